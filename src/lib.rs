@@ -1,3 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
 pub mod amf0;
+pub mod feed;
+pub mod flv;
 pub mod rtmp;

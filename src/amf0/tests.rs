@@ -109,7 +109,10 @@ fn amf3_integers_have_a_sign_and_four_bytes_at_most() {
     let read = |bytes: &[u8]| read_all(bytes).unwrap().values[0].as_number();
     assert_eq!(read(&[0x11, 4, 0x7F]), Some(127.0));
     assert_eq!(read(&[0x11, 4, 0xFF, 0xFF, 0xFF, 0xFF]), Some(-1.0));
-    assert_eq!(read(&[0x11, 4, 0xBF, 0xFF, 0xFF, 0xFF]), Some(268_435_455.0));
+    assert_eq!(
+        read(&[0x11, 4, 0xBF, 0xFF, 0xFF, 0xFF]),
+        Some(268_435_455.0)
+    );
 }
 
 #[test]

@@ -24,8 +24,13 @@ pub const PEER_BANDWIDTH_DYNAMIC: u8 = 2;
 pub enum Control {
     Acknowledgement(u32),
     WindowAckSize(u32),
-    SetPeerBandwidth { window: u32, limit_type: u8 },
-    StreamBegin { msid: u32 },
+    SetPeerBandwidth {
+        window: u32,
+        limit_type: u8,
+    },
+    StreamBegin {
+        msid: u32,
+    },
     PingRequest(u32),
     PingResponse(u32),
     /// Set Buffer Length, Stream EOF and all else that a server of publishers has no use for.

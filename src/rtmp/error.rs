@@ -13,7 +13,9 @@ pub enum Violation {
     Rtmpe(u8),
     #[error("not RTMP: the first byte is {0:#04x} instead of 0x03")]
     NotRtmp(u8),
-    #[error("chunk stream {csid} starts with a type {fmt} chunk, which refers to a chunk before it")]
+    #[error(
+        "chunk stream {csid} starts with a type {fmt} chunk, which refers to a chunk before it"
+    )]
     NoPrecedingChunk { csid: u32, fmt: u8 },
     #[error("chunk stream {csid} starts another message within a message")]
     MessageWithinMessage { csid: u32 },
@@ -21,7 +23,10 @@ pub enum Violation {
     TooManyChunkStreams,
     #[error("message of {length} bytes, over the limit of {limit}")]
     MessageTooLarge { length: u32, limit: u32 },
-    #[error("over {} bytes in messages that are not complete", limits::MAX_BUFFERED)]
+    #[error(
+        "over {} bytes in messages that are not complete",
+        limits::MAX_BUFFERED
+    )]
     TooMuchBuffered,
     #[error("chunk size 0")]
     ChunkSizeZero,

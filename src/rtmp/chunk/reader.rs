@@ -281,7 +281,11 @@ impl ChunkReader {
     /// Copies what there is of the payload of the open chunk.
     fn read_payload(&mut self, chunk: OpenChunk, input: &mut &[u8]) -> Result<(), Violation> {
         let stash = self.stash;
-        let source = if stash.len > 0 { stash.as_slice() } else { *input };
+        let source = if stash.len > 0 {
+            stash.as_slice()
+        } else {
+            *input
+        };
         let count = source.len().min(chunk.remaining);
         self.append(chunk.index, &source[..count])?;
         if stash.len > 0 {
@@ -317,9 +321,7 @@ impl ChunkReader {
     fn take_complete(&mut self, index: usize) -> Option<Message> {
         let stream = &mut self.streams[index];
         let length = stream.length as usize;
-        let payload = stream
-            .partial
-            .take_if(|partial| partial.len() == length)?;
+        let payload = stream.partial.take_if(|partial| partial.len() == length)?;
         stream.largest = stream.largest.max(length);
         self.buffered -= payload.capacity();
         Some(Message {

@@ -197,7 +197,13 @@ fn extended_timestamps_are_absolute_in_type_0_and_deltas_elsewhere() {
         .chunk(4, delta(0u32.wrapping_sub(20)), b"d")
         .chunk(4, full(0xFF_FFFF, 1, 8, 1), b"e")
         .messages();
-    let expected = [0x0100_0000, 0x0100_0028, 0x0300_0028, 0x0300_0014, 0xFF_FFFF];
+    let expected = [
+        0x0100_0000,
+        0x0100_0028,
+        0x0300_0028,
+        0x0300_0014,
+        0xFF_FFFF,
+    ];
     assert_eq!(timestamps(&messages), expected);
 }
 
@@ -283,7 +289,10 @@ fn empty_messages_are_messages() {
         .chunk(4, full(1, 0, 8, 1), b"")
         .type3(4, None, b"")
         .messages();
-    assert_eq!(messages, [Read(4, 8, 1, 1, vec![]), Read(4, 8, 1, 2, vec![])]);
+    assert_eq!(
+        messages,
+        [Read(4, 8, 1, 1, vec![]), Read(4, 8, 1, 2, vec![])]
+    );
 }
 
 #[test]

@@ -70,7 +70,9 @@ impl Acknowledgement {
     }
 
     pub(super) fn due(&self) -> AckDue {
-        let window = self.server_window.min(self.client_window.unwrap_or(u32::MAX));
+        let window = self
+            .server_window
+            .min(self.client_window.unwrap_or(u32::MAX));
         if self.unacknowledged < u64::from(window / 2).max(1) {
             AckDue::No
         } else if self.client_window.is_some() {

@@ -26,8 +26,8 @@ use super::handshake::Handshake;
 use super::message::{Message, type_id};
 use super::{Payload, Room, Violation, aggregate};
 
-use acknowledge::Acknowledgement;
 pub use acknowledge::AckDue;
+use acknowledge::Acknowledgement;
 use held::HeldMedia;
 pub use output::Output;
 pub use request::{ConnectRequest, PublishRequest};
@@ -140,13 +140,8 @@ pub struct Session {
 
 #[derive(Debug, Clone)]
 enum Undecided {
-    Connect {
-        transaction_id: f64,
-    },
-    Publish {
-        msid: u32,
-        stream_key: String,
-    },
+    Connect { transaction_id: f64 },
+    Publish { msid: u32, stream_key: String },
 }
 
 impl Session {
