@@ -3,3 +3,4 @@ pub mod amf0;
 pub mod feed;
 pub mod flv;
 pub mod rtmp;
+pub mod server;
