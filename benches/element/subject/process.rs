@@ -91,15 +91,16 @@ impl Process {
     /// Ends its input, with a signal if that is what it leaves at, and waits for it.
     pub fn stop(&mut self, signal: bool) -> Result<()> {
         self.child.stdin.take();
-        if signal {
-            kill(pid(self.id()), Signal::SIGTERM)?;
-        }
         let deadline = Instant::now() + FAREWELL;
         while self.is_running() {
             if Instant::now() > deadline {
                 bail!("the server does not leave");
             }
-            thread::sleep(Duration::from_millis(2));
+            // More than once: nginx misses a signal that comes just before it waits for events.
+            if signal {
+                kill(pid(self.id()), Signal::SIGTERM)?;
+            }
+            thread::sleep(Duration::from_millis(10));
         }
         Ok(())
     }
