@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::media::Stream;
 use crate::publisher::Publisher;
@@ -20,6 +20,9 @@ const CONNECTORS: usize = 32;
 
 /// What is due within this is written together, so that the sender sleeps more than it is woken.
 const TICK: Duration = Duration::from_millis(1);
+
+/// A sender further behind does not send what the figures are for.
+const LATENESS_ALLOWED: Duration = Duration::from_millis(500);
 
 /// Connects `count` publishers.
 pub fn connect(server: &Server, subject: Subject, count: usize) -> Result<Vec<Publisher>> {
@@ -96,6 +99,11 @@ fn send(publishers: &mut [Publisher], stream: &Stream, stop: &AtomicBool) -> Res
         let now = start.elapsed();
         if due > now {
             thread::sleep(due - now + TICK);
+        } else {
+            ensure!(
+                now - due < LATENESS_ALLOWED,
+                "the machine is too busy to send at the publishers' pace"
+            );
         }
         if stop.load(Ordering::Relaxed) {
             break;

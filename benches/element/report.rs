@@ -56,21 +56,24 @@ impl Results {
         quantities
     }
 
-    fn median(&self, subject: Subject, quantity: Quantity) -> Option<f64> {
-        let row = self.rows.iter().find(|row| row.subject == subject)?;
-        row.median(quantity)
+    fn row(&self, subject: Subject) -> Option<&Row> {
+        self.rows.iter().find(|row| row.subject == subject)
     }
 
-    /// Ours to another's.
+    /// Ours to another's: the median of the rounds' ratios, since the two of a round met the same machine.
     fn ratio(&self, subject: Subject, quantity: Quantity) -> Option<f64> {
-        Some(self.median(Subject::Rtmp2ServerSrc, quantity)? / self.median(subject, quantity)?)
+        let ours = self.row(Subject::Rtmp2ServerSrc)?.values(quantity);
+        let theirs = self.row(subject)?.values(quantity);
+        let rounds = ours.iter().zip(&theirs);
+        let ratios: Vec<f64> = rounds.map(|(ours, theirs)| ours / theirs).collect();
+        (!ratios.is_empty()).then(|| median(&ratios))
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
         let judge = |target: &Target| {
             let value = match target.against {
                 Some(subject) => self.ratio(subject, target.quantity)?,
-                None => self.median(Subject::Rtmp2ServerSrc, target.quantity)?,
+                None => self.row(Subject::Rtmp2ServerSrc)?.median(target.quantity)?,
             };
             let met = match target.bound {
                 Bound::AtMost(bound) => value <= bound,
