@@ -68,7 +68,7 @@ fn main() -> Result<()> {
         }
         return Ok(());
     }
-    gst::init()?;
+    subject::init_gstreamer()?;
     subject::allow_many_files()?;
     let folder = results_folder()?;
     println!("{}\n", machine::describe());

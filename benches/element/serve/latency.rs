@@ -47,7 +47,8 @@ impl Ages {
 
     fn add(&self, now: u64, buffer: &gst::BufferRef) {
         let mut start = [0; FLV_TAG_HEADER + 32];
-        if buffer.copy_to_slice(0, &mut start).is_err() {
+        // Sequence headers are shorter, and the slice must not be longer than the buffer.
+        if buffer.size() < start.len() || buffer.copy_to_slice(0, &mut start).is_err() {
             return;
         }
         let Some((first, written)) = media::read_stamp(&start[FLV_TAG_HEADER..]) else {

@@ -11,7 +11,7 @@ use super::latency::Ages;
 
 pub fn run(count: usize, latency: bool, launch: &str) -> Result<()> {
     crate::subject::allow_many_files()?;
-    gst::init()?;
+    crate::subject::init_gstreamer()?;
     let ages = Ages::default();
     let playing = Arc::new(AtomicUsize::new(count));
     let mut pipelines = Vec::with_capacity(count);

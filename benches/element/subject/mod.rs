@@ -234,6 +234,13 @@ fn memory_folder() -> PathBuf {
     }
 }
 
+/// GStreamer with the element in it, as it would be from GST_PLUGIN_PATH.
+pub fn init_gstreamer() -> Result<()> {
+    gst::init()?;
+    gstrtmp2server::plugin_register_static()?;
+    Ok(())
+}
+
 /// A thousand publishers are more files than a shell allows by default.
 pub fn allow_many_files() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
