@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `gst-launch-1.0` with the plugin as it was built, in a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+pub struct Launch {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+    /// What it has printed so far.
+    pub output: String,
+    _registry: tempfile::TempDir,
+}
+
+/// The folder that the plugin was built into.
+pub fn plugin_folder() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let plugin = folder.join("libgstrtmp2server.so");
+    assert!(plugin.exists(), "{} is not built", plugin.display());
+    folder.to_owned()
+}
+
+/// A command that finds the plugin, with a registry of its own that is never stale.
+pub fn command(program: &str) -> (Command, tempfile::TempDir) {
+    let registry = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program);
+    command
+        .env("GST_PLUGIN_PATH", plugin_folder())
+        .env("GST_REGISTRY", registry.path().join("registry.bin"));
+    (command, registry)
+}
+
+impl Launch {
+    /// Starts `gst-launch-1.0` with `-v`, so that properties like current-port are printed.
+    pub fn start(options: &str, pipeline: &str) -> Self {
+        let (mut command, registry) = command("gst-launch-1.0");
+        let mut child = command
+            .arg("-v")
+            .args(options.split_whitespace())
+            .args(pipeline.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Launch {
+            child,
+            lines,
+            output: String::new(),
+            _registry: registry,
+        }
+    }
+
+    /// Reads on until a line contains this, and gives that line.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line).unwrap() == 0 {
+                panic!("\"{text}\" did not come, but:\n{}", self.output);
+            }
+            self.output.push_str(&line);
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// The port that the element says it listens on.
+    pub fn port(&mut self) -> u16 {
+        let line = self.wait_for("current-port = ");
+        line.rsplit(' ').next().unwrap().trim().parse().unwrap()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn interrupt(&self) {
+        let id = Pid::from_raw(self.child.id() as i32).unwrap();
+        kill_process(id, Signal::INT).unwrap();
+    }
+
+    /// Waits for its end, and says how long that took.
+    pub fn wait(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        while self.lines.read_line(&mut self.output).unwrap() > 0 {}
+        (self.child.wait().unwrap(), start.elapsed())
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

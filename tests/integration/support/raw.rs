@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A client that sends what a test wants it to send.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use gstrtmp2server::amf0::Value;
+use gstrtmp2server::rtmp::Room;
+use gstrtmp2server::rtmp::chunk::{
+    BasicHeader, ChunkReader, ChunkWriter, MessageHeader, ReaderLimits,
+};
+use gstrtmp2server::rtmp::command::Command;
+use gstrtmp2server::rtmp::message::{Message, type_id};
+
+use super::PATIENCE;
+
+pub struct RawClient {
+    pub socket: TcpStream,
+    /// For messages that are sent the plain way.
+    pub writer: ChunkWriter,
+    reader: ChunkReader,
+    input: Vec<u8>,
+}
+
+impl RawClient {
+    /// Connects, and does nothing more.
+    pub fn connect(port: u16) -> Self {
+        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        RawClient {
+            socket,
+            writer: ChunkWriter::default(),
+            reader: ChunkReader::new(ReaderLimits::default(), Room::default()),
+            input: Vec::new(),
+        }
+    }
+
+    /// Goes through the simple handshake.
+    pub fn handshake(&mut self) -> &mut Self {
+        let mut c0_c1 = vec![3];
+        c0_c1.extend([0; 1536]);
+        self.send(&c0_c1);
+        let mut reply = [0; 1 + 2 * 1536];
+        self.socket.read_exact(&mut reply).unwrap();
+        assert_eq!(reply[0], 3);
+        self.send(&reply[1..1537])
+    }
+
+    /// Connects to an application and publishes; panics if that is refused.
+    pub fn publish(port: u16, application: &str, stream_key: &str) -> Self {
+        let mut client = Self::connect(port);
+        client.handshake();
+        client.connect_application(application);
+        client.expect_command("_result");
+        client.command(0, "createStream", 2.0, &[Value::Null]);
+        client.expect_command("_result");
+        client.command(
+            1,
+            "publish",
+            3.0,
+            &[Value::Null, stream_key.into(), "live".into()],
+        );
+        let status = client.expect_command("onStatus");
+        assert_eq!(code(&status), "NetStream.Publish.Start");
+        client
+    }
+
+    pub fn connect_application(&mut self, application: &str) -> &mut Self {
+        let object = Value::Object(vec![
+            ("app".into(), application.into()),
+            ("tcUrl".into(), "rtmp://127.0.0.1/".into()),
+        ]);
+        self.command(0, "connect", 1.0, &[object])
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
+        self.socket.write_all(bytes).unwrap();
+        self
+    }
+
+    pub fn command(
+        &mut self,
+        msid: u32,
+        name: &str,
+        transaction: f64,
+        arguments: &[Value],
+    ) -> &mut Self {
+        let body = Command::new(name, transaction, arguments.to_vec()).write();
+        self.message(3, type_id::COMMAND_AMF0, msid, &body)
+    }
+
+    /// A message at time 0 with a type 0 header.
+    pub fn message(&mut self, csid: u32, type_id: u8, msid: u32, body: &[u8]) -> &mut Self {
+        let mut bytes = Vec::new();
+        self.writer.write(&mut bytes, csid, type_id, msid, body);
+        self.send(&bytes)
+    }
+
+    /// Announces and uses another chunk size.
+    pub fn set_chunk_size(&mut self, size: u32) -> &mut Self {
+        self.message(2, type_id::SET_CHUNK_SIZE, 0, &size.to_be_bytes());
+        self.writer.set_chunk_size(size);
+        self
+    }
+
+    /// Media with a type 0 header, cut into chunks of this size.
+    pub fn media(&mut self, kind: u8, timestamp: u32, body: &[u8], chunk_size: usize) -> &mut Self {
+        let bytes = media_chunks(kind, timestamp, body, chunk_size);
+        self.send(&bytes)
+    }
+
+    /// The next message of the server, or None when it has closed the connection.
+    pub fn next_message(&mut self) -> Option<Message> {
+        loop {
+            let mut input = &self.input[..];
+            let message = self.reader.read(&mut input).unwrap();
+            let used = self.input.len() - input.len();
+            self.input.drain(..used);
+            if message.is_some() {
+                return message;
+            }
+            let mut buffer = [0; 4096];
+            match self.socket.read(&mut buffer).unwrap() {
+                0 => return None,
+                count => self.input.extend(&buffer[..count]),
+            }
+        }
+    }
+
+    /// The next command with this name; others and control messages are passed over.
+    #[track_caller]
+    pub fn expect_command(&mut self, name: &str) -> Command {
+        let mut seen = Vec::new();
+        while let Some(message) = self.next_message() {
+            if message.type_id != type_id::COMMAND_AMF0 {
+                continue;
+            }
+            let command = Command::read(message.payload.body()).unwrap();
+            if command.name == name {
+                return command;
+            }
+            seen.push(command);
+        }
+        panic!("{name} did not come, but {seen:?}");
+    }
+}
+
+/// The status code in an `onStatus` or `_error`.
+pub fn code(command: &Command) -> &str {
+    let mut objects = command.arguments.iter();
+    objects
+        .find_map(|object| object.get("code")?.as_str())
+        .unwrap_or_default()
+}
+
+/// Media of message stream 1 on a chunk stream of its kind: a type 0 chunk and the type 3 chunks
+/// that go on with it.
+pub fn media_chunks(kind: u8, timestamp: u32, body: &[u8], chunk_size: usize) -> Vec<u8> {
+    let csid = if kind == super::flv::VIDEO { 6 } else { 4 };
+    let extended = timestamp >= 0xFF_FFFF;
+    let mut bytes = Vec::new();
+    let mut chunks = body.chunks(chunk_size);
+    BasicHeader { fmt: 0, csid }.write(&mut bytes);
+    MessageHeader {
+        time: timestamp,
+        extended,
+        length_and_type: Some((body.len() as u32, kind)),
+        msid: Some(1),
+    }
+    .write(&mut bytes);
+    bytes.extend_from_slice(chunks.next().unwrap_or_default());
+    for chunk in chunks {
+        BasicHeader { fmt: 3, csid }.write(&mut bytes);
+        if extended {
+            bytes.extend(timestamp.to_be_bytes());
+        }
+        bytes.extend_from_slice(chunk);
+    }
+    bytes
+}

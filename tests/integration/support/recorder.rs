@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element in a pipeline of this process, with all that leaves it kept.
+
+use std::sync::{Arc, Mutex};
+
+use gst::prelude::*;
+
+use super::flv::{self, Tag};
+use super::{PATIENCE, init};
+
+pub struct Recorder {
+    pub pipeline: gst::Pipeline,
+    pub element: gst::Element,
+    buffers: Arc<Mutex<Vec<gst::Buffer>>>,
+    events: Arc<Mutex<Vec<gst::Event>>>,
+}
+
+impl Recorder {
+    /// `rtmp2serversrc` with these properties on any free port, into a sink that takes all.
+    pub fn start(properties: &str) -> Self {
+        Self::start_into(properties, "fakesink sync=false async=false")
+    }
+
+    pub fn start_into(properties: &str, downstream: &str) -> Self {
+        init();
+        let text = format!("rtmp2serversrc name=src port=0 {properties} ! {downstream}");
+        let pipeline = gst::parse::launch(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+        let element = pipeline.by_name("src").unwrap();
+        let buffers = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let (kept_buffers, kept_events) = (buffers.clone(), events.clone());
+        let kinds = gst::PadProbeType::BUFFER
+            | gst::PadProbeType::BUFFER_LIST
+            | gst::PadProbeType::EVENT_DOWNSTREAM;
+        let pad = element.static_pad("src").unwrap();
+        pad.add_probe(kinds, move |_, info| {
+            match &info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => {
+                    kept_buffers.lock().unwrap().push(buffer.clone());
+                }
+                Some(gst::PadProbeData::BufferList(list)) => {
+                    let owned = list.iter_owned();
+                    kept_buffers.lock().unwrap().extend(owned);
+                }
+                Some(gst::PadProbeData::Event(event)) => {
+                    kept_events.lock().unwrap().push(event.clone());
+                }
+                _ => {}
+            }
+            gst::PadProbeReturn::Ok
+        });
+        pipeline.set_state(gst::State::Playing).unwrap();
+        // A live pipeline takes a moment to get there; the port is known before.
+        Recorder {
+            pipeline,
+            element,
+            buffers,
+            events,
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.element.property::<u32>("current-port") as u16
+    }
+
+    /// `rtmp://127.0.0.1:PORT/PATH`
+    pub fn url(&self, path: &str) -> String {
+        format!("rtmp://127.0.0.1:{}/{path}", self.port())
+    }
+
+    /// Waits for EOS and gives what left until then.
+    #[track_caller]
+    pub fn finish(&self) -> Vec<Tag> {
+        self.wait_for(gst::MessageType::Eos);
+        self.tags()
+    }
+
+    /// Waits for a message; an error that is not waited for is a failure.
+    #[track_caller]
+    pub fn wait_for(&self, kind: gst::MessageType) -> gst::Message {
+        let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
+        let kinds = [kind, gst::MessageType::Error];
+        let message = self.pipeline.bus().unwrap();
+        let message = message.timed_pop_filtered(patience, &kinds);
+        let message = message.unwrap_or_else(|| panic!("no {kind:?} came"));
+        if let gst::MessageView::Error(error) = message.view()
+            && kind != gst::MessageType::Error
+        {
+            panic!("{error:?}");
+        }
+        message
+    }
+
+    /// Waits, without a fixed pause, until what has left satisfies a condition.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&[gst::Buffer]) -> bool) {
+        let start = std::time::Instant::now();
+        while !condition(&self.buffers.lock().unwrap()) {
+            assert!(start.elapsed() < PATIENCE, "still waiting for {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn buffers(&self) -> Vec<gst::Buffer> {
+        self.buffers.lock().unwrap().clone()
+    }
+
+    pub fn events(&self) -> Vec<gst::Event> {
+        self.events.lock().unwrap().clone()
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for buffer in self.buffers.lock().unwrap().iter() {
+            bytes.extend_from_slice(&buffer.map_readable().unwrap());
+        }
+        bytes
+    }
+
+    #[track_caller]
+    pub fn tags(&self) -> Vec<Tag> {
+        flv::parse(&self.bytes()).unwrap()
+    }
+
+    pub fn stats(&self) -> gst::Structure {
+        self.element.property("stats")
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
