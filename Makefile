@@ -47,7 +47,8 @@ $(RELEASE)/examples/c/%: examples/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -Wall -Wextra -Werror -o $@ $< $$(pkg-config --cflags --libs gstreamer-1.0) $(LDFLAGS)
 
-install: build ## Install the plugin where GStreamer finds it (PLUGINDIR, DESTDIR)
+install: ## Install the plugin where GStreamer finds it (PLUGINDIR, DESTDIR)
+	@test -f $(PLUGIN) || { echo "run make build first" >&2; exit 1; }
 	install -D -m 755 $(PLUGIN) $(DESTDIR)$(PLUGINDIR)/libgstrtmp2server.so
 
 uninstall: ## Remove the installed plugin

@@ -38,7 +38,8 @@ step() {
     report+=("$(printf '%-12s %-6s %4d s' "$name" "$result" $((SECONDS - start)))")
 }
 
-step format cargo fmt --all --check
+step format cargo fmt --check
+step format-fuzz cargo fmt --check --manifest-path fuzz/Cargo.toml
 step layering scripts/check-layering.sh
 step shellcheck shellcheck scripts/*.sh .ci/run
 step clippy cargo clippy --release --locked --all-targets -- -D warnings
