@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! AMF0 reader. Message bodies are whole when they come here, so everything is `complete`: what
+//! is short is malformed.
+
+use nom::IResult;
+use nom::Parser;
+use nom::bytes::complete::{tag, take};
+use nom::combinator::map;
+use nom::number::complete::{be_f64, be_i16, be_u8, be_u16, be_u32};
+
+use super::{Error, MAX_COPIED, MAX_DEPTH, MAX_PROPERTIES, Properties, Value, amf3};
+
+pub(super) mod marker {
+    pub(crate) const NUMBER: u8 = 0x00;
+    pub(crate) const BOOLEAN: u8 = 0x01;
+    pub(crate) const STRING: u8 = 0x02;
+    pub(crate) const OBJECT: u8 = 0x03;
+    pub(crate) const NULL: u8 = 0x05;
+    pub(crate) const UNDEFINED: u8 = 0x06;
+    pub(crate) const REFERENCE: u8 = 0x07;
+    pub(crate) const ECMA_ARRAY: u8 = 0x08;
+    pub(crate) const OBJECT_END: u8 = 0x09;
+    pub(crate) const STRICT_ARRAY: u8 = 0x0A;
+    pub(crate) const DATE: u8 = 0x0B;
+    pub(crate) const LONG_STRING: u8 = 0x0C;
+    pub(crate) const UNSUPPORTED: u8 = 0x0D;
+    pub(crate) const XML_DOCUMENT: u8 = 0x0F;
+    pub(crate) const TYPED_OBJECT: u8 = 0x10;
+    pub(crate) const AVMPLUS: u8 = 0x11;
+}
+
+/// What a message decoded to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    pub values: Vec<Value>,
+    /// Whether any value was AMF3, so that the bytes are not plain AMF0.
+    pub had_amf3: bool,
+}
+
+/// Reads values until the input ends.
+pub fn read_all(input: &[u8]) -> Result<Decoded, Error> {
+    let mut reader = Reader::default();
+    let mut values = Vec::new();
+    let mut rest = input;
+    while !rest.is_empty() {
+        reader.limits.count_one()?;
+        let (value, after) = reader.value(rest, 0)?;
+        values.push(value);
+        rest = after;
+    }
+    Ok(Decoded {
+        values,
+        had_amf3: reader.had_amf3,
+    })
+}
+
+/// Reads the string that a message starts with, and says how many bytes it took, without looking
+/// at what comes after it.
+pub fn read_name(input: &[u8]) -> Option<(&[u8], usize)> {
+    let mut name = (tag(&[marker::STRING][..]), be_u16::<_, ()>);
+    let (rest, (_, length)) = name.parse(input).ok()?;
+    let string = rest.get(..usize::from(length))?;
+    Some((string, 3 + string.len()))
+}
+
+/// The budget of one message, shared by both formats.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    properties: usize,
+    copied: usize,
+}
+
+impl Limits {
+    pub(super) fn count_one(&mut self) -> Result<(), Error> {
+        self.properties += 1;
+        if self.properties > MAX_PROPERTIES {
+            return Err(Error::TooManyProperties);
+        }
+        Ok(())
+    }
+
+    /// Copies a string that the message has only once but uses again.
+    pub(super) fn copy(&mut self, string: &str) -> Result<String, Error> {
+        self.copied += string.len();
+        if self.copied > MAX_COPIED {
+            return Err(Error::TooLarge);
+        }
+        Ok(string.to_owned())
+    }
+
+    pub(super) fn check_depth(depth: usize) -> Result<(), Error> {
+        if depth > MAX_DEPTH {
+            return Err(Error::TooDeep);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Reader {
+    limits: Limits,
+    had_amf3: bool,
+}
+
+type Step<'a, T> = Result<(T, &'a [u8]), Error>;
+
+/// nom's errors end here: on whole input the only thing that can go wrong in a leaf is its end.
+pub(super) fn leaf<'a, T>(result: IResult<&'a [u8], T, ()>) -> Step<'a, T> {
+    result
+        .map(|(rest, value)| (value, rest))
+        .map_err(|_| Error::Truncated)
+}
+
+fn short_string(input: &[u8]) -> Step<'_, String> {
+    let (length, rest) = leaf(be_u16(input))?;
+    leaf(map(take(length), text).parse(rest))
+}
+
+fn long_string(input: &[u8]) -> Step<'_, String> {
+    let (length, rest) = leaf(be_u32(input))?;
+    leaf(map(take(length), text).parse(rest))
+}
+
+/// Strings should be UTF-8; encoders put local code pages into titles all the same.
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Reader {
+    fn value<'a>(&mut self, input: &'a [u8], depth: usize) -> Step<'a, Value> {
+        Limits::check_depth(depth)?;
+        let (kind, rest) = leaf(be_u8(input))?;
+        match kind {
+            marker::NUMBER => leaf(map(be_f64, Value::Number).parse(rest)),
+            marker::BOOLEAN => leaf(map(be_u8, |b| Value::Boolean(b != 0)).parse(rest)),
+            marker::STRING => short_string(rest).map(|(s, rest)| (Value::String(s), rest)),
+            marker::LONG_STRING => long_string(rest).map(|(s, rest)| (Value::String(s), rest)),
+            marker::XML_DOCUMENT => long_string(rest).map(|(s, r)| (Value::XmlDocument(s), r)),
+            marker::OBJECT => self
+                .properties(rest, depth)
+                .map(|(p, rest)| (Value::Object(p), rest)),
+            marker::NULL => Ok((Value::Null, rest)),
+            marker::UNDEFINED => Ok((Value::Undefined, rest)),
+            marker::REFERENCE => leaf(map(be_u16, Value::Reference).parse(rest)),
+            marker::ECMA_ARRAY => {
+                // The count is advisory; the end marker decides.
+                let (_count, rest) = leaf(be_u32(rest))?;
+                self.properties(rest, depth)
+                    .map(|(p, rest)| (Value::EcmaArray(p), rest))
+            }
+            marker::STRICT_ARRAY => self.strict_array(rest, depth),
+            marker::DATE => {
+                let date = map((be_f64, be_i16), |(millis, timezone)| Value::Date {
+                    millis,
+                    timezone,
+                });
+                leaf({ date }.parse(rest))
+            }
+            marker::UNSUPPORTED => Ok((Value::Unsupported, rest)),
+            marker::TYPED_OBJECT => {
+                let (class, rest) = short_string(rest)?;
+                let (properties, rest) = self.properties(rest, depth)?;
+                Ok((Value::TypedObject { class, properties }, rest))
+            }
+            marker::AVMPLUS => {
+                self.had_amf3 = true;
+                amf3::read_value(rest, depth, &mut self.limits)
+            }
+            unknown => Err(Error::UnknownMarker(unknown)),
+        }
+    }
+
+    /// Properties up to the end marker. Some encoders leave it out at the end of a message, so
+    /// the end of the input between two properties ends them too.
+    fn properties<'a>(&mut self, input: &'a [u8], depth: usize) -> Step<'a, Properties> {
+        let mut properties = Vec::new();
+        let mut rest = input;
+        while !rest.is_empty() {
+            let (name, after) = short_string(rest)?;
+            if name.is_empty() && after.first() == Some(&marker::OBJECT_END) {
+                return Ok((properties, &after[1..]));
+            }
+            self.limits.count_one()?;
+            let (value, after) = self.value(after, depth + 1)?;
+            properties.push((name, value));
+            rest = after;
+        }
+        Ok((properties, rest))
+    }
+
+    fn strict_array<'a>(&mut self, input: &'a [u8], depth: usize) -> Step<'a, Value> {
+        let (count, mut rest) = leaf(be_u32(input))?;
+        let mut values = Vec::new();
+        for _ in 0..count {
+            self.limits.count_one()?;
+            let (value, after) = self.value(rest, depth + 1)?;
+            values.push(value);
+            rest = after;
+        }
+        Ok((Value::StrictArray(values), rest))
+    }
+}

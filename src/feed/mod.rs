@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! From one publisher after the other to one endless FLV stream.
+//!
+//! [`Feed`] takes the tags of publishers and gives what is to leave the element, in order: caps,
+//! segments and tags with their times. It decides what is held back, dropped or sent again, and
+//! knows neither GStreamer nor threads nor a clock: running times are passed in.
+
+mod config;
+mod gate;
+mod timeline;
+mod unwrap;
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
+
+use config::Configuration;
+use gate::{Gate, Verdict};
+use timeline::Timeline;
+pub use timeline::TimestampMode;
+
+/// Nanoseconds.
+pub type RunningTime = u64;
+
+pub(crate) const NANOS_PER_MILLI: u64 = 1_000_000;
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FeedSettings {
+    pub wait_for_keyframe: bool,
+    pub timestamp_mode: TimestampMode,
+}
+
+/// What is to leave, in the order in which it is to leave.
+#[derive(Debug)]
+pub enum Output {
+    /// From here on these are what a client needs that comes late: the file header, metadata and
+    /// sequence headers.
+    StreamHeader(Vec<Bytes>),
+    /// From here on timestamp `start` means running time `base`. In nanoseconds.
+    Segment {
+        start: u64,
+        base: RunningTime,
+    },
+    Tag(OutputTag),
+}
+
+/// A tag with its times in nanoseconds.
+#[derive(Debug)]
+pub struct OutputTag {
+    pub bytes: BytesMut,
+    pub dts: u64,
+    pub pts: u64,
+    /// What the publisher stamped it with, unwrapped. None in the file header.
+    pub publisher_time: Option<u64>,
+    /// Part of the stream header.
+    pub header: bool,
+    /// Decoding can't start here.
+    pub delta_unit: bool,
+    pub discont: bool,
+}
+
+/// What was left out, in tags.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Video before the first keyframe, and audio that could not be held until it came.
+    pub before_keyframe: u64,
+}
+
+#[derive(Debug)]
+pub struct Feed {
+    timeline: Timeline,
+    gate: Gate,
+    configuration: Configuration,
+    /// Metadata and sequence headers of a publisher that has not sent media yet.
+    waiting: Vec<Tag>,
+    /// End-of-sequence tags. flvdemux of GStreamer 1.28 ends the stream on them, so they leave only
+    /// when it really ends.
+    ends: Vec<Tag>,
+    publisher: Publisher,
+    file_header_sent: bool,
+    output: VecDeque<Output>,
+    dropped: Dropped,
+}
+
+/// How far the present publisher has come.
+#[derive(Debug, Default)]
+struct Publisher {
+    /// Its first media has left.
+    flowing: bool,
+    has_video: bool,
+    /// The next tag that leaves does not continue the one before.
+    discont: bool,
+}
+
+impl Feed {
+    pub fn new(settings: FeedSettings) -> Self {
+        Feed {
+            timeline: Timeline::new(settings.timestamp_mode),
+            gate: Gate::new(settings.wait_for_keyframe),
+            configuration: Configuration::default(),
+            waiting: Vec::new(),
+            ends: Vec::new(),
+            publisher: Publisher::default(),
+            file_header_sent: false,
+            output: VecDeque::new(),
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// The next thing to leave.
+    pub fn pop(&mut self) -> Option<Output> {
+        self.output.pop_front()
+    }
+
+    /// A look at what [`Feed::pop`] would give.
+    pub fn peek(&self) -> Option<&Output> {
+        self.output.front()
+    }
+
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// Another publisher: what it sends continues the stream, and nothing of the one before is
+    /// left over.
+    pub fn start_publisher(&mut self) {
+        self.timeline.start_publisher();
+        self.gate.close();
+        self.waiting.clear();
+        self.ends.clear();
+        self.configuration.start_publisher();
+        self.publisher = Publisher {
+            discont: true,
+            ..Publisher::default()
+        };
+    }
+
+    /// Takes a tag that arrived at a running time. `discont` says that tags before it were lost.
+    pub fn push(&mut self, tag: Tag, arrival: RunningTime, discont: bool) {
+        self.publisher.discont |= discont;
+        self.publisher.has_video |= tag.kind == TagKind::Video;
+        match tag.info.content {
+            Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata => {
+                self.configure(tag);
+            }
+            Content::EndOfSequence => {
+                let same = |end: &Tag| (end.kind, end.info.track) == (tag.kind, tag.info.track);
+                self.ends.retain(|end| !same(end));
+                self.ends.push(tag);
+            }
+            Content::Script | Content::Command => self.describe(tag),
+            Content::Keyframe | Content::Frame => self.coded(tag, arrival),
+        }
+    }
+
+    /// The stream ends: what was held back for that leaves.
+    pub fn finish(&mut self) {
+        if self.publisher.flowing {
+            for tag in std::mem::take(&mut self.ends) {
+                self.emit(tag);
+            }
+        }
+    }
+
+    fn configure(&mut self, tag: Tag) {
+        if tag.kind == TagKind::Video && tag.info.content == Content::SequenceHeader {
+            self.gate.expect_keyframe();
+        }
+        if !self.publisher.flowing {
+            self.waiting.push(tag);
+            return;
+        }
+        if self.configuration.update(&tag) {
+            self.emit_stream_header();
+        }
+        self.emit(tag);
+    }
+
+    /// Script data and commands mean something only between media.
+    fn describe(&mut self, tag: Tag) {
+        if self.publisher.flowing {
+            self.emit(tag);
+        } else {
+            self.waiting.push(tag);
+        }
+    }
+
+    fn coded(&mut self, tag: Tag, arrival: RunningTime) {
+        // Media after it says that the end was none.
+        self.ends.retain(|end| end.kind != tag.kind);
+        match self.gate.judge(&tag) {
+            Verdict::Pass => self.media(tag, arrival),
+            Verdict::Hold => self.dropped.before_keyframe += self.gate.hold(tag, arrival),
+            Verdict::Drop => self.dropped.before_keyframe += 1,
+            Verdict::Open => {
+                let held = self.gate.open();
+                let times = held.iter().map(|(tag, _)| tag.timestamp);
+                let first_arrival = held.first().map_or(arrival, |(_, arrival)| *arrival);
+                self.begin(times.chain([tag.timestamp]), first_arrival);
+                for (tag, arrival) in held {
+                    self.media(tag, arrival);
+                }
+                self.media(tag, arrival);
+            }
+        }
+    }
+
+    fn media(&mut self, tag: Tag, arrival: RunningTime) {
+        self.begin([tag.timestamp].into_iter(), arrival);
+        if self.timeline.place_media(&tag, arrival) {
+            self.publisher.discont = true;
+        }
+        self.emit(tag);
+    }
+
+    /// Before the first media of a publisher: lets go what waited for it.
+    fn begin(&mut self, timestamps: impl Iterator<Item = u32>, arrival: RunningTime) {
+        if self.publisher.flowing {
+            return;
+        }
+        self.publisher.flowing = true;
+        if let Some((start, base)) = self.timeline.begin(timestamps, arrival) {
+            self.output.push_back(Output::Segment { start, base });
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut changed = !self.file_header_sent;
+        for tag in &waiting {
+            changed |= self.configuration.update(tag);
+        }
+        changed |= self.configuration.finish_start();
+        if changed {
+            self.emit_stream_header();
+        }
+        if !self.file_header_sent {
+            self.file_header_sent = true;
+            self.emit_file_header();
+        }
+        for tag in waiting {
+            self.emit(tag);
+        }
+    }
+
+    fn emit_stream_header(&mut self) {
+        let headers = self.configuration.stream_header();
+        self.output.push_back(Output::StreamHeader(headers));
+    }
+
+    fn emit_file_header(&mut self) {
+        let time = self.timeline.position();
+        let time = time * NANOS_PER_MILLI;
+        let discont = std::mem::take(&mut self.publisher.discont);
+        self.output.push_back(Output::Tag(OutputTag {
+            bytes: BytesMut::from(&FILE_HEADER[..]),
+            dts: time,
+            pts: time,
+            publisher_time: None,
+            header: true,
+            delta_unit: false,
+            discont,
+        }));
+    }
+
+    fn emit(&mut self, tag: Tag) {
+        let placed = self.timeline.place(&tag);
+        let dts = placed.time * NANOS_PER_MILLI;
+        let header = matches!(
+            tag.info.content,
+            Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
+        );
+        // Where there is video, decoding starts with it and not with audio.
+        let sync_point = match tag.info.content {
+            Content::Keyframe => true,
+            Content::Frame => tag.kind == TagKind::Audio && !self.publisher.has_video,
+            _ => header,
+        };
+        self.output.push_back(Output::Tag(OutputTag {
+            dts,
+            pts: dts.saturating_add_signed(tag.info.composition_time),
+            publisher_time: Some(placed.publisher_time * NANOS_PER_MILLI),
+            header,
+            delta_unit: !sync_point,
+            discont: std::mem::take(&mut self.publisher.discont),
+            bytes: tag.into_bytes(placed.time as u32),
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use super::*;
+
+const VIDEO_HEADER: &[u8] = &[0x17, 0, 0, 0, 0, 1, 2, 3];
+const AUDIO_HEADER: &[u8] = &[0xAF, 0, 0x12, 0x10];
+const KEYFRAME: &[u8] = &[0x17, 1, 0, 0, 0, 9];
+const FRAME: &[u8] = &[0x27, 1, 0, 0, 0, 9];
+const AUDIO: &[u8] = &[0xAF, 1, 9];
+const END: &[u8] = &[0x17, 2, 0, 0, 0];
+const SECOND: u64 = 1_000_000_000;
+
+/// Feeds tags and notes what leaves, in a form that is quick to compare.
+struct Run {
+    feed: Feed,
+    arrival: u64,
+}
+
+#[derive(Debug, PartialEq)]
+enum Left {
+    Headers(usize),
+    Segment(u64, u64),
+    File,
+    Video(u32, u8),
+    Audio(u32, u8),
+}
+
+use Left::{Audio, File, Headers, Segment, Video};
+
+impl Run {
+    fn new(settings: FeedSettings) -> Self {
+        let mut feed = Feed::new(settings);
+        feed.start_publisher();
+        Run {
+            feed,
+            arrival: 4 * SECOND,
+        }
+    }
+
+    fn default() -> Self {
+        Run::new(FeedSettings {
+            wait_for_keyframe: true,
+            timestamp_mode: TimestampMode::RunningTime,
+        })
+    }
+
+    fn push(&mut self, kind: TagKind, timestamp: u32, body: &[u8]) -> &mut Self {
+        let tag = Tag::new(kind, timestamp, BytesMut::from(body), 0).unwrap();
+        self.feed.push(tag, self.arrival, false);
+        self
+    }
+
+    fn video(&mut self, timestamp: u32, body: &[u8]) -> &mut Self {
+        self.push(TagKind::Video, timestamp, body)
+    }
+
+    fn audio(&mut self, timestamp: u32, body: &[u8]) -> &mut Self {
+        self.push(TagKind::Audio, timestamp, body)
+    }
+
+    fn next_publisher(&mut self, arrival: u64) -> &mut Self {
+        self.feed.start_publisher();
+        self.arrival = arrival;
+        self
+    }
+
+    fn tags(&mut self) -> Vec<OutputTag> {
+        std::iter::from_fn(|| self.feed.pop())
+            .filter_map(|output| match output {
+                Output::Tag(tag) => Some(tag),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn left(&mut self) -> Vec<Left> {
+        std::iter::from_fn(|| self.feed.pop())
+            .map(|output| match output {
+                Output::StreamHeader(headers) => Headers(headers.len()),
+                Output::Segment { start, base } => Segment(start, base),
+                Output::Tag(tag) => {
+                    let bytes = &tag.bytes[..];
+                    if bytes[..3] == *b"FLV" {
+                        return File;
+                    }
+                    let time = u32::from_be_bytes([bytes[7], bytes[4], bytes[5], bytes[6]]);
+                    assert_eq!(u64::from(time) * NANOS_PER_MILLI, tag.dts);
+                    match bytes[0] {
+                        8 => Audio(time, bytes[12]),
+                        _ => Video(time, bytes[12]),
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_stream_starts_with_segment_caps_header_and_configuration() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER).audio(0, AUDIO_HEADER);
+    assert_eq!(run.left(), []);
+    run.video(5000, KEYFRAME).audio(5023, AUDIO);
+    let configured = [
+        Segment(0, 4 * SECOND),
+        Headers(3),
+        File,
+        Video(0, 0),
+        Audio(0, 0),
+    ];
+    let media = [Video(0, 1), Audio(23, 1)];
+    assert_eq!(run.left(), [&configured[..], &media].concat());
+}
+
+impl Clone for Left {
+    fn clone(&self) -> Self {
+        match self {
+            Headers(n) => Headers(*n),
+            Segment(start, base) => Segment(*start, *base),
+            File => File,
+            Video(time, kind) => Video(*time, *kind),
+            Audio(time, kind) => Audio(*time, *kind),
+        }
+    }
+}
+
+#[test]
+fn audio_waits_for_the_keyframe_and_is_not_lost() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER).audio(0, AUDIO_HEADER);
+    run.audio(100, AUDIO).video(110, FRAME).audio(123, AUDIO);
+    assert_eq!(run.left(), []);
+    run.video(90, KEYFRAME).video(130, FRAME);
+    let media = [Audio(10, 1), Audio(33, 1), Video(0, 1), Video(40, 1)];
+    assert_eq!(run.left()[5..], media);
+    assert_eq!(run.feed.dropped().before_keyframe, 1);
+}
+
+#[test]
+fn audio_without_video_passes_and_goes_on_to_pass() {
+    let mut run = Run::default();
+    run.audio(0, AUDIO_HEADER).audio(7, AUDIO);
+    let start = [
+        Segment(0, 4 * SECOND),
+        Headers(2),
+        File,
+        Audio(0, 0),
+        Audio(0, 1),
+    ];
+    assert_eq!(run.left(), start);
+    run.video(30, VIDEO_HEADER)
+        .video(31, FRAME)
+        .audio(32, AUDIO);
+    run.video(50, KEYFRAME);
+    let rest = [Headers(3), Video(23, 0), Audio(25, 1), Video(43, 1)];
+    assert_eq!(run.left(), rest);
+}
+
+#[test]
+fn without_waiting_everything_passes() {
+    let mut run = Run::new(FeedSettings::default());
+    run.video(0, VIDEO_HEADER).video(20, FRAME).audio(21, AUDIO);
+    assert_eq!(run.left()[4..], [Video(0, 1), Audio(1, 1)]);
+}
+
+#[test]
+fn publishers_after_each_other_make_one_stream() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER)
+        .video(1000, KEYFRAME)
+        .video(1040, FRAME);
+    run.video(1080, END);
+    run.left();
+    run.next_publisher(14 * SECOND)
+        .video(0, VIDEO_HEADER)
+        .video(70, KEYFRAME);
+    assert_eq!(run.left(), [Video(10_000, 0), Video(10_000, 1)]);
+    // One that comes before the end of the stream's time goes on behind it.
+    run.video(70 + 60_000, FRAME);
+    run.next_publisher(15 * SECOND)
+        .video(0, &[0x17, 0, 0, 0, 0, 7])
+        .video(5, KEYFRAME);
+    let left = run.left();
+    assert_eq!(
+        left,
+        [
+            Video(70_000, 1),
+            Headers(2),
+            Video(70_001, 0),
+            Video(70_001, 1)
+        ]
+    );
+}
+
+#[test]
+fn the_first_tag_of_a_publisher_is_marked() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER)
+        .video(0, KEYFRAME)
+        .video(40, FRAME);
+    run.next_publisher(9 * SECOND)
+        .video(0, VIDEO_HEADER)
+        .video(0, KEYFRAME);
+    let discont: Vec<bool> = run.tags().iter().map(|tag| tag.discont).collect();
+    assert_eq!(discont, [true, false, false, false, true, false]);
+}
+
+#[test]
+fn an_end_of_sequence_leaves_only_at_the_end() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER).video(0, KEYFRAME).video(40, END);
+    run.video(80, FRAME).video(120, END).audio(130, AUDIO);
+    let media = [Video(0, 1), Video(80, 1), Audio(130, 1)];
+    assert_eq!(run.left()[4..], media);
+    run.feed.finish();
+    assert_eq!(run.left(), [Video(120, 2)]);
+    // OBS stamps it with 0.
+    run.video(1_000_000, FRAME).video(0, END);
+    run.feed.finish();
+    assert_eq!(run.left(), [Video(1_000_000, 1), Video(1_000_000, 2)]);
+}
+
+#[test]
+fn flags_say_where_decoding_can_start() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER).audio(0, AUDIO_HEADER);
+    run.video(0, KEYFRAME).audio(0, AUDIO).video(40, FRAME);
+    let tags = run.tags();
+    let header: Vec<bool> = tags.iter().map(|tag| tag.header).collect();
+    let delta: Vec<bool> = tags.iter().map(|tag| tag.delta_unit).collect();
+    assert_eq!(header, [true, true, true, false, false, false]);
+    assert_eq!(delta, [false, false, false, false, true, true]);
+
+    let mut run = Run::default();
+    run.audio(0, AUDIO_HEADER).audio(0, AUDIO);
+    assert!(run.tags().iter().all(|tag| !tag.delta_unit));
+}
+
+#[test]
+fn composition_time_makes_the_pts() {
+    let mut run = Run::default();
+    run.video(100, VIDEO_HEADER)
+        .video(100, &[0x17, 1, 0, 0, 80, 9]);
+    run.video(140, &[0x27, 1, 0xFF, 0xFF, 0xD8, 9]);
+    let tags = run.tags();
+    let millis = |tag: &OutputTag| (tag.dts / NANOS_PER_MILLI, tag.pts / NANOS_PER_MILLI);
+    assert_eq!(millis(&tags[2]), (0, 80));
+    assert_eq!(millis(&tags[3]), (40, 0));
+    assert_eq!(tags[3].publisher_time, Some(140 * NANOS_PER_MILLI));
+}
+
+#[test]
+fn the_publishers_own_time_is_kept_on_request() {
+    let mut run = Run::new(FeedSettings {
+        wait_for_keyframe: true,
+        timestamp_mode: TimestampMode::Publisher,
+    });
+    run.video(0, VIDEO_HEADER)
+        .video(20_000, KEYFRAME)
+        .video(20_040, FRAME);
+    let left = run.left();
+    assert_eq!(left[0], Segment(20 * SECOND, 4 * SECOND));
+    assert_eq!(
+        left[3..],
+        [Video(20_000, 0), Video(20_000, 1), Video(20_040, 1)]
+    );
+    run.next_publisher(9 * SECOND)
+        .video(0, VIDEO_HEADER)
+        .video(50, KEYFRAME);
+    let expected = [Segment(50_000_000, 9 * SECOND), Video(50, 0), Video(50, 1)];
+    assert_eq!(run.left(), expected);
+}
+
+#[test]
+fn a_track_never_goes_back() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER)
+        .video(500, KEYFRAME)
+        .audio(800, AUDIO);
+    run.video(540, FRAME).video(520, FRAME).video(580, FRAME);
+    let media = [
+        Video(0, 1),
+        Audio(300, 1),
+        Video(40, 1),
+        Video(40, 1),
+        Video(80, 1),
+    ];
+    assert_eq!(run.left()[4..], media);
+    // A publisher whose clock starts over goes on where the stream is.
+    run.arrival += SECOND;
+    run.video(500_580, FRAME).video(3, FRAME).video(43, FRAME);
+    let media = [Video(500_080, 1), Video(500_081, 1), Video(500_121, 1)];
+    assert_eq!(run.left(), media);
+}
+
+#[test]
+fn repeated_metadata_passes_without_new_caps() {
+    let metadata = |value: f64| {
+        let mut body = Vec::new();
+        crate::amf0::write_all(&mut body, &["onMetaData".into(), value.into()]);
+        body
+    };
+    let mut run = Run::default();
+    run.push(TagKind::Script, 0, &metadata(1.0)).audio(0, AUDIO);
+    run.push(TagKind::Script, 20, &metadata(2.0));
+    run.audio(20, AUDIO_HEADER).audio(23, AUDIO);
+    let left = run.left();
+    let changes = left.iter().filter(|left| matches!(left, Headers(_)));
+    assert_eq!(changes.count(), 2);
+    assert_eq!(left.len(), 9);
+}
+
+#[test]
+fn audio_that_waits_for_ever_is_bounded() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER);
+    for i in 0..100 {
+        run.audio(i, &[&[0xAF, 1][..], &[0; 20_000]].concat());
+    }
+    assert_eq!(run.left(), []);
+    run.video(100, KEYFRAME);
+    let tags = run.tags();
+    let dropped = run.feed.dropped().before_keyframe;
+    assert_eq!(tags.len() as u64, 3 + 100 - dropped);
+    assert!((40..60).contains(&dropped));
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What the ex-headers of audio and video have in common (Enhanced RTMP v2, "Enhanced Audio" and
+//! "Enhanced Video"): ModEx prefixes, multitrack and the FourCC.
+
+use nom::bytes::complete::take;
+use nom::number::complete::{be_u8, be_u16, be_u24};
+use nom::{IResult, Parser};
+
+pub(super) const PACKET_MULTITRACK_VIDEO: u8 = 6;
+pub(super) const PACKET_MULTITRACK_AUDIO: u8 = 5;
+pub(super) const PACKET_MOD_EX: u8 = 7;
+
+const MOD_EX_TIMESTAMP_OFFSET_NANO: u8 = 0;
+
+/// The multitrack type whose track has no size field.
+const ONE_TRACK: u8 = 0;
+
+/// An ex-header up to the body of its first track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ExHeader<'a> {
+    /// Never multitrack or ModEx: those were looked through.
+    pub packet_type: u8,
+    pub nanoseconds: u32,
+    pub four_cc: [u8; 4],
+    /// 0 where there is no multitrack.
+    pub track: u8,
+    pub body: &'a [u8],
+}
+
+/// Reads on behind the first byte, whose lower half is `packet_type`.
+pub(super) fn parse(input: &[u8], packet_type: u8, multitrack: u8) -> Option<ExHeader<'_>> {
+    let (rest, (packet_type, nanoseconds)) = mod_ex(input, packet_type).ok()?;
+    let header = if packet_type == multitrack {
+        multitrack_header(rest, nanoseconds)
+    } else {
+        four_cc(rest).map(|(body, four_cc)| {
+            let header = ExHeader {
+                packet_type,
+                nanoseconds,
+                four_cc,
+                track: 0,
+                body,
+            };
+            (body, header)
+        })
+    };
+    header.ok().map(|(_, header)| header)
+}
+
+/// Looks through ModEx prefixes, each of which names the next packet type.
+pub(super) fn mod_ex(input: &[u8], packet_type: u8) -> IResult<&[u8], (u8, u32), ()> {
+    let mut rest = input;
+    let mut packet_type = packet_type;
+    let mut nanoseconds = 0;
+    while packet_type == PACKET_MOD_EX {
+        let (after, short) = be_u8(rest)?;
+        let (after, size) = match short {
+            0xFF => be_u16(after).map(|(after, size)| (after, u32::from(size) + 1))?,
+            _ => (after, u32::from(short) + 1),
+        };
+        let (after, data) = take(size)(after)?;
+        let (after, kinds) = be_u8(after)?;
+        if kinds >> 4 == MOD_EX_TIMESTAMP_OFFSET_NANO {
+            nanoseconds = be_u24::<_, ()>(data).map_or(0, |(_, n)| n.min(999_999));
+        }
+        packet_type = kinds & 0x0F;
+        rest = after;
+    }
+    Ok((rest, (packet_type, nanoseconds)))
+}
+
+fn multitrack_header(input: &[u8], nanoseconds: u32) -> IResult<&[u8], ExHeader<'_>, ()> {
+    let (rest, kinds) = be_u8(input)?;
+    let (kind, packet_type) = (kinds >> 4, kinds & 0x0F);
+    // The FourCC comes before all tracks or within each, and either way before the first id.
+    let (rest, (four_cc, track)) = (four_cc, be_u8).parse(rest)?;
+    let (rest, body) = if kind == ONE_TRACK {
+        (&rest[rest.len()..], rest)
+    } else {
+        let (rest, size) = be_u24(rest)?;
+        take(size)(rest)?
+    };
+    let header = ExHeader {
+        packet_type,
+        nanoseconds,
+        four_cc,
+        track,
+        body,
+    };
+    Ok((rest, header))
+}
+
+fn four_cc(input: &[u8]) -> IResult<&[u8], [u8; 4], ()> {
+    let (rest, code) = take(4usize)(input)?;
+    Ok((rest, [code[0], code[1], code[2], code[3]]))
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! FLV: the file format, and what tag bodies say about themselves.
+//!
+//! Adobe, "Video File Format Specification", version 10.1, annex E, and Veovera, "Enhanced RTMP",
+//! versions 1 and 2. Only headers are looked at; payloads pass untouched.
+//!
+//! Nothing in here knows GStreamer, sockets, threads or the time.
+
+mod audio;
+mod ex;
+mod info;
+mod tag;
+mod video;
+
+pub use info::{Content, TagInfo};
+pub use tag::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
+
+/// Why a tag body can't be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("tag body is empty")]
+    Empty,
+    #[error("tag body is cut short")]
+    Truncated,
+    #[error("decoder configuration is empty")]
+    EmptyConfiguration,
+}
+
+#[cfg(test)]
+mod tests;

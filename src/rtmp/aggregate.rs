@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Aggregate messages: several messages in one, laid out like FLV tags (section 7.1.6).
+
+use nom::bytes::complete::take;
+use nom::number::complete::{be_u8, be_u24, be_u32};
+use nom::{IResult, Parser};
+
+use super::limits::MAX_AGGREGATE_PARTS;
+use super::message::type_id;
+
+/// A message within an aggregate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a> {
+    pub type_id: u8,
+    /// Milliseconds, modulo 2^32.
+    pub timestamp: u32,
+    pub body: &'a [u8],
+}
+
+/// Splits an aggregate whose own timestamp is `timestamp`. The parts keep their distances: the
+/// first one has the timestamp of the aggregate. Splitting ends at the first part that is cut
+/// short.
+pub fn split(body: &[u8], timestamp: u32) -> impl Iterator<Item = Part<'_>> {
+    let mut rest = body;
+    let mut first = None;
+    std::iter::from_fn(move || {
+        let (after, (type_id, time, body)) = part(rest).ok()?;
+        // The back pointer behind the last part may be missing.
+        rest = be_u32::<_, ()>(after).map_or(after, |(after, _)| after);
+        let first = *first.get_or_insert(time);
+        Some(Part {
+            type_id,
+            timestamp: timestamp.wrapping_add(time.wrapping_sub(first)),
+            body,
+        })
+    })
+    .filter(|part| part.type_id != type_id::AGGREGATE)
+    .take(MAX_AGGREGATE_PARTS)
+}
+
+fn part(input: &[u8]) -> IResult<&[u8], (u8, u32, &[u8]), ()> {
+    let (rest, (type_id, length, time, time_high, _stream)) =
+        (be_u8, be_u24, be_u24, be_u8, be_u24).parse(input)?;
+    let (rest, body) = take(length)(rest)?;
+    Ok((rest, (type_id, u32::from(time_high) << 24 | time, body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(type_id: u8, time: u32, body: &[u8]) -> Vec<u8> {
+        let time = time.to_be_bytes();
+        let mut tag = vec![type_id];
+        tag.extend(&(body.len() as u32).to_be_bytes()[1..]);
+        tag.extend([time[1], time[2], time[3], time[0], 0, 0, 0]);
+        tag.extend(body);
+        tag
+    }
+
+    fn with_back_pointer(tag: Vec<u8>) -> Vec<u8> {
+        let back_pointer = (tag.len() as u32).to_be_bytes();
+        [tag, back_pointer.to_vec()].concat()
+    }
+
+    #[test]
+    fn parts_keep_their_distances() {
+        let body = [
+            with_back_pointer(tag(8, 0x0100_0000, b"ab")),
+            with_back_pointer(tag(22, 0x0100_0001, b"nested")),
+            tag(9, 0x0100_0021, b""),
+        ]
+        .concat();
+        let parts: Vec<_> = split(&body, u32::MAX).collect();
+        let expected = [(8, u32::MAX, &b"ab"[..]), (9, 32, b"")];
+        assert_eq!(
+            parts,
+            expected.map(|(type_id, timestamp, body)| Part {
+                type_id,
+                timestamp,
+                body
+            })
+        );
+    }
+
+    #[test]
+    fn a_part_that_is_cut_short_ends_the_split() {
+        let mut body = with_back_pointer(tag(8, 0, b"ab"));
+        body.extend(&tag(9, 0, b"abc")[..13]);
+        assert_eq!(split(&body, 0).count(), 1);
+        assert_eq!(split(b"", 0).count(), 0);
+    }
+}

@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! From bytes to messages.
+//!
+//! Every byte of payload is copied once: from the caller's read buffer into the memory of its
+//! message, which the message then owns.
+
+use nom::number::streaming::be_u32;
+
+use super::DEFAULT_CHUNK_SIZE;
+use super::header::{BasicHeader, MAX_LENGTH, MessageHeader};
+use crate::rtmp::limits::{
+    INITIAL_RESERVE, MAX_BUFFERED, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, MAX_MESSAGE_LENGTH,
+    MAX_REPEATED_DELTA,
+};
+use crate::rtmp::message::{Message, type_id};
+use crate::rtmp::{Payload, Room, Violation};
+
+/// What a client may make the reader hold.
+#[derive(Debug, Clone, Copy)]
+pub struct ReaderLimits {
+    pub max_message_size: u32,
+    pub max_buffered: usize,
+}
+
+impl Default for ReaderLimits {
+    fn default() -> Self {
+        ReaderLimits {
+            max_message_size: MAX_MESSAGE_LENGTH,
+            max_buffered: MAX_BUFFERED,
+        }
+    }
+}
+
+/// Puts messages together, one for each chunk stream at a time.
+///
+/// Invariant: `buffered` is the memory of all partial messages, and never over
+/// `limits.max_buffered`.
+#[derive(Debug)]
+pub struct ChunkReader {
+    limits: ReaderLimits,
+    room: Room,
+    chunk_size: u32,
+    streams: Vec<ChunkStream>,
+    /// The chunk whose payload is being read.
+    open: Option<OpenChunk>,
+    /// Bytes that came before the input and are not used yet: the front of a header.
+    stash: Stash,
+    buffered: usize,
+    abandoned: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct OpenChunk {
+    index: usize,
+    remaining: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Stash {
+    bytes: [u8; MAX_LENGTH],
+    len: usize,
+}
+
+/// What a chunk stream remembers: the header fields that later chunks leave out, and the message
+/// that it is in.
+#[derive(Debug)]
+struct ChunkStream {
+    csid: u32,
+    timestamp: u32,
+    /// What a type 3 chunk that starts a message adds.
+    delta: u32,
+    length: u32,
+    type_id: u8,
+    msid: u32,
+    /// The extended timestamp of the last header, which type 3 chunks repeat.
+    extended: Option<u32>,
+    partial: Option<Payload>,
+    /// The largest message that this chunk stream has carried: what may be reserved for the next
+    /// one before its bytes are there.
+    largest: usize,
+}
+
+/// A header together with the bytes that it took.
+struct Parsed {
+    basic: BasicHeader,
+    /// None in a chunk of type 3.
+    message: Option<MessageHeader>,
+    /// The extended timestamp of a type 3 chunk, where it has one.
+    repeated: Option<u32>,
+    length: usize,
+}
+
+impl ChunkReader {
+    /// Messages will have `room` around them.
+    pub fn new(limits: ReaderLimits, room: Room) -> Self {
+        ChunkReader {
+            limits,
+            room,
+            chunk_size: DEFAULT_CHUNK_SIZE,
+            streams: Vec::new(),
+            open: None,
+            stash: Stash::default(),
+            buffered: 0,
+            abandoned: 0,
+        }
+    }
+
+    /// The chunk size that the client has set.
+    pub fn chunk_size(&self) -> u32 {
+        self.chunk_size
+    }
+
+    /// Memory held for messages that are not complete.
+    pub fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    /// Messages that were given up before they were complete: aborted, or overtaken by a new one.
+    pub fn abandoned(&self) -> u64 {
+        self.abandoned
+    }
+
+    pub fn set_max_message_size(&mut self, size: u32) {
+        self.limits.max_message_size = size;
+    }
+
+    /// Takes bytes off the front of `input` up to the end of the next message, which it returns,
+    /// or all of them when there is no whole message in it. After an error the reader has lost
+    /// its place, and is of no more use.
+    pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Message>, Violation> {
+        loop {
+            let index = match self.open {
+                Some(chunk) => {
+                    self.read_payload(chunk, input)?;
+                    chunk.index
+                }
+                None => match self.read_header(input)? {
+                    Some(parsed) => self.start_chunk(parsed)?,
+                    None => return Ok(None),
+                },
+            };
+            if let Some(message) = self.take_complete(index) {
+                if let Some(message) = self.apply(message)? {
+                    return Ok(Some(message));
+                }
+            } else if self.open.is_some() && input.is_empty() && self.stash.len == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes one header off the stash and the input, or puts all of the input into the stash.
+    fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<Parsed>, Violation> {
+        if self.stash.len == 0 {
+            if let Some(parsed) = self.parse_header(input)? {
+                *input = &input[parsed.length..];
+                return Ok(Some(parsed));
+            }
+            self.stash.append(input);
+            *input = &[];
+            return Ok(None);
+        }
+        let before = self.stash.len;
+        let added = self.stash.append(input);
+        let bytes = self.stash;
+        let Some(parsed) = self.parse_header(bytes.as_slice())? else {
+            *input = &input[added..];
+            return Ok(None);
+        };
+        // A header that ends within the old bytes is one of type 3 whose first bytes of payload
+        // looked like a repeated timestamp until now. They stay in the stash.
+        self.stash.len = before;
+        self.stash.consume(parsed.length.min(before));
+        *input = &input[parsed.length.saturating_sub(before)..];
+        Ok(Some(parsed))
+    }
+
+    fn parse_header(&self, input: &[u8]) -> Result<Option<Parsed>, Violation> {
+        let Ok((rest, basic)) = BasicHeader::parse(input) else {
+            return Ok(None);
+        };
+        let (rest, message, repeated) = if basic.fmt < 3 {
+            let Ok((rest, header)) = MessageHeader::parse(basic.fmt, rest) else {
+                return Ok(None);
+            };
+            (rest, Some(header), None)
+        } else {
+            let index = self.find(basic.csid);
+            let stream = index.map(|index| &self.streams[index]);
+            let stream = stream.ok_or(Violation::NoPrecedingChunk {
+                csid: basic.csid,
+                fmt: basic.fmt,
+            })?;
+            match stream.repeated_timestamp(rest) {
+                Repeated::Absent => (rest, None, None),
+                Repeated::Present(rest, time) => (rest, None, Some(time)),
+                Repeated::Undecided => return Ok(None),
+            }
+        };
+        Ok(Some(Parsed {
+            basic,
+            message,
+            repeated,
+            length: input.len() - rest.len(),
+        }))
+    }
+
+    fn find(&self, csid: u32) -> Option<usize> {
+        self.streams.iter().position(|stream| stream.csid == csid)
+    }
+
+    /// Brings the chunk stream up to date with a header, and opens its chunk.
+    fn start_chunk(&mut self, parsed: Parsed) -> Result<usize, Violation> {
+        let BasicHeader { fmt, csid } = parsed.basic;
+        let index = match self.find(csid) {
+            Some(index) => index,
+            // librtmp starts a chunk stream with type 1; types 2 and 3 leave too much open.
+            None if fmt <= 1 => self.add_stream(csid)?,
+            None => return Err(Violation::NoPrecedingChunk { csid, fmt }),
+        };
+        if self.continues_message(index, &parsed)? {
+            return Ok(self.open_chunk(index));
+        }
+        let stream = &mut self.streams[index];
+        match parsed.message {
+            Some(header) => stream.apply_header(&header),
+            None => stream.repeat_header(parsed.repeated),
+        }
+        let (length, limit) = (stream.length, self.limits.max_message_size);
+        if length > limit {
+            return Err(Violation::MessageTooLarge { length, limit });
+        }
+        let reserve = (length as usize).min(stream.largest.max(INITIAL_RESERVE));
+        let partial = Payload::with_capacity(reserve, self.room);
+        self.buffered += partial.capacity();
+        stream.partial = Some(partial);
+        if self.buffered > self.limits.max_buffered {
+            return Err(Violation::TooMuchBuffered);
+        }
+        Ok(self.open_chunk(index))
+    }
+
+    /// Whether this chunk goes on with the message that its chunk stream is in. A full header
+    /// within a message is forgiven where it says the same as the one before.
+    fn continues_message(&mut self, index: usize, parsed: &Parsed) -> Result<bool, Violation> {
+        let stream = &mut self.streams[index];
+        if stream.partial.is_none() {
+            return Ok(false);
+        }
+        let same = (stream.length, stream.type_id);
+        match parsed.message.and_then(|header| header.length_and_type) {
+            Some(other) if other != same && parsed.basic.fmt == 0 => {
+                self.abandon(index);
+                Ok(false)
+            }
+            Some(other) if other != same => Err(Violation::MessageWithinMessage {
+                csid: parsed.basic.csid,
+            }),
+            _ => Ok(true),
+        }
+    }
+
+    fn add_stream(&mut self, csid: u32) -> Result<usize, Violation> {
+        if self.streams.len() == MAX_CHUNK_STREAMS {
+            return Err(Violation::TooManyChunkStreams);
+        }
+        self.streams.push(ChunkStream::new(csid));
+        Ok(self.streams.len() - 1)
+    }
+
+    fn open_chunk(&mut self, index: usize) -> usize {
+        let stream = &self.streams[index];
+        let received = stream.partial.as_ref().map_or(0, Payload::len);
+        let left = stream.length as usize - received;
+        let remaining = left.min(self.chunk_size as usize);
+        self.open = (remaining > 0).then_some(OpenChunk { index, remaining });
+        index
+    }
+
+    /// Copies what there is of the payload of the open chunk.
+    fn read_payload(&mut self, chunk: OpenChunk, input: &mut &[u8]) -> Result<(), Violation> {
+        let stash = self.stash;
+        let source = if stash.len > 0 {
+            stash.as_slice()
+        } else {
+            *input
+        };
+        let count = source.len().min(chunk.remaining);
+        self.append(chunk.index, &source[..count])?;
+        if stash.len > 0 {
+            self.stash.consume(count);
+        } else {
+            *input = &input[count..];
+        }
+        let remaining = chunk.remaining - count;
+        self.open = (remaining > 0).then_some(OpenChunk { remaining, ..chunk });
+        Ok(())
+    }
+
+    fn append(&mut self, index: usize, bytes: &[u8]) -> Result<(), Violation> {
+        let stream = &mut self.streams[index];
+        let Some(partial) = &mut stream.partial else {
+            return Ok(());
+        };
+        let capacity = partial.capacity();
+        if partial.len() + bytes.len() + self.room.head + self.room.tail > capacity {
+            // Double what is there, so that growing costs little, but not past the end.
+            let target = (stream.length as usize).min(2 * partial.len());
+            let missing = target.saturating_sub(partial.len()).max(bytes.len());
+            partial.reserve(missing, self.room);
+            self.buffered = self.buffered - capacity + partial.capacity();
+            if self.buffered > self.limits.max_buffered {
+                return Err(Violation::TooMuchBuffered);
+            }
+        }
+        partial.extend(bytes);
+        Ok(())
+    }
+
+    fn take_complete(&mut self, index: usize) -> Option<Message> {
+        let stream = &mut self.streams[index];
+        let length = stream.length as usize;
+        let payload = stream.partial.take_if(|partial| partial.len() == length)?;
+        stream.largest = stream.largest.max(length);
+        self.buffered -= payload.capacity();
+        Some(Message {
+            csid: stream.csid,
+            type_id: stream.type_id,
+            msid: stream.msid,
+            timestamp: stream.timestamp,
+            payload,
+        })
+    }
+
+    /// Obeys the messages that are meant for the chunk reader, and passes on the others.
+    fn apply(&mut self, message: Message) -> Result<Option<Message>, Violation> {
+        let kind = message.type_id;
+        if !matches!(kind, type_id::SET_CHUNK_SIZE | type_id::ABORT) {
+            return Ok(Some(message));
+        }
+        let (_, value) = be_u32::<_, ()>(message.payload.body())
+            .map_err(|_| Violation::ShortControlMessage(kind))?;
+        if kind == type_id::ABORT {
+            if let Some(index) = self.find(value) {
+                self.abandon(index);
+            }
+        } else {
+            self.set_chunk_size(value)?;
+        }
+        Ok(None)
+    }
+
+    /// The new size counts from the next chunk on, in every chunk stream.
+    fn set_chunk_size(&mut self, value: u32) -> Result<(), Violation> {
+        // Section 5.4.1: the first bit is 0.
+        let size = value & 0x7FFF_FFFF;
+        if size == 0 {
+            return Err(Violation::ChunkSizeZero);
+        }
+        self.chunk_size = size.min(MAX_CHUNK_SIZE);
+        Ok(())
+    }
+
+    fn abandon(&mut self, index: usize) {
+        if let Some(partial) = self.streams[index].partial.take() {
+            self.buffered -= partial.capacity();
+            self.abandoned += 1;
+        }
+    }
+}
+
+impl Stash {
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Fills up from `input` and says how many bytes it took.
+    fn append(&mut self, input: &[u8]) -> usize {
+        let count = input.len().min(MAX_LENGTH - self.len);
+        self.bytes[self.len..][..count].copy_from_slice(&input[..count]);
+        self.len += count;
+        count
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes.copy_within(count..self.len, 0);
+        self.len -= count;
+    }
+}
+
+enum Repeated<'a> {
+    Absent,
+    Present(&'a [u8], u32),
+    /// More bytes are needed to tell.
+    Undecided,
+}
+
+impl ChunkStream {
+    fn new(csid: u32) -> Self {
+        ChunkStream {
+            csid,
+            timestamp: 0,
+            delta: 0,
+            length: 0,
+            type_id: 0,
+            msid: 0,
+            extended: None,
+            partial: None,
+            largest: 0,
+        }
+    }
+
+    /// Looks for the extended timestamp that a type 3 chunk should repeat.
+    ///
+    /// At the start of a message it is always there. Within one, older versions of librtmp and
+    /// OBS and some SDKs leave it out: there it counts as repeated only when it is the same.
+    fn repeated_timestamp<'a>(&self, input: &'a [u8]) -> Repeated<'a> {
+        let Some(expected) = self.extended else {
+            return Repeated::Absent;
+        };
+        let expected = expected.to_be_bytes();
+        let seen = input.len().min(expected.len());
+        if self.partial.is_some() && input[..seen] != expected[..seen] {
+            return Repeated::Absent;
+        }
+        match be_u32::<_, ()>(input) {
+            Ok((rest, time)) => Repeated::Present(rest, time),
+            Err(_) => Repeated::Undecided,
+        }
+    }
+
+    /// A header of type 0, 1 or 2 starts a message.
+    fn apply_header(&mut self, header: &MessageHeader) {
+        if let Some((length, type_id)) = header.length_and_type {
+            self.length = length;
+            self.type_id = type_id;
+        }
+        match header.msid {
+            Some(msid) => {
+                self.msid = msid;
+                self.timestamp = header.time;
+            }
+            // Deltas count modulo 2^32: writers go back in time with deltas like 0xFFFF_FFD8.
+            None => self.timestamp = self.timestamp.wrapping_add(header.time),
+        }
+        self.delta = header.time;
+        self.extended = header.extended.then_some(header.time);
+    }
+
+    /// A type 3 chunk starts a message: all is as before, and time goes on by the last delta.
+    fn repeat_header(&mut self, repeated: Option<u32>) {
+        let delta = repeated.unwrap_or(self.delta);
+        if (delta as i32).unsigned_abs() <= MAX_REPEATED_DELTA {
+            self.timestamp = self.timestamp.wrapping_add(delta);
+        }
+    }
+}

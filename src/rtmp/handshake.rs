@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Handshake, server side: C0 and C1 in, S0, S1 and S2 out, C2 in (section 5.2).
+//!
+//! Flash-era clients sign C1 with a digest and want signed replies; that form is not in the
+//! specification. A C1 with a valid digest gets it; every other one gets the plain form, whose S2
+//! is an exact copy of C1. C2 is read and not judged: rtmp2sink and HaishinKit change it.
+
+mod digest;
+
+use super::Violation;
+use digest::Scheme;
+
+/// Length of C1, S1, C2 and S2.
+pub const BLOCK_LENGTH: usize = 1536;
+
+const VERSION: u8 = 3;
+
+type Block = [u8; BLOCK_LENGTH];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Version,
+    C1,
+    C2,
+    Done,
+}
+
+/// The state of one handshake. Takes input in pieces of any size.
+pub struct Handshake {
+    step: Step,
+    block: Box<Block>,
+    filled: usize,
+    random: fastrand::Rng,
+}
+
+impl std::fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handshake")
+            .field("step", &self.step)
+            .field("filled", &self.filled)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handshake {
+    /// `seed` fills the random parts of S1 and S2. They protect nothing.
+    pub fn new(seed: u64) -> Self {
+        Handshake {
+            step: Step::Version,
+            block: Box::new([0; BLOCK_LENGTH]),
+            filled: 0,
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Takes what belongs to the handshake off the front of `input`, appends replies to `output`
+    /// and says whether the handshake is finished.
+    ///
+    /// S0, S1 and S2 go out together right after C1, since ffmpeg and rtmp2sink send C2 only
+    /// when they have all three.
+    pub fn read(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Result<bool, Violation> {
+        while self.step != Step::Done {
+            match self.step {
+                Step::Version => {
+                    let Some((&version, rest)) = input.split_first() else {
+                        return Ok(false);
+                    };
+                    *input = rest;
+                    check_version(version)?;
+                    self.step = Step::C1;
+                }
+                Step::C1 => {
+                    if !self.fill(input) {
+                        return Ok(false);
+                    }
+                    self.reply(output);
+                    self.step = Step::C2;
+                }
+                Step::C2 => {
+                    if !self.fill(input) {
+                        return Ok(false);
+                    }
+                    self.step = Step::Done;
+                }
+                Step::Done => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves input into the block and says whether it is full; a full block starts over.
+    fn fill(&mut self, input: &mut &[u8]) -> bool {
+        let count = input.len().min(BLOCK_LENGTH - self.filled);
+        let (taken, rest) = input.split_at(count);
+        self.block[self.filled..][..count].copy_from_slice(taken);
+        *input = rest;
+        self.filled += count;
+        if self.filled < BLOCK_LENGTH {
+            return false;
+        }
+        self.filled = 0;
+        true
+    }
+
+    fn reply(&mut self, output: &mut Vec<u8>) {
+        let mut s1 = [0; BLOCK_LENGTH];
+        self.random.fill(&mut s1[8..]);
+        output.push(VERSION);
+        // A version of 0 in C1 says that there is no digest.
+        let scheme = match self.block[4..8] {
+            [0, 0, 0, 0] => None,
+            _ => Scheme::of(&self.block),
+        };
+        match scheme {
+            Some(scheme) => {
+                let mut s2 = [0; BLOCK_LENGTH];
+                self.random.fill(&mut s2);
+                digest::sign_s1(&mut s1, scheme);
+                digest::sign_s2(&mut s2, &self.block, scheme);
+                output.extend_from_slice(&s1);
+                output.extend_from_slice(&s2);
+            }
+            None => {
+                output.extend_from_slice(&s1);
+                output.extend_from_slice(&self.block[..]);
+            }
+        }
+    }
+}
+
+/// Clients that are lost deserve a log line that says where they are.
+fn check_version(version: u8) -> Result<(), Violation> {
+    match version {
+        VERSION => Ok(()),
+        0x16 => Err(Violation::Tls),
+        b'G' | b'P' | b'H' | b'O' | b'D' | b'C' => Err(Violation::Http),
+        6 | 8 | 9 => Err(Violation::Rtmpe(version)),
+        other => Err(Violation::NotRtmp(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The digest form of the handshake: HMAC-SHA256 over a block without its digest, with the digest
+//! at a place that the block itself tells.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::{BLOCK_LENGTH, Block};
+
+const DIGEST_LENGTH: usize = 32;
+
+const CLIENT_TEXT: &[u8] = b"Genuine Adobe Flash Player 001";
+const SERVER_TEXT: &[u8] = b"Genuine Adobe Flash Media Server 001";
+
+/// Follows either text in the long form of its key.
+const KEY_SUFFIX: [u8; 32] = [
+    0xF0, 0xEE, 0xC2, 0x4A, 0x80, 0x68, 0xBE, 0xE8, 0x2E, 0x00, 0xD0, 0xD1, 0x02, 0x9E, 0x7E, 0x57,
+    0x6E, 0xEC, 0x5D, 0x2D, 0x29, 0x80, 0x6F, 0xAB, 0x93, 0xB8, 0xE6, 0x36, 0xCF, 0xEB, 0x31, 0xAE,
+];
+
+/// Announced in S1. Anything but 0 says that there is a digest.
+const SERVER_VERSION: [u8; 4] = [4, 5, 0, 1];
+
+/// Where in a block the digest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    DigestFirst,
+    KeyFirst,
+}
+
+impl Scheme {
+    /// The scheme under which the digest of this C1 is valid.
+    pub(super) fn of(c1: &Block) -> Option<Self> {
+        [Scheme::DigestFirst, Scheme::KeyFirst]
+            .into_iter()
+            .find(|scheme| {
+                let offset = scheme.offset(c1);
+                around(c1, offset, CLIENT_TEXT)
+                    .verify_slice(&c1[offset..][..DIGEST_LENGTH])
+                    .is_ok()
+            })
+    }
+
+    fn offset(self, block: &Block) -> usize {
+        let (field, base) = match self {
+            Scheme::DigestFirst => (8, 12),
+            Scheme::KeyFirst => (772, 776),
+        };
+        let sum: usize = block[field..][..4].iter().map(|b| usize::from(*b)).sum();
+        base + sum % 728
+    }
+}
+
+pub(super) fn sign_s1(s1: &mut Block, scheme: Scheme) {
+    s1[4..8].copy_from_slice(&SERVER_VERSION);
+    let offset = scheme.offset(s1);
+    let digest = around(s1, offset, SERVER_TEXT).finalize().into_bytes();
+    s1[offset..][..DIGEST_LENGTH].copy_from_slice(&digest);
+}
+
+/// The digest of S2 is at its end; its key is made from the digest in C1.
+pub(super) fn sign_s2(s2: &mut Block, c1: &Block, scheme: Scheme) {
+    let c1_digest = &c1[scheme.offset(c1)..][..DIGEST_LENGTH];
+    let key = mac(&[SERVER_TEXT, &KEY_SUFFIX].concat())
+        .chain_update(c1_digest)
+        .finalize()
+        .into_bytes();
+    let (body, end) = s2.split_at_mut(BLOCK_LENGTH - DIGEST_LENGTH);
+    end.copy_from_slice(&mac(&key).chain_update(body).finalize().into_bytes());
+}
+
+/// The code over all of a block but the digest at `offset`.
+fn around(block: &Block, offset: usize, key: &[u8]) -> Hmac<Sha256> {
+    mac(key)
+        .chain_update(&block[..offset])
+        .chain_update(&block[offset + DIGEST_LENGTH..])
+}
+
+fn mac(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
+}
+
+/// Signs a C1, for tests that play the client.
+#[cfg(test)]
+pub(super) fn sign_c1(c1: &mut Block, scheme: Scheme) {
+    let offset = scheme.offset(c1);
+    let digest = around(c1, offset, CLIENT_TEXT).finalize().into_bytes();
+    c1[offset..][..DIGEST_LENGTH].copy_from_slice(&digest);
+}
+
+/// Checks S1 and S2 as a client would.
+#[cfg(test)]
+pub(super) fn verify_reply(s1: &Block, s2: &Block, c1: &Block, scheme: Scheme) -> bool {
+    let offset = scheme.offset(s1);
+    let s1_valid = around(s1, offset, SERVER_TEXT)
+        .verify_slice(&s1[offset..][..DIGEST_LENGTH])
+        .is_ok();
+    let mut expected = *s2;
+    sign_s2(&mut expected, c1, scheme);
+    s1_valid && expected == *s2
+}

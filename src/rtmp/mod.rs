@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The RTMP protocol, server side, without I/O: bytes in, events and bytes out.
+//!
+//! Layers, lowest first: [`handshake`], [`chunk`] (bytes to messages and back), [`control`],
+//! [`command`] and [`aggregate`] (messages to meanings), [`session`] (the conversation).
+//! Specification: Adobe, "Real-Time Messaging Protocol (RTMP) specification", version 1.0, 2012.
+//!
+//! Nothing in here knows GStreamer, sockets, threads or the time.
+
+pub mod aggregate;
+pub mod chunk;
+pub mod command;
+pub mod control;
+mod error;
+pub mod handshake;
+pub mod limits;
+pub mod message;
+mod payload;
+pub mod session;
+pub mod status;
+
+pub use error::Violation;
+pub use payload::{Payload, Room};

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! When to acknowledge what has arrived (section 5.4.3).
+//!
+//! A client that announces a window is owed an acknowledgement for each window, and gets one each
+//! half window. A client that announces none is owed nothing, and some of those never read: librtmp
+//! in most programs, and ffmpeg only now and then. Whatever is unread when such a client closes its
+//! socket makes its system send a reset and throw away the end of the stream that is still on its
+//! way. But a few encoders stop without acknowledgements although they announced no window. So a
+//! client of that kind is acknowledged when it pauses after half of the window that the server
+//! announced: one that streams on does not need it, one that waits gets it.
+
+/// Whether an acknowledgement should go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckDue {
+    No,
+    /// If the client sends nothing for a moment.
+    WhenIdle,
+    Now,
+}
+
+/// Flash Media Server starts its count over before it passes this, and Flash Media Live Encoder
+/// stops near 4 GiB if a server does not.
+const COUNT_RESTART: u32 = 0xF000_0000;
+
+#[derive(Debug)]
+pub(super) struct Acknowledgement {
+    server_window: u32,
+    client_window: Option<u32>,
+    unacknowledged: u64,
+    total_acknowledged: u64,
+    count: u32,
+    acknowledged_by_client: u32,
+}
+
+impl Acknowledgement {
+    pub(super) fn new(server_window: u32) -> Self {
+        Acknowledgement {
+            server_window,
+            client_window: None,
+            unacknowledged: 0,
+            total_acknowledged: 0,
+            count: 0,
+            acknowledged_by_client: 0,
+        }
+    }
+
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.unacknowledged += bytes as u64;
+    }
+
+    pub(super) fn set_client_window(&mut self, size: u32) {
+        self.client_window = (size > 0).then_some(size);
+    }
+
+    pub(super) fn client_window(&self) -> u32 {
+        self.client_window.unwrap_or(0)
+    }
+
+    pub(super) fn client_acknowledged(&mut self, count: u32) {
+        self.acknowledged_by_client = count;
+    }
+
+    pub(super) fn acknowledged_by_client(&self) -> u32 {
+        self.acknowledged_by_client
+    }
+
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.total_acknowledged
+    }
+
+    pub(super) fn due(&self) -> AckDue {
+        let window = self
+            .server_window
+            .min(self.client_window.unwrap_or(u32::MAX));
+        if self.unacknowledged < u64::from(window / 2).max(1) {
+            AckDue::No
+        } else if self.client_window.is_some() {
+            AckDue::Now
+        } else {
+            AckDue::WhenIdle
+        }
+    }
+
+    /// The count to send.
+    pub(super) fn acknowledge(&mut self) -> u32 {
+        let count = u64::from(self.count) + self.unacknowledged;
+        self.count = if count >= u64::from(COUNT_RESTART) {
+            (count % u64::from(COUNT_RESTART)) as u32
+        } else {
+            count as u32
+        };
+        self.total_acknowledged += self.unacknowledged;
+        self.unacknowledged = 0;
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_smaller_window_is_due_at_once_to_who_announced_one() {
+        let mut ack = Acknowledgement::new(1000);
+        ack.set_client_window(500);
+        ack.received(249);
+        assert_eq!(ack.due(), AckDue::No);
+        ack.received(1);
+        assert_eq!(ack.due(), AckDue::Now);
+        assert_eq!(ack.acknowledge(), 250);
+        assert_eq!(ack.due(), AckDue::No);
+        ack.set_client_window(1_000_000);
+        ack.received(500);
+        assert_eq!(ack.due(), AckDue::Now);
+        assert_eq!(ack.acknowledge(), 750);
+    }
+
+    #[test]
+    fn who_announced_no_window_is_acknowledged_in_a_pause() {
+        let mut ack = Acknowledgement::new(1000);
+        ack.received(5000);
+        assert_eq!(ack.due(), AckDue::WhenIdle);
+        assert_eq!(ack.acknowledge(), 5000);
+        assert_eq!(ack.due(), AckDue::No);
+    }
+
+    #[test]
+    fn the_count_starts_over_before_it_can_overflow() {
+        let mut ack = Acknowledgement::new(1000);
+        ack.received(COUNT_RESTART as usize - 1);
+        assert_eq!(ack.acknowledge(), COUNT_RESTART - 1);
+        ack.received(3);
+        assert_eq!(ack.acknowledge(), 2);
+        assert_eq!(ack.acknowledged(), u64::from(COUNT_RESTART) + 2);
+    }
+
+    #[test]
+    fn a_tiny_window_does_not_make_an_acknowledgement_due_for_nothing() {
+        let mut ack = Acknowledgement::new(1000);
+        ack.set_client_window(1);
+        assert_eq!(ack.due(), AckDue::No);
+    }
+}

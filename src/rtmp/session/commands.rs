@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What each command does, in whatever order they come (section 7.2).
+
+use super::{Event, Phase, PublishRequest, Session, Undecided};
+use crate::amf0::Value;
+use crate::rtmp::Violation;
+use crate::rtmp::command::Command;
+use crate::rtmp::control::{Control, PEER_BANDWIDTH_DYNAMIC};
+use crate::rtmp::session::ConnectRequest;
+use crate::rtmp::status::{Status, code};
+
+impl Session {
+    pub(super) fn command(
+        &mut self,
+        command: Command,
+        msid: u32,
+    ) -> Result<Option<Event>, Violation> {
+        match command.name.as_str() {
+            "connect" => return Ok(Some(self.connect(&command))),
+            "createStream" => self.create_stream(&command),
+            "FCPublish" => return Ok(self.announce(&command)),
+            "publish" => return self.publish(&command, msid),
+            "FCUnpublish" => {
+                self.acknowledge_command(&command);
+                return Ok(self.unpublish());
+            }
+            "closeStream" => return Ok(self.close_stream(msid)),
+            "deleteStream" => return Ok(self.delete_stream(&command)),
+            "play" | "play2" => return Ok(Some(self.refuse_play(&command, msid))),
+            "getStreamLength" | "getMovLen" => {
+                self.fail_command(&command, "there is nothing to play here");
+            }
+            // These have no reply in the specification.
+            "pause" | "seek" | "receiveAudio" | "receiveVideo" => {}
+            "_result" | "_error" | "onStatus" => {}
+            // releaseStream, _checkbw, FCSubscribe, and those that are unknown.
+            _ => self.acknowledge_command(&command),
+        }
+        Ok(None)
+    }
+
+    fn connect(&mut self, command: &Command) -> Event {
+        let request = ConnectRequest::read(command.arguments.first());
+        self.connect = Some(request.clone());
+        self.undecided = Some(Undecided::Connect {
+            transaction_id: command.transaction_id,
+        });
+        Event::Connect(request)
+    }
+
+    pub fn accept_connect(&mut self) {
+        let Some(Undecided::Connect { transaction_id }) = self.undecided.take() else {
+            return;
+        };
+        let window = self.config.window_ack_size;
+        self.output.control(Control::WindowAckSize(window));
+        self.output.control(Control::SetPeerBandwidth {
+            window,
+            limit_type: PEER_BANDWIDTH_DYNAMIC,
+        });
+        self.output.set_chunk_size(self.config.chunk_size);
+        let properties = vec![
+            ("fmsVer".into(), "FMS/3,0,1,123".into()),
+            ("capabilities".into(), 31.0.into()),
+            ("mode".into(), 1.0.into()),
+        ];
+        let encoding = self.connect.as_ref().map_or(0.0, |c| c.object_encoding);
+        let status = Status::success(code::CONNECT_SUCCESS, "Connection succeeded.");
+        let mut information = status.properties();
+        information.push(("objectEncoding".into(), encoding.into()));
+        let arguments = vec![Value::Object(properties), Value::Object(information)];
+        let result = Command::new("_result", transaction_id, arguments);
+        self.output.connection_command(&result);
+        if matches!(self.phase, Phase::Connecting) {
+            self.phase = Phase::Connected;
+        }
+        self.held.open();
+    }
+
+    /// The caller closes the connection once the output is written.
+    pub fn reject_connect(&mut self, status: &Status) {
+        if let Some(Undecided::Connect { transaction_id }) = self.undecided.take() {
+            let arguments = vec![Value::Null, Value::Object(status.properties())];
+            let error = Command::new("_error", transaction_id, arguments);
+            self.output.connection_command(&error);
+        }
+    }
+
+    fn create_stream(&mut self, command: &Command) {
+        // Ids start at 1: rtmp2sink takes 0 for a failure.
+        self.created_streams = self.created_streams.saturating_add(1);
+        let id = Value::Number(f64::from(self.created_streams));
+        self.result(command, vec![Value::Null, id]);
+        if !self.is_publishing() {
+            self.held.open();
+        }
+    }
+
+    fn announce(&mut self, command: &Command) -> Option<Event> {
+        self.acknowledge_command(command);
+        let connect = self.connect.clone()?;
+        let stream_key = command.first_string().unwrap_or_default().to_owned();
+        Some(Event::Announce(PublishRequest {
+            connect,
+            stream_key,
+        }))
+    }
+
+    /// Some encoders go on only after this. It always has a transaction id: others refuse it
+    /// without.
+    pub fn confirm_announcement(&mut self) {
+        let status = Status::success(code::PUBLISH_START, "FCPublish accepted.");
+        let arguments = vec![Value::Null, Value::Object(status.properties())];
+        let confirmation = Command::new("onFCPublish", 0.0, arguments);
+        self.output.connection_command(&confirmation);
+    }
+
+    fn publish(&mut self, command: &Command, msid: u32) -> Result<Option<Event>, Violation> {
+        let connect = self.connect.clone();
+        let connect = connect.ok_or(Violation::PublishBeforeConnect)?;
+        let stream_key = command.first_string().unwrap_or_default().to_owned();
+        if let Phase::Publishing {
+            stream_key: current,
+            msid: published,
+        } = &mut self.phase
+        {
+            if *current == stream_key {
+                // Wirecast publishes again before it unpublishes. The stream goes on.
+                *published = msid;
+                self.start_publishing(msid, &stream_key);
+            } else {
+                let description = "This connection publishes another stream already.";
+                let status = Status::error(code::PUBLISH_BAD_NAME, description);
+                self.on_status(msid, &status);
+            }
+            return Ok(None);
+        }
+        self.undecided = Some(Undecided::Publish {
+            msid,
+            stream_key: stream_key.clone(),
+        });
+        Ok(Some(Event::Publish(PublishRequest {
+            connect,
+            stream_key,
+        })))
+    }
+
+    /// Media that came early follows as events.
+    pub fn accept_publish(&mut self) {
+        let Some(Undecided::Publish { msid, stream_key }) = self.undecided.take() else {
+            return;
+        };
+        self.start_publishing(msid, &stream_key);
+        self.phase = Phase::Publishing { msid, stream_key };
+        let held = self.held.close();
+        self.events.extend(held.into_iter().map(Event::Media));
+    }
+
+    /// The caller closes the connection once the output is written: some clients go on as if
+    /// nothing had happened.
+    pub fn reject_publish(&mut self, status: &Status) {
+        if let Some(Undecided::Publish { msid, .. }) = self.undecided.take() {
+            self.on_status(msid, status);
+            self.held.close();
+        }
+    }
+
+    fn start_publishing(&mut self, msid: u32, stream_key: &str) {
+        self.output.control(Control::StreamBegin { msid });
+        let description = format!("{stream_key} is now published.");
+        let status = Status::success(code::PUBLISH_START, description);
+        self.on_status(msid, &status);
+    }
+
+    fn close_stream(&mut self, msid: u32) -> Option<Event> {
+        let event = self.unpublish();
+        if event.is_none() {
+            // HaishinKit waits for this, also after FCUnpublish.
+            self.on_status(msid, &unpublished());
+        }
+        event
+    }
+
+    /// The argument is the id of a message stream; rtmp2sink sends the stream key, and others
+    /// nothing.
+    fn delete_stream(&mut self, command: &Command) -> Option<Event> {
+        let Phase::Publishing { msid, .. } = self.phase else {
+            return None;
+        };
+        let mut arguments = command.arguments.iter();
+        match arguments.find_map(Value::as_number) {
+            Some(id) if id != f64::from(msid) && self.is_created(id as u32) => None,
+            _ => self.unpublish(),
+        }
+    }
+
+    fn unpublish(&mut self) -> Option<Event> {
+        let Phase::Publishing { msid, .. } = self.phase else {
+            return None;
+        };
+        self.on_status(msid, &unpublished());
+        self.phase = Phase::Connected;
+        Some(Event::Unpublish)
+    }
+
+    fn refuse_play(&mut self, command: &Command, msid: u32) -> Event {
+        let name = command.first_string().unwrap_or_default();
+        let description = format!("{name} can't be played: this server only takes publishers.");
+        let status = Status::error(code::PLAY_STREAM_NOT_FOUND, description);
+        self.on_status(msid, &status);
+        Event::Refused("it wants to play, and this server only takes publishers")
+    }
+
+    fn on_status(&mut self, msid: u32, status: &Status) {
+        let arguments = vec![Value::Null, Value::Object(status.properties())];
+        let command = Command::new("onStatus", 0.0, arguments);
+        self.output.stream_command(msid, &command);
+    }
+
+    /// Answers a command that only wants an answer. Transaction id 0 wants none (section 7.1.1).
+    fn acknowledge_command(&mut self, command: &Command) {
+        if command.transaction_id != 0.0 {
+            self.result(command, vec![Value::Null, Value::Undefined]);
+        }
+    }
+
+    fn fail_command(&mut self, command: &Command, reason: &str) {
+        let status = Status::error(code::CALL_FAILED, reason);
+        let arguments = vec![Value::Null, Value::Object(status.properties())];
+        let error = Command::new("_error", command.transaction_id, arguments);
+        self.output.connection_command(&error);
+    }
+
+    fn result(&mut self, command: &Command, arguments: Vec<Value>) {
+        let result = Command::new("_result", command.transaction_id, arguments);
+        self.output.connection_command(&result);
+    }
+}
+
+fn unpublished() -> Status {
+    Status::success(code::UNPUBLISH_SUCCESS, "The stream has ended.")
+}

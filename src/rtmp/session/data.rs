@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Data messages: script data, with what RTMP puts around it.
+
+use crate::amf0;
+use crate::rtmp::command::without_selector;
+use crate::rtmp::{Payload, Room};
+
+const SET_DATA_FRAME: &[u8] = b"@setDataFrame";
+const CLEAR_DATA_FRAME: &[u8] = b"@clearDataFrame";
+
+#[derive(Debug)]
+pub(super) enum Data {
+    /// AMF0 that starts with a name, as FLV has it.
+    Script(Payload),
+    /// A request to the server that means nothing to the stream.
+    ForTheServer,
+    Malformed,
+}
+
+/// Takes off the selector byte of the AMF3 message type and `@setDataFrame`, which asks a server
+/// to store what follows. What has AMF3 values in it is written anew, since FLV has only AMF0.
+pub(super) fn normalise(mut payload: Payload, room: Room) -> Data {
+    let selector = payload.body().len() - without_selector(payload.body()).len();
+    payload.skip(selector);
+    match amf0::read_name(payload.body()) {
+        Some((name, length)) if name == SET_DATA_FRAME => payload.skip(length),
+        Some((name, _)) if name == CLEAR_DATA_FRAME => return Data::ForTheServer,
+        Some(_) => {}
+        None => return Data::Malformed,
+    }
+    match amf0::read_all(payload.body()) {
+        Ok(decoded) if decoded.values.is_empty() => Data::Malformed,
+        Ok(decoded) if decoded.had_amf3 => {
+            let mut body = Vec::new();
+            amf0::write_all(&mut body, &decoded.values);
+            Data::Script(Payload::copy_of(&body, room))
+        }
+        Ok(_) => Data::Script(payload),
+        Err(_) => Data::Malformed,
+    }
+}

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The conversation with one client, from its first byte on.
+//!
+//! [`Session::read`] takes bytes and gives events; replies collect in [`Session::output`]. The
+//! caller reads until there are no more events, and writes the output in one go: several small
+//! writes would each wait for a delayed acknowledgement of TCP.
+//!
+//! Invariant: whatever the client sends, in whatever pieces, memory stays within
+//! [`limits`](super::limits), and every command that wants an answer has it in the output when
+//! `read` returns, except `publish` and `connect`, which wait for the caller's decision.
+
+mod acknowledge;
+mod commands;
+mod data;
+mod held;
+mod output;
+mod request;
+
+use std::collections::VecDeque;
+
+use super::chunk::{ChunkReader, ReaderLimits};
+use super::command::Command;
+use super::control::Control;
+use super::handshake::Handshake;
+use super::message::{Message, type_id};
+use super::{Payload, Room, Violation, aggregate};
+
+pub use acknowledge::AckDue;
+use acknowledge::Acknowledgement;
+use held::HeldMedia;
+pub use output::Output;
+pub use request::{ConnectRequest, PublishRequest};
+
+/// What the caller decides for a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Chunk size of what the server sends, announced to the client, which often adopts it.
+    pub chunk_size: u32,
+    /// The acknowledgement window announced to the client, in bytes.
+    pub window_ack_size: u32,
+    pub max_message_size: u32,
+    /// Free bytes wanted around each media payload.
+    pub room: Room,
+    /// Fills the random parts of the handshake.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            chunk_size: 65_536,
+            window_ack_size: 5_000_000,
+            max_message_size: super::limits::MAX_MESSAGE_LENGTH,
+            room: Room::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// What happened, for the caller to act on.
+#[derive(Debug)]
+pub enum Event {
+    /// The client asks for an application: answer with [`Session::accept_connect`] or
+    /// [`Session::reject_connect`] before anything else.
+    Connect(ConnectRequest),
+    /// The client says what it is going to publish. Call [`Session::confirm_announcement`] if
+    /// that would be accepted; a client that will be refused should not be told to start.
+    Announce(PublishRequest),
+    /// The client wants to publish: answer with [`Session::accept_publish`] or
+    /// [`Session::reject_publish`] before anything else.
+    Publish(PublishRequest),
+    Media(Media),
+    /// The publisher has ended its stream on purpose. It may publish again.
+    Unpublish,
+    /// The client was refused, and the error is in the output: write it and close.
+    Refused(&'static str),
+    /// Something that is survived: worth a line in the log.
+    Ignored(Ignored),
+}
+
+/// What a message carries on to the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MediaKind {
+    Audio,
+    Video,
+    /// Script data: AMF0 that starts with a name like `onMetaData`.
+    Data,
+}
+
+/// A media message of the published stream.
+#[derive(Debug)]
+pub struct Media {
+    pub kind: MediaKind,
+    /// Milliseconds, modulo 2^32.
+    pub timestamp: u32,
+    pub payload: Payload,
+}
+
+/// What was left out without harm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ignored {
+    MalformedCommand(crate::amf0::Error),
+    MalformedData,
+    UnknownMessageType(u8),
+    /// Media for a message stream that the client has created and not published.
+    OtherMessageStream(u32),
+    /// Media before `publish`, more than can be kept.
+    MediaBeforePublish,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Handshake(Box<Handshake>),
+    /// Handshake done, `connect` not.
+    Connecting,
+    Connected,
+    Publishing {
+        msid: u32,
+        stream_key: String,
+    },
+}
+
+/// Server side state of one connection.
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    phase: Phase,
+    reader: ChunkReader,
+    output: Output,
+    acknowledgement: Acknowledgement,
+    connect: Option<ConnectRequest>,
+    /// The request that waits for the caller's decision: transaction id or message stream id.
+    undecided: Option<Undecided>,
+    /// Message stream ids 1 to this one have been created.
+    created_streams: u32,
+    held: HeldMedia,
+    events: VecDeque<Event>,
+}
+
+#[derive(Debug, Clone)]
+enum Undecided {
+    Connect { transaction_id: f64 },
+    Publish { msid: u32, stream_key: String },
+}
+
+impl Session {
+    pub fn new(config: Config) -> Self {
+        let limits = ReaderLimits {
+            max_message_size: config.max_message_size,
+            ..ReaderLimits::default()
+        };
+        Session {
+            config,
+            phase: Phase::Handshake(Box::new(Handshake::new(config.seed))),
+            reader: ChunkReader::new(limits, config.room),
+            output: Output::default(),
+            acknowledgement: Acknowledgement::new(config.window_ack_size),
+            connect: None,
+            undecided: None,
+            created_streams: 0,
+            held: HeldMedia::default(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Takes bytes off the front of `input` up to the next event, or all of them.
+    ///
+    /// Counting what came in for acknowledgements happens here, by what was taken.
+    pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {
+        debug_assert!(self.undecided.is_none(), "the last request has no answer");
+        let before = input.len();
+        let result = self.read_event(input);
+        self.acknowledgement.received(before - input.len());
+        result
+    }
+
+    fn read_event(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            if let Phase::Handshake(handshake) = &mut self.phase {
+                if !handshake.read(input, self.output.replies_mut())? {
+                    return Ok(None);
+                }
+                self.phase = Phase::Connecting;
+            }
+            let Some(message) = self.reader.read(input)? else {
+                return Ok(None);
+            };
+            if let Some(event) = self.handle(message)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// What is to be written to the client.
+    pub fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// Whether the client should be told how much has arrived.
+    pub fn ack_due(&self) -> AckDue {
+        self.acknowledgement.due()
+    }
+
+    /// Puts an acknowledgement into the output.
+    pub fn acknowledge(&mut self) {
+        let count = self.acknowledgement.acknowledge();
+        self.output.notice(Control::Acknowledgement(count));
+    }
+
+    pub fn set_max_message_size(&mut self, size: u32) {
+        self.reader.set_max_message_size(size);
+    }
+
+    /// The chunk size that the client uses.
+    pub fn in_chunk_size(&self) -> u32 {
+        self.reader.chunk_size()
+    }
+
+    /// The acknowledgement window that the client has announced, 0 if none.
+    pub fn in_window_ack_size(&self) -> u32 {
+        self.acknowledgement.client_window()
+    }
+
+    /// Bytes that the client has acknowledged.
+    pub fn out_bytes_acked(&self) -> u32 {
+        self.acknowledgement.acknowledged_by_client()
+    }
+
+    /// Bytes of the client that have been acknowledged.
+    pub fn in_bytes_acked(&self) -> u64 {
+        self.acknowledgement.acknowledged()
+    }
+
+    /// Bytes held for messages that are not complete or whose stream is not published yet.
+    pub fn buffered(&self) -> usize {
+        self.reader.buffered() + self.held.len()
+    }
+
+    /// Whether the handshake is over.
+    pub fn is_handshake_done(&self) -> bool {
+        !matches!(self.phase, Phase::Handshake(_))
+    }
+
+    pub fn is_publishing(&self) -> bool {
+        matches!(self.phase, Phase::Publishing { .. })
+    }
+
+    /// The hot path is a message of audio or video while publishing: it takes no detour.
+    fn handle(&mut self, message: Message) -> Result<Option<Event>, Violation> {
+        match message.type_id {
+            type_id::AUDIO => Ok(self.media(MediaKind::Audio, message)),
+            type_id::VIDEO => Ok(self.media(MediaKind::Video, message)),
+            type_id::DATA_AMF0 | type_id::DATA_AMF3 => Ok(self.data(message)),
+            type_id::AGGREGATE => {
+                self.aggregate(&message);
+                Ok(None)
+            }
+            type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3 => {
+                match Command::read(message.payload.body()) {
+                    Ok(command) => self.command(command, message.msid),
+                    Err(error) => Ok(Some(Event::Ignored(Ignored::MalformedCommand(error)))),
+                }
+            }
+            type_id::ACKNOWLEDGEMENT
+            | type_id::USER_CONTROL
+            | type_id::WINDOW_ACK_SIZE
+            | type_id::SET_PEER_BANDWIDTH => {
+                self.control(Control::read(message.type_id, message.payload.body())?);
+                Ok(None)
+            }
+            type_id::SHARED_OBJECT_AMF0 | type_id::SHARED_OBJECT_AMF3 => Ok(None),
+            unknown => Ok(Some(Event::Ignored(Ignored::UnknownMessageType(unknown)))),
+        }
+    }
+
+    fn control(&mut self, control: Control) {
+        match control {
+            Control::Acknowledgement(count) => self.acknowledgement.client_acknowledged(count),
+            Control::WindowAckSize(size) => self.acknowledgement.set_client_window(size),
+            Control::PingRequest(timestamp) => {
+                self.output.notice(Control::PingResponse(timestamp));
+            }
+            // The bandwidth limits what a server sends, and this one sends next to nothing. A
+            // missing or odd pong proves nothing: librtmp never sends one.
+            Control::SetPeerBandwidth { .. }
+            | Control::PingResponse(_)
+            | Control::StreamBegin { .. }
+            | Control::OtherUserControl(_) => {}
+        }
+    }
+
+    fn media(&mut self, kind: MediaKind, message: Message) -> Option<Event> {
+        let Message {
+            msid,
+            timestamp,
+            payload,
+            ..
+        } = message;
+        let media = Media {
+            kind,
+            timestamp,
+            payload,
+        };
+        match self.phase {
+            Phase::Publishing {
+                msid: published, ..
+            } => {
+                if msid == published || !self.is_created(msid) {
+                    return Some(Event::Media(media));
+                }
+                Some(Event::Ignored(Ignored::OtherMessageStream(msid)))
+            }
+            _ if self.held.push(media) => None,
+            _ => Some(Event::Ignored(Ignored::MediaBeforePublish)),
+        }
+    }
+
+    /// Some clients put media on a message stream that nobody created. There is one stream that
+    /// it can be meant for.
+    fn is_created(&self, msid: u32) -> bool {
+        (1..=self.created_streams).contains(&msid)
+    }
+
+    fn data(&mut self, mut message: Message) -> Option<Event> {
+        match data::normalise(message.payload, self.config.room) {
+            data::Data::Script(payload) => {
+                message.payload = payload;
+                self.media(MediaKind::Data, message)
+            }
+            data::Data::ForTheServer => None,
+            data::Data::Malformed => Some(Event::Ignored(Ignored::MalformedData)),
+        }
+    }
+
+    fn aggregate(&mut self, message: &Message) {
+        for part in aggregate::split(message.payload.body(), message.timestamp) {
+            let payload = Payload::copy_of(part.body, self.config.room);
+            let part = Message {
+                csid: message.csid,
+                type_id: part.type_id,
+                msid: message.msid,
+                timestamp: part.timestamp,
+                payload,
+            };
+            let event = match part.type_id {
+                type_id::AUDIO => self.media(MediaKind::Audio, part),
+                type_id::VIDEO => self.media(MediaKind::Video, part),
+                type_id::DATA_AMF0 | type_id::DATA_AMF3 => self.data(part),
+                other => Some(Event::Ignored(Ignored::UnknownMessageType(other))),
+            };
+            self.events.extend(event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

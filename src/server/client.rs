@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! One client: a thread that blocks in read, and never anywhere else but in a full media queue or
+//! a write that has to wait for the client.
+
+mod buffer;
+mod meter;
+
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt;
+
+use super::intake::{Intake, Publisher, Unavailable};
+use super::listener::{Found, ListenerSettings, Shared};
+use super::outbound::{Blocked, Outbound};
+use super::queue::{Item, Stopped};
+use super::route::Request;
+use super::{CAT, ClientStats, Secret};
+use crate::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
+use crate::rtmp::session::{
+    AckDue, Config, ConnectRequest, Event, Media, MediaKind, PublishRequest, Session,
+};
+use crate::rtmp::status::{Status, code};
+use crate::rtmp::{Room, Violation};
+use buffer::ReadBuffer;
+use meter::Meter;
+
+/// A client that is silent for this long may be waiting for an acknowledgement.
+const ACK_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a refused client may take to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why a conversation is over.
+#[derive(Debug, thiserror::Error)]
+enum Parting {
+    #[error("it has closed the connection")]
+    Closed,
+    #[error("the connection is lost: {0}")]
+    Lost(io::Error),
+    #[error("{0}")]
+    Violation(#[from] Violation),
+    #[error("{0}")]
+    Refused(String),
+    #[error("it did not publish within {0:?}")]
+    HandshakeTimeout(Duration),
+    #[error("it sent nothing for {0:?}")]
+    Timeout(Duration),
+    #[error("it does not read its replies")]
+    Blocked,
+    #[error("the element stops")]
+    Stopped,
+}
+
+impl From<Blocked> for Parting {
+    fn from(_: Blocked) -> Self {
+        Parting::Blocked
+    }
+}
+
+impl From<Stopped> for Parting {
+    fn from(_: Stopped) -> Self {
+        Parting::Stopped
+    }
+}
+
+pub(super) struct Client {
+    id: u64,
+    socket: Arc<TcpStream>,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    settings: ListenerSettings,
+    session: Session,
+    outbound: Outbound,
+    buffer: ReadBuffer,
+    /// What one read brought, on its way to the media queue.
+    batch: Vec<Item>,
+    /// Set while publishing.
+    intake: Option<Arc<Intake>>,
+    /// When it has to publish, while it does not.
+    deadline: Instant,
+    /// What the socket's read timeout is set to.
+    read_timeout: Option<Duration>,
+    stats: ClientStats,
+    meter: Meter,
+}
+
+impl Client {
+    pub(super) fn new(
+        id: u64,
+        socket: Arc<TcpStream>,
+        address: SocketAddr,
+        settings: ListenerSettings,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
+        // Not every system gives a blocking socket here.
+        socket.set_nonblocking(false)?;
+        socket.set_nodelay(true)?;
+        let config = Config {
+            chunk_size: settings.chunk_size,
+            max_message_size: settings.max_message_size,
+            room: Room {
+                head: FRONT_LENGTH,
+                tail: TRAILER_LENGTH,
+            },
+            seed: fastrand::u64(..),
+            ..Config::default()
+        };
+        let stats = ClientStats {
+            out_chunk_size: config.chunk_size,
+            out_window_ack_size: config.window_ack_size,
+            ..ClientStats::default()
+        };
+        Ok(Client {
+            id,
+            address,
+            shared,
+            settings,
+            session: Session::new(config),
+            outbound: Outbound::new(socket.clone()),
+            socket,
+            buffer: ReadBuffer::default(),
+            batch: Vec::new(),
+            intake: None,
+            deadline: Instant::now() + settings.handshake_timeout,
+            read_timeout: None,
+            stats,
+            meter: Meter::new(Instant::now()),
+        })
+    }
+
+    /// The thread.
+    pub(super) fn run(mut self) {
+        gst::debug!(CAT, "{} has connected", self.address);
+        let Err(parting) = self.converse();
+        gst::info!(CAT, "{} is closed: {parting}", self.address);
+        // The stream ends now; the farewell may take a moment.
+        self.leave();
+        if matches!(parting, Parting::Refused(_)) {
+            self.say_farewell();
+        }
+    }
+
+    fn converse(&mut self) -> Result<std::convert::Infallible, Parting> {
+        loop {
+            self.arm_timeout()?;
+            let mut buffer = self.buffer.take();
+            let result = (&*self.socket).read(&mut buffer);
+            let filled = *result.as_ref().unwrap_or(&0);
+            let outcome = match result {
+                Ok(0) => Err(Parting::Closed),
+                Ok(count) => self.received(&buffer[..count]),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => Ok(()),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.silence(),
+                    // Who closes with unread data resets the connection. That is an end too.
+                    io::ErrorKind::ConnectionReset => Err(Parting::Closed),
+                    _ => Err(Parting::Lost(error)),
+                },
+            };
+            self.buffer.give_back(buffer, filled);
+            outcome?;
+        }
+    }
+
+    fn received(&mut self, bytes: &[u8]) -> Result<(), Parting> {
+        let arrival = Instant::now();
+        self.meter.count(bytes.len(), arrival);
+        self.stats.in_bytes_total += bytes.len() as u64;
+        let outcome = self.read_events(bytes, arrival);
+        if self.session.ack_due() == AckDue::Now {
+            self.session.acknowledge();
+        }
+        // Replies first: handing over may have to wait for room in the queue.
+        self.flush()?;
+        self.hand_over()?;
+        outcome
+    }
+
+    fn read_events(&mut self, bytes: &[u8], arrival: Instant) -> Result<(), Parting> {
+        let mut input = bytes;
+        while let Some(event) = self.session.read(&mut input)? {
+            self.handle(event, arrival)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event, arrival: Instant) -> Result<(), Parting> {
+        match event {
+            Event::Media(media) => self.media(media, arrival),
+            Event::Connect(request) => return self.connect(&request),
+            Event::Announce(request) => {
+                if self.find(&request).is_ok() {
+                    self.session.confirm_announcement();
+                }
+            }
+            Event::Publish(request) => return self.publish(&request),
+            Event::Unpublish => {
+                self.hand_over()?;
+                self.leave();
+                self.deadline = arrival + self.settings.handshake_timeout;
+            }
+            Event::Refused(reason) => return Err(Parting::Refused(reason.to_owned())),
+            Event::Ignored(what) => {
+                self.stats.skipped += 1;
+                gst::debug!(CAT, "{}: ignored {what:?}", self.address);
+            }
+        }
+        Ok(())
+    }
+
+    fn media(&mut self, media: Media, arrival: Instant) {
+        let kind = match media.kind {
+            MediaKind::Audio => TagKind::Audio,
+            MediaKind::Video => TagKind::Video,
+            MediaKind::Data => TagKind::Script,
+        };
+        let (bytes, start) = media.payload.into_parts();
+        match Tag::new(kind, media.timestamp, bytes, start) {
+            Ok(tag) => {
+                self.count(&tag);
+                self.batch.push(Item::Tag {
+                    tag,
+                    arrival,
+                    discont: false,
+                });
+            }
+            Err(error) => {
+                self.stats.skipped += 1;
+                gst::debug!(CAT, "{}: skipped {kind:?}: {error}", self.address);
+            }
+        }
+    }
+
+    fn count(&mut self, tag: &Tag) {
+        let counter = match tag.kind {
+            TagKind::Audio => &mut self.stats.audio_tags,
+            TagKind::Video => &mut self.stats.video_tags,
+            TagKind::Script => &mut self.stats.script_tags,
+        };
+        *counter += 1;
+        if tag.info.content == Content::Keyframe {
+            self.stats.keyframes += 1;
+        }
+    }
+
+    /// An application that no route has is refused at once: clients show that error best.
+    fn connect(&mut self, request: &ConnectRequest) -> Result<(), Parting> {
+        if self.shared.may_match(&request.application) {
+            self.session.accept_connect();
+            return Ok(());
+        }
+        let (application, _) = request
+            .application
+            .split_once('?')
+            .unwrap_or((&request.application, ""));
+        let description = format!("There is no application \"{application}\" here.");
+        let status = Status::error(code::CONNECT_INVALID_APP, description);
+        self.session.reject_connect(&status);
+        Err(Parting::Refused(format!("{}", status.description)))
+    }
+
+    /// Finds out who takes this stream, without giving it away.
+    fn find(&self, request: &PublishRequest) -> Result<(Found, Request), Status> {
+        let wanted = Request::new(&request.connect.application, &request.stream_key);
+        let Some(found) = self.shared.find(&wanted) else {
+            let description = "No stream of this application and stream key is taken here.";
+            return Err(Status::error(code::PUBLISH_DENIED, description));
+        };
+        match found.intake.availability() {
+            Ok(()) => Ok((found, wanted)),
+            Err(reason) => Err(unavailable(reason)),
+        }
+    }
+
+    fn publish(&mut self, request: &PublishRequest) -> Result<(), Parting> {
+        let taken = self.find(request).and_then(|(found, wanted)| {
+            let publisher = Arc::new(Publisher {
+                client: self.id,
+                address: self.address,
+                application: found.matched.application,
+                stream_key: found.matched.stream_key,
+                query: wanted.query,
+                tc_url: request.connect.tc_url.clone(),
+                flash_ver: request.connect.flash_ver.clone(),
+                since: Instant::now(),
+            });
+            let intake = found.intake;
+            let taken = intake.take(publisher.clone(), self.socket.clone());
+            taken.map_err(unavailable)?;
+            Ok((intake, publisher))
+        });
+        match taken {
+            Ok((intake, publisher)) => {
+                gst::info!(
+                    CAT,
+                    "{} publishes application \"{}\", stream key \"{}\" to {}",
+                    self.address,
+                    publisher.application,
+                    Secret(&publisher.stream_key),
+                    intake.name(),
+                );
+                let max_message_size = intake.listener_settings().max_message_size;
+                self.session.set_max_message_size(max_message_size);
+                self.session.accept_publish();
+                self.intake = Some(intake);
+                self.update_stats();
+                Ok(())
+            }
+            Err(status) => {
+                self.session.reject_publish(&status);
+                let key = Secret(&request.stream_key);
+                let reason = format!("\"{key}\" was refused: {}", status.description);
+                Err(Parting::Refused(reason))
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(intake) = self.intake.take() {
+            intake.leave(self.id);
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Parting> {
+        let output = self.session.output();
+        if !output.is_empty() {
+            let (replies, notices) = (output.take_replies(), output.take_notices());
+            self.outbound.send(replies, &notices)?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> Result<(), Parting> {
+        self.update_stats();
+        match &self.intake {
+            Some(intake) if !self.batch.is_empty() => intake.queue().push(&mut self.batch)?,
+            _ => self.batch.clear(),
+        }
+        Ok(())
+    }
+
+    fn update_stats(&mut self) {
+        let Some(intake) = &self.intake else { return };
+        self.stats.out_bytes_total = self.outbound.total();
+        self.stats.in_chunk_size = self.session.in_chunk_size();
+        self.stats.in_window_ack_size = self.session.in_window_ack_size();
+        self.stats.in_bytes_acked = self.session.in_bytes_acked();
+        self.stats.out_bytes_acked = u64::from(self.session.out_bytes_acked());
+        (self.stats.bitrate, self.stats.bitrate_at) = self.meter.rate();
+        intake.set_stats(self.stats);
+    }
+
+    /// Sets how long the next read may take. Mostly there is nothing to set.
+    fn arm_timeout(&mut self) -> Result<(), Parting> {
+        let timeout = match &self.intake {
+            Some(intake) => {
+                let timeout = intake.timeout();
+                match self.session.ack_due() {
+                    AckDue::WhenIdle => Some(timeout.map_or(ACK_PAUSE, |t| t.min(ACK_PAUSE))),
+                    AckDue::No | AckDue::Now => timeout,
+                }
+            }
+            None => {
+                // The client's system may hold its next small write back until this one's
+                // acknowledgement comes, which would else be delayed.
+                let _ = sockopt::set_tcp_quickack(&*self.socket, true);
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(self.late());
+                }
+                Some(left)
+            }
+        };
+        if timeout != self.read_timeout {
+            self.socket
+                .set_read_timeout(timeout)
+                .map_err(Parting::Lost)?;
+            self.read_timeout = timeout;
+        }
+        Ok(())
+    }
+
+    /// Nothing came for as long as [`Client::arm_timeout`] said.
+    fn silence(&mut self) -> Result<(), Parting> {
+        let Some(intake) = &self.intake else {
+            return Err(self.late());
+        };
+        if self.session.ack_due() == AckDue::WhenIdle {
+            self.session.acknowledge();
+            return self.flush();
+        }
+        Err(Parting::Timeout(intake.timeout().unwrap_or_default()))
+    }
+
+    fn late(&self) -> Parting {
+        Parting::HandshakeTimeout(self.settings.handshake_timeout)
+    }
+
+    /// Lets a refused client read the reason. Closing at once, with what it sends meanwhile
+    /// unread, would reset the connection and take the reason away.
+    fn say_farewell(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + FAREWELL;
+        let mut buffer = self.buffer.take();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.socket.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            match (&*self.socket).read(&mut buffer) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    /// Also on the way of a panic: nobody may wait for this publisher.
+    fn drop(&mut self) {
+        self.leave();
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.shared.finished(self.id);
+    }
+}
+
+fn unavailable(reason: Unavailable) -> Status {
+    let description = match reason {
+        Unavailable::Busy => "This stream has a publisher already.",
+        Unavailable::Ended => "This stream has ended.",
+    };
+    Status::error(code::PUBLISH_BAD_NAME, description)
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Where an element and its publisher meet.
+
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::listener::ListenerSettings;
+use super::queue::{Item, MediaQueue, QueueLimits};
+use super::route::Route;
+
+/// What an element decides for its publishers.
+#[derive(Debug, Clone, Copy)]
+pub struct IntakeSettings {
+    pub limits: QueueLimits,
+    /// A publisher that sends nothing for this long is cut off. Zero for never.
+    pub timeout: Duration,
+    /// Whether there may be another publisher after one has left.
+    pub keep_listening: bool,
+}
+
+/// A client that publishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publisher {
+    pub client: u64,
+    pub address: SocketAddr,
+    pub application: String,
+    pub stream_key: String,
+    pub query: String,
+    pub tc_url: String,
+    pub flash_ver: String,
+    pub since: Instant,
+}
+
+/// Counters of the present publisher, or the last one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClientStats {
+    pub in_bytes_total: u64,
+    pub out_bytes_total: u64,
+    pub in_bytes_acked: u64,
+    pub out_bytes_acked: u64,
+    pub in_chunk_size: u32,
+    pub out_chunk_size: u32,
+    pub in_window_ack_size: u32,
+    pub out_window_ack_size: u32,
+    pub audio_tags: u64,
+    pub video_tags: u64,
+    pub script_tags: u64,
+    pub keyframes: u64,
+    /// Messages left out because no decoder could use them.
+    pub skipped: u64,
+    /// Bits in the last second or so.
+    pub bitrate: u64,
+    pub bitrate_at: Option<Instant>,
+}
+
+/// Why a publisher can't have a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unavailable {
+    Busy,
+    /// The stream has ended and there will be no other.
+    Ended,
+}
+
+/// The receiving end of one route: who publishes on it, the queue of what it sends, and counters.
+#[derive(Debug)]
+pub struct Intake {
+    name: String,
+    route: Route,
+    listener_settings: ListenerSettings,
+    queue: MediaQueue,
+    seat: Mutex<Seat>,
+    stats: Mutex<ClientStats>,
+    keep_listening: AtomicBool,
+    timeout_millis: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Seat {
+    Vacant,
+    Taken {
+        publisher: Arc<Publisher>,
+        socket: Arc<TcpStream>,
+    },
+    Ended,
+}
+
+impl Intake {
+    /// `name` is shown to whoever claims the same route again.
+    pub fn new(
+        name: String,
+        route: Route,
+        settings: IntakeSettings,
+        listener_settings: ListenerSettings,
+    ) -> Self {
+        let intake = Intake {
+            name,
+            route,
+            listener_settings,
+            queue: MediaQueue::new(settings.limits),
+            seat: Mutex::new(Seat::Vacant),
+            stats: Mutex::default(),
+            keep_listening: AtomicBool::default(),
+            timeout_millis: AtomicU64::default(),
+        };
+        intake.configure(settings);
+        intake
+    }
+
+    /// Takes effect at once.
+    pub fn configure(&self, settings: IntakeSettings) {
+        self.queue.set_limits(settings.limits);
+        self.keep_listening
+            .store(settings.keep_listening, Ordering::Relaxed);
+        let millis = u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX);
+        self.timeout_millis.store(millis, Ordering::Relaxed);
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    pub fn queue(&self) -> &MediaQueue {
+        &self.queue
+    }
+
+    /// Whether the stream goes on after a publisher has left.
+    pub fn keep_listening(&self) -> bool {
+        self.keep_listening.load(Ordering::Relaxed)
+    }
+
+    pub fn publisher(&self) -> Option<Arc<Publisher>> {
+        match &*self.seat.lock() {
+            Seat::Taken { publisher, .. } => Some(publisher.clone()),
+            Seat::Vacant | Seat::Ended => None,
+        }
+    }
+
+    pub fn stats(&self) -> ClientStats {
+        *self.stats.lock()
+    }
+
+    pub(super) fn listener_settings(&self) -> ListenerSettings {
+        self.listener_settings
+    }
+
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let millis = self.timeout_millis.load(Ordering::Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
+
+    pub(super) fn set_stats(&self, stats: ClientStats) {
+        *self.stats.lock() = stats;
+    }
+
+    pub(super) fn availability(&self) -> Result<(), Unavailable> {
+        match &*self.seat.lock() {
+            Seat::Vacant => Ok(()),
+            Seat::Taken { .. } => Err(Unavailable::Busy),
+            Seat::Ended => Err(Unavailable::Ended),
+        }
+    }
+
+    /// Makes a client the publisher, if there is none. One of several that try at once gets it.
+    pub(super) fn take(
+        &self,
+        publisher: Arc<Publisher>,
+        socket: Arc<TcpStream>,
+    ) -> Result<(), Unavailable> {
+        let mut seat = self.seat.lock();
+        match &*seat {
+            Seat::Taken { .. } => return Err(Unavailable::Busy),
+            Seat::Ended => return Err(Unavailable::Ended),
+            Seat::Vacant => {}
+        }
+        // A start takes no room, so this does not wait. Failure means that the element stops, and
+        // it will close the socket.
+        let _ = self.queue.push(&mut vec![Item::Start(publisher.clone())]);
+        *seat = Seat::Taken { publisher, socket };
+        Ok(())
+    }
+
+    /// The publisher has left. What it sent before is still in the queue.
+    pub(super) fn leave(&self, client: u64) {
+        let mut seat = self.seat.lock();
+        if !matches!(&*seat, Seat::Taken { publisher, .. } if publisher.client == client) {
+            return;
+        }
+        // Before the seat is free, so that the next publisher's start comes after it.
+        let _ = self.queue.push(&mut vec![Item::End]);
+        *seat = if self.keep_listening() {
+            Seat::Vacant
+        } else {
+            Seat::Ended
+        };
+    }
+
+    /// The element stops: nobody may wait in here, and the publisher has to go. Gives its id.
+    pub(super) fn close(&self) -> Option<u64> {
+        self.queue.close();
+        let seat = std::mem::replace(&mut *self.seat.lock(), Seat::Ended);
+        match seat {
+            Seat::Taken { publisher, socket } => {
+                let _ = socket.shutdown(Shutdown::Both);
+                Some(publisher.client)
+            }
+            Seat::Vacant | Seat::Ended => None,
+        }
+    }
+}

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The media queue between a client's read thread and the streaming thread.
+//!
+//! Lock order: the one lock in here is a leaf. Nothing is called out while it is held.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Publisher;
+use crate::flv::{Content, Tag, TagKind};
+
+/// What to do when the queue is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Leak {
+    /// Stop reading, so that TCP pushes back on the publisher. Nothing is lost.
+    #[default]
+    None,
+    /// Drop new media.
+    Upstream,
+    /// Drop old media.
+    Downstream,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Bytes of memory, 0 for no limit.
+    pub max_bytes: u64,
+    /// Media time, zero for no limit.
+    pub max_time: Duration,
+    pub leak: Leak,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueLevels {
+    pub bytes: u64,
+    pub time: Duration,
+    /// Tags dropped because the queue was full, ever.
+    pub dropped: u64,
+}
+
+/// What the streaming thread gets.
+#[derive(Debug)]
+pub enum Item {
+    Start(Arc<Publisher>),
+    Tag {
+        tag: Tag,
+        arrival: Instant,
+        /// Tags before it were dropped.
+        discont: bool,
+    },
+    /// The publisher has left.
+    End,
+}
+
+/// The queue was shut down, or is flushing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
+/// Most that leaves the queue at once. Enough to make the wake-up of the streaming thread cheap,
+/// and little beside the limits of the queue, which does not count it any more.
+const MAX_BATCH_ITEMS: usize = 128;
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
+
+#[derive(Debug)]
+pub struct MediaQueue {
+    state: Mutex<State>,
+    not_empty: Condvar,
+    not_full: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    limits: QueueLimits,
+    items: VecDeque<Item>,
+    bytes: usize,
+    dropped: u64,
+    /// Sticky: set and cleared by the streaming side, and seen by it alone.
+    flushing: bool,
+    /// Final.
+    closed: bool,
+    /// Somebody waits for an item, or for room.
+    reader_waits: bool,
+    writer_waits: bool,
+    leaking: Leaking,
+    /// The present publisher has sent video.
+    has_video: bool,
+}
+
+/// Whether a leaky queue is in the middle of leaving something out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaking {
+    No,
+    /// Up to the next point where decoding can start.
+    UntilSyncPoint,
+}
+
+impl MediaQueue {
+    pub fn new(limits: QueueLimits) -> Self {
+        MediaQueue {
+            state: Mutex::new(State {
+                limits,
+                items: VecDeque::new(),
+                bytes: 0,
+                dropped: 0,
+                flushing: false,
+                closed: false,
+                reader_waits: false,
+                writer_waits: false,
+                leaking: Leaking::No,
+                has_video: false,
+            }),
+            not_empty: Condvar::new(),
+            not_full: Condvar::new(),
+        }
+    }
+
+    pub fn set_limits(&self, limits: QueueLimits) {
+        let mut state = self.state.lock();
+        state.limits = limits;
+        self.not_full.notify_all();
+    }
+
+    pub fn levels(&self) -> QueueLevels {
+        let state = self.state.lock();
+        QueueLevels {
+            bytes: state.bytes as u64,
+            time: state.time(),
+            dropped: state.dropped,
+        }
+    }
+
+    /// Streaming side: makes [`MediaQueue::pop`] return at once until it is unset.
+    pub fn set_flushing(&self, flushing: bool) {
+        self.state.lock().flushing = flushing;
+        self.not_empty.notify_all();
+    }
+
+    /// Ends the queue: nobody waits in it any more, and nothing more comes out.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.items.clear();
+        state.bytes = 0;
+        self.not_empty.notify_all();
+        self.not_full.notify_all();
+    }
+
+    /// Puts in what one read brought. Waits for room as long as it takes, unless the queue leaks.
+    pub fn push(&self, items: &mut Vec<Item>) -> Result<(), Stopped> {
+        let mut state = self.state.lock();
+        for item in items.drain(..) {
+            if state.limits.leak == Leak::None {
+                while state.is_full_for(&item) && !state.closed {
+                    state.writer_waits = true;
+                    self.wake_reader(&mut state);
+                    self.not_full.wait(&mut state);
+                }
+            }
+            if state.closed {
+                return Err(Stopped);
+            }
+            state.push(item);
+        }
+        self.wake_reader(&mut state);
+        Ok(())
+    }
+
+    fn wake_reader(&self, state: &mut State) {
+        if std::mem::take(&mut state.reader_waits) {
+            self.not_empty.notify_one();
+        }
+    }
+
+    /// Appends what waits, some of it where it is much, to `batch`. Waits for the first item.
+    pub fn pop(&self, batch: &mut VecDeque<Item>) -> Result<(), Stopped> {
+        let mut state = self.state.lock();
+        loop {
+            if state.flushing || state.closed {
+                return Err(Stopped);
+            }
+            if !state.items.is_empty() {
+                break;
+            }
+            state.reader_waits = true;
+            self.not_empty.wait(&mut state);
+        }
+        let mut bytes = 0;
+        for _ in 0..MAX_BATCH_ITEMS {
+            let Some(item) = state.items.pop_front() else {
+                break;
+            };
+            bytes += item.memory();
+            batch.push_back(item);
+            if bytes >= MAX_BATCH_BYTES {
+                break;
+            }
+        }
+        state.bytes -= bytes;
+        if std::mem::take(&mut state.writer_waits) {
+            self.not_full.notify_all();
+        }
+        Ok(())
+    }
+}
+
+impl Item {
+    fn memory(&self) -> usize {
+        match self {
+            Item::Tag { tag, .. } => tag.memory(),
+            Item::Start(_) | Item::End => 0,
+        }
+    }
+
+    fn tag(&self) -> Option<&Tag> {
+        match self {
+            Item::Tag { tag, .. } => Some(tag),
+            Item::Start(_) | Item::End => None,
+        }
+    }
+}
+
+impl State {
+    fn time(&self) -> Duration {
+        let coded = |item: &Item| {
+            item.tag()
+                .filter(|tag| tag.info.is_coded())
+                .map(|t| t.timestamp)
+        };
+        let first = self.items.iter().find_map(coded);
+        let last = self.items.iter().rev().find_map(coded);
+        let (Some(first), Some(last)) = (first, last) else {
+            return Duration::ZERO;
+        };
+        // Tracks are not in order with each other, so this may be less than nothing.
+        let millis = (last.wrapping_sub(first) as i32).max(0);
+        Duration::from_millis(millis as u64)
+    }
+
+    /// One item is always taken, however large it is. Starts and ends are always taken too.
+    fn is_full_for(&self, item: &Item) -> bool {
+        item.memory() > 0 && !self.items.is_empty() && self.is_over(item.memory())
+    }
+
+    fn is_over(&self, more: usize) -> bool {
+        let QueueLimits {
+            max_bytes,
+            max_time,
+            ..
+        } = self.limits;
+        let bytes = (self.bytes + more) as u64;
+        (max_bytes > 0 && bytes > max_bytes) || (!max_time.is_zero() && self.time() > max_time)
+    }
+
+    fn append(&mut self, item: Item) {
+        self.bytes += item.memory();
+        self.items.push_back(item);
+    }
+
+    fn push(&mut self, item: Item) {
+        let Item::Tag { tag, .. } = &item else {
+            self.leaking = Leaking::No;
+            self.has_video = false;
+            return self.append(item);
+        };
+        self.has_video |= tag.kind == TagKind::Video;
+        // Configuration is small, and without it nothing behind it can be decoded.
+        if self.limits.leak == Leak::None || !tag.info.is_coded() {
+            return self.append(item);
+        }
+        if self.leaking == Leaking::UntilSyncPoint {
+            if !self.is_sync_point(tag) || self.is_full_for(&item) {
+                self.dropped += 1;
+                return;
+            }
+            self.leaking = Leaking::No;
+            return self.append(discontinuous(item));
+        }
+        if !self.is_full_for(&item) {
+            return self.append(item);
+        }
+        match self.limits.leak {
+            Leak::Downstream => self.drop_old_for(item),
+            Leak::Upstream | Leak::None => self.drop_new(item),
+        }
+    }
+
+    /// Decoding can start at a keyframe, or anywhere where there is no video.
+    fn is_sync_point(&self, tag: &Tag) -> bool {
+        tag.info.content == Content::Keyframe || (tag.kind == TagKind::Audio && !self.has_video)
+    }
+
+    /// Drops whole groups of pictures from the front until there is room. The group whose start
+    /// has left already stays whole as far as it has come.
+    fn drop_old_for(&mut self, item: Item) {
+        while self.is_full_for(&item) {
+            let mut starts = (0..self.items.len()).filter(|index| self.is_start(*index));
+            let (first, second) = (starts.next(), starts.next());
+            match (first, second) {
+                (Some(first), Some(second)) => self.drop_coded(first, second),
+                // There is no whole group but the one that is being filled.
+                _ => return self.drop_new(item),
+            }
+        }
+        self.append(item);
+    }
+
+    /// Leaves out the group of pictures that the item belongs to: what is here of it, if its start
+    /// is, and what is to come.
+    fn drop_new(&mut self, item: Item) {
+        let last_start = (0..self.items.len()).rfind(|index| self.is_start(*index));
+        let is_start = item.tag().is_some_and(|tag| self.is_sync_point(tag));
+        if let (Some(start), false) = (last_start, is_start) {
+            self.drop_coded(start, self.items.len());
+        }
+        self.dropped += 1;
+        self.leaking = Leaking::UntilSyncPoint;
+    }
+
+    fn is_start(&self, index: usize) -> bool {
+        let tag = self.items[index].tag();
+        tag.is_some_and(|tag| tag.info.is_coded() && self.is_sync_point(tag))
+    }
+
+    /// Drops the media from `start` to `end`, and marks what follows.
+    fn drop_coded(&mut self, start: usize, end: usize) {
+        let mut configuration = Vec::new();
+        for item in self.items.drain(start..end) {
+            if item.tag().is_some_and(|tag| tag.info.is_coded()) {
+                self.bytes -= item.memory();
+                self.dropped += 1;
+            } else {
+                configuration.push(item);
+            }
+        }
+        if let Some(Item::Tag { discont, .. }) = self.items.get_mut(start) {
+            *discont = true;
+        }
+        for item in configuration.into_iter().rev() {
+            self.items.insert(start, item);
+        }
+    }
+}
+
+fn discontinuous(mut item: Item) -> Item {
+    if let Item::Tag { discont, .. } = &mut item {
+        *discont = true;
+    }
+    item
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use bytes::BytesMut;
+
+use super::*;
+
+const BODY: usize = 1000;
+
+fn item(kind: TagKind, timestamp: u32, start: &[u8]) -> Item {
+    let mut bytes = BytesMut::from(start);
+    bytes.resize(BODY, 0);
+    Item::Tag {
+        tag: Tag::new(kind, timestamp, bytes, 0).unwrap(),
+        arrival: Instant::now(),
+        discont: false,
+    }
+}
+
+fn keyframe(timestamp: u32) -> Item {
+    item(TagKind::Video, timestamp, &[0x17, 1, 0, 0, 0])
+}
+
+fn frame(timestamp: u32) -> Item {
+    item(TagKind::Video, timestamp, &[0x27, 1, 0, 0, 0])
+}
+
+fn header(timestamp: u32) -> Item {
+    item(TagKind::Video, timestamp, &[0x17, 0, 0, 0, 0])
+}
+
+fn audio(timestamp: u32) -> Item {
+    item(TagKind::Audio, timestamp, &[0xAF, 1])
+}
+
+/// A queue with room for `items` tags.
+fn queue(items: u64, leak: Leak) -> MediaQueue {
+    MediaQueue::new(QueueLimits {
+        max_bytes: items * frame(0).memory() as u64,
+        max_time: Duration::ZERO,
+        leak,
+    })
+}
+
+fn push(queue: &MediaQueue, items: impl IntoIterator<Item = Item>) {
+    let mut items = items.into_iter().collect();
+    queue.push(&mut items).unwrap();
+}
+
+/// Timestamps of all that waits, with a mark on those behind a gap.
+fn pop(queue: &MediaQueue) -> Vec<(u32, bool)> {
+    let mut batch = VecDeque::new();
+    queue.pop(&mut batch).unwrap();
+    let tag = |item: &Item| match item {
+        Item::Tag { tag, discont, .. } => Some((tag.timestamp, *discont)),
+        _ => None,
+    };
+    batch.iter().filter_map(tag).collect()
+}
+
+fn unmarked(timestamps: impl IntoIterator<Item = u32>) -> Vec<(u32, bool)> {
+    timestamps.into_iter().map(|t| (t, false)).collect()
+}
+
+#[test]
+fn what_goes_in_comes_out_and_is_counted() {
+    let queue = queue(100, Leak::None);
+    push(&queue, [keyframe(1), frame(41), audio(30)]);
+    let levels = queue.levels();
+    assert_eq!(levels.bytes, 3 * frame(0).memory() as u64);
+    assert_eq!(levels.time, Duration::from_millis(29));
+    assert_eq!(pop(&queue), unmarked([1, 41, 30]));
+    assert_eq!(queue.levels(), QueueLevels::default());
+}
+
+#[test]
+fn a_full_queue_makes_the_writer_wait_for_room() {
+    let queue = queue(2, Leak::None);
+    std::thread::scope(|scope| {
+        scope.spawn(|| push(&queue, (0..50).map(frame)));
+        let mut all = Vec::new();
+        while all.len() < 50 {
+            let some = pop(&queue);
+            assert!(some.len() <= 2);
+            all.extend(some);
+        }
+        assert_eq!(all, unmarked(0..50));
+    });
+}
+
+#[test]
+fn a_tag_larger_than_the_queue_passes_alone() {
+    let queue = queue(0, Leak::None);
+    queue.set_limits(QueueLimits {
+        max_bytes: 10,
+        max_time: Duration::ZERO,
+        leak: Leak::None,
+    });
+    push(&queue, [frame(1)]);
+    assert_eq!(pop(&queue), unmarked([1]));
+}
+
+#[test]
+fn flushing_is_sticky_and_keeps_what_is_there() {
+    let queue = queue(100, Leak::None);
+    push(&queue, [frame(1)]);
+    queue.set_flushing(true);
+    for _ in 0..2 {
+        assert_eq!(queue.pop(&mut VecDeque::new()), Err(Stopped));
+    }
+    queue.set_flushing(false);
+    assert_eq!(pop(&queue), unmarked([1]));
+}
+
+#[test]
+fn flushing_and_closing_wake_who_waits() {
+    let queue = queue(1, Leak::None);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| queue.pop(&mut VecDeque::new()));
+        queue.set_flushing(true);
+        assert_eq!(reader.join().unwrap(), Err(Stopped));
+        let writer = scope.spawn(|| queue.push(&mut (0..9).map(frame).collect()));
+        queue.close();
+        assert_eq!(writer.join().unwrap(), Err(Stopped));
+    });
+    assert_eq!(queue.push(&mut vec![frame(1)]), Err(Stopped));
+}
+
+#[test]
+fn leaking_downstream_drops_old_groups_whole() {
+    let queue = queue(6, Leak::Downstream);
+    // The group at 0 has started to leave.
+    push(&queue, [keyframe(0)]);
+    pop(&queue);
+    push(
+        &queue,
+        [
+            frame(1),
+            keyframe(10),
+            frame(11),
+            audio(12),
+            keyframe(20),
+            frame(21),
+        ],
+    );
+    push(&queue, [frame(22)]);
+    assert_eq!(queue.levels().dropped, 3);
+    assert_eq!(
+        pop(&queue),
+        [(1, false), (20, true), (21, false), (22, false)]
+    );
+}
+
+#[test]
+fn leaking_downstream_never_drops_configuration() {
+    let queue = queue(4, Leak::Downstream);
+    push(
+        &queue,
+        [keyframe(0), header(5), frame(6), keyframe(10), frame(11)],
+    );
+    assert_eq!(pop(&queue), [(5, false), (10, true), (11, false)]);
+}
+
+#[test]
+fn leaking_upstream_drops_the_newest_group_whole() {
+    let queue = queue(3, Leak::Upstream);
+    push(
+        &queue,
+        [keyframe(0), frame(1), keyframe(10), frame(11), audio(12)],
+    );
+    assert_eq!(pop(&queue), unmarked([0, 1]));
+    push(&queue, [frame(13), keyframe(20), frame(21)]);
+    assert_eq!(pop(&queue), [(20, true), (21, false)]);
+    assert_eq!(queue.levels().dropped, 4);
+}
+
+#[test]
+fn a_group_larger_than_the_queue_is_cut_and_decodes_up_to_there() {
+    for leak in [Leak::Upstream, Leak::Downstream] {
+        let queue = queue(3, leak);
+        push(&queue, [keyframe(0)]);
+        assert_eq!(pop(&queue), unmarked([0]));
+        push(&queue, (1..9).map(frame).chain([keyframe(10)]));
+        assert_eq!(pop(&queue), unmarked([1, 2, 3]));
+        push(&queue, [frame(11), keyframe(20)]);
+        assert_eq!(pop(&queue), [(20, true)]);
+    }
+}
+
+#[test]
+fn audio_alone_is_dropped_tag_by_tag() {
+    let queue = queue(2, Leak::Downstream);
+    push(&queue, (0..5).map(audio));
+    assert_eq!(pop(&queue), [(3, true), (4, false)]);
+}
+
+#[test]
+fn time_is_a_limit_too() {
+    let queue = queue(100, Leak::Downstream);
+    queue.set_limits(QueueLimits {
+        max_bytes: 0,
+        max_time: Duration::from_millis(100),
+        leak: Leak::Downstream,
+    });
+    push(&queue, (0..10).map(|i| keyframe(i * 40)));
+    let left = pop(&queue);
+    assert_eq!(left.first(), Some(&(240, true)));
+    assert_eq!(left.last(), Some(&(360, false)));
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The listeners of this process.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use once_cell::sync::Lazy;
+use parking_lot::{Condvar, Mutex};
+
+use super::intake::Intake;
+use super::listener::Listener;
+
+static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
+
+#[derive(Default)]
+struct Registry {
+    entries: Mutex<HashMap<SocketAddr, Entry>>,
+    /// An entry has closed.
+    closed: Condvar,
+}
+
+enum Entry {
+    Open {
+        listener: Arc<Listener>,
+        claims: usize,
+    },
+    /// Its threads are being joined; the address is not free yet.
+    Closing,
+}
+
+/// Why an element can't listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    #[error("Could not resolve host \"{host}\": {source}. Set host to an address of this machine")]
+    Resolve { host: String, source: io::Error },
+    #[error(
+        "Could not listen on {host}:{port}: {source}. Is another program listening there? \
+         Set port to a free one, or to 0 for any"
+    )]
+    Bind {
+        host: String,
+        port: u16,
+        source: io::Error,
+    },
+    #[error(
+        "The route {route} on {address} is taken by element \"{other}\". \
+         Set another application or stream-key"
+    )]
+    RouteTaken {
+        address: SocketAddr,
+        route: String,
+        other: String,
+    },
+}
+
+impl ClaimError {
+    /// Whether the address or route is in use, as opposed to impossible.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            ClaimError::Resolve { .. } => false,
+            ClaimError::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            ClaimError::RouteTaken { .. } => true,
+        }
+    }
+}
+
+/// An element's hold on a route of a listener. Dropping it closes the route and cuts off its
+/// publisher; with the last one the listener and all its clients are gone.
+#[derive(Debug)]
+pub struct Claim {
+    address: SocketAddr,
+    listener: Arc<Listener>,
+    intake: Arc<Intake>,
+}
+
+impl Claim {
+    /// Where the listener is bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+}
+
+/// Listens on an address, or joins those who do, and takes a route there. Port 0 is any free port,
+/// and never one that is shared.
+pub fn claim(host: &str, port: u16, intake: Arc<Intake>) -> Result<Claim, ClaimError> {
+    let resolve_error = |source| ClaimError::Resolve {
+        host: host.to_owned(),
+        source,
+    };
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = (literal, port).to_socket_addrs().map_err(resolve_error)?;
+
+    let mut last = None;
+    for address in addresses {
+        match REGISTRY.claim(address, &intake) {
+            Ok(claim) => return Ok(claim),
+            Err(Failure::Route(error)) => return Err(error),
+            Err(Failure::Bind(source)) => last = Some(source),
+        }
+    }
+    match last {
+        Some(source) => Err(ClaimError::Bind {
+            host: host.to_owned(),
+            port,
+            source,
+        }),
+        None => Err(resolve_error(io::Error::other("it has no addresses"))),
+    }
+}
+
+enum Failure {
+    Bind(io::Error),
+    Route(ClaimError),
+}
+
+impl Registry {
+    fn claim(&self, wanted: SocketAddr, intake: &Arc<Intake>) -> Result<Claim, Failure> {
+        let mut entries = self.entries.lock();
+        // An element that stops and starts again finds its own port still closing.
+        while wanted.port() != 0
+            && entries.iter().any(|(address, entry)| {
+                address.port() == wanted.port() && matches!(entry, Entry::Closing)
+            })
+        {
+            self.closed.wait(&mut entries);
+        }
+        let (address, listener) = match entries.get_mut(&wanted) {
+            Some(Entry::Open { listener, claims }) => {
+                listener.add_route(intake).map_err(Failure::Route)?;
+                *claims += 1;
+                (wanted, listener.clone())
+            }
+            _ => {
+                let listener = Listener::start(wanted, intake.clone()).map_err(Failure::Bind)?;
+                let listener = Arc::new(listener);
+                let address = listener.address();
+                let entry = Entry::Open {
+                    listener: listener.clone(),
+                    claims: 1,
+                };
+                entries.insert(address, entry);
+                (address, listener)
+            }
+        };
+        Ok(Claim {
+            address,
+            listener,
+            intake: intake.clone(),
+        })
+    }
+
+    /// Gives the listener back if this was the last claim on it.
+    fn release(&self, address: SocketAddr) -> Option<Arc<Listener>> {
+        let mut entries = self.entries.lock();
+        let Some(Entry::Open { claims, .. }) = entries.get_mut(&address) else {
+            return None;
+        };
+        *claims -= 1;
+        if *claims > 0 {
+            return None;
+        }
+        match entries.insert(address, Entry::Closing) {
+            Some(Entry::Open { listener, .. }) => Some(listener),
+            _ => None,
+        }
+    }
+
+    fn closed(&self, address: SocketAddr) {
+        self.entries.lock().remove(&address);
+        self.closed.notify_all();
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.listener.remove_route(&self.intake);
+        // No lock is held over the joins: a client thread may be on its way to take one.
+        if let Some(listener) = REGISTRY.release(self.address) {
+            listener.shut_down();
+            REGISTRY.closed(self.address);
+        }
+    }
+}
