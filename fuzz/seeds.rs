@@ -16,7 +16,8 @@ fn main() -> io::Result<()> {
     amf0()?;
     chunk_reader()?;
     session()?;
-    flv()
+    flv()?;
+    feed()
 }
 
 fn seed(target: &str, name: &str, input: &[u8]) -> io::Result<()> {
@@ -541,4 +542,107 @@ fn flv() -> io::Result<()> {
         ]),
     )?;
     script("text", &values(&["onTextData".into(), Value::Null]))
+}
+
+// Feeds
+
+/// One step of the target: see fuzz_targets/feed.rs.
+fn step(action: u8, time: u8, padding: u8, body: &[u8]) -> Vec<u8> {
+    [&[action, time, 11, padding, body.len() as u8][..], body].concat()
+}
+
+fn feed() -> io::Result<()> {
+    const VIDEO: u8 = 2;
+    const AUDIO: u8 = 7;
+    const SCRIPT: u8 = 12;
+    const START: u8 = 0;
+    const END: u8 = 1;
+    const OFTEN: u8 = 0xC0;
+    let write = |name: &str, settings: u8, steps: &[Vec<u8>]| {
+        seed("feed", name, &[&[settings][..], &steps.concat()].concat())
+    };
+    let metadata = values(&["onMetaData".into(), Value::Null]);
+    let publisher = |first: u8| {
+        [
+            step(START, 0, 0, &[]),
+            step(SCRIPT, 0, 0, &metadata),
+            step(VIDEO | 0x20, first, 0, b"\x17\0\0\0\0\x01\x64"),
+            step(AUDIO, 0, 0, b"\xaf\0\x12\x10"),
+            step(AUDIO, 5, 0, b"\xaf\x01a"),
+            step(VIDEO, 5, 0, b"\x27\x01\0\0\0a"),
+            step(VIDEO, 30, 0, b"\x17\x01\0\0\x28a"),
+            step(AUDIO, 5, 0, b"\xaf\x01a"),
+            step(VIDEO, 28, 1, b"\x27\x01\xff\xff\xd8a"),
+            step(VIDEO, 0, 0, b"\x17\x02\0\0\0"),
+        ]
+        .concat()
+    };
+    for settings in 0..4 {
+        let name = format!("publishers-{settings}");
+        write(
+            &name,
+            settings,
+            &[
+                publisher(0),
+                publisher(0x7F),
+                publisher(0),
+                step(END, 0, 0, &[]),
+            ],
+        )?;
+    }
+    write(
+        "back-in-time",
+        0,
+        &[publisher(9), step(VIDEO | 0x10, 99, 0, b"\x27\x01\0\0\0a")],
+    )?;
+    write(
+        "new-header",
+        0,
+        &[
+            publisher(0),
+            step(VIDEO, 9, 0, b"\x17\0\0\0\0\x01\x42"),
+            publisher(0),
+        ],
+    )?;
+    write(
+        "audio-only",
+        0,
+        &[
+            step(START, 0, 0, &[]),
+            step(AUDIO | OFTEN, 23, 0, b"\x2fa"),
+            step(AUDIO, 0, 0, b"\x92mp4a"),
+        ],
+    )?;
+    write(
+        "audio-waits",
+        0,
+        &[
+            step(VIDEO, 0, 0, b"\x17\0\0\0\0\x01\x64"),
+            step(AUDIO | OFTEN, 23, 255, b"\x2fa"),
+            step(VIDEO, 0, 0, b"\x17\x01\0\0\0a"),
+        ],
+    )?;
+    write(
+        "only-metadata",
+        0,
+        &vec![step(SCRIPT | OFTEN, 0, 255, &metadata); 20],
+    )?;
+    write(
+        "only-cues",
+        0,
+        &vec![step(SCRIPT | OFTEN, 0, 255, &values(&["onCuePoint".into()])); 20],
+    )?;
+    write(
+        "only-headers",
+        0,
+        &vec![step(VIDEO | OFTEN, 0, 255, b"\x17\0\0\0\0\x01"); 20],
+    )?;
+    let track = |id: u8| step(VIDEO, 0, 255, &[&b"\x96\0hvc1"[..], &[id, 1, 2]].concat());
+    write("many-headers", 0, &(0..=255).map(track).collect::<Vec<_>>())?;
+    let end = |id: u8| step(VIDEO, 0, 255, &[&b"\x96\x02hvc1"[..], &[id]].concat());
+    write(
+        "many-ends",
+        0,
+        &[publisher(0), (0..=255).flat_map(end).collect()],
+    )
 }

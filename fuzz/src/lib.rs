@@ -5,6 +5,8 @@
 
 #[path = "../../src/amf0/mod.rs"]
 pub mod amf0;
+#[path = "../../src/feed/mod.rs"]
+pub mod feed;
 #[path = "../../src/flv/mod.rs"]
 pub mod flv;
 #[path = "../../src/rtmp/mod.rs"]
