@@ -1,6 +1,28 @@
 // SPDX-License-Identifier: MPL-2.0
+
+#![doc = include_str!("../docs/ARCHITECTURE.md")]
+
 pub mod amf0;
 pub mod feed;
 pub mod flv;
 pub mod rtmp;
+mod rtmp2serversrc;
 pub mod server;
+
+pub use rtmp2serversrc::{LeakyType, Rtmp2ServerSrc, TimestampMode};
+
+fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+    rtmp2serversrc::register(plugin)
+}
+
+gst::plugin_define!(
+    rtmp2server,
+    env!("CARGO_PKG_DESCRIPTION"),
+    plugin_init,
+    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+    "MPL-2.0",
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_NAME"),
+    "https://crates.io/crates/gst-plugin-rtmp2server",
+    env!("BUILD_REL_DATE")
+);

@@ -260,7 +260,7 @@ impl Client {
         let description = format!("There is no application \"{application}\" here.");
         let status = Status::error(code::CONNECT_INVALID_APP, description);
         self.session.reject_connect(&status);
-        Err(Parting::Refused(format!("{}", status.description)))
+        Err(Parting::Refused(status.description))
     }
 
     /// Finds out who takes this stream, without giving it away.

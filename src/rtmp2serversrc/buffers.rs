@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What leaves the feed, as GStreamer has it.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+
+use crate::feed::OutputTag;
+
+/// Says that a reference timestamp is the publisher's own.
+static REFERENCE: LazyLock<gst::Caps> =
+    LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-rtmp"));
+
+pub(super) fn caps() -> gst::Caps {
+    gst::Caps::new_empty_simple("video/x-flv")
+}
+
+/// Caps with what a client needs that comes late.
+pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
+    let headers = headers.into_iter().map(|header| {
+        let mut buffer = gst::Buffer::from_slice(header);
+        flags(&mut buffer, gst::BufferFlags::HEADER);
+        buffer
+    });
+    gst::Caps::builder("video/x-flv")
+        .field("streamheader", gst::Array::new(headers))
+        .build()
+}
+
+/// Hands the memory of the tag over.
+pub(super) fn buffer(tag: OutputTag) -> gst::Buffer {
+    let mut wanted = gst::BufferFlags::empty();
+    wanted.set(gst::BufferFlags::HEADER, tag.header);
+    wanted.set(gst::BufferFlags::DELTA_UNIT, tag.delta_unit);
+    wanted.set(gst::BufferFlags::DISCONT, tag.discont);
+    let mut buffer = gst::Buffer::from_mut_slice(tag.bytes);
+    flags(&mut buffer, wanted);
+    if let Some(buffer) = buffer.get_mut() {
+        buffer.set_dts(gst::ClockTime::from_nseconds(tag.dts));
+        buffer.set_pts(gst::ClockTime::from_nseconds(tag.pts));
+        if let Some(time) = tag.publisher_time {
+            let time = gst::ClockTime::from_nseconds(time);
+            gst::ReferenceTimestampMeta::add(buffer, &REFERENCE, time, gst::ClockTime::NONE);
+        }
+    }
+    buffer
+}
+
+pub(super) fn segment(start: u64, base: u64) -> gst::FormattedSegment<gst::ClockTime> {
+    let mut segment = gst::FormattedSegment::new();
+    let start = gst::ClockTime::from_nseconds(start);
+    segment.set_start(start);
+    segment.set_time(start);
+    segment.set_position(start);
+    segment.set_base(gst::ClockTime::from_nseconds(base));
+    segment
+}
+
+fn flags(buffer: &mut gst::Buffer, flags: gst::BufferFlags) {
+    if let Some(buffer) = buffer.get_mut() {
+        buffer.set_flags(flags);
+    }
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The property `location`: host, port and route in one.
+
+use url::Url;
+
+const DEFAULT_PORT: u16 = 1935;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Location {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) application: Option<String>,
+    pub(super) stream_key: Option<String>,
+}
+
+/// What is wrong with a location, and what it should look like.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: a location is rtmp://host[:port][/application[/stream-key]]")]
+pub(super) struct InvalidLocation {
+    reason: String,
+}
+
+impl Location {
+    /// The last part of the path is the stream key; all before it is the application.
+    pub(super) fn parse(text: &str) -> Result<Self, InvalidLocation> {
+        let invalid = |reason: String| InvalidLocation { reason };
+        let url = Url::parse(text).map_err(|error| invalid(format!("\"{text}\": {error}")))?;
+        match url.scheme() {
+            "rtmp" => {}
+            "rtmps" => return Err(invalid("TLS is not supported".into())),
+            other => return Err(invalid(format!("the scheme is {other}"))),
+        }
+        if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+            return Err(invalid(
+                "query, fragment and user have no meaning here".into(),
+            ));
+        }
+        let host = url.host_str().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| invalid("there is no host".into()))?;
+        let path: Vec<&str> = url.path().split('/').filter(|p| !p.is_empty()).collect();
+        let (application, stream_key) = match path.split_last() {
+            None => (None, None),
+            Some((application, [])) => (Some((*application).to_owned()), None),
+            Some((key, application)) => (Some(application.join("/")), Some((*key).to_owned())),
+        };
+        Ok(Location {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: url.port().unwrap_or(DEFAULT_PORT),
+            application,
+            stream_key,
+        })
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "rtmp://[{}]:{}", self.host, self.port)?;
+        } else {
+            write!(f, "rtmp://{}:{}", self.host, self.port)?;
+        }
+        if let Some(application) = &self.application {
+            write!(f, "/{application}")?;
+            if let Some(key) = &self.stream_key {
+                write!(f, "/{key}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(host: &str, port: u16, application: &str, key: &str) -> Location {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Location {
+            host: host.to_owned(),
+            port,
+            application: some(application),
+            stream_key: some(key),
+        }
+    }
+
+    #[test]
+    fn parts_are_found_and_put_together_again() {
+        for (text, expected) in [
+            ("rtmp://0.0.0.0:1935", location("0.0.0.0", 1935, "", "")),
+            ("rtmp://[::1]:0/live", location("::1", 0, "live", "")),
+            ("rtmp://h:9/a/b", location("h", 9, "a", "b")),
+            ("rtmp://h:9/a/b/c", location("h", 9, "a/b", "c")),
+        ] {
+            let parsed = Location::parse(text).unwrap();
+            assert_eq!(parsed, expected);
+            assert_eq!(parsed.to_string(), text);
+        }
+        assert_eq!(Location::parse("rtmp://h/live").unwrap().port, 1935);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, reason) in [
+            ("live", "relative URL without a base"),
+            ("http://h/live", "the scheme is http"),
+            ("rtmps://h/live", "TLS is not supported"),
+            ("rtmp:///live", "there is no host"),
+            ("rtmp://h/live?x=1", "query"),
+        ] {
+            let error = Location::parse(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+            assert!(error.contains("rtmp://host[:port]"), "{error}");
+        }
+    }
+}
