@@ -20,6 +20,7 @@ inspect() {
     gst-inspect-1.0 --no-colors "$1" | awk '
         /^Plugin Details:/ { skip = 1 }
         /^GObject$|^Pad Templates:/ { skip = 0 }
+        /^  [a-z]/ { skip = /^  (blocksize|do-timestamp|name|num-buffers|parent|typefind) +:/ }
         skip { next }
         { sub(/[ \t]+$/, "") }
         { print }

@@ -47,8 +47,11 @@ def run(arguments, check):
         directory = pathlib.Path(directory)
         with harness.Process(arguments, cwd=directory) as program:
             port = int(program.wait_for(harness.LISTENING_LINE).group(1))
-            sent = harness.publish(f"rtmp://127.0.0.1:{port}/live/example")
-            program.finish()
+            try:
+                sent = harness.publish(f"rtmp://127.0.0.1:{port}/live/example")
+                program.finish()
+            except harness.Failure as failure:
+                raise harness.Failure(f"{failure}\n{program}") from None
             check(program, directory, sent)
             return sent
 
