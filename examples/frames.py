@@ -14,8 +14,9 @@ gi.require_version("Gst", "1.0")
 from gi.repository import GLib, Gst  # noqa: E402
 
 PIPELINE = """
-    rtmp2serversrc name=source ! flvdemux ! h264parse ! avdec_h264 ! videoconvert
-    ! video/x-raw,format=GRAY8 ! appsink name=sink emit-signals=true sync=false max-buffers=4
+    rtmp2serversrc name=source ! flvdemux name=demux
+    h264parse name=video ! avdec_h264 ! videoconvert ! video/x-raw,format=GRAY8
+    ! appsink name=sink emit-signals=true sync=false max-buffers=4
 """
 
 
@@ -29,6 +30,7 @@ class Frames:
         source.set_property("port", port)
         source.set_property("keep-listening", not once)
         source.connect("notify::current-port", self.on_port)
+        self.pipeline.get_by_name("demux").connect("pad-added", self.on_track)
         self.pipeline.get_by_name("sink").connect("new-sample", self.on_sample)
         bus = self.pipeline.get_bus()
         bus.add_signal_watch()
@@ -47,6 +49,17 @@ class Frames:
         port = source.get_property("current-port")
         if port:
             print(f"listening on rtmp://127.0.0.1:{port}/", flush=True)
+
+    def on_track(self, _demux, pad):
+        """Video goes to the decoder. What is not wanted has to go somewhere too: a demuxer fails without any link."""
+        if pad.get_name() == "video":
+            target = self.pipeline.get_by_name("video")
+        else:
+            target = Gst.ElementFactory.make("fakesink")
+            target.set_property("async", False)
+            self.pipeline.add(target)
+            target.sync_state_with_parent()
+        pad.link(target.get_static_pad("sink"))
 
     def on_sample(self, sink):
         """Runs in the streaming thread, once for each picture."""

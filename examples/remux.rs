@@ -35,12 +35,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     muxer.link(&sink)?;
 
     let weak = pipeline.downgrade();
-    tracks.connect_pad_added(move |tracks, pad| {
+    // The muxer writes its header as soon as every pad that it has then has data: all are linked
+    // before any of them flows.
+    tracks.connect_no_more_pads(move |tracks| {
         let Some(pipeline) = weak.upgrade() else {
             return;
         };
-        if let Err(error) = link(&pipeline, &muxer, pad) {
-            gst::element_error!(tracks, gst::CoreError::Negotiation, ("{error}"));
+        for track in tracks.src_pads() {
+            if let Err(error) = link(&pipeline, &muxer, &track) {
+                gst::element_error!(tracks, gst::CoreError::Negotiation, ("{error}"));
+            }
         }
     });
     source.connect_notify(Some("current-port"), |source, _| {
@@ -73,13 +77,16 @@ fn link(
     muxer: &gst::Element,
     track: &gst::Pad,
 ) -> Result<(), Box<dyn Error>> {
-    let caps = track.current_caps().unwrap_or_else(|| track.query_caps(None));
+    let caps = track
+        .current_caps()
+        .unwrap_or_else(|| track.query_caps(None));
     println!("track {caps}");
     let queue = gst::ElementFactory::make("queue").build()?;
     pipeline.add(&queue)?;
     queue.sync_state_with_parent()?;
-    queue.link(muxer)?;
     let entry = queue.static_pad("sink").ok_or("a queue has a sink pad")?;
     track.link(&entry)?;
+    // By what the queue has now, the muxer gives a pad for video or for audio.
+    queue.link(muxer)?;
     Ok(())
 }
