@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Records an RTMP publisher as Matroska: whatever tracks it turns out to have, without decoding.
+//! Records an RTMP publisher as MPEG-TS: the tracks that it turns out to have, without decoding.
 //!
 //! ```sh
-//! cargo run --release --example remux -- 1935 out.mkv
+//! cargo run --release --example remux -- 1935 out.ts
 //! ```
 //!
-//! Shows how tracks that appear later are linked. Ends when the publisher does.
+//! Shows how tracks are linked when they appear. Ends when the publisher does.
 
 use std::error::Error;
 
@@ -15,7 +15,7 @@ use gst::prelude::*;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let port: u32 = arguments.next().as_deref().unwrap_or("1935").parse()?;
-    let location = arguments.next().unwrap_or_else(|| "out.mkv".into());
+    let location = arguments.next().unwrap_or_else(|| "out.ts".into());
 
     gst::init()?;
     gstrtmp2server::plugin_register_static()?;
@@ -23,28 +23,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let source = gst::ElementFactory::make("rtmp2serversrc")
         .property("port", port)
         .build()?;
-    // parsebin is a demuxer, and a parser for each track of it.
-    let tracks = gst::ElementFactory::make("parsebin").build()?;
-    let muxer = gst::ElementFactory::make("matroskamux").build()?;
+    let demuxer = gst::ElementFactory::make("flvdemux").build()?;
+    let muxer = gst::ElementFactory::make("mpegtsmux").build()?;
     let sink = gst::ElementFactory::make("filesink")
         .property("location", location)
         .build()?;
     let pipeline = gst::Pipeline::new();
-    pipeline.add_many([&source, &tracks, &muxer, &sink])?;
-    source.link(&tracks)?;
+    pipeline.add_many([&source, &demuxer, &muxer, &sink])?;
+    source.link(&demuxer)?;
     muxer.link(&sink)?;
 
     let weak = pipeline.downgrade();
-    // The muxer writes its header as soon as every pad that it has then has data: all are linked
-    // before any of them flows.
-    tracks.connect_no_more_pads(move |tracks| {
+    demuxer.connect_pad_added(move |demuxer, track| {
         let Some(pipeline) = weak.upgrade() else {
             return;
         };
-        for track in tracks.src_pads() {
-            if let Err(error) = link(&pipeline, &muxer, &track) {
-                gst::element_error!(tracks, gst::CoreError::Negotiation, ("{error}"));
-            }
+        if let Err(error) = link(&pipeline, &muxer, track) {
+            gst::element_error!(demuxer, gst::CoreError::Negotiation, ("{error}"));
         }
     });
     source.connect_notify(Some("current-port"), |source, _| {
@@ -71,22 +66,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     outcome
 }
 
-/// Takes a track to the muxer, through a queue.
+/// Takes a track to the muxer, by way of its parser. A track that MPEG-TS has no place for goes
+/// nowhere.
 fn link(
     pipeline: &gst::Pipeline,
     muxer: &gst::Element,
     track: &gst::Pad,
 ) -> Result<(), Box<dyn Error>> {
-    let caps = track
-        .current_caps()
-        .unwrap_or_else(|| track.query_caps(None));
+    let caps = track.current_caps().ok_or("a track has caps")?;
     println!("track {caps}");
+    let structure = caps.structure(0).ok_or("caps have a structure")?;
+    let parser = match structure.name().as_str() {
+        "video/x-h264" => "h264parse",
+        "audio/mpeg" if structure.get("mpegversion") == Ok(4) => "aacparse",
+        "audio/mpeg" => "mpegaudioparse",
+        _ => "fakesink",
+    };
+    let parser = gst::ElementFactory::make(parser).build()?;
     let queue = gst::ElementFactory::make("queue").build()?;
-    pipeline.add(&queue)?;
+    pipeline.add_many([&queue, &parser])?;
+    queue.link(&parser)?;
+    if parser.static_pad("src").is_some() {
+        parser.link(muxer)?;
+    }
     queue.sync_state_with_parent()?;
+    parser.sync_state_with_parent()?;
     let entry = queue.static_pad("sink").ok_or("a queue has a sink pad")?;
     track.link(&entry)?;
-    // By what the queue has now, the muxer gives a pad for video or for audio.
-    queue.link(muxer)?;
     Ok(())
 }

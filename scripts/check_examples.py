@@ -38,7 +38,7 @@ PROGRAMS = {
     "record.c": ([harness.RELEASE / "examples" / "c" / "record", "0", "out.flv"], recorded("out.flv")),
     "frames.py": ([PYTHON, EXAMPLES / "frames.py", "--port", "0", "--once"], counted),
     "record.rs": ([harness.RELEASE / "examples" / "record", "0", "out.flv"], recorded("out.flv")),
-    "remux.rs": ([harness.RELEASE / "examples" / "remux", "0", "out.mkv"], recorded("out.mkv")),
+    "remux.rs": ([harness.RELEASE / "examples" / "remux", "0", "out.ts"], recorded("out.ts")),
 }
 
 
