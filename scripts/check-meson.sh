@@ -19,5 +19,5 @@ installed=$(find "$work/root" -path '*/gstreamer-1.0/libgstrtmp2server.so')
     echo "check-meson: the plugin was not installed" >&2
     exit 1
 }
-GST_PLUGIN_PATH=$(dirname "$installed") gst-inspect-1.0 --exists rtmp2serversrc
+GST_PLUGIN_PATH=$(dirname "$installed") gst-inspect-1.0 rtmp2serversrc >"$work/inspect.txt"
 echo "check-meson: ok"

@@ -43,7 +43,9 @@ step format-fuzz cargo fmt --check --manifest-path fuzz/Cargo.toml
 step layering scripts/check-layering.sh
 step shellcheck shellcheck scripts/*.sh .ci/run
 step clippy cargo clippy --release --locked --all-targets -- -D warnings
-step doc env RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --no-deps
+# For those who work on the crate, private items included: links to them are meant.
+step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
+    cargo doc --release --locked --no-deps --document-private-items
 step test cargo test --release --locked
 step inspect scripts/check-inspect.sh
 step examples scripts/check_examples.py
