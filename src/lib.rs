@@ -5,6 +5,7 @@
 pub mod amf0;
 pub mod feed;
 pub mod flv;
+pub mod memory;
 pub mod rtmp;
 mod rtmp2serversrc;
 pub mod server;

@@ -2,9 +2,10 @@
 
 //! Metadata and sequence headers in force.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
+use crate::memory::Memory;
 
 /// One of what a late client needs, of each kind and track.
 #[derive(Debug)]
@@ -85,7 +86,8 @@ impl Configuration {
 
 impl Entry {
     fn to_tag(&self) -> Option<Bytes> {
-        let tag = Tag::new(self.kind, 0, BytesMut::from(&self.body[..]), 0);
-        tag.ok().map(|tag| tag.into_bytes(0).freeze())
+        let body = Memory::from_vec(self.body.to_vec(), 0);
+        let tag = Tag::new(self.kind, 0, body).ok()?;
+        Some(Bytes::copy_from_slice(&tag.into_bytes(0)))
     }
 }

@@ -13,9 +13,10 @@ mod unwrap;
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
+use crate::memory::Memory;
 
 use config::Configuration;
 use gate::{Gate, Verdict};
@@ -50,7 +51,7 @@ pub enum Output {
 /// A tag with its times in nanoseconds.
 #[derive(Debug)]
 pub struct OutputTag {
-    pub bytes: BytesMut,
+    pub bytes: Memory,
     pub dts: u64,
     pub pts: u64,
     /// What the publisher stamped it with, unwrapped. None in the file header.
@@ -253,7 +254,7 @@ impl Feed {
         let time = time * NANOS_PER_MILLI;
         let discont = std::mem::take(&mut self.publisher.discont);
         self.output.push_back(Output::Tag(OutputTag {
-            bytes: BytesMut::from(&FILE_HEADER[..]),
+            bytes: Memory::from_vec(FILE_HEADER.to_vec(), 0),
             dts: time,
             pts: time,
             publisher_time: None,

@@ -45,7 +45,7 @@ impl Run {
     }
 
     fn push(&mut self, kind: TagKind, timestamp: u32, body: &[u8]) -> &mut Self {
-        let tag = Tag::new(kind, timestamp, BytesMut::from(body), 0).unwrap();
+        let tag = Tag::new(kind, timestamp, Memory::from_vec(body.to_vec(), 0)).unwrap();
         self.feed.push(tag, self.arrival, false);
         self
     }

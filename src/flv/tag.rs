@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use bytes::{Buf, BufMut, BytesMut};
-
 use super::{Error, TagInfo};
+use crate::memory::Memory;
 
 /// The file header with the back pointer behind it: version 1, audio and video (E.2, E.3).
 ///
@@ -31,53 +30,38 @@ pub struct Tag {
     pub info: TagInfo,
     /// Milliseconds, modulo 2^32.
     pub timestamp: u32,
-    bytes: BytesMut,
-    start: usize,
+    body: Memory,
 }
 
 impl Tag {
-    /// The body starts at `start` within `bytes`. Nothing has to be copied later when there are
-    /// [`FRONT_LENGTH`] bytes before it and capacity for [`TRAILER_LENGTH`] behind it.
-    pub fn new(
-        kind: TagKind,
-        timestamp: u32,
-        bytes: BytesMut,
-        start: usize,
-    ) -> Result<Self, Error> {
-        let info = TagInfo::of(kind, &bytes[start..])?;
+    /// Nothing has to be copied later when there are [`FRONT_LENGTH`] free bytes before the body
+    /// and capacity for [`TRAILER_LENGTH`] behind it.
+    pub fn new(kind: TagKind, timestamp: u32, body: Memory) -> Result<Self, Error> {
+        let info = TagInfo::of(kind, &body)?;
         Ok(Tag {
             kind,
             info,
             timestamp,
-            bytes,
-            start,
+            body,
         })
     }
 
     pub fn body(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.body
     }
 
     /// Bytes of memory that the tag keeps.
     pub fn memory(&self) -> usize {
-        self.bytes.capacity() + size_of::<Self>()
+        self.body.capacity() + size_of::<Self>()
     }
 
     /// The whole tag with the back pointer behind it, stamped anew.
-    pub fn into_bytes(mut self, timestamp: u32) -> BytesMut {
-        if self.start < FRONT_LENGTH {
-            let mut roomy = BytesMut::with_capacity(FRONT_LENGTH + self.bytes.len());
-            roomy.put_bytes(0, FRONT_LENGTH);
-            roomy.put_slice(self.body());
-            self.bytes = roomy;
-            self.start = FRONT_LENGTH;
-        }
-        let body_length = (self.bytes.len() - self.start) as u32;
-        self.bytes.advance(self.start - FRONT_LENGTH);
-        let front = front(self.kind, body_length, timestamp);
-        self.bytes[..FRONT_LENGTH].copy_from_slice(&front);
-        self.bytes.put_u32(body_length + FRONT_LENGTH as u32);
-        self.bytes
+    pub fn into_bytes(self, timestamp: u32) -> Memory {
+        let mut bytes = self.body;
+        let body_length = bytes.len() as u32;
+        bytes.prepend(&front(self.kind, body_length, timestamp));
+        bytes.extend(&(body_length + FRONT_LENGTH as u32).to_be_bytes());
+        bytes
     }
 }
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use bytes::BytesMut;
-
 use super::*;
+use crate::memory::Memory;
 
 fn video(body: &[u8]) -> Result<TagInfo, Error> {
     TagInfo::of(TagKind::Video, body)
@@ -155,9 +154,10 @@ fn script_data_is_told_by_its_name() {
 #[test]
 fn a_tag_is_framed_with_and_without_room() {
     for start in [0, 5, FRONT_LENGTH, 30] {
-        let mut bytes = BytesMut::zeroed(start);
+        let mut bytes = vec![0; start];
         bytes.extend_from_slice(&[0xAF, 1, 9]);
-        let tag = Tag::new(TagKind::Audio, 7, bytes, start).unwrap();
+        let body = Memory::from_vec(bytes, start);
+        let tag = Tag::new(TagKind::Audio, 7, body).unwrap();
         let framed = tag.into_bytes(0x0102_0304);
         let expected = [8, 0, 0, 3, 2, 3, 4, 1, 0, 0, 0, 0xAF, 1, 9, 0, 0, 0, 14];
         assert_eq!(framed[..], expected);

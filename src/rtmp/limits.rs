@@ -11,10 +11,11 @@ pub const MAX_CHUNK_STREAMS: usize = 64;
 
 /// Bytes that may be reserved for messages which are not complete yet, over all chunk streams of
 /// a connection: a client that starts a large message on each chunk stream and completes none.
-pub const MAX_BUFFERED: usize = 30 * 1024 * 1024;
+pub const MAX_BUFFERED: usize = 28 * 1024 * 1024;
 
 /// Bytes of media that are kept for a client which sends media before its `publish` is answered.
-/// With [`MAX_BUFFERED`] this makes the 32 MiB that a connection may hold.
+/// With [`MAX_BUFFERED`] and what its [pool](crate::memory::MAX_KEPT) keeps this makes the 32 MiB
+/// that a connection may hold.
 pub const MAX_HELD: usize = 2 * 1024 * 1024;
 
 /// What is reserved for a message on the word of its header alone. Beyond it, memory grows with

@@ -16,9 +16,18 @@ mod error;
 pub mod handshake;
 pub mod limits;
 pub mod message;
-mod payload;
 pub mod session;
 pub mod status;
 
 pub use error::Violation;
-pub use payload::{Payload, Room};
+
+/// The body of a message.
+pub type Payload = crate::memory::Memory;
+
+/// Bytes to leave free around the body of a message, so that whoever takes the message on can
+/// frame it in place instead of copying it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    pub head: usize,
+    pub tail: usize,
+}

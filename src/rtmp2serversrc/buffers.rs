@@ -20,7 +20,9 @@ pub(super) fn caps() -> gst::Caps {
 pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
     let headers = headers.into_iter().map(|header| {
         let mut buffer = gst::Buffer::from_slice(header);
-        flags(&mut buffer, gst::BufferFlags::HEADER);
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_flags(gst::BufferFlags::HEADER);
+        }
         buffer
     });
     gst::Caps::builder("video/x-flv")
@@ -35,8 +37,8 @@ pub(super) fn buffer(tag: OutputTag) -> gst::Buffer {
     wanted.set(gst::BufferFlags::DELTA_UNIT, tag.delta_unit);
     wanted.set(gst::BufferFlags::DISCONT, tag.discont);
     let mut buffer = gst::Buffer::from_mut_slice(tag.bytes);
-    flags(&mut buffer, wanted);
     if let Some(buffer) = buffer.get_mut() {
+        buffer.set_flags(wanted);
         buffer.set_dts(gst::ClockTime::from_nseconds(tag.dts));
         buffer.set_pts(gst::ClockTime::from_nseconds(tag.pts));
         if let Some(time) = tag.publisher_time {
@@ -55,10 +57,4 @@ pub(super) fn segment(start: u64, base: u64) -> gst::FormattedSegment<gst::Clock
     segment.set_position(start);
     segment.set_base(gst::ClockTime::from_nseconds(base));
     segment
-}
-
-fn flags(buffer: &mut gst::Buffer, flags: gst::BufferFlags) {
-    if let Some(buffer) = buffer.get_mut() {
-        buffer.set_flags(flags);
-    }
 }

@@ -268,6 +268,8 @@ impl Rtmp2ServerSrc {
         let now = Instant::now();
         let running_time = self.obj().current_running_time();
         let running_time = running_time.unwrap_or(gst::ClockTime::ZERO).nseconds();
+        // Tags of one read have one arrival.
+        let mut last = (now, running_time);
         while let Some(item) = streaming.items.pop_front() {
             match item {
                 Item::Start(publisher) => {
@@ -279,9 +281,11 @@ impl Rtmp2ServerSrc {
                     arrival,
                     discont,
                 } => {
-                    let age = now.saturating_duration_since(arrival).as_nanos() as u64;
-                    let arrival = running_time.saturating_sub(age);
-                    streaming.feed.push(tag, arrival, discont);
+                    if arrival != last.0 {
+                        let age = now.saturating_duration_since(arrival).as_nanos() as u64;
+                        last = (arrival, running_time.saturating_sub(age));
+                    }
+                    streaming.feed.push(tag, last.1, discont);
                 }
                 Item::End if !streaming.intake.keep_listening() => {
                     streaming.feed.finish();

@@ -11,7 +11,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv, sockopt};
 
 use super::intake::{Intake, Publisher, Unavailable};
 use super::listener::{Found, ListenerSettings, Shared};
@@ -78,6 +79,8 @@ pub(super) struct Client {
     buffer: ReadBuffer,
     /// What one read brought, on its way to the media queue.
     batch: Vec<Item>,
+    /// The streaming thread has not been told yet of what is in the queue.
+    unannounced: bool,
     /// Set while publishing.
     intake: Option<Arc<Intake>>,
     /// When it has to publish, while it does not.
@@ -124,6 +127,7 @@ impl Client {
             socket,
             buffer: ReadBuffer::default(),
             batch: Vec::new(),
+            unannounced: false,
             intake: None,
             deadline: Instant::now() + settings.handshake_timeout,
             read_timeout: None,
@@ -148,11 +152,11 @@ impl Client {
         loop {
             self.arm_timeout()?;
             let mut buffer = self.buffer.take();
-            let result = (&*self.socket).read(&mut buffer);
+            let result = self.read(&mut buffer);
             let filled = *result.as_ref().unwrap_or(&0);
             let outcome = match result {
                 Ok(0) => Err(Parting::Closed),
-                Ok(count) => self.received(&buffer[..count]),
+                Ok(count) => self.received(&buffer[..count], count == buffer.len()),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => Ok(()),
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.silence(),
@@ -166,7 +170,23 @@ impl Client {
         }
     }
 
-    fn received(&mut self, bytes: &[u8]) -> Result<(), Parting> {
+    /// Reads, and before it waits tells the streaming thread of what was read before.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if std::mem::take(&mut self.unannounced)
+            && let Some(intake) = &self.intake
+        {
+            match recv(&*self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN) => intake.queue().announce(),
+                result => {
+                    self.unannounced = true;
+                    return Ok(result?.0);
+                }
+            }
+        }
+        (&*self.socket).read(buffer)
+    }
+
+    fn received(&mut self, bytes: &[u8], filled: bool) -> Result<(), Parting> {
         let arrival = Instant::now();
         self.meter.count(bytes.len(), arrival);
         self.stats.in_bytes_total += bytes.len() as u64;
@@ -176,7 +196,7 @@ impl Client {
         }
         // Replies first: handing over may have to wait for room in the queue.
         self.flush()?;
-        self.hand_over()?;
+        self.hand_over(filled && outcome.is_ok())?;
         outcome
     }
 
@@ -199,7 +219,7 @@ impl Client {
             }
             Event::Publish(request) => return self.publish(&request),
             Event::Unpublish => {
-                self.hand_over()?;
+                self.hand_over(false)?;
                 self.leave();
                 self.deadline = arrival + self.settings.handshake_timeout;
             }
@@ -218,8 +238,7 @@ impl Client {
             MediaKind::Video => TagKind::Video,
             MediaKind::Data => TagKind::Script,
         };
-        let (bytes, start) = media.payload.into_parts();
-        match Tag::new(kind, media.timestamp, bytes, start) {
+        match Tag::new(kind, media.timestamp, media.payload) {
             Ok(tag) => {
                 self.count(&tag);
                 self.batch.push(Item::Tag {
@@ -334,12 +353,20 @@ impl Client {
         Ok(())
     }
 
-    fn hand_over(&mut self) -> Result<(), Parting> {
+    /// Puts the batch into the queue. A read that filled its buffer has probably left more behind,
+    /// and waking the streaming thread for each of those would cost more than all else.
+    fn hand_over(&mut self, more_is_likely: bool) -> Result<(), Parting> {
         self.update_stats();
-        match &self.intake {
-            Some(intake) if !self.batch.is_empty() => intake.queue().push(&mut self.batch)?,
-            _ => self.batch.clear(),
+        let Some(intake) = &self.intake else {
+            self.batch.clear();
+            return Ok(());
+        };
+        if more_is_likely {
+            intake.queue().push_quietly(&mut self.batch)?;
+        } else if self.unannounced || !self.batch.is_empty() {
+            intake.queue().push(&mut self.batch)?;
         }
+        self.unannounced = more_is_likely;
         Ok(())
     }
 

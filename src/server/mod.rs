@@ -3,8 +3,8 @@
 //! Listening sockets, their clients, and who may publish where.
 //!
 //! An element makes an [`Intake`] and [`claim`]s a listening port for it. All elements of the
-//! process that name one address share its [`listener`]; each accepted client has a
-//! [`client`] thread that reads, speaks RTMP and fills the media queue of the intake whose route
+//! process that name one address share its listener; each accepted client has a
+//! thread that reads, speaks RTMP and fills the media queue of the intake whose route
 //! matches.
 //!
 //! Lock order: registry, then clients or routes of a listener, then an intake's publisher, then

@@ -65,6 +65,9 @@ pub struct Stopped;
 const MAX_BATCH_ITEMS: usize = 128;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
+/// How much may come together without waking the streaming thread, by who has more at hand.
+const QUIET_BYTES: usize = 512 * 1024;
+
 #[derive(Debug)]
 pub struct MediaQueue {
     state: Mutex<State>,
@@ -151,6 +154,23 @@ impl MediaQueue {
 
     /// Puts in what one read brought. Waits for room as long as it takes, unless the queue leaks.
     pub fn push(&self, items: &mut Vec<Item>) -> Result<(), Stopped> {
+        self.push_quietly(items)?;
+        self.announce();
+        Ok(())
+    }
+
+    /// Wakes the streaming thread if there is something for it.
+    pub fn announce(&self) {
+        let mut state = self.state.lock();
+        if !state.items.is_empty() {
+            self.wake_reader(&mut state);
+        }
+    }
+
+    /// Like [`MediaQueue::push`], for who has more at hand and would wake the streaming thread over
+    /// and over: it wakes only when enough has come together. Follow it by
+    /// [`MediaQueue::announce`] or [`MediaQueue::push`] before waiting for anything.
+    pub fn push_quietly(&self, items: &mut Vec<Item>) -> Result<(), Stopped> {
         let mut state = self.state.lock();
         for item in items.drain(..) {
             if state.limits.leak == Leak::None {
@@ -165,7 +185,9 @@ impl MediaQueue {
             }
             state.push(item);
         }
-        self.wake_reader(&mut state);
+        if state.bytes >= QUIET_BYTES {
+            self.wake_reader(&mut state);
+        }
         Ok(())
     }
 

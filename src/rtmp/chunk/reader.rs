@@ -9,6 +9,7 @@ use nom::number::streaming::be_u32;
 
 use super::DEFAULT_CHUNK_SIZE;
 use super::header::{BasicHeader, MAX_LENGTH, MessageHeader};
+use crate::memory::Pool;
 use crate::rtmp::limits::{
     INITIAL_RESERVE, MAX_BUFFERED, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, MAX_MESSAGE_LENGTH,
     MAX_REPEATED_DELTA,
@@ -40,6 +41,7 @@ impl Default for ReaderLimits {
 pub struct ChunkReader {
     limits: ReaderLimits,
     room: Room,
+    pool: Pool,
     chunk_size: u32,
     streams: Vec<ChunkStream>,
     /// The chunk whose payload is being read.
@@ -97,6 +99,7 @@ impl ChunkReader {
         ChunkReader {
             limits,
             room,
+            pool: Pool::default(),
             chunk_size: DEFAULT_CHUNK_SIZE,
             streams: Vec::new(),
             open: None,
@@ -232,7 +235,7 @@ impl ChunkReader {
             return Err(Violation::MessageTooLarge { length, limit });
         }
         let reserve = (length as usize).min(stream.largest.max(INITIAL_RESERVE));
-        let partial = Payload::with_capacity(reserve, self.room);
+        let partial = self.pool.take(self.room.head, reserve + self.room.tail);
         self.buffered += partial.capacity();
         stream.partial = Some(partial);
         if self.buffered > self.limits.max_buffered {
@@ -271,51 +274,67 @@ impl ChunkReader {
 
     fn open_chunk(&mut self, index: usize) -> usize {
         let stream = &self.streams[index];
-        let received = stream.partial.as_ref().map_or(0, Payload::len);
+        let received = stream.partial.as_ref().map_or(0, |p| p.len());
         let left = stream.length as usize - received;
         let remaining = left.min(self.chunk_size as usize);
         self.open = (remaining > 0).then_some(OpenChunk { index, remaining });
         index
     }
 
-    /// Copies what there is of the payload of the open chunk.
+    /// Copies what there is of the payload of the open chunk, and of those that follow it within
+    /// the same message: mostly all of them are there, and their headers are a byte each.
     fn read_payload(&mut self, chunk: OpenChunk, input: &mut &[u8]) -> Result<(), Violation> {
-        let stash = self.stash;
-        let source = if stash.len > 0 {
-            stash.as_slice()
-        } else {
-            *input
-        };
-        let count = source.len().min(chunk.remaining);
-        self.append(chunk.index, &source[..count])?;
-        if stash.len > 0 {
-            self.stash.consume(count);
-        } else {
-            *input = &input[count..];
+        if self.stash.len > 0 {
+            let stash = self.stash;
+            let mut rest = stash.as_slice();
+            self.fill(chunk, &mut rest)?;
+            self.stash.consume(stash.len - rest.len());
+            return Ok(());
         }
-        let remaining = chunk.remaining - count;
-        self.open = (remaining > 0).then_some(OpenChunk { remaining, ..chunk });
-        Ok(())
+        self.fill(chunk, input)
     }
 
-    fn append(&mut self, index: usize, bytes: &[u8]) -> Result<(), Violation> {
+    fn fill(&mut self, chunk: OpenChunk, input: &mut &[u8]) -> Result<(), Violation> {
+        let OpenChunk {
+            index,
+            mut remaining,
+        } = chunk;
+        self.open = None;
         let stream = &mut self.streams[index];
+        let length = stream.length as usize;
+        let header = stream.one_byte_header();
         let Some(partial) = &mut stream.partial else {
             return Ok(());
         };
-        let capacity = partial.capacity();
-        if partial.len() + bytes.len() + self.room.head + self.room.tail > capacity {
-            // Double what is there, so that growing costs little, but not past the end.
-            let target = (stream.length as usize).min(2 * partial.len());
-            let missing = target.saturating_sub(partial.len()).max(bytes.len());
-            partial.reserve(missing, self.room);
-            self.buffered = self.buffered - capacity + partial.capacity();
-            if self.buffered > self.limits.max_buffered {
-                return Err(Violation::TooMuchBuffered);
+        loop {
+            let count = input.len().min(remaining);
+            let (taken, rest) = input.split_at(count);
+            let capacity = partial.capacity();
+            let needed = partial.head() + partial.len() + count + self.room.tail;
+            if needed > capacity {
+                // Double what is there, so that growing costs little, but not past the end.
+                let target = length.min(2 * partial.len()) + self.room.tail;
+                let missing = target.saturating_sub(partial.len());
+                partial.reserve(missing.max(count + self.room.tail));
+                self.buffered = self.buffered - capacity + partial.capacity();
+                if self.buffered > self.limits.max_buffered {
+                    return Err(Violation::TooMuchBuffered);
+                }
             }
+            partial.extend(taken);
+            *input = rest;
+            remaining -= count;
+            if remaining > 0 {
+                self.open = Some(OpenChunk { index, remaining });
+                return Ok(());
+            }
+            let left = length - partial.len();
+            match rest.split_first() {
+                Some((first, rest)) if left > 0 && Some(*first) == header => *input = rest,
+                _ => return Ok(()),
+            }
+            remaining = left.min(self.chunk_size as usize);
         }
-        partial.extend(bytes);
-        Ok(())
     }
 
     fn take_complete(&mut self, index: usize) -> Option<Message> {
@@ -409,6 +428,12 @@ impl ChunkStream {
             partial: None,
             largest: 0,
         }
+    }
+
+    /// The header of a type 3 chunk on this chunk stream, where it is a single byte.
+    fn one_byte_header(&self) -> Option<u8> {
+        let is_short = (2..=63).contains(&self.csid) && self.extended.is_none();
+        is_short.then_some(0xC0 | self.csid as u8)
     }
 
     /// Looks for the extended timestamp that a type 3 chunk should repeat.

@@ -34,9 +34,17 @@ pub(super) fn normalise(mut payload: Payload, room: Room) -> Data {
         Ok(decoded) if decoded.had_amf3 => {
             let mut body = Vec::new();
             amf0::write_all(&mut body, &decoded.values);
-            Data::Script(Payload::copy_of(&body, room))
+            Data::Script(copy(&body, room))
         }
         Ok(_) => Data::Script(payload),
         Err(_) => Data::Malformed,
     }
+}
+
+/// A message body of its own, with room around it.
+pub(super) fn copy(body: &[u8], room: Room) -> Payload {
+    let mut bytes = Vec::with_capacity(room.head + body.len() + room.tail);
+    bytes.resize(room.head, 0);
+    bytes.extend_from_slice(body);
+    Payload::from_vec(bytes, room.head)
 }

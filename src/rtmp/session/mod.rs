@@ -338,7 +338,7 @@ impl Session {
 
     fn aggregate(&mut self, message: &Message) {
         for part in aggregate::split(message.payload.body(), message.timestamp) {
-            let payload = Payload::copy_of(part.body, self.config.room);
+            let payload = data::copy(part.body, self.config.room);
             let part = Message {
                 csid: message.csid,
                 type_id: part.type_id,

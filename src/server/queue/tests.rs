@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use bytes::BytesMut;
-
 use super::*;
+use crate::memory::Memory;
 
 const BODY: usize = 1000;
 
 fn item(kind: TagKind, timestamp: u32, start: &[u8]) -> Item {
-    let mut bytes = BytesMut::from(start);
+    let mut bytes = start.to_vec();
     bytes.resize(BODY, 0);
     Item::Tag {
-        tag: Tag::new(kind, timestamp, bytes, 0).unwrap(),
+        tag: Tag::new(kind, timestamp, Memory::from_vec(bytes, 0)).unwrap(),
         arrival: Instant::now(),
         discont: false,
     }
@@ -97,6 +96,24 @@ fn a_tag_larger_than_the_queue_passes_alone() {
     });
     push(&queue, [frame(1)]);
     assert_eq!(pop(&queue), unmarked([1]));
+}
+
+#[test]
+fn a_quiet_push_wakes_the_reader_when_enough_has_come_together() {
+    let queue = queue(100_000, Leak::None);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| pop(&queue).len());
+        let mut pushed = 0;
+        // Nobody announces anything, so the reader wakes by this alone.
+        while !reader.is_finished() {
+            queue.push_quietly(&mut vec![frame(0)]).unwrap();
+            pushed += 1;
+        }
+        assert!(reader.join().unwrap() <= pushed);
+    });
+    queue.push_quietly(&mut vec![frame(1)]).unwrap();
+    queue.announce();
+    assert!(!pop(&queue).is_empty());
 }
 
 #[test]

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Publishers' media, serialised before the clock starts: H.264 and AAC in shape, noise in content.
+//!
+//! Media repeat with the period of a GOP. Headers after the first carry timestamp deltas, so the bytes of one period are
+//! those of every other, and a publisher of any length is one buffer written again and again.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::chunk::{self, ChunkWriter};
+
+/// Message stream id that every server of the benchmark gives to its first stream.
+pub const MSID: u32 = 1;
+
+/// Where a tag's payload may carry the moment it was written: after FLV's AVC header and the NAL unit's length and type.
+pub const STAMP_OFFSET: usize = 5 + 5;
+
+/// Marks a stamped tag; a NAL unit of noise does not start with it.
+pub const STAMP_MARK: u32 = 0x5254_4d50;
+
+const DATA_CSID: u8 = 5;
+const AUDIO_CSID: u8 = 4;
+const VIDEO_CSID: u8 = 6;
+const CONTROL_CSID: u8 = 2;
+
+const GOP: u32 = 2000;
+const FRAMES_PER_GOP: u32 = 60;
+const AUDIO_TAGS_PER_GOP: u32 = 94;
+/// A keyframe is this many times the size of another frame.
+const KEYFRAME_WEIGHT: u32 = 6;
+/// Short periods are repeated to this much, so that a fast publisher writes in large pieces.
+const LOOP_BYTES: usize = 1 << 20;
+
+/// Kind of media a publisher sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    pub name: &'static str,
+    /// Bits a second; 0 is none.
+    pub video: u32,
+    pub audio: u32,
+}
+
+pub const FULL_HD: Profile = profile("1080p 6 Mbit/s", 6_000_000, 128_000);
+pub const UHD: Profile = profile("4K 40 Mbit/s", 40_000_000, 128_000);
+pub const SMALL: Profile = profile("360p 500 kbit/s", 500_000, 64_000);
+pub const AUDIO_ONLY: Profile = profile("audio only, 128 kbit/s", 0, 128_000);
+pub const PACED: Profile = profile("2 Mbit/s", 1_872_000, 128_000);
+pub const TINY: Profile = profile("100 kbit/s", 68_000, 32_000);
+
+const fn profile(name: &'static str, video: u32, audio: u32) -> Profile {
+    Profile { name, video, audio }
+}
+
+/// Bytes of one message in a stream, and when a live publisher would write them.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub due: Duration,
+    pub bytes: Range<usize>,
+}
+
+/// Serialised messages that follow each other.
+#[derive(Debug, Default)]
+pub struct Section {
+    pub bytes: Vec<u8>,
+    pub steps: Vec<Step>,
+    /// Bytes of tags in it: without chunk headers and protocol control.
+    pub payload: u64,
+}
+
+/// A publisher's media: `start` once, then `repeat` as often as wanted.
+#[derive(Debug)]
+pub struct Stream {
+    /// Set Chunk Size, metadata and sequence headers, and the first period.
+    pub start: Section,
+    pub repeat: Section,
+    pub period: Duration,
+}
+
+impl Stream {
+    pub fn new(profile: Profile, chunk_size: usize) -> Self {
+        let mut writer = Serialiser::new(chunk_size);
+        writer.headers(profile);
+        writer.gop(profile, 0);
+        let start = writer.take();
+
+        let gops = (LOOP_BYTES / start.bytes.len()).max(1) as u32;
+        for gop in 1..=gops {
+            writer.gop(profile, gop);
+        }
+        let mut repeat = writer.take();
+        for step in &mut repeat.steps {
+            step.due -= Duration::from_millis(GOP.into());
+        }
+        Self {
+            start,
+            repeat,
+            period: Duration::from_millis((gops * GOP).into()),
+        }
+    }
+
+    /// How often `repeat` must be written for a transfer of at least `payload` bytes.
+    pub fn repeats(&self, payload: u64) -> u64 {
+        payload
+            .saturating_sub(self.start.payload)
+            .div_ceil(self.repeat.payload)
+    }
+
+    pub fn payload(&self, repeats: u64) -> u64 {
+        self.start.payload + repeats * self.repeat.payload
+    }
+}
+
+/// Only the headers, for publishers that write single tags.
+pub fn headers(profile: Profile, chunk_size: usize) -> Serialiser {
+    let mut writer = Serialiser::new(chunk_size);
+    writer.headers(profile);
+    writer
+}
+
+/// An H.264 tag whose payload has room for a stamp.
+pub fn video_tag(keyframe: bool, size: usize, seed: u32) -> Vec<u8> {
+    let nal_length = size.saturating_sub(9).max(16) as u32;
+    let mut tag = vec![if keyframe { 0x17 } else { 0x27 }, 1, 0, 0, 0];
+    tag.extend_from_slice(&nal_length.to_be_bytes());
+    tag.push(if keyframe { 0x65 } else { 0x41 });
+    noise(&mut tag, nal_length as usize - 1, seed);
+    tag
+}
+
+pub struct Serialiser {
+    chunks: ChunkWriter,
+    section: Section,
+}
+
+impl Serialiser {
+    fn new(chunk_size: usize) -> Self {
+        let mut serialiser = Self {
+            chunks: ChunkWriter::new(chunk_size),
+            section: Section::default(),
+        };
+        serialiser.message(
+            Duration::ZERO,
+            CONTROL_CSID,
+            chunk::SET_CHUNK_SIZE,
+            &(chunk_size as u32).to_be_bytes(),
+        );
+        serialiser
+    }
+
+    pub fn take(&mut self) -> Section {
+        std::mem::take(&mut self.section)
+    }
+
+    pub fn video(&mut self, at: Duration, tag: &[u8]) {
+        self.message(at, VIDEO_CSID, chunk::VIDEO, tag);
+    }
+
+    fn headers(&mut self, profile: Profile) {
+        self.message(Duration::ZERO, DATA_CSID, chunk::DATA, &metadata(profile));
+        if profile.video > 0 {
+            self.video(Duration::ZERO, &avc_sequence_header());
+        }
+        if profile.audio > 0 {
+            // AAC-LC, 48 kHz, stereo.
+            self.message(
+                Duration::ZERO,
+                AUDIO_CSID,
+                chunk::AUDIO,
+                &[0xaf, 0, 0x11, 0x90],
+            );
+        }
+    }
+
+    /// A GOP's frames and the sound of its time, in the order of their timestamps.
+    fn gop(&mut self, profile: Profile, number: u32) {
+        let mut tags = Vec::new();
+        if profile.video > 0 {
+            let bytes = profile.video / 8 * GOP / 1000;
+            let unit = bytes / (FRAMES_PER_GOP - 1 + KEYFRAME_WEIGHT);
+            for frame in 0..FRAMES_PER_GOP {
+                let size = match frame {
+                    0 => unit * KEYFRAME_WEIGHT,
+                    // Frames differ in size, in pairs that come to the mean.
+                    odd if odd % 2 == 1 => unit * 7 / 10,
+                    _ => unit * 13 / 10,
+                };
+                let tag = video_tag(frame == 0, size as usize, frame);
+                tags.push((frame * GOP / FRAMES_PER_GOP, VIDEO_CSID, chunk::VIDEO, tag));
+            }
+        }
+        if profile.audio > 0 {
+            let size = profile.audio / 8 * GOP / 1000 / AUDIO_TAGS_PER_GOP;
+            for index in 0..AUDIO_TAGS_PER_GOP {
+                let mut tag = vec![0xaf, 1];
+                noise(&mut tag, size as usize, index);
+                tags.push((
+                    index * GOP / AUDIO_TAGS_PER_GOP,
+                    AUDIO_CSID,
+                    chunk::AUDIO,
+                    tag,
+                ));
+            }
+        }
+        tags.sort_by_key(|(time, ..)| *time);
+        for (time, csid, type_id, tag) in tags {
+            let at = Duration::from_millis((number * GOP + time).into());
+            self.message(at, csid, type_id, &tag);
+        }
+    }
+
+    fn message(&mut self, at: Duration, csid: u8, type_id: u8, payload: &[u8]) {
+        let from = self.section.bytes.len();
+        let (timestamp, msid) = (
+            at.as_millis() as u32,
+            if csid == CONTROL_CSID { 0 } else { MSID },
+        );
+        self.chunks.write(
+            &mut self.section.bytes,
+            csid,
+            timestamp,
+            type_id,
+            msid,
+            payload,
+        );
+        self.section.steps.push(Step {
+            due: at,
+            bytes: from..self.section.bytes.len(),
+        });
+        if type_id != chunk::SET_CHUNK_SIZE {
+            self.section.payload += payload.len() as u64;
+        }
+    }
+}
+
+fn metadata(profile: Profile) -> Vec<u8> {
+    let fields: &[(&str, f64)] = &[
+        ("videodatarate", f64::from(profile.video) / 1000.0),
+        ("audiodatarate", f64::from(profile.audio) / 1000.0),
+        ("framerate", 30.0),
+        ("videocodecid", 7.0),
+        ("audiocodecid", 10.0),
+    ];
+    let mut out = Vec::new();
+    crate::amf::string(&mut out, "@setDataFrame");
+    crate::amf::string(&mut out, "onMetaData");
+    crate::amf::object(&mut out, |object| {
+        for (key, value) in fields {
+            object.number(key, *value);
+        }
+    });
+    out
+}
+
+/// avcC of a baseline stream with one small SPS and PPS.
+fn avc_sequence_header() -> Vec<u8> {
+    let sps = [0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
+    let pps = [0x68, 0xce, 0x3c, 0x80];
+    let mut tag = vec![0x17, 0, 0, 0, 0];
+    tag.extend_from_slice(&[1, sps[1], sps[2], sps[3], 0xff, 0xe1, 0, sps.len() as u8]);
+    tag.extend_from_slice(&sps);
+    tag.extend_from_slice(&[1, 0, pps.len() as u8]);
+    tag.extend_from_slice(&pps);
+    tag
+}
+
+/// Bytes without order, so that nothing on the way can do with less of them, and the same in every run.
+fn noise(out: &mut Vec<u8>, count: usize, seed: u32) {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    out.extend((0..count).map(|_| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    }));
+}
+
+/// A stamp's bytes: a mark, whether it is the session's first keyframe, and the moment.
+pub fn stamp(first: bool, nanoseconds: u64) -> [u8; 13] {
+    let mut out = [0; 13];
+    out[..4].copy_from_slice(&STAMP_MARK.to_be_bytes());
+    out[4] = first.into();
+    out[5..].copy_from_slice(&nanoseconds.to_be_bytes());
+    out
+}
+
+/// Reads a stamp back from a tag's payload.
+pub fn read_stamp(payload: &[u8]) -> Option<(bool, u64)> {
+    let stamp = payload.get(STAMP_OFFSET..STAMP_OFFSET + 13)?;
+    let (mark, rest) = stamp.split_first_chunk::<4>()?;
+    let moment = rest.last_chunk::<8>()?;
+    (u32::from_be_bytes(*mark) == STAMP_MARK).then(|| (rest[0] != 0, u64::from_be_bytes(*moment)))
+}

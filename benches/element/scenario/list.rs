@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The scenarios, with what is to be reached in them.
+
+use std::time::Duration;
+
+use super::Bound::{AtLeast, AtMost};
+use super::Quantity::{
+    ConnectMedian, CpuPerGigabyte, CpuShare, First99th, FirstMedian, Instructions, MemoryEach,
+    Throughput,
+};
+use super::{Bound, Kind, Quantity, Scenario, Target, When};
+use crate::media::{AUDIO_ONLY, FULL_HD, PACED, Profile, SMALL, TINY, UHD};
+use crate::subject::Subject::{self, Nginx, OneCopy, ReadLoop, Rtmp2ServerSrc, TcpServerSrc};
+
+const EVERYONE: &[Subject] = &[ReadLoop, OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
+const RECORDERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
+const LISTENERS: &[Subject] = &[ReadLoop, Nginx, TcpServerSrc, Rtmp2ServerSrc];
+const SERVERS: &[Subject] = &[Nginx, TcpServerSrc, Rtmp2ServerSrc];
+const RTMP: &[Subject] = &[Nginx, Rtmp2ServerSrc];
+
+/// What ffmpeg and OBS take over or announce.
+const USUAL_CHUNKS: usize = 4096;
+
+const fn versus(quantity: Quantity, subject: Subject, bound: Bound) -> Target {
+    Target {
+        quantity,
+        against: Some(subject),
+        bound,
+    }
+}
+
+const fn absolute(quantity: Quantity, bound: Bound) -> Target {
+    Target {
+        quantity,
+        against: None,
+        bound,
+    }
+}
+
+const fn transfer(profile: Profile, chunk_size: usize, payload: u64) -> Kind {
+    Kind::Transfer {
+        profile,
+        chunk_size,
+        payload,
+        record: false,
+    }
+}
+
+const fn instructions(profile: Profile, chunk_size: usize) -> Kind {
+    Kind::Instructions {
+        profile,
+        chunk_size,
+        payload: 64_000_000,
+    }
+}
+
+pub fn all() -> Vec<Scenario> {
+    let scenario = |name, kind, subjects, targets| Scenario {
+        name,
+        kind,
+        subjects,
+        targets,
+        when: When::Always,
+    };
+    let many = |name, kind, subjects, targets| Scenario {
+        when: When::Many,
+        ..scenario(name, kind, subjects, targets)
+    };
+    let counted = |name, profile, chunk_size, targets| Scenario {
+        when: When::Callgrind,
+        ..scenario(name, instructions(profile, chunk_size), EVERYONE, targets)
+    };
+    vec![
+        scenario(
+            "single",
+            transfer(FULL_HD, USUAL_CHUNKS, 1_000_000_000),
+            EVERYONE,
+            vec![
+                versus(CpuPerGigabyte, OneCopy, AtMost(1.25)),
+                versus(CpuPerGigabyte, Nginx, AtMost(0.75)),
+                versus(CpuPerGigabyte, TcpServerSrc, AtMost(0.45)),
+                versus(Throughput, Nginx, AtLeast(1.0)),
+            ],
+        ),
+        scenario(
+            "recorded",
+            Kind::Transfer {
+                profile: FULL_HD,
+                chunk_size: USUAL_CHUNKS,
+                payload: 1_000_000_000,
+                record: true,
+            },
+            RECORDERS,
+            vec![versus(CpuPerGigabyte, Nginx, AtMost(0.75))],
+        ),
+        scenario(
+            "chunks-128",
+            transfer(FULL_HD, 128, 500_000_000),
+            EVERYONE,
+            vec![versus(CpuPerGigabyte, Nginx, AtMost(0.25))],
+        ),
+        scenario(
+            "chunks-60000",
+            transfer(FULL_HD, 60_000, 1_000_000_000),
+            EVERYONE,
+            vec![],
+        ),
+        scenario(
+            "4k",
+            transfer(UHD, USUAL_CHUNKS, 1_000_000_000),
+            EVERYONE,
+            vec![],
+        ),
+        scenario(
+            "360p",
+            transfer(SMALL, USUAL_CHUNKS, 500_000_000),
+            EVERYONE,
+            vec![],
+        ),
+        scenario(
+            "audio",
+            transfer(AUDIO_ONLY, USUAL_CHUNKS, 200_000_000),
+            EVERYONE,
+            vec![],
+        ),
+        scenario(
+            "paced-50",
+            Kind::Paced {
+                profile: PACED,
+                publishers: 50,
+                time: Duration::from_secs(6),
+            },
+            LISTENERS,
+            vec![
+                versus(CpuShare, Nginx, AtMost(1.25)),
+                versus(CpuShare, TcpServerSrc, AtMost(0.5)),
+            ],
+        ),
+        scenario(
+            "memory-100",
+            Kind::Memory {
+                profile: TINY,
+                publishers: 100,
+            },
+            SERVERS,
+            vec![],
+        ),
+        scenario(
+            "latency",
+            Kind::Latency {
+                connects: 60,
+                tags: 200,
+            },
+            RTMP,
+            vec![
+                absolute(ConnectMedian, AtMost(2.0)),
+                absolute(FirstMedian, AtMost(0.3)),
+                absolute(First99th, AtMost(1.0)),
+            ],
+        ),
+        many(
+            "paced-1000",
+            Kind::Paced {
+                profile: TINY,
+                publishers: 1000,
+                time: Duration::from_secs(6),
+            },
+            LISTENERS,
+            vec![],
+        ),
+        many(
+            "memory-1000",
+            Kind::Memory {
+                profile: TINY,
+                publishers: 1000,
+            },
+            SERVERS,
+            vec![absolute(MemoryEach, AtMost(100.0))],
+        ),
+        counted(
+            "instructions",
+            FULL_HD,
+            USUAL_CHUNKS,
+            vec![
+                versus(Instructions, Nginx, AtMost(2.0)),
+                versus(Instructions, TcpServerSrc, AtMost(0.5)),
+            ],
+        ),
+        counted("instructions-128", FULL_HD, 128, vec![]),
+        counted("instructions-360p", SMALL, USUAL_CHUNKS, vec![]),
+        counted("instructions-audio", AUDIO_ONLY, USUAL_CHUNKS, vec![]),
+    ]
+}

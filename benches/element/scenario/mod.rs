@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What is measured, of whom, and what is to be reached.
+
+mod instructions;
+mod latency;
+mod list;
+mod memory;
+mod paced;
+mod transfer;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::media::Profile;
+use crate::subject::Subject;
+
+pub use list::all;
+
+/// Something a run of a scenario gives a figure for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    CpuPerGigabyte,
+    Throughput,
+    CpuShare,
+    MemoryEach,
+    ConnectMedian,
+    Connect99th,
+    FirstMedian,
+    First99th,
+    SteadyMedian,
+    Steady99th,
+    Instructions,
+}
+
+impl Quantity {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::CpuPerGigabyte => "CPU s/GB",
+            Self::Throughput => "MB/s",
+            Self::CpuShare => "CPU % of a core",
+            Self::MemoryEach => "PSS kB each",
+            Self::ConnectMedian => "connect ms",
+            Self::Connect99th => "connect 99th",
+            Self::FirstMedian => "first keyframe ms",
+            Self::First99th => "first 99th",
+            Self::SteadyMedian => "steady ms",
+            Self::Steady99th => "steady 99th",
+            Self::Instructions => "M instructions/MB",
+        }
+    }
+}
+
+/// What one run of one subject gave.
+pub type Figures = Vec<(Quantity, f64)>;
+
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// What rtmp2serversrc is to reach: as a ratio to another subject's figure, or as a figure.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub quantity: Quantity,
+    pub against: Option<Subject>,
+    pub bound: Bound,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// One publisher as fast as it goes.
+    Transfer {
+        profile: Profile,
+        chunk_size: usize,
+        payload: u64,
+        record: bool,
+    },
+    /// Many publishers at their own pace.
+    Paced {
+        profile: Profile,
+        publishers: usize,
+        time: Duration,
+    },
+    /// What one more publisher adds.
+    Memory { profile: Profile, publishers: usize },
+    /// Publishers after each other.
+    Latency { connects: usize, tags: usize },
+    /// User-space instructions, as the difference of two transfers.
+    Instructions {
+        profile: Profile,
+        chunk_size: usize,
+        payload: u64,
+    },
+}
+
+/// When a scenario runs that is not asked for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Always,
+    Many,
+    Callgrind,
+}
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub subjects: &'static [Subject],
+    pub targets: Vec<Target>,
+    pub when: When,
+}
+
+impl Scenario {
+    /// One run with one subject.
+    pub fn run(&self, subject: Subject, folder: &std::path::Path) -> Result<Figures> {
+        match self.kind {
+            Kind::Transfer {
+                profile,
+                chunk_size,
+                payload,
+                record,
+            } => transfer::run(subject, profile, chunk_size, payload, record),
+            Kind::Paced {
+                profile,
+                publishers,
+                time,
+            } => paced::run(subject, profile, publishers, time),
+            Kind::Memory {
+                profile,
+                publishers,
+            } => memory::run(subject, profile, publishers),
+            Kind::Latency { connects, tags } => latency::run(subject, connects, tags),
+            Kind::Instructions {
+                profile,
+                chunk_size,
+                payload,
+            } => {
+                let file = |run: &str| -> PathBuf {
+                    crate::subject::callgrind_file(folder, self.name, subject, run)
+                };
+                instructions::run(subject, profile, chunk_size, payload, file)
+            }
+        }
+    }
+
+    /// The same in a fraction of the time: it shows that everything runs, and gives no figure to quote.
+    pub fn quick(mut self) -> Self {
+        match &mut self.kind {
+            Kind::Transfer { payload, .. } => *payload /= 10,
+            Kind::Paced {
+                publishers, time, ..
+            } => {
+                *publishers = (*publishers).min(10);
+                *time = Duration::from_secs(1);
+            }
+            Kind::Memory { publishers, .. } => *publishers = (*publishers).min(10),
+            Kind::Latency { connects, tags } => (*connects, *tags) = (10, 20),
+            Kind::Instructions { payload, .. } => *payload /= 4,
+        }
+        self
+    }
+
+    pub fn title(&self) -> String {
+        let megabytes = |payload: u64| payload / 1_000_000;
+        match self.kind {
+            Kind::Transfer {
+                profile,
+                chunk_size,
+                payload,
+                record,
+            } => {
+                let sink = if record { "recorded" } else { "discarded" };
+                format!(
+                    "one publisher as fast as it goes, {sink}: {}, {chunk_size} B chunks, {} MB",
+                    profile.name,
+                    megabytes(payload)
+                )
+            }
+            Kind::Paced {
+                profile,
+                publishers,
+                time,
+            } => format!(
+                "{publishers} publishers at their own pace: {}, {} s",
+                profile.name,
+                time.as_secs()
+            ),
+            Kind::Memory {
+                profile,
+                publishers,
+            } => format!(
+                "memory that a publisher adds, of {publishers}: {}",
+                profile.name
+            ),
+            Kind::Latency { connects, tags } => {
+                format!("latency: {connects} publishers after each other, {tags} tags")
+            }
+            Kind::Instructions {
+                profile,
+                chunk_size,
+                payload,
+            } => format!(
+                "user-space instructions for a payload MB: {}, {chunk_size} B chunks, {} MB",
+                profile.name,
+                megabytes(payload)
+            ),
+        }
+    }
+}

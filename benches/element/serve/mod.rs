@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the benchmark runs as a server in a process of its own: this very program, called with a hidden command.
+//!
+//! It prints a line `ports N...` once it listens and `done` once every publisher has left and everything received has
+//! gone through. It answers lines on its standard input and leaves when that ends, with its CPU time readable until then.
+
+mod floor;
+mod latency;
+mod pipeline;
+
+use std::io::BufRead;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Serve {
+    /// Reads into nothing.
+    #[command(hide = true)]
+    ReadLoop {
+        #[arg(long, default_value_t = 1)]
+        count: usize,
+    },
+    /// Reads, and copies each payload byte once into its message's memory.
+    #[command(hide = true)]
+    OneCopy {
+        /// Write the messages as FLV tags.
+        #[arg(long)]
+        record: Option<PathBuf>,
+    },
+    /// Runs pipelines whose source is named `source`.
+    #[command(hide = true)]
+    Pipeline {
+        #[arg(long, default_value_t = 1)]
+        count: usize,
+        /// Measure how old stamped tags are as they leave the source.
+        #[arg(long)]
+        latency: bool,
+        /// As for gst-launch-1.0. `{n}` is the pipeline's number, `{port}` 0 in the first and its port in the others.
+        launch: String,
+    },
+}
+
+pub fn serve(command: Serve) -> Result<()> {
+    match command {
+        Serve::ReadLoop { count } => floor::read_loop(count)?,
+        Serve::OneCopy { record } => floor::one_copy(record)?,
+        Serve::Pipeline {
+            count,
+            latency,
+            launch,
+        } => return pipeline::run(count, latency, &launch),
+    }
+    wait_for_end_of_input(|_| {});
+    Ok(())
+}
+
+fn print_ports(ports: &[u16]) {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    println!("ports {}", ports.join(" "));
+}
+
+fn wait_for_end_of_input(mut on_line: impl FnMut(&str)) {
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        on_line(&line);
+    }
+}

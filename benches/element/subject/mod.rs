@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The servers that are compared, each in a process of its own.
+
+mod nginx;
+mod process;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tempfile::TempDir;
+
+use crate::measure;
+use crate::publisher::{Dialogue, Publisher};
+use process::Process;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    ReadLoop,
+    OneCopy,
+    Nginx,
+    TcpServerSrc,
+    Rtmp2ServerSrc,
+}
+
+impl Subject {
+    pub const ALL: [Self; 5] = [
+        Self::ReadLoop,
+        Self::OneCopy,
+        Self::Nginx,
+        Self::TcpServerSrc,
+        Self::Rtmp2ServerSrc,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadLoop => "read loop",
+            Self::OneCopy => "one copy",
+            Self::Nginx => "nginx-rtmp",
+            Self::TcpServerSrc => "tcpserversrc",
+            Self::Rtmp2ServerSrc => "rtmp2serversrc",
+        }
+    }
+
+    pub fn dialogue(self) -> Dialogue {
+        match self {
+            Self::Nginx | Self::Rtmp2ServerSrc => Dialogue::Rtmp,
+            Self::ReadLoop | Self::OneCopy | Self::TcpServerSrc => Dialogue::None,
+        }
+    }
+
+    /// Why this machine cannot run the subject, if so.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::ReadLoop | Self::OneCopy => None,
+            Self::Nginx => nginx::missing(),
+            Self::TcpServerSrc => missing_element("tcpserversrc"),
+            Self::Rtmp2ServerSrc => missing_element("rtmp2serversrc"),
+        }
+    }
+
+    fn file_name(self) -> String {
+        self.name().replace(' ', "-")
+    }
+}
+
+fn missing_element(name: &str) -> Option<String> {
+    let found = gst::ElementFactory::find(name).is_some();
+    (!found).then(|| format!("no element {name}"))
+}
+
+/// How a server is to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    pub publishers: usize,
+    /// To a file in memory; discarded otherwise.
+    pub record: bool,
+    /// Stay for the next publisher when one has left.
+    pub keep_listening: bool,
+    /// Measure the age of stamped tags.
+    pub latency: bool,
+    /// Count instructions, into this file.
+    pub callgrind: Option<&'a Path>,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self {
+            publishers: 1,
+            record: false,
+            keep_listening: false,
+            latency: false,
+            callgrind: None,
+        }
+    }
+}
+
+/// A server that listens.
+pub struct Server {
+    subject: Subject,
+    process: Process,
+    ports: Vec<u16>,
+    /// Its configuration and recordings; removed with it.
+    folder: TempDir,
+}
+
+impl Server {
+    pub fn start(subject: Subject, setup: Setup<'_>) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("rtmp2server-bench-")
+            .tempdir_in(memory_folder())?;
+        let recording = setup.record.then(|| folder.path().join("recording.flv"));
+        let (process, ports) = match subject {
+            Subject::Nginx => nginx::start(setup, folder.path())?,
+            _ => {
+                let arguments = arguments(subject, setup, recording);
+                let mut process = Process::start(process::itself()?, &arguments, setup.callgrind)?;
+                let line = process.expect("ports ")?;
+                let ports = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+                (process, ports)
+            }
+        };
+        Ok(Self {
+            subject,
+            process,
+            ports,
+            folder,
+        })
+    }
+
+    /// Where publisher `number` connects.
+    pub fn address(&self, number: usize) -> SocketAddr {
+        let port = self.ports[number % self.ports.len()];
+        ([127, 0, 0, 1], port).into()
+    }
+
+    pub fn cpu_time(&self) -> Result<Duration> {
+        measure::cpu_time(self.process.id())
+    }
+
+    pub fn proportional_set_size(&self) -> Result<u64> {
+        measure::proportional_set_size(self.process.id())
+    }
+
+    /// Waits until what the one publisher sent has gone through all of the server; it has said goodbye before.
+    ///
+    /// nginx is through with a publisher when it closes the connection; tcpserversrc keeps it open.
+    pub fn wait_until_done(&mut self, publisher: Publisher) -> Result<()> {
+        if self.subject == Subject::Nginx {
+            return publisher.wait_for_close();
+        }
+        self.process.expect("done").map(drop)
+    }
+
+    /// Size of all files that were written, the configuration's few bytes included.
+    pub fn recorded(&self) -> Result<u64> {
+        let files = std::fs::read_dir(self.folder.path())?;
+        files.map(|file| Ok(file?.metadata()?.len())).sum()
+    }
+
+    /// Ages of stamped tags in nanoseconds: first keyframes, all others.
+    pub fn ages(&mut self) -> Result<(Vec<u64>, Vec<u64>)> {
+        self.process.say("ages")?;
+        let line = self.process.expect("ages ")?;
+        let (first, steady) = line.split_once("] ").unwrap_or_default();
+        Ok((parse_list(first)?, parse_list(steady)?))
+    }
+
+    /// Asks the process to leave, and waits for it.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.stop(self.subject == Subject::Nginx)
+    }
+}
+
+fn arguments(subject: Subject, setup: Setup<'_>, recording: Option<PathBuf>) -> Vec<String> {
+    let count = setup.publishers.to_string();
+    let mut arguments: Vec<String> = Vec::new();
+    let sink = recording.as_ref().map_or_else(
+        || "fakesink sync=false".to_owned(),
+        |path| format!("filesink location={}", path.display()),
+    );
+    match subject {
+        Subject::ReadLoop => arguments.extend(["read-loop", "--count", &count].map(Into::into)),
+        Subject::OneCopy => {
+            arguments.push("one-copy".into());
+            if let Some(path) = recording {
+                arguments.extend(["--record".into(), path.display().to_string()]);
+            }
+        }
+        _ => {
+            arguments.extend(["pipeline", "--count", &count].map(Into::into));
+            if setup.latency {
+                arguments.push("--latency".into());
+            }
+            arguments.push(format!("{} ! {sink}", source(subject, setup)));
+        }
+    }
+    arguments
+}
+
+fn source(subject: Subject, setup: Setup<'_>) -> String {
+    if subject == Subject::TcpServerSrc {
+        return "tcpserversrc name=source host=127.0.0.1 port=0".into();
+    }
+    let mut source = "rtmp2serversrc name=source host=127.0.0.1 port={port}".to_owned();
+    if setup.publishers > 1 {
+        source += " stream-key=";
+        source += &stream_key_of("{n}");
+    }
+    if setup.keep_listening {
+        source += " keep-listening=true";
+    }
+    source
+}
+
+/// The key publisher `number` uses.
+pub fn stream_key(number: usize) -> String {
+    stream_key_of(&number.to_string())
+}
+
+fn stream_key_of(number: &str) -> String {
+    format!("key{number}")
+}
+
+/// Where recordings cost no disk.
+fn memory_folder() -> PathBuf {
+    let shared = Path::new("/dev/shm");
+    if shared.is_dir() {
+        shared.into()
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+/// GStreamer with the element in it, as it would be from GST_PLUGIN_PATH.
+pub fn init_gstreamer() -> Result<()> {
+    gst::init()?;
+    gstrtmp2server::plugin_register_static()?;
+    Ok(())
+}
+
+/// A thousand publishers are more files than a shell allows by default.
+pub fn allow_many_files() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(())
+}
+
+/// Numbers as Rust prints a list of them.
+fn parse_list(text: &str) -> Result<Vec<u64>> {
+    text.trim_matches(['[', ']'])
+        .split(", ")
+        .filter(|number| !number.is_empty())
+        .map(|number| Ok(number.parse()?))
+        .collect()
+}
+
+/// Where callgrind writes what it counted for a subject.
+pub fn callgrind_file(folder: &Path, scenario: &str, subject: Subject, run: &str) -> PathBuf {
+    folder.join(format!(
+        "callgrind.{scenario}.{}.{run}",
+        subject.file_name()
+    ))
+}
