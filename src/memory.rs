@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Smaller bodies are left to the allocator, which has caches for them.
-const MIN_POOLED: usize = 4 * 1024;
+/// Smaller bodies are left to the allocator.
+const MIN_POOLED: usize = 256;
 
 /// Larger ones are too rare to be kept.
 const MAX_POOLED: usize = 1024 * 1024;
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn classes_hold_what_they_are_for_and_little_more() {
-        for size in (MIN_POOLED..=MAX_POOLED).step_by(37).chain([MAX_POOLED]) {
+        for size in (MIN_POOLED..=MAX_POOLED).step_by(7).chain([MAX_POOLED]) {
             let class = class_of(size).unwrap();
             assert!(class < CLASSES);
             let held = class_size(class);

@@ -116,9 +116,10 @@ impl Feed {
         self.output.pop_front()
     }
 
-    /// A look at what [`Feed::pop`] would give.
-    pub fn peek(&self) -> Option<&Output> {
-        self.output.front()
+    /// How many tags leave before caps or a segment have to.
+    pub fn tags_ahead(&self) -> usize {
+        let is_tag = |output: &&Output| matches!(output, Output::Tag(_));
+        self.output.iter().take_while(is_tag).count()
     }
 
     pub fn dropped(&self) -> Dropped {

@@ -304,35 +304,51 @@ impl Rtmp2ServerSrc {
         &self,
         streaming: &mut Streaming,
     ) -> Result<Option<CreateSuccess>, gst::FlowError> {
-        let mut buffers = Vec::new();
-        while let Some(output) = streaming.feed.peek() {
-            if !matches!(output, Output::Tag(_)) && !buffers.is_empty() {
-                break;
-            }
-            match streaming.feed.pop() {
-                Some(Output::Tag(tag)) => buffers.push(buffers::buffer(tag)),
-                Some(Output::StreamHeader(headers)) => {
-                    let caps = buffers::caps_with_stream_header(headers);
-                    let set = self.obj().set_caps(&caps);
-                    set.map_err(|_| gst::FlowError::NotNegotiated)?;
+        let feed = &mut streaming.feed;
+        loop {
+            match feed.tags_ahead() {
+                0 => match feed.pop() {
+                    Some(output) => self.announce(output)?,
+                    None => return Ok(None),
+                },
+                1 => return Ok(next_buffer(feed).map(CreateSuccess::NewBuffer)),
+                _ if streaming.single => {
+                    return Ok(next_buffer(feed).map(CreateSuccess::NewBuffer));
                 }
-                Some(Output::Segment { start, base }) => {
-                    let segment = buffers::segment(start, base);
-                    let set = self.obj().new_segment(segment.upcast_ref());
-                    set.map_err(|_| gst::FlowError::Error)?;
+                count => {
+                    let mut list = gst::BufferList::new_sized(count);
+                    if let Some(list) = list.get_mut() {
+                        let buffers = (0..count).map_while(|_| next_buffer(feed));
+                        buffers.for_each(|buffer| list.add(buffer));
+                    }
+                    return Ok(Some(CreateSuccess::NewBufferList(list)));
                 }
-                None => break,
-            }
-            if streaming.single && !buffers.is_empty() {
-                break;
             }
         }
-        let created = match buffers.len() {
-            0 => return Ok(None),
-            1 => buffers.pop().map(CreateSuccess::NewBuffer),
-            _ => Some(CreateSuccess::NewBufferList(buffers.into_iter().collect())),
-        };
-        Ok(created)
+    }
+
+    /// Caps and segments.
+    fn announce(&self, output: Output) -> Result<(), gst::FlowError> {
+        match output {
+            Output::StreamHeader(headers) => {
+                let caps = buffers::caps_with_stream_header(headers);
+                let set = self.obj().set_caps(&caps);
+                set.map_err(|_| gst::FlowError::NotNegotiated)
+            }
+            Output::Segment { start, base } => {
+                let segment = buffers::segment(start, base);
+                let set = self.obj().new_segment(segment.upcast_ref());
+                set.map_err(|_| gst::FlowError::Error)
+            }
+            Output::Tag(_) => Ok(()),
+        }
+    }
+}
+
+fn next_buffer(feed: &mut Feed) -> Option<gst::Buffer> {
+    match feed.pop()? {
+        Output::Tag(tag) => Some(buffers::buffer(tag)),
+        Output::StreamHeader(_) | Output::Segment { .. } => None,
     }
 }
 

@@ -306,22 +306,26 @@ impl ChunkReader {
         let Some(partial) = &mut stream.partial else {
             return Ok(());
         };
+        // What fits into the memory as it is.
+        let frame = partial.head() + self.room.tail;
+        let mut space = partial.capacity().saturating_sub(frame + partial.len());
         loop {
             let count = input.len().min(remaining);
             let (taken, rest) = input.split_at(count);
-            let capacity = partial.capacity();
-            let needed = partial.head() + partial.len() + count + self.room.tail;
-            if needed > capacity {
+            if count > space {
+                let before = partial.capacity();
                 // Double what is there, so that growing costs little, but not past the end.
-                let target = length.min(2 * partial.len()) + self.room.tail;
-                let missing = target.saturating_sub(partial.len());
-                partial.reserve(missing.max(count + self.room.tail));
-                self.buffered = self.buffered - capacity + partial.capacity();
+                let target = length.min(2 * partial.len());
+                let missing = target.saturating_sub(partial.len()).max(count);
+                partial.reserve(missing + self.room.tail);
+                self.buffered = self.buffered - before + partial.capacity();
                 if self.buffered > self.limits.max_buffered {
                     return Err(Violation::TooMuchBuffered);
                 }
+                space = partial.capacity().saturating_sub(frame + partial.len());
             }
             partial.extend(taken);
+            space -= count;
             *input = rest;
             remaining -= count;
             if remaining > 0 {
