@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 600
 CFLAGS ?= -O2 -g
 C_EXAMPLES = $(patsubst examples/%.c,$(RELEASE)/examples/c/%,$(wildcard examples/*.c))
 
-.PHONY: help setup build demo test bench fuzz examples install uninstall clean
+.PHONY: help setup build demo check test bench fuzz examples install uninstall clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ demo: ## Install what is missing, build, record a generated stream, print what w
 	scripts/setup.sh demo
 	$(MAKE) --no-print-directory build
 	scripts/demo.py
+
+check: ## Run the quick checks: format, layers, lints, documentation
+	scripts/setup.sh test
+	scripts/test.sh format format-fuzz layering shellcheck clippy doc
 
 test: ## Install what is missing, then run every check and every test
 	scripts/setup.sh test

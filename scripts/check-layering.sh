@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 #
-# The core (amf0, rtmp, flv, feed) does no I/O, starts no thread, reads no clock and knows no GStreamer, and the layers name
-# only those below them: elements -> server -> rtmp, feed; feed -> flv; rtmp, flv -> amf0.
+# The core (amf0, memory, rtmp, flv, feed) does no I/O, starts no thread, reads no clock and knows no GStreamer, and the layers name
+# only those below them: elements -> server -> rtmp, feed; feed -> flv; rtmp, flv -> amf0, memory.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,11 +28,12 @@ forbid() {
 
 outside='\b(gst|gst_base|gst_video|glib|rustix|libc)::|use (gst|glib)\b|std::(net|os|thread|fs|io::(stdin|stdout))\b|std::\{[^}]*\b(net|thread|fs)\b'
 clock='\b(Instant|SystemTime)\b'
-for layer in amf0 rtmp flv feed; do
+for layer in amf0 memory rtmp flv feed; do
     forbid "$layer" "$outside" "does I/O, starts a thread or knows GStreamer"
     forbid "$layer" "$clock" "reads a clock"
     forbid "$layer" 'crate::(server|rtmp2\w*|eflvdemux)\b' "names a layer above it"
 done
+forbid memory 'crate::' "names another layer"
 forbid amf0 'crate::(rtmp|flv|feed)\b' "names a layer above it"
 forbid rtmp 'crate::(flv|feed)\b' "names its sibling"
 forbid feed 'crate::rtmp\b' "names its sibling"

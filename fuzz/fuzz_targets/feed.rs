@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
-use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use rtmp2server_core::feed::{Feed, FeedSettings, Output, OutputTag, TimestampMode};
 use rtmp2server_core::flv::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind};
+use rtmp2server_core::memory::Memory;
 use rtmp2server_core::meter;
 
 /// Most that a publisher may make the feed keep once everything that it gave was taken.
@@ -154,7 +154,7 @@ fuzz_target!(|data: &[u8]| {
                 7..12 => TagKind::Audio,
                 _ => TagKind::Script,
             };
-            let mut body = BytesMut::from(step.body);
+            let mut body = step.body.to_vec();
             body.resize(step.body.len() + step.padding, 0);
             // The highest bits: how often.
             for _ in 0..1 << (2 * (step.action >> 6)) {
@@ -162,7 +162,7 @@ fuzz_target!(|data: &[u8]| {
                 if bytes_pushed > BUDGET {
                     break;
                 }
-                let Ok(tag) = Tag::new(kind, timestamp, BytesMut::from(&body[..]), 0) else {
+                let Ok(tag) = Tag::new(kind, timestamp, Memory::from_vec(body.clone(), 0)) else {
                     break;
                 };
                 pushed += u64::from(tag.info.is_coded());

@@ -5,9 +5,9 @@
 
 #![no_main]
 
-use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use rtmp2server_core::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind};
+use rtmp2server_core::memory::Memory;
 use rtmp2server_core::meter;
 
 /// Composition times have 24 bits of milliseconds, and up to 999,999 ns more.
@@ -41,9 +41,9 @@ fuzz_target!(|data: &[u8]| {
     let (info, held) = meter::peak(|| TagInfo::of(kind, body));
     assert_eq!(held, 0, "a look at a tag takes no memory");
 
-    let mut bytes = BytesMut::zeroed(start);
+    let mut bytes = vec![0; start];
     bytes.extend_from_slice(body);
-    let tag = Tag::new(kind, timestamp, bytes, start);
+    let tag = Tag::new(kind, timestamp, Memory::from_vec(bytes, start));
     let (tag, info) = match (tag, info) {
         (Ok(tag), Ok(info)) => (tag, info),
         (tag, info) => {

@@ -103,10 +103,10 @@ fn answer(session: &mut Session, event: Event, answers: u8) -> bool {
             false
         }
         Event::Media(media) => {
-            let body = media.payload.body().to_vec();
-            let (bytes, start) = media.payload.into_parts();
-            assert!(start >= ROOM.head, "no room before the payload");
-            assert_eq!(bytes[start..], body);
+            assert!(
+                media.payload.head() >= ROOM.head,
+                "no room before the payload"
+            );
             false
         }
         Event::Refused(_) => true,

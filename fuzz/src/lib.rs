@@ -9,6 +9,8 @@ pub mod amf0;
 pub mod feed;
 #[path = "../../src/flv/mod.rs"]
 pub mod flv;
+#[path = "../../src/memory.rs"]
+pub mod memory;
 #[path = "../../src/rtmp/mod.rs"]
 pub mod rtmp;
 
