@@ -6,10 +6,12 @@ Only what a machine for tests can't have is replaced: the port by a free one, a 
 count. Code that the README takes from an example has to be in it, and every property that it names has to exist.
 """
 
+import concurrent.futures
 import pathlib
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,8 +45,10 @@ def without_devices(command):
 
 
 def on_a_free_port(words):
-    words = [re.sub(r"^port=\d+$", "port=0", word) for word in words]
-    return [re.sub(r"^(location=rtmp://[^:]+):\d+", r"\1:0", word) for word in words]
+    # Elements that are to share a port can't each take any.
+    port = 0 if words.count("rtmp2serversrc") == 1 else harness.free_port()
+    words = [re.sub(r"^port=\d+$", f"port={port}", word) for word in words]
+    return [re.sub(r"^(location=rtmp://[^:]+):\d+", rf"\1:{port}", word) for word in words]
 
 
 def holds_every_frame(counts, sent):
@@ -53,12 +57,12 @@ def holds_every_frame(counts, sent):
 
 
 def check_files(directory, words, sent):
-    """The recording that the pipeline names."""
-    files = [word.removeprefix("location=") for word in words if re.match(r"location=(?!rtmp)", word)]
-    (name,) = files
+    """The recordings that the pipeline names."""
     if "hlssink2" not in words:
-        holds_every_frame(harness.packets(directory / name), sent)
-        return name
+        names = [word.removeprefix("location=") for word in words if re.match(r"location=(?!rtmp)", word)]
+        for name in names:
+            holds_every_frame(harness.packets(directory / name), sent)
+        return " and ".join(names)
     playlist = (directory / "live.m3u8").read_text()
     counts = {"video": 0, "audio": 0}
     for segment in re.findall(r"^[^#\s].*$", playlist, re.MULTILINE):
@@ -83,13 +87,19 @@ def check_pipeline(command, publisher, directory):
     receiver = None
     for index, word in enumerate(words):
         if word.startswith("uri=srt://"):
-            receiver = harness.free_udp_port()
+            receiver = harness.free_port(socket.SOCK_DGRAM)
             words[index] = f"uri=srt://:{receiver}"
 
     with harness.launch(words, cwd=directory, options=options) as pipeline:
-        port = harness.port_of(pipeline)
+        for _ in range(words.count("rtmp2serversrc")):
+            port = harness.port_of(pipeline)
         if receiver is None:
-            sent = publish(publisher, port, directory)
+            keys = [word.removeprefix("stream-key=") for word in words if word.startswith("stream-key=")]
+            publishers = [re.sub(r"[^/]+$", key, publisher) for key in keys] or [publisher]
+            # All at the same time.
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                counts = set(pool.map(lambda publisher: publish(publisher, port, directory), publishers))
+            (sent,) = counts
             if "keep-listening=true" in words:
                 # The stream stays open, so it is the pictures that tell that all is over.
                 return shown_twice(pipeline, sent, publisher, port, directory)
