@@ -10,11 +10,13 @@ use super::Quantity::{
 };
 use super::{Bound, Kind, Quantity, Scenario, Target, When};
 use crate::media::{AUDIO_ONLY, FULL_HD, PACED, Profile, SMALL, TINY, UHD};
-use crate::subject::Subject::{self, Nginx, OneCopy, ReadLoop, Rtmp2ServerSrc, TcpServerSrc};
+use crate::subject::Subject::{
+    self, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2ServerSrc, TcpServerSrc,
+};
 
 const EVERYONE: &[Subject] = &[ReadLoop, OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const RECORDERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
-const LISTENERS: &[Subject] = &[ReadLoop, Nginx, TcpServerSrc, Rtmp2ServerSrc];
+const LISTENERS: &[Subject] = &[ReadLoop, ReadThreads, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const SERVERS: &[Subject] = &[Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const RTMP: &[Subject] = &[Nginx, Rtmp2ServerSrc];
 
