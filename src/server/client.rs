@@ -272,14 +272,14 @@ impl Client {
             self.session.accept_connect();
             return Ok(());
         }
-        let (application, _) = request
-            .application
-            .split_once('?')
-            .unwrap_or((&request.application, ""));
-        let description = format!("There is no application \"{application}\" here.");
+        let description = "There is no such application here.";
         let status = Status::error(code::CONNECT_INVALID_APP, description);
         self.session.reject_connect(&status);
-        Err(Parting::Refused(status.description))
+        // Some clients put the stream key behind a slash, or a token into a query.
+        let application = request.application.trim_start_matches('/');
+        let name = application.split(['/', '?']).next().unwrap_or_default();
+        let reason = format!("there is no application \"{name}\" here");
+        Err(Parting::Refused(reason))
     }
 
     /// Finds out who takes this stream, without giving it away.
@@ -287,7 +287,7 @@ impl Client {
         let wanted = Request::new(&request.connect.application, &request.stream_key);
         let Some(found) = self.shared.find(&wanted) else {
             let description = "No stream of this application and stream key is taken here.";
-            return Err(Status::error(code::PUBLISH_DENIED, description));
+            return Err(Status::error(code::PUBLISH_BAD_NAME, description));
         };
         match found.intake.availability() {
             Ok(()) => Ok((found, wanted)),

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MPL-2.0
+
+CARGO ?= cargo
+DESTDIR ?=
+# Where GStreamer looks for plugins: asked of pkg-config, and only when it is needed.
+PLUGINDIR ?= $(shell pkg-config --variable=pluginsdir gstreamer-1.0)
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+RELEASE = $(CARGO_TARGET_DIR)/release
+PLUGIN = $(RELEASE)/libgstrtmp2server.so
+FUZZ_SECONDS ?= 600
+
+CFLAGS ?= -O2 -g
+C_EXAMPLES = $(patsubst examples/%.c,$(RELEASE)/examples/c/%,$(wildcard examples/*.c))
+
+.PHONY: help setup build demo check test bench fuzz examples install uninstall clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what building and testing need and is not there yet
+	scripts/setup.sh test
+
+build: ## Build the plugin into target/release
+	$(CARGO) build --release --locked
+
+demo: ## Install what is missing, build, record a generated stream, print what was captured
+	scripts/setup.sh demo
+	$(MAKE) --no-print-directory build
+	scripts/demo.py
+
+check: ## Run the quick checks: format, layers, lints, documentation
+	scripts/setup.sh test
+	scripts/test.sh format format-fuzz layering shellcheck clippy doc
+
+test: ## Install what is missing, then run every check and every test
+	scripts/setup.sh test
+	scripts/test.sh
+
+bench: ## Measure the element against tcpserversrc and nginx-rtmp
+	scripts/setup.sh test
+	$(CARGO) bench --locked --bench element
+
+fuzz: ## Fuzz each target for FUZZ_SECONDS (600)
+	scripts/setup.sh build
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+examples: $(C_EXAMPLES) ## Build the C and Rust examples
+	$(CARGO) build --release --locked --examples
+
+$(RELEASE)/examples/c/%: examples/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -Wall -Wextra -Werror -o $@ $< $$(pkg-config --cflags --libs gstreamer-1.0) $(LDFLAGS)
+
+install: ## Install the plugin where GStreamer finds it (PLUGINDIR, DESTDIR)
+	@test -f $(PLUGIN) || { echo "run make build first" >&2; exit 1; }
+	install -D -m 755 $(PLUGIN) $(DESTDIR)$(PLUGINDIR)/libgstrtmp2server.so
+
+uninstall: ## Remove the installed plugin
+	rm -f $(DESTDIR)$(PLUGINDIR)/libgstrtmp2server.so
+
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf fuzz/target build

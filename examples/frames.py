@@ -1,0 +1,100 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MPL-2.0
+"""Hands every decoded picture of an RTMP publisher to Python code, here to say how bright they are.
+
+Waits for the next publisher after each, unless --once is given. Ctrl-C ends it.
+"""
+
+import argparse
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+from gi.repository import GLib, Gst  # noqa: E402
+
+PIPELINE = """
+    rtmp2serversrc name=source ! flvdemux name=demux
+    h264parse name=video ! avdec_h264 ! videoconvert ! video/x-raw,format=GRAY8
+    ! appsink name=sink emit-signals=true sync=false max-buffers=4
+"""
+
+
+class Frames:
+    def __init__(self, port, once):
+        self.loop = GLib.MainLoop()
+        self.failed = False
+        self.frames = 0
+        self.pipeline = Gst.parse_launch(PIPELINE)
+        source = self.pipeline.get_by_name("source")
+        source.set_property("port", port)
+        source.set_property("keep-listening", not once)
+        source.connect("notify::current-port", self.on_port)
+        self.pipeline.get_by_name("demux").connect("pad-added", self.on_track)
+        self.pipeline.get_by_name("sink").connect("new-sample", self.on_sample)
+        bus = self.pipeline.get_bus()
+        bus.add_signal_watch()
+        bus.connect("message::eos", self.on_eos)
+        bus.connect("message::error", self.on_error)
+
+    def run(self):
+        GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, 2, self.on_interrupt)
+        self.pipeline.set_state(Gst.State.PLAYING)
+        self.loop.run()
+        self.pipeline.set_state(Gst.State.NULL)
+        print(f"{self.frames} frames")
+        return 1 if self.failed else 0
+
+    def on_port(self, source, _):
+        port = source.get_property("current-port")
+        if port:
+            print(f"listening on rtmp://127.0.0.1:{port}/", flush=True)
+
+    def on_track(self, _demux, pad):
+        """Video goes to the decoder. What is not wanted has to go somewhere too: a demuxer fails without any link."""
+        if pad.get_name() == "video":
+            target = self.pipeline.get_by_name("video")
+        else:
+            target = Gst.ElementFactory.make("fakesink")
+            target.set_property("async", False)
+            self.pipeline.add(target)
+            target.sync_state_with_parent()
+        pad.link(target.get_static_pad("sink"))
+
+    def on_sample(self, sink):
+        """Runs in the streaming thread, once for each picture."""
+        buffer = sink.emit("pull-sample").get_buffer()
+        pixels = buffer.extract_dup(0, buffer.get_size())
+        self.frames += 1
+        if self.frames % 30 == 1:
+            brightness = sum(pixels) / len(pixels)
+            print(f"{buffer.pts / Gst.SECOND:8.3f} s  brightness {brightness:5.1f}", flush=True)
+        return Gst.FlowReturn.OK
+
+    def on_interrupt(self):
+        self.pipeline.send_event(Gst.Event.new_eos())
+        return GLib.SOURCE_CONTINUE
+
+    def on_eos(self, _bus, _message):
+        self.loop.quit()
+
+    def on_error(self, _bus, message):
+        error, detail = message.parse_error()
+        print(f"{message.src.get_name()}: {error.message}\n{detail or ''}", file=sys.stderr)
+        self.failed = True
+        self.loop.quit()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=1935, help="0 takes any free one")
+    parser.add_argument("--once", action="store_true", help="end with the first publisher")
+    options = parser.parse_args()
+    Gst.init(None)
+    if Gst.ElementFactory.find("rtmp2serversrc") is None:
+        return "rtmp2serversrc is not there: is GST_PLUGIN_PATH set?"
+    return Frames(options.port, options.once).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Any publishers, one after the other, as the FLV stream that leaves: one file header, well-formed
+//! tags, time that does not go back within a track, and bounded memory.
+
+#![no_main]
+
+use std::collections::HashMap;
+
+use libfuzzer_sys::fuzz_target;
+use rtmp2server_core::feed::{Feed, FeedSettings, Output, OutputTag, TimestampMode};
+use rtmp2server_core::flv::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind};
+use rtmp2server_core::memory::Memory;
+use rtmp2server_core::meter;
+
+/// Most that a publisher may make the feed keep once everything that it gave was taken.
+const MAX_HELD: usize = 8 * 1024 * 1024;
+
+/// Bytes of tags in one run: several times the limit, and still quick.
+const BUDGET: usize = 4 * MAX_HELD;
+
+/// One step: what is done, and how it differs from the step before.
+struct Step<'a> {
+    action: u8,
+    time: u8,
+    arrival: u8,
+    padding: usize,
+    body: &'a [u8],
+}
+
+fn steps(mut data: &[u8]) -> impl Iterator<Item = Step<'_>> {
+    std::iter::from_fn(move || {
+        let [action, time, arrival, padding, length, rest @ ..] = data else {
+            return None;
+        };
+        let (body, rest) = rest.split_at(usize::from(*length).min(rest.len()));
+        data = rest;
+        Some(Step {
+            action: *action,
+            time: *time,
+            arrival: *arrival,
+            padding: usize::from(*padding) * 100,
+            body,
+        })
+    })
+}
+
+/// What has left so far.
+#[derive(Default)]
+struct Left {
+    file_headers: usize,
+    stream_header: bool,
+    segments: usize,
+    media: u64,
+    last: HashMap<(u8, u8), u64>,
+}
+
+impl Left {
+    fn take(&mut self, output: Output, mode: TimestampMode) {
+        match output {
+            Output::StreamHeader(headers) => {
+                assert_eq!(headers[0][..], FILE_HEADER);
+                headers[1..].iter().for_each(|tag| check_framing(tag));
+                self.stream_header = true;
+            }
+            Output::Segment { .. } => self.segments += 1,
+            Output::Tag(tag) => self.tag(&tag, mode),
+        }
+    }
+
+    fn tag(&mut self, tag: &OutputTag, mode: TimestampMode) {
+        assert!(self.stream_header, "a tag before the stream header");
+        assert!(self.segments > 0, "a tag before a segment");
+        if tag.bytes[..] == FILE_HEADER {
+            self.file_headers += 1;
+            assert_eq!(self.file_headers, 1, "another file header");
+            return;
+        }
+        assert_eq!(self.file_headers, 1, "a tag before the file header");
+        check_framing(&tag.bytes);
+        let time = tag.bytes[4..8].iter().map(|&byte| u64::from(byte));
+        let time = time.collect::<Vec<_>>();
+        let time = time[3] << 24 | time[0] << 16 | time[1] << 8 | time[2];
+        assert_eq!(
+            time,
+            tag.dts / 1_000_000 % (1 << 32),
+            "two times for one tag"
+        );
+        let (kind, body) = (tag.bytes[0], &tag.bytes[FRONT_LENGTH..]);
+        let body = &body[..body.len() - TRAILER_LENGTH];
+        let info = TagInfo::of(self::kind(kind), body).expect("what leaves was looked at");
+        if !info.is_coded() {
+            return;
+        }
+        self.media += 1;
+        // Tracks beyond those that a publisher has are not told apart.
+        if mode == TimestampMode::RunningTime && info.track < 8 {
+            let last = self.last.insert((kind, info.track), tag.dts);
+            assert!(last <= Some(tag.dts), "time went back within a track");
+        }
+    }
+}
+
+fn kind(id: u8) -> TagKind {
+    match id {
+        8 => TagKind::Audio,
+        9 => TagKind::Video,
+        18 => TagKind::Script,
+        other => panic!("tag type {other}"),
+    }
+}
+
+fn check_framing(tag: &[u8]) {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |n, &byte| n << 8 | usize::from(byte));
+    let length = number(&tag[1..4]);
+    assert_eq!(tag.len(), FRONT_LENGTH + length + TRAILER_LENGTH);
+    assert_eq!(number(&tag[FRONT_LENGTH + length..]), FRONT_LENGTH + length);
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&settings, data)) = data.split_first() else {
+        return;
+    };
+    let mode = match settings & 1 {
+        0 => TimestampMode::RunningTime,
+        _ => TimestampMode::Publisher,
+    };
+    let mut feed = Feed::new(FeedSettings {
+        wait_for_keyframe: settings & 2 == 0,
+        timestamp_mode: mode,
+    });
+    let mut left = Left::default();
+    let (mut timestamp, mut arrival, mut pushed, mut bytes_pushed) = (0_u32, 0_u64, 0_u64, 0);
+
+    let (_, held) = meter::peak(|| {
+        for step in steps(data) {
+            arrival += u64::from(step.arrival) * 3_000_000;
+            timestamp = match step.action & 0x30 {
+                0x00 => timestamp.wrapping_add(step.time.into()),
+                0x10 => timestamp.wrapping_sub(step.time.into()),
+                0x20 => u32::from(step.time) << 24,
+                _ => timestamp.wrapping_add(u32::from(step.time) << 10),
+            };
+            let kind = match step.action & 0x0F {
+                0 => {
+                    feed.start_publisher();
+                    continue;
+                }
+                1 => {
+                    feed.finish();
+                    continue;
+                }
+                2..7 => TagKind::Video,
+                7..12 => TagKind::Audio,
+                _ => TagKind::Script,
+            };
+            let mut body = step.body.to_vec();
+            body.resize(step.body.len() + step.padding, 0);
+            // The highest bits: how often.
+            for _ in 0..1 << (2 * (step.action >> 6)) {
+                bytes_pushed += body.len();
+                if bytes_pushed > BUDGET {
+                    break;
+                }
+                let Ok(tag) = Tag::new(kind, timestamp, Memory::from_vec(body.clone(), 0)) else {
+                    break;
+                };
+                pushed += u64::from(tag.info.is_coded());
+                feed.push(tag, arrival, false);
+                while let Some(output) = feed.pop() {
+                    left.take(output, mode);
+                }
+            }
+        }
+    });
+    let limit = MAX_HELD + 64 * data.len() + 1024 * 1024;
+    assert!(held <= limit, "{held} bytes held, {limit} are plenty");
+    assert!(left.media + feed.dropped().before_keyframe <= pushed);
+});

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What the fuzz targets work on: the plugin's protocol core, the same source files, without the
+//! rest of the plugin. That this compiles also shows that the core needs no GStreamer.
+
+#[path = "../../src/amf0/mod.rs"]
+pub mod amf0;
+#[path = "../../src/feed/mod.rs"]
+pub mod feed;
+#[path = "../../src/flv/mod.rs"]
+pub mod flv;
+#[path = "../../src/memory.rs"]
+pub mod memory;
+#[path = "../../src/rtmp/mod.rs"]
+pub mod rtmp;
+
+pub mod meter;
+pub mod pieces;

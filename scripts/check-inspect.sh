@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+#
+# Compares what gst-inspect-1.0 says of each element with the text kept in tests/inspect, so that no property, default,
+# range or pad template changes unnoticed.
+#
+#   scripts/check-inspect.sh            compare
+#   scripts/check-inspect.sh --update   keep what it says now
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+elements=(rtmp2serversrc)
+golden=tests/inspect
+target=${CARGO_TARGET_DIR:-$PWD/target}
+export GST_PLUGIN_PATH=$target/release GST_INSPECT_NO_COLORS=1
+
+# The plugin's path, version and date change with each build; what GStreamer's own base classes have is not ours.
+inspect() {
+    gst-inspect-1.0 --no-colors "$1" | awk '
+        /^Plugin Details:/ { skip = 1 }
+        /^GObject$|^Pad Templates:/ { skip = 0 }
+        /^  [a-z]/ { skip = /^  (blocksize|do-timestamp|name|num-buffers|parent|typefind) +:/ }
+        skip { next }
+        { sub(/[ \t]+$/, "") }
+        { print }
+    '
+}
+
+status=0
+mkdir -p "$golden"
+for element in "${elements[@]}"; do
+    now=$(inspect "$element") || {
+        echo "check-inspect: $element is not in $GST_PLUGIN_PATH" >&2
+        exit 1
+    }
+    if [[ ${1:-} == --update ]]; then
+        printf '%s\n' "$now" >"$golden/$element.txt"
+    elif ! diff -u "$golden/$element.txt" <(printf '%s\n' "$now"); then
+        echo "check-inspect: $element differs; if it is meant: $0 --update" >&2
+        status=1
+    fi
+done
+((status == 0)) && echo "check-inspect: ok"
+exit "$status"

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+#
+# Builds, tests and installs with meson, into a directory that is removed afterwards.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+meson setup "$work/build" --prefix=/usr
+meson compile -C "$work/build"
+meson test -C "$work/build" --print-errorlogs
+DESTDIR=$work/root meson install -C "$work/build" --no-rebuild
+installed=$(find "$work/root" -path '*/gstreamer-1.0/libgstrtmp2server.so')
+[[ -n $installed ]] || {
+    echo "check-meson: the plugin was not installed" >&2
+    exit 1
+}
+GST_PLUGIN_PATH=$(dirname "$installed") gst-inspect-1.0 rtmp2serversrc >"$work/inspect.txt"
+echo "check-meson: ok"

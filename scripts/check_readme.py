@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""Runs every pipeline in README.md with the README's own ffmpeg line as the publisher, and checks what comes out.
+
+Only what a machine for tests can't have is replaced: the port by a free one, a display and a loudspeaker by sinks that
+count. Code that the README takes from an example has to be in it, and every property that it names has to exist.
+"""
+
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+
+import harness
+
+README = harness.TOP / "README.md"
+SECONDS = 3
+SHOWN = re.compile(r"GstFakeSink:shown: last-message = chain .* pts: ([0-9:.]+)")
+
+
+def blocks(text, language):
+    """The code blocks in a language, each with the line before it."""
+    pattern = re.compile(rf"^([^\n]*)\n```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [(match.group(1), match.group(2)) for match in pattern.finditer(text)]
+
+
+def commands(text):
+    """Every command in the sh blocks, its lines joined."""
+    for _, block in blocks(text, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield " ".join(line.split())
+
+
+def without_devices(command):
+    """The words behind gst-launch-1.0 and its options, with other sinks in the place of devices. Only one may tell what it
+    gets: gst-launch-1.0 loses notifications that come from two at a time."""
+    command = command.replace("autovideosink", "fakesink silent=false sync=true name=shown")
+    return shlex.split(command.replace("autoaudiosink", "fakesink sync=true"))
+
+
+def on_a_free_port(words):
+    words = [re.sub(r"^port=\d+$", "port=0", word) for word in words]
+    return [re.sub(r"^(location=rtmp://[^:]+):\d+", r"\1:0", word) for word in words]
+
+
+def holds_every_frame(counts, sent):
+    if counts["video"] != sent or counts["audio"] == 0:
+        raise harness.Failure(f"{sent} frames were sent, and {counts} came out")
+
+
+def check_files(directory, words, sent):
+    """The recording that the pipeline names."""
+    files = [word.removeprefix("location=") for word in words if re.match(r"location=(?!rtmp)", word)]
+    (name,) = files
+    if "hlssink2" not in words:
+        holds_every_frame(harness.packets(directory / name), sent)
+        return name
+    playlist = (directory / "live.m3u8").read_text()
+    counts = {"video": 0, "audio": 0}
+    for segment in re.findall(r"^[^#\s].*$", playlist, re.MULTILINE):
+        for kind, count in harness.packets(directory / segment).items():
+            counts[kind] += count
+    holds_every_frame(counts, sent)
+    return f"live.m3u8, {playlist.count('#EXTINF')} segments"
+
+
+def publish(publisher, port, directory):
+    """Runs the README's ffmpeg line to its end. How many frames it sent."""
+    words = [re.sub(r"^(rtmp://[^:/]+):\d+/", rf"\1:{port}/", word) for word in shlex.split(publisher)[1:]]
+    with harness.ffmpeg(words, cwd=directory) as process:
+        process.finish(SECONDS + 30)
+        return harness.frames_sent(process)
+
+
+def check_pipeline(command, publisher, directory):
+    words = on_a_free_port(without_devices(command)[1:])
+    options = [word for word in words if word == "-e"] + ["-v"]
+    words = [word for word in words if word != "-e"]
+    receiver = None
+    for index, word in enumerate(words):
+        if word.startswith("uri=srt://"):
+            receiver = harness.free_udp_port()
+            words[index] = f"uri=srt://:{receiver}"
+
+    with harness.launch(words, cwd=directory, options=options) as pipeline:
+        port = harness.port_of(pipeline)
+        if receiver is None:
+            sent = publish(publisher, port, directory)
+            if "keep-listening=true" in words:
+                # The stream stays open, so it is the pictures that tell that all is over.
+                return shown_twice(pipeline, sent, publisher, port, directory)
+            pipeline.finish()
+            return f"{check_files(directory, words, sent)}, {sent} frames"
+        return received(pipeline, receiver, publisher, port, directory)
+
+
+def shown_twice(pipeline, sent, publisher, port, directory):
+    """Every picture is shown, and those of a second publisher too."""
+    shown = set()
+
+    def wait_for_frames(expected):
+        while len(shown) < expected:
+            shown.add(pipeline.wait_for(SHOWN).group(1))
+
+    wait_for_frames(sent)
+    sent_again = publish(publisher, port, directory)
+    wait_for_frames(sent + sent_again)
+    return f"{sent} and {sent_again} frames shown"
+
+
+def received(pipeline, srt_port, publisher, port, directory):
+    """An SRT receiver gets every frame, but for the last moment: srtsink drops what SRT's latency of 125 ms holds back
+    when it closes its socket."""
+    words = f"srtsrc uri=srt://127.0.0.1:{srt_port} ! filesink location=received.ts"
+    with harness.launch(words, cwd=directory) as receiver:
+        sent = publish(publisher, port, directory)
+        pipeline.finish()
+        # srtsrc would go on trying to reconnect.
+        receiver.wait_for(re.compile("WARNING.*SRT socket"))
+        receiver.signal(signal.SIGINT)
+        receiver.finish()
+    counts = harness.packets(directory / "received.ts")
+    if not sent - 8 <= counts["video"] <= sent or counts["audio"] == 0:
+        raise harness.Failure(f"{sent} frames were sent, and {counts} received")
+    return f"received.ts, {counts['video']} of {sent} frames"
+
+
+def check_excerpts(text):
+    """Code that is said to come from an example comes from it, line for line."""
+
+    def normal(code):
+        return [line.strip() for line in code.splitlines() if line.strip()]
+
+    for language in ("c", "python", "rust"):
+        for before, code in blocks(text, language):
+            match = re.fullmatch(r"<!-- from (\S+) -->", before)
+            if not match:
+                raise harness.Failure(f"no '<!-- from FILE -->' before:\n{textwrap.indent(code, '    ')}")
+            wanted, there = normal(code), normal((harness.TOP / match.group(1)).read_text())
+            windows = (there[start : start + len(wanted)] for start in range(len(there)))
+            if wanted not in windows:
+                raise harness.Failure(f"not in {match.group(1)}:\n{textwrap.indent(code, '    ')}")
+            print(f"readme: excerpt of {match.group(1)}: ok")
+
+
+def check_properties(text):
+    """The table has every property of the element, and no other."""
+    told = subprocess.run(
+        ["gst-inspect-1.0", "--no-colors", "rtmp2serversrc"],
+        env=harness.environment(), check=True, capture_output=True, text=True,
+    ).stdout
+    inherited = {"name", "parent", "blocksize", "num-buffers", "typefind", "do-timestamp"}
+    there = set(re.findall(r"^  ([a-z][a-z0-9-]+) +: ", told.partition("Element Properties:")[2], re.MULTILINE)) - inherited
+    table = text.partition("\n## Properties\n")[2].partition("\n## ")[0]
+    named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([a-z0-9-]+)`", row)}
+    if named != there:
+        raise harness.Failure(f"properties only in the README: {sorted(named - there)}, only in the element: {sorted(there - named)}")
+    print(f"readme: {len(named)} properties: ok")
+
+
+def main():
+    text = README.read_text()
+    check_excerpts(text)
+    check_properties(text)
+    everything = list(commands(text))
+    publishers = [command for command in everything if command.startswith("ffmpeg ")]
+    pipelines = [command for command in everything if "rtmp2serversrc" in command]
+    if len(publishers) != 1 or not pipelines:
+        raise harness.Failure("README.md should have one ffmpeg line, and pipelines")
+    failed = 0
+    for command in pipelines:
+        with tempfile.TemporaryDirectory() as directory:
+            directory = pathlib.Path(directory)
+            make = [*harness.generated(SECONDS), str(directory / "input.mp4")]
+            with harness.ffmpeg([word for word in make if word != "-re"]) as maker:
+                maker.finish()
+            try:
+                print(f"readme: {command}\n    ok: {check_pipeline(command, publishers[0], directory)}", flush=True)
+            except harness.Failure as failure:
+                print(f"readme: {command}\n    FAILED: {failure}", flush=True)
+                failed += 1
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (harness.Failure, subprocess.CalledProcessError) as failure:
+        sys.exit(f"check_readme: {failure}")

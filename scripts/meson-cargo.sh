@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+#
+# meson's way to cargo: meson-cargo.sh TOOL SOURCE BUILD OUTPUT. TOOL is cargo or cargo-cbuild. Artefacts stay under BUILD,
+# unless CARGO_TARGET_DIR says otherwise.
+
+set -euo pipefail
+
+tool=$1 source=$2 build=$3 output=$4
+target=${CARGO_TARGET_DIR:-$build/target}
+
+case $tool in
+    cargo)
+        cargo build --release --locked --lib --manifest-path "$source/Cargo.toml" --target-dir "$target"
+        cp "$target/release/libgstrtmp2server.so" "$output"
+        ;;
+    cargo-cbuild)
+        triple=$(rustc -vV | sed -n 's/^host: //p')
+        cargo cbuild --release --locked --library-type cdylib --target "$triple" \
+            --manifest-path "$source/Cargo.toml" --target-dir "$target"
+        cp "$target/$triple/release/libgstrtmp2server.so" "$output"
+        ;;
+    *)
+        echo "meson-cargo: unknown tool $tool" >&2
+        exit 1
+        ;;
+esac

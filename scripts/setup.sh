@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+#
+# Installs what is missing on Debian 12 or Ubuntu 24.04 (or newer), and nothing else.
+#
+#   scripts/setup.sh build    what it takes to compile the plugin
+#   scripts/setup.sh demo     the same, and what `make demo` runs
+#   scripts/setup.sh test     the same, and what `make test` runs (the default)
+#
+# Where nothing is missing this takes a moment and asks no package registry anything.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stage=${1:-test}
+min_rust=1.92
+
+build_packages=(
+    build-essential
+    ca-certificates
+    pkg-config
+    libgstreamer1.0-dev             # gstreamer-1.0, gstreamer-base-1.0, gstreamer-check-1.0
+    libgstreamer-plugins-base1.0-dev # gstreamer-video-1.0
+)
+demo_packages=(
+    python3
+    ffmpeg
+    gstreamer1.0-tools              # gst-launch-1.0, gst-inspect-1.0
+    gstreamer1.0-plugins-base
+    gstreamer1.0-plugins-good       # flvdemux, flvmux, mp4mux, matroskamux
+    gstreamer1.0-plugins-bad        # h264parse, mpegtsmux, srtsink, hlssink2, rtmp2sink, rtmpsink
+)
+test_packages=(
+    git
+    gstreamer1.0-plugins-ugly       # x264enc
+    gstreamer1.0-libav              # avdec_h264, avdec_aac
+    nginx
+    libnginx-mod-rtmp
+    python3-venv
+    python3-gi
+    gir1.2-gstreamer-1.0
+    meson
+    ninja-build
+    shellcheck
+)
+
+say() { printf 'setup: %s\n' "$*"; }
+die() {
+    printf 'setup: %s\n' "$@" >&2
+    exit 1
+}
+
+case $stage in
+    build) packages=("${build_packages[@]}") ;;
+    demo) packages=("${build_packages[@]}" "${demo_packages[@]}") ;;
+    test) packages=("${build_packages[@]}" "${demo_packages[@]}" "${test_packages[@]}") ;;
+    *) die "unknown stage '$stage': build, demo or test" ;;
+esac
+
+installed() {
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+install_packages() {
+    if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+        say "not a Debian or Ubuntu: install the equivalents of these yourself:" "${packages[@]}"
+        return
+    fi
+    local missing=() package
+    for package in "${packages[@]}"; do
+        installed "$package" || missing+=("$package")
+    done
+    if ((${#missing[@]} == 0)); then
+        return
+    fi
+    say "installing" "${missing[@]}"
+    local root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "packages are missing, and there is neither root nor sudo to install them: ${missing[*]}"
+        root=(sudo)
+    fi
+    "${root[@]}" apt-get update -q
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+# Distribution compilers are older than what GStreamer's Rust bindings need, so the toolchain is checked, not installed.
+check_rust() {
+    local have=""
+    if command -v rustc >/dev/null && command -v cargo >/dev/null; then
+        have=$(rustc --version 2>/dev/null | awk '{ print $2 }')
+    fi
+    if [[ -z $have ]] || [[ $(printf '%s\n' "$min_rust" "$have" | sort -V | head -n 1) != "$min_rust" ]]; then
+        die "Rust $min_rust or newer is needed, and ${have:-none} is here." \
+            "Debian 12's and Ubuntu 24.04's own cargo is too old. Install the current stable one with rustup:" \
+            "  Ubuntu 24.04:  sudo apt-get install rustup && rustup default stable" \
+            "  Debian 12:     follow https://rustup.rs, then open a new shell" \
+            "and an existing rustup is brought up to date with: rustup update stable"
+    fi
+    if [[ $stage == test ]]; then
+        cargo fmt --version >/dev/null 2>&1 || die "rustfmt is missing: rustup component add rustfmt"
+        cargo clippy --version >/dev/null 2>&1 || die "clippy is missing: rustup component add clippy"
+    fi
+}
+
+# The newest ffmpeg, beside the distribution's: a client of the tests, as .venv/bin/ffmpeg.
+make_venv() {
+    if [[ -x .venv/bin/ffmpeg ]] && .venv/bin/ffmpeg -version >/dev/null 2>&1; then
+        return
+    fi
+    say "making .venv with imageio-ffmpeg"
+    local python=python3
+    [[ -x /usr/bin/python3 ]] && python=/usr/bin/python3
+    "$python" -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check 'imageio-ffmpeg>=0.8.1'
+    local exe
+    exe=$(.venv/bin/python -c 'import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())')
+    ln -sfn "$exe" .venv/bin/ffmpeg
+    .venv/bin/ffmpeg -version | head -n 1
+}
+
+install_packages
+check_rust
+if [[ $stage == test ]]; then
+    make_venv
+fi
+say "ready to $stage"

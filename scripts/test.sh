@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+#
+# Every check and every test of the project, one after the other; none is left out because an earlier one failed.
+# Expects scripts/setup.sh to have run. Arguments: the names of single steps, to run only those.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+only=("$@")
+passed=0
+failed=0
+report=()
+
+wanted() {
+    ((${#only[@]} == 0)) && return
+    local name
+    for name in "${only[@]}"; do
+        [[ $name == "$1" ]] && return
+    done
+    return 1
+}
+
+# step NAME COMMAND...: runs one step, and remembers how it went.
+step() {
+    local name=$1 start=$SECONDS result=ok
+    shift
+    wanted "$name" || return 0
+    printf '\n==> %s: %s\n' "$name" "$*"
+    if "$@" </dev/null; then
+        passed=$((passed + 1))
+    else
+        result=FAILED
+        failed=$((failed + 1))
+    fi
+    report+=("$(printf '%-12s %-6s %4d s' "$name" "$result" $((SECONDS - start)))")
+}
+
+step format cargo fmt --check
+step format-fuzz cargo fmt --check --manifest-path fuzz/Cargo.toml
+step layering scripts/check-layering.sh
+step shellcheck shellcheck scripts/*.sh .ci/run
+step clippy cargo clippy --release --locked --all-targets -- -D warnings
+# For those who work on the crate, private items included: links to them are meant.
+step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
+    cargo doc --release --locked --no-deps --document-private-items
+step test cargo test --release --locked
+step inspect scripts/check-inspect.sh
+step examples scripts/check_examples.py
+step readme scripts/check_readme.py
+step demo scripts/demo.py --seconds 3
+step meson scripts/check-meson.sh
+step fuzz scripts/fuzz.sh "${FUZZ_SECONDS:-20}"
+
+printf '\n'
+printf '%s\n' "${report[@]}"
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+((failed == 0))
