@@ -15,7 +15,7 @@ use crate::subject::Subject::{
 };
 
 const EVERYONE: &[Subject] = &[ReadLoop, OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
-const RECORDERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
+const COPIERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const LISTENERS: &[Subject] = &[ReadLoop, ReadThreads, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const SERVERS: &[Subject] = &[Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const RTMP: &[Subject] = &[Nginx, Rtmp2ServerSrc];
@@ -70,7 +70,7 @@ pub fn all() -> Vec<Scenario> {
     };
     let counted = |name, profile, chunk_size, targets| Scenario {
         when: When::Callgrind,
-        ..scenario(name, instructions(profile, chunk_size), EVERYONE, targets)
+        ..scenario(name, instructions(profile, chunk_size), COPIERS, targets)
     };
     vec![
         scenario(
@@ -92,7 +92,7 @@ pub fn all() -> Vec<Scenario> {
                 payload: 1_000_000_000,
                 record: true,
             },
-            RECORDERS,
+            COPIERS,
             vec![versus(CpuPerGigabyte, Nginx, AtMost(0.75))],
         ),
         scenario(
