@@ -49,7 +49,11 @@ impl Configuration {
     /// it goes along with the next change.
     pub(super) fn update(&mut self, tag: &Tag) -> bool {
         let (kind, content, track) = (tag.kind, tag.info.content, tag.info.track);
-        if matches!(content, Content::Script | Content::Command) || tag.body().len() > MAX_ENTRY {
+        let describes = matches!(
+            content,
+            Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
+        );
+        if !describes || tag.body().len() > MAX_ENTRY {
             return false;
         }
         let known = self

@@ -1,24 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Holds media back until a keyframe comes.
+//! Decides what may leave before a keyframe.
 
-use std::collections::VecDeque;
-
-use crate::feed::RunningTime;
 use crate::flv::{Content, Tag, TagKind};
-
-/// Memory for audio that waits for a keyframe. Enough for more than 60 s at 128 kbit/s.
-const MAX_HELD: usize = 1024 * 1024;
 
 /// What to do with media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Pass,
-    /// Audio of a stream whose video can't be decoded yet: keep it by [`Gate::hold`].
+    /// Audio of a stream whose video can't be decoded yet: it leaves with the keyframe.
     Hold,
     Drop,
-    /// What was held leaves before this.
-    Open,
 }
 
 /// Closed at the start of each publisher. A stream without video knows no keyframes, and whether
@@ -29,8 +21,6 @@ pub(super) struct Gate {
     enabled: bool,
     video: Video,
     audio_passes: bool,
-    held: VecDeque<(Tag, RunningTime)>,
-    held_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +37,6 @@ impl Gate {
             enabled,
             video: Video::Unknown,
             audio_passes: false,
-            held: VecDeque::new(),
-            held_bytes: 0,
         }
     }
 
@@ -69,7 +57,10 @@ impl Gate {
         }
         match (tag.kind, tag.info.content, self.video) {
             (_, _, Video::Flowing) => Verdict::Pass,
-            (TagKind::Video, Content::Keyframe, _) => Verdict::Open,
+            (TagKind::Video, Content::Keyframe, _) => {
+                self.video = Video::Flowing;
+                Verdict::Pass
+            }
             (TagKind::Video, ..) => {
                 self.video = Video::Expected;
                 Verdict::Drop
@@ -80,26 +71,5 @@ impl Gate {
                 Verdict::Pass
             }
         }
-    }
-
-    /// Keeps a tag, and says how many it had to let go for that, oldest first.
-    pub(super) fn hold(&mut self, tag: Tag, arrival: RunningTime) -> u64 {
-        self.held_bytes += tag.memory();
-        self.held.push_back((tag, arrival));
-        let mut dropped = 0;
-        while self.held_bytes > MAX_HELD
-            && let Some((oldest, _)) = self.held.pop_front()
-        {
-            self.held_bytes -= oldest.memory();
-            dropped += 1;
-        }
-        dropped
-    }
-
-    /// A keyframe is here: gives what was held.
-    pub(super) fn open(&mut self) -> VecDeque<(Tag, RunningTime)> {
-        self.video = Video::Flowing;
-        self.held_bytes = 0;
-        std::mem::take(&mut self.held)
     }
 }

@@ -154,25 +154,25 @@ impl Feed {
         self.publisher.discont |= discont;
         self.publisher.has_video |= tag.kind == TagKind::Video;
         match tag.info.content {
-            Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata => {
-                self.configure(tag);
-            }
+            Content::Keyframe | Content::Frame => self.coded(tag, arrival),
             Content::EndOfSequence => {
-                let same = |end: &Tag| (end.kind, end.info.track) == (tag.kind, tag.info.track);
-                self.ends.retain(|end| !same(end));
                 if tag.body().len() <= MAX_END && self.ends.len() < MAX_ENDS {
                     self.ends.push(tag);
                 }
             }
-            Content::Script | Content::Command => self.describe(tag),
-            Content::Keyframe | Content::Frame => self.coded(tag, arrival),
+            Content::OnMetaData
+            | Content::SequenceHeader
+            | Content::TrackMetadata
+            | Content::Script
+            | Content::Command => self.describe(tag, arrival),
         }
     }
 
     /// The publisher has left. Audio that waited for a keyframe waits no more.
     pub fn end_publisher(&mut self) {
-        let held = self.gate.open();
-        self.release(held);
+        if self.waiting.has_media() {
+            self.begin();
+        }
     }
 
     /// The stream ends: what was held back for that leaves.
@@ -184,12 +184,12 @@ impl Feed {
         }
     }
 
-    fn configure(&mut self, tag: Tag) {
+    fn describe(&mut self, tag: Tag, arrival: RunningTime) {
         if tag.kind == TagKind::Video && tag.info.content == Content::SequenceHeader {
             self.gate.expect_keyframe();
         }
         if !self.publisher.flowing {
-            self.wait(tag);
+            self.dropped.waiting += self.waiting.describe(tag, arrival);
             return;
         }
         if self.configuration.update(&tag) {
@@ -198,64 +198,39 @@ impl Feed {
         self.emit_description(tag);
     }
 
-    fn wait(&mut self, tag: Tag) {
-        self.dropped.waiting += u64::from(!self.waiting.push(tag));
-    }
-
-    /// Script data and commands mean something only between media.
-    fn describe(&mut self, tag: Tag) {
-        if self.publisher.flowing {
-            self.emit_description(tag);
-        } else {
-            self.wait(tag);
-        }
-    }
-
     fn coded(&mut self, tag: Tag, arrival: RunningTime) {
         // Media after it says that the end was none.
         self.ends.retain(|end| end.kind != tag.kind);
         match self.gate.judge(&tag) {
-            Verdict::Pass => self.media(tag, arrival),
-            Verdict::Hold => self.dropped.before_keyframe += self.gate.hold(tag, arrival),
-            Verdict::Drop => self.dropped.before_keyframe += 1,
-            Verdict::Open => {
-                let mut held = self.gate.open();
-                held.push_back((tag, arrival));
-                self.release(held);
+            Verdict::Pass if self.publisher.flowing => self.media(tag, arrival),
+            Verdict::Pass => {
+                self.dropped.before_keyframe += self.waiting.hold(tag, arrival);
+                self.begin();
             }
-        }
-    }
-
-    /// Media that leaves together: the earliest of it starts the publisher.
-    fn release(&mut self, held: VecDeque<(Tag, RunningTime)>) {
-        let Some(&(_, first_arrival)) = held.front() else {
-            return;
-        };
-        let timestamps = held.iter().map(|(tag, _)| tag.timestamp);
-        self.begin(timestamps, first_arrival);
-        for (tag, arrival) in held {
-            self.media(tag, arrival);
+            Verdict::Hold => self.dropped.before_keyframe += self.waiting.hold(tag, arrival),
+            Verdict::Drop => self.dropped.before_keyframe += 1,
         }
     }
 
     fn media(&mut self, tag: Tag, arrival: RunningTime) {
-        self.begin([tag.timestamp].into_iter(), arrival);
         let placed = self.timeline.place_media(&tag, arrival);
         self.emit(tag, placed);
     }
 
-    /// Before the first media of a publisher: lets go what waited for it.
-    fn begin(&mut self, timestamps: impl Iterator<Item = u32>, arrival: RunningTime) {
-        if self.publisher.flowing {
-            return;
-        }
+    /// The first media of a publisher can leave, and with it what waited for it. The earliest of
+    /// that is where the publisher starts.
+    fn begin(&mut self) {
         self.publisher.flowing = true;
-        if let Some((start, base)) = self.timeline.begin(timestamps, arrival) {
+        let waiting = std::mem::take(&mut self.waiting).into_tags();
+        let media = || waiting.iter().filter(|(tag, _)| tag.info.is_coded());
+        let timestamps = media().map(|(tag, _)| tag.timestamp);
+        let arrival = media().map(|(_, arrival)| *arrival).next();
+        let segment = self.timeline.begin(timestamps, arrival.unwrap_or_default());
+        if let Some((start, base)) = segment {
             self.output.push_back(Output::Segment { start, base });
         }
-        let waiting = std::mem::take(&mut self.waiting).into_tags();
         let mut changed = !self.file_header_sent;
-        for tag in &waiting {
+        for (tag, _) in &waiting {
             changed |= self.configuration.update(tag);
         }
         changed |= self.configuration.finish_start();
@@ -266,8 +241,12 @@ impl Feed {
             self.file_header_sent = true;
             self.emit_file_header();
         }
-        for tag in waiting {
-            self.emit_description(tag);
+        for (tag, arrival) in waiting {
+            if tag.info.is_coded() {
+                self.media(tag, arrival);
+            } else {
+                self.emit_description(tag);
+            }
         }
     }
 

@@ -391,3 +391,30 @@ fn descriptions_of_media_that_never_comes_are_bounded() {
     run.video(0, KEYFRAME);
     assert_eq!(run.tags().len(), 1 + 3 + 1 + 1);
 }
+
+#[test]
+fn what_waits_leaves_in_the_order_in_which_it_came() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER)
+        .audio(0, AUDIO)
+        .audio(21, AUDIO_HEADER);
+    run.audio(23, AUDIO).video(7, KEYFRAME);
+    let order = [
+        Video(0, 0),
+        Audio(0, 1),
+        Audio(21, 0),
+        Audio(23, 1),
+        Video(7, 1),
+    ];
+    assert_eq!(run.left()[3..], order);
+}
+
+#[test]
+fn the_ends_of_several_tracks_all_leave() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER).video(0, KEYFRAME);
+    run.video(40, END).video(40, END);
+    run.left();
+    run.feed.finish();
+    assert_eq!(run.left(), [Video(40, 2), Video(40, 2)]);
+}

@@ -1,36 +1,65 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::collections::VecDeque;
+
+use super::RunningTime;
 use crate::flv::{Content, Tag};
 
-/// Memory for what waits: a publisher may never send media, and describe it for ever.
-const MAX_BYTES: usize = 1024 * 1024;
+/// Memory for descriptions: a publisher may never send media, and describe it for ever.
+const MAX_DESCRIPTIONS: usize = 1024 * 1024;
 
-/// What a publisher says of its stream before it sends any of it. A later description of the same
-/// kind takes the place of an earlier one.
+/// Memory for audio that waits for a keyframe. Enough for more than 60 s at 128 kbit/s.
+const MAX_MEDIA: usize = 1024 * 1024;
+
+/// What a publisher has sent before the first media that can leave, in order: descriptions of its
+/// stream, and audio if its video can't be decoded yet.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    tags: Vec<Tag>,
-    bytes: usize,
+    tags: VecDeque<(Tag, RunningTime)>,
+    description_bytes: usize,
+    media_bytes: usize,
 }
 
 impl Waiting {
-    /// Says whether there was room.
-    pub(super) fn push(&mut self, tag: Tag) -> bool {
+    /// A later description takes the place of an earlier one of the same kind. Says how many tags
+    /// there was no room for.
+    pub(super) fn describe(&mut self, tag: Tag, arrival: RunningTime) -> u64 {
         let key = |tag: &Tag| (tag.kind, tag.info.content, tag.info.track);
         let is_configuration = !matches!(tag.info.content, Content::Script | Content::Command);
-        let known = self.tags.iter().position(|t| key(t) == key(&tag));
-        if let Some(index) = known.filter(|_| is_configuration) {
-            self.bytes -= self.tags.remove(index).memory();
+        let known = self.tags.iter().position(|(t, _)| key(t) == key(&tag));
+        if let Some(index) = known.filter(|_| is_configuration)
+            && let Some((old, _)) = self.tags.remove(index)
+        {
+            self.description_bytes -= old.memory();
         }
-        if self.bytes + tag.memory() > MAX_BYTES {
-            return false;
+        if self.description_bytes + tag.memory() > MAX_DESCRIPTIONS {
+            return 1;
         }
-        self.bytes += tag.memory();
-        self.tags.push(tag);
-        true
+        self.description_bytes += tag.memory();
+        self.tags.push_back((tag, arrival));
+        0
     }
 
-    pub(super) fn into_tags(self) -> Vec<Tag> {
+    /// Keeps media, and lets the oldest go where it is too much. Says how many tags went.
+    pub(super) fn hold(&mut self, tag: Tag, arrival: RunningTime) -> u64 {
+        self.media_bytes += tag.memory();
+        self.tags.push_back((tag, arrival));
+        let mut dropped = 0;
+        while self.media_bytes > MAX_MEDIA
+            && let Some(index) = self.tags.iter().position(|(tag, _)| tag.info.is_coded())
+            && let Some((oldest, _)) = self.tags.remove(index)
+        {
+            self.media_bytes -= oldest.memory();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    pub(super) fn has_media(&self) -> bool {
+        self.media_bytes > 0
+    }
+
+    pub(super) fn into_tags(self) -> VecDeque<(Tag, RunningTime)> {
         self.tags
     }
 }

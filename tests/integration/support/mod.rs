@@ -12,6 +12,8 @@ pub mod recorder;
 use std::sync::Once;
 use std::time::Duration;
 
+use gst::prelude::*;
+
 /// Long enough for anything on a busy machine. Nothing waits for it unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -22,4 +24,20 @@ pub fn init() {
         gst::init().expect("GStreamer starts");
         gstrtmp2server::plugin_register_static().expect("the plugin registers");
     });
+}
+
+/// Plays to the end, and says how many buffers its element `sink` has rendered.
+#[track_caller]
+pub fn rendered(pipeline: &gst::Element) -> u64 {
+    let sink = pipeline.downcast_ref::<gst::Bin>().unwrap();
+    let sink = sink.by_name("sink").unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
+    let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
+    let bus = pipeline.bus().unwrap();
+    let message = bus.timed_pop_filtered(patience, &kinds).expect("it ends");
+    let stats: gst::Structure = sink.property("stats");
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
+    stats.get("rendered").unwrap()
 }
