@@ -604,6 +604,19 @@ fn feed() -> io::Result<()> {
             publisher(0),
         ],
     )?;
+    // The second publisher comes before the end of the first one's time, and its audio before its
+    // video.
+    write(
+        "behind-the-one-before",
+        2,
+        &[
+            step(VIDEO, 0, 0, b"\x17\x01\0\0\0a"),
+            step(AUDIO | 0x20, 11, 0, b"\x2fa"),
+            step(START, 0, 0, &[]),
+            step(VIDEO, 154, 0, b"\x17\x01\0\0\0a"),
+            step(AUDIO | 0x10, 175, 0, b"\x2fa"),
+        ],
+    )?;
     write(
         "audio-only",
         0,

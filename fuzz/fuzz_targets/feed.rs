@@ -16,8 +16,8 @@ use rtmp2server_core::meter;
 /// Most that a publisher may make the feed keep once everything that it gave was taken.
 const MAX_HELD: usize = 8 * 1024 * 1024;
 
-/// Bytes of tags in one run: several times the limit, and still quick.
-const BUDGET: usize = 4 * MAX_HELD;
+/// Bytes of tags in one run: twice the limit, and still quick.
+const BUDGET: usize = 2 * MAX_HELD;
 
 /// One step: what is done, and how it differs from the step before.
 struct Step<'a> {
@@ -143,6 +143,10 @@ fuzz_target!(|data: &[u8]| {
             };
             let kind = match step.action & 0x0F {
                 0 => {
+                    feed.end_publisher();
+                    while let Some(output) = feed.pop() {
+                        left.take(output, mode);
+                    }
                     feed.start_publisher();
                     continue;
                 }
