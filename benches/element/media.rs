@@ -24,8 +24,6 @@ const VIDEO_CSID: u8 = 6;
 const CONTROL_CSID: u8 = 2;
 
 const GOP: u32 = 2000;
-const FRAMES_PER_GOP: u32 = 60;
-const AUDIO_TAGS_PER_GOP: u32 = 94;
 /// A keyframe is this many times the size of another frame.
 const KEYFRAME_WEIGHT: u32 = 6;
 /// Short periods are repeated to this much, so that a fast publisher writes in large pieces.
@@ -38,6 +36,9 @@ pub struct Profile {
     /// Bits a second; 0 is none.
     pub video: u32,
     pub audio: u32,
+    /// Frames and audio tags in a GOP.
+    frames: u32,
+    audio_tags: u32,
 }
 
 pub const FULL_HD: Profile = profile("1080p 6 Mbit/s", 6_000_000, 128_000);
@@ -45,10 +46,21 @@ pub const UHD: Profile = profile("4K 40 Mbit/s", 40_000_000, 128_000);
 pub const SMALL: Profile = profile("360p 500 kbit/s", 500_000, 64_000);
 pub const AUDIO_ONLY: Profile = profile("audio only, 128 kbit/s", 0, 128_000);
 pub const PACED: Profile = profile("2 Mbit/s", 1_872_000, 128_000);
-pub const TINY: Profile = profile("100 kbit/s", 68_000, 32_000);
+/// At such rates encoders halve the frame rate, and AAC has twice the samples in a tag.
+pub const TINY: Profile = Profile {
+    frames: 30,
+    audio_tags: 43,
+    ..profile("100 kbit/s", 68_000, 32_000)
+};
 
 const fn profile(name: &'static str, video: u32, audio: u32) -> Profile {
-    Profile { name, video, audio }
+    Profile {
+        name,
+        video,
+        audio,
+        frames: 60,
+        audio_tags: 94,
+    }
 }
 
 /// Bytes of one message in a stream, and when a live publisher would write them.
@@ -176,8 +188,8 @@ impl Serialiser {
         let mut tags = Vec::new();
         if profile.video > 0 {
             let bytes = profile.video / 8 * GOP / 1000;
-            let unit = bytes / (FRAMES_PER_GOP - 1 + KEYFRAME_WEIGHT);
-            for frame in 0..FRAMES_PER_GOP {
+            let unit = bytes / (profile.frames - 1 + KEYFRAME_WEIGHT);
+            for frame in 0..profile.frames {
                 let size = match frame {
                     0 => unit * KEYFRAME_WEIGHT,
                     // Frames differ in size, in pairs that come to the mean.
@@ -185,16 +197,16 @@ impl Serialiser {
                     _ => unit * 13 / 10,
                 };
                 let tag = video_tag(frame == 0, size as usize, frame);
-                tags.push((frame * GOP / FRAMES_PER_GOP, VIDEO_CSID, chunk::VIDEO, tag));
+                tags.push((frame * GOP / profile.frames, VIDEO_CSID, chunk::VIDEO, tag));
             }
         }
         if profile.audio > 0 {
-            let size = profile.audio / 8 * GOP / 1000 / AUDIO_TAGS_PER_GOP;
-            for index in 0..AUDIO_TAGS_PER_GOP {
+            let size = profile.audio / 8 * GOP / 1000 / profile.audio_tags;
+            for index in 0..profile.audio_tags {
                 let mut tag = vec![0xaf, 1];
                 noise(&mut tag, size as usize, index);
                 tags.push((
-                    index * GOP / AUDIO_TAGS_PER_GOP,
+                    index * GOP / profile.audio_tags,
                     AUDIO_CSID,
                     chunk::AUDIO,
                     tag,
@@ -236,7 +248,10 @@ fn metadata(profile: Profile) -> Vec<u8> {
     let fields: &[(&str, f64)] = &[
         ("videodatarate", f64::from(profile.video) / 1000.0),
         ("audiodatarate", f64::from(profile.audio) / 1000.0),
-        ("framerate", 30.0),
+        (
+            "framerate",
+            f64::from(profile.frames) * 1000.0 / f64::from(GOP),
+        ),
         ("videocodecid", 7.0),
         ("audiocodecid", 10.0),
     ];

@@ -31,7 +31,7 @@ fn memory(subject: Subject, profile: Profile, publishers: usize) -> Result<f64> 
     let server = Server::start(subject, setup)?;
     let stream = Stream::new(profile, CHUNK_SIZE);
     let mut crowd = crowd::connect(&server, subject, publishers)?;
-    let bytes = crowd::while_sending(&mut crowd, &stream, || {
+    let (bytes, _) = crowd::while_sending(&mut crowd, &stream, || {
         thread::sleep(WARM_UP);
         server.proportional_set_size()
     })?;

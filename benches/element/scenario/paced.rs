@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{Figures, Quantity};
 use crate::crowd;
@@ -12,6 +12,9 @@ use crate::media::{Profile, Stream};
 use crate::subject::{Server, Setup, Subject};
 
 const CHUNK_SIZE: usize = 4096;
+
+/// A sender further behind does not send what the figures are for.
+const LATENESS_ALLOWED: Duration = Duration::from_millis(500);
 
 /// Until every publisher has sent its first keyframe.
 const WARM_UP: Duration = Duration::from_millis(2500);
@@ -29,13 +32,17 @@ pub fn run(
     let server = Server::start(subject, setup)?;
     let stream = Stream::new(profile, CHUNK_SIZE);
     let mut crowd = crowd::connect(&server, subject, publishers)?;
-    let share = crowd::while_sending(&mut crowd, &stream, || {
+    let (share, lateness) = crowd::while_sending(&mut crowd, &stream, || {
         thread::sleep(WARM_UP);
         let (start, before) = (Instant::now(), server.cpu_time()?);
         thread::sleep(time);
         let cpu = server.cpu_time()? - before;
         Ok(cpu.as_secs_f64() / start.elapsed().as_secs_f64())
     })?;
+    ensure!(
+        lateness < LATENESS_ALLOWED,
+        "too busy to send at the publishers' pace: {lateness:?} behind"
+    );
     drop(crowd);
     server.stop()?;
     Ok(vec![(Quantity::CpuShare, 100.0 * share)])
