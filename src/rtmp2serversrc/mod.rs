@@ -16,9 +16,12 @@
 //!
 //! ```bash
 //! gst-launch-1.0 rtmp2serversrc port=1935 application=live stream-key=camera keep-listening=true \
-//!     ! flvdemux name=d d.video ! queue ! h264parse ! avdec_h264 ! videoconvert ! autovideosink
+//!     ! flvdemux name=d d.video ! queue ! h264parse ! avdec_h264 ! videoconvert ! autovideosink \
+//!     d.audio ! queue ! aacparse ! avdec_aac ! audioconvert ! audioresample ! autoaudiosink
 //! ```
-//! Shows H.264 video published to `rtmp://HOST:1935/live/camera`, one publisher after the other.
+//! Shows and plays H.264 video and AAC audio published to `rtmp://HOST:1935/live/camera`, one
+//! publisher after the other. flvdemux wants both linked: it fails when the first track that it
+//! finds is not.
 //!
 //! ## What comes out
 //!
