@@ -8,6 +8,8 @@ pub mod launch;
 pub mod media;
 pub mod raw;
 pub mod recorder;
+pub mod synthetic;
+pub mod wire;
 
 use std::sync::Once;
 use std::time::Duration;
