@@ -4,5 +4,11 @@
 
 mod support;
 
+mod intruders;
+mod late;
+mod leaving;
+mod output;
 mod quirks;
 mod recording;
+mod sequence;
+mod slow;
