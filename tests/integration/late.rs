@@ -19,7 +19,8 @@ fn a_live_sink_shows_every_frame_of_a_late_publisher() {
     // Video sinks drop what is later than 20 ms; other sinks have to be told to.
     let recorder = Recorder::start_into(
         "",
-        "flvdemux ! h264parse ! avdec_h264 ! \
+        "flvdemux name=demuxer demuxer.audio ! queue ! fakesink async=false \
+         demuxer.video ! queue ! h264parse ! avdec_h264 ! \
          fakesink name=sink sync=true async=false qos=true max-lateness=20000000",
     );
     let file = media::small(2);

@@ -4,6 +4,7 @@
 
 pub mod clients;
 pub mod flv;
+pub mod gst_clients;
 pub mod launch;
 pub mod media;
 pub mod raw;
