@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Runs every pipeline in README.md with the README's own ffmpeg line as the publisher, and checks what comes out.
+"""Runs every pipeline in README.md and in the elements' documentation, with the README's own ffmpeg line as the publisher,
+and checks what comes out.
 
 Only what a machine for tests can't have is replaced: the port by a free one, a display and a loudspeaker by sinks that
 count. Code that the README takes from an example has to be in it, and every property that it names has to exist.
 """
 
+import concurrent.futures
 import pathlib
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,10 +32,18 @@ def blocks(text, language):
 
 
 def commands(text):
-    """Every command in the sh blocks, its lines joined."""
-    for _, block in blocks(text, "sh"):
+    """Every command in the sh and bash blocks, its lines joined."""
+    for _, block in blocks(text, "(?:ba)?sh"):
         for line in block.replace("\\\n", " ").splitlines():
             yield " ".join(line.split())
+
+
+def element_documentation():
+    """The module comments that have a SECTION for an element, as Markdown."""
+    for path in sorted((harness.TOP / "src").glob("*/mod.rs")):
+        lines = re.findall(r"^//!(?: (.*))?$", path.read_text(), re.MULTILINE)
+        if any(line.startswith("SECTION:element-") for line in lines):
+            yield "\n".join(lines) + "\n"
 
 
 def without_devices(command):
@@ -43,8 +54,10 @@ def without_devices(command):
 
 
 def on_a_free_port(words):
-    words = [re.sub(r"^port=\d+$", "port=0", word) for word in words]
-    return [re.sub(r"^(location=rtmp://[^:]+):\d+", r"\1:0", word) for word in words]
+    # Elements that are to share a port can't each take any.
+    port = 0 if words.count("rtmp2serversrc") == 1 else harness.free_port()
+    words = [re.sub(r"^port=\d+$", f"port={port}", word) for word in words]
+    return [re.sub(r"^(location=rtmp://[^:]+):\d+", rf"\1:{port}", word) for word in words]
 
 
 def holds_every_frame(counts, sent):
@@ -53,12 +66,12 @@ def holds_every_frame(counts, sent):
 
 
 def check_files(directory, words, sent):
-    """The recording that the pipeline names."""
-    files = [word.removeprefix("location=") for word in words if re.match(r"location=(?!rtmp)", word)]
-    (name,) = files
+    """The recordings that the pipeline names."""
     if "hlssink2" not in words:
-        holds_every_frame(harness.packets(directory / name), sent)
-        return name
+        names = [word.removeprefix("location=") for word in words if re.match(r"location=(?!rtmp)", word)]
+        for name in names:
+            holds_every_frame(harness.packets(directory / name), sent)
+        return " and ".join(names)
     playlist = (directory / "live.m3u8").read_text()
     counts = {"video": 0, "audio": 0}
     for segment in re.findall(r"^[^#\s].*$", playlist, re.MULTILINE):
@@ -83,14 +96,21 @@ def check_pipeline(command, publisher, directory):
     receiver = None
     for index, word in enumerate(words):
         if word.startswith("uri=srt://"):
-            receiver = harness.free_udp_port()
+            receiver = harness.free_port(socket.SOCK_DGRAM)
             words[index] = f"uri=srt://:{receiver}"
 
     with harness.launch(words, cwd=directory, options=options) as pipeline:
-        port = harness.port_of(pipeline)
+        for _ in range(words.count("rtmp2serversrc")):
+            port = harness.port_of(pipeline)
         if receiver is None:
-            sent = publish(publisher, port, directory)
+            keys = [word.removeprefix("stream-key=") for word in words if word.startswith("stream-key=")]
+            publishers = [re.sub(r"[^/]+$", key, publisher) for key in keys] or [publisher]
+            # All at the same time.
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                counts = set(pool.map(lambda publisher: publish(publisher, port, directory), publishers))
+            (sent,) = counts
             if "keep-listening=true" in words:
+                (publisher,) = publishers
                 # The stream stays open, so it is the pictures that tell that all is over.
                 return shown_twice(pipeline, sent, publisher, port, directory)
             pipeline.finish()
@@ -124,7 +144,7 @@ def received(pipeline, srt_port, publisher, port, directory):
         receiver.signal(signal.SIGINT)
         receiver.finish()
     counts = harness.packets(directory / "received.ts")
-    if not sent - 8 <= counts["video"] <= sent or counts["audio"] == 0:
+    if not sent - 15 <= counts["video"] <= sent or counts["audio"] == 0:
         raise harness.Failure(f"{sent} frames were sent, and {counts} received")
     return f"received.ts, {counts['video']} of {sent} frames"
 
@@ -168,7 +188,9 @@ def main():
     check_properties(text)
     everything = list(commands(text))
     publishers = [command for command in everything if command.startswith("ffmpeg ")]
-    pipelines = [command for command in everything if "rtmp2serversrc" in command]
+    for section in element_documentation():
+        everything += commands(section)
+    pipelines = list(dict.fromkeys(command for command in everything if "rtmp2serversrc" in command))
     if len(publishers) != 1 or not pipelines:
         raise harness.Failure("README.md should have one ffmpeg line, and pipelines")
     failed = 0

@@ -123,8 +123,9 @@ def port_of(pipeline):
     return int(pipeline.wait_for(PORT_LINE).group(1))
 
 
-def free_udp_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def free_port(kind=socket.SOCK_STREAM):
+    """A port that is free now, for those who can't take port 0."""
+    with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 

@@ -46,6 +46,9 @@ step clippy cargo clippy --release --locked --all-targets -- -D warnings
 # For those who work on the crate, private items included: links to them are meant.
 step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
     cargo doc --release --locked --no-deps --document-private-items
+# The tests and scripts load the plugin's own file, which `cargo test` does not put in its place. With the examples the
+# dependencies have the same features as for the tests, and are built once for both.
+step build cargo build --release --locked --lib --examples
 step test cargo test --release --locked
 step inspect scripts/check-inspect.sh
 step examples scripts/check_examples.py

@@ -75,9 +75,11 @@ fn main() -> Result<()> {
 
     let subjects = present(&options);
     let mut results = Vec::new();
+    let mut failures = 0;
     for scenario in chosen(&options)? {
-        let result = measure(scenario, &subjects, &options, &folder)?;
+        let result = measure(scenario, &subjects, &options, &folder);
         println!("{}", result.table());
+        failures += result.failures.len();
         results.push(result.json());
         // After each, so that a stopped benchmark has what it measured.
         let text = serde_json::to_string_pretty(&json!({
@@ -87,6 +89,7 @@ fn main() -> Result<()> {
         }))?;
         fs::write(folder.join("element.json"), text)?;
     }
+    ensure!(failures == 0, "{failures} could not be measured");
     Ok(())
 }
 
@@ -137,7 +140,7 @@ fn measure(
     subjects: &[Subject],
     options: &Options,
     folder: &std::path::Path,
-) -> Result<Results> {
+) -> Results {
     let mut rows: Vec<Row> = scenario
         .subjects
         .iter()
@@ -154,15 +157,26 @@ fn measure(
         _ if options.quick => 1,
         _ => options.runs,
     };
+    let mut failures = Vec::new();
     for _ in 0..runs {
-        for row in &mut rows {
-            let figures = scenario
-                .run(row.subject, folder)
-                .with_context(|| format!("{} with {}", scenario.name, row.subject.name()))?;
-            row.runs.push(figures);
-        }
+        // What can't be measured here must not cost the figures of the others.
+        rows.retain_mut(|row| match scenario.run(row.subject, folder) {
+            Ok(figures) => {
+                row.runs.push(figures);
+                true
+            }
+            Err(error) => {
+                println!("{} with {}: {error:#}", scenario.name, row.subject.name());
+                failures.push(row.subject);
+                false
+            }
+        });
     }
-    Ok(Results { scenario, rows })
+    Results {
+        scenario,
+        rows,
+        failures,
+    }
 }
 
 /// target/bench, beside the folder that this program was built into.

@@ -14,6 +14,8 @@ use crate::subject::Subject;
 pub struct Results {
     pub scenario: Scenario,
     pub rows: Vec<Row>,
+    /// Those that could not be measured, which have no row.
+    pub failures: Vec<Subject>,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,7 @@ impl Results {
             "scenario": self.scenario.name,
             "title": self.scenario.title(),
             "subjects": rows.collect::<Vec<_>>(),
+            "failed": self.failures.iter().map(|subject| subject.name()).collect::<Vec<_>>(),
             "targets": targets.collect::<Vec<_>>(),
         })
     }

@@ -81,7 +81,7 @@ fn describe(session: &Session, event: &Event) -> String {
 fn answer(session: &mut Session, event: Event, answers: u8) -> bool {
     match event {
         Event::Connect(_) if answers & 0x10 != 0 => {
-            session.reject_connect(&Status::error(code::CONNECT_REJECTED, "no"));
+            session.reject_connect(&Status::error(code::CONNECT_INVALID_APP, "no"));
             true
         }
         Event::Connect(_) => {

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
+use crate::flv::{Content, FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 use crate::memory::Memory;
 
 /// One of what a late client needs, of each kind and track.
@@ -13,13 +13,16 @@ struct Entry {
     kind: TagKind,
     content: Content,
     track: u8,
-    body: Bytes,
+    /// The whole tag, at time 0.
+    bytes: Bytes,
     /// Sent by the present publisher.
     current: bool,
 }
 
-/// Entries that are kept: more than a publisher has reason to send.
+/// Entries that are kept, and their size: more than a publisher has reason to send. What is larger
+/// passes, but is not part of the stream header.
 const MAX_ENTRIES: usize = 64;
+const MAX_ENTRY: usize = 64 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Configuration {
@@ -46,7 +49,7 @@ impl Configuration {
     /// it goes along with the next change.
     pub(super) fn update(&mut self, tag: &Tag) -> bool {
         let (kind, content, track) = (tag.kind, tag.info.content, tag.info.track);
-        if matches!(content, Content::Script | Content::Command) {
+        if matches!(content, Content::Script | Content::Command) || tag.body().len() > MAX_ENTRY {
             return false;
         }
         let known = self
@@ -55,10 +58,10 @@ impl Configuration {
             .find(|entry| (entry.kind, entry.content, entry.track) == (kind, content, track));
         if let Some(entry) = known {
             entry.current = true;
-            if entry.body == tag.body() {
+            if entry.body() == tag.body() {
                 return false;
             }
-            entry.body = Bytes::copy_from_slice(tag.body());
+            entry.bytes = stored(tag);
             return content != Content::OnMetaData;
         }
         if self.entries.len() == MAX_ENTRIES {
@@ -68,7 +71,7 @@ impl Configuration {
             kind,
             content,
             track,
-            body: Bytes::copy_from_slice(tag.body()),
+            bytes: stored(tag),
             current: true,
         });
         true
@@ -79,15 +82,18 @@ impl Configuration {
         let header = Bytes::from_static(&FILE_HEADER);
         let metadata = self.entries.iter().filter(|e| e.kind == TagKind::Script);
         let tracks = self.entries.iter().filter(|e| e.kind != TagKind::Script);
-        let tags = metadata.chain(tracks).filter_map(Entry::to_tag);
+        let tags = metadata.chain(tracks).map(|entry| entry.bytes.clone());
         [header].into_iter().chain(tags).collect()
     }
 }
 
 impl Entry {
-    fn to_tag(&self) -> Option<Bytes> {
-        let body = Memory::from_vec(self.body.to_vec(), 0);
-        let tag = Tag::new(self.kind, 0, body).ok()?;
-        Some(Bytes::copy_from_slice(&tag.into_bytes(0)))
+    fn body(&self) -> &[u8] {
+        &self.bytes[FRONT_LENGTH..self.bytes.len() - TRAILER_LENGTH]
     }
+}
+
+fn stored(tag: &Tag) -> Bytes {
+    let body = Memory::from_vec(tag.body().to_vec(), 0);
+    Bytes::copy_from_slice(&Tag::frame(tag.kind, body, 0))
 }

@@ -2,6 +2,8 @@
 
 //! Holds media back until a keyframe comes.
 
+use std::collections::VecDeque;
+
 use crate::feed::RunningTime;
 use crate::flv::{Content, Tag, TagKind};
 
@@ -27,7 +29,7 @@ pub(super) struct Gate {
     enabled: bool,
     video: Video,
     audio_passes: bool,
-    held: Vec<(Tag, RunningTime)>,
+    held: VecDeque<(Tag, RunningTime)>,
     held_bytes: usize,
 }
 
@@ -45,7 +47,7 @@ impl Gate {
             enabled,
             video: Video::Unknown,
             audio_passes: false,
-            held: Vec::new(),
+            held: VecDeque::new(),
             held_bytes: 0,
         }
     }
@@ -83,18 +85,19 @@ impl Gate {
     /// Keeps a tag, and says how many it had to let go for that, oldest first.
     pub(super) fn hold(&mut self, tag: Tag, arrival: RunningTime) -> u64 {
         self.held_bytes += tag.memory();
-        self.held.push((tag, arrival));
-        let mut excess = 0;
-        while self.held_bytes > MAX_HELD && excess < self.held.len() {
-            self.held_bytes -= self.held[excess].0.memory();
-            excess += 1;
+        self.held.push_back((tag, arrival));
+        let mut dropped = 0;
+        while self.held_bytes > MAX_HELD
+            && let Some((oldest, _)) = self.held.pop_front()
+        {
+            self.held_bytes -= oldest.memory();
+            dropped += 1;
         }
-        self.held.drain(..excess);
-        excess as u64
+        dropped
     }
 
     /// A keyframe is here: gives what was held.
-    pub(super) fn open(&mut self) -> Vec<(Tag, RunningTime)> {
+    pub(super) fn open(&mut self) -> VecDeque<(Tag, RunningTime)> {
         self.video = Video::Flowing;
         self.held_bytes = 0;
         std::mem::take(&mut self.held)

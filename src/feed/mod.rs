@@ -10,6 +10,7 @@ mod config;
 mod gate;
 mod timeline;
 mod unwrap;
+mod waiting;
 
 use std::collections::VecDeque;
 
@@ -20,8 +21,9 @@ use crate::memory::Memory;
 
 use config::Configuration;
 use gate::{Gate, Verdict};
-use timeline::Timeline;
 pub use timeline::TimestampMode;
+use timeline::{Placed, Timeline};
+use waiting::Waiting;
 
 /// Nanoseconds.
 pub type RunningTime = u64;
@@ -68,7 +70,14 @@ pub struct OutputTag {
 pub struct Dropped {
     /// Video before the first keyframe, and audio that could not be held until it came.
     pub before_keyframe: u64,
+    /// Descriptions of media that never came, more than can be kept.
+    pub waiting: u64,
 }
+
+/// End-of-sequence tags that are kept, and their size: more than there are tracks, and far more
+/// than they have to say.
+const MAX_ENDS: usize = 64;
+const MAX_END: usize = 1024;
 
 #[derive(Debug)]
 pub struct Feed {
@@ -76,7 +85,7 @@ pub struct Feed {
     gate: Gate,
     configuration: Configuration,
     /// Metadata and sequence headers of a publisher that has not sent media yet.
-    waiting: Vec<Tag>,
+    waiting: Waiting,
     /// End-of-sequence tags. flvdemux of GStreamer 1.28 ends the stream on them, so they leave only
     /// when it really ends.
     ends: Vec<Tag>,
@@ -102,7 +111,7 @@ impl Feed {
             timeline: Timeline::new(settings.timestamp_mode),
             gate: Gate::new(settings.wait_for_keyframe),
             configuration: Configuration::default(),
-            waiting: Vec::new(),
+            waiting: Waiting::default(),
             ends: Vec::new(),
             publisher: Publisher::default(),
             file_header_sent: false,
@@ -131,7 +140,7 @@ impl Feed {
     pub fn start_publisher(&mut self) {
         self.timeline.start_publisher();
         self.gate.close();
-        self.waiting.clear();
+        self.waiting = Waiting::default();
         self.ends.clear();
         self.configuration.start_publisher();
         self.publisher = Publisher {
@@ -151,18 +160,26 @@ impl Feed {
             Content::EndOfSequence => {
                 let same = |end: &Tag| (end.kind, end.info.track) == (tag.kind, tag.info.track);
                 self.ends.retain(|end| !same(end));
-                self.ends.push(tag);
+                if tag.body().len() <= MAX_END && self.ends.len() < MAX_ENDS {
+                    self.ends.push(tag);
+                }
             }
             Content::Script | Content::Command => self.describe(tag),
             Content::Keyframe | Content::Frame => self.coded(tag, arrival),
         }
     }
 
+    /// The publisher has left. Audio that waited for a keyframe waits no more.
+    pub fn end_publisher(&mut self) {
+        let held = self.gate.open();
+        self.release(held);
+    }
+
     /// The stream ends: what was held back for that leaves.
     pub fn finish(&mut self) {
         if self.publisher.flowing {
             for tag in std::mem::take(&mut self.ends) {
-                self.emit(tag);
+                self.emit_description(tag);
             }
         }
     }
@@ -172,21 +189,25 @@ impl Feed {
             self.gate.expect_keyframe();
         }
         if !self.publisher.flowing {
-            self.waiting.push(tag);
+            self.wait(tag);
             return;
         }
         if self.configuration.update(&tag) {
             self.emit_stream_header();
         }
-        self.emit(tag);
+        self.emit_description(tag);
+    }
+
+    fn wait(&mut self, tag: Tag) {
+        self.dropped.waiting += u64::from(!self.waiting.push(tag));
     }
 
     /// Script data and commands mean something only between media.
     fn describe(&mut self, tag: Tag) {
         if self.publisher.flowing {
-            self.emit(tag);
+            self.emit_description(tag);
         } else {
-            self.waiting.push(tag);
+            self.wait(tag);
         }
     }
 
@@ -198,24 +219,29 @@ impl Feed {
             Verdict::Hold => self.dropped.before_keyframe += self.gate.hold(tag, arrival),
             Verdict::Drop => self.dropped.before_keyframe += 1,
             Verdict::Open => {
-                let held = self.gate.open();
-                let times = held.iter().map(|(tag, _)| tag.timestamp);
-                let first_arrival = held.first().map_or(arrival, |(_, arrival)| *arrival);
-                self.begin(times.chain([tag.timestamp]), first_arrival);
-                for (tag, arrival) in held {
-                    self.media(tag, arrival);
-                }
-                self.media(tag, arrival);
+                let mut held = self.gate.open();
+                held.push_back((tag, arrival));
+                self.release(held);
             }
+        }
+    }
+
+    /// Media that leaves together: the earliest of it starts the publisher.
+    fn release(&mut self, held: VecDeque<(Tag, RunningTime)>) {
+        let Some(&(_, first_arrival)) = held.front() else {
+            return;
+        };
+        let timestamps = held.iter().map(|(tag, _)| tag.timestamp);
+        self.begin(timestamps, first_arrival);
+        for (tag, arrival) in held {
+            self.media(tag, arrival);
         }
     }
 
     fn media(&mut self, tag: Tag, arrival: RunningTime) {
         self.begin([tag.timestamp].into_iter(), arrival);
-        if self.timeline.place_media(&tag, arrival) {
-            self.publisher.discont = true;
-        }
-        self.emit(tag);
+        let placed = self.timeline.place_media(&tag, arrival);
+        self.emit(tag, placed);
     }
 
     /// Before the first media of a publisher: lets go what waited for it.
@@ -227,7 +253,7 @@ impl Feed {
         if let Some((start, base)) = self.timeline.begin(timestamps, arrival) {
             self.output.push_back(Output::Segment { start, base });
         }
-        let waiting = std::mem::take(&mut self.waiting);
+        let waiting = std::mem::take(&mut self.waiting).into_tags();
         let mut changed = !self.file_header_sent;
         for tag in &waiting {
             changed |= self.configuration.update(tag);
@@ -241,7 +267,7 @@ impl Feed {
             self.emit_file_header();
         }
         for tag in waiting {
-            self.emit(tag);
+            self.emit_description(tag);
         }
     }
 
@@ -265,8 +291,12 @@ impl Feed {
         }));
     }
 
-    fn emit(&mut self, tag: Tag) {
-        let placed = self.timeline.place(&tag);
+    fn emit_description(&mut self, tag: Tag) {
+        let placed = self.timeline.place_description(&tag);
+        self.emit(tag, placed);
+    }
+
+    fn emit(&mut self, tag: Tag, placed: Placed) {
         let dts = placed.time * NANOS_PER_MILLI;
         let header = matches!(
             tag.info.content,
@@ -284,7 +314,7 @@ impl Feed {
             publisher_time: Some(placed.publisher_time * NANOS_PER_MILLI),
             header,
             delta_unit: !sync_point,
-            discont: std::mem::take(&mut self.publisher.discont),
+            discont: std::mem::take(&mut self.publisher.discont) || placed.jumped,
             bytes: tag.into_bytes(placed.time as u32),
         }));
     }

@@ -324,3 +324,70 @@ fn audio_that_waits_for_ever_is_bounded() {
     assert_eq!(tags.len() as u64, 3 + 100 - dropped);
     assert!((40..60).contains(&dropped));
 }
+
+#[test]
+fn a_publisher_that_starts_its_clock_anew_keeps_audio_and_video_together() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER)
+        .video(0, KEYFRAME)
+        .audio(10, AUDIO);
+    run.left();
+    run.arrival += 100 * SECOND;
+    run.video(100_000, FRAME).audio(99_990, AUDIO);
+    assert_eq!(run.left(), [Video(100_000, 1), Audio(99_990, 1)]);
+    // Video starts over first, audio of the time before follows, and then both go on.
+    run.video(0, FRAME)
+        .audio(100_010, AUDIO)
+        .audio(20, AUDIO)
+        .video(40, FRAME);
+    run.audio(60, AUDIO);
+    let expected = [
+        Video(100_001, 1),
+        Audio(100_010, 1),
+        Audio(100_021, 1),
+        Video(100_041, 1),
+        Audio(100_061, 1),
+    ];
+    assert_eq!(run.left(), expected);
+}
+
+#[test]
+fn tracks_of_the_next_publisher_start_behind_the_one_before() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER)
+        .video(0, KEYFRAME)
+        .video(90_000, FRAME);
+    run.next_publisher(5 * SECOND);
+    run.video(0, VIDEO_HEADER)
+        .video(1000, KEYFRAME)
+        .audio(900, AUDIO);
+    let left = run.left();
+    assert_eq!(left[left.len() - 2..], [Video(90_001, 1), Audio(90_001, 1)]);
+}
+
+#[test]
+fn audio_of_a_stream_whose_video_never_comes_is_not_lost() {
+    let mut run = Run::default();
+    run.video(0, VIDEO_HEADER).audio(5, AUDIO).audio(28, AUDIO);
+    assert_eq!(run.left(), []);
+    run.feed.end_publisher();
+    run.feed.finish();
+    assert_eq!(run.left()[3..], [Video(0, 0), Audio(0, 1), Audio(23, 1)]);
+}
+
+#[test]
+fn descriptions_of_media_that_never_comes_are_bounded() {
+    let mut run = Run::default();
+    let mut large = Vec::new();
+    crate::amf0::write_all(
+        &mut large,
+        &["onTextData".into(), "x".repeat(300_000).as_str().into()],
+    );
+    for _ in 0..10 {
+        run.push(TagKind::Script, 0, &large);
+        run.video(0, VIDEO_HEADER);
+    }
+    assert_eq!(run.feed.dropped().waiting, 7);
+    run.video(0, KEYFRAME);
+    assert_eq!(run.tags().len(), 1 + 3 + 1 + 1);
+}

@@ -32,8 +32,9 @@ const MAX_TRACKS: usize = 32;
 pub(super) struct Timeline {
     mode: TimestampMode,
     unwrapper: Unwrapper,
-    /// What has to be added to the publisher's time.
-    offset: i64,
+    clock: Clock,
+    /// The clock before the publisher started it anew: tracks change over one after the other.
+    previous_clock: Option<Clock>,
     /// The running time that time 0 of the stream means. Set by the first media of all.
     base: Option<RunningTime>,
     /// Where the present publisher started, where its last media was put, and the latest media of
@@ -44,13 +45,24 @@ pub(super) struct Timeline {
     tracks: Vec<Track>,
 }
 
+/// A stretch of the publisher's time without a new start.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    id: u32,
+    /// What has to be added to the publisher's time.
+    offset: i64,
+    /// The last time seen on it, on any track.
+    last_source: i64,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Track {
     kind: TagKind,
     id: u8,
+    clock: u32,
     last: i64,
     /// On the publisher's time.
-    last_source: i64,
+    last_source: Option<i64>,
 }
 
 /// Milliseconds.
@@ -58,6 +70,8 @@ struct Track {
 pub(super) struct Placed {
     pub time: u64,
     pub publisher_time: u64,
+    /// The stream does not go on smoothly here.
+    pub jumped: bool,
 }
 
 impl Timeline {
@@ -65,7 +79,8 @@ impl Timeline {
         Timeline {
             mode,
             unwrapper: Unwrapper::default(),
-            offset: 0,
+            clock: Clock::default(),
+            previous_clock: None,
             base: None,
             start: 0,
             position: 0,
@@ -76,6 +91,8 @@ impl Timeline {
 
     pub(super) fn start_publisher(&mut self) {
         self.unwrapper = Unwrapper::default();
+        self.clock = Clock::default();
+        self.previous_clock = None;
         self.tracks.clear();
     }
 
@@ -98,7 +115,11 @@ impl Timeline {
                 (0, Some((0, arrival)))
             }
         };
-        self.offset = start - first;
+        self.clock = Clock {
+            id: 0,
+            offset: start - first,
+            last_source: first,
+        };
         self.start = start;
         self.position = start;
         segment
@@ -110,27 +131,53 @@ impl Timeline {
         self.latest.map_or(now, |latest| now.max(latest + 1))
     }
 
-    /// Moves on to media and says whether the stream jumped there.
-    pub(super) fn place_media(&mut self, tag: &Tag, arrival: RunningTime) -> bool {
+    /// Moves on to media.
+    pub(super) fn place_media(&mut self, tag: &Tag, arrival: RunningTime) -> Placed {
         let source = self.unwrapper.next(tag.timestamp);
-        let index = self.track(tag);
-        let previous = self.tracks[index];
-        let mut jumped = false;
-        let mut time = source + self.offset;
-        if self.mode == TimestampMode::RunningTime {
-            if source < previous.last_source.saturating_sub(MAX_STEP_BACK) {
-                let base = self.base.unwrap_or(arrival);
-                time = self.continuation(base, arrival);
-                self.offset = time - source;
-                jumped = true;
-            }
-            time = time.max(previous.last).max(0);
+        if self.mode == TimestampMode::Publisher {
+            self.position = source;
+            return placed(source, source, false);
         }
-        self.tracks[index].last = time;
-        self.tracks[index].last_source = source;
+        let index = self.track(tag);
+        let (offset, jumped) = self.offset(index, source, arrival);
+        let track = &mut self.tracks[index];
+        // Encoders repeat timestamps and step back by a few milliseconds.
+        let time = (source + offset).max(track.last);
+        track.last = time;
+        track.last_source = Some(source);
         self.position = time;
         self.latest = Some(self.latest.map_or(time, |latest| latest.max(time)));
-        jumped
+        placed(time, source, jumped)
+    }
+
+    /// What has to be added to a time on a track, and whether the publisher's clock has just
+    /// started anew.
+    fn offset(&mut self, index: usize, source: i64, arrival: RunningTime) -> (i64, bool) {
+        let track = self.tracks[index];
+        let is_near = |clock: &Clock| source.abs_diff(clock.last_source);
+        if let Some(previous) = &mut self.previous_clock
+            && track.clock == previous.id
+            && is_near(previous) < is_near(&self.clock)
+        {
+            previous.last_source = source;
+            return (previous.offset, false);
+        }
+        let restarted = track.clock == self.clock.id
+            && track
+                .last_source
+                .is_some_and(|last| source < last - MAX_STEP_BACK);
+        if restarted {
+            let base = self.base.unwrap_or(arrival);
+            self.previous_clock = Some(self.clock);
+            self.clock = Clock {
+                id: self.clock.id.wrapping_add(1),
+                offset: self.continuation(base, arrival) - source,
+                last_source: source,
+            };
+        }
+        self.tracks[index].clock = self.clock.id;
+        self.clock.last_source = source;
+        (self.clock.offset, restarted)
     }
 
     fn track(&mut self, tag: &Tag) -> usize {
@@ -146,8 +193,10 @@ impl Timeline {
                 self.tracks.push(Track {
                     kind,
                     id,
-                    last: i64::MIN,
-                    last_source: i64::MIN,
+                    clock: self.clock.id,
+                    // Nothing goes back behind the publisher before.
+                    last: self.start,
+                    last_source: None,
                 });
                 self.tracks.len() - 1
             }
@@ -159,20 +208,21 @@ impl Timeline {
         self.position.max(0) as u64
     }
 
-    /// The times of a tag. Media is at the position that [`Timeline::place_media`] moved to;
-    /// what describes it is near by.
-    pub(super) fn place(&self, tag: &Tag) -> Placed {
+    /// Finds a place for what describes media: at its own time if that is near the media, and
+    /// else where the media is.
+    pub(super) fn place_description(&self, tag: &Tag) -> Placed {
         let source = self.unwrapper.peek(tag.timestamp);
-        let own = source + self.offset;
+        let own = source + self.clock.offset;
         let is_near = own >= self.start && (own - self.position).abs() <= MAX_DESCRIPTION_DISTANCE;
-        let time = if tag.info.is_coded() || !is_near {
-            self.position
-        } else {
-            own
-        };
-        Placed {
-            time: time.max(0) as u64,
-            publisher_time: source.max(0) as u64,
-        }
+        let time = if is_near { own } else { self.position };
+        placed(time, source, false)
+    }
+}
+
+fn placed(time: i64, source: i64, jumped: bool) -> Placed {
+    Placed {
+        time: time.max(0) as u64,
+        publisher_time: source.max(0) as u64,
+        jumped,
     }
 }

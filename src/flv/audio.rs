@@ -27,6 +27,7 @@ pub(super) fn parse(body: &[u8]) -> Result<TagInfo, Error> {
             None => Err(Error::Truncated),
             Some((&AAC_SEQUENCE_HEADER, [])) => Err(Error::EmptyConfiguration),
             Some((&AAC_SEQUENCE_HEADER, _)) => Ok(TagInfo::new(Content::SequenceHeader, 0)),
+            Some((_, [])) => Err(Error::Empty),
             Some(_) => Ok(TagInfo::new(Content::Frame, 0)),
         },
         _ => Ok(TagInfo::new(Content::Frame, 0)),

@@ -57,9 +57,14 @@ impl Tag {
 
     /// The whole tag with the back pointer behind it, stamped anew.
     pub fn into_bytes(self, timestamp: u32) -> Memory {
-        let mut bytes = self.body;
+        Tag::frame(self.kind, self.body, timestamp)
+    }
+
+    /// A tag around a body.
+    pub fn frame(kind: TagKind, body: Memory, timestamp: u32) -> Memory {
+        let mut bytes = body;
         let body_length = bytes.len() as u32;
-        bytes.prepend(&front(self.kind, body_length, timestamp));
+        bytes.prepend(&front(kind, body_length, timestamp));
         bytes.extend(&(body_length + FRONT_LENGTH as u32).to_be_bytes());
         bytes
     }

@@ -53,7 +53,9 @@ fn what_nobody_can_decode_is_an_error() {
     );
     assert_eq!(video(&ex(0x91, b"av01", b"")), Err(Error::Empty));
     assert_eq!(video(&[0x91, b'h', b'v']), Err(Error::Truncated));
+    assert_eq!(video(&ex(0x91, b"hvc1", &[0; 3])), Err(Error::Empty));
     assert_eq!(audio(&[]), Err(Error::Empty));
+    assert_eq!(audio(&[0xAF, 1]), Err(Error::Empty));
     assert_eq!(audio(&[0xAF]), Err(Error::Truncated));
     assert_eq!(audio(&[0xAF, 0]), Err(Error::EmptyConfiguration));
     assert_eq!(

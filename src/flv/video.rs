@@ -90,6 +90,9 @@ fn enhanced(first: u8, rest: &[u8]) -> Result<TagInfo, Error> {
     {
         return Ok(info.with_composition_time(0, header.nanoseconds));
     }
-    let (_, composition_time) = be_i24::<_, ()>(header.body).map_err(|_| Error::Truncated)?;
+    let (payload, composition_time) = be_i24::<_, ()>(header.body).map_err(|_| Error::Truncated)?;
+    if payload.is_empty() {
+        return Err(Error::Empty);
+    }
     Ok(info.with_composition_time(composition_time, header.nanoseconds))
 }

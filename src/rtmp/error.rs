@@ -32,6 +32,8 @@ pub enum Violation {
     ChunkSizeZero,
     #[error("control message of type {0} is cut short")]
     ShortControlMessage(u8),
+    #[error("a name of over {} bytes", limits::MAX_NAME)]
+    NameTooLong,
     #[error("publish before connect")]
     PublishBeforeConnect,
 }

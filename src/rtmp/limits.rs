@@ -26,6 +26,11 @@ pub const INITIAL_RESERVE: usize = 8 * 1024;
 /// arithmetic stays far from its limits.
 pub const MAX_CHUNK_SIZE: u32 = MAX_MESSAGE_LENGTH;
 
+/// Bytes of a name or URL in a command. Tokens in queries are long, but not longer. What a client
+/// says of itself is kept and passed on; without this a client could make each small command cost
+/// the copy of a large one.
+pub const MAX_NAME: usize = 8 * 1024;
+
 /// Messages an aggregate may be split into: sub-messages of zero bytes would make many of little.
 pub const MAX_AGGREGATE_PARTS: usize = 4096;
 

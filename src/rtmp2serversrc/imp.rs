@@ -69,6 +69,11 @@ impl ObjectImpl for Rtmp2ServerSrc {
         let effect = self.settings.lock().set(pspec.name(), value);
         match effect {
             Effect::AtNextStart => {}
+            Effect::Route => {
+                for name in ["host", "port", "application", "stream-key"] {
+                    self.obj().notify(name);
+                }
+            }
             Effect::Intake => {
                 let settings = self.settings.lock().intake();
                 if let Some(intake) = self.intake() {
@@ -239,7 +244,7 @@ impl PushSrcImpl for Rtmp2ServerSrc {
             queue
                 .pop(&mut streaming.items)
                 .map_err(|_| gst::FlowError::Flushing)?;
-            self.feed(streaming);
+            self.feed_items(streaming);
         }
     }
 }
@@ -264,7 +269,7 @@ impl Rtmp2ServerSrc {
     }
 
     /// Gives what came out of the queue to the feed.
-    fn feed(&self, streaming: &mut Streaming) {
+    fn feed_items(&self, streaming: &mut Streaming) {
         let now = Instant::now();
         let running_time = self.obj().current_running_time();
         let running_time = running_time.unwrap_or(gst::ClockTime::ZERO).nseconds();
@@ -287,14 +292,19 @@ impl Rtmp2ServerSrc {
                     }
                     streaming.feed.push(tag, last.1, discont);
                 }
-                Item::End if !streaming.intake.keep_listening() => {
-                    streaming.feed.finish();
-                    streaming.ended = true;
+                Item::End => {
+                    streaming.feed.end_publisher();
+                    if streaming.intake.keep_listening() {
+                        gst::info!(CAT, imp = self, "Waiting for the next publisher");
+                    } else {
+                        streaming.feed.finish();
+                        streaming.ended = true;
+                    }
                 }
-                Item::End => gst::info!(CAT, imp = self, "Waiting for the next publisher"),
             }
         }
-        let dropped = streaming.feed.dropped().before_keyframe;
+        let dropped = streaming.feed.dropped();
+        let dropped = dropped.before_keyframe + dropped.waiting;
         self.dropped_before_keyframe
             .store(dropped, Ordering::Relaxed);
     }

@@ -25,7 +25,8 @@ impl Location {
     /// The last part of the path is the stream key; all before it is the application.
     pub(super) fn parse(text: &str) -> Result<Self, InvalidLocation> {
         let invalid = |reason: String| InvalidLocation { reason };
-        let url = Url::parse(text).map_err(|error| invalid(format!("\"{text}\": {error}")))?;
+        // The text itself stays out of errors: there may be a stream key in it.
+        let url = Url::parse(text).map_err(|error| invalid(error.to_string()))?;
         match url.scheme() {
             "rtmp" => {}
             "rtmps" => return Err(invalid("TLS is not supported".into())),
@@ -38,7 +39,10 @@ impl Location {
         }
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| invalid("there is no host".into()))?;
-        let path: Vec<&str> = url.path().split('/').filter(|p| !p.is_empty()).collect();
+        // Clients send the path as it is, without the escapes that a URL would have.
+        let (_, rest) = text.split_once("://").unwrap_or_default();
+        let (_, path) = rest.split_once('/').unwrap_or_default();
+        let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let (application, stream_key) = match path.split_last() {
             None => (None, None),
             Some((application, [])) => (Some((*application).to_owned()), None),
@@ -91,6 +95,10 @@ mod tests {
             ("rtmp://[::1]:0/live", location("::1", 0, "live", "")),
             ("rtmp://h:9/a/b", location("h", 9, "a", "b")),
             ("rtmp://h:9/a/b/c", location("h", 9, "a/b", "c")),
+            (
+                "rtmp://h:9/a/schlüssel {x}",
+                location("h", 9, "a", "schlüssel {x}"),
+            ),
         ] {
             let parsed = Location::parse(text).unwrap();
             assert_eq!(parsed, expected);
@@ -109,6 +117,7 @@ mod tests {
             ("rtmp://h/live?x=1", "query"),
         ] {
             let error = Location::parse(text).unwrap_err().to_string();
+            assert!(!error.contains("live"), "{error}");
             assert!(error.contains(reason), "{error}");
             assert!(error.contains("rtmp://host[:port]"), "{error}");
         }

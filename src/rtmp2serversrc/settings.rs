@@ -64,6 +64,8 @@ impl Default for Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     AtNextStart,
+    /// Other properties have changed with it.
+    Route,
     Intake,
     Latency,
 }
@@ -101,10 +103,9 @@ impl Settings {
             _ => unreachable!("{name} is not writable"),
         }
         match name {
-            "keep-listening" | "timeout" | "max-bytes" | "max-time" | "leaky-type" => {
-                Effect::Intake
-            }
+            "keep-listening" | "max-bytes" | "max-time" | "leaky-type" => Effect::Intake,
             "latency" => Effect::Latency,
+            "location" => Effect::Route,
             _ => Effect::AtNextStart,
         }
     }
@@ -363,7 +364,7 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .nick("Timeout")
             .blurb("A publisher that sends nothing for this long is cut off, in seconds, 0 for never")
             .default_value(d.timeout)
-            .mutable_playing()
+            .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("max-message-size")
             .nick("Max message size")

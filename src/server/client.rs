@@ -19,7 +19,7 @@ use super::listener::{Found, ListenerSettings, Shared};
 use super::outbound::{Blocked, Outbound};
 use super::queue::{Item, Stopped};
 use super::route::Request;
-use super::{CAT, ClientStats, Secret};
+use super::{CAT, ClientStats, Secret, Shown};
 use crate::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 use crate::rtmp::session::{
     AckDue, Config, ConnectRequest, Event, Media, MediaKind, PublishRequest, Session,
@@ -33,7 +33,10 @@ use meter::Meter;
 const ACK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a refused client may take to read why.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_millis(800);
+
+/// A client that does not take a reply for this long is dropped.
+const MAX_BLOCKED: Duration = Duration::from_secs(5);
 
 /// Why a conversation is over.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,7 @@ pub(super) struct Client {
     intake: Option<Arc<Intake>>,
     /// When it has to publish, while it does not.
     deadline: Instant,
+    last_read: Instant,
     /// What the socket's read timeout is set to.
     read_timeout: Option<Duration>,
     stats: ClientStats,
@@ -112,6 +116,7 @@ impl Client {
             seed: fastrand::u64(..),
             ..Config::default()
         };
+        let now = Instant::now();
         let stats = ClientStats {
             out_chunk_size: config.chunk_size,
             out_window_ack_size: config.window_ack_size,
@@ -129,10 +134,11 @@ impl Client {
             batch: Vec::new(),
             unannounced: false,
             intake: None,
-            deadline: Instant::now() + settings.handshake_timeout,
+            deadline: now + settings.handshake_timeout,
+            last_read: now,
             read_timeout: None,
             stats,
-            meter: Meter::new(Instant::now()),
+            meter: Meter::new(now),
         })
     }
 
@@ -143,8 +149,8 @@ impl Client {
         gst::info!(CAT, "{} is closed: {parting}", self.address);
         // The stream ends now; the farewell may take a moment.
         self.leave();
-        if matches!(parting, Parting::Refused(_)) {
-            self.say_farewell();
+        if let Parting::Refused(_) = parting {
+            self.say_farewell(self.last_read);
         }
     }
 
@@ -188,6 +194,7 @@ impl Client {
 
     fn received(&mut self, bytes: &[u8], filled: bool) -> Result<(), Parting> {
         let arrival = Instant::now();
+        self.last_read = arrival;
         self.meter.count(bytes.len(), arrival);
         self.stats.in_bytes_total += bytes.len() as u64;
         let outcome = self.read_events(bytes, arrival);
@@ -195,7 +202,11 @@ impl Client {
             self.session.acknowledge();
         }
         // Replies first: handing over may have to wait for room in the queue.
-        self.flush()?;
+        let patience = match outcome {
+            Err(Parting::Refused(_)) => FAREWELL,
+            _ => MAX_BLOCKED,
+        };
+        self.flush(patience)?;
         self.hand_over(filled && outcome.is_ok())?;
         outcome
     }
@@ -278,7 +289,7 @@ impl Client {
         // Some clients put the stream key behind a slash, or a token into a query.
         let application = request.application.trim_start_matches('/');
         let name = application.split(['/', '?']).next().unwrap_or_default();
-        let reason = format!("there is no application \"{name}\" here");
+        let reason = format!("there is no application {} here", Shown(name));
         Err(Parting::Refused(reason))
     }
 
@@ -316,9 +327,9 @@ impl Client {
             Ok((intake, publisher)) => {
                 gst::info!(
                     CAT,
-                    "{} publishes application \"{}\", stream key \"{}\" to {}",
+                    "{} publishes application {}, stream key \"{}\" to {}",
                     self.address,
-                    publisher.application,
+                    Shown(&publisher.application),
                     Secret(&publisher.stream_key),
                     intake.name(),
                 );
@@ -344,11 +355,11 @@ impl Client {
         }
     }
 
-    fn flush(&mut self) -> Result<(), Parting> {
+    fn flush(&mut self, patience: Duration) -> Result<(), Parting> {
         let output = self.session.output();
         if !output.is_empty() {
             let (replies, notices) = (output.take_replies(), output.take_notices());
-            self.outbound.send(replies, &notices)?;
+            self.outbound.send(replies, &notices, patience)?;
         }
         Ok(())
     }
@@ -418,7 +429,7 @@ impl Client {
         };
         if self.session.ack_due() == AckDue::WhenIdle {
             self.session.acknowledge();
-            return self.flush();
+            return self.flush(MAX_BLOCKED);
         }
         Err(Parting::Timeout(intake.timeout().unwrap_or_default()))
     }
@@ -429,9 +440,9 @@ impl Client {
 
     /// Lets a refused client read the reason. Closing at once, with what it sends meanwhile
     /// unread, would reset the connection and take the reason away.
-    fn say_farewell(&mut self) {
+    fn say_farewell(&mut self, decided: Instant) {
         let _ = self.socket.shutdown(Shutdown::Write);
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = decided + FAREWELL;
         let mut buffer = self.buffer.take();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -452,7 +463,6 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.leave();
         let _ = self.socket.shutdown(Shutdown::Both);
-        self.shared.finished(self.id);
     }
 }
 

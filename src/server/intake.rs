@@ -24,7 +24,7 @@ pub struct IntakeSettings {
 }
 
 /// A client that publishes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Publisher {
     pub client: u64,
     pub address: SocketAddr,
@@ -34,6 +34,17 @@ pub struct Publisher {
     pub tc_url: String,
     pub flash_ver: String,
     pub since: Instant,
+}
+
+impl std::fmt::Debug for Publisher {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher")
+            .field("client", &self.client)
+            .field("address", &self.address)
+            .field("application", &self.application)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Counters of the present publisher, or the last one.
@@ -57,6 +68,9 @@ pub struct ClientStats {
     pub bitrate: u64,
     pub bitrate_at: Option<Instant>,
 }
+
+/// Publishers that may have come and gone without the streaming thread having noticed the first.
+const MAX_WAITING_STARTS: usize = 16;
 
 /// Why a publisher can't have a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +194,10 @@ impl Intake {
             Seat::Taken { .. } => return Err(Unavailable::Busy),
             Seat::Ended => return Err(Unavailable::Ended),
             Seat::Vacant => {}
+        }
+        // A client that publishes and leaves over and over must not fill the queue with itself.
+        if self.queue.levels().starts >= MAX_WAITING_STARTS {
+            return Err(Unavailable::Busy);
         }
         // A start takes no room, so this does not wait. Failure means that the element stops, and
         // it will close the socket.

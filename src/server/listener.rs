@@ -25,6 +25,9 @@ use super::route::{Matched, Request};
 const CLIENT_STACK: usize = 256 * 1024;
 const ACCEPT_STACK: usize = 128 * 1024;
 
+/// Clients that are accepted before looking after anything else.
+const MAX_ACCEPTS: usize = 64;
+
 /// How long to wait for descriptors or threads when the system has none left.
 const EXHAUSTED_PAUSE: Timespec = Timespec {
     tv_sec: 0,
@@ -205,8 +208,8 @@ impl Shared {
         found.max_by_key(|found| found.intake.route().specificity())
     }
 
-    /// Called by a client thread as its last act.
-    pub(super) fn finished(&self, client: u64) {
+    /// A client thread is at its end.
+    fn finished(&self, client: u64) {
         let mut clients = self.clients.lock();
         // Whoever stops the client has taken the handle out, and joins it.
         if let Some(running) = clients.running.remove(&client) {
@@ -219,6 +222,18 @@ impl Shared {
     fn wake(&self) {
         // A full pipe wakes as well as one more byte.
         let _ = rustix::io::write(&self.wake, &[0]);
+    }
+}
+
+/// Takes a client thread off the list when it ends, however it does.
+struct Listed {
+    id: u64,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.shared.finished(self.id);
     }
 }
 
@@ -244,7 +259,7 @@ impl Acceptor {
                 continue;
             }
             self.join_finished();
-            exhausted = self.accept_all().is_err();
+            exhausted = self.accept_some().is_err();
         }
     }
 
@@ -254,9 +269,10 @@ impl Acceptor {
         finished.into_iter().for_each(join);
     }
 
-    /// Takes all clients that wait. An error means that the system has nothing left for them.
-    fn accept_all(&self) -> io::Result<()> {
-        loop {
+    /// Takes clients that wait, some of them where they are many: stopping and joining must not
+    /// wait for the end of a flood. An error means that the system has nothing left for them.
+    fn accept_some(&self) -> io::Result<()> {
+        for _ in 0..MAX_ACCEPTS {
             match self.socket.accept() {
                 Ok((socket, address)) => self.start_client(socket, address)?,
                 Err(error) => match error.kind() {
@@ -269,6 +285,7 @@ impl Acceptor {
                 },
             }
         }
+        Ok(())
     }
 
     fn start_client(&self, socket: TcpStream, address: SocketAddr) -> io::Result<()> {
@@ -288,6 +305,7 @@ impl Acceptor {
         clients.next_id += 1;
         let socket = Arc::new(socket);
         let shared = self.shared.clone();
+        let listed = shared.clone();
         let client = match Client::new(id, socket.clone(), address, settings, shared) {
             Ok(client) => client,
             // It is gone again.
@@ -299,9 +317,13 @@ impl Acceptor {
         let spawned = thread::Builder::new()
             .name("rtmp-client".into())
             .stack_size(CLIENT_STACK)
-            .spawn(move || client.run());
+            .spawn(move || {
+                let _listed = Listed { id, shared: listed };
+                client.run();
+            });
         match spawned {
-            // The lock is still held, so the thread can't be done before it is listed.
+            // The lock is still held, so the thread can't be done before it is listed. Where
+            // there is no thread, the client is dropped here, and must not need the lock.
             Ok(thread) => {
                 clients.running.insert(id, Running { socket, thread });
                 Ok(())

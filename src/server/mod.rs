@@ -26,7 +26,7 @@ pub use listener::ListenerSettings;
 pub use queue::{Item, Leak, MediaQueue, QueueLevels, QueueLimits, Stopped};
 pub use registry::{Claim, ClaimError, claim};
 pub use route::Route;
-pub use secret::Secret;
+pub use secret::{Secret, Shown};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

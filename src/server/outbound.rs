@@ -10,9 +10,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-/// A client that does not take a reply for this long is dropped.
-const MAX_BLOCKED: Duration = Duration::from_secs(5);
-
 /// The client does not read what it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Blocked;
@@ -42,9 +39,14 @@ impl Outbound {
         self.total
     }
 
-    /// Writes replies, waiting for room where there is none, and then notices, which are dropped
-    /// where they would have to wait. All that there is goes out in one write if it can.
-    pub(super) fn send(&mut self, replies: Vec<u8>, notices: &[u8]) -> Result<(), Blocked> {
+    /// Writes replies, waiting for room no longer than `patience`, and then notices, which are
+    /// dropped where they would have to wait. All that there is goes out in one write if it can.
+    pub(super) fn send(
+        &mut self,
+        replies: Vec<u8>,
+        notices: &[u8],
+        patience: Duration,
+    ) -> Result<(), Blocked> {
         let mut bytes = std::mem::take(&mut self.unsent);
         let begun = bytes.len();
         bytes.extend(replies);
@@ -54,7 +56,7 @@ impl Outbound {
         let awaited = if started > begun { started } else { 0 };
         bytes.extend_from_slice(notices);
 
-        let deadline = Instant::now() + MAX_BLOCKED;
+        let deadline = Instant::now() + patience;
         let mut sent = 0;
         while sent < bytes.len() && !self.closed {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -92,6 +94,8 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     fn pair() -> (Outbound, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -109,14 +113,14 @@ mod tests {
             client.read_to_end(&mut all).unwrap();
             all
         });
-        outbound.send(vec![1; LENGTH], &[]).unwrap();
+        outbound.send(vec![1; LENGTH], &[], PATIENCE).unwrap();
         drop(outbound);
         assert_eq!(reader.join().unwrap(), vec![1; LENGTH]);
 
         let (mut outbound, client) = pair();
         let notice = [2; 18];
         for _ in 0..10_000_000 / notice.len() {
-            outbound.send(Vec::new(), &notice).unwrap();
+            outbound.send(Vec::new(), &notice, PATIENCE).unwrap();
         }
         let (taken, dropped) = (outbound.total(), outbound.unsent.len() as u64);
         assert!(taken < 10_000_000 / 2);
@@ -129,7 +133,7 @@ mod tests {
         let (mut outbound, client) = pair();
         drop(client);
         for _ in 0..100 {
-            outbound.send(vec![0; 1000], &[0; 10]).unwrap();
+            outbound.send(vec![0; 1000], &[0; 10], PATIENCE).unwrap();
         }
     }
 }

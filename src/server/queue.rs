@@ -40,6 +40,8 @@ pub struct QueueLevels {
     pub time: Duration,
     /// Tags dropped because the queue was full, ever.
     pub dropped: u64,
+    /// Publishers whose start waits.
+    pub starts: usize,
 }
 
 /// What the streaming thread gets.
@@ -68,6 +70,9 @@ const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// How much may come together without waking the streaming thread, by who has more at hand.
 const QUIET_BYTES: usize = 512 * 1024;
 
+/// How far what is not media may go over the limit of a leaky queue.
+const CONFIGURATION_BYTES: u64 = 128 * 1024;
+
 #[derive(Debug)]
 pub struct MediaQueue {
     state: Mutex<State>,
@@ -81,6 +86,7 @@ struct State {
     items: VecDeque<Item>,
     bytes: usize,
     dropped: u64,
+    starts: usize,
     /// Sticky: set and cleared by the streaming side, and seen by it alone.
     flushing: bool,
     /// Final.
@@ -109,6 +115,7 @@ impl MediaQueue {
                 items: VecDeque::new(),
                 bytes: 0,
                 dropped: 0,
+                starts: 0,
                 flushing: false,
                 closed: false,
                 reader_waits: false,
@@ -133,6 +140,7 @@ impl MediaQueue {
             bytes: state.bytes as u64,
             time: state.time(),
             dropped: state.dropped,
+            starts: state.starts,
         }
     }
 
@@ -148,6 +156,7 @@ impl MediaQueue {
         state.closed = true;
         state.items.clear();
         state.bytes = 0;
+        state.starts = 0;
         self.not_empty.notify_all();
         self.not_full.notify_all();
     }
@@ -185,7 +194,7 @@ impl MediaQueue {
             }
             state.push(item);
         }
-        if state.bytes >= QUIET_BYTES {
+        if state.is_much() {
             self.wake_reader(&mut state);
         }
         Ok(())
@@ -216,6 +225,7 @@ impl MediaQueue {
                 break;
             };
             bytes += item.memory();
+            state.starts -= usize::from(matches!(item, Item::Start(_)));
             batch.push_back(item);
             if bytes >= MAX_BATCH_BYTES {
                 break;
@@ -262,6 +272,17 @@ impl State {
         Duration::from_millis(millis as u64)
     }
 
+    /// Whether the streaming thread should get to work. Where a queue leaks or is bounded in time,
+    /// nothing must be lost only because nobody was woken.
+    fn is_much(&self) -> bool {
+        let limits = &self.limits;
+        let half = usize::try_from(limits.max_bytes / 2).unwrap_or(usize::MAX);
+        self.bytes >= QUIET_BYTES
+            || (half > 0 && self.bytes >= half)
+            || limits.leak != Leak::None
+            || !limits.max_time.is_zero()
+    }
+
     /// One item is always taken, however large it is. Starts and ends are always taken too.
     fn is_full_for(&self, item: &Item) -> bool {
         item.memory() > 0 && !self.items.is_empty() && self.is_over(item.memory())
@@ -277,8 +298,14 @@ impl State {
         (max_bytes > 0 && bytes > max_bytes) || (!max_time.is_zero() && self.time() > max_time)
     }
 
+    fn is_over_by(&self, more: usize, slack: u64) -> bool {
+        let max_bytes = self.limits.max_bytes;
+        max_bytes > 0 && (self.bytes + more) as u64 > max_bytes.saturating_add(slack)
+    }
+
     fn append(&mut self, item: Item) {
         self.bytes += item.memory();
+        self.starts += usize::from(matches!(item, Item::Start(_)));
         self.items.push_back(item);
     }
 
@@ -289,8 +316,15 @@ impl State {
             return self.append(item);
         };
         self.has_video |= tag.kind == TagKind::Video;
+        if self.limits.leak == Leak::None {
+            return self.append(item);
+        }
         // Configuration is small, and without it nothing behind it can be decoded.
-        if self.limits.leak == Leak::None || !tag.info.is_coded() {
+        if !tag.info.is_coded() {
+            if self.is_over_by(item.memory(), CONFIGURATION_BYTES) {
+                self.dropped += 1;
+                return;
+            }
             return self.append(item);
         }
         if self.leaking == Leaking::UntilSyncPoint {

@@ -173,7 +173,11 @@ impl Registry {
     }
 
     fn closed(&self, address: SocketAddr) {
-        self.entries.lock().remove(&address);
+        let mut entries = self.entries.lock();
+        // The system may have given the port to another listener of this process meanwhile.
+        if matches!(entries.get(&address), Some(Entry::Closing)) {
+            entries.remove(&address);
+        }
         self.closed.notify_all();
     }
 }

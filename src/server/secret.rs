@@ -1,27 +1,51 @@
 // SPDX-License-Identifier: MPL-2.0
 
+//! What a client says, in logs: they get passed around, and read line by line.
+
 use std::fmt;
 
 /// Shows the first two characters of a stream key, and that there are more. A key is what keeps
-/// others from publishing, and logs get passed around.
+/// others from publishing; of a short one nothing is shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Secret<'a>(pub &'a str);
 
+const MIN_SHOWN: usize = 6;
+
 impl fmt::Display for Secret<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown: String = self.0.chars().take(2).collect();
-        let rest = if shown.len() < self.0.len() {
-            "…"
-        } else {
-            ""
-        };
-        write!(f, "{shown}{rest}")
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let shown = if self.0.len() < MIN_SHOWN { 0 } else { 2 };
+        let start: String = self.0.chars().take(shown).collect();
+        write!(f, "{}…", start.escape_debug())
+    }
+}
+
+/// Shows a name that a client chose: quoted, on one line and not longer than a line should be.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a>(pub &'a str);
+
+const MAX_SHOWN: usize = 64;
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.floor_char_boundary(MAX_SHOWN);
+        let rest = if end < self.0.len() { "…" } else { "" };
+        write!(f, "\"{}{rest}\"", self.0[..end].escape_debug())
     }
 }
 
 #[test]
-fn only_the_first_two_characters_show() {
+fn of_a_key_only_the_first_two_characters_show() {
     assert_eq!(Secret("").to_string(), "");
-    assert_eq!(Secret("äb").to_string(), "äb");
-    assert_eq!(Secret("äbc").to_string(), "äb…");
+    assert_eq!(Secret("key").to_string(), "…");
+    assert_eq!(Secret("äbcdefg").to_string(), "äb…");
+}
+
+#[test]
+fn a_name_stays_on_one_short_line() {
+    assert_eq!(Shown("live").to_string(), "\"live\"");
+    assert_eq!(Shown("a\nb\"").to_string(), "\"a\\nb\\\"\"");
+    assert_eq!(Shown(&"x".repeat(1000)).to_string().chars().count(), 67);
 }

@@ -10,11 +10,13 @@ use super::Quantity::{
 };
 use super::{Bound, Kind, Quantity, Scenario, Target, When};
 use crate::media::{AUDIO_ONLY, FULL_HD, PACED, Profile, SMALL, TINY, UHD};
-use crate::subject::Subject::{self, Nginx, OneCopy, ReadLoop, Rtmp2ServerSrc, TcpServerSrc};
+use crate::subject::Subject::{
+    self, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2ServerSrc, TcpServerSrc,
+};
 
 const EVERYONE: &[Subject] = &[ReadLoop, OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
-const RECORDERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
-const LISTENERS: &[Subject] = &[ReadLoop, Nginx, TcpServerSrc, Rtmp2ServerSrc];
+const COPIERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
+const LISTENERS: &[Subject] = &[ReadLoop, ReadThreads, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const SERVERS: &[Subject] = &[Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const RTMP: &[Subject] = &[Nginx, Rtmp2ServerSrc];
 
@@ -68,7 +70,7 @@ pub fn all() -> Vec<Scenario> {
     };
     let counted = |name, profile, chunk_size, targets| Scenario {
         when: When::Callgrind,
-        ..scenario(name, instructions(profile, chunk_size), EVERYONE, targets)
+        ..scenario(name, instructions(profile, chunk_size), COPIERS, targets)
     };
     vec![
         scenario(
@@ -90,7 +92,7 @@ pub fn all() -> Vec<Scenario> {
                 payload: 1_000_000_000,
                 record: true,
             },
-            RECORDERS,
+            COPIERS,
             vec![versus(CpuPerGigabyte, Nginx, AtMost(0.75))],
         ),
         scenario(

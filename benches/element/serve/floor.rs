@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::thread;
 
 use anyhow::Result;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -24,6 +25,19 @@ pub fn read_loop(count: usize) -> Result<()> {
     }
     println!("done");
     Ok(())
+}
+
+/// A thread for each publisher: what a streaming thread for each element costs at least.
+pub fn read_threads(count: usize) -> Result<()> {
+    let listener = listen()?;
+    thread::scope(|scope| {
+        for _ in 0..count {
+            let (mut socket, _) = listener.accept()?;
+            let mut buffer = vec![0; READ_SIZE];
+            scope.spawn(move || while socket.read(&mut buffer).is_ok_and(|size| size > 0) {});
+        }
+        Ok(())
+    })
 }
 
 /// All publishers from one thread, woken for whoever has sent something.

@@ -21,6 +21,12 @@ pub enum Serve {
         #[arg(long, default_value_t = 1)]
         count: usize,
     },
+    /// Reads into nothing, in a thread for each publisher.
+    #[command(hide = true)]
+    ReadThreads {
+        #[arg(long, default_value_t = 1)]
+        count: usize,
+    },
     /// Reads, and copies each payload byte once into its message's memory.
     #[command(hide = true)]
     OneCopy {
@@ -44,6 +50,7 @@ pub enum Serve {
 pub fn serve(command: Serve) -> Result<()> {
     match command {
         Serve::ReadLoop { count } => floor::read_loop(count)?,
+        Serve::ReadThreads { count } => floor::read_threads(count)?,
         Serve::OneCopy { record } => floor::one_copy(record)?,
         Serve::Pipeline {
             count,

@@ -19,6 +19,7 @@ use process::Process;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     ReadLoop,
+    ReadThreads,
     OneCopy,
     Nginx,
     TcpServerSrc,
@@ -26,8 +27,9 @@ pub enum Subject {
 }
 
 impl Subject {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ReadLoop,
+        Self::ReadThreads,
         Self::OneCopy,
         Self::Nginx,
         Self::TcpServerSrc,
@@ -37,6 +39,7 @@ impl Subject {
     pub fn name(self) -> &'static str {
         match self {
             Self::ReadLoop => "read loop",
+            Self::ReadThreads => "read threads",
             Self::OneCopy => "one copy",
             Self::Nginx => "nginx-rtmp",
             Self::TcpServerSrc => "tcpserversrc",
@@ -47,14 +50,16 @@ impl Subject {
     pub fn dialogue(self) -> Dialogue {
         match self {
             Self::Nginx | Self::Rtmp2ServerSrc => Dialogue::Rtmp,
-            Self::ReadLoop | Self::OneCopy | Self::TcpServerSrc => Dialogue::None,
+            Self::ReadLoop | Self::ReadThreads | Self::OneCopy | Self::TcpServerSrc => {
+                Dialogue::None
+            }
         }
     }
 
     /// Why this machine cannot run the subject, if so.
     pub fn missing(self) -> Option<String> {
         match self {
-            Self::ReadLoop | Self::OneCopy => None,
+            Self::ReadLoop | Self::ReadThreads | Self::OneCopy => None,
             Self::Nginx => nginx::missing(),
             Self::TcpServerSrc => missing_element("tcpserversrc"),
             Self::Rtmp2ServerSrc => missing_element("rtmp2serversrc"),
@@ -183,6 +188,9 @@ fn arguments(subject: Subject, setup: Setup<'_>, recording: Option<PathBuf>) -> 
     );
     match subject {
         Subject::ReadLoop => arguments.extend(["read-loop", "--count", &count].map(Into::into)),
+        Subject::ReadThreads => {
+            arguments.extend(["read-threads", "--count", &count].map(Into::into));
+        }
         Subject::OneCopy => {
             arguments.push("one-copy".into());
             if let Some(path) = recording {

@@ -2,6 +2,9 @@
 
 //! What each command does, in whatever order they come (section 7.2).
 
+use std::sync::Arc;
+
+use super::request::name_of;
 use super::{Event, Phase, PublishRequest, Session, Undecided};
 use crate::amf0::Value;
 use crate::rtmp::Violation;
@@ -17,9 +20,9 @@ impl Session {
         msid: u32,
     ) -> Result<Option<Event>, Violation> {
         match command.name.as_str() {
-            "connect" => return Ok(Some(self.connect(&command))),
+            "connect" => return self.connect(&command).map(Some),
             "createStream" => self.create_stream(&command),
-            "FCPublish" => return Ok(self.announce(&command)),
+            "FCPublish" => return self.announce(&command),
             "publish" => return self.publish(&command, msid),
             "FCUnpublish" => {
                 self.acknowledge_command(&command);
@@ -27,7 +30,7 @@ impl Session {
             }
             "closeStream" => return Ok(self.close_stream(msid)),
             "deleteStream" => return Ok(self.delete_stream(&command)),
-            "play" | "play2" => return Ok(Some(self.refuse_play(&command, msid))),
+            "play" | "play2" => return Ok(Some(self.refuse_play(msid))),
             "getStreamLength" | "getMovLen" => {
                 self.fail_command(&command, "there is nothing to play here");
             }
@@ -40,13 +43,13 @@ impl Session {
         Ok(None)
     }
 
-    fn connect(&mut self, command: &Command) -> Event {
-        let request = ConnectRequest::read(command.arguments.first());
+    fn connect(&mut self, command: &Command) -> Result<Event, Violation> {
+        let request = Arc::new(ConnectRequest::read(command.arguments.first())?);
         self.connect = Some(request.clone());
         self.undecided = Some(Undecided::Connect {
             transaction_id: command.transaction_id,
         });
-        Event::Connect(request)
+        Ok(Event::Connect(request))
     }
 
     pub fn accept_connect(&mut self) {
@@ -97,14 +100,15 @@ impl Session {
         }
     }
 
-    fn announce(&mut self, command: &Command) -> Option<Event> {
+    fn announce(&mut self, command: &Command) -> Result<Option<Event>, Violation> {
         self.acknowledge_command(command);
-        let connect = self.connect.clone()?;
-        let stream_key = command.first_string().unwrap_or_default().to_owned();
-        Some(Event::Announce(PublishRequest {
+        let Some(connect) = self.connect.clone() else {
+            return Ok(None);
+        };
+        Ok(Some(Event::Announce(PublishRequest {
             connect,
-            stream_key,
-        }))
+            stream_key: name_of(command.first_string().unwrap_or_default())?,
+        })))
     }
 
     /// Some encoders go on only after this. It always has a transaction id: others refuse it
@@ -119,7 +123,7 @@ impl Session {
     fn publish(&mut self, command: &Command, msid: u32) -> Result<Option<Event>, Violation> {
         let connect = self.connect.clone();
         let connect = connect.ok_or(Violation::PublishBeforeConnect)?;
-        let stream_key = command.first_string().unwrap_or_default().to_owned();
+        let stream_key = name_of(command.first_string().unwrap_or_default())?;
         if let Phase::Publishing {
             stream_key: current,
             msid: published,
@@ -204,9 +208,8 @@ impl Session {
         Some(Event::Unpublish)
     }
 
-    fn refuse_play(&mut self, command: &Command, msid: u32) -> Event {
-        let name = command.first_string().unwrap_or_default();
-        let description = format!("{name} can't be played: this server only takes publishers.");
+    fn refuse_play(&mut self, msid: u32) -> Event {
+        let description = "Nothing can be played here: this server only takes publishers.";
         let status = Status::error(code::PLAY_STREAM_NOT_FOUND, description);
         self.on_status(msid, &status);
         Event::Refused("it wants to play, and this server only takes publishers")

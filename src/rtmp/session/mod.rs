@@ -18,6 +18,7 @@ mod output;
 mod request;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::chunk::{ChunkReader, ReaderLimits};
 use super::command::Command;
@@ -63,7 +64,7 @@ impl Default for Config {
 pub enum Event {
     /// The client asks for an application: answer with [`Session::accept_connect`] or
     /// [`Session::reject_connect`] before anything else.
-    Connect(ConnectRequest),
+    Connect(Arc<ConnectRequest>),
     /// The client says what it is going to publish. Call [`Session::confirm_announcement`] if
     /// that would be accepted; a client that will be refused should not be told to start.
     Announce(PublishRequest),
@@ -129,7 +130,7 @@ pub struct Session {
     reader: ChunkReader,
     output: Output,
     acknowledgement: Acknowledgement,
-    connect: Option<ConnectRequest>,
+    connect: Option<Arc<ConnectRequest>>,
     /// The request that waits for the caller's decision: transaction id or message stream id.
     undecided: Option<Undecided>,
     /// Message stream ids 1 to this one have been created.

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::sync::Arc;
+
 use crate::amf0::Value;
+use crate::rtmp::Violation;
+use crate::rtmp::limits::MAX_NAME;
 
 /// What a client says of itself in `connect`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,27 +17,35 @@ pub struct ConnectRequest {
 }
 
 impl ConnectRequest {
-    pub(super) fn read(object: Option<&Value>) -> Self {
+    pub(super) fn read(object: Option<&Value>) -> Result<Self, Violation> {
         let text = |name| {
             let value = object.and_then(|object| object.get(name));
             // Some clients quote their values.
             let text = value.and_then(Value::as_str).unwrap_or_default();
-            text.trim_matches('\'').to_owned()
+            name_of(text.trim_matches('\''))
         };
         let encoding = object.and_then(|object| object.get("objectEncoding"));
-        ConnectRequest {
-            application: text("app"),
-            tc_url: text("tcUrl"),
-            flash_ver: text("flashVer"),
+        Ok(ConnectRequest {
+            application: text("app")?,
+            tc_url: text("tcUrl")?,
+            flash_ver: text("flashVer")?,
             object_encoding: encoding.and_then(Value::as_number).unwrap_or(0.0),
-        }
+        })
     }
+}
+
+/// A name that is short enough to be kept.
+pub(super) fn name_of(text: &str) -> Result<String, Violation> {
+    if text.len() > MAX_NAME {
+        return Err(Violation::NameTooLong);
+    }
+    Ok(text.to_owned())
 }
 
 /// What a client wants to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PublishRequest {
-    pub connect: ConnectRequest,
+    pub connect: Arc<ConnectRequest>,
     /// As it came, query included. Empty where the client put everything into the application.
     pub stream_key: String,
 }
