@@ -5,4 +5,11 @@
 mod support;
 
 mod fidelity;
+mod intruders;
+mod late;
+mod leaving;
+mod output;
+mod quirks;
 mod recording;
+mod sequence;
+mod slow;

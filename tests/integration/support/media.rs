@@ -44,3 +44,13 @@ pub fn small(seconds: u32) -> PathBuf {
     );
     made_by(FFMPEG, &format!("small-{seconds}.flv"), &arguments)
 }
+
+/// As [`full_hd`], 40 s: more than the kernel keeps of a connection.
+pub fn long_full_hd() -> PathBuf {
+    let short = full_hd();
+    let arguments = format!(
+        "-stream_loop 1 -i {} -map 0 -c copy -f flv",
+        short.display()
+    );
+    made_by(FFMPEG, "long-full-hd.flv", &arguments)
+}

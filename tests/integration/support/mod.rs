@@ -4,10 +4,13 @@
 
 pub mod clients;
 pub mod flv;
+pub mod gst_clients;
 pub mod launch;
 pub mod media;
 pub mod raw;
 pub mod recorder;
+pub mod synthetic;
+pub mod wire;
 
 use std::sync::Once;
 use std::time::Duration;

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A publisher that comes when the pipeline has been playing for a while.
+
+use gst::prelude::*;
+
+use crate::support::clients::{FFMPEG, publish};
+use crate::support::media;
+use crate::support::recorder::Recorder;
+
+/// More than the latency of any live pipeline.
+const DELAY: gst::ClockTime = gst::ClockTime::from_seconds(4);
+
+/// Frames in the file that is published.
+const FRAMES: u64 = 60;
+
+#[test]
+fn a_live_sink_shows_every_frame_of_a_late_publisher() {
+    // Video sinks drop what is later than 20 ms; other sinks have to be told to.
+    let recorder = Recorder::start_into(
+        "",
+        "flvdemux name=demuxer demuxer.audio ! queue ! fakesink async=false \
+         demuxer.video ! queue ! h264parse ! avdec_h264 ! \
+         fakesink name=sink sync=true async=false qos=true max-lateness=20000000",
+    );
+    let file = media::small(2);
+    let pipeline = &recorder.pipeline;
+    pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+    let clock = pipeline.clock().unwrap();
+    let start = pipeline.base_time().unwrap() + DELAY;
+    clock.new_single_shot_id(start).wait().0.unwrap();
+    publish(FFMPEG, &file, true, &recorder.url("live/key")).succeed();
+    recorder.finish();
+    let sink = pipeline.by_name("sink").unwrap();
+    let stats = sink.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("dropped"), Ok(0), "{stats}");
+    assert_eq!(stats.get::<u64>("rendered"), Ok(FRAMES), "{stats}");
+}

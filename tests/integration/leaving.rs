@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Stopping in every state, and leaving nothing behind.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
+
+use gst::prelude::*;
+
+use crate::support::clients::{FFMPEG, Running, publish};
+use crate::support::launch::Launch;
+use crate::support::raw::RawClient;
+use crate::support::synthetic::stream;
+use crate::support::wire::Wire;
+use crate::support::{PATIENCE, flv, init, media};
+
+/// From Ctrl-C to the end of the process.
+const MAX_EXIT_DELAY: Duration = Duration::from_millis(500);
+
+const CYCLES: usize = 200;
+
+/// Set in the process that counts its own threads and descriptors.
+const CYCLING: &str = "RTMP2SERVER_TEST_CYCLING";
+
+#[track_caller]
+fn assert_exits(launch: &mut Launch) {
+    launch.interrupt();
+    let (_, delay) = launch.wait();
+    assert!(delay < MAX_EXIT_DELAY, "{delay:?}: {}", launch.output);
+}
+
+#[test]
+fn ctrl_c_ends_an_idle_pipeline() {
+    for options in ["", "-e"] {
+        let mut launch = Launch::start(options, "rtmp2serversrc port=0 ! fakesink");
+        launch.port();
+        assert_exits(&mut launch);
+    }
+}
+
+/// Interrupts a pipeline that takes a publisher's media and says so through identity.
+fn interrupted_live(options: &str, downstream: &str) -> Launch {
+    let text = format!("rtmp2serversrc port=0 ! identity name=probe silent=false ! {downstream}");
+    let mut launch = Launch::start(options, &text);
+    let port = launch.port();
+    let url = format!("rtmp://127.0.0.1:{port}/live/key");
+    let _publisher: Running = publish(FFMPEG, &media::small(20), true, &url);
+    for _ in 0..60 {
+        launch.wait_for("last-message = chain");
+    }
+    assert_exits(&mut launch);
+    launch
+}
+
+#[test]
+fn ctrl_c_ends_a_live_pipeline() {
+    interrupted_live("", "fakesink");
+}
+
+#[test]
+fn ctrl_c_with_e_finalises_an_flv_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.flv");
+    interrupted_live("-e", &format!("filesink location={}", file.display()));
+    let sent = flv::media(&flv::read_file(&media::small(20)));
+    let got = flv::media(&flv::read_file(&file));
+    assert!(got.len() >= 50, "{}", got.len());
+    flv::assert_same_media(&sent[..got.len()], &got);
+}
+
+#[test]
+fn ctrl_c_with_e_finalises_an_mp4_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.mp4");
+    let sink = format!(
+        "flvdemux name=demuxer mp4mux name=muxer ! filesink location={} \
+         demuxer.video ! h264parse ! queue ! muxer. demuxer.audio ! aacparse ! queue ! muxer.",
+        file.display()
+    );
+    interrupted_live("-e", &sink);
+    let arguments =
+        "-v error -count_frames -select_streams v -show_entries stream=nb_read_frames -of csv=p=0";
+    let output = Command::new("ffprobe")
+        .args(arguments.split_whitespace())
+        .arg(&file)
+        .output()
+        .unwrap();
+    let frames = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.is_empty(), "{errors}");
+    assert!(frames.trim().parse::<u32>().unwrap() >= 10, "{frames}");
+}
+
+#[test]
+fn a_busy_port_is_an_error_that_names_it() {
+    init();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let text = format!("rtmp2serversrc host=127.0.0.1 port={port} ! fakesink");
+    let pipeline = gst::parse::launch(&text).unwrap();
+    assert!(pipeline.set_state(gst::State::Playing).is_err());
+    let message = pipeline
+        .bus()
+        .unwrap()
+        .pop_filtered(&[gst::MessageType::Error]);
+    pipeline.set_state(gst::State::Null).unwrap();
+    let message = message.expect("there is an error on the bus");
+    let gst::MessageView::Error(error) = message.view() else {
+        unreachable!()
+    };
+    let text = format!("{} {:?}", error.error(), error.debug());
+    assert!(
+        text.contains("127.0.0.1") && text.contains(&port.to_string()),
+        "{text}"
+    );
+}
+
+/// How many threads there are of each name, and how many descriptors.
+fn resources() -> (BTreeMap<String, usize>, usize) {
+    let mut threads = BTreeMap::new();
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let name = std::fs::read_to_string(task.unwrap().path().join("comm"));
+        let name = name.unwrap_or_default();
+        // GStreamer keeps threads that streamed in a pool, one or two of them, for the next pad.
+        if name.trim() != "src:src" {
+            *threads.entry(name).or_default() += 1;
+        }
+    }
+    (threads, std::fs::read_dir("/proc/self/fd").unwrap().count())
+}
+
+fn cycle(tags: &[u8]) {
+    let text = "rtmp2serversrc name=src port=0 ! fakesink sync=false async=false";
+    let pipeline = gst::parse::launch(text).unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let element = pipeline
+        .downcast_ref::<gst::Bin>()
+        .unwrap()
+        .by_name("src")
+        .unwrap();
+    let port = element.property::<u32>("current-port") as u16;
+    let mut client = RawClient::publish(port, "live", "key");
+    client.send(tags);
+    pipeline.set_state(gst::State::Null).unwrap();
+    // The connection is gone as soon as the element is.
+    while let Ok(1..) = std::io::Read::read(&mut client.socket, &mut [0; 4096]) {}
+}
+
+#[test]
+fn cycles_with_a_publisher_leave_no_thread_and_no_descriptor() {
+    if std::env::var_os(CYCLING).is_none() {
+        // In a process of its own, where no other test makes threads.
+        let name = "leaving::cycles_with_a_publisher_leave_no_thread_and_no_descriptor";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture", "--test-threads=1"])
+            .env(CYCLING, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        return;
+    }
+    init();
+    let tags = stream(0, 10);
+    let tags: Vec<u8> = tags
+        .iter()
+        .flat_map(|tag| Wire::of(tag).absolute(tag).concat())
+        .collect();
+    // What is made once is there after a few.
+    (0..5).for_each(|_| cycle(&tags));
+    let before = resources();
+    (0..CYCLES).for_each(|_| cycle(&tags));
+    assert_eq!(resources(), before);
+}
+
+/// How often each thread of a process has gone to sleep by itself.
+fn activity(id: u32) -> Vec<(String, String)> {
+    let mut threads = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{id}/task")).unwrap() {
+        let path = task.unwrap().path();
+        let status = std::fs::read_to_string(path.join("status")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("voluntary_ctxt_switches"));
+        threads.push((path.display().to_string(), line.unwrap().to_owned()));
+    }
+    threads.sort();
+    threads
+}
+
+#[test]
+fn an_idle_element_does_not_wake_up() {
+    let mut launch = Launch::start("", "rtmp2serversrc port=0 ! fakesink");
+    launch.port();
+    let quiet_since = std::time::Instant::now();
+    let mut last = activity(launch.id());
+    let mut unchanged = std::time::Instant::now();
+    // What starting up still does ends by itself: two seconds without a wake-up must come.
+    while unchanged.elapsed() < Duration::from_secs(2) {
+        assert!(quiet_since.elapsed() < PATIENCE, "{last:?}");
+        // The length of a measurement: there is nothing to wait for when nothing is to happen.
+        std::thread::sleep(Duration::from_millis(100));
+        let now = activity(launch.id());
+        if now != last {
+            last = now;
+            unchanged = std::time::Instant::now();
+        }
+    }
+}

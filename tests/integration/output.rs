@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What buffers, caps, segments and queries say beside the bytes.
+
+use gst::prelude::*;
+
+use crate::support::flv::Tag;
+use crate::support::raw::RawClient;
+use crate::support::recorder::Recorder;
+use crate::support::synthetic::{
+    audio, audio_header, delta_frame, end_of_sequence, keyframe, metadata, video_header,
+};
+use crate::support::wire::Wire;
+
+/// The publisher's time of the first media.
+const START: u32 = 5000;
+
+/// A keyframe, B-frames and audio, in decoding order; with the composition times of the frames.
+fn tags() -> (Vec<Tag>, Vec<i64>) {
+    let with_composition = |mut tag: Tag, millis: i32| {
+        tag.body[2..5].copy_from_slice(&millis.to_be_bytes()[1..]);
+        tag
+    };
+    let tags = vec![
+        metadata(0),
+        video_header(0),
+        audio_header(0),
+        with_composition(keyframe(START, 90), 40),
+        audio(START + 5, 20),
+        with_composition(delta_frame(START + 40, 80), 120),
+        with_composition(delta_frame(START + 80, 70), 0),
+        audio(START + 90, 20),
+        with_composition(delta_frame(START + 120, 60), -40),
+        end_of_sequence(START + 160),
+    ];
+    (tags, vec![0, 0, 0, 40, 0, 120, 0, 0, -40, 0])
+}
+
+fn publish(recorder: &Recorder, tags: &[Tag]) {
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    for tag in tags {
+        client.send(&Wire::of(tag).absolute(tag).concat());
+    }
+    client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    recorder.finish();
+}
+
+fn millis(time: impl Into<Option<gst::ClockTime>>) -> i64 {
+    time.into().expect("there is a time").mseconds() as i64
+}
+
+#[test]
+fn buffers_have_decoding_and_presentation_times() {
+    let (tags, composition) = tags();
+    let recorder = Recorder::start("");
+    publish(&recorder, &tags);
+    let buffers = recorder.buffers();
+    assert_eq!(
+        buffers.len(),
+        tags.len() + 1,
+        "the file header, then a buffer a tag"
+    );
+    assert_eq!((millis(buffers[0].dts()), millis(buffers[0].pts())), (0, 0));
+    for ((buffer, tag), composition) in buffers[1..].iter().zip(&tags).zip(composition) {
+        // What describes media is where the first media is.
+        let time = i64::from(tag.timestamp.max(START) - START);
+        assert_eq!(millis(buffer.dts()), time, "{tag:?}");
+        assert_eq!(millis(buffer.pts()), time + composition, "{tag:?}");
+    }
+}
+
+#[test]
+fn flags_tell_headers_and_points_to_start_from() {
+    let (tags, _) = tags();
+    let recorder = Recorder::start("");
+    publish(&recorder, &tags);
+    let buffers = recorder.buffers();
+    let flags = |flag| -> Vec<bool> { buffers.iter().map(|b| b.flags().contains(flag)).collect() };
+    let header = [
+        true, true, true, true, false, false, false, false, false, false, false,
+    ];
+    assert_eq!(flags(gst::BufferFlags::HEADER), header);
+    let delta = [
+        false, false, false, false, false, true, true, true, true, true, true,
+    ];
+    assert_eq!(flags(gst::BufferFlags::DELTA_UNIT), delta);
+    let mut discont = [false; 11];
+    discont[0] = true;
+    assert_eq!(flags(gst::BufferFlags::DISCONT), discont);
+}
+
+#[test]
+fn audio_alone_can_be_started_from_anywhere() {
+    let tags = [audio_header(0), audio(0, 20), audio(20, 20), audio(40, 20)];
+    let recorder = Recorder::start("");
+    publish(&recorder, &tags);
+    for buffer in recorder.buffers() {
+        assert!(!buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+    }
+}
+
+#[test]
+fn caps_have_the_stream_header() {
+    let (tags, _) = tags();
+    let recorder = Recorder::start("");
+    publish(&recorder, &tags);
+    let caps = recorder
+        .events()
+        .into_iter()
+        .find_map(|event| match event.view() {
+            gst::EventView::Caps(caps) => Some(caps.caps_owned()),
+            _ => None,
+        });
+    let caps = caps.expect("there are caps");
+    let structure = caps.structure(0).unwrap();
+    assert_eq!(structure.name(), "video/x-flv");
+    let headers = structure.get::<gst::Array>("streamheader").unwrap();
+    let headers: Vec<Vec<u8>> = headers
+        .iter()
+        .map(|value| {
+            let buffer = value.get::<gst::Buffer>().unwrap();
+            assert!(buffer.flags().contains(gst::BufferFlags::HEADER));
+            buffer.map_readable().unwrap().to_vec()
+        })
+        .collect();
+    let at_zero = |tag: &Tag| Tag::new(tag.kind, 0, tag.body.clone()).to_bytes();
+    let mut expected = vec![b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00".to_vec()];
+    expected.extend(tags[..3].iter().map(at_zero));
+    assert_eq!(headers, expected);
+}
+
+#[test]
+fn the_segment_puts_first_media_at_its_arrival() {
+    let (tags, _) = tags();
+    let recorder = Recorder::start("");
+    let pipeline = &recorder.pipeline;
+    // The clock is there once the live pipeline plays.
+    pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+    let before = pipeline.current_running_time().unwrap();
+    publish(&recorder, &tags);
+    let after = pipeline.current_running_time().unwrap();
+    let segments: Vec<gst::Segment> = recorder
+        .events()
+        .iter()
+        .filter_map(|event| match event.view() {
+            gst::EventView::Segment(segment) => Some(segment.segment().clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(segments.len(), 1, "{segments:?}");
+    let segment = segments[0]
+        .downcast_ref::<gst::ClockTime>()
+        .expect("it is of time");
+    let first = segment.to_running_time(gst::ClockTime::ZERO).unwrap();
+    assert!(
+        before <= first && first <= after,
+        "{before} <= {first} <= {after}"
+    );
+}
+
+#[test]
+fn buffers_carry_the_time_of_the_publisher() {
+    let (tags, _) = tags();
+    let recorder = Recorder::start("");
+    publish(&recorder, &tags);
+    for (buffer, tag) in recorder.buffers()[1..].iter().zip(&tags) {
+        let meta = buffer.meta::<gst::ReferenceTimestampMeta>();
+        let time = meta.expect("there is a reference timestamp").timestamp();
+        assert_eq!(time.mseconds(), u64::from(tag.timestamp), "{tag:?}");
+    }
+}
+
+#[test]
+fn publishers_own_timestamps_pass_when_that_is_asked_for() {
+    let (tags, _) = tags();
+    let recorder = Recorder::start("timestamp-mode=publisher");
+    publish(&recorder, &tags);
+    let media = |tags: &[Tag]| -> Vec<Tag> {
+        tags.iter()
+            .filter(|tag| tag.is_media() && tag.timestamp > 0)
+            .cloned()
+            .collect()
+    };
+    let got: Vec<Tag> = recorder.tags();
+    let got: Vec<Tag> = got
+        .into_iter()
+        .filter(|tag| !tag.is_sequence_header())
+        .collect();
+    assert_eq!(media(&got), media(&tags));
+    let buffers = recorder.buffers();
+    let times: Vec<i64> = buffers[4..]
+        .iter()
+        .map(|buffer| millis(buffer.dts()))
+        .collect();
+    assert_eq!(times, [5000, 5005, 5040, 5080, 5090, 5120, 5160]);
+}
+
+#[test]
+fn latency_is_that_of_the_property_at_any_time() {
+    let recorder = Recorder::start("latency=300");
+    let pad = recorder.element.static_pad("src").unwrap();
+    let latency = || {
+        let mut query = gst::query::Latency::new();
+        assert!(pad.query(&mut query));
+        let (live, minimum, _) = query.result();
+        assert!(live);
+        minimum.mseconds()
+    };
+    assert_eq!(latency(), 300);
+    recorder.element.set_property("latency", 450u32);
+    assert_eq!(latency(), 450);
+}
+
+#[test]
+fn stats_count_what_came_in() {
+    let (tags, _) = tags();
+    let recorder = Recorder::start("keep-listening=true");
+    let mut client = RawClient::publish(recorder.port(), "live", "stats");
+    for tag in &tags[..9] {
+        client.send(&Wire::of(tag).absolute(tag).concat());
+    }
+    recorder.wait_until("all tags", |buffers| buffers.len() == 10);
+    let stats = recorder.stats();
+    assert_eq!(stats.get::<u64>("tags"), Ok(9));
+    assert_eq!(stats.get::<u64>("keyframes"), Ok(1));
+    assert_eq!(stats.get::<String>("application").unwrap(), "live");
+    assert_eq!(stats.get::<String>("stream-key").unwrap(), "stats");
+    assert_eq!(stats.get::<u32>("in-chunk-size"), Ok(128));
+    assert_eq!(stats.get::<u32>("out-chunk-size"), Ok(65_536));
+    let address = client.socket.local_addr().unwrap().to_string();
+    assert_eq!(stats.get::<String>("address").unwrap(), address);
+    assert!(stats.get::<u64>("uptime").unwrap() > 0);
+}
+
+#[test]
+fn no_more_buffers_than_asked_for() {
+    let (tags, _) = tags();
+    let recorder = Recorder::start("num-buffers=6");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    for tag in &tags {
+        client.send(&Wire::of(tag).absolute(tag).concat());
+    }
+    recorder.finish();
+    assert_eq!(recorder.buffers().len(), 6);
+}

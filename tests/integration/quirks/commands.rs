@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Commands and control messages in unusual order and form, and the answers to them.
+
+use std::io::Read;
+
+use gstrtmp2server::amf0::Value;
+use gstrtmp2server::rtmp::command::Command;
+use gstrtmp2server::rtmp::message::type_id;
+
+use super::{delete_stream, received, send_tags};
+use crate::support::flv::Tag;
+use crate::support::raw::{RawClient, code};
+use crate::support::recorder::Recorder;
+use crate::support::synthetic::stream;
+use crate::support::wire::Wire;
+
+/// The body of the next message of this type, with its message stream id.
+fn expect(client: &mut RawClient, wanted: u8) -> (u32, Vec<u8>) {
+    loop {
+        let message = client.next_message().expect("the connection is open");
+        if message.type_id == wanted {
+            return (message.msid, message.payload.body().to_vec());
+        }
+    }
+}
+
+fn connected(recorder: &Recorder) -> RawClient {
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake();
+    client.connect_application("live");
+    client.expect_command("_result");
+    client
+}
+
+fn create_and_publish(client: &mut RawClient, arguments: &[Value]) {
+    client.command(0, "createStream", 2.0, &[Value::Null]);
+    client.expect_command("_result");
+    client.command(1, "publish", 0.0, arguments);
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Publish.Start");
+}
+
+/// What the client publishes from here on comes out whole.
+#[track_caller]
+fn assert_works(recorder: &Recorder, client: &mut RawClient) {
+    let tags = stream(0, 5);
+    send_tags(client, &tags);
+    delete_stream(client);
+    assert_eq!(recorder.finish(), tags);
+}
+
+#[test]
+fn the_type_of_publishing_in_any_case_or_absent() {
+    let types = ["live", "LIVE", "record", "append", "appendWithGap"];
+    for kind in types.into_iter().map(Some).chain([None]) {
+        let recorder = Recorder::start("");
+        let mut client = connected(&recorder);
+        let kind = kind.map(Value::from);
+        let arguments = [Some(Value::Null), Some("key".into()), kind];
+        let arguments: Vec<Value> = arguments.into_iter().flatten().collect();
+        create_and_publish(&mut client, &arguments);
+        assert_works(&recorder, &mut client);
+    }
+}
+
+#[test]
+fn unknown_commands_are_answered_with_their_transaction_id() {
+    let recorder = Recorder::start("");
+    let mut client = connected(&recorder);
+    for (name, transaction) in [("_checkbw", 7.0), ("FCSubscribe", 9.0), ("madeUp", 1234.5)] {
+        client.command(0, name, transaction, &[Value::Null, "key".into()]);
+        let result = client.expect_command("_result");
+        assert_eq!(result.transaction_id, transaction, "{name}");
+    }
+    client.command(0, "getStreamLength", 11.0, &[Value::Null, "key".into()]);
+    assert_eq!(client.expect_command("_error").transaction_id, 11.0);
+    create_and_publish(&mut client, &[Value::Null, "key".into()]);
+    assert_works(&recorder, &mut client);
+}
+
+#[test]
+fn commands_with_transaction_id_0_are_not_answered() {
+    // rtmp2sink numbers them like this, and takes the next answer for createStream's.
+    let recorder = Recorder::start("");
+    let mut client = connected(&recorder);
+    client.command(0, "releaseStream", 0.0, &[Value::Null, "key".into()]);
+    client.command(0, "FCPublish", 0.0, &[Value::Null, "key".into()]);
+    client.command(0, "createStream", 2.0, &[Value::Null]);
+    assert_eq!(client.expect_command("_result").transaction_id, 2.0);
+    client.command(
+        1,
+        "publish",
+        0.0,
+        &[Value::Null, "key".into(), "live".into()],
+    );
+    client.expect_command("onStatus");
+    assert_works(&recorder, &mut client);
+}
+
+#[test]
+fn announcements_are_confirmed_with_a_transaction_id() {
+    let recorder = Recorder::start("");
+    let mut client = connected(&recorder);
+    client.command(0, "FCPublish", 3.0, &[Value::Null, "key".into()]);
+    assert_eq!(client.expect_command("_result").transaction_id, 3.0);
+    let confirmation = client.expect_command("onFCPublish");
+    assert_eq!(confirmation.transaction_id, 0.0);
+    assert_eq!(code(&confirmation), "NetStream.Publish.Start");
+    create_and_publish(&mut client, &[Value::Null, "key".into()]);
+    assert_works(&recorder, &mut client);
+}
+
+#[test]
+fn the_status_of_publishing_is_on_the_stream_that_publishes() {
+    // rtmp2sink and HaishinKit look for it nowhere else.
+    let recorder = Recorder::start("");
+    let mut client = connected(&recorder);
+    client.command(0, "createStream", 2.0, &[Value::Null]);
+    let created = client.expect_command("_result");
+    let id = created.arguments[1].as_number().unwrap();
+    assert!(id >= 1.0, "rtmp2sink takes 0 for a failure");
+    client.command(id as u32, "publish", 3.0, &[Value::Null, "key".into()]);
+    let (msid, begin) = expect(&mut client, type_id::USER_CONTROL);
+    assert_eq!(msid, 0);
+    assert_eq!(begin[..2], [0, 0], "StreamBegin");
+    assert_eq!(begin[2..], (id as u32).to_be_bytes());
+    let (msid, body) = expect(&mut client, type_id::COMMAND_AMF0);
+    assert_eq!(msid, id as u32);
+    assert_eq!(Command::read(&body).unwrap().name, "onStatus");
+    assert_works(&recorder, &mut client);
+}
+
+#[test]
+fn connecting_is_answered_with_windows_chunk_size_and_two_objects() {
+    let recorder = Recorder::start("chunk-size=5000");
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake();
+    client.connect_application("live");
+    // As bytes, since a chunk reader keeps chunk sizes for itself.
+    let mut control = [0; 16 + 17 + 16];
+    client.socket.read_exact(&mut control).unwrap();
+    let (window, rest) = control.split_at(16);
+    let (bandwidth, chunk_size) = rest.split_at(17);
+    assert_eq!(window[..12], [2, 0, 0, 0, 0, 0, 4, 5, 0, 0, 0, 0]);
+    assert_eq!(bandwidth[..12], [2, 0, 0, 0, 0, 0, 5, 6, 0, 0, 0, 0]);
+    assert_eq!(bandwidth[12..16], window[12..]);
+    assert_eq!(chunk_size[..12], [2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0]);
+    assert_eq!(chunk_size[12..], 5000u32.to_be_bytes());
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake();
+    client.connect_application("live");
+    let result = client.expect_command("_result");
+    assert_eq!(result.transaction_id, 1.0);
+    assert!(result.arguments[0].get("fmsVer").is_some());
+    assert_eq!(code(&result), "NetConnection.Connect.Success");
+}
+
+#[test]
+fn an_object_encoding_is_given_back() {
+    let recorder = Recorder::start("");
+    for encoding in [0.0, 3.0] {
+        let mut client = RawClient::connect(recorder.port());
+        client.handshake();
+        let properties = vec![
+            ("app".into(), "live".into()),
+            ("objectEncoding".into(), encoding.into()),
+        ];
+        client.command(0, "connect", 4.0, &[Value::EcmaArray(properties)]);
+        let result = client.expect_command("_result");
+        assert_eq!(result.transaction_id, 4.0);
+        let given = result.arguments[1].get("objectEncoding");
+        assert_eq!(given.and_then(Value::as_number), Some(encoding));
+    }
+}
+
+#[test]
+fn commands_of_the_amf3_type_with_and_without_selector() {
+    for selector in [&[0][..], &[]] {
+        let recorder = Recorder::start("");
+        let mut client = RawClient::connect(recorder.port());
+        client.handshake();
+        let mut send = |msid, name: &str, transaction, arguments: Vec<Value>| {
+            let body = Command::new(name, transaction, arguments).write();
+            let body = [selector, &body].concat();
+            client.message(3, type_id::COMMAND_AMF3, msid, &body);
+        };
+        let object = Value::Object(vec![("app".into(), "live".into())]);
+        send(0, "connect", 1.0, vec![object]);
+        send(0, "createStream", 2.0, vec![Value::Null]);
+        send(1, "publish", 3.0, vec![Value::Null, "key".into()]);
+        let status = client.expect_command("onStatus");
+        assert_eq!(code(&status), "NetStream.Publish.Start");
+        assert_works(&recorder, &mut client);
+    }
+}
+
+#[test]
+fn everything_at_once_without_waiting_for_an_answer() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::connect(recorder.port());
+    let tags = stream(0, 5);
+    let mut bytes = vec![3];
+    // C1, and for C2 what nobody checks.
+    bytes.extend([0; 2 * 1536]);
+    let object = Value::Object(vec![("app".into(), "live".into())]);
+    for (msid, name, arguments) in [
+        (0, "connect", vec![object]),
+        (0, "createStream", vec![Value::Null]),
+        (1, "publish", vec![Value::Null, "key".into()]),
+    ] {
+        let body = Command::new(name, 1.0, arguments).write();
+        client
+            .writer
+            .write(&mut bytes, 3, type_id::COMMAND_AMF0, msid, &body);
+    }
+    for tag in &tags {
+        bytes.extend(Wire::of(tag).absolute(tag).concat());
+    }
+    let body = Command::new("deleteStream", 0.0, vec![Value::Null, 1.0.into()]).write();
+    client
+        .writer
+        .write(&mut bytes, 3, type_id::COMMAND_AMF0, 0, &body);
+    client.send(&bytes);
+    assert_eq!(recorder.finish(), tags);
+    client.socket.read_exact(&mut [0; 1 + 2 * 1536]).unwrap();
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Publish.Start");
+}
+
+#[test]
+fn publishing_again_without_unpublishing_goes_on() {
+    let tags = stream(0, 10);
+    let got = received(|client| {
+        send_tags(client, &tags[..9]);
+        client.command(
+            1,
+            "publish",
+            8.0,
+            &[Value::Null, "key".into(), "live".into()],
+        );
+        let status = client.expect_command("onStatus");
+        assert_eq!(code(&status), "NetStream.Publish.Start");
+        send_tags(client, &tags[9..]);
+    });
+    assert_eq!(got, tags);
+}
+
+#[test]
+fn media_before_publishing_is_kept() {
+    let tags = stream(0, 10);
+    let recorder = Recorder::start("");
+    let mut client = connected(&recorder);
+    client.command(0, "createStream", 2.0, &[Value::Null]);
+    client.expect_command("_result");
+    send_tags(&mut client, &tags[..7]);
+    client.command(1, "publish", 3.0, &[Value::Null, "key".into()]);
+    client.expect_command("onStatus");
+    send_tags(&mut client, &tags[7..]);
+    delete_stream(&mut client);
+    assert_eq!(recorder.finish(), tags);
+}
+
+#[test]
+fn media_on_another_message_stream() {
+    let tags = stream(0, 10);
+    for msid in [0, 2, 77] {
+        let got = received(|client| {
+            for tag in &tags {
+                let wire = Wire {
+                    msid,
+                    ..Wire::of(tag)
+                };
+                client.send(&wire.absolute(tag).concat());
+            }
+        });
+        assert_eq!(got, tags, "message stream {msid}");
+    }
+}
+
+#[test]
+fn pings_are_answered_with_their_value() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    for value in [0u32, 1, u32::MAX] {
+        let ping = [&[0, 6][..], &value.to_be_bytes()].concat();
+        client.message(2, type_id::USER_CONTROL, 0, &ping);
+        let (_, pong) = expect(&mut client, type_id::USER_CONTROL);
+        assert_eq!(pong, [&[0, 7][..], &value.to_be_bytes()].concat());
+    }
+    assert_works(&recorder, &mut client);
+}
+
+#[test]
+fn unknown_control_and_message_types_are_passed_over() {
+    let tags = stream(0, 10);
+    let got = received(|client| {
+        send_tags(client, &tags[..5]);
+        client.message(2, type_id::USER_CONTROL, 0, &[0, 99, 1, 2, 3, 4]);
+        client.message(5, 77, 1, b"nothing that is known");
+        client.message(3, type_id::SHARED_OBJECT_AMF0, 0, b"object");
+        client.message(3, type_id::ACKNOWLEDGEMENT, 0, &[0, 0, 16, 0]);
+        client.message(2, type_id::SET_PEER_BANDWIDTH, 0, &[0, 16, 0, 0, 1]);
+        client.message(3, type_id::COMMAND_AMF0, 0, b"\xFFnot AMF");
+        send_tags(client, &tags[5..]);
+    });
+    assert_eq!(got, tags);
+}
+
+#[test]
+fn a_client_that_announces_a_window_gets_acknowledgements() {
+    const WINDOW: u32 = 20_000;
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    client.message(2, type_id::WINDOW_ACK_SIZE, 0, &WINDOW.to_be_bytes());
+    let tags = stream(0, 60);
+    send_tags(&mut client, &tags);
+    let sent: usize = tags.iter().map(|tag| tag.body.len()).sum();
+    // Each says how many bytes have come in all; none is further from the last than the window.
+    let mut acknowledged = 0;
+    while acknowledged + WINDOW < sent as u32 {
+        let (_, body) = expect(&mut client, type_id::ACKNOWLEDGEMENT);
+        let next = u32::from_be_bytes(body.try_into().unwrap());
+        assert!(next > acknowledged, "{next} after {acknowledged}");
+        acknowledged = next;
+    }
+    delete_stream(&mut client);
+    let got: Vec<Tag> = recorder.finish();
+    assert_eq!(got, tags);
+}
+
+#[test]
+fn a_player_is_refused_and_its_connection_closed() {
+    let recorder = Recorder::start("");
+    let mut client = connected(&recorder);
+    client.command(0, "createStream", 2.0, &[Value::Null]);
+    client.expect_command("_result");
+    client.command(1, "play", 3.0, &[Value::Null, "key".into()]);
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Play.StreamNotFound");
+    while client.next_message().is_some() {}
+    // The seat is still free.
+    let mut publisher = RawClient::publish(recorder.port(), "live", "key");
+    assert_works(&recorder, &mut publisher);
+}

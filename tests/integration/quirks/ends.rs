@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The ways in which publishers leave, and what comes last.
+
+use std::net::Shutdown;
+
+use gstrtmp2server::amf0::Value;
+
+use super::{received, send_tags};
+use crate::support::flv::Tag;
+use crate::support::raw::RawClient;
+use crate::support::recorder::Recorder;
+use crate::support::synthetic::{delta_frame, end_of_sequence, keyframe, stream};
+
+/// Every way to leave ends the stream with all that came before it.
+#[track_caller]
+fn leaves(how: impl FnOnce(RawClient) -> Option<RawClient>) {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let tags = stream(0, 12);
+    send_tags(&mut client, &tags);
+    let _still_there = how(client);
+    assert_eq!(recorder.finish(), tags);
+}
+
+#[test]
+fn delete_stream_with_an_id_a_name_or_nothing() {
+    for argument in [Some(Value::from(1.0)), Some("key".into()), None] {
+        leaves(|mut client| {
+            let arguments: Vec<Value> = [Some(Value::Null), argument]
+                .into_iter()
+                .flatten()
+                .collect();
+            client.command(0, "deleteStream", 0.0, &arguments);
+            Some(client)
+        });
+    }
+}
+
+#[test]
+fn close_stream_alone() {
+    leaves(|mut client| {
+        client.command(1, "closeStream", 0.0, &[Value::Null]);
+        let status = client.expect_command("onStatus");
+        assert_eq!(
+            crate::support::raw::code(&status),
+            "NetStream.Unpublish.Success"
+        );
+        Some(client)
+    });
+}
+
+#[test]
+fn unpublish_alone() {
+    leaves(|mut client| {
+        client.command(0, "FCUnpublish", 6.0, &[Value::Null, "key".into()]);
+        assert_eq!(client.expect_command("_result").transaction_id, 6.0);
+        Some(client)
+    });
+}
+
+#[test]
+fn a_closed_connection() {
+    leaves(|client| {
+        client.socket.shutdown(Shutdown::Both).unwrap();
+        None
+    });
+}
+
+#[test]
+fn a_half_closed_connection() {
+    leaves(|client| {
+        client.socket.shutdown(Shutdown::Write).unwrap();
+        Some(client)
+    });
+}
+
+#[test]
+fn a_reset_connection() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let tags = stream(0, 12);
+    send_tags(&mut client, &tags);
+    // A reset throws away what the server has not read yet, so it has to wait.
+    recorder.wait_until("all tags", |buffers| buffers.len() == tags.len() + 1);
+    rustix::net::sockopt::set_socket_linger(&client.socket, Some(std::time::Duration::ZERO))
+        .unwrap();
+    drop(client);
+    assert_eq!(recorder.finish(), tags);
+}
+
+#[test]
+fn a_message_that_is_cut_off_is_left_out() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let tags = stream(0, 12);
+    send_tags(&mut client, &tags);
+    let cut = delta_frame(480, 1000);
+    let chunks = crate::support::wire::Wire::of(&cut).absolute(&cut);
+    client.send(&chunks[..5].concat());
+    drop(client);
+    assert_eq!(recorder.finish(), tags);
+}
+
+fn with_end(at: usize) -> Vec<Tag> {
+    let mut tags = vec![keyframe(0, 50), delta_frame(40, 50), delta_frame(80, 50)];
+    tags.insert(at, end_of_sequence(tags[at - 1].timestamp));
+    tags
+}
+
+#[test]
+fn an_end_of_sequence_comes_out_last() {
+    let tags = with_end(3);
+    assert_eq!(received(|client| send_tags(client, &tags)), tags);
+}
+
+#[test]
+fn an_end_of_sequence_amid_the_stream_does_not_come_out() {
+    let tags = with_end(2);
+    let got = received(|client| send_tags(client, &tags));
+    let expected: Vec<Tag> = tags
+        .into_iter()
+        .filter(|tag| !tag.is_end_of_sequence())
+        .collect();
+    assert_eq!(got, expected);
+}

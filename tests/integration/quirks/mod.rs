@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What clients do that is allowed and unusual, one thing a test.
+
+mod chunks;
+mod commands;
+mod content;
+mod ends;
+mod names;
+
+use crate::support::flv::Tag;
+use crate::support::raw::RawClient;
+use crate::support::recorder::Recorder;
+use crate::support::wire::Wire;
+use gstrtmp2server::amf0::Value;
+
+/// Publishes as `live/key`, lets the client send, ends the stream, and gives what left the element.
+#[track_caller]
+fn received(send: impl FnOnce(&mut RawClient)) -> Vec<Tag> {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client);
+    delete_stream(&mut client);
+    recorder.finish()
+}
+
+fn delete_stream(client: &mut RawClient) {
+    client.command(0, "deleteStream", 0.0, &[Value::Null, 1.0.into()]);
+}
+
+/// Sends tags the plain way.
+fn send_tags(client: &mut RawClient, tags: &[Tag]) {
+    for tag in tags {
+        client.send(&Wire::of(tag).absolute(tag).concat());
+    }
+}
