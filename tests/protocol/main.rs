@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Properties of the protocol core, against an encoder that shares nothing with it.
+
+mod encoder;
+mod never_panics;
+mod session;
+mod splits;

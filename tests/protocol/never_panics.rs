@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use gstrtmp2server::amf0::{self, Value};
+use gstrtmp2server::flv::{TagInfo, TagKind};
+use gstrtmp2server::rtmp::Room;
+use gstrtmp2server::rtmp::chunk::{ChunkReader, ReaderLimits};
+use gstrtmp2server::rtmp::limits::MAX_BUFFERED;
+use proptest::prelude::*;
+
+use crate::encoder::{encode, lanes, picks};
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        (-1e12..1e12).prop_map(Value::Number),
+        any::<bool>().prop_map(Value::Boolean),
+        ".{0,20}".prop_map(Value::String),
+        Just(Value::Null),
+        Just(Value::Undefined),
+        any::<u16>().prop_map(Value::Reference),
+        ".{0,20}".prop_map(Value::XmlDocument),
+    ];
+    leaf.prop_recursive(4, 40, 5, |inner| {
+        let properties = prop::collection::vec(("[a-z]{1,9}", inner.clone()), 0..5);
+        prop_oneof![
+            properties.clone().prop_map(Value::Object),
+            properties.clone().prop_map(Value::EcmaArray),
+            prop::collection::vec(inner, 0..5).prop_map(Value::StrictArray),
+            ("[a-z]{1,9}", properties)
+                .prop_map(|(class, properties)| Value::TypedObject { class, properties }),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn amf0_values_survive_a_round_trip(values in prop::collection::vec(value(), 0..6)) {
+        let mut bytes = Vec::new();
+        amf0::write_all(&mut bytes, &values);
+        prop_assert_eq!(amf0::read_all(&bytes).map(|decoded| decoded.values), Ok(values));
+    }
+
+    #[test]
+    fn parsers_survive_anything(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = amf0::read_all(&bytes);
+        let _ = amf0::read_all(&[&[0x11][..], &bytes].concat());
+        for kind in [TagKind::Audio, TagKind::Video, TagKind::Script] {
+            let _ = TagInfo::of(kind, &bytes);
+        }
+    }
+
+    #[test]
+    fn chunk_reader_survives_mutations_within_its_limit(
+        lanes in lanes(),
+        picks in picks(),
+        mutations in prop::collection::vec((any::<usize>(), any::<u8>()), 0..20),
+    ) {
+        let (mut bytes, _) = encode(&lanes, &picks);
+        let length = bytes.len();
+        for (position, byte) in mutations {
+            bytes[position % length] = byte;
+        }
+        let mut reader = ChunkReader::new(ReaderLimits::default(), Room::default());
+        let mut input = &bytes[..];
+        while let Ok(Some(_)) = reader.read(&mut input) {
+            prop_assert!(reader.buffered() <= MAX_BUFFERED);
+        }
+    }
+}
