@@ -7,7 +7,6 @@
 use nom::Parser;
 use nom::number::complete::{be_u16, be_u32};
 
-use super::Violation;
 use super::message::type_id;
 
 /// User control event types.
@@ -38,9 +37,9 @@ pub enum Control {
 }
 
 impl Control {
-    /// Reads the body of a message of type 3, 4, 5 or 6.
-    pub fn read(type_id: u8, body: &[u8]) -> Result<Self, Violation> {
-        read(type_id, body).ok_or(Violation::ShortControlMessage(type_id))
+    /// Reads the body of a message of type 3, 4, 5 or 6. None if it is cut short.
+    pub fn read(type_id: u8, body: &[u8]) -> Option<Self> {
+        read(type_id, body)
     }
 
     /// Message type id and body.
@@ -111,16 +110,16 @@ mod tests {
             Control::OtherUserControl(31),
         ] {
             let (type_id, body) = control.write();
-            assert_eq!(Control::read(type_id, &body), Ok(control));
+            assert_eq!(Control::read(type_id, &body), Some(control));
         }
     }
 
     #[test]
-    fn short_bodies_are_violations_and_extra_bytes_are_not() {
+    fn short_bodies_are_nothing_and_extra_bytes_do_not_matter() {
         let short = Control::read(type_id::WINDOW_ACK_SIZE, &[0, 0, 1]);
-        assert_eq!(short, Err(Violation::ShortControlMessage(5)));
+        assert_eq!(short, None);
         let set_buffer_length = [0, 3, 0, 0, 0, 1, 0, 0, 0x0B, 0xB8];
         let other = Control::read(type_id::USER_CONTROL, &set_buffer_length);
-        assert_eq!(other, Ok(Control::OtherUserControl(3)));
+        assert_eq!(other, Some(Control::OtherUserControl(3)));
     }
 }

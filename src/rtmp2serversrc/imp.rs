@@ -147,7 +147,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         let settings = self.settings.lock().clone();
         let route = settings
             .route()
-            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ["{}", error]))?;
+            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error)))?;
         let name = self.obj().name().to_string();
         let intake = Intake::new(name, route, settings.intake(), settings.listener());
         let claim = server::claim(settings.host(), settings.port(), Arc::new(intake))
@@ -233,6 +233,11 @@ impl PushSrcImpl for Rtmp2ServerSrc {
         let mut streaming = self.streaming.lock();
         let streaming = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
         loop {
+            // What is created while the element stops would be dropped by the base class, which
+            // in GStreamer 1.22 does not expect a buffer list there.
+            if streaming.intake.queue().is_flushing() {
+                return Err(gst::FlowError::Flushing);
+            }
             if let Some(created) = self.next_buffers(streaming)? {
                 return Ok(created);
             }
@@ -364,8 +369,8 @@ fn next_buffer(feed: &mut Feed) -> Option<gst::Buffer> {
 
 fn start_error(error: &ClaimError) -> gst::ErrorMessage {
     if error.is_busy() {
-        gst::error_msg!(gst::ResourceError::Busy, ["{}", error])
+        gst::error_msg!(gst::ResourceError::Busy, ("{}", error))
     } else {
-        gst::error_msg!(gst::ResourceError::OpenRead, ["{}", error])
+        gst::error_msg!(gst::ResourceError::OpenRead, ("{}", error))
     }
 }

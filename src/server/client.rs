@@ -32,6 +32,10 @@ use meter::Meter;
 /// A client that is silent for this long may be waiting for an acknowledgement.
 const ACK_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a publisher that has ended its stream may take to close its connection before the
+/// stream ends here too. Closing it from this side is an error to rtmp2sink.
+const CLOSING_GRACE: Duration = Duration::from_millis(100);
+
 /// How long a refused client may take to read why.
 const FAREWELL: Duration = Duration::from_millis(800);
 
@@ -228,11 +232,13 @@ impl Client {
                     self.session.confirm_announcement();
                 }
             }
-            Event::Publish(request) => return self.publish(&request),
+            Event::Publish(request) => {
+                self.leave();
+                return self.publish(&request);
+            }
             Event::Unpublish => {
                 self.hand_over(false)?;
-                self.leave();
-                self.deadline = arrival + self.settings.handshake_timeout;
+                self.deadline = arrival + CLOSING_GRACE;
             }
             Event::Refused(reason) => return Err(Parting::Refused(reason.to_owned())),
             Event::Ignored(what) => {
@@ -395,20 +401,21 @@ impl Client {
     /// Sets how long the next read may take. Mostly there is nothing to set.
     fn arm_timeout(&mut self) -> Result<(), Parting> {
         let timeout = match &self.intake {
-            Some(intake) => {
+            Some(intake) if self.session.is_publishing() => {
                 let timeout = intake.timeout();
                 match self.session.ack_due() {
                     AckDue::WhenIdle => Some(timeout.map_or(ACK_PAUSE, |t| t.min(ACK_PAUSE))),
                     AckDue::No | AckDue::Now => timeout,
                 }
             }
-            None => {
+            _ => {
                 // The client's system may hold its next small write back until this one's
                 // acknowledgement comes, which would else be delayed.
                 let _ = sockopt::set_tcp_quickack(&*self.socket, true);
                 let left = self.deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return Err(self.late());
+                    self.late()?;
+                    return self.arm_timeout();
                 }
                 Some(left)
             }
@@ -424,18 +431,30 @@ impl Client {
 
     /// Nothing came for as long as [`Client::arm_timeout`] said.
     fn silence(&mut self) -> Result<(), Parting> {
-        let Some(intake) = &self.intake else {
-            return Err(self.late());
+        let Some(intake) = self
+            .intake
+            .as_ref()
+            .filter(|_| self.session.is_publishing())
+        else {
+            return self.late();
         };
+        let timeout = intake.timeout();
         if self.session.ack_due() == AckDue::WhenIdle {
             self.session.acknowledge();
             return self.flush(MAX_BLOCKED);
         }
-        Err(Parting::Timeout(intake.timeout().unwrap_or_default()))
+        Err(Parting::Timeout(timeout.unwrap_or_default()))
     }
 
-    fn late(&self) -> Parting {
-        Parting::HandshakeTimeout(self.settings.handshake_timeout)
+    /// The deadline has passed: of a publisher that has ended its stream and stays, which may yet
+    /// publish another, or of a client that has not published at all.
+    fn late(&mut self) -> Result<(), Parting> {
+        if self.intake.is_some() {
+            self.leave();
+            self.deadline = Instant::now() + self.settings.handshake_timeout;
+            return Ok(());
+        }
+        Err(Parting::HandshakeTimeout(self.settings.handshake_timeout))
     }
 
     /// Lets a refused client read the reason. Closing at once, with what it sends meanwhile

@@ -307,7 +307,8 @@ impl Acceptor {
         let shared = self.shared.clone();
         let listed = shared.clone();
         let client = match Client::new(id, socket.clone(), address, settings, shared) {
-            Ok(client) => client,
+            // On the heap, so that moving it does not touch the small stack twice over.
+            Ok(client) => Box::new(client),
             // It is gone again.
             Err(error) => {
                 gst::debug!(CAT, "Lost {address}: {error}");

@@ -36,10 +36,7 @@ enum Entry {
 pub enum ClaimError {
     #[error("Could not resolve host \"{host}\": {source}. Set host to an address of this machine")]
     Resolve { host: String, source: io::Error },
-    #[error(
-        "Could not listen on {host}:{port}: {source}. Is another program listening there? \
-         Set port to a free one, or to 0 for any"
-    )]
+    #[error("Could not listen on {host}:{port}: {source}. {}", hint(source))]
     Bind {
         host: String,
         port: u16,
@@ -54,6 +51,17 @@ pub enum ClaimError {
         route: String,
         other: String,
     },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "Another program listens there: set port to a free one, or to 0 for any"
+        }
+        io::ErrorKind::AddrNotAvailable => "Set host to an address of this machine",
+        io::ErrorKind::PermissionDenied => "Ports below 1024 need rights: set port to a higher one",
+        _ => "Set host and port to what this machine has",
+    }
 }
 
 impl ClaimError {

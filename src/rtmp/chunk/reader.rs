@@ -479,6 +479,10 @@ impl ChunkStream {
 
     /// A type 3 chunk starts a message: all is as before, and time goes on by the last delta.
     fn repeat_header(&mut self, repeated: Option<u32>) {
+        // ffmpeg writes the real delta here even where it differs from the one before.
+        if repeated.is_some() {
+            self.extended = repeated;
+        }
         let delta = repeated.unwrap_or(self.delta);
         if (delta as i32).unsigned_abs() <= MAX_REPEATED_DELTA {
             self.timestamp = self.timestamp.wrapping_add(delta);

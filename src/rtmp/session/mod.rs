@@ -103,6 +103,7 @@ pub struct Media {
 pub enum Ignored {
     MalformedCommand(crate::amf0::Error),
     MalformedData,
+    MalformedControl,
     UnknownMessageType(u8),
     /// Media for a message stream that the client has created and not published.
     OtherMessageStream(u32),
@@ -270,7 +271,10 @@ impl Session {
             | type_id::USER_CONTROL
             | type_id::WINDOW_ACK_SIZE
             | type_id::SET_PEER_BANDWIDTH => {
-                self.control(Control::read(message.type_id, message.payload.body())?);
+                match Control::read(message.type_id, message.payload.body()) {
+                    Some(control) => self.control(control),
+                    None => return Ok(Some(Event::Ignored(Ignored::MalformedControl))),
+                }
                 Ok(None)
             }
             type_id::SHARED_OBJECT_AMF0 | type_id::SHARED_OBJECT_AMF3 => Ok(None),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 /// Most clients are served well with this. It stays in the fastest caches.
-const INITIAL: usize = 16 * 1024;
+const INITIAL: usize = 8 * 1024;
 
 /// Larger reads no longer make up for the larger memory.
 const MAX: usize = 256 * 1024;

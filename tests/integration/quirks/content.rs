@@ -83,7 +83,7 @@ fn set_data_frame_is_taken_off_and_nothing_else() {
         let got = script_data(|client| {
             client.message(4, type_id::DATA_AMF0, 1, sent);
         });
-        assert_eq!(got, [body.clone()]);
+        assert_eq!(got, std::slice::from_ref(&body));
     }
 }
 
@@ -96,7 +96,7 @@ fn metadata_of_the_amf3_type() {
         let got = script_data(|client| {
             client.message(4, type_id::DATA_AMF3, 1, &sent);
         });
-        assert_eq!(got, [body.clone()], "selector {selector:?}");
+        assert_eq!(got, std::slice::from_ref(&body), "selector {selector:?}");
     }
 }
 
