@@ -48,8 +48,6 @@ struct Streaming {
     feed: Feed,
     /// Taken out of the queue and not fed yet.
     items: VecDeque<Item>,
-    /// One buffer at a time, so that the base class can count them for num-buffers.
-    single: bool,
     ended: bool,
 }
 
@@ -160,7 +158,6 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             intake: claim.intake().clone(),
             feed: Feed::new(settings.feed()),
             items: VecDeque::new(),
-            single: self.obj().property::<i32>("num-buffers") >= 0,
             ended: false,
         });
         *self.running.lock() = Some(claim);
@@ -319,6 +316,8 @@ impl Rtmp2ServerSrc {
         &self,
         streaming: &mut Streaming,
     ) -> Result<Option<CreateSuccess>, gst::FlowError> {
+        // One buffer at a time where the base class counts them.
+        let single = self.obj().property::<i32>("num-buffers") >= 0;
         let feed = &mut streaming.feed;
         loop {
             match feed.tags_ahead() {
@@ -327,7 +326,7 @@ impl Rtmp2ServerSrc {
                     None => return Ok(None),
                 },
                 1 => return Ok(next_buffer(feed).map(CreateSuccess::NewBuffer)),
-                _ if streaming.single => {
+                _ if single => {
                     return Ok(next_buffer(feed).map(CreateSuccess::NewBuffer));
                 }
                 count => {

@@ -396,11 +396,11 @@ impl State {
                 configuration.push(item);
             }
         }
-        if let Some(Item::Tag { discont, .. }) = self.items.get_mut(start) {
-            *discont = true;
-        }
         for item in configuration.into_iter().rev() {
             self.items.insert(start, item);
+        }
+        if let Some(Item::Tag { discont, .. }) = self.items.get_mut(start) {
+            *discont = true;
         }
     }
 }

@@ -171,7 +171,8 @@ fn without_origin<'a>(stream_key: &'a str, application: &str) -> &'a str {
     };
     let path = rest.split_once('/').map_or("", |(_, path)| path);
     let (application, _) = cut_query(application);
-    path.strip_prefix(application.trim_matches('/'))
+    let rest = path.strip_prefix(application.trim_matches('/'));
+    rest.filter(|rest| rest.is_empty() || rest.starts_with('/'))
         .unwrap_or(path)
 }
 
@@ -280,6 +281,13 @@ mod tests {
         assert_eq!(matched(&application, "live", "a/b"), pair("live", "a/b"));
         assert_eq!(matched(&application, "live", ""), pair("live", ""));
         assert_eq!(matched(&application, "other", "a"), None);
+    }
+
+    #[test]
+    fn an_application_within_a_url_is_a_whole_part() {
+        let any = Route::default();
+        let url = "rtmp://host/live2/key";
+        assert_eq!(matched(&any, "live", url), pair("live", "live2/key"));
     }
 
     #[test]

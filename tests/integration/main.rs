@@ -4,6 +4,7 @@
 
 mod support;
 
+mod access;
 mod fidelity;
 mod intruders;
 mod late;

@@ -1,1 +1,341 @@
+// SPDX-License-Identifier: MPL-2.0
 
+use super::*;
+use crate::amf0::Value;
+use crate::rtmp::chunk::ChunkWriter;
+use crate::rtmp::status::{Status, code};
+
+/// A client of a session, with both directions in memory.
+struct Client {
+    session: Session,
+    writer: ChunkWriter,
+    replies: ChunkReader,
+}
+
+impl Client {
+    /// A client that has gone through the handshake.
+    fn new() -> Self {
+        let mut session = Session::new(Config::default());
+        let hello = [&[3][..], &[0; 2 * 1536]].concat();
+        assert!(session.read(&mut &hello[..]).unwrap().is_none());
+        assert_eq!(session.output().take_replies().len(), 1 + 2 * 1536);
+        Client {
+            session,
+            writer: ChunkWriter::default(),
+            replies: ChunkReader::new(ReaderLimits::default(), Room::default()),
+        }
+    }
+
+    fn connected() -> Self {
+        let mut client = Client::new();
+        let app = Value::Object(vec![("app".into(), "live".into())]);
+        let events = client.command(0, "connect", 1.0, &[app]);
+        assert!(matches!(&events[..], [Event::Connect(c)] if c.application == "live"));
+        client.session.accept_connect();
+        client.replies();
+        client
+    }
+
+    fn publishing() -> Self {
+        let mut client = Client::connected();
+        client.command(0, "createStream", 2.0, &[Value::Null]);
+        client.replies();
+        client.publish("key");
+        client.session.accept_publish();
+        client.replies();
+        client
+    }
+
+    fn publish(&mut self, key: &str) -> Vec<Event> {
+        self.command(1, "publish", 3.0, &[Value::Null, key.into(), "live".into()])
+    }
+
+    fn command(&mut self, msid: u32, name: &str, id: f64, arguments: &[Value]) -> Vec<Event> {
+        let body = Command::new(name, id, arguments.to_vec()).write();
+        self.message(type_id::COMMAND_AMF0, msid, &body)
+    }
+
+    fn message(&mut self, kind: u8, msid: u32, body: &[u8]) -> Vec<Event> {
+        let mut bytes = Vec::new();
+        self.writer.write(&mut bytes, 3, kind, msid, body);
+        self.send(&bytes)
+    }
+
+    fn send(&mut self, mut bytes: &[u8]) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(event) = self.session.read(&mut bytes).unwrap() {
+            let decides = matches!(event, Event::Connect(_) | Event::Publish(_));
+            events.push(event);
+            if decides {
+                break;
+            }
+        }
+        events
+    }
+
+    /// What the server has sent: csid, type and message stream of each message, and its command.
+    fn replies(&mut self) -> Vec<(u32, u8, u32, Option<Command>)> {
+        let output = self.session.output();
+        let bytes = [output.take_replies(), output.take_notices()].concat();
+        let mut input = &bytes[..];
+        let mut replies = Vec::new();
+        while let Some(m) = self.replies.read(&mut input).unwrap() {
+            let command = Command::read(m.payload.body()).ok();
+            let command = command.filter(|_| m.type_id == type_id::COMMAND_AMF0);
+            replies.push((m.csid, m.type_id, m.msid, command));
+        }
+        replies
+    }
+
+    /// Names and transaction ids of the commands that the server has sent.
+    fn answers(&mut self) -> Vec<(String, f64)> {
+        let commands = self.replies().into_iter().filter_map(|reply| reply.3);
+        commands.map(|c| (c.name, c.transaction_id)).collect()
+    }
+}
+
+fn status_code(command: &Command) -> &str {
+    let mut objects = command.arguments.iter();
+    let code = objects.find_map(|object| object.get("code")?.as_str());
+    code.unwrap_or_default()
+}
+
+#[test]
+fn connect_is_answered_with_windows_chunk_size_and_result() {
+    let mut client = Client::new();
+    let object = Value::Object(vec![
+        ("app".into(), "'live'".into()),
+        ("tcurl".into(), "rtmp://h/live".into()),
+        ("objectEncoding".into(), 3.0.into()),
+    ]);
+    let events = client.command(0, "connect", 7.0, &[object]);
+    let [Event::Connect(request)] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(request.application, "live");
+    assert_eq!(request.tc_url, "rtmp://h/live");
+    client.session.accept_connect();
+    // Set Chunk Size stays in the reader of the other side.
+    let replies = client.replies();
+    let kinds: Vec<_> = replies.iter().map(|r| (r.0, r.1)).collect();
+    assert_eq!(kinds, [(2, 5), (2, 6), (3, 20)]);
+    assert_eq!(client.replies.chunk_size(), 65_536);
+    let result = replies[2].3.as_ref().unwrap();
+    assert_eq!(
+        (result.name.as_str(), result.transaction_id),
+        ("_result", 7.0)
+    );
+    assert_eq!(status_code(result), code::CONNECT_SUCCESS);
+    let encoding = result.arguments[1].get("objectEncoding");
+    assert_eq!(encoding, Some(&Value::Number(3.0)));
+}
+
+#[test]
+fn every_command_is_answered_with_its_own_transaction_id() {
+    let name = [Value::Null, "key".into()];
+    for (command, id, expected) in [
+        ("releaseStream", 2.0, vec![("_result", 2.0)]),
+        ("releaseStream", 0.0, vec![]),
+        ("FCUnpublish", 9.0, vec![("_result", 9.0)]),
+        ("_checkbw", 4.0, vec![("_result", 4.0)]),
+        ("createStream", 5.0, vec![("_result", 5.0)]),
+        ("FCSubscribe", 6.0, vec![("_result", 6.0)]),
+        ("getStreamLength", 7.0, vec![("_error", 7.0)]),
+        ("whatever", 8.0, vec![("_result", 8.0)]),
+        ("receiveAudio", 8.0, vec![]),
+        ("deleteStream", 0.0, vec![]),
+    ] {
+        let mut client = Client::connected();
+        client.command(0, command, id, &name);
+        let answers = client.answers();
+        let answers: Vec<_> = answers.iter().map(|(n, id)| (n.as_str(), *id)).collect();
+        assert_eq!(answers, expected, "{command}");
+    }
+}
+
+#[test]
+fn publish_starts_on_its_own_message_stream() {
+    let mut client = Client::connected();
+    client.command(0, "createStream", 2.0, &[Value::Null]);
+    client.replies();
+    let events = client.publish("key?token=x");
+    assert!(matches!(&events[..], [Event::Publish(p)] if p.stream_key == "key?token=x"));
+    client.session.accept_publish();
+    let replies = client.replies();
+    assert_eq!((replies[0].0, replies[0].1), (2, type_id::USER_CONTROL));
+    let (csid, _, msid, Some(status)) = &replies[1] else {
+        panic!("{replies:?}");
+    };
+    assert_eq!((*csid, *msid, status.transaction_id), (5, 1, 0.0));
+    assert_eq!(status_code(status), code::PUBLISH_START);
+}
+
+#[test]
+fn a_client_that_will_be_refused_is_not_told_to_start() {
+    let mut client = Client::connected();
+    let events = client.command(0, "FCPublish", 2.0, &[Value::Null, "key".into()]);
+    assert!(matches!(events[..], [Event::Announce(_)]));
+    assert_eq!(client.answers(), [("_result".to_owned(), 2.0)]);
+    client.session.confirm_announcement();
+    assert_eq!(client.answers(), [("onFCPublish".to_owned(), 0.0)]);
+
+    client.publish("key");
+    let status = Status::error(code::PUBLISH_BAD_NAME, "no");
+    client.session.reject_publish(&status);
+    let replies = client.replies();
+    assert_eq!(
+        status_code(replies[0].3.as_ref().unwrap()),
+        code::PUBLISH_BAD_NAME
+    );
+    assert!(!client.session.is_publishing());
+}
+
+#[test]
+fn every_way_to_end_a_stream_ends_it_once() {
+    for (name, arguments) in [
+        ("FCUnpublish", vec![Value::Null, "key".into()]),
+        ("closeStream", vec![Value::Null]),
+        ("deleteStream", vec![Value::Null, 1.0.into()]),
+        ("deleteStream", vec![Value::Null, "key".into()]),
+        ("deleteStream", vec![]),
+    ] {
+        let mut client = Client::publishing();
+        let events = client.command(1, name, 0.0, &arguments);
+        assert!(
+            matches!(events[..], [Event::Unpublish]),
+            "{name} {events:?}"
+        );
+        let replies = client.replies();
+        let status = replies[0].3.as_ref().unwrap();
+        assert_eq!(status_code(status), code::UNPUBLISH_SUCCESS);
+        assert!(client.command(1, name, 0.0, &arguments).is_empty());
+        // The same connection may publish again.
+        client.replies();
+        assert!(matches!(client.publish("other")[..], [Event::Publish(_)]));
+    }
+}
+
+#[test]
+fn publishing_again_goes_on_and_another_stream_is_refused() {
+    let mut client = Client::publishing();
+    assert!(client.publish("key").is_empty());
+    let replies = client.replies();
+    assert_eq!(
+        status_code(replies[1].3.as_ref().unwrap()),
+        code::PUBLISH_START
+    );
+    assert!(client.publish("other").is_empty());
+    let replies = client.replies();
+    assert_eq!(
+        status_code(replies[0].3.as_ref().unwrap()),
+        code::PUBLISH_BAD_NAME
+    );
+    assert!(client.session.is_publishing());
+}
+
+#[test]
+fn media_before_publish_is_kept_and_comes_out_in_order() {
+    let mut client = Client::connected();
+    client.command(0, "createStream", 2.0, &[Value::Null]);
+    for body in [b"a", b"b"] {
+        assert!(client.message(type_id::AUDIO, 1, body).is_empty());
+    }
+    client.publish("key");
+    client.session.accept_publish();
+    let bodies: Vec<_> = client
+        .send(&[])
+        .into_iter()
+        .map(|event| match event {
+            Event::Media(media) => media.payload.to_vec(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(bodies, [b"a", b"b"]);
+}
+
+#[test]
+fn media_of_a_stream_that_nobody_created_belongs_to_the_one_that_is_published() {
+    let mut client = Client::publishing();
+    client.command(0, "createStream", 4.0, &[Value::Null]);
+    for (msid, taken) in [(1, true), (0, true), (77, true), (2, false)] {
+        let events = client.message(type_id::VIDEO, msid, b"v");
+        assert_eq!(matches!(events[..], [Event::Media(_)]), taken, "{msid}");
+    }
+}
+
+#[test]
+fn script_data_loses_what_rtmp_put_around_it() {
+    let mut client = Client::publishing();
+    let metadata = [Value::from("onMetaData"), Value::Object(vec![])];
+    let mut plain = Vec::new();
+    crate::amf0::write_all(&mut plain, &metadata);
+    let mut set = Vec::new();
+    crate::amf0::write_all(&mut set, &["@setDataFrame".into()]);
+    set.extend(&plain);
+    // An AMF3 object without members, behind the marker that says so.
+    let mut amf3 = plain[..13].to_vec();
+    amf3.extend([0x11, 0x0A, 0x0B, 0x01, 0x01]);
+    for (kind, body) in [
+        (18, plain.clone()),
+        (18, set.clone()),
+        (15, [&[0][..], &set].concat()),
+        (15, set.clone()),
+        (18, amf3),
+    ] {
+        let events = client.message(kind, 1, &body);
+        let [Event::Media(media)] = &events[..] else {
+            panic!("{events:?}");
+        };
+        assert_eq!(media.kind, MediaKind::Data);
+        assert_eq!(media.payload.body(), plain);
+    }
+    let mut clear = Vec::new();
+    crate::amf0::write_all(&mut clear, &["@clearDataFrame".into()]);
+    assert!(client.message(18, 1, &clear).is_empty());
+    assert!(matches!(
+        client.message(18, 1, &[0xFF])[..],
+        [Event::Ignored(Ignored::MalformedData)]
+    ));
+}
+
+#[test]
+fn pings_are_answered_and_odd_messages_survived() {
+    let mut client = Client::publishing();
+    client.message(type_id::USER_CONTROL, 0, &[0, 6, 0, 0, 0, 9]);
+    let replies = client.replies();
+    assert_eq!((replies[0].0, replies[0].1), (2, type_id::USER_CONTROL));
+    for (kind, body) in [
+        (4, &[0][..]),
+        (20, b"\xFF"),
+        (99, b"x"),
+        (22, b""),
+        (19, b""),
+    ] {
+        client.message(kind, 1, body);
+    }
+    let events = client.message(type_id::AUDIO, 1, b"a");
+    assert!(matches!(events[..], [Event::Media(_)]));
+}
+
+#[test]
+fn a_client_with_a_window_is_acknowledged_each_half_of_it() {
+    let mut client = Client::publishing();
+    client.message(type_id::WINDOW_ACK_SIZE, 0, &1000u32.to_be_bytes());
+    client.message(type_id::AUDIO, 1, &[0; 499]);
+    assert_eq!(client.session.ack_due(), AckDue::Now);
+    client.session.acknowledge();
+    assert_eq!(client.replies()[0].1, type_id::ACKNOWLEDGEMENT);
+    assert_eq!(client.session.ack_due(), AckDue::No);
+}
+
+#[test]
+fn a_name_without_end_is_a_violation() {
+    let mut client = Client::new();
+    let long = "x".repeat(super::super::limits::MAX_NAME + 1);
+    let app = Value::Object(vec![("app".into(), long.as_str().into())]);
+    let body = Command::new("connect", 1.0, vec![app]).write();
+    let mut bytes = Vec::new();
+    client.writer.write(&mut bytes, 3, 20, 0, &body);
+    let error = client.session.read(&mut &bytes[..]).unwrap_err();
+    assert_eq!(error, Violation::NameTooLong);
+}

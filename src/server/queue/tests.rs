@@ -174,7 +174,7 @@ fn leaking_downstream_never_drops_configuration() {
         &queue,
         [keyframe(0), header(5), frame(6), keyframe(10), frame(11)],
     );
-    assert_eq!(pop(&queue), [(5, false), (10, true), (11, false)]);
+    assert_eq!(pop(&queue), [(5, true), (10, false), (11, false)]);
 }
 
 #[test]

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who may publish, and what the limits do.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstrtmp2server::amf0::Value;
+
+use crate::support::PATIENCE;
+use crate::support::clients::{FFMPEG, publish};
+use crate::support::flv;
+use crate::support::media::small;
+use crate::support::raw::{RawClient, code};
+use crate::support::recorder::Recorder;
+
+/// A refused client is closed within this, however it behaves.
+const MAX_FAREWELL: Duration = Duration::from_secs(1);
+
+/// Reads until the server closes the connection.
+fn read_to_close(socket: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A reset closes too.
+    let _ = socket.read_to_end(&mut bytes);
+    bytes
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|w| w == text.as_bytes())
+}
+
+#[test]
+fn a_wrong_application_is_refused_at_connect() {
+    let recorder = Recorder::start("application=live stream-key=key");
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake().connect_application("other");
+    let error = client.expect_command("_error");
+    assert_eq!(code(&error), "NetConnection.Connect.InvalidApp");
+    assert_eq!(error.transaction_id, 1.0);
+    assert!(client.next_message().is_none());
+}
+
+#[test]
+fn a_wrong_stream_key_is_refused_before_anything_says_start() {
+    let recorder = Recorder::start("application=live stream-key=key");
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake().connect_application("live");
+    for (transaction, name) in [(2.0, "releaseStream"), (3.0, "FCPublish")] {
+        client.command(0, name, transaction, &[Value::Null, "wrong".into()]);
+    }
+    client.command(0, "createStream", 4.0, &[Value::Null]);
+    client.command(
+        1,
+        "publish",
+        5.0,
+        &[Value::Null, "wrong".into(), "live".into()],
+    );
+    let refused = Instant::now();
+    let bytes = read_to_close(&mut client.socket);
+    assert!(refused.elapsed() < MAX_FAREWELL);
+    assert!(contains(&bytes, "NetStream.Publish.BadName"));
+    assert!(!contains(&bytes, "NetStream.Publish.Start"));
+}
+
+#[test]
+fn a_refused_client_that_goes_on_sending_is_closed_all_the_same() {
+    let recorder = Recorder::start("application=live");
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake().connect_application("other");
+    let refused = Instant::now();
+    // It neither reads nor stops.
+    while client.socket.write_all(&[0; 1000]).is_ok() {
+        assert!(refused.elapsed() < 2 * MAX_FAREWELL);
+    }
+    assert!(refused.elapsed() < MAX_FAREWELL);
+}
+
+#[test]
+fn ffmpeg_says_why_it_was_refused() {
+    let recorder = Recorder::start("application=live stream-key=key");
+    for (path, reason) in [
+        ("other/key", "There is no such application here"),
+        ("live/wrong", "No stream of this application and stream key"),
+    ] {
+        let output = publish(FFMPEG, &small(2), false, &recorder.url(path)).wait();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(stderr.contains(reason), "{stderr}");
+    }
+}
+
+#[test]
+fn playing_is_refused() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake().connect_application("live");
+    client.command(1, "play", 2.0, &[Value::Null, "key".into()]);
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Play.StreamNotFound");
+    assert!(client.next_message().is_none());
+}
+
+#[test]
+fn no_more_clients_than_allowed() {
+    let recorder = Recorder::start("max-clients=2");
+    let mut first = RawClient::connect(recorder.port());
+    let mut second = RawClient::connect(recorder.port());
+    first.handshake();
+    second.handshake();
+    let mut third = TcpStream::connect(("127.0.0.1", recorder.port())).unwrap();
+    assert!(read_to_close(&mut third).is_empty());
+    drop(first);
+    // The place is free again as soon as the server has seen the end.
+    let start = Instant::now();
+    loop {
+        let mut client = RawClient::connect(recorder.port());
+        let mut hello = vec![3];
+        hello.extend([0; 1536]);
+        if client.socket.write_all(&hello).is_ok()
+            && client.socket.read_exact(&mut [0; 3073]).is_ok()
+        {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE);
+    }
+}
+
+#[test]
+fn a_message_over_the_limit_ends_its_client() {
+    let recorder = Recorder::start("max-message-size=2000");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    client.set_chunk_size(65_536);
+    let mut body = vec![0xAF, 1];
+    body.resize(2000, 7);
+    client.media(flv::AUDIO, 0, &body, 65_536);
+    body.push(7);
+    client.media(flv::AUDIO, 20, &body, 65_536);
+    assert!(client.next_message().is_none());
+    let tags = recorder.finish();
+    assert_eq!(flv::media(&tags).len(), 1);
+}
+
+#[test]
+fn a_publisher_that_falls_silent_is_cut_off() {
+    let recorder = Recorder::start("timeout=1");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    client.media(flv::AUDIO, 0, &[0xAF, 1, 9], 128);
+    assert_eq!(flv::media(&recorder.finish()).len(), 1);
+    assert!(client.next_message().is_none());
+}
+
+#[test]
+fn two_publishers_that_race_make_one() {
+    let recorder = Recorder::start("keep-listening=true");
+    let port = recorder.port();
+    for round in 0..50 {
+        let clients: Vec<RawClient> = (0..2)
+            .map(|_| {
+                let mut client = RawClient::connect(port);
+                client.handshake().connect_application("live");
+                client.expect_command("_result");
+                client
+            })
+            .collect();
+        let racers = clients.into_iter().map(|mut client| {
+            std::thread::spawn(move || {
+                client.command(1, "publish", 2.0, &[Value::Null, "key".into()]);
+                let status = client.expect_command("onStatus");
+                (code(&status).to_owned(), client)
+            })
+        });
+        let racers: Vec<_> = racers.collect();
+        let results: Vec<_> = racers.into_iter().map(|r| r.join().unwrap()).collect();
+        let started = results
+            .iter()
+            .filter(|(code, _)| code == "NetStream.Publish.Start");
+        assert_eq!(started.count(), 1, "round {round}");
+        for (code, mut client) in results {
+            if code == "NetStream.Publish.Start" {
+                client.command(1, "closeStream", 0.0, &[Value::Null]);
+                client.expect_command("onStatus");
+            }
+        }
+    }
+}
+
+#[test]
+fn two_elements_share_a_port() {
+    let first = Recorder::start("application=live stream-key=one");
+    let port = first.port();
+    let text = format!("rtmp2serversrc name=other port={port} application=live");
+    let same = gst::parse::launch(&format!("{text} stream-key=one ! fakesink")).unwrap();
+    assert!(same.set_state(gst::State::Playing).is_err());
+    same.set_state(gst::State::Null).unwrap();
+
+    let second =
+        gst::parse::launch(&format!("{text} stream-key=two ! fakesink name=sink")).unwrap();
+    second.set_state(gst::State::Playing).unwrap();
+    for (key, count) in [("two", 3), ("one", 2)] {
+        let mut client = RawClient::publish(port, "live", key);
+        for time in 0..count {
+            client.media(flv::AUDIO, time * 20, &[0x2F, 1, 9], 128);
+        }
+    }
+    assert_eq!(flv::media(&first.finish()).len(), 2);
+    let bus = second.bus().unwrap();
+    let patience = gst::ClockTime::try_from(crate::support::PATIENCE).unwrap();
+    assert!(
+        bus.timed_pop_filtered(patience, &[gst::MessageType::Eos])
+            .is_some()
+    );
+    let sink = second
+        .downcast_ref::<gst::Bin>()
+        .unwrap()
+        .by_name("sink")
+        .unwrap();
+    let stats: gst::Structure = sink.property("stats");
+    assert_eq!(stats.get::<u64>("rendered").unwrap(), 1 + 3);
+    second.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn pausing_loses_nothing() {
+    let file = small(6);
+    let recorder = Recorder::start("");
+    let client = publish(FFMPEG, &file, true, &recorder.url("live/key"));
+    for count in [20, 60, 100] {
+        recorder.wait_until("some", |buffers| buffers.len() > count);
+        recorder.pipeline.set_state(gst::State::Paused).unwrap();
+        recorder.pipeline.set_state(gst::State::Playing).unwrap();
+    }
+    client.succeed();
+    flv::assert_same_media(&flv::read_file(&file), &recorder.finish());
+}
