@@ -13,4 +13,5 @@ mod output;
 mod quirks;
 mod recording;
 mod sequence;
+mod sinks;
 mod slow;

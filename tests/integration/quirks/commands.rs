@@ -343,3 +343,19 @@ fn a_player_is_refused_and_its_connection_closed() {
     let mut publisher = RawClient::publish(recorder.port(), "live", "key");
     assert_works(&recorder, &mut publisher);
 }
+
+#[test]
+fn who_announced_no_window_is_acknowledged_when_it_pauses() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    client.set_chunk_size(65_536);
+    // More than half of the server's window of 5,000,000 bytes; then it waits, as some encoders do.
+    let mut body = vec![0x2F];
+    body.resize(100_000, 7);
+    for time in 0..30 {
+        client.media(crate::support::flv::AUDIO, time * 20, &body, 65_536);
+    }
+    let (_, count) = expect(&mut client, type_id::ACKNOWLEDGEMENT);
+    let count = u32::from_be_bytes(count.try_into().unwrap());
+    assert!((2_500_000..=3_100_000).contains(&count), "{count}");
+}

@@ -2,7 +2,7 @@
 
 //! The element in a pipeline of this process, with all that leaves it kept.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use gst::prelude::*;
 
@@ -13,6 +13,7 @@ pub struct Recorder {
     pub pipeline: gst::Pipeline,
     pub element: gst::Element,
     buffers: Arc<Mutex<Vec<gst::Buffer>>>,
+    more: Arc<Condvar>,
     events: Arc<Mutex<Vec<gst::Event>>>,
 }
 
@@ -31,6 +32,8 @@ impl Recorder {
         let buffers = Arc::new(Mutex::new(Vec::new()));
         let events = Arc::new(Mutex::new(Vec::new()));
         let (kept_buffers, kept_events) = (buffers.clone(), events.clone());
+        let more = Arc::new(Condvar::new());
+        let announce = more.clone();
         let kinds = gst::PadProbeType::BUFFER
             | gst::PadProbeType::BUFFER_LIST
             | gst::PadProbeType::EVENT_DOWNSTREAM;
@@ -49,6 +52,7 @@ impl Recorder {
                 }
                 _ => {}
             }
+            announce.notify_all();
             gst::PadProbeReturn::Ok
         });
         pipeline.set_state(gst::State::Playing).unwrap();
@@ -57,6 +61,7 @@ impl Recorder {
             pipeline,
             element,
             buffers,
+            more,
             events,
         }
     }
@@ -96,11 +101,12 @@ impl Recorder {
     /// Waits, without a fixed pause, until what has left satisfies a condition.
     #[track_caller]
     pub fn wait_until(&self, what: &str, condition: impl Fn(&[gst::Buffer]) -> bool) {
-        let start = std::time::Instant::now();
-        while !condition(&self.buffers.lock().unwrap()) {
-            assert!(start.elapsed() < PATIENCE, "still waiting for {what}");
-            std::thread::yield_now();
-        }
+        let buffers = self.buffers.lock().unwrap();
+        let waited = self
+            .more
+            .wait_timeout_while(buffers, PATIENCE, |buffers| !condition(buffers));
+        let timed_out = waited.unwrap().1.timed_out();
+        assert!(!timed_out, "still waiting for {what}");
     }
 
     pub fn buffers(&self) -> Vec<gst::Buffer> {
