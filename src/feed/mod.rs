@@ -204,7 +204,7 @@ impl Feed {
         match self.gate.judge(&tag) {
             Verdict::Pass if self.publisher.flowing => self.media(tag, arrival),
             Verdict::Pass => {
-                self.dropped.before_keyframe += self.waiting.hold(tag, arrival);
+                self.waiting.push(tag, arrival);
                 self.begin();
             }
             Verdict::Hold => self.dropped.before_keyframe += self.waiting.hold(tag, arrival),

@@ -418,3 +418,11 @@ fn the_ends_of_several_tracks_all_leave() {
     run.feed.finish();
     assert_eq!(run.left(), [Video(40, 2), Video(40, 2)]);
 }
+
+#[test]
+fn a_keyframe_of_any_size_opens_the_stream() {
+    let mut run = Run::default();
+    let large = [KEYFRAME, &[0; 4_000_000]].concat();
+    run.video(0, VIDEO_HEADER).audio(0, AUDIO).video(0, &large);
+    assert_eq!(run.left()[3..], [Video(0, 0), Audio(0, 1), Video(0, 1)]);
+}

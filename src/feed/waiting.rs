@@ -42,8 +42,7 @@ impl Waiting {
 
     /// Keeps media, and lets the oldest go where it is too much. Says how many tags went.
     pub(super) fn hold(&mut self, tag: Tag, arrival: RunningTime) -> u64 {
-        self.media_bytes += tag.memory();
-        self.tags.push_back((tag, arrival));
+        self.push(tag, arrival);
         let mut dropped = 0;
         while self.media_bytes > MAX_MEDIA
             && let Some(index) = self.tags.iter().position(|(tag, _)| tag.info.is_coded())
@@ -53,6 +52,12 @@ impl Waiting {
             dropped += 1;
         }
         dropped
+    }
+
+    /// Appends media that ends the wait, and so has no limit.
+    pub(super) fn push(&mut self, tag: Tag, arrival: RunningTime) {
+        self.media_bytes += tag.memory();
+        self.tags.push_back((tag, arrival));
     }
 
     pub(super) fn has_media(&self) -> bool {

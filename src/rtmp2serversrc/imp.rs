@@ -4,7 +4,7 @@
 //! pushes happen under `running` or `settings`; `streaming` belongs to the streaming thread.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -37,6 +37,8 @@ pub struct Rtmp2ServerSrc {
     running: Mutex<Option<Claim>>,
     /// Touched by create() alone while the element runs.
     streaming: Mutex<Option<Streaming>>,
+    /// Not playing, or about to stop that.
+    paused: AtomicBool,
     dropped_before_keyframe: AtomicU64,
     force_key_unit_events: AtomicU64,
 }
@@ -48,6 +50,8 @@ struct Streaming {
     feed: Feed,
     /// Taken out of the queue and not fed yet.
     items: VecDeque<Item>,
+    /// Made for a list that could not leave as one.
+    buffers: VecDeque<gst::Buffer>,
     ended: bool,
 }
 
@@ -126,6 +130,18 @@ impl ElementImpl for Rtmp2ServerSrc {
         Some(&METADATA)
     }
 
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        // Before the base class learns of it, so that create() knows first.
+        self.paused.store(
+            transition != gst::StateChange::PausedToPlaying,
+            Ordering::SeqCst,
+        );
+        self.parent_change_state(transition)
+    }
+
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let src = gst::PadTemplate::new(
@@ -158,6 +174,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             intake: claim.intake().clone(),
             feed: Feed::new(settings.feed()),
             items: VecDeque::new(),
+            buffers: VecDeque::new(),
             ended: false,
         });
         *self.running.lock() = Some(claim);
@@ -230,11 +247,6 @@ impl PushSrcImpl for Rtmp2ServerSrc {
         let mut streaming = self.streaming.lock();
         let streaming = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
         loop {
-            // What is created while the element stops would be dropped by the base class, which
-            // in GStreamer 1.22 does not expect a buffer list there.
-            if streaming.intake.queue().is_flushing() {
-                return Err(gst::FlowError::Flushing);
-            }
             if let Some(created) = self.next_buffers(streaming)? {
                 return Ok(created);
             }
@@ -319,7 +331,7 @@ impl Rtmp2ServerSrc {
         // One buffer at a time where the base class counts them.
         let single = self.obj().property::<i32>("num-buffers") >= 0;
         let feed = &mut streaming.feed;
-        loop {
+        while streaming.buffers.is_empty() {
             match feed.tags_ahead() {
                 0 => match feed.pop() {
                     Some(output) => self.announce(output)?,
@@ -335,10 +347,18 @@ impl Rtmp2ServerSrc {
                         let buffers = (0..count).map_while(|_| next_buffer(feed));
                         buffers.for_each(|buffer| list.add(buffer));
                     }
+                    // The base class may have to drop what is created while the element stops, and
+                    // in GStreamer 1.22 does not expect a list then.
+                    if self.paused.load(Ordering::SeqCst) {
+                        streaming.buffers.extend(list.iter_owned());
+                        break;
+                    }
                     return Ok(Some(CreateSuccess::NewBufferList(list)));
                 }
             }
         }
+        let buffer = streaming.buffers.pop_front();
+        Ok(buffer.map(CreateSuccess::NewBuffer))
     }
 
     /// Caps and segments.

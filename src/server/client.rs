@@ -238,6 +238,9 @@ impl Client {
             }
             Event::Unpublish => {
                 self.hand_over(false)?;
+                if let Some(intake) = &self.intake {
+                    intake.set_leaving(self.id);
+                }
                 self.deadline = arrival + CLOSING_GRACE;
             }
             Event::Refused(reason) => return Err(Parting::Refused(reason.to_owned())),

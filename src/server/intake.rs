@@ -99,6 +99,8 @@ enum Seat {
     Taken {
         publisher: Arc<Publisher>,
         socket: Arc<TcpStream>,
+        /// It has ended its stream, and is about to go: the next one need not wait for that.
+        leaving: bool,
     },
     Ended,
 }
@@ -176,10 +178,15 @@ impl Intake {
     }
 
     pub(super) fn availability(&self) -> Result<(), Unavailable> {
-        match &*self.seat.lock() {
+        self.check(&self.seat.lock())
+    }
+
+    fn check(&self, seat: &Seat) -> Result<(), Unavailable> {
+        match seat {
             Seat::Vacant => Ok(()),
+            Seat::Taken { leaving: true, .. } if self.keep_listening() => Ok(()),
+            Seat::Taken { leaving: true, .. } | Seat::Ended => Err(Unavailable::Ended),
             Seat::Taken { .. } => Err(Unavailable::Busy),
-            Seat::Ended => Err(Unavailable::Ended),
         }
     }
 
@@ -190,20 +197,35 @@ impl Intake {
         socket: Arc<TcpStream>,
     ) -> Result<(), Unavailable> {
         let mut seat = self.seat.lock();
-        match &*seat {
-            Seat::Taken { .. } => return Err(Unavailable::Busy),
-            Seat::Ended => return Err(Unavailable::Ended),
-            Seat::Vacant => {}
-        }
+        self.check(&seat)?;
         // A client that publishes and leaves over and over must not fill the queue with itself.
         if self.queue.levels().starts >= MAX_WAITING_STARTS {
             return Err(Unavailable::Busy);
         }
         // A start takes no room, so this does not wait. Failure means that the element stops, and
         // it will close the socket.
-        let _ = self.queue.push(&mut vec![Item::Start(publisher.clone())]);
-        *seat = Seat::Taken { publisher, socket };
+        let mut items = vec![Item::Start(publisher.clone())];
+        if matches!(*seat, Seat::Taken { .. }) {
+            items.insert(0, Item::End);
+        }
+        let _ = self.queue.push(&mut items);
+        *seat = Seat::Taken {
+            publisher,
+            socket,
+            leaving: false,
+        };
         Ok(())
+    }
+
+    /// The publisher has ended its stream, and will [leave](Intake::leave) in a moment.
+    pub(super) fn set_leaving(&self, client: u64) {
+        if let Seat::Taken {
+            publisher, leaving, ..
+        } = &mut *self.seat.lock()
+            && publisher.client == client
+        {
+            *leaving = true;
+        }
     }
 
     /// The publisher has left. What it sent before is still in the queue.
@@ -226,7 +248,9 @@ impl Intake {
         self.queue.close();
         let seat = std::mem::replace(&mut *self.seat.lock(), Seat::Ended);
         match seat {
-            Seat::Taken { publisher, socket } => {
+            Seat::Taken {
+                publisher, socket, ..
+            } => {
                 let _ = socket.shutdown(Shutdown::Both);
                 Some(publisher.client)
             }

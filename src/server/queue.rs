@@ -150,10 +150,6 @@ impl MediaQueue {
         self.not_empty.notify_all();
     }
 
-    pub fn is_flushing(&self) -> bool {
-        self.state.lock().flushing
-    }
-
     /// Ends the queue: nobody waits in it any more, and nothing more comes out.
     pub fn close(&self) {
         let mut state = self.state.lock();

@@ -15,3 +15,4 @@ mod recording;
 mod sequence;
 mod sinks;
 mod slow;
+mod timestamps;

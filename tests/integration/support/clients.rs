@@ -96,3 +96,10 @@ pub fn publish(
         &format!("{pace} -i {file} -map 0 -c copy -f flv {url}"),
     )
 }
+
+/// A pipeline of another process, without the plugin, until its end.
+pub fn gst_launch(pipeline: &str) -> Running {
+    let mut command = Command::new("gst-launch-1.0");
+    command.arg("--quiet").args(pipeline.split_whitespace());
+    Running::spawn(&mut command)
+}

@@ -54,3 +54,14 @@ pub fn long_full_hd() -> PathBuf {
     );
     made_by(FFMPEG, "long-full-hd.flv", &arguments)
 }
+
+/// What ffmpeg writes into a file when it is told what [`super::clients::publish`] tells it.
+pub fn copy(program: impl AsRef<std::ffi::OsStr>, file: &Path) -> PathBuf {
+    let program = program.as_ref();
+    // Each ffmpeg has its own way to write FLV.
+    let writer = if program == FFMPEG { "old" } else { "new" };
+    let name = file.file_stem().unwrap().to_str().unwrap();
+    let name = format!("{name}-{writer}-copy.flv");
+    let arguments = format!("-i {} -map 0 -c copy -f flv", file.display());
+    made_by(program, &name, &arguments)
+}
