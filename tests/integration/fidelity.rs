@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, Running, ffmpeg, publish};
+use crate::support::clients::{FFMPEG, NEW_FFMPEG, Running, ffmpeg, gst_launch, publish};
 use crate::support::flv::{self, Tag, assert_same_media};
 use crate::support::media::{SMALL_VIDEO, TONE, full_hd, made_by, small};
 use crate::support::recorder::Recorder;
@@ -82,9 +82,7 @@ fn gstreamer_sends_unharmed(sink: impl Fn(&Recorder) -> String, paced: bool) {
             copy.display(),
             sink(&recorder)
         );
-        let mut command = Command::new("gst-launch-1.0");
-        command.arg("-q").args(pipeline.split_whitespace());
-        Running::spawn(&mut command).succeed();
+        gst_launch(&pipeline).succeed();
         let got = recorder.finish();
         assert_same_media(&flv::read_file(&copy), &got);
     }
