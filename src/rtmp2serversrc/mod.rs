@@ -36,7 +36,7 @@
 //! of its arrival, however long after the start of the pipeline that is, so that a live sink shows
 //! every frame.
 //!
-//! Since: plugins-rs-0.1.0
+//! Since: 0.1.0
 
 use gst::glib;
 use gst::prelude::*;

@@ -35,8 +35,8 @@ impl Default for ReaderLimits {
 
 /// Puts messages together, one for each chunk stream at a time.
 ///
-/// Invariant: `buffered` is the memory of all partial messages, and never over
-/// `limits.max_buffered`.
+/// Invariant: `buffered` is the memory of all partial messages. It is not over
+/// `limits.max_buffered`, except by the last reservation when that is why reading has failed.
 #[derive(Debug)]
 pub struct ChunkReader {
     limits: ReaderLimits,
