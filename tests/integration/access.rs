@@ -235,3 +235,13 @@ fn pausing_loses_nothing() {
     client.succeed();
     flv::assert_same_media(&flv::read_file(&file), &recorder.finish());
 }
+
+#[test]
+fn who_does_not_publish_in_time_is_closed() {
+    let recorder = Recorder::start("handshake-timeout=300");
+    let mut silent = TcpStream::connect(("127.0.0.1", recorder.port())).unwrap();
+    let mut half = RawClient::connect(recorder.port());
+    half.handshake();
+    assert!(read_to_close(&mut silent).is_empty());
+    assert!(half.next_message().is_none());
+}
