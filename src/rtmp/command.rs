@@ -22,6 +22,15 @@ impl Command {
         }
     }
 
+    /// What tells a client of the state of its connection or stream (section 7.2.2).
+    pub fn on_status(properties: Vec<(String, Value)>) -> Self {
+        Command::new(
+            "onStatus",
+            0.0,
+            vec![Value::Null, Value::Object(properties)],
+        )
+    }
+
     /// Reads the body of a command message of either AMF kind. A missing transaction id is 0.
     pub fn read(body: &[u8]) -> Result<Self, amf0::Error> {
         let mut values = amf0::read_all(without_selector(body))?.values.into_iter();

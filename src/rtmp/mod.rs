@@ -9,6 +9,7 @@
 //! Nothing in here knows GStreamer, sockets, threads or the time.
 
 pub mod aggregate;
+pub mod authentication;
 pub mod chunk;
 pub mod command;
 pub mod control;

@@ -7,10 +7,15 @@ use crate::amf0::Value;
 
 pub mod code {
     pub const CONNECT_SUCCESS: &str = "NetConnection.Connect.Success";
+    pub const CONNECT_APP_SHUTDOWN: &str = "NetConnection.Connect.AppShutdown";
+    pub const CONNECT_RECONNECT_REQUEST: &str = "NetConnection.Connect.ReconnectRequest";
+    pub const CONNECT_REJECTED: &str = "NetConnection.Connect.Rejected";
     pub const CONNECT_INVALID_APP: &str = "NetConnection.Connect.InvalidApp";
     pub const CALL_FAILED: &str = "NetConnection.Call.Failed";
     pub const PUBLISH_START: &str = "NetStream.Publish.Start";
     pub const PUBLISH_BAD_NAME: &str = "NetStream.Publish.BadName";
+    pub const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
+    pub const PUBLISH_REJECTED: &str = "NetStream.Publish.Rejected";
     pub const UNPUBLISH_SUCCESS: &str = "NetStream.Unpublish.Success";
     pub const PLAY_STREAM_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 }

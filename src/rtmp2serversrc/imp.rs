@@ -17,10 +17,12 @@ use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
 use super::buffers;
-use super::settings::{Effect, SPECS, Settings};
+use super::settings::{Effect, Settings};
+use super::signals::{Emitter, SIGNALS};
+use super::specs::SPECS;
 use super::stats::{self, StreamCounts};
 use crate::feed::{Feed, Output};
-use crate::server::{self, Claim, ClaimError, Intake, Item};
+use crate::server::{self, Claim, ClaimError, ClaimErrorKind, Intake, IntakeConfig, Item};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -67,6 +69,10 @@ impl ObjectImpl for Rtmp2ServerSrc {
         &SPECS
     }
 
+    fn signals() -> &'static [glib::subclass::Signal] {
+        &SIGNALS
+    }
+
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let effect = self.settings.lock().set(pspec.name(), value);
         match effect {
@@ -82,6 +88,7 @@ impl ObjectImpl for Rtmp2ServerSrc {
                     intake.configure(settings);
                 }
             }
+            Effect::Drain => self.apply_drain(),
             Effect::Latency => {
                 let message = gst::message::Latency::builder().src(&*self.obj()).build();
                 let _ = self.obj().post_message(message);
@@ -159,11 +166,16 @@ impl ElementImpl for Rtmp2ServerSrc {
 impl BaseSrcImpl for Rtmp2ServerSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().clone();
-        let route = settings
-            .route()
-            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error)))?;
-        let name = self.obj().name().to_string();
-        let intake = Intake::new(name, route, settings.intake(), settings.listener());
+        let invalid = |error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error));
+        let intake = Intake::new(IntakeConfig {
+            name: self.obj().name().to_string(),
+            route: settings.route().map_err(invalid)?,
+            access: settings.access().map_err(invalid)?,
+            settings: settings.intake(),
+            listener: settings.listener(),
+            port: settings.port_settings().map_err(invalid)?,
+            observer: Box::new(Emitter::new(self)),
+        });
         let claim = server::claim(settings.host(), settings.port(), Arc::new(intake))
             .map_err(|error| start_error(&error))?;
         gst::info!(CAT, imp = self, "Listening on {}", claim.address());
@@ -178,6 +190,9 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             ended: false,
         });
         *self.running.lock() = Some(claim);
+        if settings.drain().is_some() {
+            self.apply_drain();
+        }
         self.obj().notify("current-port");
         Ok(())
     }
@@ -269,6 +284,26 @@ impl Rtmp2ServerSrc {
         running.as_ref().map(|claim| claim.intake().clone())
     }
 
+    pub(super) fn disconnect_publisher(&self) {
+        if let Some(intake) = self.intake() {
+            intake.disconnect();
+        }
+    }
+
+    pub(super) fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
+        self.intake()
+            .is_some_and(|intake| intake.request_reconnect(tc_url, description))
+    }
+
+    fn apply_drain(&self) {
+        let timeout = self.settings.lock().drain();
+        // Draining may tell the application, which may ask for a property.
+        let control = self.running.lock().as_ref().map(Claim::drain_control);
+        if let Some(control) = control {
+            control.set(timeout);
+        }
+    }
+
     fn current_port(&self) -> u32 {
         let running = self.running.lock();
         running.as_ref().map_or(0, |c| c.address().port().into())
@@ -293,6 +328,8 @@ impl Rtmp2ServerSrc {
             match item {
                 Item::Start(publisher) => {
                     gst::info!(CAT, imp = self, "Publisher is {}", publisher.address);
+                    // Nothing else ends one that was replaced.
+                    streaming.feed.end_publisher();
                     streaming.feed.start_publisher();
                 }
                 Item::Tag {
@@ -306,13 +343,13 @@ impl Rtmp2ServerSrc {
                     }
                     streaming.feed.push(tag, last.1, discont);
                 }
-                Item::End => {
+                Item::End { is_last } => {
                     streaming.feed.end_publisher();
-                    if streaming.intake.keep_listening() {
-                        gst::info!(CAT, imp = self, "Waiting for the next publisher");
-                    } else {
+                    if is_last {
                         streaming.feed.finish();
                         streaming.ended = true;
+                    } else {
+                        gst::info!(CAT, imp = self, "Waiting for the next publisher");
                     }
                 }
             }
@@ -387,9 +424,12 @@ fn next_buffer(feed: &mut Feed) -> Option<gst::Buffer> {
 }
 
 fn start_error(error: &ClaimError) -> gst::ErrorMessage {
-    if error.is_busy() {
-        gst::error_msg!(gst::ResourceError::Busy, ("{}", error))
-    } else {
-        gst::error_msg!(gst::ResourceError::OpenRead, ("{}", error))
-    }
+    use gst::ResourceError::{Busy, NotFound, OpenRead, Settings};
+    let domain = match error.kind() {
+        ClaimErrorKind::Busy => Busy,
+        ClaimErrorKind::Settings => Settings,
+        ClaimErrorKind::Certificate => NotFound,
+        ClaimErrorKind::Other => OpenRead,
+    };
+    gst::error_msg!(domain, ("{}", error))
 }

@@ -4,10 +4,32 @@
 
 use url::Url;
 
-const DEFAULT_PORT: u16 = 1935;
+/// What a location starts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Rtmp,
+    Rtmps,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Scheme::Rtmp => "rtmp",
+            Scheme::Rtmps => "rtmps",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Scheme::Rtmp => 1935,
+            Scheme::Rtmps => 443,
+        }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Location {
+    pub(super) scheme: Scheme,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) application: Option<String>,
@@ -16,7 +38,7 @@ pub(super) struct Location {
 
 /// What is wrong with a location, and what it should look like.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: a location is rtmp://host[:port][/application[/stream-key]]")]
+#[error("{reason}: a location is rtmp[s]://host[:port][/application[/stream-key]]")]
 pub(super) struct InvalidLocation {
     reason: String,
 }
@@ -27,11 +49,11 @@ impl Location {
         let invalid = |reason: String| InvalidLocation { reason };
         // The text itself stays out of errors: there may be a stream key in it.
         let url = Url::parse(text).map_err(|error| invalid(error.to_string()))?;
-        match url.scheme() {
-            "rtmp" => {}
-            "rtmps" => return Err(invalid("TLS is not supported".into())),
+        let scheme = match url.scheme() {
+            "rtmp" => Scheme::Rtmp,
+            "rtmps" => Scheme::Rtmps,
             other => return Err(invalid(format!("the scheme is {other}"))),
-        }
+        };
         if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
             return Err(invalid(
                 "query, fragment and user have no meaning here".into(),
@@ -49,8 +71,9 @@ impl Location {
             Some((key, application)) => (Some(application.join("/")), Some((*key).to_owned())),
         };
         Ok(Location {
+            scheme,
             host: host.trim_matches(['[', ']']).to_owned(),
-            port: url.port().unwrap_or(DEFAULT_PORT),
+            port: url.port().unwrap_or(scheme.default_port()),
             application,
             stream_key,
         })
@@ -59,10 +82,11 @@ impl Location {
 
 impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = self.scheme.name();
         if self.host.contains(':') {
-            write!(f, "rtmp://[{}]:{}", self.host, self.port)?;
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)?;
         } else {
-            write!(f, "rtmp://{}:{}", self.host, self.port)?;
+            write!(f, "{scheme}://{}:{}", self.host, self.port)?;
         }
         if let Some(application) = &self.application {
             write!(f, "/{application}")?;
@@ -81,6 +105,7 @@ mod tests {
     fn location(host: &str, port: u16, application: &str, key: &str) -> Location {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Location {
+            scheme: Scheme::Rtmp,
             host: host.to_owned(),
             port,
             application: some(application),
@@ -105,6 +130,9 @@ mod tests {
             assert_eq!(parsed.to_string(), text);
         }
         assert_eq!(Location::parse("rtmp://h/live").unwrap().port, 1935);
+        let secure = Location::parse("rtmps://h/live").unwrap();
+        assert_eq!((secure.scheme, secure.port), (Scheme::Rtmps, 443));
+        assert_eq!(secure.to_string(), "rtmps://h:443/live");
     }
 
     #[test]
@@ -112,14 +140,13 @@ mod tests {
         for (text, reason) in [
             ("live", "relative URL without a base"),
             ("http://h/live", "the scheme is http"),
-            ("rtmps://h/live", "TLS is not supported"),
             ("rtmp:///live", "there is no host"),
             ("rtmp://h/live?x=1", "query"),
         ] {
             let error = Location::parse(text).unwrap_err().to_string();
             assert!(!error.contains("live"), "{error}");
             assert!(error.contains(reason), "{error}");
-            assert!(error.contains("rtmp://host[:port]"), "{error}");
+            assert!(error.contains("rtmp[s]://host[:port]"), "{error}");
         }
     }
 }

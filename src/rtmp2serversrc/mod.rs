@@ -23,6 +23,28 @@
 //! publisher after the other. flvdemux wants both linked: it fails when the first track that it
 //! finds is not.
 //!
+//! ```bash
+//! gst-launch-1.0 -e rtmp2serversrc port=1935 application=live "stream-key=cam{camera}_{quality}" \
+//!     authmod=adobe username=studio password=secret ! filesink location=cameras.flv
+//! ```
+//! Takes publishers of `live/cam1_main` and the like, one at a time, who know the password: with
+//! ffmpeg, `rtmp://studio:secret@HOST/live/cam1_main`.
+//!
+//! ## Who may publish
+//!
+//! #GstRtmp2ServerSrc:application and #GstRtmp2ServerSrc:stream-key say what a publisher has to
+//! name. In both, `{name}` is a variable: it takes one or more characters up to the text that
+//! follows it, and never a slash. All elements of a process that have the same host and port share
+//! it, and a publisher goes to the one whose properties say most: an exact stream key beats one
+//! with variables, and that beats none; then the application counts in the same way. The same
+//! twice is an error at the start of the second one.
+//!
+//! Before a publisher is told that it may start, it has to pass, in this order,
+//! #GstRtmp2ServerSrc:allowed-addresses, the challenge of #GstRtmp2ServerSrc:authmod, the route,
+//! #GstRtmp2ServerSrc:publisher-policy, and #GstRtmp2ServerSrc::publisher-connecting. Who does not
+//! is told why, and closed within a second. With #GstRtmp2ServerSrc:certificate-file the port is
+//! RTMPS.
+//!
 //! ## What comes out
 //!
 //! One buffer a tag of one endless FLV stream: the file header once, no second one and no flush
@@ -45,6 +67,8 @@ mod buffers;
 mod imp;
 mod location;
 mod settings;
+mod signals;
+mod specs;
 mod stats;
 
 glib::wrapper! {
@@ -65,6 +89,55 @@ pub enum TimestampMode {
     /// The publisher's own timestamps, with a segment for each publisher.
     #[enum_value(name = "Timestamps of the publisher", nick = "publisher")]
     Publisher,
+}
+
+/// How publishers prove that they know the password.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRtmp2ServerSrcAuthMod")]
+#[repr(u32)]
+pub enum AuthMod {
+    /// They need none.
+    #[default]
+    #[enum_value(name = "No authentication", nick = "none")]
+    None,
+    #[enum_value(name = "Adobe authentication", nick = "adobe")]
+    Adobe,
+    #[enum_value(name = "Limelight authentication", nick = "llnw")]
+    Llnw,
+}
+
+/// What comes first on each connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRtmp2ServerSrcProxyProtocol")]
+#[repr(u32)]
+pub enum ProxyProtocol {
+    /// RTMP or TLS. A PROXY header is refused.
+    #[default]
+    #[enum_value(name = "No PROXY header is allowed", nick = "off")]
+    Off,
+    #[enum_value(name = "A PROXY header of version 1 is required", nick = "v1")]
+    V1,
+    #[enum_value(name = "A PROXY header of version 2 is required", nick = "v2")]
+    V2,
+}
+
+/// What to do with a second publisher while there is one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRtmp2ServerSrcPublisherPolicy")]
+#[repr(u32)]
+pub enum PublisherPolicy {
+    #[enum_value(name = "Refuse the new one", nick = "reject")]
+    Reject,
+    #[enum_value(name = "The new one takes over", nick = "replace")]
+    Replace,
+    /// For a publisher that comes back after its network died, with the old connection still
+    /// there.
+    #[default]
+    #[enum_value(
+        name = "The new one takes over if the old one has sent no media for stall-timeout",
+        nick = "replace-stalled"
+    )]
+    ReplaceStalled,
 }
 
 /// What a full queue does.
@@ -91,8 +164,15 @@ pub enum LeakyType {
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
     {
-        TimestampMode::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
-        LeakyType::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+        for enumeration in [
+            AuthMod::static_type(),
+            LeakyType::static_type(),
+            ProxyProtocol::static_type(),
+            PublisherPolicy::static_type(),
+            TimestampMode::static_type(),
+        ] {
+            enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
+        }
     }
     gst::Element::register(
         Some(plugin),

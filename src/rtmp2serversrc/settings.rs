@@ -1,39 +1,55 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Properties: their values, their specifications and how the two meet. Defaults are in
-//! `Settings::default()` and nowhere else.
+//! The values of properties. Defaults are in `Settings::default()` and nowhere else.
 
-use std::sync::LazyLock;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
 
-use super::location::{InvalidLocation, Location};
-use super::{LeakyType, TimestampMode};
+use super::location::{InvalidLocation, Location, Scheme};
+use super::{AuthMod, LeakyType, ProxyProtocol, PublisherPolicy, TimestampMode};
 use crate::feed::{self, FeedSettings};
+use crate::rtmp::authentication::{Credentials, MAX_USERNAME, Method};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
-use crate::server::{IntakeSettings, Leak, ListenerSettings, QueueLimits, Route};
+use crate::server::{
+    self, Access, AllowedAddresses, IntakeSettings, Leak, ListenerSettings, Policy, PortSettings,
+    QueueLimits, Route, TlsFiles,
+};
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     host: String,
-    port: u32,
+    pub(super) port: u32,
     application: Option<String>,
     stream_key: Option<String>,
-    invalid_location: Option<InvalidLocation>,
-    keep_listening: bool,
-    timestamp_mode: TimestampMode,
-    latency: u32,
-    handshake_timeout: u32,
-    timeout: u32,
-    max_bytes: u64,
-    max_time: u64,
-    leaky_type: LeakyType,
-    max_message_size: u32,
-    max_clients: u32,
-    chunk_size: u32,
-    wait_for_keyframe: bool,
+    /// What the last location that was set said, which has to be true in the end.
+    location: Option<Result<Scheme, InvalidLocation>>,
+    username: Option<String>,
+    password: Option<String>,
+    pub(super) authmod: AuthMod,
+    certificate_file: Option<String>,
+    private_key_file: Option<String>,
+    allowed_addresses: Vec<String>,
+    pub(super) proxy_protocol: ProxyProtocol,
+    pub(super) publisher_policy: PublisherPolicy,
+    drain: bool,
+    pub(super) drain_timeout: u32,
+    pub(super) keep_listening: bool,
+    pub(super) timestamp_mode: TimestampMode,
+    pub(super) latency: u32,
+    pub(super) handshake_timeout: u32,
+    pub(super) stall_timeout: u32,
+    pub(super) timeout: u32,
+    pub(super) max_bytes: u64,
+    pub(super) max_time: u64,
+    pub(super) leaky_type: LeakyType,
+    pub(super) max_message_size: u32,
+    pub(super) max_clients: u32,
+    pub(super) max_clients_per_address: u32,
+    pub(super) chunk_size: u32,
+    pub(super) wait_for_keyframe: bool,
 }
 
 impl Default for Settings {
@@ -43,17 +59,29 @@ impl Default for Settings {
             port: 1935,
             application: None,
             stream_key: None,
-            invalid_location: None,
+            location: None,
+            username: None,
+            password: None,
+            authmod: AuthMod::None,
+            certificate_file: None,
+            private_key_file: None,
+            allowed_addresses: Vec::new(),
+            proxy_protocol: ProxyProtocol::Off,
+            publisher_policy: PublisherPolicy::ReplaceStalled,
+            drain: false,
+            drain_timeout: 10_000,
             keep_listening: false,
             timestamp_mode: TimestampMode::RunningTime,
             latency: 200,
             handshake_timeout: 5000,
+            stall_timeout: 2000,
             timeout: 30,
             max_bytes: 16 * 1024 * 1024,
             max_time: 0,
             leaky_type: LeakyType::None,
             max_message_size: MAX_MESSAGE_LENGTH,
             max_clients: 1000,
+            max_clients_per_address: 100,
             chunk_size: 65_536,
             wait_for_keyframe: true,
         }
@@ -68,10 +96,11 @@ pub(super) enum Effect {
     Route,
     Intake,
     Latency,
+    Drain,
 }
 
 impl Settings {
-    /// Sets one of the properties in [`SPECS`].
+    /// Sets one of the properties in [`SPECS`](super::specs::SPECS).
     pub(super) fn set(&mut self, name: &str, value: &glib::Value) -> Effect {
         // GObject has checked type and range against the specification.
         macro_rules! set {
@@ -88,29 +117,47 @@ impl Settings {
             "location" => self.set_location(value.get().expect("type checked upstream")),
             "application" => set!(application),
             "stream-key" => set!(stream_key),
+            "username" => set!(username),
+            "password" => set!(password),
+            "authmod" => set!(authmod),
+            "certificate-file" => set!(certificate_file),
+            "private-key-file" => set!(private_key_file),
+            "allowed-addresses" => {
+                let array: gst::Array = value.get().expect("type checked upstream");
+                let texts = array.iter().filter_map(|text| text.get::<String>().ok());
+                self.allowed_addresses = texts.collect();
+            }
+            "proxy-protocol" => set!(proxy_protocol),
+            "publisher-policy" => set!(publisher_policy),
+            "drain" => set!(drain),
+            "drain-timeout" => set!(drain_timeout),
             "keep-listening" => set!(keep_listening),
             "timestamp-mode" => set!(timestamp_mode),
             "latency" => set!(latency),
             "handshake-timeout" => set!(handshake_timeout),
+            "stall-timeout" => set!(stall_timeout),
             "timeout" => set!(timeout),
             "max-bytes" => set!(max_bytes),
             "max-time" => set!(max_time),
             "leaky-type" => set!(leaky_type),
             "max-message-size" => set!(max_message_size),
             "max-clients" => set!(max_clients),
+            "max-clients-per-address" => set!(max_clients_per_address),
             "chunk-size" => set!(chunk_size),
             "wait-for-keyframe" => set!(wait_for_keyframe),
             _ => unreachable!("{name} is not writable"),
         }
         match name {
-            "keep-listening" | "max-bytes" | "max-time" | "leaky-type" => Effect::Intake,
+            "keep-listening" | "max-bytes" | "max-time" | "leaky-type" | "publisher-policy"
+            | "stall-timeout" => Effect::Intake,
+            "drain" => Effect::Drain,
             "latency" => Effect::Latency,
             "location" => Effect::Route,
             _ => Effect::AtNextStart,
         }
     }
 
-    /// Reads one of the properties in [`SPECS`]; None for those that are not settings.
+    /// Reads one of the properties in [`SPECS`](super::specs::SPECS); None for those that are not settings.
     pub(super) fn get(&self, name: &str) -> Option<glib::Value> {
         let value = match name {
             "host" => self.host.to_value(),
@@ -118,16 +165,27 @@ impl Settings {
             "location" => self.location().to_string().to_value(),
             "application" => self.application.to_value(),
             "stream-key" => self.stream_key.to_value(),
+            "username" => self.username.to_value(),
+            "authmod" => self.authmod.to_value(),
+            "certificate-file" => self.certificate_file.to_value(),
+            "private-key-file" => self.private_key_file.to_value(),
+            "allowed-addresses" => gst::Array::new(&self.allowed_addresses).to_value(),
+            "proxy-protocol" => self.proxy_protocol.to_value(),
+            "publisher-policy" => self.publisher_policy.to_value(),
+            "drain" => self.drain.to_value(),
+            "drain-timeout" => self.drain_timeout.to_value(),
             "keep-listening" => self.keep_listening.to_value(),
             "timestamp-mode" => self.timestamp_mode.to_value(),
             "latency" => self.latency.to_value(),
             "handshake-timeout" => self.handshake_timeout.to_value(),
+            "stall-timeout" => self.stall_timeout.to_value(),
             "timeout" => self.timeout.to_value(),
             "max-bytes" => self.max_bytes.to_value(),
             "max-time" => self.max_time.to_value(),
             "leaky-type" => self.leaky_type.to_value(),
             "max-message-size" => self.max_message_size.to_value(),
             "max-clients" => self.max_clients.to_value(),
+            "max-clients-per-address" => self.max_clients_per_address.to_value(),
             "chunk-size" => self.chunk_size.to_value(),
             "wait-for-keyframe" => self.wait_for_keyframe.to_value(),
             _ => return None,
@@ -137,22 +195,24 @@ impl Settings {
 
     /// A property can't fail to be set, so a bad location is kept until the element starts.
     fn set_location(&mut self, location: Option<String>) {
-        let parsed = location.map(|text| Location::parse(&text)).transpose();
-        self.invalid_location = None;
-        match parsed {
-            Ok(Some(location)) => {
-                self.host = location.host;
-                self.port = location.port.into();
-                self.application = location.application;
-                self.stream_key = location.stream_key;
-            }
-            Ok(None) => {}
-            Err(error) => self.invalid_location = Some(error),
-        }
+        let parsed = location.map(|text| Location::parse(&text));
+        self.location = parsed.map(|parsed| {
+            let location = parsed?;
+            self.host = location.host;
+            self.port = location.port.into();
+            self.application = location.application;
+            self.stream_key = location.stream_key;
+            Ok(location.scheme)
+        });
     }
 
-    fn location(&self) -> Location {
+    pub(super) fn location(&self) -> Location {
         Location {
+            scheme: if self.certificate_file.is_some() {
+                Scheme::Rtmps
+            } else {
+                Scheme::Rtmp
+            },
             host: self.host.clone(),
             port: self.port(),
             application: self.application.clone(),
@@ -173,28 +233,87 @@ impl Settings {
         gst::ClockTime::from_mseconds(self.latency.into())
     }
 
+    pub(super) fn drain(&self) -> Option<Duration> {
+        let timeout = Duration::from_millis(self.drain_timeout.into());
+        self.drain.then_some(timeout)
+    }
+
     /// What the element takes, or why it can't start.
     pub(super) fn route(&self) -> Result<Route, String> {
-        if let Some(error) = &self.invalid_location {
-            return Err(format!("Invalid location: {error}"));
-        }
-        for (name, value) in [
-            ("application", &self.application),
-            ("stream-key", &self.stream_key),
-        ] {
-            let value = value.as_deref().unwrap_or("x");
-            if value.contains(['{', '}']) {
-                let message = format!("{name} can't contain braces: they are reserved");
-                return Err(message);
+        match &self.location {
+            Some(Err(error)) => return Err(format!("Invalid location: {error}")),
+            Some(Ok(Scheme::Rtmps)) if self.certificate_file.is_none() => {
+                return Err("The location is rtmps://, which takes a certificate: set \
+                            certificate-file and private-key-file"
+                    .into());
             }
-            if value.trim_matches('/').is_empty() && name == "stream-key" {
-                return Err(format!("{name} is empty: leave it unset to take any"));
-            }
+            _ => {}
         }
-        Ok(Route::new(
-            self.application.as_deref(),
-            self.stream_key.as_deref(),
-        ))
+        let route = Route::new(self.application.as_deref(), self.stream_key.as_deref());
+        route.map_err(|error| error.to_string())
+    }
+
+    /// Who may publish, or why that can't be said.
+    pub(super) fn access(&self) -> Result<Access, String> {
+        let addresses = self.allowed_addresses.iter().map(String::as_str);
+        let addresses = AllowedAddresses::parse(addresses)
+            .map_err(|error| format!("Invalid allowed-addresses: {error}"))?;
+        Ok(Access {
+            addresses,
+            credentials: self.credentials()?,
+        })
+    }
+
+    fn credentials(&self) -> Result<Option<Credentials>, String> {
+        let method = match self.authmod {
+            AuthMod::None => {
+                if self.username.is_some() || self.password.is_some() {
+                    return Err(
+                        "username or password is set and authmod is none, so that nobody \
+                                would be asked for them: set authmod to adobe or llnw"
+                            .into(),
+                    );
+                }
+                return Ok(None);
+            }
+            AuthMod::Adobe => Method::Adobe,
+            AuthMod::Llnw => Method::Llnw,
+        };
+        let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
+        let (Some(username), Some(password)) = (text(&self.username), text(&self.password)) else {
+            let name = method.name();
+            return Err(format!("authmod is {name}: set username and password too"));
+        };
+        if username.len() > MAX_USERNAME {
+            return Err(format!("username is longer than {MAX_USERNAME} bytes"));
+        }
+        Ok(Some(Credentials {
+            method,
+            username,
+            password,
+        }))
+    }
+
+    /// What the port speaks before RTMP, or why that can't be said.
+    pub(super) fn port_settings(&self) -> Result<PortSettings, String> {
+        let tls = match (&self.certificate_file, &self.private_key_file) {
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err("private-key-file is set and certificate-file is not: set both".into());
+            }
+            (Some(certificate), key) => Some(TlsFiles {
+                certificate: PathBuf::from(certificate),
+                private_key: PathBuf::from(key.as_ref().unwrap_or(certificate)),
+            }),
+        };
+        Ok(PortSettings {
+            proxy_protocol: match self.proxy_protocol {
+                ProxyProtocol::Off => server::ProxyProtocol::Off,
+                ProxyProtocol::V1 => server::ProxyProtocol::V1,
+                ProxyProtocol::V2 => server::ProxyProtocol::V2,
+            },
+            tls,
+        })
     }
 
     pub(super) fn feed(&self) -> FeedSettings {
@@ -220,6 +339,12 @@ impl Settings {
             },
             timeout: Duration::from_secs(self.timeout.into()),
             keep_listening: self.keep_listening,
+            policy: match self.publisher_policy {
+                PublisherPolicy::Reject => Policy::Reject,
+                PublisherPolicy::Replace => Policy::Replace,
+                PublisherPolicy::ReplaceStalled => Policy::ReplaceStalled,
+            },
+            stall_timeout: Duration::from_millis(self.stall_timeout.into()),
         }
     }
 
@@ -228,166 +353,8 @@ impl Settings {
             chunk_size: self.chunk_size,
             max_message_size: self.max_message_size,
             max_clients: self.max_clients as usize,
+            max_clients_per_address: self.max_clients_per_address as usize,
             handshake_timeout: Duration::from_millis(self.handshake_timeout.into()),
         }
     }
-}
-
-pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-    let d = Settings::default();
-    let mut specs = route_specs(&d);
-    specs.extend(stream_specs(&d));
-    specs.extend(queue_specs(&d));
-    specs.extend(limit_specs(&d));
-    specs
-});
-
-fn route_specs(d: &Settings) -> Vec<glib::ParamSpec> {
-    vec![
-        glib::ParamSpecString::builder("host")
-            .nick("Host")
-            .blurb("Address to listen on: an IPv4 or IPv6 literal or a name of this machine")
-            .default_value(Some(d.host.as_str()))
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecUInt::builder("port")
-            .nick("Port")
-            .blurb("TCP port to listen on, 0 for any free one (see current-port)")
-            .maximum(u16::MAX.into())
-            .default_value(d.port)
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecUInt::builder("current-port")
-            .nick("Current port")
-            .blurb("TCP port that the element listens on, 0 while it does not")
-            .maximum(u16::MAX.into())
-            .read_only()
-            .build(),
-        glib::ParamSpecString::builder("location")
-            .nick("Location")
-            .blurb("Host, port, application and stream key in one: rtmp://host:port/application/stream-key")
-            .default_value(Some(d.location().to_string().as_str()))
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecString::builder("application")
-            .nick("Application")
-            .blurb("Application that publishers must name, unset for any")
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecString::builder("stream-key")
-            .nick("Stream key")
-            .blurb("Stream key (publishing name) that publishers must use, unset for any")
-            .mutable_ready()
-            .build(),
-    ]
-}
-
-fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
-    vec![
-        glib::ParamSpecBoolean::builder("keep-listening")
-            .nick("Keep listening")
-            .blurb("After a publisher has left, wait for the next one instead of sending EOS")
-            .default_value(d.keep_listening)
-            .mutable_playing()
-            .build(),
-        glib::ParamSpecEnum::builder_with_default("timestamp-mode", d.timestamp_mode)
-            .nick("Timestamp mode")
-            .blurb("Where the times of buffers come from")
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecUInt::builder("latency")
-            .nick("Latency")
-            .blurb(
-                "Latency to report, in milliseconds: how unsteady the publisher's network may be",
-            )
-            .default_value(d.latency)
-            .mutable_playing()
-            .build(),
-        glib::ParamSpecBoolean::builder("wait-for-keyframe")
-            .nick("Wait for keyframe")
-            .blurb(
-                "At the start of each publisher with video, hold media back until a keyframe comes",
-            )
-            .default_value(d.wait_for_keyframe)
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-            .nick("Statistics")
-            .blurb("Counters of the present publisher, or of the last one when there is none")
-            .read_only()
-            .build(),
-    ]
-}
-
-fn queue_specs(d: &Settings) -> Vec<glib::ParamSpec> {
-    vec![
-        glib::ParamSpecUInt64::builder("max-bytes")
-            .nick("Max bytes")
-            .blurb("Most memory that waiting media may take, in bytes, 0 for no limit")
-            .default_value(d.max_bytes)
-            .mutable_playing()
-            .build(),
-        glib::ParamSpecUInt64::builder("max-time")
-            .nick("Max time")
-            .blurb("Most media time that may wait, in nanoseconds, 0 for no limit")
-            .default_value(d.max_time)
-            .mutable_playing()
-            .build(),
-        glib::ParamSpecEnum::builder_with_default("leaky-type", d.leaky_type)
-            .nick("Leaky type")
-            .blurb("What to do when max-bytes or max-time is reached")
-            .mutable_playing()
-            .build(),
-        glib::ParamSpecUInt64::builder("current-level-bytes")
-            .nick("Current level bytes")
-            .blurb("Memory that waiting media takes, in bytes")
-            .read_only()
-            .build(),
-        glib::ParamSpecUInt64::builder("current-level-time")
-            .nick("Current level time")
-            .blurb("Media time that waits, in nanoseconds")
-            .read_only()
-            .build(),
-    ]
-}
-
-fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
-    vec![
-        glib::ParamSpecUInt::builder("handshake-timeout")
-            .nick("Handshake timeout")
-            .blurb("Time that a client has from connecting to publishing, in milliseconds")
-            .minimum(1)
-            .default_value(d.handshake_timeout)
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecUInt::builder("timeout")
-            .nick("Timeout")
-            .blurb("A publisher that sends nothing for this long is cut off, in seconds, 0 for never")
-            .default_value(d.timeout)
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecUInt::builder("max-message-size")
-            .nick("Max message size")
-            .blurb("Largest message that a publisher may send, in bytes; a frame is one message")
-            .minimum(1024)
-            .maximum(MAX_MESSAGE_LENGTH)
-            .default_value(d.max_message_size)
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecUInt::builder("max-clients")
-            .nick("Max clients")
-            .blurb("Most connections on the port at a time, publishing or not; more are closed at once")
-            .minimum(1)
-            .default_value(d.max_clients)
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecUInt::builder("chunk-size")
-            .nick("Chunk size")
-            .blurb("Chunk size that is announced to publishers, in bytes; many adopt it")
-            .minimum(128)
-            .maximum(MAX_MESSAGE_LENGTH)
-            .default_value(d.chunk_size)
-            .mutable_ready()
-            .build(),
-    ]
 }

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::signals;
 use crate::server::{ClientStats, Intake};
 
 /// A rate that is older than this says nothing about now.
@@ -43,6 +44,7 @@ pub(super) fn structure(intake: Option<&Intake>, counts: StreamCounts) -> gst::S
         .field("script-tags", stats.script_tags)
         .field("keyframes", stats.keyframes)
         .field("skipped", stats.skipped)
+        .field("rejected", intake.map_or(0, Intake::rejected))
         .field("dropped-queue-full", levels.dropped)
         .field("dropped-before-keyframe", counts.dropped_before_keyframe)
         .field("force-key-unit-events", counts.force_key_unit_events)
@@ -53,7 +55,9 @@ pub(super) fn structure(intake: Option<&Intake>, counts: StreamCounts) -> gst::S
             .field("address", publisher.address.to_string())
             .field("application", &publisher.application)
             .field("stream-key", &publisher.stream_key)
-            .field("flash-ver", &publisher.flash_ver);
+            .field("flash-ver", &publisher.flash_ver)
+            .field("tls", publisher.tls)
+            .field("variables", signals::variables(&publisher));
     }
     structure.build()
 }

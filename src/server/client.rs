@@ -3,29 +3,30 @@
 //! One client: a thread that blocks in read, and never anywhere else but in a full media queue or
 //! a write that has to wait for the client.
 
+mod admission;
 mod buffer;
 mod meter;
 
-use std::io::{self, Read};
+use std::cell::Cell;
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv, sockopt};
+use rustix::net::sockopt;
 
-use super::intake::{Intake, Publisher, Unavailable};
-use super::listener::{Found, ListenerSettings, Shared};
-use super::outbound::{Blocked, Outbound};
+use super::crowd::Standing;
+use super::intake::Intake;
+use super::link::{Connection, Link};
+use super::listener::{FAREWELL, ListenerSettings, NotAdmitted, Shared};
+use super::publisher::Removal;
 use super::queue::{Item, Stopped};
-use super::route::Request;
-use super::{CAT, ClientStats, Secret, Shown};
+use super::transport::{Blocked, Received, Transport, TransportError, Wait};
+use super::{CAT, ClientStats};
 use crate::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
-use crate::rtmp::session::{
-    AckDue, Config, ConnectRequest, Event, Media, MediaKind, PublishRequest, Session,
-};
-use crate::rtmp::status::{Status, code};
+use crate::rtmp::session::{AckDue, Config, Event, Media, MediaKind, Session};
 use crate::rtmp::{Room, Violation};
+use admission::Decision;
 use buffer::ReadBuffer;
 use meter::Meter;
 
@@ -36,9 +37,6 @@ const ACK_PAUSE: Duration = Duration::from_millis(100);
 /// stream ends here too. Closing it from this side is an error to rtmp2sink.
 const CLOSING_GRACE: Duration = Duration::from_millis(100);
 
-/// How long a refused client may take to read why.
-const FAREWELL: Duration = Duration::from_millis(800);
-
 /// A client that does not take a reply for this long is dropped.
 const MAX_BLOCKED: Duration = Duration::from_secs(5);
 
@@ -47,8 +45,8 @@ const MAX_BLOCKED: Duration = Duration::from_secs(5);
 enum Parting {
     #[error("it has closed the connection")]
     Closed,
-    #[error("the connection is lost: {0}")]
-    Lost(io::Error),
+    #[error("{0}")]
+    Transport(#[from] TransportError),
     #[error("{0}")]
     Violation(#[from] Violation),
     #[error("{0}")]
@@ -57,10 +55,53 @@ enum Parting {
     HandshakeTimeout(Duration),
     #[error("it sent nothing for {0:?}")]
     Timeout(Duration),
+    #[error("{0}")]
+    NotAdmitted(#[from] NotAdmitted),
+    #[error("it did not answer the challenge")]
+    NotAuthenticated,
     #[error("it does not read its replies")]
     Blocked,
-    #[error("the element stops")]
+    #[error("it had to go: {}", .0.nick())]
+    Dismissed(Removal),
+    #[error("it had to go")]
     Stopped,
+}
+
+impl Parting {
+    fn removal(&self) -> Removal {
+        match self {
+            Parting::Closed | Parting::Transport(_) | Parting::Blocked => Removal::Closed,
+            Parting::Violation(_) | Parting::Refused(_) => Removal::Violation,
+            Parting::HandshakeTimeout(_) | Parting::Timeout(_) => Removal::Timeout,
+            Parting::Dismissed(removal) => *removal,
+            // These do not publish, or the element has seen to it already.
+            Parting::NotAdmitted(_) | Parting::NotAuthenticated | Parting::Stopped => {
+                Removal::Stopped
+            }
+        }
+    }
+
+    /// Whether the client has gone by itself.
+    fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Parting::Closed | Parting::Transport(TransportError::Io(_))
+        )
+    }
+}
+
+thread_local! {
+    static IS_CLIENT_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// To be called at the start of the thread of a client.
+pub(super) fn enter_thread() {
+    IS_CLIENT_THREAD.set(true);
+}
+
+/// Whether this is a thread that the stopping of a listener waits for.
+pub(super) fn is_client_thread() -> bool {
+    IS_CLIENT_THREAD.get()
 }
 
 impl From<Blocked> for Parting {
@@ -77,19 +118,20 @@ impl From<Stopped> for Parting {
 
 pub(super) struct Client {
     id: u64,
-    socket: Arc<TcpStream>,
     address: SocketAddr,
-    shared: Arc<Shared>,
     settings: ListenerSettings,
+    connection: Connection,
+    transport: Transport,
     session: Session,
-    outbound: Outbound,
     buffer: ReadBuffer,
     /// What one read brought, on its way to the media queue.
     batch: Vec<Item>,
     /// The streaming thread has not been told yet of what is in the queue.
     unannounced: bool,
+    /// What was decided about it, while it is on its way to publish.
+    decision: Decision,
     /// Set while publishing.
-    intake: Option<Arc<Intake>>,
+    published: Option<Published>,
     /// When it has to publish, while it does not.
     deadline: Instant,
     last_read: Instant,
@@ -97,6 +139,12 @@ pub(super) struct Client {
     read_timeout: Option<Duration>,
     stats: ClientStats,
     meter: Meter,
+}
+
+#[derive(Debug, Clone)]
+struct Published {
+    intake: Arc<Intake>,
+    link: Arc<Link>,
 }
 
 impl Client {
@@ -126,18 +174,26 @@ impl Client {
             out_window_ack_size: config.window_ack_size,
             ..ClientStats::default()
         };
+        let transport = Transport::new(socket.clone(), shared.proxy_protocol(), shared.tls());
+        let transport = transport.map_err(io::Error::other)?;
+        let connection = Connection {
+            socket,
+            outbound: transport.outbound().clone(),
+            shared,
+            chunk_size: config.chunk_size,
+        };
         Ok(Client {
             id,
             address,
-            shared,
             settings,
+            connection,
+            transport,
             session: Session::new(config),
-            outbound: Outbound::new(socket.clone()),
-            socket,
             buffer: ReadBuffer::default(),
             batch: Vec::new(),
             unannounced: false,
-            intake: None,
+            decision: Decision::default(),
+            published: None,
             deadline: now + settings.handshake_timeout,
             last_read: now,
             read_timeout: None,
@@ -148,13 +204,30 @@ impl Client {
 
     /// The thread.
     pub(super) fn run(mut self) {
-        gst::debug!(CAT, "{} has connected", self.address);
+        gst::trace!(CAT, "{} has connected", self.address);
         let Err(parting) = self.converse();
-        gst::info!(CAT, "{} is closed: {parting}", self.address);
+        // Load balancers and monitors open connections and close them again: not worth a line.
+        let is_probe = self.stats.in_bytes_total == 0 && parting.is_loss();
+        if is_probe {
+            gst::trace!(CAT, "{} is closed: {parting}", self.address);
+        } else {
+            gst::info!(CAT, "{} is closed: {parting}", self.address);
+        }
         // The stream ends now; the farewell may take a moment.
-        self.leave();
-        if let Parting::Refused(_) = parting {
-            self.say_farewell(self.last_read);
+        let link = self.published.as_ref().map(|p| p.link.clone());
+        self.leave(parting.removal());
+        match parting {
+            Parting::Dismissed(_) => {
+                if let Some(link) = link {
+                    link.say_goodbye();
+                }
+                self.wait_for_close(Instant::now());
+            }
+            Parting::Refused(_) => {
+                self.connection.outbound.finish();
+                self.wait_for_close(self.last_read);
+            }
+            _ => {}
         }
     }
 
@@ -163,37 +236,64 @@ impl Client {
             self.arm_timeout()?;
             let mut buffer = self.buffer.take();
             let result = self.read(&mut buffer);
-            let filled = *result.as_ref().unwrap_or(&0);
+            let mut filled = 0;
             let outcome = match result {
-                Ok(0) => Err(Parting::Closed),
-                Ok(count) => self.received(&buffer[..count], count == buffer.len()),
-                Err(error) => match error.kind() {
+                Ok(Received::Data(count)) => {
+                    filled = count;
+                    self.received(&buffer[..count], count == buffer.len())
+                }
+                Ok(Received::Nothing) => Ok(()),
+                Ok(Received::Header(source)) => self.announced(source),
+                Ok(Received::End) => Err(Parting::Closed),
+                Err(TransportError::Io(error)) => match error.kind() {
                     io::ErrorKind::Interrupted => Ok(()),
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.silence(),
                     // Who closes with unread data resets the connection. That is an end too.
                     io::ErrorKind::ConnectionReset => Err(Parting::Closed),
-                    _ => Err(Parting::Lost(error)),
+                    _ => Err(TransportError::Io(error).into()),
                 },
+                Err(error) => Err(error.into()),
             };
             self.buffer.give_back(buffer, filled);
+            self.check_dismissal()?;
             outcome?;
         }
     }
 
+    /// Somebody else may have decided that this publisher has to go.
+    fn check_dismissal(&self) -> Result<(), Parting> {
+        let dismissal = self.published.as_ref().and_then(|p| p.link.dismissal());
+        dismissal.map_or(Ok(()), |removal| Err(Parting::Dismissed(removal)))
+    }
+
     /// Reads, and before it waits tells the streaming thread of what was read before.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<Received, TransportError> {
         if std::mem::take(&mut self.unannounced)
-            && let Some(intake) = &self.intake
+            && let Some(published) = &self.published
         {
-            match recv(&*self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
-                Err(Errno::AGAIN) => intake.queue().announce(),
+            match self.transport.read(buffer, Wait::No) {
+                Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    published.intake.queue().announce();
+                }
                 result => {
                     self.unannounced = true;
-                    return Ok(result?.0);
+                    return result;
                 }
             }
         }
-        (&*self.socket).read(buffer)
+        self.transport.read(buffer, Wait::Yes)
+    }
+
+    /// A load balancer has said whom it speaks for, or that it speaks for itself.
+    fn announced(&mut self, source: Option<SocketAddr>) -> Result<(), Parting> {
+        if let Some(source) = source {
+            gst::debug!(CAT, "{} is behind {}", source, self.address);
+            self.address = source;
+            let max = self.settings.max_clients_per_address;
+            let Connection { shared, .. } = &self.connection;
+            shared.admit(self.id, source.ip(), max)?;
+        }
+        Ok(())
     }
 
     fn received(&mut self, bytes: &[u8], filled: bool) -> Result<(), Parting> {
@@ -227,19 +327,15 @@ impl Client {
         match event {
             Event::Media(media) => self.media(media, arrival),
             Event::Connect(request) => return self.connect(&request),
-            Event::Announce(request) => {
-                if self.find(&request).is_ok() {
-                    self.session.confirm_announcement();
-                }
-            }
+            Event::Announce(request) => self.announce(&request),
             Event::Publish(request) => {
-                self.leave();
+                self.leave(Removal::Unpublished);
                 return self.publish(&request);
             }
             Event::Unpublish => {
                 self.hand_over(false)?;
-                if let Some(intake) = &self.intake {
-                    intake.set_leaving(self.id);
+                if let Some(published) = &self.published {
+                    published.intake.set_leaving(self.id);
                 }
                 self.deadline = arrival + CLOSING_GRACE;
             }
@@ -286,89 +382,24 @@ impl Client {
         }
     }
 
-    /// An application that no route has is refused at once: clients show that error best.
-    fn connect(&mut self, request: &ConnectRequest) -> Result<(), Parting> {
-        if self.shared.may_match(&request.application) {
-            self.session.accept_connect();
-            return Ok(());
-        }
-        let description = "There is no such application here.";
-        let status = Status::error(code::CONNECT_INVALID_APP, description);
-        self.session.reject_connect(&status);
-        // Some clients put the stream key behind a slash, or a token into a query.
-        let application = request.application.trim_start_matches('/');
-        let name = application.split(['/', '?']).next().unwrap_or_default();
-        let reason = format!("there is no application {} here", Shown(name));
-        Err(Parting::Refused(reason))
-    }
-
-    /// Finds out who takes this stream, without giving it away.
-    fn find(&self, request: &PublishRequest) -> Result<(Found, Request), Status> {
-        let wanted = Request::new(&request.connect.application, &request.stream_key);
-        let Some(found) = self.shared.find(&wanted) else {
-            let description = "No stream of this application and stream key is taken here.";
-            return Err(Status::error(code::PUBLISH_BAD_NAME, description));
-        };
-        match found.intake.availability() {
-            Ok(()) => Ok((found, wanted)),
-            Err(reason) => Err(unavailable(reason)),
+    fn leave(&mut self, removal: Removal) {
+        if let Some(Published { intake, .. }) = self.published.take() {
+            intake.leave(self.id, removal);
+            self.set_standing(Standing::New);
         }
     }
 
-    fn publish(&mut self, request: &PublishRequest) -> Result<(), Parting> {
-        let taken = self.find(request).and_then(|(found, wanted)| {
-            let publisher = Arc::new(Publisher {
-                client: self.id,
-                address: self.address,
-                application: found.matched.application,
-                stream_key: found.matched.stream_key,
-                query: wanted.query,
-                tc_url: request.connect.tc_url.clone(),
-                flash_ver: request.connect.flash_ver.clone(),
-                since: Instant::now(),
-            });
-            let intake = found.intake;
-            let taken = intake.take(publisher.clone(), self.socket.clone());
-            taken.map_err(unavailable)?;
-            Ok((intake, publisher))
-        });
-        match taken {
-            Ok((intake, publisher)) => {
-                gst::info!(
-                    CAT,
-                    "{} publishes application {}, stream key \"{}\" to {}",
-                    self.address,
-                    Shown(&publisher.application),
-                    Secret(&publisher.stream_key),
-                    intake.name(),
-                );
-                let max_message_size = intake.listener_settings().max_message_size;
-                self.session.set_max_message_size(max_message_size);
-                self.session.accept_publish();
-                self.intake = Some(intake);
-                self.update_stats();
-                Ok(())
-            }
-            Err(status) => {
-                self.session.reject_publish(&status);
-                let key = Secret(&request.stream_key);
-                let reason = format!("\"{key}\" was refused: {}", status.description);
-                Err(Parting::Refused(reason))
-            }
-        }
-    }
-
-    fn leave(&mut self) {
-        if let Some(intake) = self.intake.take() {
-            intake.leave(self.id);
-        }
+    /// False if the client has been cut off meanwhile.
+    fn set_standing(&self, standing: Standing) -> bool {
+        self.connection.shared.set_standing(self.id, standing)
     }
 
     fn flush(&mut self, patience: Duration) -> Result<(), Parting> {
         let output = self.session.output();
         if !output.is_empty() {
             let (replies, notices) = (output.take_replies(), output.take_notices());
-            self.outbound.send(replies, &notices, patience)?;
+            let Connection { outbound, .. } = &self.connection;
+            outbound.send(&replies, &notices, patience)?;
         }
         Ok(())
     }
@@ -377,22 +408,28 @@ impl Client {
     /// and waking the streaming thread for each of those would cost more than all else.
     fn hand_over(&mut self, more_is_likely: bool) -> Result<(), Parting> {
         self.update_stats();
-        let Some(intake) = &self.intake else {
+        let Some(Published { intake, link }) = &self.published else {
             self.batch.clear();
             return Ok(());
         };
+        let has_media = !self.batch.is_empty();
         if more_is_likely {
-            intake.queue().push_quietly(&mut self.batch)?;
-        } else if self.unannounced || !self.batch.is_empty() {
-            intake.queue().push(&mut self.batch)?;
+            intake.queue().push_quietly(self.id, &mut self.batch)?;
+        } else if self.unannounced || has_media {
+            intake.queue().push(self.id, &mut self.batch)?;
+        }
+        if has_media {
+            link.media_came();
         }
         self.unannounced = more_is_likely;
         Ok(())
     }
 
     fn update_stats(&mut self) {
-        let Some(intake) = &self.intake else { return };
-        self.stats.out_bytes_total = self.outbound.total();
+        let Some(Published { intake, .. }) = &self.published else {
+            return;
+        };
+        self.stats.out_bytes_total = self.connection.outbound.total();
         self.stats.in_chunk_size = self.session.in_chunk_size();
         self.stats.in_window_ack_size = self.session.in_window_ack_size();
         self.stats.in_bytes_acked = self.session.in_bytes_acked();
@@ -403,9 +440,9 @@ impl Client {
 
     /// Sets how long the next read may take. Mostly there is nothing to set.
     fn arm_timeout(&mut self) -> Result<(), Parting> {
-        let timeout = match &self.intake {
-            Some(intake) if self.session.is_publishing() => {
-                let timeout = intake.timeout();
+        let timeout = match &self.published {
+            Some(published) if self.session.is_publishing() => {
+                let timeout = published.intake.timeout();
                 match self.session.ack_due() {
                     AckDue::WhenIdle => Some(timeout.map_or(ACK_PAUSE, |t| t.min(ACK_PAUSE))),
                     AckDue::No | AckDue::Now => timeout,
@@ -414,7 +451,7 @@ impl Client {
             _ => {
                 // The client's system may hold its next small write back until this one's
                 // acknowledgement comes, which would else be delayed.
-                let _ = sockopt::set_tcp_quickack(&*self.socket, true);
+                let _ = sockopt::set_tcp_quickack(&*self.connection.socket, true);
                 let left = self.deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     self.late()?;
@@ -424,9 +461,8 @@ impl Client {
             }
         };
         if timeout != self.read_timeout {
-            self.socket
-                .set_read_timeout(timeout)
-                .map_err(Parting::Lost)?;
+            let set = self.connection.socket.set_read_timeout(timeout);
+            set.map_err(TransportError::Io)?;
             self.read_timeout = timeout;
         }
         Ok(())
@@ -434,14 +470,10 @@ impl Client {
 
     /// Nothing came for as long as [`Client::arm_timeout`] said.
     fn silence(&mut self) -> Result<(), Parting> {
-        let Some(intake) = self
-            .intake
-            .as_ref()
-            .filter(|_| self.session.is_publishing())
-        else {
-            return self.late();
+        let timeout = match &self.published {
+            Some(published) if self.session.is_publishing() => published.intake.timeout(),
+            _ => return self.late(),
         };
-        let timeout = intake.timeout();
         if self.session.ack_due() == AckDue::WhenIdle {
             self.session.acknowledge();
             return self.flush(MAX_BLOCKED);
@@ -452,29 +484,33 @@ impl Client {
     /// The deadline has passed: of a publisher that has ended its stream and stays, which may yet
     /// publish another, or of a client that has not published at all.
     fn late(&mut self) -> Result<(), Parting> {
-        if self.intake.is_some() {
-            self.leave();
+        if self.published.is_some() {
+            self.leave(Removal::Unpublished);
             self.deadline = Instant::now() + self.settings.handshake_timeout;
             return Ok(());
+        }
+        if self.decision.is_challenged() {
+            return Err(Parting::NotAuthenticated);
         }
         Err(Parting::HandshakeTimeout(self.settings.handshake_timeout))
     }
 
-    /// Lets a refused client read the reason. Closing at once, with what it sends meanwhile
+    /// Lets a client that has to go read the reason. Closing at once, with what it sends meanwhile
     /// unread, would reset the connection and take the reason away.
-    fn say_farewell(&mut self, decided: Instant) {
-        let _ = self.socket.shutdown(Shutdown::Write);
+    fn wait_for_close(&mut self, decided: Instant) {
         let deadline = decided + FAREWELL;
         let mut buffer = self.buffer.take();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.socket.set_read_timeout(Some(left)).is_err() {
+            let socket = &self.connection.socket;
+            if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
                 return;
             }
-            match (&*self.socket).read(&mut buffer) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => return,
+            match self.transport.read(&mut buffer, Wait::Yes) {
+                Ok(Received::End) => return,
+                Ok(_) => {}
+                Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
             }
         }
     }
@@ -483,15 +519,7 @@ impl Client {
 impl Drop for Client {
     /// Also on the way of a panic: nobody may wait for this publisher.
     fn drop(&mut self) {
-        self.leave();
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.leave(Removal::Closed);
+        let _ = self.connection.socket.shutdown(Shutdown::Both);
     }
-}
-
-fn unavailable(reason: Unavailable) -> Status {
-    let description = match reason {
-        Unavailable::Busy => "This stream has a publisher already.",
-        Unavailable::Ended => "This stream has ended.",
-    };
-    Status::error(code::PUBLISH_BAD_NAME, description)
 }

@@ -2,18 +2,32 @@
 
 //! Where an element and its publisher meet.
 
-use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::listener::ListenerSettings;
-use super::queue::{Item, MediaQueue, QueueLimits};
+use super::access::Access;
+use super::link::Link;
+use super::listener::{ListenerSettings, PortSettings};
+use super::observer::{Notice, Notices, Observer};
+use super::publisher::{Publisher, Refusal, Removal};
+use super::queue::{MediaQueue, QueueLimits};
 use super::route::Route;
 
-/// What an element decides for its publishers.
+/// What to do with a publisher on a route that has one already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Policy {
+    Reject,
+    /// The new one takes over.
+    Replace,
+    /// The new one takes over if the old one has sent no media for a while.
+    #[default]
+    ReplaceStalled,
+}
+
+/// What an element decides for its publishers. It may change while there is one.
 #[derive(Debug, Clone, Copy)]
 pub struct IntakeSettings {
     pub limits: QueueLimits,
@@ -21,30 +35,22 @@ pub struct IntakeSettings {
     pub timeout: Duration,
     /// Whether there may be another publisher after one has left.
     pub keep_listening: bool,
+    pub policy: Policy,
+    /// A publisher that sends no media for this long is stalled. Zero for never.
+    pub stall_timeout: Duration,
 }
 
-/// A client that publishes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Publisher {
-    pub client: u64,
-    pub address: SocketAddr,
-    pub application: String,
-    pub stream_key: String,
-    pub query: String,
-    pub tc_url: String,
-    pub flash_ver: String,
-    pub since: Instant,
-}
-
-impl std::fmt::Debug for Publisher {
-    /// Without what is secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher")
-            .field("client", &self.client)
-            .field("address", &self.address)
-            .field("application", &self.application)
-            .finish_non_exhaustive()
-    }
+/// What an intake is made of.
+#[derive(Debug)]
+pub struct IntakeConfig {
+    /// Shown to whoever claims the same route again.
+    pub name: String,
+    pub route: Route,
+    pub access: Access,
+    pub settings: IntakeSettings,
+    pub listener: ListenerSettings,
+    pub port: PortSettings,
+    pub observer: Box<dyn Observer>,
 }
 
 /// Counters of the present publisher, or the last one.
@@ -72,68 +78,85 @@ pub struct ClientStats {
 /// Publishers that may have come and gone without the streaming thread having noticed the first.
 const MAX_WAITING_STARTS: usize = 16;
 
-/// Why a publisher can't have a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unavailable {
-    Busy,
-    /// The stream has ended and there will be no other.
-    Ended,
-}
+/// How long a publisher waits for one that has closed its connection, and of which there is still
+/// something to be read.
+const MAX_DEPARTURE: Duration = Duration::from_secs(1);
 
 /// The receiving end of one route: who publishes on it, the queue of what it sends, and counters.
-#[derive(Debug)]
 pub struct Intake {
     name: String,
     route: Route,
-    listener_settings: ListenerSettings,
+    access: Access,
+    listener: ListenerSettings,
+    port: PortSettings,
+    observer: Box<dyn Observer>,
+    notices: Notices,
+    settings: Mutex<IntakeSettings>,
     queue: MediaQueue,
     seat: Mutex<Seat>,
+    /// The seat has become vacant, or there is none any more.
+    vacated: Condvar,
     stats: Mutex<ClientStats>,
-    keep_listening: AtomicBool,
-    timeout_millis: AtomicU64,
+    rejected: AtomicU64,
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
-enum Seat {
+struct Seat {
+    holder: Holder,
+    /// No new publishers, and the present one is cut off at this time.
+    drained_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Holder {
     Vacant,
-    Taken {
-        publisher: Arc<Publisher>,
-        socket: Arc<TcpStream>,
-        /// It has ended its stream, and is about to go: the next one need not wait for that.
-        leaving: bool,
-    },
+    Taken(Occupant),
+    /// There will be no other.
     Ended,
 }
 
+#[derive(Debug)]
+struct Occupant {
+    publisher: Arc<Publisher>,
+    link: Arc<Link>,
+    /// It has ended its stream, and is about to go: the next one need not wait for that.
+    leaving: bool,
+}
+
 impl Intake {
-    /// `name` is shown to whoever claims the same route again.
-    pub fn new(
-        name: String,
-        route: Route,
-        settings: IntakeSettings,
-        listener_settings: ListenerSettings,
-    ) -> Self {
-        let intake = Intake {
-            name,
-            route,
-            listener_settings,
-            queue: MediaQueue::new(settings.limits),
-            seat: Mutex::new(Seat::Vacant),
+    pub fn new(config: IntakeConfig) -> Self {
+        Intake {
+            name: config.name,
+            route: config.route,
+            access: config.access,
+            listener: config.listener,
+            port: config.port,
+            observer: config.observer,
+            notices: Notices::default(),
+            settings: Mutex::new(config.settings),
+            queue: MediaQueue::new(config.settings.limits),
+            seat: Mutex::new(Seat {
+                holder: Holder::Vacant,
+                drained_at: None,
+            }),
+            vacated: Condvar::new(),
             stats: Mutex::default(),
-            keep_listening: AtomicBool::default(),
-            timeout_millis: AtomicU64::default(),
-        };
-        intake.configure(settings);
-        intake
+            rejected: AtomicU64::default(),
+        }
     }
 
     /// Takes effect at once.
     pub fn configure(&self, settings: IntakeSettings) {
         self.queue.set_limits(settings.limits);
-        self.keep_listening
-            .store(settings.keep_listening, Ordering::Relaxed);
-        let millis = u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX);
-        self.timeout_millis.store(millis, Ordering::Relaxed);
+        *self.settings.lock() = settings;
     }
 
     pub fn name(&self) -> &str {
@@ -148,113 +171,289 @@ impl Intake {
         &self.queue
     }
 
-    /// Whether the stream goes on after a publisher has left.
-    pub fn keep_listening(&self) -> bool {
-        self.keep_listening.load(Ordering::Relaxed)
-    }
-
     pub fn publisher(&self) -> Option<Arc<Publisher>> {
-        match &*self.seat.lock() {
-            Seat::Taken { publisher, .. } => Some(publisher.clone()),
-            Seat::Vacant | Seat::Ended => None,
-        }
+        let seat = self.seat.lock();
+        seat.occupant().map(|occupant| occupant.publisher.clone())
     }
 
     pub fn stats(&self) -> ClientStats {
         *self.stats.lock()
     }
 
+    /// Clients that were refused.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Ends the present publisher, and tells it so. False if there is none.
+    pub fn disconnect(&self) -> bool {
+        let seat = self.seat.lock();
+        let Some(link) = seat.occupant().map(|occupant| occupant.link.clone()) else {
+            return false;
+        };
+        drop(seat);
+        link.dismiss(Removal::Disconnected);
+        self.leave(link.client, Removal::Disconnected);
+        true
+    }
+
+    /// Asks the present publisher to connect again, perhaps elsewhere. False if it can't.
+    pub fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
+        let seat = self.seat.lock();
+        let link = seat.occupant().map(|occupant| occupant.link.clone());
+        drop(seat);
+        link.is_some_and(|link| link.request_reconnect(tc_url, description))
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
     pub(super) fn listener_settings(&self) -> ListenerSettings {
-        self.listener_settings
+        self.listener
+    }
+
+    pub(super) fn port_settings(&self) -> &PortSettings {
+        &self.port
     }
 
     pub(super) fn timeout(&self) -> Option<Duration> {
-        let millis = self.timeout_millis.load(Ordering::Relaxed);
-        (millis > 0).then(|| Duration::from_millis(millis))
+        let timeout = self.settings.lock().timeout;
+        (!timeout.is_zero()).then_some(timeout)
     }
 
     pub(super) fn set_stats(&self, stats: ClientStats) {
         *self.stats.lock() = stats;
     }
 
-    pub(super) fn availability(&self) -> Result<(), Unavailable> {
+    /// Asks the application. It may take its time.
+    pub(super) fn may_publish(&self, publisher: &Publisher) -> bool {
+        self.observer.may_publish(publisher)
+    }
+
+    pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: Refusal) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.notices.post(Notice::Rejected(publisher, refusal));
+        self.notices.deliver(&*self.observer);
+    }
+
+    pub(super) fn availability(&self) -> Result<(), Refusal> {
         self.check(&self.seat.lock())
     }
 
-    fn check(&self, seat: &Seat) -> Result<(), Unavailable> {
-        match seat {
-            Seat::Vacant => Ok(()),
-            Seat::Taken { leaving: true, .. } if self.keep_listening() => Ok(()),
-            Seat::Taken { leaving: true, .. } | Seat::Ended => Err(Unavailable::Ended),
-            Seat::Taken { .. } => Err(Unavailable::Busy),
+    fn check(&self, seat: &Seat) -> Result<(), Refusal> {
+        if seat.drained_at.is_some() {
+            return Err(Refusal::Draining);
+        }
+        // A client that publishes and leaves over and over must not fill the queue with itself.
+        if self.queue.levels().starts >= MAX_WAITING_STARTS || self.notices.is_full() {
+            return Err(Refusal::Busy);
+        }
+        match &seat.holder {
+            Holder::Vacant => Ok(()),
+            Holder::Ended => Err(Refusal::Ended),
+            Holder::Taken(occupant) => self.check_policy(occupant),
         }
     }
 
-    /// Makes a client the publisher, if there is none. One of several that try at once gets it.
-    pub(super) fn take(
-        &self,
-        publisher: Arc<Publisher>,
-        socket: Arc<TcpStream>,
-    ) -> Result<(), Unavailable> {
+    fn check_policy(&self, occupant: &Occupant) -> Result<(), Refusal> {
+        let IntakeSettings {
+            keep_listening,
+            policy,
+            stall_timeout,
+            ..
+        } = *self.settings.lock();
+        if occupant.leaving {
+            let next = if keep_listening {
+                Ok(())
+            } else {
+                Err(Refusal::Ended)
+            };
+            return next;
+        }
+        let may_replace = match policy {
+            Policy::Reject => false,
+            Policy::Replace => true,
+            Policy::ReplaceStalled => {
+                occupant.link.has_hung_up() || self.is_stalled(occupant, stall_timeout)
+            }
+        };
+        if may_replace {
+            Ok(())
+        } else {
+            Err(Refusal::Busy)
+        }
+    }
+
+    /// Who waits for room in the queue, or has sent what nobody has read yet, is not to blame.
+    fn is_stalled(&self, occupant: &Occupant, timeout: Duration) -> bool {
+        !timeout.is_zero()
+            && occupant.link.silent_for() >= timeout
+            && !self.queue.is_writer_waiting()
+            && !occupant.link.has_unread()
+    }
+
+    /// Makes a client the publisher, if it may be. One of several that try at once gets it.
+    pub(super) fn take(&self, publisher: Arc<Publisher>, link: Arc<Link>) -> Result<(), Refusal> {
         let mut seat = self.seat.lock();
+        self.wait_for_departure(&mut seat);
         self.check(&seat)?;
-        // A client that publishes and leaves over and over must not fill the queue with itself.
-        if self.queue.levels().starts >= MAX_WAITING_STARTS {
-            return Err(Unavailable::Busy);
-        }
-        // A start takes no room, so this does not wait. Failure means that the element stops, and
-        // it will close the socket.
-        let mut items = vec![Item::Start(publisher.clone())];
-        if matches!(*seat, Seat::Taken { .. }) {
-            items.insert(0, Item::End);
-        }
-        let _ = self.queue.push(&mut items);
-        *seat = Seat::Taken {
-            publisher,
-            socket,
+        let occupant = Occupant {
+            publisher: publisher.clone(),
+            link,
             leaving: false,
         };
+        // Before the queue stops to take anything from it, so that it knows why.
+        if let Holder::Taken(before) = &seat.holder
+            && !before.leaving
+        {
+            before.link.mark(Removal::Replaced);
+        }
+        self.queue.start(publisher.clone());
+        let before = std::mem::replace(&mut seat.holder, Holder::Taken(occupant));
+        let replaced = match before {
+            Holder::Taken(before) if before.leaving => {
+                let notice = Notice::Removed(before.publisher, Removal::Unpublished);
+                self.notices.post(notice);
+                None
+            }
+            Holder::Taken(before) => {
+                let notice = Notice::Removed(before.publisher, Removal::Replaced);
+                self.notices.post(notice);
+                Some(before.link)
+            }
+            Holder::Vacant | Holder::Ended => None,
+        };
+        self.notices.post(Notice::Added(publisher));
+        drop(seat);
+        if let Some(link) = replaced {
+            link.dismiss(Removal::Replaced);
+        }
+        self.notices.deliver(&*self.observer);
         Ok(())
+    }
+
+    /// A publisher that has closed its connection leaves as soon as the rest of what it sent is
+    /// read. The next one waits for that, so that nothing is lost.
+    fn wait_for_departure(&self, seat: &mut MutexGuard<'_, Seat>) {
+        let deadline = Instant::now() + MAX_DEPARTURE;
+        while let Some(occupant) = seat.occupant()
+            && !occupant.leaving
+            && occupant.link.has_hung_up()
+        {
+            if self.vacated.wait_until(seat, deadline).timed_out() {
+                return;
+            }
+        }
     }
 
     /// The publisher has ended its stream, and will [leave](Intake::leave) in a moment.
     pub(super) fn set_leaving(&self, client: u64) {
-        if let Seat::Taken {
-            publisher, leaving, ..
-        } = &mut *self.seat.lock()
-            && publisher.client == client
-        {
-            *leaving = true;
+        if let Some(occupant) = self.seat.lock().occupied_by(client) {
+            occupant.leaving = true;
         }
     }
 
     /// The publisher has left. What it sent before is still in the queue.
-    pub(super) fn leave(&self, client: u64) {
+    pub(super) fn leave(&self, client: u64, removal: Removal) {
         let mut seat = self.seat.lock();
-        if !matches!(&*seat, Seat::Taken { publisher, .. } if publisher.client == client) {
-            return;
+        if let Some(occupant) = seat.occupied_by(client) {
+            let unpublished = occupant.leaving;
+            let removal = if unpublished {
+                Removal::Unpublished
+            } else {
+                removal
+            };
+            self.vacate(seat, removal);
         }
+    }
+
+    fn vacate(&self, mut seat: MutexGuard<'_, Seat>, removal: Removal) {
+        let is_last = !self.settings.lock().keep_listening || seat.drained_at.is_some();
         // Before the seat is free, so that the next publisher's start comes after it.
-        let _ = self.queue.push(&mut vec![Item::End]);
-        *seat = if self.keep_listening() {
-            Seat::Vacant
+        self.queue.end(is_last);
+        let next = if is_last {
+            Holder::Ended
         } else {
-            Seat::Ended
+            Holder::Vacant
         };
+        if let Holder::Taken(occupant) = std::mem::replace(&mut seat.holder, next) {
+            let notice = Notice::Removed(occupant.publisher, removal);
+            self.notices.post(notice);
+        }
+        drop(seat);
+        self.vacated.notify_all();
+        self.notices.deliver(&*self.observer);
+    }
+
+    /// No new publishers from now on; the present one is asked to connect again, and
+    /// [cut off](Intake::cut_off_drained) after `timeout`. The stream ends with it.
+    pub(super) fn drain(&self, timeout: Duration) {
+        let mut seat = self.seat.lock();
+        seat.drained_at = Some(Instant::now() + timeout);
+        let link = match &seat.holder {
+            Holder::Taken(occupant) => occupant.link.clone(),
+            Holder::Vacant => return self.vacate(seat, Removal::Drained),
+            Holder::Ended => return,
+        };
+        drop(seat);
+        link.request_reconnect(None, "This server is about to stop.");
+    }
+
+    /// Takes publishers again, if the stream has not ended yet.
+    pub(super) fn stop_draining(&self) {
+        self.seat.lock().drained_at = None;
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.seat.lock().drained_at.is_some()
+    }
+
+    /// When [`Intake::cut_off_drained`] is to be called, if there is anybody to be cut off.
+    pub(super) fn drain_deadline(&self) -> Option<Instant> {
+        let seat = self.seat.lock();
+        let is_cut_off = |o: &Occupant| o.link.dismissal().is_some();
+        let occupant = seat.occupant().filter(|occupant| !is_cut_off(occupant));
+        occupant.and(seat.drained_at)
+    }
+
+    /// Its own thread says that it has left, so that the caller has nothing to wait for.
+    pub(super) fn cut_off_drained(&self) {
+        let seat = self.seat.lock();
+        if let Some(occupant) = seat.occupant() {
+            occupant.link.cut_off(Removal::Drained);
+            self.queue.revoke();
+        }
     }
 
     /// The element stops: nobody may wait in here, and the publisher has to go. Gives its id.
     pub(super) fn close(&self) -> Option<u64> {
         self.queue.close();
-        let seat = std::mem::replace(&mut *self.seat.lock(), Seat::Ended);
-        match seat {
-            Seat::Taken {
-                publisher, socket, ..
-            } => {
-                let _ = socket.shutdown(Shutdown::Both);
-                Some(publisher.client)
-            }
-            Seat::Vacant | Seat::Ended => None,
+        let holder = std::mem::replace(&mut self.seat.lock().holder, Holder::Ended);
+        self.vacated.notify_all();
+        let Holder::Taken(occupant) = holder else {
+            return None;
+        };
+        occupant.link.cut_off(Removal::Stopped);
+        let notice = Notice::Removed(occupant.publisher.clone(), Removal::Stopped);
+        self.notices.post(notice);
+        self.notices.deliver(&*self.observer);
+        Some(occupant.publisher.client)
+    }
+}
+
+impl Seat {
+    fn occupant(&self) -> Option<&Occupant> {
+        match &self.holder {
+            Holder::Taken(occupant) => Some(occupant),
+            Holder::Vacant | Holder::Ended => None,
+        }
+    }
+
+    fn occupied_by(&mut self, client: u64) -> Option<&mut Occupant> {
+        match &mut self.holder {
+            Holder::Taken(occupant) if occupant.publisher.client == client => Some(occupant),
+            _ => None,
         }
     }
 }

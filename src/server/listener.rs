@@ -1,38 +1,29 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A listening socket, its accept thread, and the threads of its clients.
+//! A listening socket: what its elements and its clients share.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::CAT;
-use super::client::Client;
+use super::acceptor::Acceptor;
+use super::client;
+use super::crowd::{Crowd, Full, Standing};
 use super::intake::Intake;
 use super::registry::ClaimError;
 use super::route::{Matched, Request};
+use super::transport::{ProxyProtocol, Tls, TlsError, TlsFiles};
 
-/// Enough for the protocol with its nested AMF values, and touched only as far as it is used.
-const CLIENT_STACK: usize = 256 * 1024;
-const ACCEPT_STACK: usize = 128 * 1024;
-
-/// Clients that are accepted before looking after anything else.
-const MAX_ACCEPTS: usize = 64;
-
-/// How long to wait for descriptors or threads when the system has none left.
-const EXHAUSTED_PAUSE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
+/// How long a client that has to go may take to read why.
+pub(super) const FAREWELL: Duration = Duration::from_millis(800);
 
 /// What counts for clients before it is known whom they publish to. Where elements share a
 /// listener and differ, the most generous value counts.
@@ -41,6 +32,7 @@ pub struct ListenerSettings {
     pub chunk_size: u32,
     pub max_message_size: u32,
     pub max_clients: usize,
+    pub max_clients_per_address: usize,
     /// From accept to publish.
     pub handshake_timeout: Duration,
 }
@@ -51,9 +43,20 @@ impl ListenerSettings {
             chunk_size: self.chunk_size.max(other.chunk_size),
             max_message_size: self.max_message_size.max(other.max_message_size),
             max_clients: self.max_clients.max(other.max_clients),
+            max_clients_per_address: self
+                .max_clients_per_address
+                .max(other.max_clients_per_address),
             handshake_timeout: self.handshake_timeout.max(other.handshake_timeout),
         }
     }
+}
+
+/// What a port speaks before RTMP. All elements that share a listener have to agree on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortSettings {
+    pub proxy_protocol: ProxyProtocol,
+    /// None for plain RTMP.
+    pub tls: Option<TlsFiles>,
 }
 
 #[derive(Debug)]
@@ -67,24 +70,14 @@ pub(super) struct Listener {
 #[derive(Debug)]
 pub(super) struct Shared {
     routes: RwLock<Vec<Arc<Intake>>>,
-    clients: Mutex<Clients>,
+    crowd: Mutex<Crowd>,
+    /// Clients whose time to go by themselves ends.
+    last_calls: Mutex<Vec<(Instant, u64)>>,
+    port: PortSettings,
+    tls: Option<Tls>,
     /// Writing to it wakes the accept thread.
     wake: OwnedFd,
     closing: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Clients {
-    running: HashMap<u64, Running>,
-    /// Threads at their end, for the accept thread to join.
-    finished: Vec<JoinHandle<()>>,
-    next_id: u64,
-}
-
-#[derive(Debug)]
-struct Running {
-    socket: Arc<TcpStream>,
-    thread: JoinHandle<()>,
 }
 
 /// Whom a request goes to.
@@ -94,27 +87,39 @@ pub(super) struct Found {
     pub(super) matched: Matched,
 }
 
+/// Why there is no listener.
+#[derive(Debug)]
+pub(super) enum StartError {
+    Io(io::Error),
+    Tls(TlsError),
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        StartError::Io(error)
+    }
+}
+
 impl Listener {
-    pub(super) fn start(address: SocketAddr, first: Arc<Intake>) -> io::Result<Self> {
+    pub(super) fn start(address: SocketAddr, first: Arc<Intake>) -> Result<Self, StartError> {
+        let port = first.port_settings().clone();
+        let tls = port.tls.clone().map(Tls::load).transpose();
+        let tls = tls.map_err(StartError::Tls)?;
         let socket = TcpListener::bind(address)?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
-        let (woken, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let (woken, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .map_err(|errno| StartError::Io(errno.into()))?;
         let shared = Arc::new(Shared {
             routes: RwLock::new(vec![first]),
-            clients: Mutex::default(),
+            crowd: Mutex::default(),
+            last_calls: Mutex::default(),
+            port,
+            tls,
             wake,
             closing: AtomicBool::new(false),
         });
-        let acceptor = Acceptor {
-            socket,
-            woken,
-            shared: shared.clone(),
-        };
-        let accept_thread = thread::Builder::new()
-            .name(format!("rtmp-{}", address.port()))
-            .stack_size(ACCEPT_STACK)
-            .spawn(move || acceptor.run())?;
+        let accept_thread = Acceptor::start(address, socket, woken, shared.clone())?;
         gst::info!(CAT, "Listening on {address}");
         Ok(Listener {
             address,
@@ -127,17 +132,20 @@ impl Listener {
         self.address
     }
 
+    /// To tell it that something about a route has changed.
+    pub(super) fn wake(&self) {
+        self.shared.wake();
+    }
+
     pub(super) fn add_route(&self, intake: &Arc<Intake>) -> Result<(), ClaimError> {
         let mut routes = self.shared.routes.write();
-        let same = routes.iter().find(|r| r.route() == intake.route());
-        if let Some(other) = same {
-            return Err(ClaimError::RouteTaken {
-                address: self.address,
-                route: intake.route().to_string(),
-                other: other.name().to_owned(),
-            });
+        for other in routes.iter() {
+            check_compatible(self.address, intake, other)?;
         }
         routes.push(intake.clone());
+        drop(routes);
+        // It may have stopped to listen while all others were drained.
+        self.shared.wake();
         Ok(())
     }
 
@@ -145,12 +153,18 @@ impl Listener {
     pub(super) fn remove_route(&self, intake: &Arc<Intake>) {
         let other = |r: &Arc<Intake>| !Arc::ptr_eq(r, intake);
         self.shared.routes.write().retain(other);
+        // The others may all be drained.
+        self.shared.wake();
         let Some(client) = intake.close() else {
             return;
         };
-        let running = self.shared.clients.lock().running.remove(&client);
-        if let Some(running) = running {
-            join(running.thread);
+        // From within a signal handler nobody is waited for: see `Claim::drop`.
+        if client::is_client_thread() {
+            return;
+        }
+        let thread = self.shared.crowd.lock().take(client);
+        if let Some(thread) = thread {
+            join(thread);
         }
     }
 
@@ -163,28 +177,72 @@ impl Listener {
             join(thread);
         }
         // Nobody is accepted any more.
-        let (running, finished) = {
-            let mut clients = self.shared.clients.lock();
-            let running: Vec<_> = clients.running.drain().map(|(_, r)| r).collect();
-            (running, std::mem::take(&mut clients.finished))
-        };
-        for client in &running {
-            let _ = client.socket.shutdown(Shutdown::Both);
-        }
-        let threads = running.into_iter().map(|client| client.thread);
-        threads.chain(finished).for_each(join);
+        let threads = self.shared.crowd.lock().take_all();
+        threads.into_iter().for_each(join);
         gst::info!(CAT, "Stopped listening on {}", self.address);
     }
 }
 
+/// Whether two elements can share a listener.
+fn check_compatible(
+    address: SocketAddr,
+    intake: &Intake,
+    other: &Intake,
+) -> Result<(), ClaimError> {
+    let name = other.name().to_owned();
+    let differs = |property| ClaimError::PortDiffers {
+        address,
+        property,
+        other: name.clone(),
+    };
+    let (own, theirs) = (intake.port_settings(), other.port_settings());
+    if own.proxy_protocol != theirs.proxy_protocol {
+        return Err(differs("proxy-protocol"));
+    }
+    if own.tls != theirs.tls {
+        return Err(differs("certificate-file and private-key-file"));
+    }
+    if intake.route().is_same(other.route()) {
+        return Err(ClaimError::RouteTaken {
+            address,
+            route: intake.route().to_string(),
+            other: name,
+        });
+    }
+    let method = |intake: &Intake| intake.access().credentials.as_ref().map(|c| c.method);
+    if method(intake) != method(other) && intake.route().shares_application(other.route()) {
+        return Err(ClaimError::AuthenticationDiffers {
+            address,
+            other: name,
+        });
+    }
+    Ok(())
+}
+
 /// A client thread that stops its own element can't wait for itself.
-fn join(thread: JoinHandle<()>) {
+pub(super) fn join(thread: JoinHandle<()>) {
     if thread.thread().id() != thread::current().id() && thread.join().is_err() {
         gst::error!(CAT, "A thread has panicked");
     }
 }
 
 impl Shared {
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn proxy_protocol(&self) -> ProxyProtocol {
+        self.port.proxy_protocol
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    pub(super) fn crowd(&self) -> &Mutex<Crowd> {
+        &self.crowd
+    }
+
     /// The settings for a client of which nothing is known yet.
     pub(super) fn settings(&self) -> Option<ListenerSettings> {
         let routes = self.routes.read();
@@ -192,9 +250,42 @@ impl Shared {
         settings.reduce(ListenerSettings::merge)
     }
 
-    pub(super) fn may_match(&self, application: &str) -> bool {
+    /// Whether any element takes clients from there.
+    pub(super) fn allows(&self, address: IpAddr) -> bool {
         let routes = self.routes.read();
-        routes.iter().any(|r| r.route().may_match(application))
+        routes.iter().any(|r| r.access().addresses.allows(address))
+    }
+
+    /// A load balancer has said where a client comes from: whether it may stay.
+    pub(super) fn admit(
+        &self,
+        client: u64,
+        address: IpAddr,
+        max_per_address: usize,
+    ) -> Result<(), NotAdmitted> {
+        if !self.allows(address) {
+            return Err(NotAdmitted::Address);
+        }
+        let mut crowd = self.crowd.lock();
+        crowd.make_room_at(address, max_per_address)?;
+        crowd.set_address(client, address);
+        Ok(())
+    }
+
+    /// False if the client has been cut off.
+    pub(super) fn set_standing(&self, client: u64, standing: Standing) -> bool {
+        self.crowd.lock().set_standing(client, standing)
+    }
+
+    /// Those that a client of this application might publish to.
+    pub(super) fn candidates(&self, application: &str) -> Vec<Arc<Intake>> {
+        let routes = self.routes.read();
+        let may_match = |r: &&Arc<Intake>| r.route().may_match(application);
+        routes.iter().filter(may_match).cloned().collect()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Intake>> {
+        self.routes.read().clone()
     }
 
     /// The narrowest route that matches.
@@ -208,131 +299,64 @@ impl Shared {
         found.max_by_key(|found| found.intake.route().specificity())
     }
 
+    /// Gives a client a moment to go by itself.
+    pub(super) fn cut_off_soon(&self, client: u64) {
+        let when = Instant::now() + FAREWELL;
+        self.last_calls.lock().push((when, client));
+        self.wake();
+    }
+
+    /// Cuts off those whose time has come, and says when to call this again.
+    pub(super) fn cut_off_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        let mut calls = self.last_calls.lock();
+        calls.retain(|(when, client)| {
+            let is_due = *when <= now;
+            due.extend(is_due.then_some(*client));
+            !is_due
+        });
+        let mut next = calls.iter().map(|(when, _)| *when).min();
+        drop(calls);
+        if !due.is_empty() {
+            let mut crowd = self.crowd.lock();
+            due.into_iter().for_each(|client| crowd.cut_off(client));
+        }
+        for intake in self.all() {
+            match intake.drain_deadline() {
+                Some(deadline) if deadline <= now => intake.cut_off_drained(),
+                Some(deadline) => next = Some(next.map_or(deadline, |next| next.min(deadline))),
+                None => {}
+            }
+        }
+        next
+    }
+
+    /// Whether anybody can be let in. Where all elements are drained the port is closed, so that a
+    /// load balancer notices.
+    pub(super) fn takes_clients(&self) -> bool {
+        !self.routes.read().iter().all(|route| route.is_draining())
+    }
+
     /// A client thread is at its end.
-    fn finished(&self, client: u64) {
-        let mut clients = self.clients.lock();
-        // Whoever stops the client has taken the handle out, and joins it.
-        if let Some(running) = clients.running.remove(&client) {
-            clients.finished.push(running.thread);
-            drop(clients);
+    pub(super) fn finished(&self, client: u64) {
+        let is_listed = self.crowd.lock().finished(client);
+        if is_listed {
             self.wake();
         }
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         // A full pipe wakes as well as one more byte.
         let _ = rustix::io::write(&self.wake, &[0]);
     }
 }
 
-/// Takes a client thread off the list when it ends, however it does.
-struct Listed {
-    id: u64,
-    shared: Arc<Shared>,
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        self.shared.finished(self.id);
-    }
-}
-
-struct Acceptor {
-    socket: TcpListener,
-    woken: OwnedFd,
-    shared: Arc<Shared>,
-}
-
-impl Acceptor {
-    fn run(self) {
-        let mut exhausted = false;
-        while !self.shared.closing.load(Ordering::Acquire) {
-            let wake = PollFd::new(&self.woken, PollFlags::IN);
-            let accept = PollFd::new(&self.socket, PollFlags::IN);
-            let polled = if exhausted {
-                // Waiting for clients would spin: they are there, and can't be taken.
-                poll(&mut [wake], Some(&EXHAUSTED_PAUSE))
-            } else {
-                poll(&mut [wake, accept], None)
-            };
-            if polled.is_err() {
-                continue;
-            }
-            self.join_finished();
-            exhausted = self.accept_some().is_err();
-        }
-    }
-
-    fn join_finished(&self) {
-        while let Ok(1..) = rustix::io::read(&self.woken, &mut [0; 64]) {}
-        let finished = std::mem::take(&mut self.shared.clients.lock().finished);
-        finished.into_iter().for_each(join);
-    }
-
-    /// Takes clients that wait, some of them where they are many: stopping and joining must not
-    /// wait for the end of a flood. An error means that the system has nothing left for them.
-    fn accept_some(&self) -> io::Result<()> {
-        for _ in 0..MAX_ACCEPTS {
-            match self.socket.accept() {
-                Ok((socket, address)) => self.start_client(socket, address)?,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(()),
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
-                    _ => {
-                        gst::warning!(CAT, "Could not accept a client: {error}");
-                        return Err(error);
-                    }
-                },
-            }
-        }
-        Ok(())
-    }
-
-    fn start_client(&self, socket: TcpStream, address: SocketAddr) -> io::Result<()> {
-        let Some(settings) = self.shared.settings() else {
-            return Ok(());
-        };
-        let mut clients = self.shared.clients.lock();
-        if clients.running.len() >= settings.max_clients {
-            gst::warning!(
-                CAT,
-                "Closed {address}: there are {} clients already, which is max-clients",
-                clients.running.len()
-            );
-            return Ok(());
-        }
-        let id = clients.next_id;
-        clients.next_id += 1;
-        let socket = Arc::new(socket);
-        let shared = self.shared.clone();
-        let listed = shared.clone();
-        let client = match Client::new(id, socket.clone(), address, settings, shared) {
-            // On the heap, so that moving it does not touch the small stack twice over.
-            Ok(client) => Box::new(client),
-            // It is gone again.
-            Err(error) => {
-                gst::debug!(CAT, "Lost {address}: {error}");
-                return Ok(());
-            }
-        };
-        let spawned = thread::Builder::new()
-            .name("rtmp-client".into())
-            .stack_size(CLIENT_STACK)
-            .spawn(move || {
-                let _listed = Listed { id, shared: listed };
-                client.run();
-            });
-        match spawned {
-            // The lock is still held, so the thread can't be done before it is listed. Where
-            // there is no thread, the client is dropped here, and must not need the lock.
-            Ok(thread) => {
-                clients.running.insert(id, Running { socket, thread });
-                Ok(())
-            }
-            Err(error) => {
-                gst::warning!(CAT, "Could not start a thread for {address}: {error}");
-                Err(error)
-            }
-        }
-    }
+/// Why a client has to go as soon as its address is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotAdmitted {
+    #[error("its address is not in allowed-addresses")]
+    Address,
+    #[error("{0}")]
+    Full(#[from] Full),
 }

@@ -7,26 +7,38 @@
 //! thread that reads, speaks RTMP and fills the media queue of the intake whose route
 //! matches.
 //!
-//! Lock order: registry, then clients or routes of a listener, then an intake's publisher, then
-//! its queue. No lock is held over a join, a read or a write.
+//! Lock order: registry, routes of a listener, an intake's seat, its settings, its queue, its
+//! notices. The crowd of clients, the timers of a listener and the writing half of a connection
+//! are leaves. No lock is held over a join, a read, a handler of the application, or a write that
+//! has to wait for the client (but that of the writing half itself, which others only try).
 
+mod acceptor;
+mod access;
 mod client;
+mod crowd;
 mod intake;
+mod link;
 mod listener;
-mod outbound;
+mod observer;
+mod publisher;
 mod queue;
 mod registry;
 mod route;
 mod secret;
+mod transport;
 
 use std::sync::LazyLock;
 
-pub use intake::{ClientStats, Intake, IntakeSettings, Publisher};
-pub use listener::ListenerSettings;
+pub use access::{Access, AllowedAddresses, InvalidNetwork};
+pub use intake::{ClientStats, Intake, IntakeConfig, IntakeSettings, Policy};
+pub use listener::{ListenerSettings, PortSettings};
+pub use observer::{Notice, Observer};
+pub use publisher::{Publisher, Refusal, Removal};
 pub use queue::{Item, Leak, MediaQueue, QueueLevels, QueueLimits, Stopped};
-pub use registry::{Claim, ClaimError, claim};
-pub use route::Route;
+pub use registry::{Claim, ClaimError, ClaimErrorKind, claim};
+pub use route::{InvalidRoute, InvalidTemplate, Route};
 pub use secret::{Secret, Shown};
+pub use transport::{ProxyProtocol, TlsError, TlsFiles};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

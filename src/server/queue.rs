@@ -55,10 +55,13 @@ pub enum Item {
         discont: bool,
     },
     /// The publisher has left.
-    End,
+    End {
+        /// There will be no other.
+        is_last: bool,
+    },
 }
 
-/// The queue was shut down, or is flushing.
+/// The queue was shut down or is flushing, or takes nothing from this publisher any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
 
@@ -83,6 +86,8 @@ pub struct MediaQueue {
 #[derive(Debug)]
 struct State {
     limits: QueueLimits,
+    /// The client that may put media in.
+    writer: Option<u64>,
     items: VecDeque<Item>,
     bytes: usize,
     dropped: u64,
@@ -94,6 +99,8 @@ struct State {
     /// Somebody waits for an item, or for room.
     reader_waits: bool,
     writer_waits: bool,
+    /// The writer is in the middle of a wait, also when it has just been woken.
+    writer_blocked: bool,
     leaking: Leaking,
     /// The present publisher has sent video.
     has_video: bool,
@@ -112,6 +119,7 @@ impl MediaQueue {
         MediaQueue {
             state: Mutex::new(State {
                 limits,
+                writer: None,
                 items: VecDeque::new(),
                 bytes: 0,
                 dropped: 0,
@@ -120,6 +128,7 @@ impl MediaQueue {
                 closed: false,
                 reader_waits: false,
                 writer_waits: false,
+                writer_blocked: false,
                 leaking: Leaking::No,
                 has_video: false,
             }),
@@ -161,9 +170,42 @@ impl MediaQueue {
         self.not_full.notify_all();
     }
 
-    /// Puts in what one read brought. Waits for room as long as it takes, unless the queue leaks.
-    pub fn push(&self, items: &mut Vec<Item>) -> Result<(), Stopped> {
-        self.push_quietly(items)?;
+    /// A publisher begins. What the one before has put in stays; what it still has does not get
+    /// in. Starts and ends take no room, so this does not wait.
+    pub fn start(&self, publisher: Arc<Publisher>) {
+        self.switch(Some(publisher.client), Item::Start(publisher));
+    }
+
+    /// The publisher is gone.
+    pub fn end(&self, is_last: bool) {
+        self.switch(None, Item::End { is_last });
+    }
+
+    fn switch(&self, writer: Option<u64>, item: Item) {
+        let mut state = self.state.lock();
+        state.set_writer(writer);
+        if !state.closed {
+            state.push(item);
+            self.wake_reader(&mut state);
+        }
+        self.not_full.notify_all();
+    }
+
+    /// Takes nothing more from the present publisher, which need not wait any longer.
+    pub fn revoke(&self) {
+        self.state.lock().set_writer(None);
+        self.not_full.notify_all();
+    }
+
+    /// Whether a publisher waits for room.
+    pub fn is_writer_waiting(&self) -> bool {
+        self.state.lock().writer_blocked
+    }
+
+    /// Puts in what one read of a client brought. Waits for room as long as it takes, unless the
+    /// queue leaks.
+    pub fn push(&self, client: u64, items: &mut Vec<Item>) -> Result<(), Stopped> {
+        self.push_quietly(client, items)?;
         self.announce();
         Ok(())
     }
@@ -179,19 +221,21 @@ impl MediaQueue {
     /// Like [`MediaQueue::push`], for who has more at hand and would wake the streaming thread over
     /// and over: it wakes only when enough has come together. Follow it by
     /// [`MediaQueue::announce`] or [`MediaQueue::push`] before waiting for anything.
-    pub fn push_quietly(&self, items: &mut Vec<Item>) -> Result<(), Stopped> {
+    pub fn push_quietly(&self, client: u64, items: &mut Vec<Item>) -> Result<(), Stopped> {
         let mut state = self.state.lock();
         for item in items.drain(..) {
             if state.limits.leak == Leak::None {
-                while state.is_full_for(&item) && !state.closed {
+                while state.is_full_for(&item) && state.takes_from(client) {
                     state.writer_waits = true;
+                    state.writer_blocked = true;
                     self.wake_reader(&mut state);
                     self.not_full.wait(&mut state);
                 }
             }
-            if state.closed {
+            if !state.takes_from(client) {
                 return Err(Stopped);
             }
+            state.writer_blocked = false;
             state.push(item);
         }
         if state.is_much() {
@@ -243,19 +287,28 @@ impl Item {
     fn memory(&self) -> usize {
         match self {
             Item::Tag { tag, .. } => tag.memory(),
-            Item::Start(_) | Item::End => 0,
+            Item::Start(_) | Item::End { .. } => 0,
         }
     }
 
     fn tag(&self) -> Option<&Tag> {
         match self {
             Item::Tag { tag, .. } => Some(tag),
-            Item::Start(_) | Item::End => None,
+            Item::Start(_) | Item::End { .. } => None,
         }
     }
 }
 
 impl State {
+    fn set_writer(&mut self, writer: Option<u64>) {
+        self.writer = writer;
+        self.writer_blocked = false;
+    }
+
+    fn takes_from(&self, client: u64) -> bool {
+        !self.closed && self.writer == Some(client)
+    }
+
     fn time(&self) -> Duration {
         let coded = |item: &Item| {
             item.tag()

@@ -6,12 +6,16 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use once_cell::sync::Lazy;
 use parking_lot::{Condvar, Mutex};
 
+use super::client;
 use super::intake::Intake;
-use super::listener::Listener;
+use super::listener::{Listener, StartError};
+use super::transport::TlsError;
 
 static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
 
@@ -51,6 +55,39 @@ pub enum ClaimError {
         route: String,
         other: String,
     },
+    #[error(
+        "{property} must be the same for all elements on {address}, and element \"{other}\" has \
+         another value. Set the same, or another port"
+    )]
+    PortDiffers {
+        address: SocketAddr,
+        property: &'static str,
+        other: String,
+    },
+    #[error(
+        "Clients authenticate before they say their stream key, so elements on {address} that may \
+         have the same application must have the same authmod, and that of element \"{other}\" is \
+         another. Set the same authmod, another application or another port"
+    )]
+    AuthenticationDiffers { address: SocketAddr, other: String },
+    #[error("{0}")]
+    Tls(TlsError),
+    #[error(
+        "{0} is still being closed by the handler that stopped it. Start the element again after that"
+    )]
+    Closing(SocketAddr),
+}
+
+/// What kind of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimErrorKind {
+    /// The address or route is in use.
+    Busy,
+    /// What the properties say can't be.
+    Settings,
+    /// The certificate can't be used.
+    Certificate,
+    Other,
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -65,12 +102,17 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 impl ClaimError {
-    /// Whether the address or route is in use, as opposed to impossible.
-    pub fn is_busy(&self) -> bool {
+    pub fn kind(&self) -> ClaimErrorKind {
         match self {
-            ClaimError::Resolve { .. } => false,
-            ClaimError::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
-            ClaimError::RouteTaken { .. } => true,
+            ClaimError::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                ClaimErrorKind::Busy
+            }
+            ClaimError::RouteTaken { .. } | ClaimError::Closing(_) => ClaimErrorKind::Busy,
+            ClaimError::PortDiffers { .. } | ClaimError::AuthenticationDiffers { .. } => {
+                ClaimErrorKind::Settings
+            }
+            ClaimError::Tls(_) => ClaimErrorKind::Certificate,
+            ClaimError::Resolve { .. } | ClaimError::Bind { .. } => ClaimErrorKind::Other,
         }
     }
 }
@@ -93,6 +135,33 @@ impl Claim {
     pub fn intake(&self) -> &Arc<Intake> {
         &self.intake
     }
+
+    /// For use without the claim, which has to stay where it is.
+    pub fn drain_control(&self) -> DrainControl {
+        DrainControl {
+            listener: self.listener.clone(),
+            intake: self.intake.clone(),
+        }
+    }
+}
+
+/// Starts and stops the draining of a claim's route.
+#[derive(Debug)]
+pub struct DrainControl {
+    listener: Arc<Listener>,
+    intake: Arc<Intake>,
+}
+
+impl DrainControl {
+    /// Takes no new publishers, asks the present one to connect again, and cuts it off after
+    /// `timeout`. The stream ends with it. None takes publishers again.
+    pub fn set(&self, timeout: Option<Duration>) {
+        match timeout {
+            Some(timeout) => self.intake.drain(timeout),
+            None => self.intake.stop_draining(),
+        }
+        self.listener.wake();
+    }
 }
 
 /// Listens on an address, or joins those who do, and takes a route there. Port 0 is any free port,
@@ -109,7 +178,7 @@ pub fn claim(host: &str, port: u16, intake: Arc<Intake>) -> Result<Claim, ClaimE
     for address in addresses {
         match REGISTRY.claim(address, &intake) {
             Ok(claim) => return Ok(claim),
-            Err(Failure::Route(error)) => return Err(error),
+            Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Bind(source)) => last = Some(source),
         }
     }
@@ -125,7 +194,17 @@ pub fn claim(host: &str, port: u16, intake: Arc<Intake>) -> Result<Claim, ClaimE
 
 enum Failure {
     Bind(io::Error),
-    Route(ClaimError),
+    /// Another address would not help.
+    Final(ClaimError),
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Io(error) => Failure::Bind(error),
+            StartError::Tls(error) => Failure::Final(ClaimError::Tls(error)),
+        }
+    }
 }
 
 impl Registry {
@@ -137,16 +216,20 @@ impl Registry {
                 address.port() == wanted.port() && matches!(entry, Entry::Closing)
             })
         {
+            // It waits for this very thread.
+            if client::is_client_thread() {
+                return Err(Failure::Final(ClaimError::Closing(wanted)));
+            }
             self.closed.wait(&mut entries);
         }
         let (address, listener) = match entries.get_mut(&wanted) {
             Some(Entry::Open { listener, claims }) => {
-                listener.add_route(intake).map_err(Failure::Route)?;
+                listener.add_route(intake).map_err(Failure::Final)?;
                 *claims += 1;
                 (wanted, listener.clone())
             }
             _ => {
-                let listener = Listener::start(wanted, intake.clone()).map_err(Failure::Bind)?;
+                let listener = Listener::start(wanted, intake.clone())?;
                 let listener = Arc::new(listener);
                 let address = listener.address();
                 let entry = Entry::Open {
@@ -195,8 +278,18 @@ impl Drop for Claim {
         self.listener.remove_route(&self.intake);
         // No lock is held over the joins: a client thread may be on its way to take one.
         if let Some(listener) = REGISTRY.release(self.address) {
-            listener.shut_down();
-            REGISTRY.closed(self.address);
+            let address = self.address;
+            let shut_down = move || {
+                listener.shut_down();
+                REGISTRY.closed(address);
+            };
+            // A signal handler that stops the element runs on one of the threads to be joined, and
+            // others may be in handlers that wait for this one.
+            if client::is_client_thread() {
+                thread::spawn(shut_down);
+            } else {
+                shut_down();
+            }
         }
     }
 }

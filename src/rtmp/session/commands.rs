@@ -216,8 +216,7 @@ impl Session {
     }
 
     fn on_status(&mut self, msid: u32, status: &Status) {
-        let arguments = vec![Value::Null, Value::Object(status.properties())];
-        let command = Command::new("onStatus", 0.0, arguments);
+        let command = Command::on_status(status.properties());
         self.output.stream_command(msid, &command);
     }
 

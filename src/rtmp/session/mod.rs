@@ -14,6 +14,7 @@ mod acknowledge;
 mod commands;
 mod data;
 mod held;
+pub mod notice;
 mod output;
 mod request;
 
@@ -197,6 +198,14 @@ impl Session {
         }
     }
 
+    /// The message stream of a `publish` that waits for its answer.
+    pub fn requested_msid(&self) -> u32 {
+        match self.undecided {
+            Some(Undecided::Publish { msid, .. }) => msid,
+            _ => 0,
+        }
+    }
+
     /// What is to be written to the client.
     pub fn output(&mut self) -> &mut Output {
         &mut self.output
@@ -248,7 +257,15 @@ impl Session {
     }
 
     pub fn is_publishing(&self) -> bool {
-        matches!(self.phase, Phase::Publishing { .. })
+        self.published_msid().is_some()
+    }
+
+    /// The message stream that is published.
+    pub fn published_msid(&self) -> Option<u32> {
+        match self.phase {
+            Phase::Publishing { msid, .. } => Some(msid),
+            _ => None,
+        }
     }
 
     /// The hot path is a message of audio or video while publishing: it takes no detour.

@@ -23,6 +23,13 @@ pub struct Output {
 }
 
 impl Output {
+    /// For a client that has been told this chunk size already.
+    pub(super) fn with_chunk_size(size: u32) -> Self {
+        let mut output = Output::default();
+        output.writer.set_chunk_size(size);
+        output
+    }
+
     pub fn is_empty(&self) -> bool {
         self.replies.is_empty() && self.notices.is_empty()
     }

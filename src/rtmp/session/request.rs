@@ -14,9 +14,19 @@ pub struct ConnectRequest {
     pub tc_url: String,
     pub flash_ver: String,
     pub object_encoding: f64,
+    /// What it can do beyond RTMP, as bits (Enhanced RTMP v2, "Enhancing NetConnection connect
+    /// Command").
+    pub caps_ex: u32,
 }
 
+/// Bit of [`ConnectRequest::caps_ex`]: it reconnects when it is asked to.
+const CAPS_EX_RECONNECT: u32 = 1;
+
 impl ConnectRequest {
+    pub fn can_reconnect(&self) -> bool {
+        self.caps_ex & CAPS_EX_RECONNECT != 0
+    }
+
     pub(super) fn read(object: Option<&Value>) -> Result<Self, Violation> {
         let text = |name| {
             let value = object.and_then(|object| object.get(name));
@@ -24,12 +34,16 @@ impl ConnectRequest {
             let text = value.and_then(Value::as_str).unwrap_or_default();
             name_of(text.trim_matches('\''))
         };
-        let encoding = object.and_then(|object| object.get("objectEncoding"));
+        let number = |name| {
+            let value = object.and_then(|object| object.get(name));
+            value.and_then(Value::as_number).unwrap_or(0.0)
+        };
         Ok(ConnectRequest {
             application: text("app")?,
             tc_url: text("tcUrl")?,
             flash_ver: text("flashVer")?,
-            object_encoding: encoding.and_then(Value::as_number).unwrap_or(0.0),
+            object_encoding: number("objectEncoding"),
+            caps_ex: number("capsEx") as u32,
         })
     }
 }

@@ -33,16 +33,25 @@ fn audio(timestamp: u32) -> Item {
 
 /// A queue with room for `items` tags.
 fn queue(items: u64, leak: Leak) -> MediaQueue {
-    MediaQueue::new(QueueLimits {
+    let limits = QueueLimits {
         max_bytes: items * frame(0).memory() as u64,
         max_time: Duration::ZERO,
         leak,
-    })
+    };
+    taken(MediaQueue::new(limits))
+}
+
+const CLIENT: u64 = 7;
+
+/// With a publisher whose start has left already.
+fn taken(queue: MediaQueue) -> MediaQueue {
+    queue.state.lock().writer = Some(CLIENT);
+    queue
 }
 
 fn push(queue: &MediaQueue, items: impl IntoIterator<Item = Item>) {
     let mut items = items.into_iter().collect();
-    queue.push(&mut items).unwrap();
+    queue.push(CLIENT, &mut items).unwrap();
 }
 
 /// Timestamps of all that waits, with a mark on those behind a gap.
@@ -106,12 +115,12 @@ fn a_quiet_push_wakes_the_reader_when_enough_has_come_together() {
         let mut pushed = 0;
         // Nobody announces anything, so the reader wakes by this alone.
         while !reader.is_finished() {
-            queue.push_quietly(&mut vec![frame(0)]).unwrap();
+            queue.push_quietly(CLIENT, &mut vec![frame(0)]).unwrap();
             pushed += 1;
         }
         assert!(reader.join().unwrap() <= pushed);
     });
-    queue.push_quietly(&mut vec![frame(1)]).unwrap();
+    queue.push_quietly(CLIENT, &mut vec![frame(1)]).unwrap();
     queue.announce();
     assert!(!pop(&queue).is_empty());
 }
@@ -135,11 +144,11 @@ fn flushing_and_closing_wake_who_waits() {
         let reader = scope.spawn(|| queue.pop(&mut VecDeque::new()));
         queue.set_flushing(true);
         assert_eq!(reader.join().unwrap(), Err(Stopped));
-        let writer = scope.spawn(|| queue.push(&mut (0..9).map(frame).collect()));
+        let writer = scope.spawn(|| queue.push(CLIENT, &mut (0..9).map(frame).collect()));
         queue.close();
         assert_eq!(writer.join().unwrap(), Err(Stopped));
     });
-    assert_eq!(queue.push(&mut vec![frame(1)]), Err(Stopped));
+    assert_eq!(queue.push(CLIENT, &mut vec![frame(1)]), Err(Stopped));
 }
 
 #[test]

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Signals: how the application learns of publishers and decides about them, and how it acts.
+
+use std::ops::ControlFlow;
+use std::sync::LazyLock;
+
+use gst::glib;
+use gst::glib::subclass::Signal;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::{Rtmp2ServerSrc, imp};
+use crate::server::{Notice, Observer, Publisher};
+
+pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+    let info = gst::Structure::static_type();
+    let reason = String::static_type();
+    vec![
+        // Asks whether a client may publish; without a handler it may. Called on the client's own
+        // thread before the client is told anything, so it may take seconds: only this client
+        // waits. With several handlers all have to agree.
+        Signal::builder("publisher-connecting")
+            .param_types([info])
+            .return_type::<bool>()
+            .run_last()
+            .class_handler(|_| Some(true.to_value()))
+            .accumulator(|_hint, _all, answer| {
+                if answer.get::<bool>().unwrap_or(true) {
+                    ControlFlow::Continue(answer.clone())
+                } else {
+                    ControlFlow::Break(answer.clone())
+                }
+            })
+            .build(),
+        Signal::builder("publisher-added")
+            .param_types([info])
+            .run_last()
+            .build(),
+        Signal::builder("publisher-removed")
+            .param_types([info, reason])
+            .run_last()
+            .build(),
+        Signal::builder("publisher-rejected")
+            .param_types([info, reason])
+            .run_last()
+            .build(),
+        // Ends the present publisher, which is told so.
+        Signal::builder("disconnect-publisher")
+            .run_last()
+            .action()
+            .class_handler(|arguments| {
+                let element: Rtmp2ServerSrc = arguments[0].get().expect("the instance");
+                element.imp().disconnect_publisher();
+                None
+            })
+            .build(),
+        // Asks the present publisher to connect again, to another tcUrl if one is given. False if
+        // there is none, or if it does not know how to.
+        Signal::builder("request-reconnect")
+            .param_types([String::static_type(), String::static_type()])
+            .return_type::<bool>()
+            .run_last()
+            .action()
+            .class_handler(|arguments| {
+                let element: Rtmp2ServerSrc = arguments[0].get().expect("the instance");
+                let text = |index: usize| -> Option<String> {
+                    arguments[index].get().expect("type checked upstream")
+                };
+                let asked = element.imp().request_reconnect(
+                    text(1).as_deref().filter(|tc_url| !tc_url.is_empty()),
+                    text(2).as_deref().unwrap_or_default(),
+                );
+                Some(asked.to_value())
+            })
+            .build(),
+    ]
+});
+
+/// What applications are told of a publisher.
+pub(super) fn info(publisher: &Publisher) -> gst::Structure {
+    gst::Structure::builder("application/x-rtmp2-publisher")
+        .field("address", publisher.address.to_string())
+        .field("application", &publisher.application)
+        .field("stream-key", &publisher.stream_key)
+        .field("query", &publisher.query)
+        .field("tc-url", &publisher.tc_url)
+        .field("flash-ver", &publisher.flash_ver)
+        .field("tls", publisher.tls)
+        .field("variables", variables(publisher))
+        .build()
+}
+
+/// What the variables of application and stream-key have matched.
+pub(super) fn variables(publisher: &Publisher) -> gst::Structure {
+    let pairs = publisher.variables.iter();
+    let pairs = pairs.map(|(name, value)| (name.as_str(), value.to_send_value()));
+    gst::Structure::from_iter("variables", pairs)
+}
+
+/// Emits signals for what happens to an element's publishers.
+#[derive(Debug)]
+pub(super) struct Emitter {
+    element: glib::WeakRef<Rtmp2ServerSrc>,
+}
+
+impl Emitter {
+    pub(super) fn new(element: &imp::Rtmp2ServerSrc) -> Self {
+        Emitter {
+            element: element.obj().downgrade(),
+        }
+    }
+}
+
+impl Observer for Emitter {
+    fn may_publish(&self, publisher: &Publisher) -> bool {
+        // An element that is gone takes nobody.
+        self.element.upgrade().is_some_and(|element| {
+            element.emit_by_name("publisher-connecting", &[&info(publisher)])
+        })
+    }
+
+    fn notify(&self, notice: &Notice) {
+        let Some(element) = self.element.upgrade() else {
+            return;
+        };
+        match notice {
+            Notice::Added(publisher) => {
+                element.emit_by_name::<()>("publisher-added", &[&info(publisher)]);
+            }
+            Notice::Removed(publisher, removal) => {
+                let reason = removal.nick();
+                element.emit_by_name::<()>("publisher-removed", &[&info(publisher), &reason]);
+            }
+            Notice::Rejected(publisher, refusal) => {
+                let reason = refusal.nick();
+                element.emit_by_name::<()>("publisher-rejected", &[&info(publisher), &reason]);
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The accept thread of a listener. It also joins the threads of clients that have ended, and cuts
+//! off those whose time has come.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::CAT;
+use super::client::{self, Client};
+use super::listener::{NotAdmitted, Shared, join};
+use super::transport::ProxyProtocol;
+
+/// Enough for the protocol with its nested AMF values and for TLS, and touched only as far as it
+/// is used. Signal handlers of the application run on it too.
+const CLIENT_STACK: usize = 512 * 1024;
+const ACCEPT_STACK: usize = 128 * 1024;
+
+/// Clients that are accepted before looking after anything else.
+const MAX_ACCEPTS: usize = 64;
+
+/// How long to wait for descriptors or threads, or for the port, when the system has none.
+const EXHAUSTED_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+pub(super) struct Acceptor {
+    address: SocketAddr,
+    /// None while nobody would be let in.
+    socket: Option<TcpListener>,
+    woken: OwnedFd,
+    shared: Arc<Shared>,
+}
+
+impl Acceptor {
+    pub(super) fn start(
+        address: SocketAddr,
+        socket: TcpListener,
+        woken: OwnedFd,
+        shared: Arc<Shared>,
+    ) -> io::Result<JoinHandle<()>> {
+        let acceptor = Acceptor {
+            address,
+            socket: Some(socket),
+            woken,
+            shared,
+        };
+        thread::Builder::new()
+            .name(format!("rtmp-{}", address.port()))
+            .stack_size(ACCEPT_STACK)
+            .spawn(move || acceptor.run())
+    }
+
+    fn run(mut self) {
+        let mut exhausted = false;
+        let mut deadline = None;
+        while !self.shared.is_closing() {
+            if self.wait(exhausted, deadline).is_err() {
+                continue;
+            }
+            while let Ok(1..) = rustix::io::read(&self.woken, &mut [0; 64]) {}
+            let finished = self.shared.crowd().lock().take_finished();
+            finished.into_iter().for_each(join);
+            deadline = self.shared.cut_off_due();
+            exhausted = self.open_or_close().is_err() || self.accept_some().is_err();
+        }
+    }
+
+    fn wait(&self, exhausted: bool, deadline: Option<Instant>) -> rustix::io::Result<()> {
+        let timeout = if exhausted {
+            Some(EXHAUSTED_PAUSE)
+        } else {
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            left.and_then(|left| Timespec::try_from(left).ok())
+        };
+        let wake = PollFd::new(&self.woken, PollFlags::IN);
+        match &self.socket {
+            // Waiting for clients would spin: they are there, and can't be taken.
+            Some(socket) if !exhausted => {
+                let accept = PollFd::new(socket, PollFlags::IN);
+                poll(&mut [wake, accept], timeout.as_ref())
+            }
+            _ => poll(&mut [wake], timeout.as_ref()),
+        }?;
+        Ok(())
+    }
+
+    fn open_or_close(&mut self) -> io::Result<()> {
+        let takes_clients = self.shared.takes_clients();
+        if !takes_clients && self.socket.take().is_some() {
+            let address = self.address;
+            gst::info!(CAT, "Closed {address}: all elements on it are drained");
+        } else if takes_clients && self.socket.is_none() && !self.shared.is_closing() {
+            let socket = TcpListener::bind(self.address).inspect_err(|error| {
+                gst::debug!(CAT, "Could not open {} again: {error}", self.address);
+            })?;
+            socket.set_nonblocking(true)?;
+            self.socket = Some(socket);
+            gst::info!(CAT, "Listening on {} again", self.address);
+        }
+        Ok(())
+    }
+
+    /// Takes clients that wait, some of them where they are many: stopping and joining must not
+    /// wait for the end of a flood. An error means that the system has nothing left for them.
+    fn accept_some(&self) -> io::Result<()> {
+        let Some(listening) = &self.socket else {
+            return Ok(());
+        };
+        for _ in 0..MAX_ACCEPTS {
+            match listening.accept() {
+                Ok((socket, address)) => self.start_client(socket, address)?,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(()),
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        gst::warning!(CAT, "Could not accept a client: {error}");
+                        return Err(error);
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn start_client(&self, socket: TcpStream, address: SocketAddr) -> io::Result<()> {
+        let Some(settings) = self.shared.settings() else {
+            return Ok(());
+        };
+        // Behind a load balancer the address says nothing yet.
+        let is_own = self.shared.proxy_protocol() == ProxyProtocol::Off;
+        if is_own && !self.shared.allows(address.ip()) {
+            gst::info!(CAT, "Closed {address}: {}", NotAdmitted::Address);
+            return Ok(());
+        }
+        let mut crowd = self.shared.crowd().lock();
+        let mut room = crowd.make_room(settings.max_clients);
+        if is_own && room.is_ok() {
+            room = crowd.make_room_at(address.ip(), settings.max_clients_per_address);
+        }
+        if let Err(full) = room {
+            gst::warning!(CAT, "Closed {address}: {full}");
+            return Ok(());
+        }
+        let id = crowd.next_id();
+        let socket = Arc::new(socket);
+        let shared = self.shared.clone();
+        let listed = shared.clone();
+        let client = match Client::new(id, socket.clone(), address, settings, shared) {
+            // On the heap, so that moving it does not touch the small stack twice over.
+            Ok(client) => Box::new(client),
+            // It is gone again.
+            Err(error) => {
+                drop(crowd);
+                gst::debug!(CAT, "Lost {address}: {error}");
+                return Ok(());
+            }
+        };
+        let spawned = thread::Builder::new()
+            .name("rtmp-client".into())
+            .stack_size(CLIENT_STACK)
+            .spawn(move || {
+                let _listed = Listed { id, shared: listed };
+                client::enter_thread();
+                client.run();
+            });
+        match spawned {
+            // The lock is still held, so the thread can't be done before it is listed. Where
+            // there is no thread, the client is dropped here, and must not need the lock.
+            Ok(thread) => {
+                crowd.add(id, socket, thread);
+                if is_own {
+                    crowd.set_address(id, address.ip());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                gst::warning!(CAT, "Could not start a thread for {address}: {error}");
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Takes a client thread off the list when it ends, however it does.
+struct Listed {
+    id: u64,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.shared.finished(self.id);
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who may publish to an element.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::rtmp::authentication::Credentials;
+
+/// What an element asks of its publishers.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    pub addresses: AllowedAddresses,
+    /// None lets everybody in.
+    pub credentials: Option<Credentials>,
+}
+
+/// Networks that clients may come from; none means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllowedAddresses(Vec<IpNet>);
+
+/// Text that is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is neither an IP address nor a network like 192.0.2.0/24 or 2001:db8::/32")]
+pub struct InvalidNetwork(String);
+
+impl AllowedAddresses {
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidNetwork> {
+        let parse = |text: &str| {
+            let text = text.trim();
+            let network = text.parse::<IpNet>();
+            let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            network.map_err(|_| InvalidNetwork(text.to_owned()))
+        };
+        let networks: Result<Vec<_>, _> = texts.into_iter().map(parse).collect();
+        networks.map(AllowedAddresses)
+    }
+
+    pub fn allows(&self, address: IpAddr) -> bool {
+        // A socket for both families shows IPv4 addresses as IPv6 ones.
+        let address = address.to_canonical();
+        self.0.is_empty() || self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_single_addresses() {
+        let texts = ["192.0.2.0/24", " 198.51.100.7", "2001:db8::/32", "::1"];
+        let allowed = AllowedAddresses::parse(texts).unwrap();
+        for (address, expected) in [
+            ("192.0.2.255", true),
+            ("192.0.3.0", false),
+            ("198.51.100.7", true),
+            ("198.51.100.8", false),
+            ("2001:db8:1::", true),
+            ("2001:db9::", false),
+            ("::1", true),
+            ("::ffff:192.0.2.1", true),
+        ] {
+            assert_eq!(
+                allowed.allows(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
+        }
+        let all = AllowedAddresses::default();
+        assert!(all.allows("203.0.113.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_no_network_is_named() {
+        for text in ["localhost", "192.0.2.0/33", "", "192.0.2"] {
+            let error = AllowedAddresses::parse([text]).unwrap_err();
+            assert_eq!(error, InvalidNetwork(text.to_owned()));
+        }
+    }
+}

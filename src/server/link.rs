@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What others than its own thread can do with a publisher's connection.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
+
+use super::listener::Shared;
+use super::publisher::Removal;
+use super::transport::Outbound;
+use crate::rtmp::session::notice;
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) client: u64,
+    connection: Connection,
+    /// The message stream that it publishes.
+    msid: u32,
+    can_reconnect: bool,
+    /// Why it has to go, once it has to.
+    dismissal: OnceLock<Removal>,
+    goodbye: Once,
+    since: Instant,
+    /// When media came last, in milliseconds since then.
+    last_media: AtomicU64,
+}
+
+/// What a link needs of the client's connection.
+#[derive(Debug, Clone)]
+pub(super) struct Connection {
+    pub(super) socket: Arc<TcpStream>,
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) shared: Arc<Shared>,
+    /// What the client was told, so that messages are cut accordingly.
+    pub(super) chunk_size: u32,
+}
+
+const AT_ONCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+impl Link {
+    pub(super) fn new(client: u64, connection: Connection, msid: u32, can_reconnect: bool) -> Self {
+        Link {
+            client,
+            connection,
+            msid,
+            can_reconnect,
+            dismissal: OnceLock::new(),
+            goodbye: Once::new(),
+            since: Instant::now(),
+            last_media: AtomicU64::new(0),
+        }
+    }
+
+    /// Media of the publisher has come, or was taken after a wait.
+    pub(super) fn media_came(&self) {
+        let millis = self.since.elapsed().as_millis() as u64;
+        self.last_media.store(millis, Ordering::Relaxed);
+    }
+
+    /// How long ago media came.
+    pub(super) fn silent_for(&self) -> Duration {
+        let last = Duration::from_millis(self.last_media.load(Ordering::Relaxed));
+        self.since.elapsed().saturating_sub(last)
+    }
+
+    /// Whether the client has closed its side. What it sent before may still wait to be read.
+    pub(super) fn has_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&*self.connection.socket, PollFlags::RDHUP)];
+        let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        matches!(poll(&mut fds, Some(&AT_ONCE)), Ok(1..)) && fds[0].revents().intersects(ended)
+    }
+
+    /// Whether it has sent something that was not read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        ioctl_fionread(&*self.connection.socket).is_ok_and(|count| count > 0)
+    }
+
+    /// False if the client does not know how to, or does not read.
+    pub(super) fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
+        let chunk_size = self.connection.chunk_size;
+        let request = || notice::reconnect_request(chunk_size, tc_url, description);
+        self.can_reconnect && self.connection.outbound.try_send(&request())
+    }
+
+    pub(super) fn dismissal(&self) -> Option<Removal> {
+        self.dismissal.get().copied()
+    }
+
+    /// Fixes why the client has to go; the first reason counts.
+    pub(super) fn mark(&self, removal: Removal) {
+        let _ = self.dismissal.set(removal);
+    }
+
+    /// Tells the client that it has to go, and waits a moment for it to do so.
+    pub(super) fn dismiss(&self, removal: Removal) {
+        self.mark(removal);
+        self.say_goodbye();
+        let Connection { shared, .. } = &self.connection;
+        shared.cut_off_soon(self.client);
+    }
+
+    /// Tells the client why it has to go. Whoever comes second waits until that is written.
+    pub(super) fn say_goodbye(&self) {
+        self.goodbye.call_once(|| {
+            let Connection {
+                outbound,
+                chunk_size,
+                ..
+            } = &self.connection;
+            if let Some(status) = self.dismissal().and_then(Removal::status) {
+                outbound.try_send(&notice::status(*chunk_size, self.msid, &status));
+            }
+            outbound.finish();
+        });
+    }
+
+    /// Ends the connection, whatever is under way.
+    pub(super) fn cut_off(&self, removal: Removal) {
+        self.mark(removal);
+        let _ = self.connection.socket.shutdown(Shutdown::Both);
+    }
+}

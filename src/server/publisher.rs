@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who publishes, and what becomes of publishers.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::route::Variables;
+use crate::rtmp::status::{Status, code};
+
+/// A client that publishes, or wants to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Publisher {
+    pub client: u64,
+    /// Behind a load balancer that says it, the publisher's own.
+    pub address: SocketAddr,
+    pub application: String,
+    /// Empty for one that was refused before it said it.
+    pub stream_key: String,
+    /// Of application and stream key, without the question mark.
+    pub query: String,
+    pub tc_url: String,
+    pub flash_ver: String,
+    pub tls: bool,
+    pub variables: Variables,
+    pub since: Instant,
+}
+
+impl std::fmt::Debug for Publisher {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher")
+            .field("client", &self.client)
+            .field("address", &self.address)
+            .field("application", &self.application)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a client may not publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    NoApplication,
+    NoStream,
+    WrongCredentials,
+    NotAuthenticated,
+    Address,
+    Denied,
+    Busy,
+    Ended,
+    Draining,
+}
+
+impl Refusal {
+    /// A short name that does not change.
+    pub fn nick(self) -> &'static str {
+        match self {
+            Refusal::NoApplication => "no-application",
+            Refusal::NoStream => "no-stream",
+            Refusal::WrongCredentials => "wrong-credentials",
+            Refusal::NotAuthenticated => "not-authenticated",
+            Refusal::Address => "address",
+            Refusal::Denied => "denied",
+            Refusal::Busy => "busy",
+            Refusal::Ended => "ended",
+            Refusal::Draining => "draining",
+        }
+    }
+
+    /// What the client is told.
+    pub(super) fn status(self) -> Status {
+        let (code, description) = match self {
+            Refusal::NoApplication => (
+                code::CONNECT_INVALID_APP,
+                "There is no such application here.",
+            ),
+            Refusal::NoStream => (
+                code::PUBLISH_BAD_NAME,
+                "No stream of this application and stream key is taken here.",
+            ),
+            Refusal::WrongCredentials => (
+                code::CONNECT_REJECTED,
+                "User name or password is wrong, or the answer came too late.",
+            ),
+            Refusal::NotAuthenticated => (
+                code::PUBLISH_DENIED,
+                "User name and password do not belong to this stream.",
+            ),
+            Refusal::Address => (
+                code::PUBLISH_DENIED,
+                "This stream is not taken from your address.",
+            ),
+            Refusal::Denied => (code::PUBLISH_DENIED, "This publisher is not wanted here."),
+            Refusal::Busy => (
+                code::PUBLISH_BAD_NAME,
+                "This stream has a publisher already.",
+            ),
+            Refusal::Ended => (code::PUBLISH_BAD_NAME, "This stream has ended."),
+            // Encoders give up on the codes of publish, and try again after this one.
+            Refusal::Draining => (
+                code::CONNECT_APP_SHUTDOWN,
+                "This server is about to stop: connect again.",
+            ),
+        };
+        Status::error(code, description)
+    }
+}
+
+/// Why a publisher is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Removal {
+    /// It has ended its stream.
+    Unpublished,
+    /// Its connection was closed or lost without that.
+    Closed,
+    /// It sent nothing for too long.
+    Timeout,
+    /// It broke the protocol.
+    Violation,
+    /// Another one has taken its place.
+    Replaced,
+    /// The application did not want it any more.
+    Disconnected,
+    /// The element is being drained.
+    Drained,
+    /// The element stops.
+    Stopped,
+}
+
+impl Removal {
+    /// A short name that does not change.
+    pub fn nick(self) -> &'static str {
+        match self {
+            Removal::Unpublished => "unpublished",
+            Removal::Closed => "closed",
+            Removal::Timeout => "timeout",
+            Removal::Violation => "violation",
+            Removal::Replaced => "replaced",
+            Removal::Disconnected => "disconnected",
+            Removal::Drained => "drained",
+            Removal::Stopped => "stopped",
+        }
+    }
+
+    /// What the client is told, if anything: encoders do not come back after such a status.
+    pub(super) fn status(self) -> Option<Status> {
+        match self {
+            Removal::Replaced => Some(Status::error(
+                code::PUBLISH_BAD_NAME,
+                "Another publisher has taken over this stream.",
+            )),
+            Removal::Disconnected => Some(Status::error(
+                code::PUBLISH_REJECTED,
+                "The server has ended this publisher.",
+            )),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The certificate of a port, read again when it is renewed.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, crypto};
+
+use crate::server::CAT;
+
+/// Where a certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM: the certificate, and those that lead from it to its root.
+    pub certificate: PathBuf,
+    /// PEM: the key of the first certificate. It may be the same file.
+    pub private_key: PathBuf,
+}
+
+/// Why a certificate can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("Could not read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is not PEM: {reason}", path.display())]
+    NotPem { path: PathBuf, reason: String },
+    #[error(
+        "There is no certificate in {}: it should have a PEM section BEGIN CERTIFICATE",
+        .0.display()
+    )]
+    NoCertificate(PathBuf),
+    #[error(
+        "There is no private key in {}: it should have a PEM section BEGIN PRIVATE KEY, and no password",
+        .0.display()
+    )]
+    NoPrivateKey(PathBuf),
+    #[error(
+        "The private key in {} does not belong to the certificate in {}",
+        .0.private_key.display(),
+        .0.certificate.display()
+    )]
+    Mismatch(TlsFiles),
+    #[error(
+        "The certificate in {} or the private key in {} can't be used: {reason}",
+        files.certificate.display(),
+        files.private_key.display()
+    )]
+    Unusable { files: TlsFiles, reason: String },
+}
+
+/// What tells that a file has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp(Option<(SystemTime, u64)>);
+
+impl Stamp {
+    fn of(path: &Path) -> Self {
+        let metadata = fs::metadata(path).ok();
+        Stamp(metadata.and_then(|m| Some((m.modified().ok()?, m.len()))))
+    }
+}
+
+/// The certificate of a port as new clients get it.
+#[derive(Debug)]
+pub(in crate::server) struct Tls {
+    files: TlsFiles,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    stamps: [Stamp; 2],
+    config: Arc<ServerConfig>,
+}
+
+impl Tls {
+    pub(in crate::server) fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let stamps = stamps(&files);
+        let config = load(&files)?;
+        let current = Mutex::new(Current { stamps, config });
+        Ok(Tls { files, current })
+    }
+
+    /// Looks whether the files have changed. While they can't be used, as in the middle of a
+    /// renewal, the certificate from before counts.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        let stamps = stamps(&self.files);
+        let mut current = self.current.lock();
+        if stamps != current.stamps {
+            current.stamps = stamps;
+            match load(&self.files) {
+                Ok(config) => {
+                    let path = self.files.certificate.display();
+                    gst::info!(CAT, "Read the renewed certificate {path}");
+                    current.config = config;
+                }
+                Err(error) => {
+                    gst::warning!(CAT, "Kept the certificate from before: {error}");
+                }
+            }
+        }
+        current.config.clone()
+    }
+}
+
+fn stamps(files: &TlsFiles) -> [Stamp; 2] {
+    [Stamp::of(&files.certificate), Stamp::of(&files.private_key)]
+}
+
+fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+    let unusable = |error: rustls::Error| match error {
+        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch(files.clone()),
+        other => TlsError::Unusable {
+            files: files.clone(),
+            reason: other.to_string(),
+        },
+    };
+    let certificates = certificates(&files.certificate)?;
+    let key = private_key(&files.private_key)?;
+    // Named, since a program may have several and no default.
+    let provider = Arc::new(crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| {
+            let builder = builder.with_no_client_auth();
+            builder.with_single_cert(certificates, key)
+        })
+        .map_err(unusable)?;
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let sections = CertificateDer::pem_reader_iter(open(path)?);
+    let certificates: Result<Vec<_>, _> = sections.collect();
+    let certificates = certificates.map_err(|error| invalid_pem(path, error))?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate(path.to_owned()));
+    }
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_reader(open(path)?).map_err(|error| match error {
+        pem::Error::NoItemsFound => TlsError::NoPrivateKey(path.to_owned()),
+        other => invalid_pem(path, other),
+    })
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, TlsError> {
+    let file = File::open(path).map_err(|source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(BufReader::new(file))
+}
+
+fn invalid_pem(path: &Path, error: pem::Error) -> TlsError {
+    let path = path.to_owned();
+    match error {
+        pem::Error::Io(source) => TlsError::Read { path, source },
+        other => TlsError::NotPem {
+            path,
+            reason: other.to_string(),
+        },
+    }
+}
