@@ -111,7 +111,8 @@ make_venv() {
     say "making .venv with imageio-ffmpeg"
     local python=python3
     [[ -x /usr/bin/python3 ]] && python=/usr/bin/python3
-    "$python" -m venv .venv
+    # Whatever an interrupted run has left is no use.
+    "$python" -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check 'imageio-ffmpeg>=0.8.1'
     local exe
     exe=$(.venv/bin/python -c 'import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())')

@@ -103,29 +103,70 @@ fn playing_is_refused() {
     assert!(client.next_message().is_none());
 }
 
+/// A client that has come as far as to create a stream.
+fn almost_publishing(port: u16) -> RawClient {
+    let mut client = RawClient::connect(port);
+    client.handshake().connect_application("live");
+    client.expect_command("_result");
+    client
+}
+
 #[test]
-fn no_more_clients_than_allowed() {
-    let recorder = Recorder::start("max-clients=2");
-    let mut first = RawClient::connect(recorder.port());
-    let mut second = RawClient::connect(recorder.port());
-    first.handshake();
-    second.handshake();
-    let mut third = TcpStream::connect(("127.0.0.1", recorder.port())).unwrap();
-    assert!(read_to_close(&mut third).is_empty());
-    drop(first);
-    // The place is free again as soon as the server has seen the end.
-    let start = Instant::now();
-    loop {
-        let mut client = RawClient::connect(recorder.port());
-        let mut hello = vec![3];
-        hello.extend([0; 1536]);
-        if client.socket.write_all(&hello).is_ok()
-            && client.socket.read_exact(&mut [0; 3073]).is_ok()
-        {
-            break;
+fn no_more_clients_than_allowed_and_the_oldest_goes() {
+    for limit in ["max-clients=3", "max-clients-per-address=3"] {
+        let recorder = Recorder::start(&format!("{limit} keep-listening=true"));
+        let port = recorder.port();
+        let mut publisher = RawClient::publish(port, "live", "key");
+        let mut oldest = almost_publishing(port);
+        let mut second = almost_publishing(port);
+        // One more gets in, and the oldest that does not publish has to go.
+        let mut newest = almost_publishing(port);
+        assert!(oldest.next_message().is_none(), "{limit}");
+        for client in [&mut second, &mut newest] {
+            client.command(0, "createStream", 2.0, &[Value::Null]);
+            client.expect_command("_result");
         }
-        assert!(start.elapsed() < PATIENCE);
+        publisher.media(flv::AUDIO, 0, &[0x2F, 1, 9], 128);
+        recorder.wait_until("media", |buffers| buffers.len() > 1);
     }
+}
+
+#[test]
+fn publishers_do_not_make_room() {
+    for limit in ["max-clients=2", "max-clients-per-address=2"] {
+        let one = Recorder::start(&format!("{limit} stream-key=one"));
+        let port = one.port();
+        let two = Recorder::start(&format!("{limit} port={port} stream-key=two"));
+        let _publishers = ["one", "two"].map(|key| RawClient::publish(port, "live", key));
+        let mut third = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert!(read_to_close(&mut third).is_empty());
+        drop(two);
+        // Its publisher has left a place.
+        almost_publishing(port);
+    }
+}
+
+#[test]
+fn clients_from_elsewhere_are_closed_when_they_connect() {
+    let recorder = Recorder::start("allowed-addresses=<192.0.2.0/24,2001:db8::1>");
+    let mut socket = TcpStream::connect(("127.0.0.1", recorder.port())).unwrap();
+    assert!(read_to_close(&mut socket).is_empty());
+    let recorder = Recorder::start("allowed-addresses=<192.0.2.0/24,127.0.0.0/8>");
+    RawClient::publish(recorder.port(), "live", "key");
+}
+
+#[test]
+fn each_element_of_a_port_has_its_own_addresses() {
+    let own = Recorder::start("stream-key=own allowed-addresses=<127.0.0.1>");
+    let port = own.port();
+    let _other = Recorder::start(&format!(
+        "port={port} stream-key=other allowed-addresses=<192.0.2.1>"
+    ));
+    let mut client = almost_publishing(port);
+    client.command(1, "publish", 2.0, &[Value::Null, "other".into()]);
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Publish.Denied");
+    RawClient::publish(port, "live", "own");
 }
 
 #[test]

@@ -5,14 +5,22 @@
 mod support;
 
 mod access;
+mod authentication;
+mod balancer;
 mod fidelity;
+mod flood;
 mod intruders;
 mod late;
 mod leaving;
+mod many;
 mod output;
+mod policy;
 mod quirks;
 mod recording;
+mod routes;
 mod sequence;
+mod signals;
 mod sinks;
 mod slow;
 mod timestamps;
+mod tls;

@@ -336,11 +336,7 @@ mod tests {
             ("live", "key/x"),
             ("", "key"),
         ] {
-            assert_eq!(
-                matched(&own, application, key),
-                None,
-                "{application} {key}"
-            );
+            assert_eq!(matched(&own, application, key), None, "{application} {key}");
         }
         assert!(!own.may_match("other"));
         assert!(!own.may_match("live2?backup=1"));
@@ -349,14 +345,8 @@ mod tests {
     #[test]
     fn applications_and_keys_of_several_parts() {
         let own = route(Some("live/inst"), Some("a/b"));
-        assert_eq!(
-            matched(&own, "live", "inst/a/b"),
-            pair("live/inst", "a/b")
-        );
-        assert_eq!(
-            matched(&own, "live/inst/a", "b"),
-            pair("live/inst", "a/b")
-        );
+        assert_eq!(matched(&own, "live", "inst/a/b"), pair("live/inst", "a/b"));
+        assert_eq!(matched(&own, "live/inst/a", "b"), pair("live/inst", "a/b"));
         let mp4 = route(None, Some("film.mp4"));
         assert_eq!(
             matched(&mp4, "vod", "mp4:film.mp4"),

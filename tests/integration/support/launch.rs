@@ -14,7 +14,8 @@ pub struct Launch {
     lines: BufReader<std::process::ChildStdout>,
     /// What it has printed so far.
     pub output: String,
-    _registry: tempfile::TempDir,
+    /// With the registry, and the log where there is one.
+    folder: tempfile::TempDir,
 }
 
 /// The folder that the plugin was built into.
@@ -39,7 +40,29 @@ pub fn command(program: &str) -> (Command, tempfile::TempDir) {
 impl Launch {
     /// Starts `gst-launch-1.0` with `-v`, so that properties like current-port are printed.
     pub fn start(options: &str, pipeline: &str) -> Self {
-        let (mut command, registry) = command("gst-launch-1.0");
+        Self::spawn(command("gst-launch-1.0"), options, pipeline)
+    }
+
+    /// The same, with a log at these levels.
+    pub fn start_logged(pipeline: &str, levels: &str) -> Self {
+        let (mut command, folder) = command("gst-launch-1.0");
+        command
+            .env("GST_DEBUG", levels)
+            .env("GST_DEBUG_NO_COLOR", "1")
+            .env("GST_DEBUG_FILE", folder.path().join("log"));
+        Self::spawn((command, folder), "", pipeline)
+    }
+
+    /// What was logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    fn spawn(
+        (mut command, folder): (Command, tempfile::TempDir),
+        options: &str,
+        pipeline: &str,
+    ) -> Self {
         let mut child = command
             .arg("-v")
             .args(options.split_whitespace())
@@ -54,7 +77,7 @@ impl Launch {
             child,
             lines,
             output: String::new(),
-            _registry: registry,
+            folder,
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
+use gst::glib;
 use gst::prelude::*;
 
 use super::flv::{self, Tag};
@@ -64,6 +65,24 @@ impl Recorder {
             more,
             events,
         }
+    }
+
+    /// What `rtmp2serversrc` with these properties says instead of starting.
+    #[track_caller]
+    pub fn refusal(properties: &str) -> (glib::Error, String) {
+        init();
+        let text = format!("rtmp2serversrc port=0 {properties} ! fakesink");
+        let pipeline = gst::parse::launch(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let started = pipeline.set_state(gst::State::Playing);
+        let kinds = [gst::MessageType::Error];
+        let message = pipeline.bus().unwrap().pop_filtered(&kinds);
+        pipeline.set_state(gst::State::Null).unwrap();
+        assert!(started.is_err(), "{properties} has started");
+        let message = message.expect("there is an error on the bus");
+        let gst::MessageView::Error(error) = message.view() else {
+            unreachable!()
+        };
+        (error.error(), error.error().to_string())
     }
 
     pub fn port(&self) -> u16 {

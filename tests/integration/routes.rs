@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Elements that share a port, and whom a publisher gets to.
+
+use gst::prelude::*;
+
+use crate::support::clients::{FFMPEG, publish};
+use crate::support::flv;
+use crate::support::media::{copy, small};
+use crate::support::raw::RawClient;
+use crate::support::recorder::Recorder;
+use crate::support::signals::Signals;
+
+/// Elements, each with its own publisher.
+const CAMERAS: usize = 16;
+
+fn recorder_on(port: u16, properties: &str) -> Recorder {
+    Recorder::start(&format!("port={port} {properties}"))
+}
+
+/// Publishes so many tags of sound.
+fn publish_raw(port: u16, application: &str, key: &str, tags: u32) -> RawClient {
+    let mut client = RawClient::publish(port, application, key);
+    for time in 0..tags {
+        client.media(flv::AUDIO, time * 20, &[0x2F, 1, 9], 128);
+    }
+    client
+}
+
+#[test]
+fn sixteen_elements_on_one_port_take_sixteen_publishers() {
+    let file = small(4);
+    let first = Recorder::start("application=live stream-key=camera0");
+    let port = first.port();
+    let key = |camera| format!("application=live stream-key=camera{camera}");
+    let mut recorders = vec![first];
+    recorders.extend((1..CAMERAS).map(|camera| recorder_on(port, &key(camera))));
+    let publishers: Vec<_> = recorders
+        .iter()
+        .enumerate()
+        .map(|(camera, recorder)| {
+            assert_eq!(recorder.port(), port);
+            let url = recorder.url(&format!("live/camera{camera}"));
+            publish(FFMPEG, &file, true, &url)
+        })
+        .collect();
+    let expected = flv::read_file(&copy(FFMPEG, &file));
+    for (publisher, recorder) in publishers.into_iter().zip(&recorders) {
+        publisher.succeed();
+        flv::assert_same_media(&expected, &recorder.finish());
+    }
+}
+
+#[test]
+fn the_route_that_says_most_gets_the_publisher() {
+    let any = Recorder::start("");
+    let port = any.port();
+    let exact = recorder_on(port, "application=live stream-key=cam1_main");
+    let template = recorder_on(
+        port,
+        "application=live stream-key=cam{camera_id}_{stream_name}",
+    );
+    let application = recorder_on(port, "application=live");
+    for (recorder, application, key, count) in [
+        (&exact, "live", "cam1_main", 1),
+        (&template, "live", "cam2_main", 2),
+        (&application, "live", "door", 3),
+        (&any, "other", "cam1_main", 4),
+    ] {
+        drop(publish_raw(port, application, key, count));
+        assert_eq!(flv::media(&recorder.finish()).len(), count as usize);
+    }
+}
+
+#[test]
+fn variables_are_in_the_statistics_and_signals() {
+    let recorder = Recorder::start(
+        "application=live/{site} stream-key=cam{camera_id}_{stream_name} keep-listening=true",
+    );
+    let signals = Signals::watch(&recorder.element);
+    let client = publish_raw(recorder.port(), "live/roof", "cam12_low_light?token=x", 1);
+    let check = |variables: gst::Structure| {
+        for (name, value) in [
+            ("site", "roof"),
+            ("camera_id", "12"),
+            ("stream_name", "low_light"),
+        ] {
+            assert_eq!(variables.get::<&str>(name), Ok(value));
+        }
+        assert_eq!(variables.n_fields(), 3);
+    };
+    check(recorder.stats().get("variables").unwrap());
+    let added = signals.wait_for(1).remove(0);
+    check(added.info.get("variables").unwrap());
+    assert_eq!(added.info.get("application"), Ok("live/roof"));
+    assert_eq!(added.info.get("stream-key"), Ok("cam12_low_light"));
+    assert_eq!(added.info.get("query"), Ok("token=x"));
+    drop(client);
+    // One publisher at a time, also where the variables differ.
+    signals.wait_for(2);
+    let _client = publish_raw(recorder.port(), "live/door", "cam1_a", 1);
+    let variables = recorder.stats().get::<gst::Structure>("variables");
+    assert_eq!(variables.unwrap().get("site"), Ok("door"));
+    let mut second = RawClient::connect(recorder.port());
+    second.handshake().connect_application("live/door");
+    second.expect_command("_result");
+    let arguments = [gstrtmp2server::amf0::Value::Null, "cam2_a".into()];
+    second.command(1, "publish", 2.0, &arguments);
+    let status = second.expect_command("onStatus");
+    assert_eq!(
+        crate::support::raw::code(&status),
+        "NetStream.Publish.BadName"
+    );
+}
+
+#[test]
+fn the_same_route_twice_is_an_error_that_names_the_other_element() {
+    let first = Recorder::start("application=live stream-key=cam{a}_{b}");
+    let properties = format!("port={} application=live", first.port());
+    let (error, text) = Recorder::refusal(&format!("{properties} stream-key=cam{{x}}_{{y}}"));
+    assert!(error.matches(gst::ResourceError::Busy), "{error:?}");
+    assert!(
+        text.contains("element \"src\"") && text.contains("application"),
+        "{text}"
+    );
+    // The port is as good as before.
+    drop(publish_raw(first.port(), "live", "cam1_2", 2));
+    assert_eq!(flv::media(&first.finish()).len(), 2);
+}
+
+#[test]
+fn what_can_not_share_a_port_is_refused_at_the_start() {
+    let first = Recorder::start("application=live stream-key=one");
+    let port = first.port();
+    for (properties, text) in [
+        (
+            "stream-key=two proxy-protocol=v2",
+            "proxy-protocol must be the same",
+        ),
+        (
+            "application=live stream-key=two authmod=adobe username=a password=b",
+            "the same authmod",
+        ),
+    ] {
+        let (error, message) = Recorder::refusal(&format!("port={port} {properties}"));
+        assert!(error.matches(gst::ResourceError::Settings), "{error:?}");
+        assert!(
+            message.contains(text) && message.contains("\"src\""),
+            "{message}"
+        );
+    }
+    // Another application can't be mistaken.
+    recorder_on(
+        port,
+        "application=other authmod=adobe username=a password=b",
+    );
+}
+
+#[test]
+fn what_can_not_be_is_said_at_the_start() {
+    for (properties, text) in [
+        (
+            "stream-key=cam{id",
+            "Invalid stream-key: a brace has no partner",
+        ),
+        ("stream-key=cam{}", "a variable needs a name"),
+        ("stream-key={a}{b}", "side by side"),
+        (
+            "application={a} stream-key={a}",
+            "the variable a is there twice",
+        ),
+        ("location=rtmps://127.0.0.1/live", "set certificate-file"),
+        ("private-key-file=key.pem", "certificate-file is not"),
+        ("username=a password=b", "set authmod to adobe or llnw"),
+        ("authmod=llnw username=a", "set username and password too"),
+        (
+            "allowed-addresses=<10.0.0.0/33>",
+            "\"10.0.0.0/33\" is neither",
+        ),
+    ] {
+        let (error, message) = Recorder::refusal(properties);
+        assert!(error.matches(gst::ResourceError::Settings), "{error:?}");
+        assert!(message.contains(text), "{properties}: {message}");
+    }
+}
+
+#[test]
+fn elements_come_and_go_while_others_stream() {
+    let file = small(4);
+    let steady = Recorder::start("application=live stream-key=steady");
+    let port = steady.port();
+    let publisher = publish(FFMPEG, &file, true, &steady.url("live/steady"));
+    steady.wait_until("the publisher", |buffers| buffers.len() > 5);
+    for round in 0..20 {
+        let other = recorder_on(port, "application=live stream-key=other");
+        let client = publish_raw(port, "live", "other", 3);
+        if round % 2 == 0 {
+            drop(client);
+            assert_eq!(flv::media(&other.finish()).len(), 3);
+        } else {
+            // It goes with its publisher, which is closed.
+            other.wait_until("media", |buffers| buffers.len() > 3);
+            other.pipeline.set_state(gst::State::Null).unwrap();
+            let mut client = client;
+            while client.next_message().is_some() {}
+        }
+    }
+    publisher.succeed();
+    flv::assert_same_media(&flv::read_file(&copy(FFMPEG, &file)), &steady.finish());
+}

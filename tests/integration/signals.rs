@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! How the application learns of publishers, decides about them and acts.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstrtmp2server::amf0::Value;
+
+use crate::support::clients::{FFMPEG, publish};
+use crate::support::flv;
+use crate::support::media::small;
+use crate::support::raw::{RawClient, code};
+use crate::support::recorder::Recorder;
+use crate::support::signals::Signals;
+
+#[test]
+fn a_publisher_is_announced_with_all_that_it_said() {
+    let recorder = Recorder::start("application=live");
+    let signals = Signals::watch(&recorder.element);
+    let url = recorder.url("live/key?token=abc");
+    publish(FFMPEG, &small(1), false, &url).succeed();
+    recorder.finish();
+    let seen = signals.wait_for(2);
+    assert_eq!(seen[0].name, "publisher-added");
+    assert_eq!(
+        (seen[1].name, &seen[1].reason[..]),
+        ("publisher-removed", "unpublished")
+    );
+    for emission in seen {
+        let text = |name: &str| emission.info.get::<String>(name).unwrap();
+        assert!(text("address").starts_with("127.0.0.1:"));
+        assert_eq!(text("application"), "live");
+        assert_eq!(text("stream-key"), "key");
+        assert_eq!(text("query"), "token=abc");
+        assert!(text("tc-url").starts_with("rtmp://127.0.0.1:"));
+        assert!(text("flash-ver").starts_with("FMLE"));
+        assert_eq!(emission.info.get("tls"), Ok(false));
+        let variables: gst::Structure = emission.info.get("variables").unwrap();
+        assert_eq!(variables.n_fields(), 0);
+    }
+}
+
+#[test]
+fn the_application_decides_before_anything_says_start() {
+    let recorder = Recorder::start("keep-listening=true");
+    let signals = Signals::watch(&recorder.element);
+    let asked = Signals::default();
+    let seen = asked.clone();
+    recorder
+        .element
+        .connect("publisher-connecting", false, move |arguments| {
+            seen.add("publisher-connecting", arguments);
+            let info: gst::Structure = arguments[1].get().unwrap();
+            Some((info.get("query") == Ok("token=good")).to_value())
+        });
+    let output = publish(
+        FFMPEG,
+        &small(1),
+        false,
+        &recorder.url("live/key?token=bad"),
+    )
+    .wait();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && text.contains("not wanted"),
+        "{text}"
+    );
+
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake().connect_application("live");
+    client.expect_command("_result");
+    // Nobody is told to start who is going to be refused.
+    client.command(0, "FCPublish", 2.0, &[Value::Null, "key".into()]);
+    client.command(1, "publish", 3.0, &[Value::Null, "key".into()]);
+    let mut names = Vec::new();
+    while let Some(message) = client.next_message() {
+        if message.type_id == 20 {
+            let command = gstrtmp2server::rtmp::command::Command::read(message.payload.body());
+            names.push(command.unwrap());
+        }
+    }
+    let answers: Vec<_> = names.iter().map(|c| (c.name.as_str(), code(c))).collect();
+    assert_eq!(
+        answers,
+        [("_result", ""), ("onStatus", "NetStream.Publish.Denied")]
+    );
+
+    publish(
+        FFMPEG,
+        &small(1),
+        false,
+        &recorder.url("live/key?token=good"),
+    )
+    .succeed();
+    let expected = [
+        "rejected denied",
+        "rejected denied",
+        "added",
+        "removed unpublished",
+    ];
+    assert_eq!(signals.names(4), expected);
+    // Once for each, though ffmpeg says twice what it wants to publish.
+    assert_eq!(asked.wait_for(3).len(), 3);
+    assert_eq!(recorder.stats().get::<u64>("rejected"), Ok(2));
+}
+
+#[test]
+fn a_handler_that_takes_its_time_holds_up_its_own_client_only() {
+    let slow = Recorder::start("application=live stream-key=slow");
+    let port = slow.port();
+    let quick = Recorder::start(&format!("port={port} application=live stream-key=quick"));
+    let (asked, is_asked) = mpsc::channel();
+    let (answer, answers) = mpsc::channel::<bool>();
+    let answers = std::sync::Mutex::new(answers);
+    slow.element
+        .connect("publisher-connecting", false, move |_| {
+            asked.send(()).unwrap();
+            Some(answers.lock().unwrap().recv().unwrap().to_value())
+        });
+    let mut waiting = RawClient::connect(port);
+    waiting.handshake().connect_application("live");
+    waiting.expect_command("_result");
+    waiting.command(1, "publish", 2.0, &[Value::Null, "slow".into()]);
+    is_asked.recv().unwrap();
+    // While it is undecided: another element's publisher comes and goes, and what the slow one's
+    // client sends already is kept.
+    let file = small(1);
+    publish(FFMPEG, &file, false, &quick.url("live/quick")).succeed();
+    flv::assert_same_media(&flv::read_file(&file), &quick.finish());
+    waiting.media(flv::AUDIO, 0, &[0x2F, 1, 9], 128);
+    answer.send(true).unwrap();
+    assert_eq!(
+        code(&waiting.expect_command("onStatus")),
+        "NetStream.Publish.Start"
+    );
+    drop(waiting);
+    assert_eq!(flv::media(&slow.finish()).len(), 1);
+}
+
+#[test]
+fn whoever_is_refused_is_reported_with_the_reason() {
+    let recorder = Recorder::start("application=live stream-key=key allowed-addresses=<127.0.0.1>");
+    let signals = Signals::watch(&recorder.element);
+    let _publisher = RawClient::publish(recorder.port(), "live", "key");
+    for (application, key) in [("other", "key"), ("live", "wrong"), ("live", "key")] {
+        let mut client = RawClient::connect(recorder.port());
+        client.handshake().connect_application(application);
+        if application == "live" {
+            client.expect_command("_result");
+            client.command(1, "publish", 2.0, &[Value::Null, key.into()]);
+        }
+        while client.next_message().is_some() {}
+    }
+    let expected = [
+        "added",
+        "rejected no-application",
+        "rejected no-stream",
+        "rejected busy",
+    ];
+    assert_eq!(signals.names(4), expected);
+}
+
+#[test]
+fn disconnect_publisher_ends_it_and_says_so() {
+    let recorder = Recorder::start("keep-listening=true");
+    let signals = Signals::watch(&recorder.element);
+    // Nobody is there: nothing happens.
+    recorder
+        .element
+        .emit_by_name::<()>("disconnect-publisher", &[]);
+    let client = publish(FFMPEG, &small(20), true, &recorder.url("live/key"));
+    recorder.wait_until("media", |buffers| buffers.len() > 10);
+    recorder
+        .element
+        .emit_by_name::<()>("disconnect-publisher", &[]);
+    // The place is free at once, whether the client has gone or not.
+    let mut next = RawClient::publish(recorder.port(), "live", "key");
+    let output = client.wait();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{text}");
+    recorder
+        .element
+        .emit_by_name::<()>("disconnect-publisher", &[]);
+    let told = Instant::now();
+    assert_eq!(
+        code(&next.expect_command("onStatus")),
+        "NetStream.Publish.Rejected"
+    );
+    while next.next_message().is_some() {}
+    assert!(told.elapsed() < Duration::from_secs(1));
+    let expected = [
+        "added",
+        "removed disconnected",
+        "added",
+        "removed disconnected",
+    ];
+    assert_eq!(signals.names(4), expected);
+}
+
+#[test]
+fn request_reconnect_reaches_those_who_know_it() {
+    let recorder = Recorder::start("keep-listening=true");
+    let request = |tc_url: Option<&str>, description: Option<&str>| {
+        recorder
+            .element
+            .emit_by_name::<bool>("request-reconnect", &[&tc_url, &description])
+    };
+    assert!(!request(None, None));
+    let client = RawClient::publish(recorder.port(), "live", "key");
+    assert!(!request(None, Some("it does not know how to")));
+    drop(client);
+
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake();
+    let object = Value::Object(vec![
+        ("app".into(), "live".into()),
+        ("capsEx".into(), 5.0.into()),
+    ]);
+    client.command(0, "connect", 1.0, &[object]);
+    client.expect_command("_result");
+    client.command(1, "publish", 2.0, &[Value::Null, "key".into()]);
+    client.expect_command("onStatus");
+    assert!(request(Some("rtmp://other.example/live"), Some("moving")));
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetConnection.Connect.ReconnectRequest");
+    let information = &status.arguments[1];
+    let text = |name: &str| information.get(name).and_then(Value::as_str);
+    assert_eq!(text("level"), Some("status"));
+    assert_eq!(text("tcUrl"), Some("rtmp://other.example/live"));
+    assert_eq!(text("description"), Some("moving"));
+    assert!(request(None, None));
+    let status = client.expect_command("onStatus");
+    assert!(status.arguments[1].get("tcUrl").is_none());
+    // It still publishes, until it decides to go.
+    client.media(flv::AUDIO, 0, &[0x2F, 1, 9], 128);
+    recorder.wait_until("its media", |buffers| buffers.len() > 1);
+}
+
+#[test]
+fn a_handler_may_stop_the_element() {
+    let recorder = Recorder::start("");
+    let pipeline = recorder.pipeline.downgrade();
+    let (stopped, has_stopped) = mpsc::channel();
+    recorder
+        .element
+        .connect("publisher-added", false, move |_| {
+            let pipeline = pipeline.upgrade().unwrap();
+            pipeline.set_state(gst::State::Null).unwrap();
+            stopped.send(()).unwrap();
+            None
+        });
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake().connect_application("live");
+    client.expect_command("_result");
+    client.command(1, "publish", 2.0, &[Value::Null, "key".into()]);
+    while client.next_message().is_some() {}
+    has_stopped.recv().unwrap();
+    assert_eq!(recorder.pipeline.current_state(), gst::State::Null);
+}
