@@ -37,6 +37,10 @@ def counted(program, directory, sent):
 PROGRAMS = {
     "record.c": ([harness.RELEASE / "examples" / "c" / "record", "0", "out.flv"], recorded("out.flv")),
     "frames.py": ([PYTHON, EXAMPLES / "frames.py", "--port", "0", "--once"], counted),
+    "ingest.rs": (
+        [harness.RELEASE / "examples" / "ingest", "--port", "0", "--keys", "example", "--once"],
+        recorded("example.flv"),
+    ),
     "record.rs": ([harness.RELEASE / "examples" / "record", "0", "out.flv"], recorded("out.flv")),
     "remux.rs": ([harness.RELEASE / "examples" / "remux", "0", "out.ts"], recorded("out.ts")),
 }

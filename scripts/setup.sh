@@ -36,6 +36,8 @@ test_packages=(
     gstreamer1.0-libav              # avdec_h264, avdec_aac
     nginx
     libnginx-mod-rtmp
+    haproxy
+    glib-networking                 # RTMPS in rtmp2sink
     python3-venv
     python3-gi
     gir1.2-gstreamer-1.0

@@ -1,1 +1,358 @@
 // SPDX-License-Identifier: MPL-2.0
+
+//! Behind a load balancer: PROXY headers, health checks, and draining.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstrtmp2server::amf0::Value;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::camera::{self, Camera, Report};
+use crate::support::clients::{FFMPEG, Running, publish};
+use crate::support::flv;
+use crate::support::launch::Launch;
+use crate::support::media::small;
+use crate::support::raw::{RawClient, code};
+use crate::support::recorder::Recorder;
+use crate::support::signals::Signals;
+
+const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+fn v1(address: &str) -> Vec<u8> {
+    format!("PROXY TCP4 {address} 198.51.100.1 56324 1935\r\n").into_bytes()
+}
+
+fn v2(address: [u8; 4]) -> Vec<u8> {
+    let [a, b, c, d] = address;
+    let tail = [
+        0x21, 0x11, 0, 12, a, b, c, d, 198, 51, 100, 1, 0xDC, 4, 7, 0x8F,
+    ];
+    [V2_SIGNATURE, &tail].concat()
+}
+
+fn connect_behind(port: u16, header: &[u8]) -> RawClient {
+    let mut client = RawClient::connect(port);
+    client.send(header);
+    client
+}
+
+fn publish_behind(port: u16, header: &[u8]) -> RawClient {
+    let mut client = connect_behind(port, header);
+    client.handshake().connect_application("live");
+    client.expect_command("_result");
+    client.command(1, "publish", 2.0, &[Value::Null, "key".into()]);
+    assert_eq!(
+        code(&client.expect_command("onStatus")),
+        "NetStream.Publish.Start"
+    );
+    client
+}
+
+#[track_caller]
+fn assert_closed(mut socket: TcpStream) {
+    socket
+        .set_read_timeout(Some(crate::support::PATIENCE))
+        .unwrap();
+    let mut bytes = Vec::new();
+    // A reset closes too.
+    let _ = socket.read_to_end(&mut bytes);
+    assert!(bytes.is_empty());
+}
+
+#[test]
+fn the_address_is_the_publishers_own() {
+    for (version, header) in [("v1", v1("192.0.2.7")), ("v2", v2([192, 0, 2, 7]))] {
+        let recorder = Recorder::start(&format!("proxy-protocol={version}"));
+        let signals = Signals::watch(&recorder.element);
+        let mut client = publish_behind(recorder.port(), &header);
+        assert_eq!(recorder.stats().get("address"), Ok("192.0.2.7:56324"));
+        let info = signals.wait_for(1).remove(0).info;
+        assert_eq!(info.get("address"), Ok("192.0.2.7:56324"));
+        client.media(flv::AUDIO, 0, &[0x2F, 1, 9], 128);
+        drop(client);
+        assert_eq!(flv::media(&recorder.finish()).len(), 1);
+    }
+}
+
+#[test]
+fn addresses_are_checked_where_they_are_known() {
+    let recorder = Recorder::start(
+        "proxy-protocol=v2 allowed-addresses=<192.0.2.0/24> max-clients-per-address=1",
+    );
+    let port = recorder.port();
+    assert_closed(connect_behind(port, &v2([198, 51, 100, 9])).socket);
+    let publisher = publish_behind(port, &v2([192, 0, 2, 1]));
+    // The limit is for the publisher's address, and not for the load balancer's.
+    assert_closed(connect_behind(port, &v2([192, 0, 2, 1])).socket);
+    let mut other = connect_behind(port, &v2([192, 0, 2, 2]));
+    other.handshake().connect_application("live");
+    other.expect_command("_result");
+    drop(publisher);
+}
+
+#[test]
+fn the_header_is_required() {
+    let recorder = Recorder::start("proxy-protocol=v2");
+    let port = recorder.port();
+    for start in [&[3, 0, 0][..], &v1("192.0.2.7"), b"GET / HTTP/1.1\r\n\r\n"] {
+        assert_closed(connect_behind(port, start).socket);
+    }
+    // In pieces, and with what follows in the same one.
+    let header = v2([192, 0, 2, 7]);
+    let mut client = RawClient::connect(port);
+    for byte in &header[..header.len() - 1] {
+        client.send(&[*byte]);
+    }
+    let hello = [&header[header.len() - 1..], &[3], &[0; 1536]].concat();
+    client.send(&hello);
+    client.socket.read_exact(&mut [0; 3073]).unwrap();
+}
+
+#[test]
+fn health_checks_make_no_noise() {
+    let mut launch = Launch::start_logged(
+        "rtmp2serversrc port=0 proxy-protocol=v2 ! fakesink",
+        "rtmp2server:5,rtmp2serversrc:5",
+    );
+    let port = launch.port();
+    let before = launch.log();
+    // Local: the load balancer speaks for itself.
+    let local = [V2_SIGNATURE, &[0x20, 0, 0, 0]].concat();
+    for bytes in [&b""[..], &local] {
+        for _ in 0..3 {
+            let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            socket.write_all(bytes).unwrap();
+            socket.shutdown(std::net::Shutdown::Write).unwrap();
+            let _ = socket.read_to_end(&mut Vec::new());
+        }
+    }
+    assert_eq!(launch.log(), before);
+}
+
+#[test]
+fn draining_asks_then_cuts_off_and_ends_the_stream() {
+    let recorder = Recorder::start("keep-listening=true drain-timeout=300");
+    let signals = Signals::watch(&recorder.element);
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    client.media(flv::AUDIO, 0, &[0x2F, 1, 9], 128);
+    recorder.wait_until("its media", |buffers| buffers.len() > 1);
+    let start = Instant::now();
+    recorder.element.set_property("drain", true);
+    // It can't be asked, so it may stay for a while.
+    client.media(flv::AUDIO, 20, &[0x2F, 1, 9], 128);
+    assert!(client.next_message().is_none());
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert_eq!(flv::media(&recorder.finish()).len(), 2);
+    assert_eq!(signals.names(2), ["added", "removed drained"]);
+    // Nobody listens any more, so that whoever balances the load notices.
+    let deadline = Instant::now() + crate::support::PATIENCE;
+    while TcpStream::connect(("127.0.0.1", recorder.port())).is_ok() {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[test]
+fn a_drained_element_among_others_takes_nobody() {
+    let drained = Recorder::start("stream-key=one keep-listening=true drain=true");
+    let port = drained.port();
+    let other = Recorder::start(&format!("port={port} stream-key=two"));
+    drained.wait_for(gst::MessageType::Eos);
+    let output = publish(FFMPEG, &small(1), false, &drained.url("live/one")).wait();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("about to stop"), "{text}");
+    publish(FFMPEG, &small(1), false, &other.url("live/two")).succeed();
+    assert!(!flv::media(&other.finish()).is_empty());
+}
+
+#[test]
+fn a_port_that_was_closed_for_draining_opens_again() {
+    let recorder = Recorder::start("keep-listening=true drain-timeout=60000");
+    let port = recorder.port();
+    let _publisher = RawClient::publish(port, "live", "key");
+    recorder.element.set_property("drain", true);
+    let deadline = Instant::now() + crate::support::PATIENCE;
+    while TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        assert!(Instant::now() < deadline);
+    }
+    recorder.element.set_property("drain", false);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline);
+    }
+    let _other = Recorder::start(&format!("port={port} stream-key=other"));
+    RawClient::publish(port, "live", "other");
+}
+
+/// The example that records cameras, in a process of its own.
+struct Ingest {
+    running: Running,
+    lines: BufReader<ChildStdout>,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+const KEYS: [&str; 4] = ["one", "two", "three", "four"];
+
+impl Ingest {
+    fn start(port: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(example("ingest"));
+        command
+            .args(["--port", &port.to_string(), "--keys", &KEYS.join(",")])
+            .args([
+                "--proxy-protocol",
+                "v2",
+                "--drain-timeout",
+                "1000",
+                "--folder",
+            ])
+            .arg(folder.path());
+        let mut running = Running::spawn(&mut command);
+        let lines = BufReader::new(running.0.stdout.take().unwrap());
+        let mut ingest = Ingest {
+            running,
+            lines,
+            port,
+            folder,
+        };
+        let line = ingest.wait_for("listening on");
+        let port = line.trim().trim_end_matches('/').rsplit(':').next();
+        ingest.port = port.unwrap().parse().unwrap();
+        ingest
+    }
+
+    fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "no {text}");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Asks it to drain itself, and waits for its end.
+    fn drain(self) -> tempfile::TempDir {
+        let id = Pid::from_raw(self.running.0.id() as i32).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        let Ingest {
+            running,
+            lines,
+            folder,
+            ..
+        } = self;
+        std::io::read_to_string(lines).unwrap();
+        running.succeed();
+        folder
+    }
+}
+
+fn example(name: &str) -> PathBuf {
+    crate::support::launch::plugin_folder()
+        .join("examples")
+        .join(name)
+}
+
+/// HAProxy in front of two ports, on a port of its own.
+fn haproxy(folder: &Path, backends: [u16; 2]) -> (Running, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let configuration = include_str!("../../docs/haproxy.cfg")
+        .replace("bind :1935", "bind fd@0")
+        .replace("10.0.0.1:1935", &format!("127.0.0.1:{}", backends[0]))
+        .replace("10.0.0.2:1935", &format!("127.0.0.1:{}", backends[1]));
+    let file = folder.join("haproxy.cfg");
+    std::fs::write(&file, configuration).unwrap();
+    let mut command = Command::new("/usr/sbin/haproxy");
+    let child = command
+        .args(["-db", "-f"])
+        .arg(file)
+        // The listening socket, so that nobody else can have the port.
+        .stdin(OwnedFd::from(listener))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    (Running(child), port)
+}
+
+/// The timestamps of a camera's frames in a recording.
+fn recorded(folder: &tempfile::TempDir, key: &str) -> Vec<u32> {
+    let path = folder.path().join(format!("{key}.flv"));
+    let bytes = std::fs::read(path).unwrap();
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    let tags = flv::parse(&bytes).unwrap();
+    let frames = tags.iter().filter(|tag| tag.is_frame());
+    // Times start anew with each publisher, so frames are told by what is in them.
+    frames.map(|tag| camera::index_of(tag)).collect()
+}
+
+/// A camera that was there all the time, over a restart of one of two processes.
+fn assert_lost_no_more_than_its_reconnect(key: &str, report: &Report, got: &[u32]) {
+    let missing: Vec<u32> = (0..report.frames)
+        .filter(|index| !got.contains(index))
+        .collect();
+    let lost: Vec<u32> = missing
+        .iter()
+        .filter(|index| !report.unsent.contains(index))
+        .copied()
+        .collect();
+    println!("{key}: {report:?}, lost {lost:?}");
+    assert_eq!(
+        got.len() + missing.len(),
+        report.frames as usize,
+        "{key}: a frame came twice"
+    );
+    // What was on its way when the connection ended is gone: next to nothing, and right there.
+    for index in lost {
+        let near = |(at, _): &(u32, Duration)| (at.saturating_sub(3)..=*at).contains(&index);
+        assert!(
+            report.reconnects.iter().any(near),
+            "{key}: {index} is lost, {report:?}"
+        );
+    }
+}
+
+#[test]
+fn one_of_two_processes_is_drained_and_restarted_under_four_publishers() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Ingest::start(0);
+    let second = Ingest::start(0);
+    let (first_port, ports) = (first.port, [first.port, second.port]);
+    let (_haproxy, port) = haproxy(folder.path(), ports);
+    // Two that know how to reconnect when they are asked, and two that are cut off.
+    let cameras: Vec<Camera> = KEYS
+        .iter()
+        .enumerate()
+        .map(|(index, key)| Camera::start(port, key, index % 2 == 0))
+        .collect();
+    let mut first = first;
+    let mut second = second;
+    // By turns, so two of them are on each.
+    for ingest in [&mut first, &mut second] {
+        (0..2).for_each(|_| drop(ingest.wait_for("publishes")));
+    }
+    let mut folders = vec![first.drain()];
+    // Those two have come back at the other one, or are about to.
+    (0..2).for_each(|_| drop(second.wait_for("publishes")));
+    let restarted = Ingest::start(first_port);
+    // It is used again: the other one can be drained.
+    let mut restarted = restarted;
+    let drained = std::thread::spawn(|| second.drain());
+    (0..4).for_each(|_| drop(restarted.wait_for("publishes")));
+    folders.push(drained.join().unwrap());
+    let reports: Vec<Report> = cameras.into_iter().map(Camera::stop).collect();
+    folders.push(restarted.drain());
+    for (key, report) in KEYS.iter().zip(&reports) {
+        let got: Vec<u32> = folders.iter().flat_map(|f| recorded(f, key)).collect();
+        assert!(!report.reconnects.is_empty(), "{key}");
+        assert_lost_no_more_than_its_reconnect(key, report, &got);
+    }
+}

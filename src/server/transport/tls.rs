@@ -125,13 +125,16 @@ fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let key = private_key(&files.private_key)?;
     // Named, since a program may have several and no default.
     let provider = Arc::new(crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| {
             let builder = builder.with_no_client_auth();
             builder.with_single_cert(certificates, key)
         })
         .map_err(unusable)?;
+    // Publishers stay, so resuming a session is worth nothing to them, and librtmp takes a ticket
+    // for an error.
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 

@@ -2,6 +2,7 @@
 
 //! What the tests have in common.
 
+pub mod camera;
 pub mod clients;
 pub mod flv;
 pub mod gst_clients;

@@ -2,7 +2,7 @@
 
 //! A client that sends what a test wants it to send.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use gstrtmp2server::amf0::Value;
@@ -26,7 +26,11 @@ pub struct RawClient {
 impl RawClient {
     /// Connects, and does nothing more.
     pub fn connect(port: u16) -> Self {
-        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Self::over(TcpStream::connect(("127.0.0.1", port)).unwrap())
+    }
+
+    /// A client on a connection that is there.
+    pub fn over(socket: TcpStream) -> Self {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         RawClient {
@@ -39,13 +43,18 @@ impl RawClient {
 
     /// Goes through the simple handshake.
     pub fn handshake(&mut self) -> &mut Self {
+        self.try_handshake().unwrap();
+        self
+    }
+
+    pub fn try_handshake(&mut self) -> io::Result<()> {
         let mut c0_c1 = vec![3];
         c0_c1.extend([0; 1536]);
-        self.send(&c0_c1);
+        self.socket.write_all(&c0_c1)?;
         let mut reply = [0; 1 + 2 * 1536];
-        self.socket.read_exact(&mut reply).unwrap();
+        self.socket.read_exact(&mut reply)?;
         assert_eq!(reply[0], 3);
-        self.send(&reply[1..1537])
+        self.socket.write_all(&reply[1..1537])
     }
 
     /// Connects to an application and publishes; panics if that is refused.
@@ -65,6 +74,26 @@ impl RawClient {
         let status = client.expect_command("onStatus");
         assert_eq!(code(&status), "NetStream.Publish.Start");
         client
+    }
+
+    /// The whole way to a publisher; None if that is refused or the connection ends.
+    pub fn try_publish(&mut self, application: &str, stream_key: &str) -> Option<()> {
+        self.try_publish_with(application, stream_key, 0.0)
+    }
+
+    /// The same, with these bits of `capsEx`.
+    pub fn try_publish_with(&mut self, application: &str, key: &str, caps: f64) -> Option<()> {
+        self.try_handshake().ok()?;
+        let object = Value::Object(vec![
+            ("app".into(), application.into()),
+            ("capsEx".into(), caps.into()),
+        ]);
+        self.try_command(0, "connect", 1.0, &[object]).ok()?;
+        self.try_expect_command("_result")?;
+        let arguments = [Value::Null, key.into()];
+        self.try_command(1, "publish", 2.0, &arguments).ok()?;
+        let status = self.try_expect_command("onStatus")?;
+        (code(&status) == "NetStream.Publish.Start").then_some(())
     }
 
     pub fn connect_application(&mut self, application: &str) -> &mut Self {
@@ -87,8 +116,23 @@ impl RawClient {
         transaction: f64,
         arguments: &[Value],
     ) -> &mut Self {
+        self.try_command(msid, name, transaction, arguments)
+            .unwrap();
+        self
+    }
+
+    pub fn try_command(
+        &mut self,
+        msid: u32,
+        name: &str,
+        transaction: f64,
+        arguments: &[Value],
+    ) -> io::Result<()> {
         let body = Command::new(name, transaction, arguments.to_vec()).write();
-        self.message(3, type_id::COMMAND_AMF0, msid, &body)
+        let mut bytes = Vec::new();
+        self.writer
+            .write(&mut bytes, 3, type_id::COMMAND_AMF0, msid, &body);
+        self.socket.write_all(&bytes)
     }
 
     /// A message at time 0 with a type 0 header.
@@ -113,20 +157,38 @@ impl RawClient {
 
     /// The next message of the server, or None when it has closed the connection.
     pub fn next_message(&mut self) -> Option<Message> {
+        self.read_message().unwrap()
+    }
+
+    /// The same for a client that puts up with a lost connection.
+    pub fn read_message(&mut self) -> io::Result<Option<Message>> {
         loop {
             let mut input = &self.input[..];
             let message = self.reader.read(&mut input).unwrap();
             let used = self.input.len() - input.len();
             self.input.drain(..used);
             if message.is_some() {
-                return message;
+                return Ok(message);
             }
             let mut buffer = [0; 4096];
-            match self.socket.read(&mut buffer).unwrap() {
-                0 => return None,
+            match self.socket.read(&mut buffer)? {
+                0 => return Ok(None),
                 count => self.input.extend(&buffer[..count]),
             }
         }
+    }
+
+    /// The next command with this name, if there is one before the connection ends.
+    pub fn try_expect_command(&mut self, name: &str) -> Option<Command> {
+        while let Ok(Some(message)) = self.read_message() {
+            if message.type_id == type_id::COMMAND_AMF0 {
+                let command = Command::read(message.payload.body()).unwrap();
+                if command.name == name {
+                    return Some(command);
+                }
+            }
+        }
+        None
     }
 
     /// The next command with this name; others and control messages are passed over.

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Records several cameras that publish to one port, and can be drained: on SIGTERM or SIGINT it
+//! takes no new publisher, asks those that are there to connect again, and ends when they are gone
+//! or the drain timeout is over. This is what a process behind a load balancer needs.
+//!
+//! ```sh
+//! cargo run --release --example ingest -- --port 1935 --keys camera1,camera2 --folder recordings
+//! ```
+//!
+//! Each camera has a pipeline of its own, so that one of them can fail without the others.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::thread;
+
+use clap::Parser;
+use gst::glib;
+use gst::prelude::*;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Record cameras that publish RTMP to one port.
+#[derive(Parser)]
+struct Options {
+    /// TCP port to listen on, 0 for any free one
+    #[arg(long, default_value_t = 1935)]
+    port: u32,
+    /// Application that publishers name
+    #[arg(long, default_value = "live")]
+    application: String,
+    /// Stream keys of the cameras
+    #[arg(long, value_delimiter = ',', default_value = "camera1")]
+    keys: Vec<String>,
+    /// Where to write KEY.flv
+    #[arg(long, default_value = ".")]
+    folder: PathBuf,
+    /// PROXY header that the load balancer sends: off, v1 or v2
+    #[arg(long, default_value = "off")]
+    proxy_protocol: String,
+    /// How long publishers may stay after SIGTERM, in milliseconds
+    #[arg(long, default_value_t = 10_000)]
+    drain_timeout: u32,
+    /// End when each camera has published once
+    #[arg(long)]
+    once: bool,
+}
+
+struct Camera {
+    pipeline: gst::Pipeline,
+    source: gst::Element,
+}
+
+impl Camera {
+    fn start(options: &Options, key: &str, port: u32) -> Result<Self, Box<dyn Error>> {
+        let source = gst::ElementFactory::make("rtmp2serversrc")
+            .name(key)
+            .property("port", port)
+            .property("application", &options.application)
+            .property("stream-key", key)
+            .property_from_str("proxy-protocol", &options.proxy_protocol)
+            .property("drain-timeout", options.drain_timeout)
+            .property("keep-listening", !options.once)
+            .build()?;
+        let sink = gst::ElementFactory::make("filesink")
+            .property("location", options.folder.join(format!("{key}.flv")))
+            .build()?;
+        let pipeline = gst::Pipeline::new();
+        pipeline.add_many([&source, &sink])?;
+        source.link(&sink)?;
+        let name = key.to_owned();
+        source.connect("publisher-added", false, move |arguments| {
+            let info: gst::Structure = arguments[1].get().expect("the signal has it");
+            println!(
+                "{name}: {} publishes",
+                info.get::<&str>("address").unwrap_or("?")
+            );
+            None
+        });
+        let name = key.to_owned();
+        source.connect("publisher-removed", false, move |arguments| {
+            let reason: String = arguments[2].get().expect("the signal has it");
+            println!("{name}: the publisher is gone: {reason}");
+            None
+        });
+        if pipeline.set_state(gst::State::Playing).is_err() {
+            let bus = pipeline.bus().ok_or("a pipeline has a bus")?;
+            let message = bus.pop_filtered(&[gst::MessageType::Error]);
+            pipeline.set_state(gst::State::Null)?;
+            return Err(match message.as_ref().map(|message| message.view()) {
+                Some(gst::MessageView::Error(error)) => error.error().to_string().into(),
+                _ => "the pipeline does not start".into(),
+            });
+        }
+        Ok(Camera { pipeline, source })
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    gst::init()?;
+    gstrtmp2server::plugin_register_static()?;
+
+    let mut cameras: Vec<Camera> = Vec::new();
+    for key in &options.keys {
+        // The first one may have taken any free port; the others join it there.
+        let first = cameras.first();
+        let port = first.map_or(options.port, |camera| {
+            camera.source.property("current-port")
+        });
+        cameras.push(Camera::start(&options, key, port)?);
+    }
+    let port: u32 = cameras[0].source.property("current-port");
+
+    let main_loop = glib::MainLoop::new(None, false);
+    let running = Rc::new(Cell::new(cameras.len()));
+    let mut watches = Vec::new();
+    for camera in &cameras {
+        let (main_loop, running) = (main_loop.clone(), running.clone());
+        let name = camera.source.name();
+        let bus = camera.pipeline.bus().ok_or("a pipeline has a bus")?;
+        watches.push(bus.add_watch_local(move |_, message| {
+            match message.view() {
+                gst::MessageView::Eos(_) => println!("{name}: finished"),
+                gst::MessageView::Error(error) => eprintln!("{name}: {}", error.error()),
+                _ => return glib::ControlFlow::Continue,
+            }
+            running.set(running.get() - 1);
+            if running.get() == 0 {
+                main_loop.quit();
+            }
+            glib::ControlFlow::Break
+        })?);
+    }
+    let sources: Vec<_> = cameras.iter().map(|camera| camera.source.clone()).collect();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            println!("draining");
+            sources
+                .iter()
+                .for_each(|source| source.set_property("drain", true));
+        }
+    });
+    println!("listening on rtmp://127.0.0.1:{port}/");
+    main_loop.run();
+    for camera in &cameras {
+        camera.pipeline.set_state(gst::State::Null)?;
+    }
+    Ok(())
+}
