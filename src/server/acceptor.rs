@@ -31,6 +31,19 @@ const EXHAUSTED_PAUSE: Timespec = Timespec {
     tv_nsec: 100_000_000,
 };
 
+/// Connections that may wait to be accepted. After a restart of a network all publishers come at
+/// once, and one that does not fit waits for a second before it tries again.
+const BACKLOG: i32 = 4096;
+
+/// A socket that takes connections, and does not block.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    // It listens already, with a shorter queue.
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
 pub(super) struct Acceptor {
     address: SocketAddr,
     /// None while nobody would be let in.
@@ -98,10 +111,9 @@ impl Acceptor {
             let address = self.address;
             gst::info!(CAT, "Closed {address}: all elements on it are drained");
         } else if takes_clients && self.socket.is_none() && !self.shared.is_closing() {
-            let socket = TcpListener::bind(self.address).inspect_err(|error| {
+            let socket = listen(self.address).inspect_err(|error| {
                 gst::debug!(CAT, "Could not open {} again: {error}", self.address);
             })?;
-            socket.set_nonblocking(true)?;
             self.socket = Some(socket);
             gst::info!(CAT, "Listening on {} again", self.address);
         }

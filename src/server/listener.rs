@@ -3,7 +3,7 @@
 //! A listening socket: what its elements and its clients share.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::CAT;
-use super::acceptor::Acceptor;
+use super::acceptor::{self, Acceptor};
 use super::client;
 use super::crowd::{Crowd, Full, Standing};
 use super::intake::Intake;
@@ -105,8 +105,7 @@ impl Listener {
         let port = first.port_settings().clone();
         let tls = port.tls.clone().map(Tls::load).transpose();
         let tls = tls.map_err(StartError::Tls)?;
-        let socket = TcpListener::bind(address)?;
-        socket.set_nonblocking(true)?;
+        let socket = acceptor::listen(address)?;
         let address = socket.local_addr()?;
         let (woken, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(|errno| StartError::Io(errno.into()))?;
