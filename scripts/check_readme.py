@@ -81,9 +81,31 @@ def check_files(directory, words, sent):
     return f"live.m3u8, {playlist.count('#EXTINF')} segments"
 
 
-def publish(publisher, port, directory):
+def addresses(words, publisher, port):
+    """Where to publish to reach each of a pipeline's elements: the README's own address, as far as they do not ask for
+    something else."""
+    values = dict(word.split("=", 1) for word in words if "=" in word)
+    scheme = "rtmps" if "certificate-file" in values else "rtmp"
+    user = f"{values['username']}:{values['password']}@" if "authmod" in values else ""
+    path = re.search(r" rtmp://[^/]+/(\S+)$", publisher).group(1)
+    keys = [word.removeprefix("stream-key=") for word in words if word.startswith("stream-key=")]
+    # Any value does for a variable.
+    paths = [re.sub(r"[^/]+$", re.sub(r"\{\w+\}", "1", key), path) for key in keys] or [path]
+    return [f"{scheme}://{user}127.0.0.1:{port}/{path}" for path in paths]
+
+
+def make_certificate(directory):
+    """The files that a pipeline with TLS names."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
+         "-out", "certificate.pem", "-keyout", "key.pem"],
+        cwd=directory, check=True, capture_output=True,
+    )
+
+
+def publish(publisher, address, directory):
     """Runs the README's ffmpeg line to its end. How many frames it sent."""
-    words = [re.sub(r"^(rtmp://[^:/]+):\d+/", rf"\1:{port}/", word) for word in shlex.split(publisher)[1:]]
+    words = [address if word.startswith("rtmp://") else word for word in shlex.split(publisher)[1:]]
     with harness.ffmpeg(words, cwd=directory) as process:
         process.finish(SECONDS + 30)
         return harness.frames_sent(process)
@@ -91,6 +113,8 @@ def publish(publisher, port, directory):
 
 def check_pipeline(command, publisher, directory):
     words = on_a_free_port(without_devices(command)[1:])
+    if any(word.startswith("certificate-file=") for word in words):
+        make_certificate(directory)
     options = [word for word in words if word == "-e"] + ["-v"]
     words = [word for word in words if word != "-e"]
     receiver = None
@@ -103,22 +127,21 @@ def check_pipeline(command, publisher, directory):
         for _ in range(words.count("rtmp2serversrc")):
             port = harness.port_of(pipeline)
         if receiver is None:
-            keys = [word.removeprefix("stream-key=") for word in words if word.startswith("stream-key=")]
-            publishers = [re.sub(r"[^/]+$", key, publisher) for key in keys] or [publisher]
+            targets = addresses(words, publisher, port)
             # All at the same time.
             with concurrent.futures.ThreadPoolExecutor() as pool:
-                counts = set(pool.map(lambda publisher: publish(publisher, port, directory), publishers))
+                counts = set(pool.map(lambda target: publish(publisher, target, directory), targets))
             (sent,) = counts
             if "keep-listening=true" in words:
-                (publisher,) = publishers
+                (target,) = targets
                 # The stream stays open, so it is the pictures that tell that all is over.
-                return shown_twice(pipeline, sent, publisher, port, directory)
+                return shown_twice(pipeline, sent, publisher, target, directory)
             pipeline.finish()
             return f"{check_files(directory, words, sent)}, {sent} frames"
         return received(pipeline, receiver, publisher, port, directory)
 
 
-def shown_twice(pipeline, sent, publisher, port, directory):
+def shown_twice(pipeline, sent, publisher, target, directory):
     """Every picture is shown, and those of a second publisher too."""
     shown = set()
 
@@ -127,7 +150,7 @@ def shown_twice(pipeline, sent, publisher, port, directory):
             shown.add(pipeline.wait_for(SHOWN).group(1))
 
     wait_for_frames(sent)
-    sent_again = publish(publisher, port, directory)
+    sent_again = publish(publisher, target, directory)
     wait_for_frames(sent + sent_again)
     return f"{sent} and {sent_again} frames shown"
 
@@ -137,7 +160,8 @@ def received(pipeline, srt_port, publisher, port, directory):
     when it closes its socket."""
     words = f"srtsrc uri=srt://127.0.0.1:{srt_port} ! filesink location=received.ts"
     with harness.launch(words, cwd=directory) as receiver:
-        sent = publish(publisher, port, directory)
+        (target,) = addresses([], publisher, port)
+        sent = publish(publisher, target, directory)
         pipeline.finish()
         # srtsrc would go on trying to reconnect.
         receiver.wait_for(re.compile("WARNING.*SRT socket"))
@@ -174,7 +198,7 @@ def check_properties(text):
         env=harness.environment(), check=True, capture_output=True, text=True,
     ).stdout
     inherited = {"name", "parent", "blocksize", "num-buffers", "typefind", "do-timestamp"}
-    there = set(re.findall(r"^  ([a-z][a-z0-9-]+) +: ", told.partition("Element Properties:")[2], re.MULTILINE)) - inherited
+    there = set(re.findall(r"^  ([a-z][a-z0-9-]+) *: ", told.partition("Element Properties:")[2], re.MULTILINE)) - inherited
     table = text.partition("\n## Properties\n")[2].partition("\n## ")[0]
     named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([a-z0-9-]+)`", row)}
     if named != there:

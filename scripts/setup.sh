@@ -38,6 +38,7 @@ test_packages=(
     libnginx-mod-rtmp
     haproxy
     glib-networking                 # RTMPS in rtmp2sink
+    openssl
     python3-venv
     python3-gi
     gir1.2-gstreamer-1.0

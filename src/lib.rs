@@ -10,7 +10,9 @@ pub mod rtmp;
 mod rtmp2serversrc;
 pub mod server;
 
-pub use rtmp2serversrc::{LeakyType, Rtmp2ServerSrc, TimestampMode};
+pub use rtmp2serversrc::{
+    AuthMod, LeakyType, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc, TimestampMode,
+};
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     rtmp2serversrc::register(plugin)

@@ -36,7 +36,7 @@ pub use observer::{Notice, Observer};
 pub use publisher::{Publisher, Refusal, Removal};
 pub use queue::{Item, Leak, MediaQueue, QueueLevels, QueueLimits, Stopped};
 pub use registry::{Claim, ClaimError, ClaimErrorKind, claim};
-pub use route::{InvalidRoute, InvalidTemplate, Route};
+pub use route::{InvalidRoute, InvalidTemplate, Matched, Request, Route, Variables};
 pub use secret::{Secret, Shown};
 pub use transport::{ProxyProtocol, TlsError, TlsFiles};
 

@@ -291,7 +291,7 @@ fn recorded(folder: &tempfile::TempDir, key: &str) -> Vec<u32> {
     let tags = flv::parse(&bytes).unwrap();
     let frames = tags.iter().filter(|tag| tag.is_frame());
     // Times start anew with each publisher, so frames are told by what is in them.
-    frames.map(|tag| camera::index_of(tag)).collect()
+    frames.map(camera::index_of).collect()
 }
 
 /// A camera that was there all the time, over a restart of one of two processes.

@@ -34,7 +34,7 @@ impl Arrivals {
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         pad.add_probe(kinds, move |_, info| {
             let now = Instant::now();
-            let mut see = |buffer: &gst::BufferRef| {
+            let see = |buffer: &gst::BufferRef| {
                 let bytes = buffer.map_readable().unwrap();
                 if bytes.first() == Some(&VIDEO) {
                     let tag = flv::Tag::new(VIDEO, 0, &bytes[11..bytes.len() - 4]);

@@ -3,8 +3,10 @@
 use gstrtmp2server::amf0::{self, Value};
 use gstrtmp2server::flv::{TagInfo, TagKind};
 use gstrtmp2server::rtmp::Room;
+use gstrtmp2server::rtmp::authentication::{Challenger, Credentials, Method, Outcome};
 use gstrtmp2server::rtmp::chunk::{ChunkReader, ReaderLimits};
 use gstrtmp2server::rtmp::limits::MAX_BUFFERED;
+use gstrtmp2server::server::{Request, Route};
 use proptest::prelude::*;
 
 use crate::encoder::{encode, lanes, picks};
@@ -65,6 +67,47 @@ proptest! {
         let mut input = &bytes[..];
         while let Ok(Some(_)) = reader.read(&mut input) {
             prop_assert!(reader.buffered() <= MAX_BUFFERED);
+        }
+    }
+
+    /// Whatever a client has in its query: it is not let in, and what it is told is short enough
+    /// for ffmpeg.
+    #[test]
+    fn guesses_do_not_authenticate(
+        adobe in any::<bool>(),
+        user in "camera|.{0,100}",
+        extra in "[a-z]{1,9}=[ -~]{0,30}",
+        response in "[ -~]{0,40}",
+    ) {
+        let method = if adobe { Method::Adobe } else { Method::Llnw };
+        let credentials = Credentials {
+            method,
+            username: "camera".into(),
+            password: "secret".into(),
+        };
+        let name = method.name();
+        let application = format!("live?authmod={name}&user={user}&{extra}&response={response}");
+        let now = std::time::Duration::from_secs(1_000_000);
+        match Challenger::new([3; 32]).judge(method, &[&credentials], &application, now) {
+            Outcome::Granted => prop_assert!(false, "{application}"),
+            Outcome::Asked(text) | Outcome::Failed(text) => prop_assert!(text.len() < 255),
+        }
+    }
+
+    #[test]
+    fn routes_take_any_request(
+        template in "[a-z]{0,4}(\\{[a-z]{1,3}\\}[a-z_/]{0,4}){0,3}",
+        application in ".{0,40}",
+        key in ".{0,40}",
+    ) {
+        let Ok(route) = Route::new(Some("live"), Some(&template)) else {
+            return Ok(());
+        };
+        route.may_match(&application);
+        if let Some(matched) = route.matches(&Request::new(&application, &key)) {
+            for (_, value) in matched.variables {
+                prop_assert!(!value.is_empty() && !value.contains('/'));
+            }
         }
     }
 }

@@ -161,6 +161,16 @@ pub fn all() -> Vec<Scenario> {
             ],
         ),
         many(
+            "paced-50-minute",
+            Kind::Paced {
+                profile: PACED,
+                publishers: 50,
+                time: Duration::from_secs(60),
+            },
+            LISTENERS,
+            vec![],
+        ),
+        many(
             "paced-1000",
             Kind::Paced {
                 profile: TINY,

@@ -212,7 +212,7 @@ fn source(subject: Subject, setup: Setup<'_>) -> String {
     if subject == Subject::TcpServerSrc {
         return "tcpserversrc name=source host=127.0.0.1 port=0".into();
     }
-    let mut source = "rtmp2serversrc name=source host=127.0.0.1 port={port}".to_owned();
+    let mut source = "rtmp2serversrc name=source host=127.0.0.1 port={port} max-clients=2000 max-clients-per-address=2000".to_owned();
     if setup.publishers > 1 {
         source += " stream-key=";
         source += &stream_key_of("{n}");

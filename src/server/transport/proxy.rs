@@ -177,6 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn headers_with_any_byte_changed_are_read_or_refused() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let v4 = [192, 0, 2, 7, 198, 51, 100, 1, 0xDC, 4, 7, 0x8F];
+        let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 1935\r\n".to_vec();
+        for (version, header) in [
+            (ProxyProtocol::V1, line),
+            (ProxyProtocol::V2, v2_header(1, 0x11, &v4)),
+        ] {
+            for _ in 0..20_000 {
+                let mut bytes = header.clone();
+                for _ in 0..random.usize(1..4) {
+                    let index = random.usize(..bytes.len());
+                    bytes[index] = random.u8(..);
+                }
+                bytes.extend([0; 8]);
+                if let Ok(Some(header)) = read(version, &bytes) {
+                    assert!(header.length <= bytes.len());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_header_is_known_at_its_first_wrong_byte() {
         use ProxyProtocol::{V1, V2};
         assert_eq!(read(V1, &[3]), Err(InvalidHeader::Missing(1)));
