@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 /// Most clients are served well with this. It stays in the fastest caches.
-const INITIAL: usize = 8 * 1024;
+const INITIAL: usize = 4 * 1024;
 
 /// What a larger read saves in system calls costs more in caches: a read is copied on from here
 /// right away.
