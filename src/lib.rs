@@ -11,7 +11,8 @@ mod rtmp2serversrc;
 pub mod server;
 
 pub use rtmp2serversrc::{
-    AuthMod, LeakyType, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc, TimestampMode,
+    AuthMod, ConnectionState, LeakyType, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc,
+    StreamEvent, StreamStatus, TimestampMode,
 };
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {

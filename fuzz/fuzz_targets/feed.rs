@@ -64,6 +64,7 @@ impl Left {
                 self.stream_header = true;
             }
             Output::Segment { .. } => self.segments += 1,
+            Output::Mark | Output::Reconfigured => {}
             Output::Tag(tag) => self.tag(&tag, mode),
         }
     }

@@ -19,6 +19,16 @@ struct Entry {
     current: bool,
 }
 
+/// What a tag means for the stream header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    None,
+    /// Something that was not there.
+    Added,
+    /// What was in force before is not any more.
+    Replaced,
+}
+
 /// Entries that are kept, and their size: more than a publisher has reason to send. What is larger
 /// passes, but is not part of the stream header.
 const MAX_ENTRIES: usize = 64;
@@ -47,14 +57,14 @@ impl Configuration {
     /// Takes note of a tag, and says whether the stream header has to change for it. Metadata is
     /// advisory, and GStreamer's flvmux repeats it several times a second while its numbers settle:
     /// it goes along with the next change.
-    pub(super) fn update(&mut self, tag: &Tag) -> bool {
+    pub(super) fn update(&mut self, tag: &Tag) -> Change {
         let (kind, content, track) = (tag.kind, tag.info.content, tag.info.track);
         let describes = matches!(
             content,
             Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
         );
         if !describes || tag.body().len() > MAX_ENTRY {
-            return false;
+            return Change::None;
         }
         let known = self
             .entries
@@ -63,13 +73,16 @@ impl Configuration {
         if let Some(entry) = known {
             entry.current = true;
             if entry.body() == tag.body() {
-                return false;
+                return Change::None;
             }
             entry.bytes = stored(tag);
-            return content != Content::OnMetaData;
+            return match content {
+                Content::OnMetaData => Change::None,
+                _ => Change::Replaced,
+            };
         }
         if self.entries.len() == MAX_ENTRIES {
-            return false;
+            return Change::None;
         }
         self.entries.push(Entry {
             kind,
@@ -78,7 +91,7 @@ impl Configuration {
             bytes: stored(tag),
             current: true,
         });
-        true
+        Change::Added
     }
 
     /// The file header, and each entry as a tag at time 0.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
 use crate::memory::Memory;
 
-use config::Configuration;
+use config::{Change, Configuration};
 use gate::{Gate, Verdict};
 pub use timeline::TimestampMode;
 use timeline::{Placed, Timeline};
@@ -48,6 +48,10 @@ pub enum Output {
         base: RunningTime,
     },
     Tag(OutputTag),
+    /// What [`Feed::mark`] put here.
+    Mark,
+    /// A sequence header that follows takes the place of another one: decoders start afresh.
+    Reconfigured,
 }
 
 /// A tag with its times in nanoseconds.
@@ -63,6 +67,8 @@ pub struct OutputTag {
     /// Decoding can't start here.
     pub delta_unit: bool,
     pub discont: bool,
+    /// A frame with which decoding can start.
+    pub starts_decoding: bool,
 }
 
 /// What was left out, in tags.
@@ -135,6 +141,17 @@ impl Feed {
         self.dropped
     }
 
+    /// Remembers this place between what came before and what comes.
+    pub fn mark(&mut self) {
+        self.output.push_back(Output::Mark);
+    }
+
+    /// Nothing has come for a while: moves the stream on to a running time, and gives where it was
+    /// and for how long there is nothing, in nanoseconds.
+    pub fn skip_to(&mut self, now: RunningTime) -> Option<(u64, u64)> {
+        self.timeline.skip_to(now)
+    }
+
     /// Another publisher: what it sends continues the stream, and nothing of the one before is
     /// left over.
     pub fn start_publisher(&mut self) {
@@ -192,7 +209,11 @@ impl Feed {
             self.dropped.waiting += self.waiting.describe(tag, arrival);
             return;
         }
-        if self.configuration.update(&tag) {
+        let change = self.configuration.update(&tag);
+        if change == Change::Replaced && tag.info.content == Content::SequenceHeader {
+            self.output.push_back(Output::Reconfigured);
+        }
+        if change != Change::None {
             self.emit_stream_header();
         }
         self.emit_description(tag);
@@ -231,7 +252,7 @@ impl Feed {
         }
         let mut changed = !self.file_header_sent;
         for (tag, _) in &waiting {
-            changed |= self.configuration.update(tag);
+            changed |= self.configuration.update(tag) != Change::None;
         }
         changed |= self.configuration.finish_start();
         if changed {
@@ -267,6 +288,7 @@ impl Feed {
             header: true,
             delta_unit: false,
             discont,
+            starts_decoding: false,
         }));
     }
 
@@ -293,6 +315,7 @@ impl Feed {
             publisher_time: Some(placed.publisher_time * NANOS_PER_MILLI),
             header,
             delta_unit: !sync_point,
+            starts_decoding: sync_point && tag.info.is_coded(),
             discont: std::mem::take(&mut self.publisher.discont) || placed.jumped,
             bytes: tag.into_bytes(placed.time as u32),
         }));

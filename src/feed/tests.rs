@@ -16,16 +16,18 @@ struct Run {
     arrival: u64,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Left {
     Headers(usize),
     Segment(u64, u64),
     File,
     Video(u32, u8),
     Audio(u32, u8),
+    Reconfigured,
+    Mark,
 }
 
-use Left::{Audio, File, Headers, Segment, Video};
+use Left::{Audio, File, Headers, Mark, Reconfigured, Segment, Video};
 
 impl Run {
     fn new(settings: FeedSettings) -> Self {
@@ -78,6 +80,8 @@ impl Run {
             .map(|output| match output {
                 Output::StreamHeader(headers) => Headers(headers.len()),
                 Output::Segment { start, base } => Segment(start, base),
+                Output::Reconfigured => Reconfigured,
+                Output::Mark => Mark,
                 Output::Tag(tag) => {
                     let bytes = &tag.bytes[..];
                     if bytes[..3] == *b"FLV" {
@@ -110,18 +114,6 @@ fn a_stream_starts_with_segment_caps_header_and_configuration() {
     ];
     let media = [Video(0, 1), Audio(23, 1)];
     assert_eq!(run.left(), [&configured[..], &media].concat());
-}
-
-impl Clone for Left {
-    fn clone(&self) -> Self {
-        match self {
-            Headers(n) => Headers(*n),
-            Segment(start, base) => Segment(*start, *base),
-            File => File,
-            Video(time, kind) => Video(*time, *kind),
-            Audio(time, kind) => Audio(*time, *kind),
-        }
-    }
 }
 
 #[test]

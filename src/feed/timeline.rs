@@ -131,6 +131,20 @@ impl Timeline {
         self.latest.map_or(now, |latest| now.max(latest + 1))
     }
 
+    /// Moves on to a running time without media. Gives where the stream was and how far it moved, in
+    /// nanoseconds. The publisher's own times leave nothing to move.
+    pub(super) fn skip_to(&mut self, now: RunningTime) -> Option<(u64, u64)> {
+        let (base, latest) = (self.base?, self.latest?);
+        let now = (now.saturating_sub(base) / NANOS_PER_MILLI) as i64;
+        if now <= latest {
+            return None;
+        }
+        self.latest = Some(now);
+        self.position = now;
+        let from = latest.max(0) as u64 * NANOS_PER_MILLI;
+        Some((from, (now - latest) as u64 * NANOS_PER_MILLI))
+    }
+
     /// Moves on to media.
     pub(super) fn place_media(&mut self, tag: &Tag, arrival: RunningTime) -> Placed {
         let source = self.unwrapper.next(tag.timestamp);

@@ -12,6 +12,15 @@ use crate::feed::OutputTag;
 static REFERENCE: LazyLock<gst::Caps> =
     LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-rtmp"));
 
+/// Carries the epoch of a buffer, as field `epoch`.
+const EPOCH_META: &str = "Rtmp2EpochMeta";
+
+/// To be called once, before the first buffer.
+pub(super) fn register_meta() {
+    // It has nothing to do with what is in the buffer, so it goes along whatever is done to that.
+    gst::meta::CustomMeta::register(EPOCH_META, &[]);
+}
+
 pub(super) fn caps() -> gst::Caps {
     gst::Caps::new_empty_simple("video/x-flv")
 }
@@ -31,7 +40,7 @@ pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
 }
 
 /// Hands the memory of the tag over.
-pub(super) fn buffer(tag: OutputTag) -> gst::Buffer {
+pub(super) fn buffer(tag: OutputTag, epoch: u64) -> gst::Buffer {
     let mut wanted = gst::BufferFlags::empty();
     wanted.set(gst::BufferFlags::HEADER, tag.header);
     wanted.set(gst::BufferFlags::DELTA_UNIT, tag.delta_unit);
@@ -44,6 +53,9 @@ pub(super) fn buffer(tag: OutputTag) -> gst::Buffer {
         if let Some(time) = tag.publisher_time {
             let time = gst::ClockTime::from_nseconds(time);
             gst::ReferenceTimestampMeta::add(buffer, &REFERENCE, time, gst::ClockTime::NONE);
+        }
+        if let Ok(mut meta) = gst::meta::CustomMeta::add(buffer, EPOCH_META) {
+            meta.mut_structure().set("epoch", epoch);
         }
     }
     buffer

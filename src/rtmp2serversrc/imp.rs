@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `streaming`, then `running`, then `settings`. Neither signals nor notifications nor
+//! Lock order: `streaming`, then `running`, then `settings` or `state`. Neither signals nor notifications nor
 //! pushes happen under `running` or `settings`; `streaming` belongs to the streaming thread.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
 
 use gst::glib;
 use gst::prelude::*;
@@ -20,11 +18,12 @@ use super::buffers;
 use super::settings::{Effect, Settings};
 use super::signals::{Emitter, SIGNALS};
 use super::specs::SPECS;
+use super::state::{Input, Snapshot, State};
 use super::stats::{self, StreamCounts};
-use crate::feed::{Feed, Output};
-use crate::server::{self, Claim, ClaimError, ClaimErrorKind, Intake, IntakeConfig, Item};
+use super::streaming::{self, Streaming};
+use crate::server::{self, Claim, ClaimError, ClaimErrorKind, Intake, IntakeConfig};
 
-static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
         "rtmp2serversrc",
         gst::DebugColorFlags::empty(),
@@ -39,22 +38,11 @@ pub struct Rtmp2ServerSrc {
     running: Mutex<Option<Claim>>,
     /// Touched by create() alone while the element runs.
     streaming: Mutex<Option<Streaming>>,
+    state: Mutex<State>,
     /// Not playing, or about to stop that.
     paused: AtomicBool,
     dropped_before_keyframe: AtomicU64,
     force_key_unit_events: AtomicU64,
-}
-
-/// The state of create().
-#[derive(Debug)]
-struct Streaming {
-    intake: Arc<Intake>,
-    feed: Feed,
-    /// Taken out of the queue and not fed yet.
-    items: VecDeque<Item>,
-    /// Made for a list that could not leave as one.
-    buffers: VecDeque<gst::Buffer>,
-    ended: bool,
 }
 
 #[glib::object_subclass]
@@ -107,6 +95,9 @@ impl ObjectImpl for Rtmp2ServerSrc {
             "current-level-bytes" => levels().bytes.to_value(),
             "current-level-time" => (levels().time.as_nanos() as u64).to_value(),
             "stats" => self.stats().to_value(),
+            "connection-state" => self.state().connection.to_value(),
+            "stream-status" => self.state().status.to_value(),
+            "epoch" => self.state().epoch.to_value(),
             name => match self.settings.lock().get(name) {
                 Some(value) => value,
                 None => unreachable!("{name} is not readable"),
@@ -182,13 +173,8 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
         self.dropped_before_keyframe.store(0, Ordering::Relaxed);
         self.force_key_unit_events.store(0, Ordering::Relaxed);
-        *self.streaming.lock() = Some(Streaming {
-            intake: claim.intake().clone(),
-            feed: Feed::new(settings.feed()),
-            items: VecDeque::new(),
-            buffers: VecDeque::new(),
-            ended: false,
-        });
+        let streaming = Streaming::new(claim.intake().clone(), settings.feed());
+        *self.streaming.lock() = Some(streaming);
         *self.running.lock() = Some(claim);
         if settings.drain().is_some() {
             self.apply_drain();
@@ -202,6 +188,10 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         // Joins the threads that served this element.
         drop(claim);
         *self.streaming.lock() = None;
+        // Nothing comes out of the queue any more that would say so.
+        for (before, after) in self.apply(Input::Ended) {
+            streaming::tell(self, &before, &after);
+        }
         self.obj().notify("current-port");
         gst::info!(CAT, imp = self, "Stopped");
         Ok(())
@@ -261,20 +251,7 @@ impl PushSrcImpl for Rtmp2ServerSrc {
     ) -> Result<CreateSuccess, gst::FlowError> {
         let mut streaming = self.streaming.lock();
         let streaming = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
-        loop {
-            if let Some(created) = self.next_buffers(streaming)? {
-                return Ok(created);
-            }
-            if streaming.ended {
-                gst::info!(CAT, imp = self, "The publisher has left, sending EOS");
-                return Err(gst::FlowError::Eos);
-            }
-            let queue = streaming.intake.queue();
-            queue
-                .pop(&mut streaming.items)
-                .map_err(|_| gst::FlowError::Flushing)?;
-            self.feed_items(streaming);
-        }
+        streaming.next(self)
     }
 }
 
@@ -317,109 +294,28 @@ impl Rtmp2ServerSrc {
         stats::structure(self.intake().as_deref(), counts)
     }
 
-    /// Gives what came out of the queue to the feed.
-    fn feed_items(&self, streaming: &mut Streaming) {
-        let now = Instant::now();
-        let running_time = self.obj().current_running_time();
-        let running_time = running_time.unwrap_or(gst::ClockTime::ZERO).nseconds();
-        // Tags of one read have one arrival.
-        let mut last = (now, running_time);
-        while let Some(item) = streaming.items.pop_front() {
-            match item {
-                Item::Start(publisher) => {
-                    gst::info!(CAT, imp = self, "Publisher is {}", publisher.address);
-                    // Nothing else ends one that was replaced.
-                    streaming.feed.end_publisher();
-                    streaming.feed.start_publisher();
-                }
-                Item::Tag {
-                    tag,
-                    arrival,
-                    discont,
-                } => {
-                    if arrival != last.0 {
-                        let age = now.saturating_duration_since(arrival).as_nanos() as u64;
-                        last = (arrival, running_time.saturating_sub(age));
-                    }
-                    streaming.feed.push(tag, last.1, discont);
-                }
-                Item::End { is_last } => {
-                    streaming.feed.end_publisher();
-                    if is_last {
-                        streaming.feed.finish();
-                        streaming.ended = true;
-                    } else {
-                        gst::info!(CAT, imp = self, "Waiting for the next publisher");
-                    }
-                }
-            }
-        }
-        let dropped = streaming.feed.dropped();
-        let dropped = dropped.before_keyframe + dropped.waiting;
-        self.dropped_before_keyframe
-            .store(dropped, Ordering::Relaxed);
+    pub(super) fn set_dropped_before_keyframe(&self, count: u64) {
+        self.dropped_before_keyframe.store(count, Ordering::Relaxed);
     }
 
-    /// What can leave in one go: caps and segments first, then buffers up to the next of those.
-    fn next_buffers(
-        &self,
-        streaming: &mut Streaming,
-    ) -> Result<Option<CreateSuccess>, gst::FlowError> {
-        // One buffer at a time where the base class counts them.
-        let single = self.obj().property::<i32>("num-buffers") >= 0;
-        let feed = &mut streaming.feed;
-        while streaming.buffers.is_empty() {
-            match feed.tags_ahead() {
-                0 => match feed.pop() {
-                    Some(output) => self.announce(output)?,
-                    None => return Ok(None),
-                },
-                1 => return Ok(next_buffer(feed).map(CreateSuccess::NewBuffer)),
-                _ if single => {
-                    return Ok(next_buffer(feed).map(CreateSuccess::NewBuffer));
-                }
-                count => {
-                    let mut list = gst::BufferList::new_sized(count);
-                    if let Some(list) = list.get_mut() {
-                        let buffers = (0..count).map_while(|_| next_buffer(feed));
-                        buffers.for_each(|buffer| list.add(buffer));
-                    }
-                    // The base class may have to drop what is created while the element stops, and
-                    // in GStreamer 1.22 does not expect a list then.
-                    if self.paused.load(Ordering::SeqCst) {
-                        streaming.buffers.extend(list.iter_owned());
-                        break;
-                    }
-                    return Ok(Some(CreateSuccess::NewBufferList(list)));
-                }
-            }
-        }
-        let buffer = streaming.buffers.pop_front();
-        Ok(buffer.map(CreateSuccess::NewBuffer))
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
     }
 
-    /// Caps and segments.
-    fn announce(&self, output: Output) -> Result<(), gst::FlowError> {
-        match output {
-            Output::StreamHeader(headers) => {
-                let caps = buffers::caps_with_stream_header(headers);
-                let set = self.obj().set_caps(&caps);
-                set.map_err(|_| gst::FlowError::NotNegotiated)
-            }
-            Output::Segment { start, base } => {
-                let segment = buffers::segment(start, base);
-                let set = self.obj().new_segment(segment.upcast_ref());
-                set.map_err(|_| gst::FlowError::Error)
-            }
-            Output::Tag(_) => Ok(()),
-        }
+    pub(super) fn state(&self) -> Snapshot {
+        self.state.lock().now().clone()
     }
-}
 
-fn next_buffer(feed: &mut Feed) -> Option<gst::Buffer> {
-    match feed.pop()? {
-        Output::Tag(tag) => Some(buffers::buffer(tag)),
-        Output::StreamHeader(_) | Output::Segment { .. } => None,
+    /// Changes the state, and gives each change for the caller to tell, under no lock.
+    pub(super) fn apply(&self, input: Input) -> Vec<(Snapshot, Snapshot)> {
+        let mut state = self.state.lock();
+        let mut before = state.now().clone();
+        let changes = state.apply(input).into_iter().map(|after| {
+            let change = (before.clone(), after.clone());
+            before = after;
+            change
+        });
+        changes.collect()
     }
 }
 

@@ -63,13 +63,16 @@
 use gst::glib;
 use gst::prelude::*;
 
+mod announcements;
 mod buffers;
 mod imp;
 mod location;
 mod settings;
 mod signals;
 mod specs;
+mod state;
 mod stats;
+mod streaming;
 
 glib::wrapper! {
     pub struct Rtmp2ServerSrc(ObjectSubclass<imp::Rtmp2ServerSrc>)
@@ -89,6 +92,93 @@ pub enum TimestampMode {
     /// The publisher's own timestamps, with a segment for each publisher.
     #[enum_value(name = "Timestamps of the publisher", nick = "publisher")]
     Publisher,
+}
+
+/// How far the connection of the publisher is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRtmp2ConnectionState")]
+#[repr(u32)]
+pub enum ConnectionState {
+    #[default]
+    #[enum_value(name = "Nobody is there", nick = "disconnected")]
+    Disconnected = 0,
+    /// A client that wants to publish this stream.
+    #[enum_value(name = "A client is connected", nick = "socket-connected")]
+    SocketConnected = 1,
+    #[enum_value(
+        name = "It is being decided whether the client may publish",
+        nick = "authenticating"
+    )]
+    Authenticating = 2,
+    /// Nothing that can be decoded has come yet.
+    #[enum_value(name = "The publisher may send", nick = "negotiating")]
+    Negotiating = 3,
+    #[enum_value(
+        name = "The publisher has changed its configuration",
+        nick = "reconfiguring"
+    )]
+    Reconfiguring = 4,
+    #[enum_value(name = "Media comes", nick = "streaming")]
+    Streaming = 5,
+    /// No media comes, or the connection is lost and the publisher may come back.
+    #[enum_value(name = "Waiting for media or for the publisher", nick = "recovering")]
+    Recovering = 6,
+}
+
+/// What a consumer has to expect of the stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRtmp2StreamStatus")]
+#[repr(u32)]
+pub enum StreamStatus {
+    /// A first frame that can be decoded has left the element in this epoch.
+    #[enum_value(name = "Media flows and can be decoded", nick = "active")]
+    Active = 1,
+    #[enum_value(
+        name = "Decoders have to start afresh with what comes next",
+        nick = "reconfiguring"
+    )]
+    Reconfiguring = 2,
+    #[enum_value(name = "Interrupted, and expected to go on", nick = "paused")]
+    Paused = 3,
+    #[default]
+    #[enum_value(name = "There is no publisher", nick = "stopped")]
+    Stopped = 4,
+}
+
+/// What has happened to the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRtmp2StreamEvent")]
+#[repr(u32)]
+pub enum StreamEvent {
+    #[enum_value(name = "A publisher was taken", nick = "publisher-connected")]
+    PublisherConnected,
+    #[enum_value(name = "A client was refused", nick = "publisher-rejected")]
+    PublisherRejected,
+    #[enum_value(
+        name = "Decoders have to start afresh",
+        nick = "reconfiguration-started"
+    )]
+    ReconfigurationStarted,
+    #[enum_value(
+        name = "The first frame after that has left",
+        nick = "reconfiguration-done"
+    )]
+    ReconfigurationDone,
+    #[enum_value(name = "No media comes any more", nick = "stalled")]
+    Stalled,
+    #[enum_value(name = "Media comes again", nick = "resumed")]
+    Resumed,
+    #[enum_value(name = "Another publisher has taken over", nick = "replaced")]
+    Replaced,
+    #[enum_value(name = "The queue was full and has dropped media", nick = "dropped")]
+    Dropped,
+    #[enum_value(
+        name = "The publisher was asked to connect again",
+        nick = "reconnect-requested"
+    )]
+    ReconnectRequested,
+    #[enum_value(name = "The publisher has left for good", nick = "publisher-gone")]
+    PublisherGone,
 }
 
 /// How publishers prove that they know the password.
@@ -166,14 +256,18 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     {
         for enumeration in [
             AuthMod::static_type(),
+            ConnectionState::static_type(),
             LeakyType::static_type(),
             ProxyProtocol::static_type(),
             PublisherPolicy::static_type(),
+            StreamEvent::static_type(),
+            StreamStatus::static_type(),
             TimestampMode::static_type(),
         ] {
             enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
         }
     }
+    buffers::register_meta();
     gst::Element::register(
         Some(plugin),
         "rtmp2serversrc",

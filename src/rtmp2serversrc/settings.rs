@@ -41,6 +41,7 @@ pub(super) struct Settings {
     pub(super) latency: u32,
     pub(super) handshake_timeout: u32,
     pub(super) stall_timeout: u32,
+    pub(super) resume_timeout: u32,
     pub(super) timeout: u32,
     pub(super) max_bytes: u64,
     pub(super) max_time: u64,
@@ -75,6 +76,7 @@ impl Default for Settings {
             latency: 200,
             handshake_timeout: 5000,
             stall_timeout: 2000,
+            resume_timeout: 5000,
             timeout: 30,
             max_bytes: 16 * 1024 * 1024,
             max_time: 0,
@@ -136,6 +138,7 @@ impl Settings {
             "latency" => set!(latency),
             "handshake-timeout" => set!(handshake_timeout),
             "stall-timeout" => set!(stall_timeout),
+            "resume-timeout" => set!(resume_timeout),
             "timeout" => set!(timeout),
             "max-bytes" => set!(max_bytes),
             "max-time" => set!(max_time),
@@ -149,7 +152,7 @@ impl Settings {
         }
         match name {
             "keep-listening" | "max-bytes" | "max-time" | "leaky-type" | "publisher-policy"
-            | "stall-timeout" => Effect::Intake,
+            | "stall-timeout" | "resume-timeout" => Effect::Intake,
             "drain" => Effect::Drain,
             "latency" => Effect::Latency,
             "location" => Effect::Route,
@@ -179,6 +182,7 @@ impl Settings {
             "latency" => self.latency.to_value(),
             "handshake-timeout" => self.handshake_timeout.to_value(),
             "stall-timeout" => self.stall_timeout.to_value(),
+            "resume-timeout" => self.resume_timeout.to_value(),
             "timeout" => self.timeout.to_value(),
             "max-bytes" => self.max_bytes.to_value(),
             "max-time" => self.max_time.to_value(),
@@ -345,6 +349,7 @@ impl Settings {
                 PublisherPolicy::ReplaceStalled => Policy::ReplaceStalled,
             },
             stall_timeout: Duration::from_millis(self.stall_timeout.into()),
+            resume_timeout: Duration::from_millis(self.resume_timeout.into()),
         }
     }
 

@@ -8,6 +8,7 @@ use gst::glib;
 use gst::prelude::*;
 
 use super::settings::Settings;
+use super::{ConnectionState, StreamStatus};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 
 pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
@@ -169,6 +170,21 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .default_value(d.wait_for_keyframe)
             .mutable_ready()
             .build(),
+        glib::ParamSpecEnum::builder::<ConnectionState>("connection-state")
+            .nick("Connection state")
+            .blurb("How far the connection of the publisher is")
+            .read_only()
+            .build(),
+        glib::ParamSpecEnum::builder::<StreamStatus>("stream-status")
+            .nick("Stream status")
+            .blurb("What a consumer has to expect of the stream")
+            .read_only()
+            .build(),
+        glib::ParamSpecUInt64::builder("epoch")
+            .nick("Epoch")
+            .blurb("Counts up whenever a decoder has to start afresh")
+            .read_only()
+            .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb("Counters of the present publisher, or of the last one when there is none")
@@ -222,9 +238,18 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .nick("Stall timeout")
             .blurb(
                 "A publisher that sends no media for this long is stalled, in milliseconds, 0 for \
-                 never; see publisher-policy",
+                 never",
             )
             .default_value(d.stall_timeout)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt::builder("resume-timeout")
+            .nick("Resume timeout")
+            .blurb(
+                "How long a publisher that was cut off may take to come back before it counts as \
+                 gone, in milliseconds, 0 for not at all",
+            )
+            .default_value(d.resume_timeout)
             .mutable_playing()
             .build(),
         glib::ParamSpecUInt::builder("timeout")

@@ -135,6 +135,10 @@ pub(super) struct Client {
     /// When it has to publish, while it does not.
     deadline: Instant,
     last_read: Instant,
+    /// The last read brought media.
+    brought_media: bool,
+    /// It was said that the publisher has stalled.
+    is_stalled: bool,
     /// What the socket's read timeout is set to.
     read_timeout: Option<Duration>,
     stats: ClientStats,
@@ -196,6 +200,8 @@ impl Client {
             published: None,
             deadline: now + settings.handshake_timeout,
             last_read: now,
+            brought_media: false,
+            is_stalled: false,
             read_timeout: None,
             stats,
             meter: Meter::new(now),
@@ -383,6 +389,7 @@ impl Client {
     }
 
     fn leave(&mut self, removal: Removal) {
+        self.is_stalled = false;
         if let Some(Published { intake, .. }) = self.published.take() {
             intake.leave(self.id, removal);
             self.set_standing(Standing::New);
@@ -412,14 +419,20 @@ impl Client {
             self.batch.clear();
             return Ok(());
         };
-        let has_media = !self.batch.is_empty();
+        let has_tags = !self.batch.is_empty();
+        // A large frame on a slow network takes its time, and is media all the while.
+        let has_media = has_tags || self.session.buffered() > 0;
         if more_is_likely {
             intake.queue().push_quietly(self.id, &mut self.batch)?;
-        } else if self.unannounced || has_media {
+        } else if self.unannounced || has_tags {
             intake.queue().push(self.id, &mut self.batch)?;
         }
+        self.brought_media = has_media;
         if has_media {
             link.media_came();
+            if std::mem::take(&mut self.is_stalled) {
+                intake.queue().note(self.id, Item::Resumed);
+            }
         }
         self.unannounced = more_is_likely;
         Ok(())
@@ -442,11 +455,10 @@ impl Client {
     fn arm_timeout(&mut self) -> Result<(), Parting> {
         let timeout = match &self.published {
             Some(published) if self.session.is_publishing() => {
-                let timeout = published.intake.timeout();
-                match self.session.ack_due() {
-                    AckDue::WhenIdle => Some(timeout.map_or(ACK_PAUSE, |t| t.min(ACK_PAUSE))),
-                    AckDue::No | AckDue::Now => timeout,
-                }
+                let silence = self.until_timeout(published);
+                let stall = self.until_stall(published);
+                let ack = (self.session.ack_due() == AckDue::WhenIdle).then_some(ACK_PAUSE);
+                [silence, stall, ack].into_iter().flatten().min()
             }
             _ => {
                 // The client's system may hold its next small write back until this one's
@@ -468,17 +480,59 @@ impl Client {
         Ok(())
     }
 
+    /// How long there may be nothing at all before the publisher is cut off.
+    fn until_timeout(&self, published: &Published) -> Option<Duration> {
+        let timeout = published.intake.timeout()?;
+        if self.brought_media {
+            return Some(timeout);
+        }
+        let left = timeout.saturating_sub(self.last_read.elapsed());
+        Some(left.max(Duration::from_millis(1)))
+    }
+
+    /// How long there may be no media before the publisher counts as stalled.
+    fn until_stall(&self, published: &Published) -> Option<Duration> {
+        let timeout = published.intake.stall_timeout()?;
+        if self.is_stalled {
+            return None;
+        }
+        if self.brought_media {
+            return Some(timeout);
+        }
+        let left = timeout.saturating_sub(published.link.silent_for());
+        Some(left.max(Duration::from_millis(1)))
+    }
+
     /// Nothing came for as long as [`Client::arm_timeout`] said.
     fn silence(&mut self) -> Result<(), Parting> {
-        let timeout = match &self.published {
-            Some(published) if self.session.is_publishing() => published.intake.timeout(),
-            _ => return self.late(),
+        let Some(published) = self
+            .published
+            .as_ref()
+            .filter(|_| self.session.is_publishing())
+        else {
+            return self.late();
         };
+        let intake = published.intake.clone();
+        if let Some(stall_timeout) = intake.stall_timeout()
+            && !self.is_stalled
+            && published.link.silent_for() >= stall_timeout
+        {
+            self.is_stalled = true;
+            let last_read = self.last_read;
+            intake.queue().note(self.id, Item::Stalled { last_read });
+        }
+        // It need not be exact for what follows.
+        self.brought_media = false;
+        if let Some(timeout) = intake.timeout()
+            && self.last_read.elapsed() >= timeout
+        {
+            return Err(Parting::Timeout(timeout));
+        }
         if self.session.ack_due() == AckDue::WhenIdle {
             self.session.acknowledge();
             return self.flush(MAX_BLOCKED);
         }
-        Err(Parting::Timeout(timeout.unwrap_or_default()))
+        Ok(())
     }
 
     /// The deadline has passed: of a publisher that has ended its stream and stays, which may yet

@@ -13,7 +13,7 @@ use super::link::Link;
 use super::listener::{ListenerSettings, PortSettings};
 use super::observer::{Notice, Notices, Observer};
 use super::publisher::{Publisher, Refusal, Removal};
-use super::queue::{MediaQueue, QueueLimits};
+use super::queue::{Event, MediaQueue, QueueLimits};
 use super::route::Route;
 
 /// What to do with a publisher on a route that has one already.
@@ -38,6 +38,8 @@ pub struct IntakeSettings {
     pub policy: Policy,
     /// A publisher that sends no media for this long is stalled. Zero for never.
     pub stall_timeout: Duration,
+    /// A publisher that was cut off may come back for this long. Zero for not at all.
+    pub resume_timeout: Duration,
 }
 
 /// What an intake is made of.
@@ -119,6 +121,10 @@ struct Seat {
 enum Holder {
     Vacant,
     Taken(Occupant),
+    /// Its publisher was cut off, and may come back until then.
+    Awaited {
+        until: Instant,
+    },
     /// There will be no other.
     Ended,
 }
@@ -200,9 +206,16 @@ impl Intake {
     /// Asks the present publisher to connect again, perhaps elsewhere. False if it can't.
     pub fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
         let seat = self.seat.lock();
-        let link = seat.occupant().map(|occupant| occupant.link.clone());
+        let Some(occupant) = seat.occupant() else {
+            return false;
+        };
+        let (link, publisher) = (occupant.link.clone(), occupant.publisher.clone());
         drop(seat);
-        link.is_some_and(|link| link.request_reconnect(tc_url, description))
+        let asked = link.request_reconnect(tc_url, description);
+        if asked {
+            self.queue.tell(Event::ReconnectRequested(publisher));
+        }
+        asked
     }
 
     pub(super) fn access(&self) -> &Access {
@@ -222,17 +235,24 @@ impl Intake {
         (!timeout.is_zero()).then_some(timeout)
     }
 
+    pub(super) fn stall_timeout(&self) -> Option<Duration> {
+        let timeout = self.settings.lock().stall_timeout;
+        (!timeout.is_zero()).then_some(timeout)
+    }
+
     pub(super) fn set_stats(&self, stats: ClientStats) {
         *self.stats.lock() = stats;
     }
 
     /// Asks the application. It may take its time.
     pub(super) fn may_publish(&self, publisher: &Publisher) -> bool {
+        self.queue.tell(Event::Asked(Arc::new(publisher.clone())));
         self.observer.may_publish(publisher)
     }
 
     pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: Refusal) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.queue.tell(Event::Rejected(publisher.clone(), refusal));
         self.notices.post(Notice::Rejected(publisher, refusal));
         self.notices.deliver(&*self.observer);
     }
@@ -250,7 +270,7 @@ impl Intake {
             return Err(Refusal::Busy);
         }
         match &seat.holder {
-            Holder::Vacant => Ok(()),
+            Holder::Vacant | Holder::Awaited { .. } => Ok(()),
             Holder::Ended => Err(Refusal::Ended),
             Holder::Taken(occupant) => self.check_policy(occupant),
         }
@@ -308,6 +328,8 @@ impl Intake {
             && !before.leaving
         {
             before.link.mark(Removal::Replaced);
+            let event = Event::Replaced(before.publisher.clone());
+            self.queue.tell(event);
         }
         self.queue.start(publisher.clone());
         let before = std::mem::replace(&mut seat.holder, Holder::Taken(occupant));
@@ -322,7 +344,7 @@ impl Intake {
                 self.notices.post(notice);
                 Some(before.link)
             }
-            Holder::Vacant | Holder::Ended => None,
+            Holder::Vacant | Holder::Awaited { .. } | Holder::Ended => None,
         };
         self.notices.post(Notice::Added(publisher));
         drop(seat);
@@ -364,13 +386,38 @@ impl Intake {
             } else {
                 removal
             };
-            self.vacate(seat, removal);
+            let resume_timeout = self.settings.lock().resume_timeout;
+            if removal.is_cut_off() && !resume_timeout.is_zero() && seat.drained_at.is_none() {
+                self.await_return(seat, removal, resume_timeout);
+            } else {
+                self.vacate(seat, removal);
+            }
         }
+    }
+
+    /// The stream goes on if the publisher comes back in time.
+    fn await_return(&self, mut seat: MutexGuard<'_, Seat>, removal: Removal, timeout: Duration) {
+        self.queue.lose();
+        let until = Instant::now() + timeout;
+        let holder = std::mem::replace(&mut seat.holder, Holder::Awaited { until });
+        if let Holder::Taken(occupant) = holder {
+            let notice = Notice::Removed(occupant.publisher, removal);
+            self.notices.post(notice);
+            drop(seat);
+            // The accept thread has a deadline now.
+            occupant.link.wake_listener();
+        }
+        self.vacated.notify_all();
+        self.notices.deliver(&*self.observer);
     }
 
     fn vacate(&self, mut seat: MutexGuard<'_, Seat>, removal: Removal) {
         let is_last = !self.settings.lock().keep_listening || seat.drained_at.is_some();
         // Before the seat is free, so that the next publisher's start comes after it.
+        if let Some(occupant) = seat.occupant() {
+            let event = Event::Gone(occupant.publisher.clone(), removal);
+            self.queue.tell(event);
+        }
         self.queue.end(is_last);
         let next = if is_last {
             Holder::Ended
@@ -393,7 +440,9 @@ impl Intake {
         seat.drained_at = Some(Instant::now() + timeout);
         let link = match &seat.holder {
             Holder::Taken(occupant) => occupant.link.clone(),
-            Holder::Vacant => return self.vacate(seat, Removal::Drained),
+            Holder::Vacant | Holder::Awaited { .. } => {
+                return self.vacate(seat, Removal::Drained);
+            }
             Holder::Ended => return,
         };
         drop(seat);
@@ -409,20 +458,36 @@ impl Intake {
         self.seat.lock().drained_at.is_some()
     }
 
-    /// When [`Intake::cut_off_drained`] is to be called, if there is anybody to be cut off.
-    pub(super) fn drain_deadline(&self) -> Option<Instant> {
+    /// When [`Intake::end_wait`] is to be called, if there is anything to wait for.
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let seat = self.seat.lock();
-        let is_cut_off = |o: &Occupant| o.link.dismissal().is_some();
-        let occupant = seat.occupant().filter(|occupant| !is_cut_off(occupant));
-        occupant.and(seat.drained_at)
+        match &seat.holder {
+            Holder::Taken(occupant) if occupant.link.dismissal().is_none() => seat.drained_at,
+            Holder::Awaited { until } => Some(*until),
+            _ => None,
+        }
     }
 
-    /// Its own thread says that it has left, so that the caller has nothing to wait for.
-    pub(super) fn cut_off_drained(&self) {
-        let seat = self.seat.lock();
-        if let Some(occupant) = seat.occupant() {
-            occupant.link.cut_off(Removal::Drained);
-            self.queue.revoke();
+    /// The deadline has passed: a publisher that should have gone is cut off, and its own thread
+    /// says that it has left; or one that might have come back has not. The caller has nothing to
+    /// wait for and no handler of the application to call.
+    pub(super) fn end_wait(&self) {
+        let mut seat = self.seat.lock();
+        match &seat.holder {
+            Holder::Taken(occupant) => {
+                occupant.link.cut_off(Removal::Drained);
+                self.queue.revoke();
+            }
+            Holder::Awaited { .. } => {
+                let is_last = !self.settings.lock().keep_listening;
+                self.queue.end(is_last);
+                seat.holder = if is_last {
+                    Holder::Ended
+                } else {
+                    Holder::Vacant
+                };
+            }
+            Holder::Vacant | Holder::Ended => {}
         }
     }
 
@@ -446,7 +511,7 @@ impl Seat {
     fn occupant(&self) -> Option<&Occupant> {
         match &self.holder {
             Holder::Taken(occupant) => Some(occupant),
-            Holder::Vacant | Holder::Ended => None,
+            Holder::Vacant | Holder::Awaited { .. } | Holder::Ended => None,
         }
     }
 

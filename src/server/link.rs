@@ -122,6 +122,10 @@ impl Link {
         });
     }
 
+    pub(super) fn wake_listener(&self) {
+        self.connection.shared.wake();
+    }
+
     /// Ends the connection, whatever is under way.
     pub(super) fn cut_off(&self, removal: Removal) {
         self.mark(removal);

@@ -322,8 +322,8 @@ impl Shared {
             due.into_iter().for_each(|client| crowd.cut_off(client));
         }
         for intake in self.all() {
-            match intake.drain_deadline() {
-                Some(deadline) if deadline <= now => intake.cut_off_drained(),
+            match intake.deadline() {
+                Some(deadline) if deadline <= now => intake.end_wait(),
                 Some(deadline) => next = Some(next.map_or(deadline, |next| next.min(deadline))),
                 None => {}
             }

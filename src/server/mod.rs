@@ -34,7 +34,7 @@ pub use intake::{ClientStats, Intake, IntakeConfig, IntakeSettings, Policy};
 pub use listener::{ListenerSettings, PortSettings};
 pub use observer::{Notice, Observer};
 pub use publisher::{Publisher, Refusal, Removal};
-pub use queue::{Item, Leak, MediaQueue, QueueLevels, QueueLimits, Stopped};
+pub use queue::{Event, Item, Leak, MediaQueue, QueueLevels, QueueLimits, Stopped};
 pub use registry::{Claim, ClaimError, ClaimErrorKind, claim};
 pub use route::{InvalidRoute, InvalidTemplate, Matched, Request, Route, Variables};
 pub use secret::{Secret, Shown};

@@ -128,6 +128,14 @@ pub enum Removal {
 }
 
 impl Removal {
+    /// Whether it may come back: nobody meant it to go.
+    pub(super) fn is_cut_off(self) -> bool {
+        matches!(
+            self,
+            Removal::Closed | Removal::Timeout | Removal::Violation
+        )
+    }
+
     /// A short name that does not change.
     pub fn nick(self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Publisher;
+use super::publisher::{Publisher, Refusal, Removal};
 use crate::flv::{Content, Tag, TagKind};
 
 /// What to do when the queue is full.
@@ -54,12 +54,37 @@ pub enum Item {
         /// Tags before it were dropped.
         discont: bool,
     },
+    /// The publisher has sent no media for a while: when the last of its bytes came.
+    Stalled {
+        last_read: Instant,
+    },
+    /// Media comes again.
+    Resumed,
+    /// The publisher was cut off, and may come back: another start, or the end, follows.
+    Lost,
+    /// Something that the application should know.
+    Event(Event),
     /// The publisher has left.
     End {
         /// There will be no other.
         is_last: bool,
     },
 }
+
+/// What happened to publishers, besides what they send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A client wants to publish, and it is not decided whether it may.
+    Asked(Arc<Publisher>),
+    Rejected(Arc<Publisher>, Refusal),
+    /// The present publisher was replaced by the one that starts next.
+    Replaced(Arc<Publisher>),
+    ReconnectRequested(Arc<Publisher>),
+    Gone(Arc<Publisher>, Removal),
+}
+
+/// Events that may wait. Clients can cause them for nothing.
+const MAX_EVENTS: usize = 64;
 
 /// The queue was shut down or is flushing, or takes nothing from this publisher any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +117,7 @@ struct State {
     bytes: usize,
     dropped: u64,
     starts: usize,
+    events: usize,
     /// Sticky: set and cleared by the streaming side, and seen by it alone.
     flushing: bool,
     /// Final.
@@ -124,6 +150,7 @@ impl MediaQueue {
                 bytes: 0,
                 dropped: 0,
                 starts: 0,
+                events: 0,
                 flushing: false,
                 closed: false,
                 reader_waits: false,
@@ -166,6 +193,7 @@ impl MediaQueue {
         state.items.clear();
         state.bytes = 0;
         state.starts = 0;
+        state.events = 0;
         self.not_empty.notify_all();
         self.not_full.notify_all();
     }
@@ -174,6 +202,31 @@ impl MediaQueue {
     /// in. Starts and ends take no room, so this does not wait.
     pub fn start(&self, publisher: Arc<Publisher>) {
         self.switch(Some(publisher.client), Item::Start(publisher));
+    }
+
+    /// The publisher was cut off, and there may be another one.
+    pub fn lose(&self) {
+        self.switch(None, Item::Lost);
+    }
+
+    /// Tells the streaming thread of something, in order with all else. What it does not get to in
+    /// time is left out.
+    pub fn tell(&self, event: Event) {
+        let mut state = self.state.lock();
+        if !state.closed && state.events < MAX_EVENTS {
+            state.events += 1;
+            state.append(Item::Event(event));
+            self.wake_reader(&mut state);
+        }
+    }
+
+    /// The media of a client has stopped to come, or comes again.
+    pub fn note(&self, client: u64, item: Item) {
+        let mut state = self.state.lock();
+        if state.takes_from(client) {
+            state.append(item);
+            self.wake_reader(&mut state);
+        }
     }
 
     /// The publisher is gone.
@@ -250,8 +303,13 @@ impl MediaQueue {
         }
     }
 
-    /// Appends what waits, some of it where it is much, to `batch`. Waits for the first item.
-    pub fn pop(&self, batch: &mut VecDeque<Item>) -> Result<(), Stopped> {
+    /// Appends what waits, some of it where it is much, to `batch`. Waits for the first item, until
+    /// a deadline if there is one: then there may be nothing.
+    pub fn pop(
+        &self,
+        batch: &mut VecDeque<Item>,
+        deadline: Option<Instant>,
+    ) -> Result<(), Stopped> {
         let mut state = self.state.lock();
         loop {
             if state.flushing || state.closed {
@@ -261,7 +319,15 @@ impl MediaQueue {
                 break;
             }
             state.reader_waits = true;
-            self.not_empty.wait(&mut state);
+            match deadline {
+                None => self.not_empty.wait(&mut state),
+                Some(deadline) => {
+                    if self.not_empty.wait_until(&mut state, deadline).timed_out() {
+                        state.reader_waits = false;
+                        return Ok(());
+                    }
+                }
+            }
         }
         let mut bytes = 0;
         for _ in 0..MAX_BATCH_ITEMS {
@@ -270,6 +336,7 @@ impl MediaQueue {
             };
             bytes += item.memory();
             state.starts -= usize::from(matches!(item, Item::Start(_)));
+            state.events -= usize::from(matches!(item, Item::Event(_)));
             batch.push_back(item);
             if bytes >= MAX_BATCH_BYTES {
                 break;
@@ -287,14 +354,14 @@ impl Item {
     fn memory(&self) -> usize {
         match self {
             Item::Tag { tag, .. } => tag.memory(),
-            Item::Start(_) | Item::End { .. } => 0,
+            _ => 0,
         }
     }
 
     fn tag(&self) -> Option<&Tag> {
         match self {
             Item::Tag { tag, .. } => Some(tag),
-            Item::Start(_) | Item::End { .. } => None,
+            _ => None,
         }
     }
 }

@@ -22,5 +22,6 @@ mod sequence;
 mod signals;
 mod sinks;
 mod slow;
+mod state;
 mod timestamps;
 mod tls;

@@ -57,7 +57,7 @@ fn push(queue: &MediaQueue, items: impl IntoIterator<Item = Item>) {
 /// Timestamps of all that waits, with a mark on those behind a gap.
 fn pop(queue: &MediaQueue) -> Vec<(u32, bool)> {
     let mut batch = VecDeque::new();
-    queue.pop(&mut batch).unwrap();
+    queue.pop(&mut batch, None).unwrap();
     let tag = |item: &Item| match item {
         Item::Tag { tag, discont, .. } => Some((tag.timestamp, *discont)),
         _ => None,
@@ -131,7 +131,7 @@ fn flushing_is_sticky_and_keeps_what_is_there() {
     push(&queue, [frame(1)]);
     queue.set_flushing(true);
     for _ in 0..2 {
-        assert_eq!(queue.pop(&mut VecDeque::new()), Err(Stopped));
+        assert_eq!(queue.pop(&mut VecDeque::new(), None), Err(Stopped));
     }
     queue.set_flushing(false);
     assert_eq!(pop(&queue), unmarked([1]));
@@ -141,7 +141,7 @@ fn flushing_is_sticky_and_keeps_what_is_there() {
 fn flushing_and_closing_wake_who_waits() {
     let queue = queue(1, Leak::None);
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| queue.pop(&mut VecDeque::new()));
+        let reader = scope.spawn(|| queue.pop(&mut VecDeque::new(), None));
         queue.set_flushing(true);
         assert_eq!(reader.join().unwrap(), Err(Stopped));
         let writer = scope.spawn(|| queue.push(CLIENT, &mut (0..9).map(frame).collect()));

@@ -16,6 +16,7 @@ pub struct Recorder {
     buffers: Arc<Mutex<Vec<gst::Buffer>>>,
     more: Arc<Condvar>,
     events: Arc<Mutex<Vec<gst::Event>>>,
+    messages: Arc<(Mutex<Vec<gst::Structure>>, Condvar)>,
 }
 
 impl Recorder {
@@ -26,7 +27,9 @@ impl Recorder {
 
     pub fn start_into(properties: &str, downstream: &str) -> Self {
         init();
-        let text = format!("rtmp2serversrc name=src port=0 {properties} ! {downstream}");
+        // Most tests end a publisher by closing its connection, and have nothing to wait for.
+        let text =
+            format!("rtmp2serversrc name=src port=0 resume-timeout=0 {properties} ! {downstream}");
         let pipeline = gst::parse::launch(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
         let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
         let element = pipeline.by_name("src").unwrap();
@@ -56,6 +59,16 @@ impl Recorder {
             announce.notify_all();
             gst::PadProbeReturn::Ok
         });
+        let messages = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let kept_messages = messages.clone();
+        pipeline.bus().unwrap().set_sync_handler(move |_, message| {
+            if let gst::MessageView::Element(element) = message.view() {
+                let structure = element.structure().unwrap().to_owned();
+                kept_messages.0.lock().unwrap().push(structure);
+                kept_messages.1.notify_all();
+            }
+            gst::BusSyncReply::Pass
+        });
         pipeline.set_state(gst::State::Playing).unwrap();
         // A live pipeline takes a moment to get there; the port is known before.
         Recorder {
@@ -64,7 +77,26 @@ impl Recorder {
             buffers,
             more,
             events,
+            messages,
         }
+    }
+
+    /// Element messages of this name, once there are so many of them.
+    #[track_caller]
+    pub fn messages(&self, name: &str, count: usize) -> Vec<gst::Structure> {
+        let (messages, more) = &*self.messages;
+        let named = |all: &[gst::Structure]| -> Vec<gst::Structure> {
+            all.iter().filter(|s| s.name() == name).cloned().collect()
+        };
+        let waited = more.wait_timeout_while(messages.lock().unwrap(), PATIENCE, |all| {
+            named(all).len() < count
+        });
+        let (all, timeout) = waited.unwrap();
+        assert!(
+            !timeout.timed_out(),
+            "still waiting for {count} {name}: {all:?}"
+        );
+        named(&all)
     }
 
     /// What `rtmp2serversrc` with these properties says instead of starting.

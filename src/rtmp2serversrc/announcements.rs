@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! How the state of the stream and what happens to it are told: messages on the bus, and the sticky
+//! event downstream. Their form is part of the element's interface.
+
+use std::time::Duration;
+
+use gst::prelude::*;
+
+use super::signals;
+use super::state::Snapshot;
+use super::{Rtmp2ServerSrc, StreamEvent};
+use crate::server::Publisher;
+
+/// Of the structures in here: a new one means that a field means something else.
+const VERSION: u32 = 1;
+
+/// The state as applications and elements downstream get it.
+pub(super) fn status(snapshot: &Snapshot) -> gst::Structure {
+    let publisher = snapshot.publisher.as_deref();
+    let text = |get: fn(&Publisher) -> &String| publisher.map_or("", |p| get(p).as_str());
+    let variables = publisher.map_or_else(
+        || gst::Structure::new_empty("variables"),
+        signals::variables,
+    );
+    gst::Structure::builder("rtmp2-stream-status")
+        .field("version", VERSION)
+        .field("stream-status", snapshot.status)
+        .field("connection-state", snapshot.connection)
+        .field("epoch", snapshot.epoch)
+        .field("application", text(|publisher| &publisher.application))
+        .field("stream-key", text(|publisher| &publisher.stream_key))
+        .field("variables", variables)
+        .build()
+}
+
+pub(super) fn status_event(snapshot: &Snapshot) -> gst::Event {
+    gst::event::CustomDownstreamSticky::builder(status(snapshot)).build()
+}
+
+pub(super) fn post_status(element: &Rtmp2ServerSrc, snapshot: &Snapshot) {
+    post(element, status(snapshot));
+}
+
+pub(super) fn post_event(
+    element: &Rtmp2ServerSrc,
+    event: StreamEvent,
+    epoch: u64,
+    details: gst::Structure,
+) {
+    let structure = gst::Structure::builder("rtmp2-stream-event")
+        .field("version", VERSION)
+        .field("event", event)
+        .field("epoch", epoch)
+        .field("details", details)
+        .build();
+    post(element, structure);
+}
+
+fn post(element: &Rtmp2ServerSrc, structure: gst::Structure) {
+    let message = gst::message::Element::builder(structure)
+        .src(element)
+        .build();
+    // There may be no bus to take it.
+    let _ = element.post_message(message);
+}
+
+/// Details of an event that is about a client.
+pub(super) fn about(publisher: &Publisher) -> gst::Structure {
+    gst::Structure::builder("details")
+        .field("address", publisher.address.to_string())
+        .field("application", &publisher.application)
+        .field("stream-key", &publisher.stream_key)
+        .field("variables", signals::variables(publisher))
+        .build()
+}
+
+pub(super) fn about_with_reason(publisher: &Publisher, reason: &str) -> gst::Structure {
+    let mut details = about(publisher);
+    details.set("reason", reason);
+    details
+}
+
+/// Details of an event that is about a time, in nanoseconds.
+pub(super) fn time(name: &str, time: Duration) -> gst::Structure {
+    let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    gst::Structure::builder("details")
+        .field(name, nanos)
+        .build()
+}
+
+pub(super) fn nothing() -> gst::Structure {
+    gst::Structure::new_empty("details")
+}

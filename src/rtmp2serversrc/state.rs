@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The state of the stream: the one truth that applications and the pipeline go by.
+//!
+//! ```text
+//!                       Started                     FramePushed
+//!   STOPPED ------------------------> RECONFIGURING -----------> ACTIVE
+//!      ^                               ^   ^     |                | |
+//!      |                       Started |   +-----|--Reconfigured--+ |
+//!      | Ended                         |         | Stalled, Lost    | Stalled, Lost
+//!      +---------------------------- PAUSED <----+------------------+
+//!                                      +---- Resumed: back to what it was
+//! ```
+//!
+//! Ended leads to STOPPED from everywhere. All inputs come from the streaming thread, in the order
+//! of the media that they stand between, so each change is told once and in its place.
+
+use std::sync::Arc;
+
+use super::{ConnectionState, StreamStatus};
+use crate::server::Publisher;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Input {
+    /// A client wants to publish, and it is not decided whether it may.
+    Asked,
+    Rejected,
+    Started(Arc<Publisher>),
+    /// The first frame that a decoder can start with has left the element.
+    FramePushed,
+    /// A sequence header has changed.
+    Reconfigured,
+    /// No media comes, though the connection is there.
+    Stalled,
+    Resumed,
+    /// The connection is gone, and the publisher may come back.
+    Lost,
+    Ended,
+}
+
+/// The state at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    pub(super) connection: ConnectionState,
+    pub(super) status: StreamStatus,
+    /// Counts up whenever a decoder has to start afresh.
+    pub(super) epoch: u64,
+    /// The present publisher, or the last one.
+    pub(super) publisher: Option<Arc<Publisher>>,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Snapshot {
+            connection: ConnectionState::Disconnected,
+            status: StreamStatus::Stopped,
+            epoch: 0,
+            publisher: None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    now: Snapshot,
+    /// What a stall has interrupted.
+    interrupted: Option<(ConnectionState, StreamStatus)>,
+}
+
+impl State {
+    pub(super) fn now(&self) -> &Snapshot {
+        &self.now
+    }
+
+    /// Takes an input, and gives the states that it leads through, the last one being the present.
+    pub(super) fn apply(&mut self, input: Input) -> Vec<Snapshot> {
+        use ConnectionState as C;
+        use StreamStatus as S;
+        let before = self.now.clone();
+        let mut states = Vec::new();
+        match input {
+            Input::Asked if before.connection == C::Disconnected => {
+                self.now.connection = C::SocketConnected;
+                states.push(self.now.clone());
+                self.now.connection = C::Authenticating;
+            }
+            Input::Rejected if before.connection == C::Authenticating => {
+                self.now.connection = C::Disconnected;
+            }
+            Input::Started(publisher) => {
+                self.interrupted = None;
+                self.now.epoch += 1;
+                self.now.publisher = Some(publisher);
+                self.set(C::Negotiating, S::Reconfiguring);
+            }
+            Input::FramePushed if before.status == S::Reconfiguring => {
+                self.set(C::Streaming, S::Active);
+            }
+            Input::Reconfigured => {
+                self.now.epoch += 1;
+                self.set(C::Reconfiguring, S::Reconfiguring);
+            }
+            Input::Stalled if matches!(before.status, S::Active | S::Reconfiguring) => {
+                self.interrupted = Some((before.connection, before.status));
+                self.set(C::Recovering, S::Paused);
+            }
+            Input::Resumed => {
+                if let Some((connection, status)) = self.interrupted.take() {
+                    self.set(connection, status);
+                }
+            }
+            Input::Lost => {
+                self.interrupted = None;
+                self.set(C::Recovering, S::Paused);
+            }
+            Input::Ended => {
+                self.interrupted = None;
+                self.set(C::Disconnected, S::Stopped);
+            }
+            Input::Asked | Input::Rejected | Input::FramePushed | Input::Stalled => {}
+        }
+        if self.now != before {
+            states.push(self.now.clone());
+        }
+        states
+    }
+
+    fn set(&mut self, connection: ConnectionState, status: StreamStatus) {
+        self.now.connection = connection;
+        self.now.status = status;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Instant;
+
+    use super::*;
+
+    fn publisher() -> Arc<Publisher> {
+        Arc::new(Publisher {
+            client: 1,
+            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1),
+            application: "live".into(),
+            stream_key: "key".into(),
+            query: String::new(),
+            tc_url: String::new(),
+            flash_ver: String::new(),
+            tls: false,
+            variables: Vec::new(),
+            since: Instant::now(),
+        })
+    }
+
+    /// Connection state, stream status and epoch as numbers.
+    fn run(inputs: impl IntoIterator<Item = Input>) -> Vec<(u32, u32, u64)> {
+        let mut state = State::default();
+        let states = inputs.into_iter().flat_map(|input| state.apply(input));
+        let numbers = |s: Snapshot| (s.connection as u32, s.status as u32, s.epoch);
+        states.map(numbers).collect()
+    }
+
+    #[test]
+    fn a_publisher_comes_streams_and_goes() {
+        let inputs = [
+            Input::Asked,
+            Input::Started(publisher()),
+            Input::FramePushed,
+            Input::FramePushed,
+            Input::Ended,
+            Input::Ended,
+        ];
+        let expected = [(1, 4, 0), (2, 4, 0), (3, 2, 1), (5, 1, 1), (0, 4, 1)];
+        assert_eq!(run(inputs), expected);
+    }
+
+    #[test]
+    fn a_stall_is_over_where_it_began() {
+        let inputs = [
+            Input::Started(publisher()),
+            Input::Stalled,
+            Input::Resumed,
+            Input::FramePushed,
+            Input::Stalled,
+            Input::Stalled,
+            Input::Resumed,
+            Input::Resumed,
+        ];
+        let expected = [
+            (3, 2, 1),
+            (6, 3, 1),
+            (3, 2, 1),
+            (5, 1, 1),
+            (6, 3, 1),
+            (5, 1, 1),
+        ];
+        assert_eq!(run(inputs), expected);
+    }
+
+    #[test]
+    fn who_was_lost_comes_back_with_a_new_epoch() {
+        let inputs = [
+            Input::Started(publisher()),
+            Input::FramePushed,
+            Input::Lost,
+            // Somebody asks meanwhile: the stream is in recovery all the same.
+            Input::Asked,
+            Input::Rejected,
+            Input::Started(publisher()),
+            Input::FramePushed,
+            Input::Reconfigured,
+            Input::FramePushed,
+            Input::Lost,
+            Input::Ended,
+        ];
+        let expected = [
+            (3, 2, 1),
+            (5, 1, 1),
+            (6, 3, 1),
+            (3, 2, 2),
+            (5, 1, 2),
+            (4, 2, 3),
+            (5, 1, 3),
+            (6, 3, 3),
+            (0, 4, 3),
+        ];
+        assert_eq!(run(inputs), expected);
+    }
+
+    #[test]
+    fn who_is_refused_leaves_no_trace() {
+        let inputs = [Input::Asked, Input::Rejected, Input::Rejected, Input::Ended];
+        assert_eq!(run(inputs), [(1, 4, 0), (2, 4, 0), (0, 4, 0)]);
+    }
+}

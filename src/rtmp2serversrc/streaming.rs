@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What the streaming thread does: media, states and events out of the queue, in one order, into
+//! the pipeline and onto the bus.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use gst_base::subclass::base_src::CreateSuccess;
+
+use super::announcements::{self, about, about_with_reason, post_event, post_status, time};
+use super::imp::{CAT, Rtmp2ServerSrc};
+use super::state::{Input, Snapshot};
+use super::{ConnectionState, StreamEvent, StreamStatus, buffers};
+use crate::feed::{Feed, FeedSettings, Output};
+use crate::server::{self, Intake, Item, Publisher};
+
+/// While a publisher is awaited that was cut off, the pipeline is told this often that there is
+/// nothing, so that what waits for this stream goes on.
+const GAP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The state of create().
+#[derive(Debug)]
+pub(super) struct Streaming {
+    intake: Arc<Intake>,
+    feed: Feed,
+    /// Taken out of the queue and not fed yet.
+    items: VecDeque<Item>,
+    /// What stands between the tags that were fed: one for each mark in the feed.
+    marks: VecDeque<Mark>,
+    /// Made for a list that could not leave as one.
+    buffers: VecDeque<gst::Buffer>,
+    /// The status that elements downstream do not know of yet.
+    unsent_status: Option<Snapshot>,
+    /// The file header, and the segment with it, has left.
+    has_begun: bool,
+    /// A frame to start decoding with is among what leaves now.
+    starts_decoding: bool,
+    /// Nobody publishes, and the one before may come back.
+    lost_since: Option<Instant>,
+    /// How many tags the queue had dropped when that was told last.
+    dropped: u64,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Mark {
+    Started(Arc<Publisher>),
+    Stalled { since_last_byte: Duration },
+    Resumed,
+    Lost,
+    Dropped,
+    Event(server::Event),
+    Ended,
+}
+
+impl Streaming {
+    pub(super) fn new(intake: Arc<Intake>, settings: FeedSettings) -> Self {
+        Streaming {
+            intake,
+            feed: Feed::new(settings),
+            items: VecDeque::new(),
+            marks: VecDeque::new(),
+            buffers: VecDeque::new(),
+            unsent_status: None,
+            has_begun: false,
+            starts_decoding: false,
+            lost_since: None,
+            dropped: 0,
+            ended: false,
+        }
+    }
+
+    /// Waits for what is next. It has been pushed when this is called again.
+    pub(super) fn next(&mut self, imp: &Rtmp2ServerSrc) -> Result<CreateSuccess, gst::FlowError> {
+        if std::mem::take(&mut self.starts_decoding) {
+            self.apply(imp, Input::FramePushed);
+        }
+        loop {
+            if let Some(created) = self.ready(imp)? {
+                self.has_begun = true;
+                return Ok(created);
+            }
+            if self.ended {
+                gst::info!(CAT, imp = imp, "The publisher has left, sending EOS");
+                return Err(gst::FlowError::Eos);
+            }
+            self.send_status(imp);
+            let is_waiting = self.lost_since.is_some() && self.has_begun;
+            let deadline = is_waiting.then(|| Instant::now() + GAP_INTERVAL);
+            let popped = self.intake.queue().pop(&mut self.items, deadline);
+            popped.map_err(|_| gst::FlowError::Flushing)?;
+            if self.items.is_empty() {
+                self.send_gap(imp);
+            } else {
+                self.feed_items(imp);
+            }
+        }
+    }
+
+    /// Gives what came out of the queue to the feed.
+    fn feed_items(&mut self, imp: &Rtmp2ServerSrc) {
+        let now = Instant::now();
+        let running_time = running_time(imp);
+        // Tags of one read have one arrival.
+        let mut last = (now, running_time);
+        while let Some(item) = self.items.pop_front() {
+            match item {
+                Item::Tag {
+                    tag,
+                    arrival,
+                    discont,
+                } => {
+                    if arrival != last.0 {
+                        let age = now.saturating_duration_since(arrival).as_nanos() as u64;
+                        last = (arrival, running_time.saturating_sub(age));
+                    }
+                    if discont {
+                        self.mark(Mark::Dropped);
+                    }
+                    self.feed.push(tag, last.1, discont);
+                }
+                Item::Start(publisher) => {
+                    gst::info!(CAT, imp = imp, "Publisher is {}", publisher.address);
+                    // Nothing else ends one that was replaced.
+                    self.feed.end_publisher();
+                    self.mark(Mark::Started(publisher));
+                    self.feed.start_publisher();
+                }
+                Item::Stalled { last_read } => {
+                    let since_last_byte = now.saturating_duration_since(last_read);
+                    self.mark(Mark::Stalled { since_last_byte });
+                }
+                Item::Resumed => self.mark(Mark::Resumed),
+                Item::Lost => {
+                    self.feed.end_publisher();
+                    self.mark(Mark::Lost);
+                }
+                Item::Event(event) => self.mark(Mark::Event(event)),
+                Item::End { is_last } => {
+                    self.feed.end_publisher();
+                    self.mark(Mark::Ended);
+                    if is_last {
+                        self.feed.finish();
+                        self.ended = true;
+                    } else {
+                        gst::info!(CAT, imp = imp, "Waiting for the next publisher");
+                    }
+                }
+            }
+        }
+        let dropped = self.feed.dropped();
+        imp.set_dropped_before_keyframe(dropped.before_keyframe + dropped.waiting);
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        self.marks.push_back(mark);
+        self.feed.mark();
+    }
+
+    /// What can leave in one go: caps, segments and changes of state first, then buffers up to the
+    /// next of those.
+    fn ready(&mut self, imp: &Rtmp2ServerSrc) -> Result<Option<CreateSuccess>, gst::FlowError> {
+        while self.buffers.is_empty() {
+            let count = self.feed.tags_ahead();
+            if count == 0 {
+                match self.feed.pop() {
+                    Some(output) => self.pass(imp, output)?,
+                    None => return Ok(None),
+                }
+                continue;
+            }
+            self.send_status(imp);
+            // One buffer at a time where the base class counts them. The first one is the file
+            // header: the state is told right behind it, when there is a segment.
+            let single = !self.has_begun || imp.obj().property::<i32>("num-buffers") >= 0;
+            if count == 1 || single {
+                let buffer = self.next_buffer(imp);
+                return Ok(buffer.map(CreateSuccess::NewBuffer));
+            }
+            let mut list = gst::BufferList::new_sized(count);
+            if let Some(list) = list.get_mut() {
+                let buffers = (0..count).map_while(|_| self.next_buffer(imp));
+                buffers.for_each(|buffer| list.add(buffer));
+            }
+            // The base class may have to drop what is created while the element stops, and in
+            // GStreamer 1.22 does not expect a list then.
+            if imp.is_paused() {
+                self.buffers.extend(list.iter_owned());
+                break;
+            }
+            return Ok(Some(CreateSuccess::NewBufferList(list)));
+        }
+        let buffer = self.buffers.pop_front();
+        Ok(buffer.map(CreateSuccess::NewBuffer))
+    }
+
+    fn next_buffer(&mut self, imp: &Rtmp2ServerSrc) -> Option<gst::Buffer> {
+        match self.feed.pop()? {
+            Output::Tag(tag) => {
+                self.starts_decoding |= tag.starts_decoding;
+                Some(buffers::buffer(tag, imp.state().epoch))
+            }
+            _ => None,
+        }
+    }
+
+    fn pass(&mut self, imp: &Rtmp2ServerSrc, output: Output) -> Result<(), gst::FlowError> {
+        let element = imp.obj();
+        match output {
+            Output::StreamHeader(headers) => {
+                let caps = buffers::caps_with_stream_header(headers);
+                let set = element.set_caps(&caps);
+                set.map_err(|_| gst::FlowError::NotNegotiated)?;
+            }
+            Output::Segment { start, base } => {
+                let segment = buffers::segment(start, base);
+                let set = element.new_segment(segment.upcast_ref());
+                set.map_err(|_| gst::FlowError::Error)?;
+            }
+            Output::Reconfigured => self.apply(imp, Input::Reconfigured),
+            Output::Mark => {
+                if let Some(mark) = self.marks.pop_front() {
+                    self.pass_mark(imp, mark);
+                }
+            }
+            Output::Tag(_) => {}
+        }
+        Ok(())
+    }
+
+    fn pass_mark(&mut self, imp: &Rtmp2ServerSrc, mark: Mark) {
+        let event = |event, details| post_event(&imp.obj(), event, imp.state().epoch, details);
+        match mark {
+            Mark::Started(publisher) => {
+                let downtime = self.lost_since.take().map(|since| since.elapsed());
+                self.apply(imp, Input::Started(publisher.clone()));
+                event(StreamEvent::PublisherConnected, about(&publisher));
+                if let Some(downtime) = downtime {
+                    event(StreamEvent::Resumed, time("downtime", downtime));
+                }
+            }
+            Mark::Stalled { since_last_byte } => {
+                let details = time("since-last-byte", since_last_byte);
+                event(StreamEvent::Stalled, details);
+                self.apply(imp, Input::Stalled);
+            }
+            Mark::Resumed => {
+                self.apply(imp, Input::Resumed);
+                event(StreamEvent::Resumed, announcements::nothing());
+            }
+            Mark::Lost => {
+                self.lost_since = Some(Instant::now());
+                self.apply(imp, Input::Lost);
+            }
+            Mark::Dropped => {
+                let dropped = self.intake.queue().levels().dropped;
+                let count = dropped - std::mem::replace(&mut self.dropped, dropped);
+                let details = gst::Structure::builder("details")
+                    .field("tags", count)
+                    .build();
+                event(StreamEvent::Dropped, details);
+            }
+            Mark::Ended => {
+                let was_lost = self.lost_since.take().is_some();
+                self.apply(imp, Input::Ended);
+                if was_lost && let Some(publisher) = &imp.state().publisher {
+                    let details = about_with_reason(publisher, "not-resumed");
+                    event(StreamEvent::PublisherGone, details);
+                }
+            }
+            Mark::Event(server::Event::Asked(_)) => self.apply(imp, Input::Asked),
+            Mark::Event(server::Event::Rejected(publisher, refusal)) => {
+                self.apply(imp, Input::Rejected);
+                let details = about_with_reason(&publisher, refusal.nick());
+                event(StreamEvent::PublisherRejected, details);
+            }
+            Mark::Event(server::Event::Replaced(publisher)) => {
+                event(StreamEvent::Replaced, about(&publisher));
+            }
+            Mark::Event(server::Event::ReconnectRequested(publisher)) => {
+                event(StreamEvent::ReconnectRequested, about(&publisher));
+            }
+            Mark::Event(server::Event::Gone(publisher, removal)) => {
+                let details = about_with_reason(&publisher, removal.nick());
+                event(StreamEvent::PublisherGone, details);
+            }
+        }
+    }
+
+    /// Changes the state, and tells everybody.
+    fn apply(&mut self, imp: &Rtmp2ServerSrc, input: Input) {
+        for (before, after) in imp.apply(input) {
+            tell(imp, &before, &after);
+            self.unsent_status = Some(after);
+        }
+    }
+
+    /// Tells elements downstream of the state, where there is a segment for the event to follow.
+    fn send_status(&mut self, imp: &Rtmp2ServerSrc) {
+        if self.has_begun
+            && let Some(status) = self.unsent_status.take()
+        {
+            let event = announcements::status_event(&status);
+            imp.obj().src_pad().push_event(event);
+        }
+    }
+
+    fn send_gap(&mut self, imp: &Rtmp2ServerSrc) {
+        if let Some((start, duration)) = self.feed.skip_to(running_time(imp)) {
+            let event = gst::event::Gap::builder(gst::ClockTime::from_nseconds(start))
+                .duration(gst::ClockTime::from_nseconds(duration))
+                .build();
+            imp.obj().src_pad().push_event(event);
+        }
+    }
+}
+
+/// Posts a change of state, and notifies of the properties that are part of it.
+pub(super) fn tell(imp: &Rtmp2ServerSrc, before: &Snapshot, after: &Snapshot) {
+    let element = imp.obj();
+    gst::info!(
+        CAT,
+        imp = imp,
+        "{:?}, {:?}, epoch {}",
+        after.status,
+        after.connection,
+        after.epoch
+    );
+    post_status(&element, after);
+    let is_decodable_again =
+        before.status == StreamStatus::Reconfiguring && after.status == StreamStatus::Active;
+    let is_reconfigured = before.epoch != after.epoch;
+    let event = |event| {
+        post_event(&element, event, after.epoch, announcements::nothing());
+    };
+    if is_reconfigured {
+        event(StreamEvent::ReconfigurationStarted);
+    }
+    if is_decodable_again && after.connection == ConnectionState::Streaming {
+        event(StreamEvent::ReconfigurationDone);
+    }
+    for (name, changed) in [
+        ("connection-state", before.connection != after.connection),
+        ("stream-status", before.status != after.status),
+        ("epoch", is_reconfigured),
+    ] {
+        if changed {
+            element.notify(name);
+        }
+    }
+}
+
+fn running_time(imp: &Rtmp2ServerSrc) -> u64 {
+    let running_time = imp.obj().current_running_time();
+    running_time.unwrap_or(gst::ClockTime::ZERO).nseconds()
+}

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What state the stream is in, and how it goes on over the loss of its publisher.
+
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstrtmp2server::amf0::Value;
+use gstrtmp2server::{ConnectionState, StreamEvent, StreamStatus};
+
+use crate::support::clients::{FFMPEG, publish};
+use crate::support::flv::{self, Tag};
+use crate::support::media::small;
+use crate::support::raw::RawClient;
+use crate::support::recorder::Recorder;
+use crate::support::synthetic::{audio, audio_header, delta_frame, keyframe, stream, video_header};
+use crate::support::wire::Wire;
+
+const STATUS: &str = "rtmp2-stream-status";
+const EVENT: &str = "rtmp2-stream-event";
+
+/// How much later than its timeout a stall may be told.
+const MAX_DELAY: Duration = Duration::from_millis(200);
+
+/// Connection state, stream status and epoch of a status.
+fn numbers(status: &gst::StructureRef) -> (u32, u32, u64) {
+    assert_eq!(status.get("version"), Ok(1u32));
+    let connection: ConnectionState = status.get("connection-state").unwrap();
+    let stream: StreamStatus = status.get("stream-status").unwrap();
+    (
+        connection as u32,
+        stream as u32,
+        status.get("epoch").unwrap(),
+    )
+}
+
+/// Statuses once there are so many, without those of clients that are not taken yet.
+#[track_caller]
+fn statuses(recorder: &Recorder, count: usize) -> Vec<(u32, u32, u64)> {
+    let taken = |all: Vec<gst::Structure>| -> Vec<(u32, u32, u64)> {
+        let all = all.iter().map(|status| numbers(status));
+        all.filter(|(connection, ..)| !(1..3).contains(connection))
+            .collect()
+    };
+    let mut wanted = count;
+    loop {
+        let got = taken(recorder.messages(STATUS, wanted));
+        if got.len() >= count {
+            return got;
+        }
+        wanted += 1;
+    }
+}
+
+fn events(recorder: &Recorder, count: usize) -> Vec<(StreamEvent, gst::Structure)> {
+    let all = recorder.messages(EVENT, count);
+    let event = |s: &gst::Structure| (s.get("event").unwrap(), s.get("details").unwrap());
+    all.iter().map(event).collect()
+}
+
+fn send(client: &mut RawClient, tags: &[Tag]) {
+    for tag in tags {
+        client.send(&Wire::of(tag).absolute(tag).concat());
+    }
+}
+
+fn unpublish(mut client: RawClient) {
+    client.command(1, "closeStream", 0.0, &[Value::Null]);
+    client.expect_command("onStatus");
+}
+
+fn epoch_of(buffer: &gst::BufferRef) -> u64 {
+    let meta = gst::meta::CustomMeta::from_buffer(buffer, "Rtmp2EpochMeta").unwrap();
+    meta.structure().get("epoch").unwrap()
+}
+
+#[test]
+fn each_change_is_told_once_and_in_its_place() {
+    let recorder = Recorder::start("keep-listening=true application=live stream-key={camera}");
+    for round in 1..=3 {
+        publish(FFMPEG, &small(1), false, &recorder.url("live/one")).succeed();
+        let got = statuses(&recorder, 3 * round);
+        let epoch = round as u64;
+        let expected = [(3, 2, epoch), (5, 1, epoch), (0, 4, epoch)];
+        assert_eq!(got[3 * (round - 1)..], expected);
+    }
+    let last = recorder.messages(STATUS, 1).pop().unwrap();
+    assert_eq!(last.get("application"), Ok("live"));
+    assert_eq!(last.get("stream-key"), Ok("one"));
+    let variables: gst::Structure = last.get("variables").unwrap();
+    assert_eq!(variables.get("camera"), Ok("one"));
+    // The same in the properties, and downstream for whoever comes late.
+    let element = &recorder.element;
+    assert_eq!(element.property::<u64>("epoch"), 3);
+    let status: StreamStatus = element.property("stream-status");
+    let connection: ConnectionState = element.property("connection-state");
+    assert_eq!((connection as u32, status as u32), (0, 4));
+    let pad = element.static_pad("src").unwrap();
+    let kept = std::iter::successors(Some(0), |index| Some(index + 1))
+        .map_while(|index| pad.sticky_event::<gst::event::CustomDownstreamSticky<_>>(index));
+    let kept: Vec<_> = kept.collect();
+    assert_eq!(
+        kept.len(),
+        1,
+        "the last one takes the place of those before"
+    );
+    assert_eq!(numbers(kept[0].structure().unwrap()), (0, 4, 3));
+}
+
+#[test]
+fn active_comes_with_the_first_keyframe_and_not_before() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(
+        &mut client,
+        &[
+            video_header(0),
+            audio_header(0),
+            audio(0, 50),
+            delta_frame(10, 50),
+        ],
+    );
+    assert_eq!(statuses(&recorder, 1), [(3, 2, 1)]);
+    assert_eq!(recorder.buffers().len(), 0);
+    send(&mut client, &[keyframe(50, 500)]);
+    assert_eq!(statuses(&recorder, 2), [(3, 2, 1), (5, 1, 1)]);
+    // It had left by then, and carries the epoch as all do.
+    let buffers = recorder.buffers();
+    assert!(buffers.iter().any(|buffer| buffer.size() > 500));
+    assert!(buffers.iter().all(|buffer| epoch_of(buffer) == 1));
+}
+
+#[test]
+fn a_changed_sequence_header_is_a_new_epoch_and_a_repeated_one_is_nothing() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    for time in [0, 100, 200] {
+        send(
+            &mut client,
+            &[
+                video_header(time),
+                keyframe(time, 200),
+                delta_frame(time + 40, 90),
+            ],
+        );
+    }
+    let mut other = video_header(300);
+    *other.body.last_mut().unwrap() ^= 1;
+    send(
+        &mut client,
+        &[other, delta_frame(310, 70), keyframe(340, 200)],
+    );
+    unpublish(client);
+    let expected = [(3, 2, 1), (5, 1, 1), (4, 2, 2), (5, 1, 2), (0, 4, 2)];
+    assert_eq!(statuses(&recorder, 5), expected);
+    recorder.finish();
+    let epochs: Vec<u64> = recorder.buffers().iter().map(|b| epoch_of(b)).collect();
+    // The file header, and three times three tags; then three with another configuration.
+    assert_eq!(epochs, [vec![1; 10], vec![2; 3]].concat());
+    let got = events(&recorder, 6);
+    let got: Vec<_> = got.iter().map(|(event, _)| *event).collect();
+    use StreamEvent::*;
+    let expected = [
+        ReconfigurationStarted,
+        PublisherConnected,
+        ReconfigurationDone,
+        ReconfigurationStarted,
+        ReconfigurationDone,
+        PublisherGone,
+    ];
+    assert_eq!(got[..6], expected);
+}
+
+#[test]
+fn a_stall_is_told_in_time_and_so_is_its_end() {
+    let stall = Duration::from_millis(500);
+    let recorder = Recorder::start("stall-timeout=500");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0), keyframe(0, 200)]);
+    let silent = Instant::now();
+    statuses(&recorder, 3);
+    let told = silent.elapsed();
+    assert!((stall..stall + MAX_DELAY).contains(&told), "{told:?}");
+    let (event, details) = events(&recorder, 4).pop().unwrap();
+    assert_eq!(event, StreamEvent::Stalled);
+    let since = Duration::from_nanos(details.get("since-last-byte").unwrap());
+    assert!((stall..stall + MAX_DELAY).contains(&since), "{since:?}");
+    // What is not media does not end it, and is no byte that was missed.
+    client.command(0, "ping", 0.0, &[Value::Null]);
+    send(&mut client, &[delta_frame(2000, 90)]);
+    let expected = [(3, 2, 1), (5, 1, 1), (6, 3, 1), (5, 1, 1)];
+    assert_eq!(statuses(&recorder, 4), expected);
+    let (event, _) = events(&recorder, 5).pop().unwrap();
+    assert_eq!(event, StreamEvent::Resumed);
+}
+
+/// A large frame on a slow network is no stall.
+#[test]
+fn a_frame_that_takes_long_to_come_is_no_stall() {
+    let recorder = Recorder::start("stall-timeout=300");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0), keyframe(0, 100)]);
+    let large = keyframe(40, 20_000);
+    let bytes = Wire::of(&large).absolute(&large).concat();
+    for piece in bytes.chunks(bytes.len() / 10) {
+        client.send(piece);
+        // The pace of the network: longer in all than the timeout.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    unpublish(client);
+    assert_eq!(statuses(&recorder, 3), [(3, 2, 1), (5, 1, 1), (0, 4, 1)]);
+}
+
+/// Publishes, and is cut off.
+fn cut_off(recorder: &Recorder, tags: &[Tag]) {
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, tags);
+}
+
+#[test]
+fn a_publisher_that_comes_back_goes_on_with_the_stream() {
+    let recorder = Recorder::start("resume-timeout=60000");
+    let first = stream(0, 10);
+    cut_off(&recorder, &first);
+    assert_eq!(statuses(&recorder, 3), [(3, 2, 1), (5, 1, 1), (6, 3, 1)]);
+    // While it is away, those who wait for the stream are told that there is nothing.
+    let is_gap = |event: &gst::Event| event.type_() == gst::EventType::Gap;
+    let deadline = Instant::now() + crate::support::PATIENCE;
+    while recorder.events().iter().filter(|e| is_gap(e)).count() < 3 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &first);
+    unpublish(client);
+    let expected = [
+        (3, 2, 1),
+        (5, 1, 1),
+        (6, 3, 1),
+        (3, 2, 2),
+        (5, 1, 2),
+        (0, 4, 2),
+    ];
+    assert_eq!(statuses(&recorder, 6), expected);
+    let tags = recorder.finish();
+    // Everything twice, headers again, and never back in time.
+    let sent = flv::media(&first);
+    let got = flv::media(&tags);
+    let bodies = |tags: &[Tag]| tags.iter().map(|t| t.body.clone()).collect::<Vec<_>>();
+    assert_eq!(bodies(&got), bodies(&[&sent[..], &sent].concat()));
+    for kind in [flv::AUDIO, flv::VIDEO] {
+        let times: Vec<u32> = got
+            .iter()
+            .filter(|t| t.kind == kind)
+            .map(|t| t.timestamp)
+            .collect();
+        assert!(times.is_sorted(), "{times:?}");
+    }
+    // One offset for both: audio is as far from video as it was.
+    let (before, after) = got.split_at(sent.len());
+    let offset = |tags: &[Tag]| {
+        let time = |kind| {
+            tags.iter()
+                .filter(|t| t.is_coded())
+                .find(|t| t.kind == kind)
+        };
+        time(flv::AUDIO).unwrap().timestamp - time(flv::VIDEO).unwrap().timestamp
+    };
+    assert_eq!(offset(before), offset(after));
+    let segments = recorder.events();
+    let count = |kind| segments.iter().filter(|e| e.type_() == kind).count();
+    // One segment and one description for both, and nothing was flushed.
+    assert_eq!(count(gst::EventType::Segment), 1);
+    assert_eq!(count(gst::EventType::Caps), 1);
+    assert_eq!(count(gst::EventType::FlushStart), 0);
+    // Gaps cover the time between, in order.
+    let mut position = gst::ClockTime::ZERO;
+    for event in segments.iter().filter(|e| is_gap(e)) {
+        let gst::EventView::Gap(gap) = event.view() else {
+            unreachable!()
+        };
+        let (start, duration) = gap.get();
+        assert!(start >= position);
+        position = start + duration.unwrap();
+    }
+    let resumed = got[sent.len()..].iter().find(|t| t.is_coded()).unwrap();
+    assert!(u64::from(resumed.timestamp) >= position.mseconds());
+    let discont = recorder
+        .buffers()
+        .iter()
+        .filter(|b| b.flags().contains(gst::BufferFlags::DISCONT))
+        .count();
+    assert_eq!(discont, 2);
+}
+
+#[test]
+fn who_does_not_come_back_is_gone() {
+    let recorder = Recorder::start("resume-timeout=300");
+    let start = Instant::now();
+    cut_off(&recorder, &stream(0, 3));
+    recorder.finish();
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    let expected = [(3, 2, 1), (5, 1, 1), (6, 3, 1), (0, 4, 1)];
+    assert_eq!(statuses(&recorder, 4), expected);
+    let (event, details) = events(&recorder, 4).pop().unwrap();
+    assert_eq!(event, StreamEvent::PublisherGone);
+    assert_eq!(details.get("reason"), Ok("not-resumed"));
+}
+
+#[test]
+fn a_deliberate_end_is_not_waited_for() {
+    let recorder = Recorder::start("resume-timeout=600000");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &stream(0, 3));
+    unpublish(client);
+    assert_eq!(flv::media(&recorder.finish()).len(), 2 + 2 * 3);
+}
+
+#[test]
+fn ten_reconnects_leave_a_recording_that_plays_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.mp4");
+    let sink = format!(
+        "flvdemux name=demuxer mp4mux name=muxer ! filesink location={} \
+         demuxer.video ! h264parse ! queue ! muxer. demuxer.audio ! aacparse ! queue ! muxer.",
+        file.display()
+    );
+    let recorder = Recorder::start_into("resume-timeout=60000", &sink);
+    let tags = flv::read_file(&small(1));
+    let bytes: Vec<u8> = tags
+        .iter()
+        .filter(|tag| tag.kind != flv::SCRIPT)
+        .flat_map(|tag| Wire::of(tag).absolute(tag).concat())
+        .collect();
+    for round in 0..=10 {
+        let mut client = RawClient::publish(recorder.port(), "live", "key");
+        client.send(&bytes);
+        if round == 10 {
+            unpublish(client);
+        }
+    }
+    recorder.wait_for(gst::MessageType::Eos);
+    let output = std::process::Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(&file)
+        .args(["-f", "null", "-"])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.is_empty(), "{errors}");
+    let output = std::process::Command::new("ffprobe")
+        .args("-v error -count_frames -select_streams v".split(' '))
+        .args("-show_entries stream=nb_read_frames -of csv=p=0".split(' '))
+        .arg(&file)
+        .output()
+        .unwrap();
+    let frames = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(frames.trim(), (11 * 30).to_string());
+}
