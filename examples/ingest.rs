@@ -12,7 +12,7 @@
 
 use std::cell::Cell;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::thread;
 
@@ -65,7 +65,7 @@ impl Camera {
             .property("keep-listening", !options.once)
             .build()?;
         let sink = gst::ElementFactory::make("filesink")
-            .property("location", options.folder.join(format!("{key}.flv")))
+            .property("location", free_name(&options.folder, key))
             .build()?;
         let pipeline = gst::Pipeline::new();
         pipeline.add_many([&source, &sink])?;
@@ -95,6 +95,22 @@ impl Camera {
             });
         }
         Ok(Camera { pipeline, source })
+    }
+}
+
+/// A recording of the process before is kept.
+fn free_name(folder: &Path, key: &str) -> PathBuf {
+    let names = (0..).map(|number| match number {
+        0 => format!("{key}.flv"),
+        _ => format!("{key}-{number}.flv"),
+    });
+    let mut paths = names.map(|name| folder.join(name));
+    paths.find(|path| !path.exists()).unwrap_or_default()
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
     }
 }
 
@@ -146,8 +162,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     println!("listening on rtmp://127.0.0.1:{port}/");
     main_loop.run();
-    for camera in &cameras {
-        camera.pipeline.set_state(gst::State::Null)?;
-    }
     Ok(())
 }

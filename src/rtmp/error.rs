@@ -34,6 +34,8 @@ pub enum Violation {
     ShortControlMessage(u8),
     #[error("a name of over {} bytes", limits::MAX_NAME)]
     NameTooLong,
+    #[error("a name with a control character in it")]
+    ControlCharacter,
     #[error("publish before connect")]
     PublishBeforeConnect,
 }

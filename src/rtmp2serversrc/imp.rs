@@ -165,7 +165,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             settings: settings.intake(),
             listener: settings.listener(),
             port: settings.port_settings().map_err(invalid)?,
-            observer: Box::new(Emitter::new(self)),
+            observer: Arc::new(Emitter::new(self)),
         });
         let claim = server::claim(settings.host(), settings.port(), Arc::new(intake))
             .map_err(|error| start_error(&error))?;
@@ -276,8 +276,12 @@ impl Rtmp2ServerSrc {
         let timeout = self.settings.lock().drain();
         // Draining may tell the application, which may ask for a property.
         let control = self.running.lock().as_ref().map(Claim::drain_control);
-        if let Some(control) = control {
-            control.set(timeout);
+        if let Some(Err(error)) = control.map(|control| control.set(timeout)) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Busy,
+                ("Could not listen again after draining: {error}. Another program has the port")
+            );
         }
     }
 
@@ -324,7 +328,7 @@ fn start_error(error: &ClaimError) -> gst::ErrorMessage {
     let domain = match error.kind() {
         ClaimErrorKind::Busy => Busy,
         ClaimErrorKind::Settings => Settings,
-        ClaimErrorKind::Certificate => NotFound,
+        ClaimErrorKind::File => NotFound,
         ClaimErrorKind::Other => OpenRead,
     };
     gst::error_msg!(domain, ("{}", error))

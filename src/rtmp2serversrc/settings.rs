@@ -126,8 +126,10 @@ impl Settings {
             "private-key-file" => set!(private_key_file),
             "allowed-addresses" => {
                 let array: gst::Array = value.get().expect("type checked upstream");
-                let texts = array.iter().filter_map(|text| text.get::<String>().ok());
-                self.allowed_addresses = texts.collect();
+                // What is no text is no address either: it must not be as if it were not there.
+                let text = |value: &glib::SendValue| value.get::<Option<String>>();
+                let texts = array.iter().map(|value| text(value).ok().flatten());
+                self.allowed_addresses = texts.map(Option::unwrap_or_default).collect();
             }
             "proxy-protocol" => set!(proxy_protocol),
             "publisher-policy" => set!(publisher_policy),
@@ -151,8 +153,8 @@ impl Settings {
             _ => unreachable!("{name} is not writable"),
         }
         match name {
-            "keep-listening" | "max-bytes" | "max-time" | "leaky-type" | "publisher-policy"
-            | "stall-timeout" | "resume-timeout" => Effect::Intake,
+            "keep-listening" | "timeout" | "max-bytes" | "max-time" | "leaky-type"
+            | "publisher-policy" | "stall-timeout" | "resume-timeout" => Effect::Intake,
             "drain" => Effect::Drain,
             "latency" => Effect::Latency,
             "location" => Effect::Route,
@@ -290,6 +292,10 @@ impl Settings {
         };
         if username.len() > MAX_USERNAME {
             return Err(format!("username is longer than {MAX_USERNAME} bytes"));
+        }
+        // Clients put it into a query as it is.
+        if username.contains(['&', '?', '/', '#']) {
+            return Err("username has one of & ? / #, which no client can send".into());
         }
         Ok(Some(Credentials {
             method,

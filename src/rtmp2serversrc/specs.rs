@@ -258,7 +258,7 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
                 "A publisher that sends nothing for this long is cut off, in seconds, 0 for never",
             )
             .default_value(d.timeout)
-            .mutable_ready()
+            .mutable_playing()
             .build(),
         glib::ParamSpecUInt::builder("max-message-size")
             .nick("Max message size")

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -13,8 +12,9 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::CAT;
-use super::client::{self, Client};
+use super::client::Client;
 use super::listener::{NotAdmitted, Shared, join};
+use super::own_thread;
 use super::transport::ProxyProtocol;
 
 /// Enough for the protocol with its nested AMF values and for TLS, and touched only as far as it
@@ -25,10 +25,10 @@ const ACCEPT_STACK: usize = 128 * 1024;
 /// Clients that are accepted before looking after anything else.
 const MAX_ACCEPTS: usize = 64;
 
-/// How long to wait for descriptors or threads, or for the port, when the system has none.
+/// How long to wait for descriptors or threads when the system has none.
 const EXHAUSTED_PAUSE: Timespec = Timespec {
     tv_sec: 0,
-    tv_nsec: 100_000_000,
+    tv_nsec: 10_000_000,
 };
 
 /// Connections that may wait to be accepted. After a restart of a network all publishers come at
@@ -45,56 +45,54 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 pub(super) struct Acceptor {
-    address: SocketAddr,
-    /// None while nobody would be let in.
-    socket: Option<TcpListener>,
-    woken: OwnedFd,
     shared: Arc<Shared>,
 }
 
 impl Acceptor {
-    pub(super) fn start(
-        address: SocketAddr,
-        socket: TcpListener,
-        woken: OwnedFd,
-        shared: Arc<Shared>,
-    ) -> io::Result<JoinHandle<()>> {
-        let acceptor = Acceptor {
-            address,
-            socket: Some(socket),
-            woken,
-            shared,
-        };
+    pub(super) fn start(address: SocketAddr, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+        let acceptor = Acceptor { shared };
         thread::Builder::new()
             .name(format!("rtmp-{}", address.port()))
             .stack_size(ACCEPT_STACK)
             .spawn(move || acceptor.run())
     }
 
-    fn run(mut self) {
+    fn run(self) {
         let mut exhausted = false;
         let mut deadline = None;
         while !self.shared.is_closing() {
-            if self.wait(exhausted, deadline).is_err() {
+            // Not kept: others may close it.
+            let socket = self.shared.socket();
+            if self.wait(socket.as_deref(), exhausted, deadline).is_err() {
                 continue;
             }
-            while let Ok(1..) = rustix::io::read(&self.woken, &mut [0; 64]) {}
+            let _ = rustix::io::read(self.shared.wake_fd(), &mut [0; 8]);
             let finished = self.shared.crowd().lock().take_finished();
             finished.into_iter().for_each(join);
-            deadline = self.shared.cut_off_due();
-            exhausted = self.open_or_close().is_err() || self.accept_some().is_err();
+            deadline = self.shared.run_timers();
+            let accepted = socket.map_or(Ok(()), |socket| self.accept_some(&socket));
+            exhausted = accepted.is_err();
+            if exhausted {
+                // Descriptors and threads are clients too.
+                self.shared.crowd().lock().make_way();
+            }
         }
     }
 
-    fn wait(&self, exhausted: bool, deadline: Option<Instant>) -> rustix::io::Result<()> {
+    fn wait(
+        &self,
+        socket: Option<&TcpListener>,
+        exhausted: bool,
+        deadline: Option<Instant>,
+    ) -> rustix::io::Result<()> {
         let timeout = if exhausted {
             Some(EXHAUSTED_PAUSE)
         } else {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             left.and_then(|left| Timespec::try_from(left).ok())
         };
-        let wake = PollFd::new(&self.woken, PollFlags::IN);
-        match &self.socket {
+        let wake = PollFd::new(self.shared.wake_fd(), PollFlags::IN);
+        match socket {
             // Waiting for clients would spin: they are there, and can't be taken.
             Some(socket) if !exhausted => {
                 let accept = PollFd::new(socket, PollFlags::IN);
@@ -105,27 +103,9 @@ impl Acceptor {
         Ok(())
     }
 
-    fn open_or_close(&mut self) -> io::Result<()> {
-        let takes_clients = self.shared.takes_clients();
-        if !takes_clients && self.socket.take().is_some() {
-            let address = self.address;
-            gst::info!(CAT, "Closed {address}: all elements on it are drained");
-        } else if takes_clients && self.socket.is_none() && !self.shared.is_closing() {
-            let socket = listen(self.address).inspect_err(|error| {
-                gst::debug!(CAT, "Could not open {} again: {error}", self.address);
-            })?;
-            self.socket = Some(socket);
-            gst::info!(CAT, "Listening on {} again", self.address);
-        }
-        Ok(())
-    }
-
     /// Takes clients that wait, some of them where they are many: stopping and joining must not
     /// wait for the end of a flood. An error means that the system has nothing left for them.
-    fn accept_some(&self) -> io::Result<()> {
-        let Some(listening) = &self.socket else {
-            return Ok(());
-        };
+    fn accept_some(&self, listening: &TcpListener) -> io::Result<()> {
         for _ in 0..MAX_ACCEPTS {
             match listening.accept() {
                 Ok((socket, address)) => self.start_client(socket, address)?,
@@ -143,6 +123,8 @@ impl Acceptor {
     }
 
     fn start_client(&self, socket: TcpStream, address: SocketAddr) -> io::Result<()> {
+        // A socket for both families shows IPv4 addresses as IPv6 ones.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let Some(settings) = self.shared.settings() else {
             return Ok(());
         };
@@ -153,10 +135,11 @@ impl Acceptor {
             return Ok(());
         }
         let mut crowd = self.shared.crowd().lock();
-        let mut room = crowd.make_room(settings.max_clients);
-        if is_own && room.is_ok() {
+        let mut room = Ok(());
+        if is_own {
             room = crowd.make_room_at(address.ip(), settings.max_clients_per_address);
         }
+        let room = room.and_then(|()| crowd.make_room(settings.max_clients));
         if let Err(full) = room {
             gst::warning!(CAT, "Closed {address}: {full}");
             return Ok(());
@@ -180,7 +163,7 @@ impl Acceptor {
             .stack_size(CLIENT_STACK)
             .spawn(move || {
                 let _listed = Listed { id, shared: listed };
-                client::enter_thread();
+                own_thread::enter();
                 client.run();
             });
         match spawned {

@@ -31,7 +31,12 @@ impl AllowedAddresses {
             let text = text.trim();
             let network = text.parse::<IpNet>();
             let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            network.map_err(|_| InvalidNetwork(text.to_owned()))
+            let network = network.map_err(|_| InvalidNetwork(text.to_owned()))?;
+            // Addresses are compared as IPv4 where they are, so this would never match.
+            match network.addr().to_canonical() {
+                address if address.is_ipv4() == network.addr().is_ipv4() => Ok(network),
+                _ => Err(InvalidNetwork(text.to_owned())),
+            }
         };
         let networks: Result<Vec<_>, _> = texts.into_iter().map(parse).collect();
         networks.map(AllowedAddresses)
@@ -74,7 +79,13 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_named() {
-        for text in ["localhost", "192.0.2.0/33", "", "192.0.2"] {
+        for text in [
+            "localhost",
+            "192.0.2.0/33",
+            "",
+            "192.0.2",
+            "::ffff:192.0.2.0/120",
+        ] {
             let error = AllowedAddresses::parse([text]).unwrap_err();
             assert_eq!(error, InvalidNetwork(text.to_owned()));
         }

@@ -7,7 +7,6 @@ mod admission;
 mod buffer;
 mod meter;
 
-use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -90,20 +89,6 @@ impl Parting {
     }
 }
 
-thread_local! {
-    static IS_CLIENT_THREAD: Cell<bool> = const { Cell::new(false) };
-}
-
-/// To be called at the start of the thread of a client.
-pub(super) fn enter_thread() {
-    IS_CLIENT_THREAD.set(true);
-}
-
-/// Whether this is a thread that the stopping of a listener waits for.
-pub(super) fn is_client_thread() -> bool {
-    IS_CLIENT_THREAD.get()
-}
-
 impl From<Blocked> for Parting {
     fn from(_: Blocked) -> Self {
         Parting::Blocked
@@ -128,6 +113,8 @@ pub(super) struct Client {
     batch: Vec<Item>,
     /// The streaming thread has not been told yet of what is in the queue.
     unannounced: bool,
+    /// It has come through a load balancer that did not say from where, and has not been looked at.
+    is_unadmitted: bool,
     /// What was decided about it, while it is on its way to publish.
     decision: Decision,
     /// Set while publishing.
@@ -178,8 +165,8 @@ impl Client {
             out_window_ack_size: config.window_ack_size,
             ..ClientStats::default()
         };
-        let transport = Transport::new(socket.clone(), shared.proxy_protocol(), shared.tls());
-        let transport = transport.map_err(io::Error::other)?;
+        let is_tls = shared.tls().is_some();
+        let transport = Transport::new(socket.clone(), shared.proxy_protocol(), is_tls);
         let connection = Connection {
             socket,
             outbound: transport.outbound().clone(),
@@ -196,6 +183,7 @@ impl Client {
             buffer: ReadBuffer::default(),
             batch: Vec::new(),
             unannounced: false,
+            is_unadmitted: false,
             decision: Decision::default(),
             published: None,
             deadline: now + settings.handshake_timeout,
@@ -211,7 +199,13 @@ impl Client {
     /// The thread.
     pub(super) fn run(mut self) {
         gst::trace!(CAT, "{} has connected", self.address);
-        let Err(parting) = self.converse();
+        let shared = self.connection.shared.clone();
+        let started = shared
+            .tls()
+            .map_or(Ok(()), |tls| self.transport.start_tls(tls));
+        let Err(parting) = started
+            .map_err(Parting::from)
+            .and_then(|()| self.converse());
         // Load balancers and monitors open connections and close them again: not worth a line.
         let is_probe = self.stats.in_bytes_total == 0 && parting.is_loss();
         if is_probe {
@@ -246,7 +240,8 @@ impl Client {
             let outcome = match result {
                 Ok(Received::Data(count)) => {
                     filled = count;
-                    self.received(&buffer[..count], count == buffer.len())
+                    self.admit_late()
+                        .and_then(|()| self.received(&buffer[..count], count == buffer.len()))
                 }
                 Ok(Received::Nothing) => Ok(()),
                 Ok(Received::Header(source)) => self.announced(source),
@@ -292,14 +287,31 @@ impl Client {
 
     /// A load balancer has said whom it speaks for, or that it speaks for itself.
     fn announced(&mut self, source: Option<SocketAddr>) -> Result<(), Parting> {
-        if let Some(source) = source {
-            gst::debug!(CAT, "{} is behind {}", source, self.address);
-            self.address = source;
-            let max = self.settings.max_clients_per_address;
-            let Connection { shared, .. } = &self.connection;
-            shared.admit(self.id, source.ip(), max)?;
+        match source {
+            Some(source) => {
+                gst::debug!(CAT, "{} is behind {}", source, self.address);
+                self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
+                self.admit_from(self.address)
+            }
+            // A health check says nothing more.
+            None => {
+                self.is_unadmitted = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn admit_late(&mut self) -> Result<(), Parting> {
+        if std::mem::take(&mut self.is_unadmitted) {
+            self.admit_from(self.address)?;
         }
         Ok(())
+    }
+
+    fn admit_from(&self, address: SocketAddr) -> Result<(), Parting> {
+        let max = self.settings.max_clients_per_address;
+        let Connection { shared, .. } = &self.connection;
+        Ok(shared.admit(self.id, address.ip(), max)?)
     }
 
     fn received(&mut self, bytes: &[u8], filled: bool) -> Result<(), Parting> {
@@ -420,8 +432,10 @@ impl Client {
             return Ok(());
         };
         let has_tags = !self.batch.is_empty();
+        let is_media =
+            |item: &Item| matches!(item, Item::Tag { tag, .. } if tag.kind != TagKind::Script);
         // A large frame on a slow network takes its time, and is media all the while.
-        let has_media = has_tags || self.session.buffered() > 0;
+        let has_media = self.batch.iter().any(is_media) || self.session.buffered() > 0;
         if more_is_likely {
             intake.queue().push_quietly(self.id, &mut self.batch)?;
         } else if self.unannounced || has_tags {
@@ -448,7 +462,7 @@ impl Client {
         self.stats.in_bytes_acked = self.session.in_bytes_acked();
         self.stats.out_bytes_acked = u64::from(self.session.out_bytes_acked());
         (self.stats.bitrate, self.stats.bitrate_at) = self.meter.rate();
-        intake.set_stats(self.stats);
+        intake.set_stats(self.id, self.stats);
     }
 
     /// Sets how long the next read may take. Mostly there is nothing to set.

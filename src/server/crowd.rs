@@ -34,17 +34,17 @@ struct Member {
 /// Why a client can't be let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Full {
-    #[error("there are {0} publishers already, which is max-clients")]
+    #[error("there are {0} clients that can't make room, which is max-clients")]
     Clients(usize),
-    #[error("its address has {0} publishers already, which is max-clients-per-address")]
+    #[error("its address has {0} clients that can't make room, which is max-clients-per-address")]
     Address(usize),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
     members: HashMap<u64, Member>,
-    /// Cut off, and not at their end yet.
-    leaving: HashMap<u64, JoinHandle<()>>,
+    /// Cut off, and not at their end yet: a handler of the application may hold them up.
+    leaving: HashMap<u64, Member>,
     /// At their end, to be joined.
     finished: Vec<JoinHandle<()>>,
     next_id: u64,
@@ -58,15 +58,20 @@ impl Crowd {
     }
 
     /// Makes room for one more. Threads of those that had to go may take a moment to end, if
-    /// the application is deciding about them; there are never more of those than clients.
+    /// the application is deciding about them: there may be as many of them again.
     pub(super) fn make_room(&mut self, max_clients: usize) -> Result<(), Full> {
-        if self.members.len() < max_clients {
+        let count = self.members.len();
+        if count + self.leaving.len() >= 2 * max_clients {
+            return Err(Full::Clients(max_clients));
+        }
+        if count < max_clients || self.make_way() {
             return Ok(());
         }
-        let full = Full::Clients(self.members.len());
-        if self.leaving.len() >= max_clients {
-            return Err(full);
-        }
+        Err(Full::Clients(max_clients))
+    }
+
+    /// Cuts off who is the least worth keeping, if there is anybody.
+    pub(super) fn make_way(&mut self) -> bool {
         let candidates = || self.members.iter().filter(|(_, m)| m.is_dispensable());
         let mut by_network: HashMap<Option<IpNet>, usize> = HashMap::new();
         for (_, member) in candidates() {
@@ -77,15 +82,19 @@ impl Crowd {
             .filter(|(_, member)| by_network.get(&member.network) == Some(&most))
             .min_by_key(|(id, member)| (member.standing, **id))
             .map(|(id, _)| *id);
-        self.cut_off(oldest.ok_or(full)?);
-        Ok(())
+        oldest.inspect(|id| self.cut_off(*id)).is_some()
     }
 
     /// Makes room for one more from this address.
     pub(super) fn make_room_at(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
         let network = Some(network(address));
         let neighbours = || self.members.iter().filter(|(_, m)| m.network == network);
-        if neighbours().count() >= max {
+        let leaving = self.leaving.values().filter(|m| m.network == network);
+        let count = neighbours().count();
+        if count + leaving.count() >= 2 * max {
+            return Err(Full::Address(max));
+        }
+        if count >= max {
             let oldest = neighbours()
                 .filter(|(_, member)| member.is_dispensable())
                 .min_by_key(|(id, member)| (member.standing, **id));
@@ -127,14 +136,13 @@ impl Crowd {
     pub(super) fn cut_off(&mut self, id: u64) {
         if let Some(member) = self.members.remove(&id) {
             let _ = member.socket.shutdown(Shutdown::Both);
-            self.leaving.insert(id, member.thread);
+            self.leaving.insert(id, member);
         }
     }
 
     /// A thread is at its end. False if whoever stops it has taken its handle out, and joins it.
     pub(super) fn finished(&mut self, id: u64) -> bool {
-        let member = self.members.remove(&id).map(|member| member.thread);
-        let thread = member.or_else(|| self.leaving.remove(&id));
+        let thread = self.take(id);
         let is_listed = thread.is_some();
         self.finished.extend(thread);
         is_listed
@@ -146,16 +154,21 @@ impl Crowd {
 
     /// The thread of a client that has been told to end, for the caller to join.
     pub(super) fn take(&mut self, id: u64) -> Option<JoinHandle<()>> {
-        let member = self.members.remove(&id).map(|member| member.thread);
-        member.or_else(|| self.leaving.remove(&id))
+        let member = self.members.remove(&id);
+        let member = member.or_else(|| self.leaving.remove(&id));
+        member.map(|member| member.thread)
     }
 
-    /// Ends all connections, and gives all threads to be joined.
+    /// Ends all connections, and gives all threads to be joined. Those that are in a handler of the
+    /// application end by themselves when that returns: it may wait for the caller.
     pub(super) fn take_all(&mut self) -> Vec<JoinHandle<()>> {
         let ids: Vec<u64> = self.members.keys().copied().collect();
         ids.into_iter().for_each(|id| self.cut_off(id));
-        let leaving = self.leaving.drain().map(|(_, thread)| thread);
-        leaving.chain(self.finished.drain(..)).collect()
+        let leaving = self.leaving.drain().map(|(_, member)| member);
+        let in_handler = |member: &Member| member.standing == Standing::Asked;
+        let leaving = leaving.filter(|member| !in_handler(member));
+        let threads = leaving.map(|member| member.thread);
+        threads.chain(self.finished.drain(..)).collect()
     }
 }
 

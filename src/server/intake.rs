@@ -12,6 +12,7 @@ use super::access::Access;
 use super::link::Link;
 use super::listener::{ListenerSettings, PortSettings};
 use super::observer::{Notice, Notices, Observer};
+use super::own_thread;
 use super::publisher::{Publisher, Refusal, Removal};
 use super::queue::{Event, MediaQueue, QueueLimits};
 use super::route::Route;
@@ -52,7 +53,7 @@ pub struct IntakeConfig {
     pub settings: IntakeSettings,
     pub listener: ListenerSettings,
     pub port: PortSettings,
-    pub observer: Box<dyn Observer>,
+    pub observer: Arc<dyn Observer>,
 }
 
 /// Counters of the present publisher, or the last one.
@@ -77,9 +78,6 @@ pub struct ClientStats {
     pub bitrate_at: Option<Instant>,
 }
 
-/// Publishers that may have come and gone without the streaming thread having noticed the first.
-const MAX_WAITING_STARTS: usize = 16;
-
 /// How long a publisher waits for one that has closed its connection, and of which there is still
 /// something to be read.
 const MAX_DEPARTURE: Duration = Duration::from_secs(1);
@@ -91,14 +89,15 @@ pub struct Intake {
     access: Access,
     listener: ListenerSettings,
     port: PortSettings,
-    observer: Box<dyn Observer>,
-    notices: Notices,
+    observer: Arc<dyn Observer>,
+    notices: Arc<Notices>,
     settings: Mutex<IntakeSettings>,
     queue: MediaQueue,
     seat: Mutex<Seat>,
     /// The seat has become vacant, or there is none any more.
     vacated: Condvar,
-    stats: Mutex<ClientStats>,
+    /// With the client that they are of.
+    stats: Mutex<(u64, ClientStats)>,
     rejected: AtomicU64,
 }
 
@@ -145,8 +144,8 @@ impl Intake {
             access: config.access,
             listener: config.listener,
             port: config.port,
+            notices: Arc::new(Notices::new(config.observer.clone())),
             observer: config.observer,
-            notices: Notices::default(),
             settings: Mutex::new(config.settings),
             queue: MediaQueue::new(config.settings.limits),
             seat: Mutex::new(Seat {
@@ -183,7 +182,7 @@ impl Intake {
     }
 
     pub fn stats(&self) -> ClientStats {
-        *self.stats.lock()
+        self.stats.lock().1
     }
 
     /// Clients that were refused.
@@ -192,7 +191,7 @@ impl Intake {
     }
 
     /// Ends the present publisher, and tells it so. False if there is none.
-    pub fn disconnect(&self) -> bool {
+    pub fn disconnect(self: &Arc<Self>) -> bool {
         let seat = self.seat.lock();
         let Some(link) = seat.occupant().map(|occupant| occupant.link.clone()) else {
             return false;
@@ -240,8 +239,12 @@ impl Intake {
         (!timeout.is_zero()).then_some(timeout)
     }
 
-    pub(super) fn set_stats(&self, stats: ClientStats) {
-        *self.stats.lock() = stats;
+    /// Counts for the publisher that there is, and not for one that was replaced.
+    pub(super) fn set_stats(&self, client: u64, stats: ClientStats) {
+        let mut current = self.stats.lock();
+        if current.0 == client {
+            current.1 = stats;
+        }
     }
 
     /// Asks the application. It may take its time.
@@ -254,10 +257,12 @@ impl Intake {
         self.rejected.fetch_add(1, Ordering::Relaxed);
         self.queue.tell(Event::Rejected(publisher.clone(), refusal));
         self.notices.post(Notice::Rejected(publisher, refusal));
-        self.notices.deliver(&*self.observer);
     }
 
+    /// Whether a publisher would be taken, as far as it can be said now.
     pub(super) fn availability(&self) -> Result<(), Refusal> {
+        let deadline = Instant::now() + MAX_DEPARTURE;
+        self.queue.wait_for_room_to_start(deadline);
         self.check(&self.seat.lock())
     }
 
@@ -265,8 +270,7 @@ impl Intake {
         if seat.drained_at.is_some() {
             return Err(Refusal::Draining);
         }
-        // A client that publishes and leaves over and over must not fill the queue with itself.
-        if self.queue.levels().starts >= MAX_WAITING_STARTS || self.notices.is_full() {
+        if !self.queue.has_room_to_start() || self.notices.is_full() {
             return Err(Refusal::Busy);
         }
         match &seat.holder {
@@ -315,8 +319,10 @@ impl Intake {
 
     /// Makes a client the publisher, if it may be. One of several that try at once gets it.
     pub(super) fn take(&self, publisher: Arc<Publisher>, link: Arc<Link>) -> Result<(), Refusal> {
+        let deadline = Instant::now() + MAX_DEPARTURE;
+        self.queue.wait_for_room_to_start(deadline);
         let mut seat = self.seat.lock();
-        self.wait_for_departure(&mut seat);
+        self.wait_for_departure(&mut seat, deadline);
         self.check(&seat)?;
         let occupant = Occupant {
             publisher: publisher.clone(),
@@ -332,6 +338,7 @@ impl Intake {
             self.queue.tell(event);
         }
         self.queue.start(publisher.clone());
+        *self.stats.lock() = (publisher.client, ClientStats::default());
         let before = std::mem::replace(&mut seat.holder, Holder::Taken(occupant));
         let replaced = match before {
             Holder::Taken(before) if before.leaving => {
@@ -351,14 +358,12 @@ impl Intake {
         if let Some(link) = replaced {
             link.dismiss(Removal::Replaced);
         }
-        self.notices.deliver(&*self.observer);
         Ok(())
     }
 
     /// A publisher that has closed its connection leaves as soon as the rest of what it sent is
     /// read. The next one waits for that, so that nothing is lost.
-    fn wait_for_departure(&self, seat: &mut MutexGuard<'_, Seat>) {
-        let deadline = Instant::now() + MAX_DEPARTURE;
+    fn wait_for_departure(&self, seat: &mut MutexGuard<'_, Seat>, deadline: Instant) {
         while let Some(occupant) = seat.occupant()
             && !occupant.leaving
             && occupant.link.has_hung_up()
@@ -377,7 +382,7 @@ impl Intake {
     }
 
     /// The publisher has left. What it sent before is still in the queue.
-    pub(super) fn leave(&self, client: u64, removal: Removal) {
+    pub(super) fn leave(self: &Arc<Self>, client: u64, removal: Removal) {
         let mut seat = self.seat.lock();
         if let Some(occupant) = seat.occupied_by(client) {
             let unpublished = occupant.leaving;
@@ -396,7 +401,12 @@ impl Intake {
     }
 
     /// The stream goes on if the publisher comes back in time.
-    fn await_return(&self, mut seat: MutexGuard<'_, Seat>, removal: Removal, timeout: Duration) {
+    fn await_return(
+        self: &Arc<Self>,
+        mut seat: MutexGuard<'_, Seat>,
+        removal: Removal,
+        timeout: Duration,
+    ) {
         self.queue.lose();
         let until = Instant::now() + timeout;
         let holder = std::mem::replace(&mut seat.holder, Holder::Awaited { until });
@@ -404,11 +414,9 @@ impl Intake {
             let notice = Notice::Removed(occupant.publisher, removal);
             self.notices.post(notice);
             drop(seat);
-            // The accept thread has a deadline now.
-            occupant.link.wake_listener();
+            occupant.link.call_at(until, Arc::downgrade(self));
         }
         self.vacated.notify_all();
-        self.notices.deliver(&*self.observer);
     }
 
     fn vacate(&self, mut seat: MutexGuard<'_, Seat>, removal: Removal) {
@@ -430,23 +438,29 @@ impl Intake {
         }
         drop(seat);
         self.vacated.notify_all();
-        self.notices.deliver(&*self.observer);
     }
 
     /// No new publishers from now on; the present one is asked to connect again, and
-    /// [cut off](Intake::cut_off_drained) after `timeout`. The stream ends with it.
-    pub(super) fn drain(&self, timeout: Duration) {
+    /// [cut off](Intake::end_wait) after `timeout`. The stream ends with it.
+    /// Gives the time for that. Draining again does not move it.
+    pub(super) fn drain(&self, timeout: Duration) -> Option<Instant> {
         let mut seat = self.seat.lock();
-        seat.drained_at = Some(Instant::now() + timeout);
+        if seat.drained_at.is_some() {
+            return None;
+        }
+        let deadline = Instant::now() + timeout;
+        seat.drained_at = Some(deadline);
         let link = match &seat.holder {
             Holder::Taken(occupant) => occupant.link.clone(),
             Holder::Vacant | Holder::Awaited { .. } => {
-                return self.vacate(seat, Removal::Drained);
+                self.vacate(seat, Removal::Drained);
+                return None;
             }
-            Holder::Ended => return,
+            Holder::Ended => return None,
         };
         drop(seat);
         link.request_reconnect(None, "This server is about to stop.");
+        Some(deadline)
     }
 
     /// Takes publishers again, if the stream has not ended yet.
@@ -458,27 +472,21 @@ impl Intake {
         self.seat.lock().drained_at.is_some()
     }
 
-    /// When [`Intake::end_wait`] is to be called, if there is anything to wait for.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn takes_publishers(&self) -> bool {
         let seat = self.seat.lock();
-        match &seat.holder {
-            Holder::Taken(occupant) if occupant.link.dismissal().is_none() => seat.drained_at,
-            Holder::Awaited { until } => Some(*until),
-            _ => None,
-        }
+        seat.drained_at.is_none() && !matches!(seat.holder, Holder::Ended)
     }
 
-    /// The deadline has passed: a publisher that should have gone is cut off, and its own thread
-    /// says that it has left; or one that might have come back has not. The caller has nothing to
-    /// wait for and no handler of the application to call.
-    pub(super) fn end_wait(&self) {
+    /// A deadline may have passed: a publisher that should have gone is cut off, and its own thread
+    /// says that it has left; or one that might have come back has not. This waits for nobody.
+    pub(super) fn end_wait(&self, now: Instant) {
         let mut seat = self.seat.lock();
         match &seat.holder {
-            Holder::Taken(occupant) => {
+            Holder::Taken(occupant) if seat.drained_at.is_some_and(|d| d <= now) => {
                 occupant.link.cut_off(Removal::Drained);
                 self.queue.revoke();
             }
-            Holder::Awaited { .. } => {
+            Holder::Awaited { until } if *until <= now => {
                 let is_last = !self.settings.lock().keep_listening;
                 self.queue.end(is_last);
                 seat.holder = if is_last {
@@ -487,7 +495,7 @@ impl Intake {
                     Holder::Vacant
                 };
             }
-            Holder::Vacant | Holder::Ended => {}
+            _ => {}
         }
     }
 
@@ -502,8 +510,14 @@ impl Intake {
         occupant.link.cut_off(Removal::Stopped);
         let notice = Notice::Removed(occupant.publisher.clone(), Removal::Stopped);
         self.notices.post(notice);
-        self.notices.deliver(&*self.observer);
         Some(occupant.publisher.client)
+    }
+
+    /// Waits until the application has heard of all that happened.
+    pub(super) fn flush_notices(&self) {
+        if !own_thread::is() {
+            self.notices.flush();
+        }
     }
 }
 

@@ -4,13 +4,14 @@
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 
-use super::listener::Shared;
+use super::intake::Intake;
+use super::listener::{Shared, Timer};
 use super::publisher::Removal;
 use super::transport::Outbound;
 use crate::rtmp::session::notice;
@@ -122,8 +123,9 @@ impl Link {
         });
     }
 
-    pub(super) fn wake_listener(&self) {
-        self.connection.shared.wake();
+    pub(super) fn call_at(&self, when: Instant, intake: Weak<Intake>) {
+        let Connection { shared, .. } = &self.connection;
+        shared.call_at(when, Timer::Intake(intake));
     }
 
     /// Ends the connection, whatever is under way.

@@ -3,24 +3,24 @@
 //! A listening socket: what its elements and its clients share.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::CAT;
 use super::acceptor::{self, Acceptor};
-use super::client;
 use super::crowd::{Crowd, Full, Standing};
 use super::intake::Intake;
+use super::own_thread;
 use super::registry::ClaimError;
 use super::route::{Matched, Request};
-use super::transport::{ProxyProtocol, Tls, TlsError, TlsFiles};
+use super::transport::{ProxyProtocol, Tls, TlsFiles};
 
 /// How long a client that has to go may take to read why.
 pub(super) const FAREWELL: Duration = Duration::from_millis(800);
@@ -71,13 +71,32 @@ pub(super) struct Listener {
 pub(super) struct Shared {
     routes: RwLock<Vec<Arc<Intake>>>,
     crowd: Mutex<Crowd>,
-    /// Clients whose time to go by themselves ends.
-    last_calls: Mutex<Vec<(Instant, u64)>>,
+    address: SocketAddr,
+    socket: Mutex<Socket>,
+    timers: Mutex<Vec<(Instant, Timer)>>,
     port: PortSettings,
     tls: Option<Tls>,
-    /// Writing to it wakes the accept thread.
+    /// Wakes the accept thread. Unlike a pipe it has one end, so nobody is left to write to a
+    /// closed one.
     wake: OwnedFd,
     closing: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Socket {
+    /// None while nobody would be let in.
+    open: Option<Arc<TcpListener>>,
+    /// The last one that was: the accept thread may not have let go of it yet.
+    last: Weak<TcpListener>,
+}
+
+/// What is due at a time.
+#[derive(Debug)]
+pub(super) enum Timer {
+    /// To cut off a client that should have gone by itself.
+    Client(u64),
+    /// To call [`Intake::end_wait`].
+    Intake(Weak<Intake>),
 }
 
 /// Whom a request goes to.
@@ -87,38 +106,29 @@ pub(super) struct Found {
     pub(super) matched: Matched,
 }
 
-/// Why there is no listener.
-#[derive(Debug)]
-pub(super) enum StartError {
-    Io(io::Error),
-    Tls(TlsError),
-}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        StartError::Io(error)
-    }
-}
-
 impl Listener {
-    pub(super) fn start(address: SocketAddr, first: Arc<Intake>) -> Result<Self, StartError> {
-        let port = first.port_settings().clone();
-        let tls = port.tls.clone().map(Tls::load).transpose();
-        let tls = tls.map_err(StartError::Tls)?;
-        let socket = acceptor::listen(address)?;
+    pub(super) fn start(
+        address: SocketAddr,
+        first: Arc<Intake>,
+        tls: Option<Tls>,
+    ) -> io::Result<Self> {
+        let socket = Arc::new(acceptor::listen(address)?);
         let address = socket.local_addr()?;
-        let (woken, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
-            .map_err(|errno| StartError::Io(errno.into()))?;
         let shared = Arc::new(Shared {
+            port: first.port_settings().clone(),
             routes: RwLock::new(vec![first]),
             crowd: Mutex::default(),
-            last_calls: Mutex::default(),
-            port,
+            address,
+            socket: Mutex::new(Socket {
+                last: Arc::downgrade(&socket),
+                open: Some(socket),
+            }),
+            timers: Mutex::default(),
             tls,
-            wake,
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             closing: AtomicBool::new(false),
         });
-        let accept_thread = Acceptor::start(address, socket, woken, shared.clone())?;
+        let accept_thread = Acceptor::start(address, shared.clone())?;
         gst::info!(CAT, "Listening on {address}");
         Ok(Listener {
             address,
@@ -131,9 +141,17 @@ impl Listener {
         self.address
     }
 
-    /// To tell it that something about a route has changed.
-    pub(super) fn wake(&self) {
+    /// Something about the draining of a route has changed. It fails where the port had been closed
+    /// for it, and somebody else has taken that since.
+    pub(super) fn check_draining(&self) -> io::Result<()> {
+        let opened = self.shared.open_or_close();
         self.shared.wake();
+        opened
+    }
+
+    pub(super) fn call_at(&self, when: Instant, intake: &Arc<Intake>) {
+        let timer = Timer::Intake(Arc::downgrade(intake));
+        self.shared.call_at(when, timer);
     }
 
     pub(super) fn add_route(&self, intake: &Arc<Intake>) -> Result<(), ClaimError> {
@@ -144,8 +162,15 @@ impl Listener {
         routes.push(intake.clone());
         drop(routes);
         // It may have stopped to listen while all others were drained.
-        self.shared.wake();
-        Ok(())
+        self.check_draining().map_err(|source| {
+            let other = |r: &Arc<Intake>| !Arc::ptr_eq(r, intake);
+            self.shared.routes.write().retain(other);
+            ClaimError::Bind {
+                host: self.address.ip().to_string(),
+                port: self.address.port(),
+                source,
+            }
+        })
     }
 
     /// Closes a route and waits until its publisher is gone.
@@ -153,17 +178,14 @@ impl Listener {
         let other = |r: &Arc<Intake>| !Arc::ptr_eq(r, intake);
         self.shared.routes.write().retain(other);
         // The others may all be drained.
-        self.shared.wake();
+        let _ = self.check_draining();
         let Some(client) = intake.close() else {
             return;
         };
         // From within a signal handler nobody is waited for: see `Claim::drop`.
-        if client::is_client_thread() {
-            return;
-        }
-        let thread = self.shared.crowd.lock().take(client);
-        if let Some(thread) = thread {
-            join(thread);
+        if !own_thread::is() {
+            let thread = self.shared.crowd.lock().take(client);
+            thread.into_iter().for_each(join);
         }
     }
 
@@ -218,9 +240,8 @@ fn check_compatible(
     Ok(())
 }
 
-/// A client thread that stops its own element can't wait for itself.
 pub(super) fn join(thread: JoinHandle<()>) {
-    if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+    if thread.join().is_err() {
         gst::error!(CAT, "A thread has panicked");
     }
 }
@@ -300,41 +321,64 @@ impl Shared {
 
     /// Gives a client a moment to go by itself.
     pub(super) fn cut_off_soon(&self, client: u64) {
-        let when = Instant::now() + FAREWELL;
-        self.last_calls.lock().push((when, client));
+        self.call_at(Instant::now() + FAREWELL, Timer::Client(client));
+    }
+
+    pub(super) fn call_at(&self, when: Instant, timer: Timer) {
+        self.timers.lock().push((when, timer));
         self.wake();
     }
 
-    /// Cuts off those whose time has come, and says when to call this again.
-    pub(super) fn cut_off_due(&self) -> Option<Instant> {
+    /// Does what is due, and says when to call this again.
+    pub(super) fn run_timers(&self) -> Option<Instant> {
         let now = Instant::now();
-        let mut due = Vec::new();
-        let mut calls = self.last_calls.lock();
-        calls.retain(|(when, client)| {
-            let is_due = *when <= now;
-            due.extend(is_due.then_some(*client));
-            !is_due
-        });
-        let mut next = calls.iter().map(|(when, _)| *when).min();
-        drop(calls);
-        if !due.is_empty() {
-            let mut crowd = self.crowd.lock();
-            due.into_iter().for_each(|client| crowd.cut_off(client));
-        }
-        for intake in self.all() {
-            match intake.deadline() {
-                Some(deadline) if deadline <= now => intake.end_wait(),
-                Some(deadline) => next = Some(next.map_or(deadline, |next| next.min(deadline))),
-                None => {}
+        let mut timers = self.timers.lock();
+        let due = timers.extract_if(.., |(when, _)| *when <= now);
+        let due: Vec<Timer> = due.map(|(_, timer)| timer).collect();
+        let next = timers.iter().map(|(when, _)| *when).min();
+        drop(timers);
+        for timer in due {
+            match timer {
+                Timer::Client(client) => self.crowd.lock().cut_off(client),
+                Timer::Intake(intake) => {
+                    if let Some(intake) = intake.upgrade() {
+                        intake.end_wait(now);
+                    }
+                }
             }
         }
         next
     }
 
-    /// Whether anybody can be let in. Where all elements are drained the port is closed, so that a
-    /// load balancer notices.
-    pub(super) fn takes_clients(&self) -> bool {
-        !self.routes.read().iter().all(|route| route.is_draining())
+    /// Whether anybody can be let in. Where elements are drained and there is no other, the port is
+    /// closed, so that a load balancer notices.
+    fn takes_clients(&self) -> bool {
+        let routes = self.routes.read();
+        routes.iter().any(|route| route.takes_publishers())
+            || !routes.iter().any(|route| route.is_draining())
+    }
+
+    /// Listens, or does not.
+    fn open_or_close(&self) -> io::Result<()> {
+        let mut socket = self.socket.lock();
+        let takes_clients = self.takes_clients();
+        if !takes_clients && socket.open.take().is_some() {
+            gst::info!(CAT, "Closed {}: its elements are drained", self.address);
+        } else if takes_clients && socket.open.is_none() && !self.is_closing() {
+            let opened = match socket.last.upgrade() {
+                Some(last) => last,
+                None => Arc::new(acceptor::listen(self.address)?),
+            };
+            socket.last = Arc::downgrade(&opened);
+            socket.open = Some(opened);
+            gst::info!(CAT, "Listening on {} again", self.address);
+        }
+        Ok(())
+    }
+
+    /// The listening socket, for the accept thread. It must not keep it longer than it waits.
+    pub(super) fn socket(&self) -> Option<Arc<TcpListener>> {
+        self.socket.lock().open.clone()
     }
 
     /// A client thread is at its end.
@@ -346,8 +390,11 @@ impl Shared {
     }
 
     pub(super) fn wake(&self) {
-        // A full pipe wakes as well as one more byte.
-        let _ = rustix::io::write(&self.wake, &[0]);
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    pub(super) fn wake_fd(&self) -> &OwnedFd {
+        &self.wake
     }
 }
 

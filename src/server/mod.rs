@@ -20,6 +20,7 @@ mod intake;
 mod link;
 mod listener;
 mod observer;
+mod own_thread;
 mod publisher;
 mod queue;
 mod registry;

@@ -4,9 +4,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
+use super::CAT;
+use super::listener::join;
+use super::own_thread;
 use super::publisher::{Publisher, Refusal, Removal};
 
 /// What has happened.
@@ -17,60 +22,109 @@ pub enum Notice {
     Rejected(Arc<Publisher>, Refusal),
 }
 
-/// Whoever wants to know. Called on the threads of clients, never under a lock, so it may take its
-/// time: that holds up the one client that it is about.
+/// Whoever wants to know. Never called under a lock, so it may take its time.
 pub trait Observer: std::fmt::Debug + Send + Sync {
-    /// Decides whether a client may publish.
+    /// Decides whether a client may publish. Called on the client's own thread, and holds up that
+    /// client.
     fn may_publish(&self, publisher: &Publisher) -> bool;
 
-    /// One at a time, in the order in which things happened.
+    /// One at a time, in the order in which things happened. Called on a thread for that, and holds
+    /// up nobody.
     fn notify(&self, notice: &Notice);
 }
 
 /// More than this are not kept for an observer that does not keep up.
 const MAX_WAITING: usize = 256;
 
-/// Brings notices from many threads into one order, and delivers them under no lock: the thread
-/// that finds nobody delivering does it, also for those that come meanwhile.
-#[derive(Debug, Default)]
+/// How long the end of an element waits for the observer to have heard of all.
+const MAX_FLUSH: Duration = Duration::from_secs(2);
+
+/// Brings notices from many threads into one order, and delivers them on a thread that is there as
+/// long as there are any.
+#[derive(Debug)]
 pub(super) struct Notices {
+    observer: Arc<dyn Observer>,
     state: Mutex<State>,
+    delivered: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Notice>,
+    /// Of those that wait. Refusals can be had for nothing.
+    refusals: usize,
     delivering: bool,
+    /// The one that delivers, or the last one that did.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Notices {
-    /// Fixes the place of a notice in the order; call it under the lock that makes the order, and
-    /// [`Notices::deliver`] after that.
-    pub(super) fn post(&self, notice: Notice) {
-        let mut state = self.state.lock();
-        // Refusals can be had for nothing. Publishers are kept out while there are too many.
-        let is_refusal = matches!(notice, Notice::Rejected(..));
-        if !is_refusal || state.waiting.len() < MAX_WAITING {
-            state.waiting.push_back(notice);
+    pub(super) fn new(observer: Arc<dyn Observer>) -> Self {
+        Notices {
+            observer,
+            state: Mutex::default(),
+            delivered: Condvar::new(),
         }
     }
 
+    /// Call it under the lock that makes the order: it does not wait for anything.
+    pub(super) fn post(self: &Arc<Self>, notice: Notice) {
+        let mut state = self.state.lock();
+        if matches!(notice, Notice::Rejected(..)) {
+            if state.refusals >= MAX_WAITING {
+                return;
+            }
+            state.refusals += 1;
+        }
+        state.waiting.push_back(notice);
+        if !std::mem::replace(&mut state.delivering, true) {
+            let notices = self.clone();
+            let spawned = thread::Builder::new()
+                .name("rtmp-notices".into())
+                .spawn(move || notices.deliver());
+            match spawned {
+                Ok(thread) => state.thread = Some(thread),
+                Err(error) => {
+                    // The next one tries again.
+                    state.delivering = false;
+                    gst::warning!(CAT, "Could not start a thread for signals: {error}");
+                }
+            }
+        }
+    }
+
+    /// Whether so many publishers have come and gone unheard that there should be no more.
     pub(super) fn is_full(&self) -> bool {
-        self.state.lock().waiting.len() >= MAX_WAITING
+        let state = self.state.lock();
+        state.waiting.len() - state.refusals >= MAX_WAITING
     }
 
-    pub(super) fn deliver(&self, observer: &dyn Observer) {
+    /// Waits until all is delivered, if that does not take too long: a handler may wait for the
+    /// caller.
+    pub(super) fn flush(&self) {
+        let deadline = Instant::now() + MAX_FLUSH;
         let mut state = self.state.lock();
-        if state.delivering {
-            return;
+        while state.delivering {
+            if self.delivered.wait_until(&mut state, deadline).timed_out() {
+                return;
+            }
         }
-        state.delivering = true;
+        let thread = state.thread.take();
+        drop(state);
+        thread.into_iter().for_each(join);
+    }
+
+    fn deliver(&self) {
+        own_thread::enter();
+        let mut state = self.state.lock();
         while let Some(notice) = state.waiting.pop_front() {
+            state.refusals -= usize::from(matches!(notice, Notice::Rejected(..)));
             drop(state);
-            observer.notify(&notice);
+            self.observer.notify(&notice);
             state = self.state.lock();
         }
         state.delivering = false;
+        self.delivered.notify_all();
     }
 }
 
@@ -81,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn publisher(client: u64) -> Arc<Publisher> {
+    fn publisher(client: u64) -> Arc<Publisher> {
         Arc::new(Publisher {
             client,
             address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1),
@@ -99,7 +153,7 @@ mod tests {
     /// Posts another notice from within each, as a handler that disconnects does.
     #[derive(Debug, Default)]
     struct Chain {
-        notices: Notices,
+        notices: Mutex<Option<Arc<Notices>>>,
         seen: Mutex<Vec<u64>>,
     }
 
@@ -110,12 +164,12 @@ mod tests {
 
         fn notify(&self, notice: &Notice) {
             let Notice::Added(publisher) = notice else {
-                panic!("{notice:?}")
+                return;
             };
             if publisher.client < 5 {
                 let next = Notice::Added(self::publisher(publisher.client + 1));
-                self.notices.post(next);
-                self.notices.deliver(self);
+                let notices = self.notices.lock().clone();
+                notices.unwrap().post(next);
             }
             self.seen.lock().push(publisher.client);
         }
@@ -123,21 +177,28 @@ mod tests {
 
     #[test]
     fn notices_come_one_at_a_time_and_in_order() {
-        let chain = Chain::default();
-        chain.notices.post(Notice::Added(publisher(1)));
-        chain.notices.deliver(&chain);
+        let chain = Arc::new(Chain::default());
+        let notices = Arc::new(Notices::new(chain.clone()));
+        *chain.notices.lock() = Some(notices.clone());
+        notices.post(Notice::Added(publisher(1)));
+        notices.flush();
         assert_eq!(*chain.seen.lock(), [1, 2, 3, 4, 5]);
+        *chain.notices.lock() = None;
     }
 
     #[test]
-    fn refusals_do_not_pile_up() {
-        let notices = Notices::default();
+    fn refusals_neither_pile_up_nor_keep_publishers_out() {
+        let notices = Arc::new(Notices::new(Arc::new(Chain::default())));
+        // As if somebody were busy delivering.
+        notices.state.lock().delivering = true;
         for _ in 0..2 * MAX_WAITING {
             notices.post(Notice::Rejected(publisher(1), Refusal::Busy));
         }
         assert_eq!(notices.state.lock().waiting.len(), MAX_WAITING);
+        assert!(!notices.is_full());
+        for _ in 0..MAX_WAITING {
+            notices.post(Notice::Removed(publisher(1), Removal::Closed));
+        }
         assert!(notices.is_full());
-        notices.post(Notice::Removed(publisher(1), Removal::Closed));
-        assert_eq!(notices.state.lock().waiting.len(), MAX_WAITING + 1);
     }
 }

@@ -83,6 +83,10 @@ pub enum Event {
     Gone(Arc<Publisher>, Removal),
 }
 
+/// Publishers that may have come and gone without the streaming thread having noticed the first: a
+/// client that publishes and leaves over and over must not fill the queue with itself.
+const MAX_STARTS: usize = 16;
+
 /// Events that may wait. Clients can cause them for nothing.
 const MAX_EVENTS: usize = 64;
 
@@ -202,6 +206,23 @@ impl MediaQueue {
     /// in. Starts and ends take no room, so this does not wait.
     pub fn start(&self, publisher: Arc<Publisher>) {
         self.switch(Some(publisher.client), Item::Start(publisher));
+    }
+
+    /// Waits until there is room for one more start, or until a deadline.
+    pub fn wait_for_room_to_start(&self, deadline: Instant) {
+        let mut state = self.state.lock();
+        while state.starts >= MAX_STARTS && !state.closed {
+            state.writer_waits = true;
+            self.wake_reader(&mut state);
+            if self.not_full.wait_until(&mut state, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Whether more publishers wait to be started than there should be.
+    pub fn has_room_to_start(&self) -> bool {
+        self.state.lock().starts < MAX_STARTS
     }
 
     /// The publisher was cut off, and there may be another one.

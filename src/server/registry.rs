@@ -12,10 +12,10 @@ use std::time::Duration;
 use once_cell::sync::Lazy;
 use parking_lot::{Condvar, Mutex};
 
-use super::client;
 use super::intake::Intake;
-use super::listener::{Listener, StartError};
-use super::transport::TlsError;
+use super::listener::Listener;
+use super::own_thread;
+use super::transport::{Tls, TlsError};
 
 static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
 
@@ -85,8 +85,8 @@ pub enum ClaimErrorKind {
     Busy,
     /// What the properties say can't be.
     Settings,
-    /// The certificate can't be used.
-    Certificate,
+    /// A file can't be read.
+    File,
     Other,
 }
 
@@ -111,7 +111,8 @@ impl ClaimError {
             ClaimError::PortDiffers { .. } | ClaimError::AuthenticationDiffers { .. } => {
                 ClaimErrorKind::Settings
             }
-            ClaimError::Tls(_) => ClaimErrorKind::Certificate,
+            ClaimError::Tls(TlsError::Read { .. }) => ClaimErrorKind::File,
+            ClaimError::Tls(_) => ClaimErrorKind::Settings,
             ClaimError::Resolve { .. } | ClaimError::Bind { .. } => ClaimErrorKind::Other,
         }
     }
@@ -155,12 +156,20 @@ pub struct DrainControl {
 impl DrainControl {
     /// Takes no new publishers, asks the present one to connect again, and cuts it off after
     /// `timeout`. The stream ends with it. None takes publishers again.
-    pub fn set(&self, timeout: Option<Duration>) {
+    ///
+    /// # Errors
+    ///
+    /// The port was closed while all of its elements were drained, and can't be opened again.
+    pub fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
         match timeout {
-            Some(timeout) => self.intake.drain(timeout),
+            Some(timeout) => {
+                if let Some(deadline) = self.intake.drain(timeout) {
+                    self.listener.call_at(deadline, &self.intake);
+                }
+            }
             None => self.intake.stop_draining(),
         }
-        self.listener.wake();
+        self.listener.check_draining()
     }
 }
 
@@ -176,7 +185,10 @@ pub fn claim(host: &str, port: u16, intake: Arc<Intake>) -> Result<Claim, ClaimE
 
     let mut last = None;
     for address in addresses {
-        match REGISTRY.claim(address, &intake) {
+        // Files are read before any lock is taken: they may be far away.
+        let files = intake.port_settings().tls.clone();
+        let tls = files.map(Tls::load).transpose().map_err(ClaimError::Tls)?;
+        match REGISTRY.claim(address, &intake, tls) {
             Ok(claim) => return Ok(claim),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Bind(source)) => last = Some(source),
@@ -198,17 +210,13 @@ enum Failure {
     Final(ClaimError),
 }
 
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::Io(error) => Failure::Bind(error),
-            StartError::Tls(error) => Failure::Final(ClaimError::Tls(error)),
-        }
-    }
-}
-
 impl Registry {
-    fn claim(&self, wanted: SocketAddr, intake: &Arc<Intake>) -> Result<Claim, Failure> {
+    fn claim(
+        &self,
+        wanted: SocketAddr,
+        intake: &Arc<Intake>,
+        tls: Option<Tls>,
+    ) -> Result<Claim, Failure> {
         let mut entries = self.entries.lock();
         // An element that stops and starts again finds its own port still closing.
         while wanted.port() != 0
@@ -217,7 +225,7 @@ impl Registry {
             })
         {
             // It waits for this very thread.
-            if client::is_client_thread() {
+            if own_thread::is() {
                 return Err(Failure::Final(ClaimError::Closing(wanted)));
             }
             self.closed.wait(&mut entries);
@@ -229,7 +237,8 @@ impl Registry {
                 (wanted, listener.clone())
             }
             _ => {
-                let listener = Listener::start(wanted, intake.clone())?;
+                let listener = Listener::start(wanted, intake.clone(), tls);
+                let listener = listener.map_err(Failure::Bind)?;
                 let listener = Arc::new(listener);
                 let address = listener.address();
                 let entry = Entry::Open {
@@ -276,6 +285,7 @@ impl Registry {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.listener.remove_route(&self.intake);
+        self.intake.flush_notices();
         // No lock is held over the joins: a client thread may be on its way to take one.
         if let Some(listener) = REGISTRY.release(self.address) {
             let address = self.address;
@@ -285,7 +295,7 @@ impl Drop for Claim {
             };
             // A signal handler that stops the element runs on one of the threads to be joined, and
             // others may be in handlers that wait for this one.
-            if client::is_client_thread() {
+            if own_thread::is() {
                 thread::spawn(shut_down);
             } else {
                 shut_down();

@@ -3,7 +3,7 @@
 //! Behind a load balancer: PROXY headers, health checks, and draining.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
@@ -88,6 +88,11 @@ fn addresses_are_checked_where_they_are_known() {
     let port = recorder.port();
     assert_closed(connect_behind(port, &v2([198, 51, 100, 9])).socket);
     let publisher = publish_behind(port, &v2([192, 0, 2, 1]));
+    // A load balancer that speaks for itself has no address that may publish.
+    let local = [V2_SIGNATURE, &[0x20, 0, 0, 0]].concat();
+    let mut own = connect_behind(port, &local);
+    own.send(&[3]);
+    assert_closed(own.socket);
     // The limit is for the publisher's address, and not for the load balancer's.
     assert_closed(connect_behind(port, &v2([192, 0, 2, 1])).socket);
     let mut other = connect_behind(port, &v2([192, 0, 2, 2]));
@@ -331,13 +336,19 @@ fn one_of_two_processes_is_drained_and_restarted_under_four_publishers() {
     let cameras: Vec<Camera> = KEYS
         .iter()
         .enumerate()
-        .map(|(index, key)| Camera::start(port, key, index % 2 == 0))
+        .map(|(index, key)| {
+            let address = Ipv4Addr::new(127, 0, 1, 1 + index as u8);
+            Camera::start_from(address, port, key, index % 2 == 0)
+        })
         .collect();
     let mut first = first;
     let mut second = second;
     // By turns, so two of them are on each.
     for ingest in [&mut first, &mut second] {
-        (0..2).for_each(|_| drop(ingest.wait_for("publishes")));
+        for _ in 0..2 {
+            let line = ingest.wait_for("publishes");
+            assert!(line.contains(": 127.0.1."), "{line}");
+        }
     }
     let mut folders = vec![first.drain()];
     // Those two have come back at the other one, or are about to.

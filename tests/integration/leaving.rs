@@ -175,6 +175,34 @@ fn cycles_with_a_publisher_leave_no_thread_and_no_descriptor() {
     assert_eq!(resources(), before);
 }
 
+/// Programs in C do not ignore the signal that a write to a closed pipe brings.
+#[test]
+fn stopping_among_clients_that_come_and_go_ends_no_process() {
+    for _ in 0..10 {
+        let mut launch = Launch::start("", "rtmp2serversrc port=0 ! fakesink");
+        let port = launch.port();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let status = std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        drop(std::net::TcpStream::connect(("127.0.0.1", port)));
+                    }
+                });
+            }
+            for _ in 0..200 {
+                drop(std::net::TcpStream::connect(("127.0.0.1", port)));
+            }
+            launch.interrupt();
+            let (status, _) = launch.wait();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            status
+        });
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(signal, None);
+    }
+}
+
 /// How often each thread of a process has gone to sleep by itself.
 fn activity(id: u32) -> Vec<(String, String)> {
     let mut threads = Vec::new();

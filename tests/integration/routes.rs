@@ -123,6 +123,12 @@ fn the_same_route_twice_is_an_error_that_names_the_other_element() {
         text.contains("element \"src\"") && text.contains("application"),
         "{text}"
     );
+    // However it is split: clients do that in many ways.
+    let split = format!("port={} application=live/x stream-key=y", first.port());
+    let _split = Recorder::start(&split);
+    let other = format!("port={} application=live stream-key=x/y", first.port());
+    let (error, _) = Recorder::refusal(&other);
+    assert!(error.matches(gst::ResourceError::Busy), "{error:?}");
     // The port is as good as before.
     drop(publish_raw(first.port(), "live", "cam1_2", 2));
     assert_eq!(flv::media(&first.finish()).len(), 2);

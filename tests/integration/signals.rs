@@ -140,6 +140,66 @@ fn a_handler_that_takes_its_time_holds_up_its_own_client_only() {
 }
 
 #[test]
+fn an_answer_is_for_one_publish_to_one_element() {
+    let any = Recorder::start("keep-listening=true");
+    let port = any.port();
+    let mut client = RawClient::publish(port, "live", "key");
+    client.command(1, "closeStream", 0.0, &[Value::Null]);
+    client.expect_command("onStatus");
+    // Another element takes this key now, and its application says no.
+    let strict = Recorder::start(&format!("port={port} stream-key=key"));
+    strict
+        .element
+        .connect("publisher-connecting", false, |_| Some(false.to_value()));
+    client.command(1, "publish", 3.0, &[Value::Null, "key".into()]);
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Publish.Denied");
+}
+
+#[test]
+fn the_time_of_a_handler_is_not_the_clients() {
+    let recorder = Recorder::start("handshake-timeout=500");
+    recorder
+        .element
+        .connect("publisher-connecting", false, |_| {
+            // The handler's work: longer than the client has.
+            std::thread::sleep(Duration::from_millis(800));
+            Some(true.to_value())
+        });
+    let file = small(1);
+    publish(FFMPEG, &file, false, &recorder.url("live/key")).succeed();
+    flv::assert_same_media(&flv::read_file(&file), &recorder.finish());
+}
+
+#[test]
+fn slow_handlers_of_what_has_happened_hold_up_nobody() {
+    let recorder = Recorder::start("application=live stream-key=key stall-timeout=300");
+    for name in ["publisher-added", "publisher-rejected"] {
+        recorder.element.connect(name, false, |_| {
+            // The handler's work: longer than it takes for a publisher to count as stalled.
+            std::thread::sleep(Duration::from_millis(400));
+            None
+        });
+    }
+    // Far more refusals than can be told meanwhile.
+    for _ in 0..300 {
+        let mut client = RawClient::connect(recorder.port());
+        client.handshake().connect_application("other");
+        client.expect_command("_error");
+    }
+    let start = Instant::now();
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    assert!(
+        start.elapsed() < Duration::from_millis(400),
+        "{:?}",
+        start.elapsed()
+    );
+    client.media(flv::AUDIO, 0, &[0x2F, 1, 9], 128);
+    drop(client);
+    assert_eq!(flv::media(&recorder.finish()).len(), 1);
+}
+
+#[test]
 fn whoever_is_refused_is_reported_with_the_reason() {
     let recorder = Recorder::start("application=live stream-key=key allowed-addresses=<127.0.0.1>");
     let signals = Signals::watch(&recorder.element);

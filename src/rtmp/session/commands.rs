@@ -45,17 +45,23 @@ impl Session {
 
     fn connect(&mut self, command: &Command) -> Result<Event, Violation> {
         let request = Arc::new(ConnectRequest::read(command.arguments.first())?);
-        self.connect = Some(request.clone());
         self.undecided = Some(Undecided::Connect {
             transaction_id: command.transaction_id,
+            request: request.clone(),
         });
         Ok(Event::Connect(request))
     }
 
     pub fn accept_connect(&mut self) {
-        let Some(Undecided::Connect { transaction_id }) = self.undecided.take() else {
+        let Some(Undecided::Connect {
+            transaction_id,
+            request,
+        }) = self.undecided.take()
+        else {
             return;
         };
+        let encoding = request.object_encoding;
+        self.connect = Some(request);
         let window = self.config.window_ack_size;
         self.output.control(Control::WindowAckSize(window));
         self.output.control(Control::SetPeerBandwidth {
@@ -68,7 +74,6 @@ impl Session {
             ("capabilities".into(), 31.0.into()),
             ("mode".into(), 1.0.into()),
         ];
-        let encoding = self.connect.as_ref().map_or(0.0, |c| c.object_encoding);
         let status = Status::success(code::CONNECT_SUCCESS, "Connection succeeded.");
         let mut information = status.properties();
         information.push(("objectEncoding".into(), encoding.into()));
@@ -83,7 +88,7 @@ impl Session {
 
     /// The caller closes the connection once the output is written.
     pub fn reject_connect(&mut self, status: &Status) {
-        if let Some(Undecided::Connect { transaction_id }) = self.undecided.take() {
+        if let Some(Undecided::Connect { transaction_id, .. }) = self.undecided.take() {
             let arguments = vec![Value::Null, Value::Object(status.properties())];
             let error = Command::new("_error", transaction_id, arguments);
             self.output.connection_command(&error);

@@ -143,8 +143,14 @@ pub struct Session {
 
 #[derive(Debug, Clone)]
 enum Undecided {
-    Connect { transaction_id: f64 },
-    Publish { msid: u32, stream_key: String },
+    Connect {
+        transaction_id: f64,
+        request: Arc<ConnectRequest>,
+    },
+    Publish {
+        msid: u32,
+        stream_key: String,
+    },
 }
 
 impl Session {

@@ -48,10 +48,16 @@ impl ConnectRequest {
     }
 }
 
-/// A name that is short enough to be kept.
+/// A name that is short enough to be kept, and can be shown.
 pub(super) fn name_of(text: &str) -> Result<String, Violation> {
     if text.len() > MAX_NAME {
         return Err(Violation::NameTooLong);
+    }
+    // Some clients end their text as C does. Within a name such a character means that what one
+    // program compares is not what another one sees.
+    let text = text.trim_matches(char::is_control);
+    if text.contains(char::is_control) {
+        return Err(Violation::ControlCharacter);
     }
     Ok(text.to_owned())
 }

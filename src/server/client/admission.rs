@@ -23,6 +23,9 @@ use crate::server::{CAT, Secret, Shown};
 /// Most come again on a new one.
 const SECOND_CONNECT: Duration = Duration::from_secs(2);
 
+/// Elements that are told of a client which may have meant any of them.
+const MAX_CONCERNED: usize = 8;
+
 /// Challenges are good in this process alone, on all of its ports.
 static CHALLENGER: LazyLock<Challenger> = LazyLock::new(|| {
     let mut key = [0; 32];
@@ -41,9 +44,16 @@ pub(super) struct Decision {
     is_challenged: bool,
     /// When it authenticated, by the clock of challenges.
     authenticated: Option<Duration>,
-    /// What the application said of its last request. It is asked once, though a client may say
-    /// twice what it wants to publish.
-    asked: Option<(PublishRequest, bool)>,
+    /// What the application of an element said of its last request. It is asked once, though most
+    /// clients say twice what they want to publish: the answer is for one `publish`.
+    asked: Option<Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    intake: Arc<Intake>,
+    request: PublishRequest,
+    may_publish: bool,
 }
 
 impl Decision {
@@ -71,13 +81,17 @@ impl Client {
         if candidates.iter().all(|intake| intake.is_draining()) {
             return self.refuse_connect(request, Refusal::Draining, None, candidates);
         }
-        candidates.retain(|intake| intake.access().credentials.is_some());
+        let is_open = |intake: &Arc<Intake>| intake.access().credentials.is_none();
+        let any_open = candidates.iter().any(is_open);
+        candidates.retain(|intake| !is_open(intake));
         let credentials: Vec<_> = candidates
             .iter()
             .filter_map(|intake| intake.access().credentials.as_ref())
             .collect();
-        // All of one application have the same method, or none.
-        let Some(method) = credentials.first().map(|credentials| credentials.method) else {
+        // All of one application have the same method, or none. Where the application alone does
+        // not tell, `publish` does.
+        let method = credentials.first().map(|credentials| credentials.method);
+        let Some(method) = method.filter(|_| !any_open) else {
             self.session.accept_connect();
             return Ok(());
         };
@@ -120,13 +134,13 @@ impl Client {
             connect: request.clone(),
             stream_key: String::new(),
         };
-        let publisher = self.stranger(&asked);
-        let parting = refused(&publisher, refusal);
-        self.tell(Refused {
+        let refused = Refused {
             refusal,
-            publisher,
+            publisher: self.stranger(&asked),
             concerned,
-        });
+        };
+        let parting = parting(&refused);
+        self.tell(refused);
         Err(parting)
     }
 
@@ -138,50 +152,53 @@ impl Client {
     }
 
     pub(super) fn publish(&mut self, request: &PublishRequest) -> Result<(), Parting> {
-        let admitted = self.admit(request).and_then(|(intake, publisher)| {
-            let publisher = Arc::new(publisher);
-            let can_reconnect = request.connect.can_reconnect();
-            let msid = self.session.requested_msid();
-            let connection = self.connection.clone();
-            let link = Arc::new(Link::new(self.id, connection, msid, can_reconnect));
-            match intake.take(publisher.clone(), link.clone()) {
-                Ok(()) => Ok((Published { intake, link }, publisher)),
-                Err(refusal) => Err(Box::new(Refused {
-                    refusal,
-                    publisher: (*publisher).clone(),
-                    concerned: vec![intake],
-                })),
-            }
-        });
-        match admitted {
-            Ok((published, publisher)) => {
-                gst::info!(
-                    CAT,
-                    "{} publishes application {}, stream key \"{}\" to {}",
-                    self.address,
-                    Shown(&publisher.application),
-                    Secret(&publisher.stream_key),
-                    published.intake.name(),
-                );
-                let max_message_size = published.intake.listener_settings().max_message_size;
-                self.session.set_max_message_size(max_message_size);
-                self.published = Some(published);
-                // Whoever made room for others has closed the connection already.
-                if !self.set_standing(Standing::Publishing) {
-                    return Err(Parting::Stopped);
-                }
-                self.session.accept_publish();
-                self.update_stats();
-                Ok(())
-            }
-            Err(refused_request) => {
-                let status = refused_request.refusal.status();
-                self.session.reject_publish(&status);
-                let parting = refused(&refused_request.publisher, refused_request.refusal);
-                self.tell(*refused_request);
-                Err(parting)
-            }
+        let admitted = self.admit(request);
+        self.decision.asked = None;
+        let (intake, publisher) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refused) => return self.refuse_publish(*refused),
+        };
+        let publisher = Arc::new(publisher);
+        let can_reconnect = request.connect.can_reconnect();
+        let msid = self.session.requested_msid();
+        let connection = self.connection.clone();
+        let link = Arc::new(Link::new(self.id, connection, msid, can_reconnect));
+        // Deciding may have taken a while: who is gone must not take the stream with it. Nobody
+        // who publishes is cut off to make room, and who was cut off before does not publish.
+        if link.has_hung_up() {
+            return Err(Parting::Closed);
         }
+        if !self.set_standing(Standing::Publishing) {
+            return Err(Parting::Stopped);
+        }
+        if let Err(refusal) = intake.take(publisher.clone(), link.clone()) {
+            self.set_standing(Standing::New);
+            return self.refuse_publish(Refused {
+                refusal,
+                publisher: (*publisher).clone(),
+                concerned: vec![intake],
+            });
+        }
+        gst::info!(
+            CAT,
+            "{} publishes {} to {}",
+            self.address,
+            shown(&publisher),
+            intake.name(),
+        );
+        let max_message_size = intake.listener_settings().max_message_size;
+        self.session.set_max_message_size(max_message_size);
+        self.published = Some(Published { intake, link });
+        self.session.accept_publish();
+        self.update_stats();
+        Ok(())
+    }
+
+    fn refuse_publish(&mut self, refused: Refused) -> Result<(), Parting> {
+        self.session.reject_publish(&refused.refusal.status());
+        let parting = parting(&refused);
+        self.tell(refused);
+        Err(parting)
     }
 
     /// Finds out who takes this stream and whether this client may publish it, without giving it
@@ -239,20 +256,31 @@ impl Client {
         }
     }
 
-    /// Asks the application, which may take its time.
+    /// Asks the application, which may take its time: that is not the client's.
     fn ask(
         &mut self,
-        intake: &Intake,
+        intake: &Arc<Intake>,
         request: &PublishRequest,
         publisher: &Publisher,
     ) -> Result<(), Refusal> {
-        let known = self.decision.asked.as_ref();
-        let may_publish = match known.filter(|(asked, _)| asked == request) {
-            Some((_, may_publish)) => *may_publish,
+        let known = self
+            .decision
+            .asked
+            .as_ref()
+            .filter(|asked| Arc::ptr_eq(&asked.intake, intake) && asked.request == *request);
+        let may_publish = match known {
+            Some(asked) => asked.may_publish,
             None => {
                 self.set_standing(Standing::Asked);
+                let start = Instant::now();
                 let may_publish = intake.may_publish(publisher);
-                self.decision.asked = Some((request.clone(), may_publish));
+                self.deadline += start.elapsed();
+                self.set_standing(Standing::New);
+                self.decision.asked = Some(Asked {
+                    intake: intake.clone(),
+                    request: request.clone(),
+                    may_publish,
+                });
                 may_publish
             }
         };
@@ -280,24 +308,37 @@ impl Client {
         }
     }
 
-    /// Lets elements know. The reply leaves first: handlers may take their time.
-    fn tell(&mut self, refused: Refused) {
-        let _ = self.flush(super::FAREWELL);
-        self.connection.outbound.finish();
-        let publisher = Arc::new(refused.publisher);
-        for intake in refused.concerned {
-            intake.reject(publisher.clone(), refused.refusal);
+    /// Lets elements know, unless it could be any of many: then one guess would be told to all.
+    fn tell(&self, refused: Refused) {
+        let Refused {
+            refusal,
+            publisher,
+            concerned,
+        } = refused;
+        if concerned.len() <= MAX_CONCERNED {
+            let publisher = Arc::new(publisher);
+            for intake in concerned {
+                intake.reject(publisher.clone(), refusal);
+            }
         }
     }
 }
 
-/// For the log. Some clients put the stream key behind a slash of the application.
-fn refused(publisher: &Publisher, refusal: Refusal) -> Parting {
-    let application = publisher.application.split('/').next().unwrap_or_default();
+fn parting(refused: &Refused) -> Parting {
     Parting::Refused(format!(
-        "application {}, stream key \"{}\" was refused: {}",
-        Shown(application),
-        Secret(&publisher.stream_key),
-        refusal.nick()
+        "{} was refused: {}",
+        shown(&refused.publisher),
+        refused.refusal.nick()
     ))
+}
+
+/// For the log. Some clients put the stream key behind a slash of the application, or into it.
+fn shown(publisher: &Publisher) -> String {
+    let application = publisher.application.split('/').next().unwrap_or_default();
+    let key = Secret(&publisher.stream_key);
+    if publisher.stream_key.is_empty() {
+        format!("\"{}\"", Secret(application))
+    } else {
+        format!("application {}, stream key \"{key}\"", Shown(application))
+    }
 }

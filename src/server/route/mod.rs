@@ -87,6 +87,13 @@ impl Route {
 
     /// Whether two routes take the same, whatever their variables are called.
     pub fn is_same(&self, other: &Self) -> bool {
+        // Clients disagree on where an application ends, so with a key it is one path.
+        let path = |route: &Self| {
+            Some([&route.application.clone()?[..], route.stream_key.as_ref()?].concat())
+        };
+        if let (Some(own), Some(theirs)) = (path(self), path(other)) {
+            return is_same(&Some(own), &Some(theirs));
+        }
         is_same(&self.application, &other.application)
             && is_same(&self.stream_key, &other.stream_key)
     }
@@ -96,8 +103,9 @@ impl Route {
         let (Some(own), Some(theirs)) = (&self.application, &other.application) else {
             return true;
         };
-        // Applications of different lengths meet where a part of the key is in one of them.
-        own.iter().zip(theirs).all(|(a, b)| a.may_meet(b))
+        // One that says only the start of its application may yet mean either.
+        let (own, theirs) = (own.first(), theirs.first());
+        own.zip(theirs).is_none_or(|(a, b)| a.may_meet(b))
     }
 
     pub fn specificity(&self) -> Specificity {

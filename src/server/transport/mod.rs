@@ -95,28 +95,28 @@ struct Sealed {
 }
 
 impl Transport {
-    pub(super) fn new(
-        socket: Arc<TcpStream>,
-        proxy_protocol: ProxyProtocol,
-        tls: Option<&Tls>,
-    ) -> Result<Self, rustls::Error> {
-        let connection = match tls {
-            Some(tls) => Some(ServerConnection::new(tls.config())?),
-            None => None,
-        };
+    pub(super) fn new(socket: Arc<TcpStream>, proxy_protocol: ProxyProtocol, is_tls: bool) -> Self {
         let header = match proxy_protocol {
             ProxyProtocol::Off => None,
             version => Some((version, Vec::new())),
         };
-        Ok(Transport {
-            is_tls: connection.is_some(),
-            outbound: Arc::new(Outbound::new(socket.clone(), connection)),
+        Transport {
+            is_tls,
+            outbound: Arc::new(Outbound::new(socket.clone())),
             socket,
             header,
             early: Vec::new(),
             sealed: Sealed::default(),
             untouched: true,
-        })
+        }
+    }
+
+    /// To be called before anything is read from a TLS connection. It may read the certificate's
+    /// files.
+    pub(super) fn start_tls(&mut self, tls: &Tls) -> Result<(), TransportError> {
+        let connection = ServerConnection::new(tls.config())?;
+        self.outbound.start_tls(connection);
+        Ok(())
     }
 
     pub(super) fn outbound(&self) -> &Arc<Outbound> {

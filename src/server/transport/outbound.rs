@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,41 +20,45 @@ use super::{Received, Sealed, TransportError, unseal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) struct Blocked;
 
+/// The client's own thread holds the lock for long only while it waits for a client that does not
+/// read. Whatever else it does takes microseconds.
+const PATIENCE_OF_OTHERS: Duration = Duration::from_millis(20);
+
 /// The writing half of a connection. The client's own thread writes replies here and may wait for
-/// the client while it does; others never wait, neither for the client nor for that thread.
+/// the client while it does; others never wait for the client.
 #[derive(Debug)]
 pub(in crate::server) struct Outbound {
     socket: Arc<TcpStream>,
     state: Mutex<State>,
+    total: AtomicU64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// Both halves of a TLS connection, since either may have to write.
     tls: Option<Box<ServerConnection>>,
     /// For the socket, as it goes out.
     unsent: Vec<u8>,
-    total: u64,
     /// The client takes nothing any more. It may still have sent media that is to be read.
     closed: bool,
 }
 
 impl Outbound {
-    pub(super) fn new(socket: Arc<TcpStream>, tls: Option<ServerConnection>) -> Self {
+    pub(super) fn new(socket: Arc<TcpStream>) -> Self {
         Outbound {
             socket,
-            state: Mutex::new(State {
-                tls: tls.map(Box::new),
-                unsent: Vec::new(),
-                total: 0,
-                closed: false,
-            }),
+            state: Mutex::default(),
+            total: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn start_tls(&self, tls: ServerConnection) {
+        self.state.lock().tls = Some(Box::new(tls));
     }
 
     /// Bytes that have left.
     pub(in crate::server) fn total(&self) -> u64 {
-        self.state.lock().total
+        self.total.load(Ordering::Relaxed)
     }
 
     /// Writes replies, waiting for room no longer than `patience`, and notices, which are dropped
@@ -78,7 +83,7 @@ impl Outbound {
         let deadline = Instant::now() + patience;
         let mut sent = 0;
         loop {
-            sent += state.write(&self.socket);
+            sent += self.write(&mut state);
             if sent >= awaited || state.closed {
                 return Ok(());
             }
@@ -88,25 +93,25 @@ impl Outbound {
 
     /// Writes what is not part of the client's own conversation, if that does not have to wait.
     pub(in crate::server) fn try_send(&self, bytes: &[u8]) -> bool {
-        let Some(mut state) = self.state.try_lock() else {
+        let Some(mut state) = self.state.try_lock_for(PATIENCE_OF_OTHERS) else {
             return false;
         };
         if !state.unsent.is_empty() || state.closed {
             return false;
         }
         state.seal(bytes);
-        state.write(&self.socket);
+        self.write(&mut state);
         !state.closed
     }
 
     /// Says that nothing more will be written.
     pub(in crate::server) fn finish(&self) {
-        if let Some(mut state) = self.state.try_lock() {
+        if let Some(mut state) = self.state.try_lock_for(PATIENCE_OF_OTHERS) {
             if let Some(tls) = &mut state.tls {
                 tls.send_close_notify();
                 state.collect();
             }
-            state.write(&self.socket);
+            self.write(&mut state);
         }
         let _ = self.socket.shutdown(Shutdown::Write);
     }
@@ -125,9 +130,26 @@ impl Outbound {
         // The handshake has answers, and so have errors.
         if tls.wants_write() {
             state.collect();
-            state.write(&self.socket);
+            self.write(&mut state);
         }
         received
+    }
+
+    /// Writes as much as the socket takes at once.
+    fn write(&self, state: &mut State) -> usize {
+        let mut sent = 0;
+        while sent < state.unsent.len() && !state.closed {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match send(&*self.socket, &state.unsent[sent..], flags) {
+                Ok(count) => sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => state.closed = true,
+            }
+        }
+        self.total.fetch_add(sent as u64, Ordering::Relaxed);
+        state.unsent.drain(..sent);
+        sent
     }
 
     fn wait_for_room(&self, deadline: Instant) -> Result<(), Blocked> {
@@ -168,23 +190,6 @@ impl State {
             }
         }
     }
-
-    /// Writes as much as the socket takes at once.
-    fn write(&mut self, socket: &TcpStream) -> usize {
-        let mut sent = 0;
-        while sent < self.unsent.len() && !self.closed {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match send(socket, &self.unsent[sent..], flags) {
-                Ok(count) => sent += count,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
-                Err(_) => self.closed = true,
-            }
-        }
-        self.total += sent as u64;
-        self.unsent.drain(..sent);
-        sent
-    }
 }
 
 #[cfg(test)]
@@ -200,7 +205,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let server = listener.accept().unwrap().0;
-        (Outbound::new(Arc::new(server), None), client)
+        (Outbound::new(Arc::new(server)), client)
     }
 
     #[test]

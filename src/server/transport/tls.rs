@@ -4,11 +4,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, crypto};
@@ -55,14 +55,16 @@ pub enum TlsError {
     Unusable { files: TlsFiles, reason: String },
 }
 
-/// What tells that a file has changed.
+/// What tells that a file has changed: times alone may be copied along.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp(Option<(SystemTime, u64)>);
+struct Stamp(Option<[i64; 4]>);
 
 impl Stamp {
     fn of(path: &Path) -> Self {
         let metadata = fs::metadata(path).ok();
-        Stamp(metadata.and_then(|m| Some((m.modified().ok()?, m.len()))))
+        let numbers =
+            |m: fs::Metadata| [m.ino() as i64, m.ctime(), m.ctime_nsec(), m.size() as i64];
+        Stamp(metadata.map(numbers))
     }
 }
 
@@ -70,42 +72,47 @@ impl Stamp {
 #[derive(Debug)]
 pub(in crate::server) struct Tls {
     files: TlsFiles,
-    current: Mutex<Current>,
-}
-
-#[derive(Debug)]
-struct Current {
-    stamps: [Stamp; 2],
-    config: Arc<ServerConfig>,
+    current: RwLock<Arc<ServerConfig>>,
+    /// What the files were like. Held while they are read, which may take long where they are far
+    /// away: others do not wait for that.
+    stamps: Mutex<[Stamp; 2]>,
 }
 
 impl Tls {
     pub(in crate::server) fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let stamps = stamps(&files);
-        let config = load(&files)?;
-        let current = Mutex::new(Current { stamps, config });
-        Ok(Tls { files, current })
+        let stamps = Mutex::new(stamps(&files));
+        let current = RwLock::new(load(&files)?);
+        Ok(Tls {
+            files,
+            current,
+            stamps,
+        })
     }
 
     /// Looks whether the files have changed. While they can't be used, as in the middle of a
     /// renewal, the certificate from before counts.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        let stamps = stamps(&self.files);
-        let mut current = self.current.lock();
-        if stamps != current.stamps {
-            current.stamps = stamps;
-            match load(&self.files) {
-                Ok(config) => {
-                    let path = self.files.certificate.display();
-                    gst::info!(CAT, "Read the renewed certificate {path}");
-                    current.config = config;
-                }
-                Err(error) => {
-                    gst::warning!(CAT, "Kept the certificate from before: {error}");
-                }
+        if let Some(mut known) = self.stamps.try_lock() {
+            let stamps = stamps(&self.files);
+            if *known != stamps {
+                *known = stamps;
+                self.reload();
             }
         }
-        current.config.clone()
+        self.current.read().clone()
+    }
+
+    fn reload(&self) {
+        match load(&self.files) {
+            Ok(config) => {
+                let path = self.files.certificate.display();
+                gst::info!(CAT, "Read the renewed certificate {path}");
+                *self.current.write() = config;
+            }
+            Err(error) => {
+                gst::warning!(CAT, "Kept the certificate from before: {error}");
+            }
+        }
     }
 }
 

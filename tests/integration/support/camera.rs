@@ -2,7 +2,7 @@
 
 //! A camera that publishes at its own pace, and comes back when its connection is gone.
 
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -47,11 +47,22 @@ pub struct Report {
 impl Camera {
     /// `reconnects_when_asked`: it knows the reconnect request of Enhanced RTMP.
     pub fn start(port: u16, key: &str, reconnects_when_asked: bool) -> Self {
+        Self::start_from(Ipv4Addr::LOCALHOST, port, key, reconnects_when_asked)
+    }
+
+    /// The same from another address of this machine.
+    pub fn start_from(
+        address: Ipv4Addr,
+        port: u16,
+        key: &str,
+        reconnects_when_asked: bool,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let key = key.to_owned();
         let thread = std::thread::spawn(move || {
             let mut worker = Worker {
+                address,
                 port,
                 key,
                 reconnects_when_asked,
@@ -72,6 +83,7 @@ impl Camera {
 }
 
 struct Worker {
+    address: Ipv4Addr,
     port: u16,
     key: String,
     reconnects_when_asked: bool,
@@ -125,7 +137,7 @@ impl Worker {
     }
 
     fn try_connect(&self) -> Option<RawClient> {
-        let mut client = RawClient::over(TcpStream::connect(("127.0.0.1", self.port)).ok()?);
+        let mut client = RawClient::over(connect_from(self.address, self.port).ok()?);
         let caps = if self.reconnects_when_asked { 1.0 } else { 0.0 };
         client.try_publish_with("live", &self.key, caps)?;
         let header = video_header(0);
@@ -143,6 +155,14 @@ impl Worker {
                 && String::from_utf8_lossy(body).contains("ReconnectRequest")
         })
     }
+}
+
+fn connect_from(address: Ipv4Addr, port: u16) -> rustix::io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddrV4::new(address, 0))?;
+    connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    Ok(socket.into())
 }
 
 /// The frame of this number.
