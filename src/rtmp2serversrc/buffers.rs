@@ -55,7 +55,8 @@ pub(super) fn buffer(tag: OutputTag, epoch: u64) -> gst::Buffer {
             gst::ReferenceTimestampMeta::add(buffer, &REFERENCE, time, gst::ClockTime::NONE);
         }
         if let Ok(mut meta) = gst::meta::CustomMeta::add(buffer, EPOCH_META) {
-            meta.mut_structure().set("epoch", epoch);
+            let field = gst::glib::gstr!("epoch");
+            meta.mut_structure().set_with_static(field, epoch);
         }
     }
     buffer

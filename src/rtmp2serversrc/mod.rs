@@ -45,6 +45,35 @@
 //! is told why, and closed within a second. With #GstRtmp2ServerSrc:certificate-file the port is
 //! RTMPS.
 //!
+//! ## The state of the stream
+//!
+//! #GstRtmp2ServerSrc:stream-status says what to expect of the stream, and
+//! #GstRtmp2ServerSrc:connection-state how far its publisher is. They are the truth: nothing has to
+//! be inferred from sockets, caps or frames.
+//!
+//! | stream-status | it means | a consumer should |
+//! |---|---|---|
+//! | 4 stopped | there is no publisher | show that nothing is on; take down decoders if it likes |
+//! | 2 reconfiguring | a publisher was taken or has changed its configuration; no frame of the new epoch has left yet | keep the last picture, let decoders start afresh with what comes |
+//! | 1 active | the first frame that can be decoded has left the element | use the stream |
+//! | 3 paused | no media comes, or the connection is lost; it is expected to go on | keep the last picture, and wait |
+//!
+//! #GstRtmp2ServerSrc:epoch counts up whenever a decoder has to start afresh: with each publisher,
+//! also one that comes back, and with each sequence header that has changed. One that is only sent
+//! again changes nothing. Each buffer carries its epoch in a `GstCustomMeta` named `Rtmp2EpochMeta`,
+//! in the field `epoch` (guint64).
+//!
+//! Each change is told once: by notifications, by an element message `rtmp2-stream-status` with
+//! `version` (guint, 1), `stream-status`, `connection-state`, `epoch`, `application`, `stream-key` and
+//! `variables`, and by the same structure in a sticky event downstream, which a branch that is
+//! linked late gets too. What happens besides is in element messages `rtmp2-stream-event` with
+//! `version`, `event` (GstRtmp2StreamEvent), `epoch` and `details`.
+//!
+//! A publisher that ends its stream is gone at once. One whose connection breaks may come back within
+//! #GstRtmp2ServerSrc:resume-timeout: the stream goes on where it was, without a flush, another
+//! segment or another file header, first with sequence headers and a keyframe. While it is
+//! away, GAP events tell mixers and muxers that there is nothing.
+//!
 //! ## What comes out
 //!
 //! One buffer a tag of one endless FLV stream: the file header once, no second one and no flush

@@ -34,6 +34,8 @@ pub(super) struct Streaming {
     marks: VecDeque<Mark>,
     /// Made for a list that could not leave as one.
     buffers: VecDeque<gst::Buffer>,
+    /// Of what leaves now.
+    epoch: u64,
     /// The status that elements downstream do not know of yet.
     unsent_status: Option<Snapshot>,
     /// The file header, and the segment with it, has left.
@@ -66,6 +68,7 @@ impl Streaming {
             items: VecDeque::new(),
             marks: VecDeque::new(),
             buffers: VecDeque::new(),
+            epoch: 0,
             unsent_status: None,
             has_begun: false,
             starts_decoding: false,
@@ -179,12 +182,12 @@ impl Streaming {
             // header: the state is told right behind it, when there is a segment.
             let single = !self.has_begun || imp.obj().property::<i32>("num-buffers") >= 0;
             if count == 1 || single {
-                let buffer = self.next_buffer(imp);
+                let buffer = self.next_buffer();
                 return Ok(buffer.map(CreateSuccess::NewBuffer));
             }
             let mut list = gst::BufferList::new_sized(count);
             if let Some(list) = list.get_mut() {
-                let buffers = (0..count).map_while(|_| self.next_buffer(imp));
+                let buffers = (0..count).map_while(|_| self.next_buffer());
                 buffers.for_each(|buffer| list.add(buffer));
             }
             // The base class may have to drop what is created while the element stops, and in
@@ -199,11 +202,11 @@ impl Streaming {
         Ok(buffer.map(CreateSuccess::NewBuffer))
     }
 
-    fn next_buffer(&mut self, imp: &Rtmp2ServerSrc) -> Option<gst::Buffer> {
+    fn next_buffer(&mut self) -> Option<gst::Buffer> {
         match self.feed.pop()? {
             Output::Tag(tag) => {
                 self.starts_decoding |= tag.starts_decoding;
-                Some(buffers::buffer(tag, imp.state().epoch))
+                Some(buffers::buffer(tag, self.epoch))
             }
             _ => None,
         }
@@ -296,6 +299,7 @@ impl Streaming {
     fn apply(&mut self, imp: &Rtmp2ServerSrc, input: Input) {
         for (before, after) in imp.apply(input) {
             tell(imp, &before, &after);
+            self.epoch = after.epoch;
             self.unsent_status = Some(after);
         }
     }
