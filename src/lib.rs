@@ -3,6 +3,7 @@
 #![doc = include_str!("../docs/ARCHITECTURE.md")]
 
 pub mod amf0;
+mod eflvdemux;
 pub mod feed;
 pub mod flv;
 pub mod memory;
@@ -10,10 +11,12 @@ pub mod rtmp;
 mod rtmp2serversrc;
 pub mod server;
 
+pub use eflvdemux::EFlvDemux;
 pub use rtmp2serversrc::{LeakyType, Rtmp2ServerSrc, TimestampMode};
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
-    rtmp2serversrc::register(plugin)
+    rtmp2serversrc::register(plugin)?;
+    eflvdemux::register(plugin)
 }
 
 gst::plugin_define!(
