@@ -10,8 +10,8 @@ use super::codec::Codec;
 use crate::flv::body::{ColorInfo, Metadata, Sound};
 use crate::flv::codes::SoundFormat;
 use crate::flv::config::{
-    Ac3Header, AudioSpecificConfig, Av1Config, AvcConfig, Dimensions, FlacConfig, HevcConfig,
-    Mp3Header, OpusHead, VpxConfig,
+    Ac3Header, AudioSpecificConfig, Av1Config, AvcConfig, FlacConfig, HevcConfig, Mp3Header,
+    OpusHead, VpxConfig,
 };
 
 const VIDEO: &str = "video/x-h264, stream-format=avc, alignment=au; \
@@ -187,12 +187,15 @@ fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
                 .field("systemstream", false);
         }
     }
-    let dimensions = dimensions.or_else(|| announced_dimensions(known));
-    if let Some(Dimensions { width, height }) = dimensions {
-        builder = builder
-            .field("width", width as i32)
-            .field("height", height as i32);
-    }
+    let announced = |name| {
+        let length = known.metadata?.video(known.track, name)?;
+        (1.0..65536.0).contains(&length).then_some(length as i32)
+    };
+    let width = dimensions.map(|d| d.width as i32);
+    let height = dimensions.map(|d| d.height as i32);
+    builder = builder
+        .field_if_some("width", width.or_else(|| announced("width")))
+        .field_if_some("height", height.or_else(|| announced("height")));
     let metadata = known.metadata;
     let number = |name| metadata.and_then(|m| m.video(known.track, name));
     if let Some(rate) = number("framerate").filter(|rate| (0.1..=1000.0).contains(rate)) {
@@ -210,18 +213,6 @@ fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
         add_color(caps, color);
     }
     caps
-}
-
-fn announced_dimensions(known: &Known<'_>) -> Option<Dimensions> {
-    let metadata = known.metadata?;
-    let length = |name| {
-        let length = metadata.video(known.track, name)?;
-        (1.0..65536.0).contains(&length).then_some(length as u32)
-    };
-    Some(Dimensions {
-        width: length("width")?,
-        height: length("height")?,
-    })
 }
 
 fn avc_profile(config: &AvcConfig) -> Option<&'static str> {
@@ -289,7 +280,9 @@ fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo) {
     }
     if let Some(display) = &color.mastering {
         let point = |(x, y): (f64, f64)| {
-            let inside = |n: f64| n.clamp(0.0, 1.0) as f32;
+            // In 0.00002; what is behind the point is cut off, so it is put in the middle.
+            const PARTS: f64 = 50_000.0;
+            let inside = |n: f64| (((n.clamp(0.0, 1.0) * PARTS).round() + 0.25) / PARTS) as f32;
             gst_video::VideoMasteringDisplayInfoCoordinate::new(inside(x), inside(y))
         };
         // In 0.0001 cd/m².

@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod enhanced;
 mod fidelity;
 mod intruders;
 mod late;

@@ -30,7 +30,7 @@ const AV1: &[u8] = &[
 
 #[test]
 fn exponential_golomb() {
-    let mut bits = Bits::new(&[0b1_010_011_0, 0b0100_0010, 0b1_0000000]);
+    let mut bits = Bits::new(&[0b1010_0110, 0b0100_0010, 0b1000_0000]);
     assert_eq!(
         [bits.ue(), bits.ue(), bits.ue()],
         [Some(0), Some(1), Some(2)]

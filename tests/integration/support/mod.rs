@@ -3,6 +3,7 @@
 //! What the tests have in common.
 
 pub mod clients;
+pub mod demuxer;
 pub mod flv;
 pub mod gst_clients;
 pub mod launch;
