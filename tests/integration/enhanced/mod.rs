@@ -7,3 +7,4 @@ mod codecs;
 mod forms;
 mod legacy;
 mod linking;
+mod vectors;
