@@ -208,11 +208,10 @@ impl EFlvDemux {
                 true
             }
             gst::EventView::Gap(_) => {
-                let is_time = self.upstream_is_time.load(Relaxed);
-                let streaming = self.streaming.lock();
-                let mut pads = streaming.stream.pads();
-                // Without pads there is nobody who could wait.
-                !is_time || pads.all(|pad| pad.push_event(event.clone()))
+                if self.upstream_is_time.load(Relaxed) {
+                    self.streaming.lock().stream.gap(&event);
+                }
+                true
             }
             gst::EventView::FlushStop(_) => {
                 {

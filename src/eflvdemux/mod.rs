@@ -19,10 +19,12 @@
 //! Shows and plays whatever is published, whatever it is coded in.
 //!
 //! ```bash
-//! gst-launch-1.0 filesrc location=in.flv ! eflvdemux name=d matroskamux name=m ! filesink location=out.mkv \
-//!     d.video_0 ! queue ! h265parse ! m. d.audio_0 ! queue ! m. d.audio_1 ! queue ! m.
+//! gst-launch-1.0 -e rtmp2serversrc port=1935 ! eflvdemux name=d \
+//!     matroskamux name=m ! filesink location=out.mkv \
+//!     d.video_0 ! queue ! m.video_0 d.audio_0 ! queue ! m.audio_0
 //! ```
-//! Puts HEVC and two tracks of audio into a Matroska file, without coding anything anew.
+//! Records as Matroska without coding anything anew. The caps say all that a muxer asks for, so no
+//! parser is needed; a second track of audio is `d.audio_1`.
 //!
 //! ## Pads
 //!

@@ -123,6 +123,15 @@ impl Stream {
         self.tracks.iter().filter_map(|track| track.output.as_ref())
     }
 
+    /// Upstream has nothing for a while, and neither has any track.
+    pub(super) fn gap(&mut self, event: &gst::Event) {
+        let segment = &self.segment;
+        for output in self.tracks.iter_mut().filter_map(|t| t.output.as_mut()) {
+            output.push_segment(segment.as_ref());
+            output.pad.push_event(event.clone());
+        }
+    }
+
     /// No track can come any more.
     pub(super) fn finish(&mut self, element: &EFlvDemux) {
         self.signal_no_more_pads(element);
@@ -538,12 +547,7 @@ impl Stream {
         let Some(output) = &mut track.output else {
             return Ok(());
         };
-        if !output.has_segment
-            && let Some(segment) = &self.segment
-        {
-            output.has_segment = true;
-            output.pad.push_event(segment.clone());
-        }
+        output.push_segment(self.segment.as_ref());
 
         let start = packet.payload.as_ptr().addr() - tag.bytes.as_ptr().addr();
         let range = start..start + packet.payload.len();
@@ -666,10 +670,7 @@ impl Stream {
             if let Some(output) = &mut track.output {
                 gst::info!(CAT, obj = pad, "Caps: {}", output.caps);
                 pad.push_event(gst::event::Caps::new(&output.caps));
-                if let Some(segment) = segment {
-                    output.has_segment = true;
-                    pad.push_event(segment);
-                }
+                output.push_segment(segment.as_ref());
             }
             self.push_tags(kind, id, &pad);
             element.push_sticky_of_upstream(&pad);

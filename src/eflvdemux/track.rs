@@ -2,6 +2,8 @@
 
 //! One track: what is known of it, and its pad.
 
+use gst::prelude::*;
+
 use super::caps::{self, Known};
 use super::codec::Codec;
 use super::times::TrackTimes;
@@ -37,6 +39,18 @@ pub(super) struct Output {
     pub(super) has_segment: bool,
     /// Where the track has come to, for the others.
     pub(super) position: gst::ClockTime,
+}
+
+impl Output {
+    /// Unless the pad has it already.
+    pub(super) fn push_segment(&mut self, segment: Option<&gst::Event>) {
+        if !self.has_segment
+            && let Some(segment) = segment
+        {
+            self.has_segment = true;
+            self.pad.push_event(segment.clone());
+        }
+    }
 }
 
 impl Track {

@@ -440,10 +440,24 @@ fn times_of_upstream_are_kept() {
 /// What leaves is memory of what came.
 #[test]
 fn payloads_are_not_copied() {
+    let bytes = file(&stream(0, 3));
+    crate::support::init();
+    assert_not_copied(gst::Buffer::from_slice(bytes.clone()));
+    // As the source makes them.
+    assert_not_copied(gst::Buffer::from_mut_slice(bytes));
+}
+
+#[track_caller]
+fn assert_not_copied(mut buffer: gst::Buffer) {
     let demuxer = Demuxer::new("eflvdemux");
-    let tags = stream(0, 3);
-    let bytes = file(&tags);
-    let buffer = gst::Buffer::from_slice(bytes);
+    let reference = gst::Caps::new_empty_simple("timestamp/x-rtmp");
+    let time = gst::ClockTime::from_seconds(5);
+    gst::ReferenceTimestampMeta::add(
+        buffer.get_mut().unwrap(),
+        &reference,
+        time,
+        gst::ClockTime::NONE,
+    );
     let range = {
         let map = buffer.map_readable().unwrap();
         map.as_ptr_range()
@@ -455,6 +469,9 @@ fn payloads_are_not_copied() {
         for buffer in &track.buffers {
             let map = buffer.map_readable().unwrap();
             assert!(range.contains(&map.as_ptr()));
+            // What upstream says of a buffer is said of its parts.
+            let meta = buffer.meta::<gst::ReferenceTimestampMeta>().unwrap();
+            assert_eq!(meta.timestamp(), time);
             count += 1;
         }
     }
