@@ -28,6 +28,10 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 /// Where a time is not known.
 const UNKNOWN: u64 = u64::MAX;
 
+/// What is taken of a file at a time. Tags that lie across two pieces are put together, so it is
+/// larger than most of them.
+const PIECE: u32 = 256 * 1024;
+
 #[derive(Debug)]
 pub struct EFlvDemux {
     sink_pad: gst::Pad,
@@ -43,6 +47,8 @@ pub struct EFlvDemux {
 struct Streaming {
     input: Input,
     stream: Stream,
+    /// Where the next bytes come from, where the element takes them itself.
+    offset: u64,
 }
 
 #[glib::object_subclass]
@@ -70,6 +76,20 @@ impl ObjectSubclass for EFlvDemux {
                     parent,
                     || false,
                     |element| element.sink_event(pad, event),
+                )
+            })
+            .activate_function(|pad, parent| {
+                EFlvDemux::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::loggable_error!(CAT, "Panicked")),
+                    |element| element.activate(pad),
+                )
+            })
+            .activatemode_function(|pad, parent, mode, is_active| {
+                EFlvDemux::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::loggable_error!(CAT, "Panicked")),
+                    |element| element.activate_mode(pad, mode, is_active),
                 )
             })
             .build();
@@ -179,7 +199,7 @@ impl EFlvDemux {
     fn chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.counts.bytes.fetch_add(buffer.size() as u64, Relaxed);
         let mut streaming = self.streaming.lock();
-        let Streaming { input, stream } = &mut *streaming;
+        let Streaming { input, stream, .. } = &mut *streaming;
         if buffer.flags().contains(gst::BufferFlags::DISCONT) {
             input.discontinue();
             stream.discontinue();
@@ -222,23 +242,25 @@ impl EFlvDemux {
                 gst::Pad::event_default(pad, Some(&*self.obj()), event)
             }
             gst::EventView::Eos(_) => {
-                {
-                    let mut streaming = self.streaming.lock();
-                    if streaming.input.is_cut_short() {
-                        self.skip(Problem::CutShort, 1, "End of stream");
-                    }
-                    streaming.stream.finish(self);
-                    if streaming.stream.pads().next().is_none() {
-                        gst::element_imp_warning!(
-                            self,
-                            gst::StreamError::Demux,
-                            ["The stream has ended, and there was no track in it"]
-                        );
-                    }
-                }
+                self.finish(&mut self.streaming.lock());
                 gst::Pad::event_default(pad, Some(&*self.obj()), event)
             }
             _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+    }
+
+    /// What there is to say at the end.
+    fn finish(&self, streaming: &mut Streaming) {
+        if streaming.input.is_cut_short() {
+            self.skip(Problem::CutShort, 1, "End of stream");
+        }
+        streaming.stream.finish(self);
+        if streaming.stream.pads().next().is_none() {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Demux,
+                ["The stream has ended, and there was no track in it"]
+            );
         }
     }
 
@@ -251,6 +273,73 @@ impl EFlvDemux {
         self.duration.store(UNKNOWN, Relaxed);
         self.position.store(UNKNOWN, Relaxed);
         self.upstream_is_time.store(false, Relaxed);
+    }
+}
+
+// Files: bytes are taken, in larger pieces than a source would push by itself
+impl EFlvDemux {
+    fn activate(&self, pad: &gst::Pad) -> Result<(), gst::LoggableError> {
+        let mut query = gst::query::Scheduling::new();
+        let takes = pad.peer_query(&mut query)
+            && query
+                .has_scheduling_mode_with_flags(gst::PadMode::Pull, gst::SchedulingFlags::SEEKABLE);
+        let mode = if takes {
+            gst::PadMode::Pull
+        } else {
+            gst::PadMode::Push
+        };
+        pad.activate_mode(mode, true)?;
+        Ok(())
+    }
+
+    fn activate_mode(
+        &self,
+        pad: &gst::Pad,
+        mode: gst::PadMode,
+        is_active: bool,
+    ) -> Result<(), gst::LoggableError> {
+        match (mode, is_active) {
+            (gst::PadMode::Pull, true) => {
+                let element = self.obj().downgrade();
+                pad.start_task(move || {
+                    if let Some(element) = element.upgrade() {
+                        element.imp().catch_panic(|| (), |element| element.take());
+                    }
+                })?;
+            }
+            (gst::PadMode::Pull, false) => pad.stop_task()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// One turn of the task: the next bytes, or the end of it.
+    fn take(&self) {
+        let offset = self.streaming.lock().offset;
+        let taken = self.sink_pad.pull_range(offset, PIECE).and_then(|buffer| {
+            self.streaming.lock().offset += buffer.size() as u64;
+            self.chain(buffer)
+        });
+        let Err(error) = taken else {
+            return;
+        };
+        gst::debug!(CAT, imp = self, "Stopping: {error}");
+        let _ = self.sink_pad.pause_task();
+        if error == gst::FlowError::Flushing {
+            return;
+        }
+        if error != gst::FlowError::Eos {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Failed,
+                ["Streaming stopped: {error}"]
+            );
+        }
+        let mut streaming = self.streaming.lock();
+        self.finish(&mut streaming);
+        for pad in streaming.stream.pads() {
+            pad.push_event(gst::event::Eos::new());
+        }
     }
 }
 

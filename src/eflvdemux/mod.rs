@@ -48,7 +48,8 @@
 //! #GstEFlvDemux:stats, and there is one WARNING message for each kind. Nothing in a stream is an
 //! error of the pipeline.
 //!
-//! The element does not seek in files. flvdemux does, and has the higher rank.
+//! Of a file that can be read anywhere the element takes the bytes itself, in large pieces; else it
+//! takes what upstream pushes. It does not seek in files. flvdemux does, and has the higher rank.
 //!
 //! Since: 0.1.0
 

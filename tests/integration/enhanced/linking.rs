@@ -148,3 +148,38 @@ fn tracks_may_stay_unlinked() {
         assert!(rendered(&pipeline(&text)) >= 60, "{pad}");
     }
 }
+
+/// With its streaming thread waiting in a sink.
+#[test]
+fn a_file_may_be_left_early() {
+    let (_, file) = &files()[0];
+    let text = format!(
+        "filesrc location={} ! eflvdemux name=d d.video_0 ! fakesink name=sink sync=true",
+        file.display()
+    );
+    let pipeline = pipeline(&text);
+    pipeline.set_state(gst::State::Paused).unwrap();
+    let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
+    let (result, state, _) = pipeline.state(patience);
+    result.unwrap();
+    assert_eq!(state, gst::State::Paused);
+    pipeline.set_state(gst::State::Null).unwrap();
+    let demuxer = pipeline.downcast_ref::<gst::Bin>().unwrap();
+    assert_eq!(demuxer.by_name("d").unwrap().num_src_pads(), 0);
+}
+
+/// Pushed in small pieces, as from a network, it is the same as taken from a file.
+#[test]
+fn what_is_pushed_is_what_is_taken() {
+    for (name, file) in files() {
+        let counts = ["", "! queue"].map(|between| {
+            let text = format!(
+                "filesrc location={} {between} ! eflvdemux name=d d.video_0 ! queue ! \
+                 fakesink name=sink",
+                file.display()
+            );
+            rendered(&pipeline(&text))
+        });
+        assert_eq!(counts, [60, 60], "{name}");
+    }
+}
