@@ -497,9 +497,14 @@ fn session() -> io::Result<()> {
 // FLV
 
 fn flv() -> io::Result<()> {
-    let audio = |name: &str, body: &[u8]| seed("flv", name, &[&[0, 0, 11][..], body].concat());
-    let video = |name: &str, body: &[u8]| seed("flv", name, &[&[1, 1, 11][..], body].concat());
-    let script = |name: &str, body: &[u8]| seed("flv", name, &[&[2, 2, 0][..], body].concat());
+    // The two targets read the same bodies, with other bytes before them.
+    let write = |name: &str, front: [u8; 3], body: &[u8]| {
+        seed("flv", name, &[&front[..], body].concat())?;
+        seed("body", name, &[&front[..1], body].concat())
+    };
+    let audio = |name: &str, body: &[u8]| write(name, [0, 0, 11], body);
+    let video = |name: &str, body: &[u8]| write(name, [1, 1, 11], body);
+    let script = |name: &str, body: &[u8]| write(name, [2, 2, 0], body);
     audio("aac-header", b"\xaf\0\x12\x10")?;
     audio("aac", b"\xaf\x01abc")?;
     audio("mp3", b"\x2f\xff\xfb")?;

@@ -3,6 +3,7 @@
 #![doc = include_str!("../docs/ARCHITECTURE.md")]
 
 pub mod amf0;
+mod eflvdemux;
 pub mod feed;
 pub mod flv;
 pub mod memory;
@@ -10,13 +11,15 @@ pub mod rtmp;
 mod rtmp2serversrc;
 pub mod server;
 
+pub use eflvdemux::EFlvDemux;
 pub use rtmp2serversrc::{
     AuthMod, ConnectionState, LeakyType, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc,
     StreamEvent, StreamStatus, TimestampMode,
 };
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
-    rtmp2serversrc::register(plugin)
+    rtmp2serversrc::register(plugin)?;
+    eflvdemux::register(plugin)
 }
 
 gst::plugin_define!(

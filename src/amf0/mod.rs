@@ -12,7 +12,7 @@ mod amf3;
 mod read;
 mod write;
 
-pub use read::{Decoded, read_all, read_name};
+pub use read::{Decoded, read_all, read_all_within, read_name};
 pub use write::{write_all, write_value};
 
 /// Nesting allowed in one message. Bounds the recursion of the reader, and so its stack.
@@ -113,8 +113,8 @@ pub enum Error {
     UnknownMarker(u8),
     #[error("AMF values are nested deeper than {MAX_DEPTH}")]
     TooDeep,
-    #[error("AMF message has over {MAX_PROPERTIES} properties")]
-    TooManyProperties,
+    #[error("AMF message has over {0} properties")]
+    TooManyProperties(usize),
     #[error("AMF3 references copy over {MAX_COPIED} bytes")]
     TooLarge,
     #[error("AMF3 reference {0} points at nothing")]

@@ -40,7 +40,14 @@ pub struct Decoded {
 
 /// Reads values until the input ends.
 pub fn read_all(input: &[u8]) -> Result<Decoded, Error> {
+    read_all_within(input, MAX_PROPERTIES)
+}
+
+/// As [`read_all`], with another limit than [`MAX_PROPERTIES`]: what is read from a file of one's own
+/// may be larger than what a client is allowed.
+pub fn read_all_within(input: &[u8], max_properties: usize) -> Result<Decoded, Error> {
     let mut reader = Reader::default();
+    reader.limits.max_properties = max_properties;
     let mut values = Vec::new();
     let mut rest = input;
     while !rest.is_empty() {
@@ -65,17 +72,28 @@ pub fn read_name(input: &[u8]) -> Option<(&[u8], usize)> {
 }
 
 /// The budget of one message, shared by both formats.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Limits {
+    max_properties: usize,
     properties: usize,
     copied: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_properties: MAX_PROPERTIES,
+            properties: 0,
+            copied: 0,
+        }
+    }
 }
 
 impl Limits {
     pub(super) fn count_one(&mut self) -> Result<(), Error> {
         self.properties += 1;
-        if self.properties > MAX_PROPERTIES {
-            return Err(Error::TooManyProperties);
+        if self.properties > self.max_properties {
+            return Err(Error::TooManyProperties(self.max_properties));
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ use config::{Change, Configuration};
 use gate::{Gate, Verdict};
 pub use timeline::TimestampMode;
 use timeline::{Placed, Timeline};
+pub(crate) use unwrap::Unwrapper;
 use waiting::Waiting;
 
 /// Nanoseconds.

@@ -9,7 +9,7 @@ const EARLY_WRAPS: [u32; 2] = [1 << 24, 1 << 31];
 
 /// Makes 32-bit milliseconds into a time that does not wrap.
 #[derive(Debug, Default)]
-pub(super) struct Unwrapper {
+pub(crate) struct Unwrapper {
     last: Option<Last>,
 }
 
@@ -23,7 +23,7 @@ struct Last {
 
 impl Unwrapper {
     /// Unwraps the timestamp of media, and remembers it.
-    pub(super) fn next(&mut self, raw: u32) -> i64 {
+    pub(crate) fn next(&mut self, raw: u32) -> i64 {
         let (time, wrapped_at) = self.unwrap(raw);
         self.last = Some(Last {
             raw,

@@ -5,25 +5,15 @@
 use super::info::{Content, TagInfo};
 use super::{Error, ex};
 
-/// Sound formats with a header of their own kind.
-mod format {
-    pub(super) const EX_HEADER: u8 = 9;
-    pub(super) const AAC: u8 = 10;
-}
+use super::codes::{AacPacketType, AudioFourCc, SoundFormat, audio_packet as packet};
 
-const AAC_SEQUENCE_HEADER: u8 = 0;
-
-mod packet {
-    pub(super) const SEQUENCE_START: u8 = 0;
-    pub(super) const SEQUENCE_END: u8 = 2;
-    pub(super) const MULTICHANNEL_CONFIG: u8 = 4;
-}
+const AAC_SEQUENCE_HEADER: u8 = AacPacketType::SequenceHeader.code();
 
 pub(super) fn parse(body: &[u8]) -> Result<TagInfo, Error> {
     let (&first, rest) = body.split_first().ok_or(Error::Empty)?;
-    match first >> 4 {
-        format::EX_HEADER => enhanced(first & 0x0F, rest),
-        format::AAC => match rest.split_first() {
+    match SoundFormat::from_code(first >> 4) {
+        SoundFormat::ExHeader => enhanced(first & 0x0F, rest),
+        SoundFormat::Aac => match rest.split_first() {
             None => Err(Error::Truncated),
             Some((&AAC_SEQUENCE_HEADER, [])) => Err(Error::EmptyConfiguration),
             Some((&AAC_SEQUENCE_HEADER, _)) => Ok(TagInfo::new(Content::SequenceHeader, 0)),
@@ -35,10 +25,9 @@ pub(super) fn parse(body: &[u8]) -> Result<TagInfo, Error> {
 }
 
 fn enhanced(packet_type: u8, rest: &[u8]) -> Result<TagInfo, Error> {
-    let header = ex::parse(rest, packet_type, ex::PACKET_MULTITRACK_AUDIO);
+    let header = ex::parse(rest, packet_type, packet::MULTITRACK);
     let header = header.ok_or(Error::Truncated)?;
-    // AC-3 and MP3 have no configuration, and their sequence start is empty by rights.
-    let needs_configuration = [b"mp4a", b"Opus", b"fLaC"].contains(&&header.four_cc);
+    let needs_configuration = AudioFourCc::from_code(header.four_cc).has_configuration();
     let content = match header.packet_type {
         packet::SEQUENCE_START if header.body.is_empty() && needs_configuration => {
             return Err(Error::EmptyConfiguration);

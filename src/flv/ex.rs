@@ -7,14 +7,8 @@ use nom::bytes::complete::take;
 use nom::number::complete::{be_u8, be_u16, be_u24};
 use nom::{IResult, Parser};
 
-pub(super) const PACKET_MULTITRACK_VIDEO: u8 = 6;
-pub(super) const PACKET_MULTITRACK_AUDIO: u8 = 5;
-pub(super) const PACKET_MOD_EX: u8 = 7;
-
-const MOD_EX_TIMESTAMP_OFFSET_NANO: u8 = 0;
-
-/// The multitrack type whose track has no size field.
-const ONE_TRACK: u8 = 0;
+use super::codes::multitrack::ONE_TRACK;
+use super::codes::{MAX_NANOSECONDS, MOD_EX_TIMESTAMP_OFFSET_NANO, PACKET_MOD_EX};
 
 /// An ex-header up to the body of its first track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +56,7 @@ pub(super) fn mod_ex(input: &[u8], packet_type: u8) -> IResult<&[u8], (u8, u32),
         let (after, data) = take(size)(after)?;
         let (after, kinds) = be_u8(after)?;
         if kinds >> 4 == MOD_EX_TIMESTAMP_OFFSET_NANO {
-            nanoseconds = be_u24::<_, ()>(data).map_or(0, |(_, n)| n.min(999_999));
+            nanoseconds = be_u24::<_, ()>(data).map_or(0, |(_, n)| n.min(MAX_NANOSECONDS));
         }
         packet_type = kinds & 0x0F;
         rest = after;

@@ -3,11 +3,15 @@
 //! FLV: the file format, and what tag bodies say about themselves.
 //!
 //! Adobe, "Video File Format Specification", version 10.1, annex E, and Veovera, "Enhanced RTMP",
-//! versions 1 and 2. Only headers are looked at; payloads pass untouched.
+//! versions 1 and 2. [`TagInfo`] is a look at a header in passing, for those who send tags on;
+//! [`body`] reads and writes whole tag bodies, and [`config`] decoder configurations.
 //!
 //! Nothing in here knows GStreamer, sockets, threads or the time.
 
 mod audio;
+pub mod body;
+pub mod codes;
+pub mod config;
 mod ex;
 mod info;
 mod tag;

@@ -8,39 +8,20 @@ use nom::number::complete::{be_i24, be_u8};
 use super::info::{Content, TagInfo};
 use super::{Error, ex};
 
-mod frame_type {
-    pub(super) const KEY: u8 = 1;
-    pub(super) const GENERATED_KEY: u8 = 4;
-    pub(super) const COMMAND: u8 = 5;
-}
-
-/// Codecs whose legacy header has a packet type and a composition time: AVC, and HEVC as many
-/// encoders sent it before there was a FourCC for it.
-const CODECS_WITH_PACKET_TYPE: [u8; 2] = [7, 12];
-
-/// FourCCs whose coded frames carry a composition time.
-const FOUR_CCS_WITH_COMPOSITION_TIME: [&[u8; 4]; 3] = [b"avc1", b"hvc1", b"vvc1"];
-
-mod packet {
-    pub(super) const SEQUENCE_START: u8 = 0;
-    pub(super) const CODED_FRAMES: u8 = 1;
-    pub(super) const SEQUENCE_END: u8 = 2;
-    pub(super) const CODED_FRAMES_X: u8 = 3;
-    pub(super) const METADATA: u8 = 4;
-    pub(super) const MPEG2_TS_SEQUENCE_START: u8 = 5;
-}
+use super::codes::{FrameType, VideoCodecId, VideoFourCc, video_packet as packet};
 
 pub(super) fn parse(body: &[u8]) -> Result<TagInfo, Error> {
     let (&first, rest) = body.split_first().ok_or(Error::Empty)?;
     if first & 0x80 != 0 {
         return enhanced(first, rest);
     }
-    let frame_type = first >> 4;
-    if frame_type == frame_type::COMMAND {
+    let frame_type = FrameType::from_code(first >> 4);
+    if frame_type == FrameType::Command {
         return Ok(TagInfo::new(Content::Command, 0));
     }
     let coded = coded(frame_type);
-    if !CODECS_WITH_PACKET_TYPE.contains(&(first & 0x0F)) {
+    let codec = VideoCodecId::from_code(first & 0x0F);
+    if !matches!(codec, VideoCodecId::Avc | VideoCodecId::Hevc) {
         return Ok(TagInfo::new(coded, 0));
     }
     let parsed = (be_u8::<_, ()>, be_i24).parse(rest);
@@ -54,23 +35,24 @@ pub(super) fn parse(body: &[u8]) -> Result<TagInfo, Error> {
     }
 }
 
-fn coded(frame_type: u8) -> Content {
-    match frame_type {
-        frame_type::KEY | frame_type::GENERATED_KEY => Content::Keyframe,
-        _ => Content::Frame,
+fn coded(frame_type: FrameType) -> Content {
+    if frame_type.is_key() {
+        Content::Keyframe
+    } else {
+        Content::Frame
     }
 }
 
 fn enhanced(first: u8, rest: &[u8]) -> Result<TagInfo, Error> {
-    let frame_type = first >> 4 & 0x07;
+    let frame_type = FrameType::from_code(first >> 4 & 0x07);
     let parsed = ex::mod_ex(rest, first & 0x0F);
     let (_, (packet_type, _)) = parsed.map_err(|_| Error::Truncated)?;
     // With a frame type of command there is one byte of command and no FourCC, except that
     // metadata is metadata whatever the frame type.
-    if frame_type == frame_type::COMMAND && packet_type != packet::METADATA {
+    if frame_type == FrameType::Command && packet_type != packet::METADATA {
         return Ok(TagInfo::new(Content::Command, 0));
     }
-    let header = ex::parse(rest, first & 0x0F, ex::PACKET_MULTITRACK_VIDEO);
+    let header = ex::parse(rest, first & 0x0F, packet::MULTITRACK);
     let header = header.ok_or(Error::Truncated)?;
     let content = match header.packet_type {
         packet::SEQUENCE_START | packet::MPEG2_TS_SEQUENCE_START if header.body.is_empty() => {
@@ -85,9 +67,8 @@ fn enhanced(first: u8, rest: &[u8]) -> Result<TagInfo, Error> {
         _ => coded(frame_type),
     };
     let info = TagInfo::new(content, header.track);
-    if header.packet_type != packet::CODED_FRAMES
-        || !FOUR_CCS_WITH_COMPOSITION_TIME.contains(&&header.four_cc)
-    {
+    let four_cc = VideoFourCc::from_code(header.four_cc);
+    if header.packet_type != packet::CODED_FRAMES || !four_cc.has_composition_time() {
         return Ok(info.with_composition_time(0, header.nanoseconds));
     }
     let (payload, composition_time) = be_i24::<_, ()>(header.body).map_err(|_| Error::Truncated)?;

@@ -6,3 +6,4 @@ mod encoder;
 mod never_panics;
 mod session;
 mod splits;
+mod tags;

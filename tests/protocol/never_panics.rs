@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::encoder::{encode, lanes, picks};
 
-fn value() -> impl Strategy<Value = Value> {
+pub fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         (-1e12..1e12).prop_map(Value::Number),
         any::<bool>().prop_map(Value::Boolean),

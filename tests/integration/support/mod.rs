@@ -4,6 +4,7 @@
 
 pub mod camera;
 pub mod clients;
+pub mod demuxer;
 pub mod flv;
 pub mod gst_clients;
 pub mod launch;

@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Caps that parsers, decoders and muxers take without asking further.
+
+use gst_video::{
+    VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoTransferFunction,
+};
+
+use super::codec::Codec;
+use crate::flv::body::{ColorInfo, Metadata, Sound};
+use crate::flv::codes::SoundFormat;
+use crate::flv::config::{
+    Ac3Header, AudioSpecificConfig, Av1Config, AvcConfig, FlacConfig, HevcConfig, Mp3Header,
+    OpusHead, VpxConfig,
+};
+
+const VIDEO: &str = "video/x-h264, stream-format=avc, alignment=au; \
+    video/x-h265, stream-format=hvc1, alignment=au; \
+    video/x-h266, stream-format=vvc1, alignment=au; \
+    video/x-av1, stream-format=obu-stream, alignment=tu; \
+    video/x-vp9; video/x-vp8; \
+    video/x-flash-video, flvversion=1; video/x-flash-screen; \
+    video/x-vp6-flash; video/x-vp6-alpha; \
+    video/x-h263; video/mpeg, mpegversion=4, systemstream=false";
+
+const AUDIO: &str = "audio/mpeg, mpegversion=4, stream-format=raw, framed=true; \
+    audio/mpeg, mpegversion=1, layer=[1, 3], parsed=true; \
+    audio/x-opus; audio/x-flac, framed=true; \
+    audio/x-ac3, framed=true; audio/x-eac3, framed=true; \
+    audio/x-raw, format={ U8, S16LE }, layout=interleaved; \
+    audio/x-adpcm, layout=swf; audio/x-alaw; audio/x-mulaw; \
+    audio/x-speex; audio/x-nellymoser";
+
+pub(super) fn sink() -> gst::Caps {
+    gst::Caps::new_empty_simple("video/x-flv")
+}
+
+pub(super) fn of_video_pads() -> gst::Caps {
+    parse(VIDEO)
+}
+
+pub(super) fn of_audio_pads() -> gst::Caps {
+    parse(AUDIO)
+}
+
+fn parse(text: &str) -> gst::Caps {
+    text.parse().unwrap_or_else(|_| gst::Caps::new_any())
+}
+
+/// What is known of a track when its caps are made.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    pub(super) track: u8,
+    /// Empty where there is none.
+    pub(super) configuration: &'a [u8],
+    pub(super) color: Option<&'a ColorInfo>,
+    /// Of a channel configuration, 0 without one.
+    pub(super) channels: u8,
+    pub(super) metadata: Option<&'a Metadata>,
+    /// The packet that the caps are made for, if it is there already.
+    pub(super) payload: &'a [u8],
+}
+
+impl Known<'_> {
+    fn codec_data(&self) -> gst::Buffer {
+        gst::Buffer::from_slice(self.configuration.to_vec())
+    }
+}
+
+pub(super) fn of(codec: Codec, known: &Known<'_>) -> gst::Caps {
+    match codec {
+        Codec::Avc
+        | Codec::Hevc
+        | Codec::Vvc
+        | Codec::Av1
+        | Codec::Vp8
+        | Codec::Vp9
+        | Codec::SorensonH263
+        | Codec::H263
+        | Codec::Mpeg4
+        | Codec::Vp6
+        | Codec::Vp6Alpha
+        | Codec::Screen => video(codec, known),
+        Codec::Aac => aac(known),
+        Codec::Mp3 => mp3(known),
+        Codec::Opus => opus(known),
+        Codec::Flac => flac(known),
+        Codec::Ac3 => ac3("audio/x-ac3", known),
+        Codec::Eac3 => ac3("audio/x-eac3", known),
+        Codec::Plain(format, sound) => plain(format, sound),
+    }
+}
+
+// Video
+
+fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
+    let configuration = known.configuration;
+    let mut dimensions = None;
+    let mut builder;
+    match codec {
+        Codec::Avc => {
+            builder = gst::Caps::builder("video/x-h264")
+                .field("stream-format", "avc")
+                .field("alignment", "au")
+                .field("codec_data", known.codec_data());
+            if let Some(config) = AvcConfig::parse(configuration) {
+                dimensions = config.dimensions;
+                builder = builder
+                    .field_if_some("profile", avc_profile(&config))
+                    .field_if_some("level", avc_level(&config));
+            }
+        }
+        Codec::Hevc => {
+            builder = gst::Caps::builder("video/x-h265")
+                .field("stream-format", "hvc1")
+                .field("alignment", "au")
+                .field("codec_data", known.codec_data());
+            if let Some(config) = HevcConfig::parse(configuration) {
+                dimensions = config.dimensions;
+                let profile = match config.profile {
+                    1 => Some("main"),
+                    2 => Some("main-10"),
+                    3 => Some("main-still-picture"),
+                    _ => None,
+                };
+                let tier = if config.is_high_tier { "high" } else { "main" };
+                builder = builder
+                    .field_if_some("profile", profile)
+                    .field("tier", tier)
+                    .field_if_some("level", level(config.level, 30));
+            }
+        }
+        Codec::Vvc => {
+            builder = gst::Caps::builder("video/x-h266")
+                .field("stream-format", "vvc1")
+                .field("alignment", "au")
+                .field("codec_data", known.codec_data());
+        }
+        Codec::Av1 => {
+            builder = gst::Caps::builder("video/x-av1")
+                .field("stream-format", "obu-stream")
+                .field("alignment", "tu");
+            if let Some(config) = Av1Config::parse(configuration) {
+                dimensions = config.dimensions;
+                let profile = match config.profile {
+                    0 => Some("main"),
+                    1 => Some("high"),
+                    2 => Some("professional"),
+                    _ => None,
+                };
+                builder = builder
+                    .field("codec_data", known.codec_data())
+                    .field_if_some("profile", profile)
+                    .field("bit-depth-luma", u32::from(config.bit_depth));
+                if !config.is_monochrome {
+                    builder = builder.field("bit-depth-chroma", u32::from(config.bit_depth));
+                }
+            }
+        }
+        Codec::Vp9 => {
+            builder = gst::Caps::builder("video/x-vp9");
+            if let Some(config) = VpxConfig::parse(configuration) {
+                let chroma = match config.chroma {
+                    0 | 1 => Some("4:2:0"),
+                    2 => Some("4:2:2"),
+                    3 => Some("4:4:4"),
+                    _ => None,
+                };
+                builder = builder
+                    .field("profile", config.profile.to_string())
+                    .field_if_some("chroma-format", chroma)
+                    .field("bit-depth-luma", u32::from(config.bit_depth))
+                    .field("bit-depth-chroma", u32::from(config.bit_depth));
+            }
+        }
+        Codec::Vp8 => builder = gst::Caps::builder("video/x-vp8"),
+        Codec::SorensonH263 => {
+            builder = gst::Caps::builder("video/x-flash-video").field("flvversion", 1);
+        }
+        Codec::Screen => builder = gst::Caps::builder("video/x-flash-screen"),
+        Codec::Vp6 => builder = gst::Caps::builder("video/x-vp6-flash"),
+        Codec::Vp6Alpha => builder = gst::Caps::builder("video/x-vp6-alpha"),
+        Codec::H263 => builder = gst::Caps::builder("video/x-h263"),
+        _ => {
+            builder = gst::Caps::builder("video/mpeg")
+                .field("mpegversion", 4)
+                .field("systemstream", false);
+        }
+    }
+    let announced = |name| {
+        let length = known.metadata?.video(known.track, name)?;
+        (1.0..65536.0).contains(&length).then_some(length as i32)
+    };
+    let width = dimensions.map(|d| d.width as i32);
+    let height = dimensions.map(|d| d.height as i32);
+    builder = builder
+        .field_if_some("width", width.or_else(|| announced("width")))
+        .field_if_some("height", height.or_else(|| announced("height")));
+    let metadata = known.metadata;
+    let number = |name| metadata.and_then(|m| m.video(known.track, name));
+    if let Some(rate) = number("framerate").filter(|rate| (0.1..=1000.0).contains(rate)) {
+        let duration = gst::ClockTime::from_nseconds((1e9 / rate) as u64);
+        builder = builder.field_if_some("framerate", gst_video::guess_framerate(duration));
+    }
+    if let (Some(x), Some(y)) = (number("AspectRatioX"), number("AspectRatioY"))
+        && (1.0..65536.0).contains(&x)
+        && (1.0..65536.0).contains(&y)
+    {
+        builder = builder.field("pixel-aspect-ratio", gst::Fraction::new(x as i32, y as i32));
+    }
+    let mut caps = builder.build();
+    if let (Some(color), Some(caps)) = (known.color, caps.get_mut()) {
+        add_color(caps, color);
+    }
+    caps
+}
+
+fn avc_profile(config: &AvcConfig) -> Option<&'static str> {
+    let is_set = |bit: u8| config.constraints & (0x80 >> bit) != 0;
+    Some(match config.profile {
+        66 if is_set(1) => "constrained-baseline",
+        66 => "baseline",
+        77 => "main",
+        88 => "extended",
+        100 if is_set(4) && is_set(5) => "constrained-high",
+        100 if is_set(4) => "progressive-high",
+        100 => "high",
+        110 if is_set(3) => "high-10-intra",
+        110 if is_set(4) => "progressive-high-10",
+        110 => "high-10",
+        122 if is_set(3) => "high-4:2:2-intra",
+        122 => "high-4:2:2",
+        244 if is_set(3) => "high-4:4:4-intra",
+        244 => "high-4:4:4",
+        _ => return None,
+    })
+}
+
+fn avc_level(config: &AvcConfig) -> Option<String> {
+    // Level 1b is level 1.1 with a flag, or 9.
+    let is_1b = config.level == 11 && config.constraints & 0x10 != 0 && config.profile < 100;
+    if is_1b || config.level == 9 {
+        return Some("1b".to_owned());
+    }
+    level(config.level, 10)
+}
+
+/// A level in parts of one level.
+fn level(level: u8, parts: u8) -> Option<String> {
+    let (whole, part) = (level / parts, level % parts * 10 / parts);
+    match (whole, part) {
+        (0, _) => None,
+        (whole, 0) => Some(whole.to_string()),
+        (whole, part) => Some(format!("{whole}.{part}")),
+    }
+}
+
+fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo) {
+    if let Some(config) = &color.config {
+        let code = |number: Option<f64>| number.map_or(0, |n| n.clamp(0.0, 255.0) as u32);
+        let colorimetry = VideoColorimetry::new(
+            // There is no word on the range, and whoever uses another one says so in the bitstream.
+            VideoColorRange::Range16_235,
+            VideoColorMatrix::from_iso(code(config.matrix)),
+            VideoTransferFunction::from_iso(code(config.transfer)),
+            VideoColorPrimaries::from_iso(code(config.primaries)),
+        );
+        let is_known = colorimetry.matrix() != VideoColorMatrix::Unknown
+            && colorimetry.transfer() != VideoTransferFunction::Unknown
+            && colorimetry.primaries() != VideoColorPrimaries::Unknown;
+        if is_known {
+            caps.set("colorimetry", colorimetry.to_string());
+        }
+    }
+    if let Some(light) = &color.light
+        && let (Some(max), Some(average)) = (light.max, light.max_average)
+    {
+        let whole = |nits: f64| nits.clamp(0.0, 65535.0).round() as u16;
+        gst_video::VideoContentLightLevel::new(whole(max), whole(average)).add_to_caps(caps);
+    }
+    if let Some(display) = &color.mastering {
+        let point = |(x, y): (f64, f64)| {
+            // In 0.00002; what is behind the point is cut off, so it is put in the middle.
+            const PARTS: f64 = 50_000.0;
+            let inside = |n: f64| (((n.clamp(0.0, 1.0) * PARTS).round() + 0.25) / PARTS) as f32;
+            gst_video::VideoMasteringDisplayInfoCoordinate::new(inside(x), inside(y))
+        };
+        // In 0.0001 cd/m².
+        let luminance = |nits: f64| (nits.clamp(0.0, 400_000.0) * 10_000.0).round() as u32;
+        gst_video::VideoMasteringDisplayInfo::new(
+            [
+                point(display.red),
+                point(display.green),
+                point(display.blue),
+            ],
+            point(display.white),
+            luminance(display.max_luminance),
+            luminance(display.min_luminance),
+        )
+        .add_to_caps(caps);
+    }
+}
+
+// Audio
+
+fn aac(known: &Known<'_>) -> gst::Caps {
+    let builder = gst::Caps::builder("audio/mpeg")
+        .field("mpegversion", 4)
+        .field("framed", true)
+        .field("stream-format", "raw")
+        .field("codec_data", known.codec_data());
+    match AudioSpecificConfig::parse(known.configuration) {
+        Some(config) => builder
+            .field("rate", config.rate as i32)
+            .field("channels", i32::from(config.channels))
+            .build(),
+        None => builder.build(),
+    }
+}
+
+fn mp3(known: &Known<'_>) -> gst::Caps {
+    let builder = gst::Caps::builder("audio/mpeg")
+        .field("mpegversion", 1)
+        .field("parsed", true);
+    match Mp3Header::parse(known.payload) {
+        Some(header) => builder
+            .field("layer", i32::from(header.layer))
+            .field("rate", header.rate as i32)
+            .field("channels", i32::from(header.channels))
+            .build(),
+        None => builder.field("layer", 3).build(),
+    }
+}
+
+fn opus(known: &Known<'_>) -> gst::Caps {
+    let head = OpusHead::parse(known.configuration).unwrap_or_else(|| {
+        let announced = known
+            .metadata
+            .and_then(|m| m.audio(known.track, "channels"));
+        let channels = match (known.channels, announced) {
+            (0, Some(channels)) if (1.0..2.0).contains(&channels) => 1,
+            (0, _) => 2,
+            (channels, _) => channels,
+        };
+        OpusHead::plain(channels)
+    });
+    let header = head.to_bytes();
+    let mut builder = gst::Caps::builder("audio/x-opus")
+        .field("rate", 48000)
+        .field("channels", i32::from(head.channels))
+        .field("channel-mapping-family", i32::from(head.family))
+        .field("stream-count", i32::from(head.streams))
+        .field("coupled-count", i32::from(head.coupled));
+    if head.family != 0 {
+        let mapping = head.mapping.iter().map(|&channel| i32::from(channel));
+        builder = builder.field("channel-mapping", gst::Array::new(mapping));
+    }
+    let comment = [b"OpusTags", &no_comments()[..]].concat();
+    builder
+        .field("streamheader", stream_header([header, comment]))
+        .build()
+}
+
+fn flac(known: &Known<'_>) -> gst::Caps {
+    let builder = gst::Caps::builder("audio/x-flac").field("framed", true);
+    let Some(config) = FlacConfig::parse(known.configuration) else {
+        return builder.build();
+    };
+    // As in Ogg: a mapping header with one more packet, then the stream information, then comments.
+    let front = [
+        &b"\x7FFLAC\x01\x00\x00\x01fLaC\x00\x00\x00\x22"[..],
+        &config.stream_info,
+    ]
+    .concat();
+    let comments = no_comments();
+    let length = (comments.len() as u32).to_be_bytes();
+    let comment = [&[0x84], &length[1..], &comments].concat();
+    builder
+        .field("rate", config.rate as i32)
+        .field("channels", i32::from(config.channels))
+        .field("streamheader", stream_header([front, comment]))
+        .build()
+}
+
+fn ac3(name: &str, known: &Known<'_>) -> gst::Caps {
+    let builder = gst::Caps::builder(name).field("framed", true);
+    match Ac3Header::parse(known.payload) {
+        Some(header) => builder
+            .field("rate", header.rate as i32)
+            .field("channels", i32::from(header.channels))
+            .build(),
+        None => builder.build(),
+    }
+}
+
+fn plain(format: SoundFormat, sound: Sound) -> gst::Caps {
+    let channels = if sound.is_stereo { 2 } else { 1 };
+    let (builder, rate, channels) = match format {
+        SoundFormat::Adpcm => (
+            gst::Caps::builder("audio/x-adpcm").field("layout", "swf"),
+            sound.rate(),
+            channels,
+        ),
+        SoundFormat::Nellymoser16k => (gst::Caps::builder("audio/x-nellymoser"), 16000, 1),
+        SoundFormat::Nellymoser8k => (gst::Caps::builder("audio/x-nellymoser"), 8000, 1),
+        SoundFormat::Nellymoser => (
+            gst::Caps::builder("audio/x-nellymoser"),
+            sound.rate(),
+            channels,
+        ),
+        SoundFormat::ALaw => (gst::Caps::builder("audio/x-alaw"), 8000, channels),
+        SoundFormat::MuLaw => (gst::Caps::builder("audio/x-mulaw"), 8000, channels),
+        // In FLV it is always 16 kHz and mono, whatever the tag says.
+        SoundFormat::Speex => (
+            gst::Caps::builder("audio/x-speex")
+                .field("streamheader", stream_header([speex_head(), no_comments()])),
+            16000,
+            1,
+        ),
+        _ => {
+            let width = if sound.is_16_bit { "S16LE" } else { "U8" };
+            let builder = gst::Caps::builder("audio/x-raw")
+                .field("format", width)
+                .field("layout", "interleaved");
+            (builder, sound.rate(), channels)
+        }
+    };
+    builder
+        .field("rate", rate as i32)
+        .field("channels", channels)
+        .build()
+}
+
+/// The header that a Speex decoder wants and that FLV does not have: wideband, mono, one frame a
+/// packet (Speex manual, "Ogg file format").
+fn speex_head() -> Vec<u8> {
+    const LENGTH: u32 = 80;
+    let mut head = b"Speex   1.2".to_vec();
+    head.resize(28, 0);
+    let version = 1_u32;
+    let (rate, mode, bitstream, channels) = (16000_u32, 1_u32, 4_u32, 1_u32);
+    let (unknown_bitrate, frame_size) = (u32::MAX, 320_u32);
+    let (variable, frames_per_packet) = (0_u32, 1_u32);
+    let numbers = [
+        version,
+        LENGTH,
+        rate,
+        mode,
+        bitstream,
+        channels,
+        unknown_bitrate,
+        frame_size,
+        variable,
+        frames_per_packet,
+    ];
+    head.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    head.resize(LENGTH as usize, 0);
+    head
+}
+
+/// An empty list of Vorbis comments.
+fn no_comments() -> Vec<u8> {
+    const VENDOR: &[u8] = b"eflvdemux";
+    let length = (VENDOR.len() as u32).to_le_bytes();
+    [&length[..], VENDOR, &[0; 4]].concat()
+}
+
+fn stream_header(headers: [Vec<u8>; 2]) -> gst::Array {
+    gst::Array::new(headers.into_iter().map(|header| {
+        let mut buffer = gst::Buffer::from_slice(header);
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_flags(gst::BufferFlags::HEADER);
+        }
+        buffer
+    }))
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! One track: what is known of it, and its pad.
+
+use gst::prelude::*;
+
+use super::caps::{self, Known};
+use super::codec::Codec;
+use super::times::TrackTimes;
+use crate::flv::TagKind;
+use crate::flv::body::{ColorInfo, Metadata};
+use crate::flv::config::{AvcConfig, HevcConfig};
+
+#[derive(Debug)]
+pub(super) struct Track {
+    /// Audio or video.
+    pub(super) kind: TagKind,
+    pub(super) id: u8,
+    pub(super) codec: Option<Codec>,
+    /// Empty until there is one.
+    configuration: Vec<u8>,
+    color: Option<ColorInfo>,
+    channels: u8,
+    /// HEVC that came as AVC.
+    is_disguised: bool,
+    /// Something that the caps are made from has changed.
+    is_changed: bool,
+    pub(super) output: Option<Output>,
+    pub(super) times: TrackTimes,
+    pub(super) is_discont: bool,
+}
+
+/// A track that has a pad.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) pad: gst::Pad,
+    pub(super) stream: gst::Stream,
+    pub(super) caps: gst::Caps,
+    pub(super) has_segment: bool,
+    /// Where the track has come to, for the others.
+    pub(super) position: gst::ClockTime,
+}
+
+impl Output {
+    /// Unless the pad has it already.
+    pub(super) fn push_segment(&mut self, segment: Option<&gst::Event>) {
+        if !self.has_segment
+            && let Some(segment) = segment
+        {
+            self.has_segment = true;
+            self.pad.push_event(segment.clone());
+        }
+    }
+}
+
+impl Track {
+    pub(super) fn new(kind: TagKind, id: u8) -> Self {
+        Track {
+            kind,
+            id,
+            codec: None,
+            configuration: Vec::new(),
+            color: None,
+            channels: 0,
+            is_disguised: false,
+            is_changed: true,
+            output: None,
+            times: TrackTimes::default(),
+            is_discont: true,
+        }
+    }
+
+    /// Of its pad.
+    pub(super) fn name(&self) -> String {
+        match self.kind {
+            TagKind::Video => format!("video_{}", self.id),
+            _ => format!("audio_{}", self.id),
+        }
+    }
+
+    /// What is really in a packet of this codec.
+    pub(super) fn real_codec(&self, codec: Codec) -> Codec {
+        if self.is_disguised && codec == Codec::Avc {
+            Codec::Hevc
+        } else {
+            codec
+        }
+    }
+
+    /// Goes over to another codec, whose configuration is still to come.
+    pub(super) fn set_codec(&mut self, codec: Codec) {
+        if self.codec != Some(codec) {
+            self.codec = Some(codec);
+            self.configuration.clear();
+            self.color = None;
+            self.channels = 0;
+            self.is_changed = true;
+        }
+    }
+
+    /// Takes a configuration, unless it is one that no decoder would take. The same one again
+    /// changes nothing.
+    pub(super) fn configure(&mut self, codec: Codec, configuration: &[u8]) -> bool {
+        let mut codec = codec;
+        self.is_disguised = false;
+        // Old encoders knew no other codec id for HEVC than that of AVC.
+        if codec == Codec::Avc
+            && !AvcConfig::parse(configuration).is_some_and(|c| c.has_parameter_sets)
+            && HevcConfig::parse(configuration).is_some_and(|c| c.has_parameter_sets)
+        {
+            codec = Codec::Hevc;
+            self.is_disguised = true;
+        }
+        if !codec.accepts(configuration) {
+            return false;
+        }
+        self.set_codec(codec);
+        if self.configuration != configuration {
+            self.configuration = configuration.to_vec();
+            self.is_changed = true;
+        }
+        true
+    }
+
+    pub(super) fn set_color(&mut self, color: ColorInfo) {
+        let color = (color != ColorInfo::default()).then_some(color);
+        if self.color != color {
+            self.color = color;
+            self.is_changed = true;
+        }
+    }
+
+    pub(super) fn set_channels(&mut self, channels: u8) {
+        // It matters only to a codec that does not say it itself.
+        if self.channels != channels && self.configuration.is_empty() {
+            self.channels = channels;
+            self.is_changed = true;
+        }
+    }
+
+    pub(super) fn is_configured(&self) -> bool {
+        !self.configuration.is_empty()
+    }
+
+    /// The caps, if something has changed since they were last asked for.
+    pub(super) fn new_caps(
+        &mut self,
+        metadata: Option<&Metadata>,
+        payload: &[u8],
+    ) -> Option<gst::Caps> {
+        let codec = self.codec?;
+        if !self.is_changed {
+            return None;
+        }
+        self.is_changed = false;
+        let known = Known {
+            track: self.id,
+            configuration: &self.configuration,
+            color: self.color.as_ref(),
+            channels: self.channels,
+            metadata,
+            payload,
+        };
+        let caps = caps::of(codec, &known);
+        let is_same = self.output.as_ref().is_some_and(|o| o.caps == caps);
+        (!is_same).then_some(caps)
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What a video metadata packet says (Enhanced RTMP v2, "Metadata Frame").
+
+use bytes::BufMut;
+
+use super::BodyError;
+use crate::amf0::{self, Value};
+
+const COLOR_INFO: &str = "colorInfo";
+
+/// `colorInfo`. Nothing in it at all means that what was said before no longer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ColorInfo {
+    pub config: Option<ColorConfig>,
+    pub light: Option<ContentLight>,
+    pub mastering: Option<MasteringDisplay>,
+}
+
+/// Indexes into the tables of ITU-T H.273.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ColorConfig {
+    pub bit_depth: Option<f64>,
+    pub primaries: Option<f64>,
+    pub transfer: Option<f64>,
+    pub matrix: Option<f64>,
+}
+
+/// In cd/m².
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ContentLight {
+    pub max_average: Option<f64>,
+    pub max: Option<f64>,
+}
+
+/// CIE 1931 coordinates as x and y, luminance in cd/m².
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MasteringDisplay {
+    pub red: (f64, f64),
+    pub green: (f64, f64),
+    pub blue: (f64, f64),
+    pub white: (f64, f64),
+    pub max_luminance: f64,
+    pub min_luminance: f64,
+}
+
+impl ColorInfo {
+    /// `None` where the metadata is of another kind, or where its value can't be one.
+    pub fn parse(body: &[u8]) -> Result<Option<Self>, BodyError> {
+        let values = amf0::read_all(body)?.values;
+        let mut values = values.iter();
+        if values.next().and_then(Value::as_str) != Some(COLOR_INFO) {
+            return Ok(None);
+        }
+        let info = match values.next() {
+            Some(Value::Undefined | Value::Null) | None => return Ok(Some(ColorInfo::default())),
+            Some(info) if info.properties().is_some() => info,
+            Some(_) => return Ok(None),
+        };
+        let config = info.get("colorConfig").map(|config| ColorConfig {
+            bit_depth: number(config, "bitDepth"),
+            primaries: number(config, "colorPrimaries"),
+            transfer: number(config, "transferCharacteristics"),
+            matrix: number(config, "matrixCoefficients"),
+        });
+        let light = info.get("hdrCll").map(|light| ContentLight {
+            max_average: number(light, "maxFall"),
+            max: number(light, "maxCLL"),
+        });
+        Ok(Some(ColorInfo {
+            config,
+            light,
+            mastering: info.get("hdrMdcv").and_then(mastering),
+        }))
+    }
+
+    pub fn write(&self, out: &mut impl BufMut) {
+        let mut info = Vec::new();
+        if let Some(config) = &self.config {
+            let properties = numbers(&[
+                ("bitDepth", config.bit_depth),
+                ("colorPrimaries", config.primaries),
+                ("transferCharacteristics", config.transfer),
+                ("matrixCoefficients", config.matrix),
+            ]);
+            info.push(("colorConfig".to_owned(), properties));
+        }
+        if let Some(light) = &self.light {
+            let properties = numbers(&[("maxFall", light.max_average), ("maxCLL", light.max)]);
+            info.push(("hdrCll".to_owned(), properties));
+        }
+        if let Some(display) = &self.mastering {
+            let properties = numbers(&[
+                ("redX", Some(display.red.0)),
+                ("redY", Some(display.red.1)),
+                ("greenX", Some(display.green.0)),
+                ("greenY", Some(display.green.1)),
+                ("blueX", Some(display.blue.0)),
+                ("blueY", Some(display.blue.1)),
+                ("whitePointX", Some(display.white.0)),
+                ("whitePointY", Some(display.white.1)),
+                ("maxLuminance", Some(display.max_luminance)),
+                ("minLuminance", Some(display.min_luminance)),
+            ]);
+            info.push(("hdrMdcv".to_owned(), properties));
+        }
+        amf0::write_all(out, &[COLOR_INFO.into(), Value::Object(info)]);
+    }
+}
+
+fn mastering(value: &Value) -> Option<MasteringDisplay> {
+    let point = |x, y| Some((number(value, x)?, number(value, y)?));
+    Some(MasteringDisplay {
+        red: point("redX", "redY")?,
+        green: point("greenX", "greenY")?,
+        blue: point("blueX", "blueY")?,
+        white: point("whitePointX", "whitePointY")?,
+        max_luminance: number(value, "maxLuminance")?,
+        min_luminance: number(value, "minLuminance")?,
+    })
+}
+
+fn number(of: &Value, name: &str) -> Option<f64> {
+    of.get(name)?
+        .as_number()
+        .filter(|number| number.is_finite())
+}
+
+fn numbers(properties: &[(&str, Option<f64>)]) -> Value {
+    let present = properties.iter().filter_map(|(name, number)| {
+        let number = (*number)?;
+        Some(((*name).to_owned(), Value::Number(number)))
+    });
+    Value::Object(present.collect())
+}

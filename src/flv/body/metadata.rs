@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What `onMetaData` says (E.5; Enhanced RTMP v2, "Enhancing onMetaData").
+
+use super::Script;
+use crate::amf0::Value;
+
+/// The name of the script tag that has it.
+const ON_META_DATA: &str = "onMetaData";
+
+/// `onMetaData`: advice that may be missing, wrong or repeated.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Metadata {
+    properties: Vec<(String, Value)>,
+}
+
+impl Metadata {
+    /// Takes the metadata out of script data, if that is what it has. Encoders write an ECMA array or
+    /// an object.
+    pub fn of(script: Script) -> Option<Self> {
+        if script.name != ON_META_DATA {
+            return None;
+        }
+        let mut values = script.values.into_iter();
+        values.find_map(|value| match value {
+            Value::Object(properties) | Value::EcmaArray(properties) => {
+                Some(Metadata { properties })
+            }
+            _ => None,
+        })
+    }
+
+    /// A property of the whole stream, its case as it was sent.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        find(&self.properties, name)
+    }
+
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.get(name).and_then(finite)
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(Value::as_str)
+    }
+
+    /// A property of a video track: what `videoTrackIdInfoMap` has for it, or else the stream's own.
+    pub fn video(&self, track: u8, name: &str) -> Option<f64> {
+        self.of_track("videoTrackIdInfoMap", track, name)
+    }
+
+    /// A property of an audio track, as [`Metadata::video`].
+    pub fn audio(&self, track: u8, name: &str) -> Option<f64> {
+        self.of_track("audioTrackIdInfoMap", track, name)
+    }
+
+    /// A text of a track itself: a language, a title.
+    pub fn track_text(&self, map: &str, track: u8, name: &str) -> Option<&str> {
+        let own = self.track(map, track)?;
+        find(own, name).and_then(Value::as_str)
+    }
+
+    /// The ids in a map of tracks.
+    pub fn tracks(&self, map: &str) -> impl Iterator<Item = u8> {
+        let map = self.get(map).and_then(Value::properties);
+        map.unwrap_or_default()
+            .iter()
+            .filter_map(|(id, _)| id.parse().ok())
+    }
+
+    fn of_track(&self, map: &str, track: u8, name: &str) -> Option<f64> {
+        let own = self.track(map, track);
+        let own = own.and_then(|own| find(own, name));
+        // A track without an entry is not described, and what describes track 0 may not fit it. One
+        // with an entry may have only what differs.
+        match (own, track) {
+            (Some(value), _) => finite(value),
+            (None, 0) => self.number(name),
+            (None, _) if self.track(map, track).is_some() => self.number(name),
+            (None, _) => None,
+        }
+    }
+
+    fn track(&self, map: &str, track: u8) -> Option<&[(String, Value)]> {
+        let map = self.get(map)?.properties()?;
+        let (_, own) = map.iter().find(|(id, _)| id.parse() == Ok(track))?;
+        own.properties()
+    }
+}
+
+fn find<'a>(properties: &'a [(String, Value)], name: &str) -> Option<&'a Value> {
+    let mut found = properties.iter().filter(|(n, _)| n == name);
+    found.next().map(|(_, value)| value)
+}
+
+fn finite(value: &Value) -> Option<f64> {
+    value.as_number().filter(|number| number.is_finite())
+}

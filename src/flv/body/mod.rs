@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Tag bodies read whole, and written.
+//!
+//! [`super::TagInfo`] is a look at a tag in passing. Here is everything that a tag body says, legacy
+//! and enhanced, as types; payloads are slices of the tag. What is read and written again is the same
+//! value, and nothing panics or takes more than a small multiple of what came in, whatever came.
+
+mod audio;
+mod color;
+mod ex;
+mod metadata;
+mod script;
+mod video;
+
+pub use audio::{
+    AudioBody, AudioPacket, AudioTrack, ChannelOrder, ExAudio, MultichannelConfig, Sound,
+};
+pub use color::{ColorConfig, ColorInfo, ContentLight, MasteringDisplay};
+pub use ex::{ModEx, Tracks};
+pub use metadata::Metadata;
+pub use script::Script;
+pub use video::{ExVideo, ExVideoContent, VideoBody, VideoPacket, VideoTrack};
+
+use crate::amf0;
+
+/// ModEx prefixes in one tag. There is one kind today; a chain of prefixes of three bytes would
+/// cost eight times its size.
+pub const MAX_MOD_EX: usize = 16;
+
+/// Tracks in one tag: as many as there are track ids.
+pub const MAX_TRACKS: usize = 256;
+
+/// AMF properties in one script tag: recorders put an index of all keyframes into `onMetaData`.
+pub const MAX_SCRIPT_PROPERTIES: usize = 100_000;
+
+/// Why bytes are no tag body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("tag body is empty")]
+    Empty,
+    #[error("tag body is cut short")]
+    Truncated,
+    #[error("multitrack type {0} is unknown")]
+    UnknownMultitrack(u8),
+    #[error("packet type {0} within a track")]
+    Nested(u8),
+    #[error("over {MAX_MOD_EX} ModEx prefixes")]
+    TooManyModEx,
+    #[error("over {MAX_TRACKS} tracks in a tag")]
+    TooManyTracks,
+    #[error("script data has no name")]
+    NoName,
+    #[error("{0}")]
+    Amf(#[from] amf0::Error),
+}
+
+impl From<nom::Err<()>> for BodyError {
+    /// A tag is whole when it comes here, so the one thing that can go wrong is its end.
+    fn from(_: nom::Err<()>) -> Self {
+        BodyError::Truncated
+    }
+}
+
+/// A number of 24 bits; higher bits are lost.
+fn put_u24(out: &mut impl bytes::BufMut, number: u32) {
+    out.put_slice(&number.to_be_bytes()[1..]);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use super::bits::Bits;
+
+/// ISO/IEC 14496-3, table 1.18.
+const RATES: [u32; 13] = [
+    96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350,
+];
+
+/// `AudioSpecificConfig` (ISO/IEC 14496-3, 1.6.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AudioSpecificConfig {
+    pub object_type: u8,
+    /// Of the core: with spectral band replication, what comes out has twice that.
+    pub rate: u32,
+    pub channels: u8,
+}
+
+impl AudioSpecificConfig {
+    pub fn parse(config: &[u8]) -> Option<Self> {
+        let mut bits = Bits::new(config);
+        let mut object_type = object_type(&mut bits)?;
+        let rate = rate(&mut bits)?;
+        let configuration = bits.bits(4)?;
+        // Explicit signalling of what is on top of the core.
+        if object_type == 5 || object_type == 29 {
+            self::rate(&mut bits)?;
+            object_type = self::object_type(&mut bits)?;
+        }
+        let channels = match configuration {
+            0 => program_channels(&mut bits)?,
+            1..=6 => configuration,
+            7 | 12 | 14 => 8,
+            11 => 7,
+            _ => return None,
+        };
+        Some(AudioSpecificConfig {
+            object_type,
+            rate,
+            channels: u8::try_from(channels)
+                .ok()
+                .filter(|&channels| channels > 0)?,
+        })
+    }
+}
+
+fn object_type(bits: &mut Bits<'_>) -> Option<u8> {
+    let short = bits.bits(5)?;
+    let number = match short {
+        31 => 32 + bits.bits(6)?,
+        _ => short,
+    };
+    u8::try_from(number).ok().filter(|&number| number > 0)
+}
+
+fn rate(bits: &mut Bits<'_>) -> Option<u32> {
+    match bits.bits(4)? {
+        15 => bits.bits(24).filter(|&rate| rate > 0),
+        index => RATES.get(index as usize).copied(),
+    }
+}
+
+/// `GASpecificConfig` up to the channels of its program config element.
+fn program_channels(bits: &mut Bits<'_>) -> Option<u32> {
+    bits.bit()?;
+    if bits.bit()? {
+        bits.skip(14)?;
+    }
+    bits.bit()?;
+    bits.skip(4 + 2 + 4)?;
+    let front_side_back = [bits.bits(4)?, bits.bits(4)?, bits.bits(4)?];
+    let low_frequency = bits.bits(2)?;
+    bits.skip(3 + 4)?;
+    for length in [4, 4, 3] {
+        if bits.bit()? {
+            bits.skip(length)?;
+        }
+    }
+    let mut channels = low_frequency;
+    for _ in 0..front_side_back.iter().sum() {
+        channels += if bits.bit()? { 2 } else { 1 };
+        bits.skip(4)?;
+    }
+    Some(channels)
+}
+
+/// The header of an ADTS frame, which is sent by encoders that know no other AAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdtsHeader {
+    /// The configuration that says the same.
+    pub config: [u8; 2],
+    pub length: usize,
+}
+
+impl AdtsHeader {
+    /// The header of a frame that is all of `frame`. No raw AAC starts like one: its first three bits
+    /// would be the end of the frame.
+    pub fn parse(frame: &[u8]) -> Option<Self> {
+        let &[0xFF, second, third, fourth, fifth, sixth, _, ..] = frame else {
+            return None;
+        };
+        let length =
+            usize::from(fourth & 3) << 11 | usize::from(fifth) << 3 | usize::from(sixth >> 5);
+        if second & 0xF6 != 0xF0 || length != frame.len() {
+            return None;
+        }
+        let header = if second & 1 == 0 { 9 } else { 7 };
+        let (object_type, rate) = ((third >> 6) + 1, third >> 2 & 0x0F);
+        let channels = (third & 1) << 2 | fourth >> 6;
+        let config = [
+            object_type << 3 | rate >> 1,
+            (rate & 1) << 7 | channels << 3,
+        ];
+        AudioSpecificConfig::parse(&config)?;
+        (frame.len() > header).then_some(AdtsHeader {
+            config,
+            length: header,
+        })
+    }
+}

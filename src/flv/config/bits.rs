@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Reading bit by bit.
+
+/// The most of a parameter set that is looked at. Real ones have less than a hundred bytes.
+const MAX_PARAMETER_SET: usize = 1024;
+
+/// Bits from the front. Everything is `None` behind the end.
+#[derive(Debug)]
+pub(super) struct Bits<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Bits<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Bits { bytes, position: 0 }
+    }
+
+    pub(super) fn bit(&mut self) -> Option<bool> {
+        let byte = *self.bytes.get(self.position / 8)?;
+        let bit = byte >> (7 - self.position % 8) & 1;
+        self.position += 1;
+        Some(bit == 1)
+    }
+
+    /// At most 32 bits.
+    pub(super) fn bits(&mut self, count: u32) -> Option<u32> {
+        let mut number = 0;
+        for _ in 0..count {
+            number = number << 1 | u32::from(self.bit()?);
+        }
+        Some(number)
+    }
+
+    pub(super) fn skip(&mut self, count: usize) -> Option<()> {
+        self.position = self.position.checked_add(count)?;
+        (self.position <= self.bytes.len() * 8).then_some(())
+    }
+
+    /// Exponential Golomb code.
+    pub(super) fn ue(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while !self.bit()? {
+            zeros += 1;
+            if zeros > 31 {
+                return None;
+            }
+        }
+        let rest = self.bits(zeros)?;
+        Some((1 << zeros) - 1 + rest)
+    }
+
+    /// Exponential Golomb code with a sign.
+    pub(super) fn se(&mut self) -> Option<i64> {
+        let code = i64::from(self.ue()?);
+        Some(if code % 2 == 1 {
+            (code + 1) / 2
+        } else {
+            -code / 2
+        })
+    }
+}
+
+/// The start of a NAL unit without the bytes that keep it from looking like a start code.
+pub(super) fn unescape(nal: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(nal.len().min(MAX_PARAMETER_SET));
+    let mut zeros = 0;
+    for &byte in &nal[..nal.len().min(MAX_PARAMETER_SET)] {
+        if zeros >= 2 && byte == 3 {
+            zeros = 0;
+            continue;
+        }
+        zeros = if byte == 0 { zeros + 1 } else { 0 };
+        bytes.push(byte);
+    }
+    bytes
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use super::bits::{Bits, unescape};
+use super::{Dimensions, sized};
+
+const NAL_VPS: u8 = 32;
+const NAL_SPS: u8 = 33;
+const NAL_PPS: u8 = 34;
+
+/// `HEVCDecoderConfigurationRecord` (ISO/IEC 14496-15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HevcConfig {
+    pub profile: u8,
+    pub is_high_tier: bool,
+    pub level: u8,
+    pub bit_depth: u8,
+    pub nal_length_size: u8,
+    pub has_parameter_sets: bool,
+    pub dimensions: Option<Dimensions>,
+}
+
+impl HevcConfig {
+    /// The parameter sets that are there must be what they are said to be.
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        let (fixed, arrays) = record.split_first_chunk::<23>()?;
+        // A draft had version 0.
+        if fixed[0] > 1 {
+            return None;
+        }
+        let mut rest = arrays;
+        let mut dimensions = None;
+        let (mut has_sps, mut has_pps) = (false, false);
+        for _ in 0..fixed[22] {
+            let &[kind, high, low, ref after @ ..] = rest else {
+                return None;
+            };
+            rest = after;
+            let kind = kind & 0x3F;
+            for _ in 0..u16::from_be_bytes([high, low]) {
+                let nal = sized(&mut rest)?;
+                if matches!(kind, NAL_VPS..=NAL_PPS) && nal.first()? >> 1 & 0x3F != kind {
+                    return None;
+                }
+                has_pps |= kind == NAL_PPS;
+                if kind == NAL_SPS && !has_sps {
+                    has_sps = true;
+                    dimensions = picture(nal.get(2..)?);
+                }
+            }
+        }
+        Some(HevcConfig {
+            profile: fixed[1] & 0x1F,
+            is_high_tier: fixed[1] & 0x20 != 0,
+            level: fixed[12],
+            bit_depth: (fixed[17] & 7) + 8,
+            nal_length_size: (fixed[21] & 3) + 1,
+            has_parameter_sets: has_sps && has_pps,
+            dimensions,
+        })
+    }
+}
+
+/// `seq_parameter_set_rbsp` (H.265, 7.3.2.2.1) up to the conformance window.
+fn picture(sps: &[u8]) -> Option<Dimensions> {
+    let bytes = unescape(sps);
+    let mut bits = Bits::new(&bytes);
+    bits.skip(4)?;
+    let sub_layers = bits.bits(3)?;
+    bits.skip(1)?;
+    profile_tier_level(&mut bits, sub_layers)?;
+    bits.ue()?;
+    let chroma_format = bits.ue()?;
+    if chroma_format == 3 {
+        bits.bit()?;
+    }
+    let (width, height) = (bits.ue()?, bits.ue()?);
+    if !bits.bit()? {
+        return Dimensions::new(width, height);
+    }
+    let (unit_x, unit_y) = match chroma_format {
+        1 => (2, 2),
+        2 => (2, 1),
+        _ => (1, 1),
+    };
+    let mut crop = || bits.ue();
+    let (left, right, top, bottom) = (crop()?, crop()?, crop()?, crop()?);
+    let cropped = |length: u32, before: u32, after: u32, unit: u32| {
+        length.checked_sub(before.checked_add(after)?.checked_mul(unit)?)
+    };
+    Dimensions::new(
+        cropped(width, left, right, unit_x)?,
+        cropped(height, top, bottom, unit_y)?,
+    )
+}
+
+fn profile_tier_level(bits: &mut Bits<'_>, sub_layers: u32) -> Option<()> {
+    bits.skip(88 + 8)?;
+    let mut present = Vec::new();
+    for _ in 0..sub_layers {
+        present.push((bits.bit()?, bits.bit()?));
+    }
+    if sub_layers > 0 {
+        bits.skip(2 * (8 - sub_layers as usize))?;
+    }
+    for (profile, level) in present {
+        bits.skip(if profile { 88 } else { 0 })?;
+        bits.skip(if level { 8 } else { 0 })?;
+    }
+    Some(())
+}

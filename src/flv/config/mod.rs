@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Decoder configurations, read as far as a receiver must know them to announce a stream.
+//!
+//! A configuration that its decoder could not take is `None`. What only describes the picture is
+//! optional within.
+
+mod aac;
+mod ac3;
+mod av1;
+mod avc;
+mod bits;
+mod flac;
+mod hevc;
+mod mp3;
+mod opus;
+mod vpx;
+
+pub use aac::{AdtsHeader, AudioSpecificConfig};
+pub use ac3::Ac3Header;
+pub use av1::Av1Config;
+pub use avc::AvcConfig;
+pub use flac::{FlacConfig, STREAM_INFO_LENGTH};
+pub use hevc::HevcConfig;
+pub use mp3::Mp3Header;
+pub use opus::OpusHead;
+pub use vpx::VpxConfig;
+
+/// The size of the picture that is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dimensions {
+    pub width: u32,
+    pub height: u32,
+}
+
+impl Dimensions {
+    /// Nothing that any decoder would take is larger.
+    const MAX: u32 = 1 << 16;
+
+    fn new(width: u32, height: u32) -> Option<Self> {
+        let sane = |length| (1..=Dimensions::MAX).contains(&length);
+        (sane(width) && sane(height)).then_some(Dimensions { width, height })
+    }
+}
+
+/// Takes a 16-bit length and as many bytes.
+fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk()?;
+    let (nal, after) = after.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    *rest = after;
+    Some(nal)
+}
+
+#[cfg(test)]
+mod tests;

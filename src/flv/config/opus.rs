@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+
+/// The identification header of Opus (RFC 7845, 5.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpusHead {
+    pub channels: u8,
+    pub pre_skip: u16,
+    pub input_rate: u32,
+    pub family: u8,
+    pub streams: u8,
+    pub coupled: u8,
+    /// One of each channel; empty in family 0.
+    pub mapping: Vec<u8>,
+}
+
+impl OpusHead {
+    pub fn parse(header: &[u8]) -> Option<Self> {
+        let rest = header.strip_prefix(b"OpusHead")?;
+        let &[
+            version,
+            channels,
+            p0,
+            p1,
+            r0,
+            r1,
+            r2,
+            r3,
+            _,
+            _,
+            family,
+            ref rest @ ..,
+        ] = rest
+        else {
+            return None;
+        };
+        // The upper half of the version is the one that breaks.
+        if version >> 4 != 0 || channels == 0 {
+            return None;
+        }
+        let (streams, coupled, mapping) = match (family, rest) {
+            (0, _) => (1, channels - 1, &[][..]),
+            (_, &[streams, coupled, ref mapping @ ..]) => {
+                let mapping = mapping.get(..usize::from(channels))?;
+                (streams, coupled, mapping)
+            }
+            _ => return None,
+        };
+        let sane = streams > 0 && coupled <= streams && (family != 0 || channels <= 2);
+        sane.then(|| OpusHead {
+            channels,
+            pre_skip: u16::from_le_bytes([p0, p1]),
+            input_rate: u32::from_le_bytes([r0, r1, r2, r3]),
+            family,
+            streams,
+            coupled,
+            mapping: mapping.to_vec(),
+        })
+    }
+
+    /// What a stream without a header is: mono or stereo.
+    pub fn plain(channels: u8) -> Self {
+        let channels = channels.clamp(1, 2);
+        OpusHead {
+            channels,
+            pre_skip: 0,
+            input_rate: 48000,
+            family: 0,
+            streams: 1,
+            coupled: channels - 1,
+            mapping: Vec::new(),
+        }
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = b"OpusHead\x01".to_vec();
+        bytes.push(self.channels);
+        bytes.extend(self.pre_skip.to_le_bytes());
+        bytes.extend(self.input_rate.to_le_bytes());
+        bytes.extend([0, 0, self.family]);
+        if self.family != 0 {
+            bytes.extend([self.streams, self.coupled]);
+            bytes.extend(&self.mapping);
+        }
+        bytes
+    }
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Nothing that is in a stream is an error of the pipeline.
+
+use crate::support::clients::NEW_FFMPEG;
+use crate::support::demuxer::{Demuxer, demux};
+use crate::support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
+use crate::support::media::{SMALL_VIDEO, TONE, made_by, small};
+use crate::support::synthetic::{audio, audio_header, delta_frame, keyframe, video_header};
+
+/// Repeatable noise.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+}
+
+pub fn file(tags: &[Tag]) -> Vec<u8> {
+    let mut bytes = b"FLV\x01\x05\0\0\0\x09\0\0\0\0".to_vec();
+    for tag in tags {
+        bytes.extend(tag.to_bytes());
+    }
+    bytes
+}
+
+/// Pushes what may be anything, and fails if that is an error.
+#[track_caller]
+fn survive(bytes: &[u8], noise: &mut Noise) -> Demuxer {
+    let demuxer = Demuxer::new("eflvdemux");
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let piece = (1 + noise.below(20_000)).min(rest.len());
+        demuxer.push(&rest[..piece]).unwrap();
+        rest = &rest[piece..];
+    }
+    for track in demuxer.finish().values() {
+        assert!(track.is_ended());
+    }
+    assert!(demuxer.messages(gst::MessageType::Error).is_empty());
+    // One of each kind at most.
+    let warnings = demuxer.messages(gst::MessageType::Warning);
+    assert!(warnings.len() <= 10, "{warnings:?}");
+    demuxer
+}
+
+fn samples() -> Vec<Vec<u8>> {
+    let mixed = made_by(
+        &*NEW_FFMPEG,
+        "enhanced-mixed-short.flv",
+        &format!(
+            "{SMALL_VIDEO} {SMALL_VIDEO} {TONE} {TONE} -pix_fmt yuv420p -t 1 -map 0 -map 1 -map 2 -map 3 \
+             -c:v:0 libx264 -preset:v:0 ultrafast -c:v:1 libx265 -preset:v:1 ultrafast \
+             -x265-params log-level=none -c:a:0 aac -c:a:1 libopus -f flv"
+        ),
+    );
+    [mixed, small(2)]
+        .iter()
+        .map(|path| std::fs::read(path).unwrap())
+        .collect()
+}
+
+#[test]
+fn random_bytes() {
+    let mut noise = Noise(1);
+    for length in [0, 1, 12, 13, 14, 1000, 300_000] {
+        for header in [&b""[..], b"FLV\x01\x05\0\0\0\x09\0\0\0\0"] {
+            let noise_bytes = (0..length).map(|_| noise.next() as u8);
+            let bytes: Vec<u8> = header.iter().copied().chain(noise_bytes).collect();
+            survive(&bytes, &mut noise);
+        }
+    }
+}
+
+#[test]
+fn mutated_files() {
+    let mut noise = Noise(2);
+    for original in samples() {
+        for round in 0..150 {
+            let mut bytes = original.clone();
+            for _ in 0..1 + noise.below(1 + round) {
+                let at = noise.below(bytes.len());
+                match noise.below(4) {
+                    0 => bytes[at] = noise.next() as u8,
+                    1 => bytes[at] ^= 1 << noise.below(8),
+                    2 => drop(
+                        bytes.drain(at..(at + 1 + noise.below(50)).min(original.len() / 2).max(at)),
+                    ),
+                    _ => bytes.insert(at, noise.next() as u8),
+                }
+            }
+            survive(&bytes, &mut noise);
+        }
+    }
+}
+
+#[test]
+fn mutated_tag_bodies() {
+    let mut noise = Noise(3);
+    for original in samples() {
+        let original = flv::parse(&original).unwrap();
+        for _ in 0..100 {
+            let mut tags = original.clone();
+            for tag in &mut tags {
+                if noise.below(3) == 0 && !tag.body.is_empty() {
+                    let front = tag.body.len().min(40);
+                    tag.body[noise.below(front)] = noise.next() as u8;
+                }
+                if noise.below(10) == 0 {
+                    tag.body.truncate(noise.below(12));
+                }
+                if noise.below(20) == 0 {
+                    tag.timestamp = noise.next() as u32;
+                }
+            }
+            survive(&file(&tags), &mut noise);
+        }
+    }
+}
+
+/// Of what is lost, only that is missing.
+#[test]
+fn the_next_whole_tag_is_found_again() {
+    let tags = [
+        vec![video_header(0), audio_header(0), keyframe(0, 500)],
+        (1..20).map(|n| delta_frame(n * 40, 300)).collect(),
+    ]
+    .concat();
+    let whole = demux("eflvdemux", &file(&tags), 4096);
+    let mut bytes = file(&tags[..8]);
+    bytes.extend([0x55; 777]);
+    for tag in &tags[8..] {
+        bytes.extend(tag.to_bytes());
+    }
+    for piece in [1, 50, 4096, 100_000] {
+        let demuxer = Demuxer::new("eflvdemux");
+        for piece in bytes.chunks(piece) {
+            demuxer.push(piece).unwrap();
+        }
+        let tracks = demuxer.finish();
+        let (expected, got) = (&whole["video_0"].packets, &tracks["video_0"].packets);
+        // The tag before the noise is whole, its back pointer is not looked at.
+        assert_eq!(expected.len(), got.len());
+        assert!(expected == got);
+        assert_eq!(demuxer.count("lost-bytes"), 777);
+        let discont = gst::BufferFlags::DISCONT;
+        let buffers = &tracks["video_0"].buffers;
+        let marked = buffers
+            .iter()
+            .filter(|buffer| buffer.flags().contains(discont));
+        assert_eq!(marked.count(), 2);
+    }
+}
+
+#[test]
+fn a_wrong_length_costs_little() {
+    let tags: Vec<Tag> = [
+        vec![video_header(0), keyframe(0, 500)],
+        (1..40).map(|n| delta_frame(n * 40, 300)).collect(),
+    ]
+    .concat();
+    let mut bytes = file(&tags);
+    let at = file(&tags[..10]).len();
+    bytes[at + 2] ^= 0x02;
+    let tracks = demux("eflvdemux", &bytes, 4096);
+    let count = tracks["video_0"].packets.len();
+    assert!((37..=40).contains(&count), "{count}");
+}
+
+#[test]
+fn each_kind_of_harm_is_counted_and_told_once() {
+    let script = |name: &[u8]| Tag::new(SCRIPT, 0, name);
+    let harm = [
+        Tag::new(15, 0, [1, 2, 3]),
+        Tag::new(VIDEO, 0, [0x17, 1]),
+        Tag::new(VIDEO, 0, [0x16, 1, 2]),
+        Tag::new(VIDEO, 0, *b"\x91xxxxabc"),
+        Tag::new(VIDEO, 0, *b"\x98hvc1abc"),
+        Tag::new(VIDEO, 0, *b"\x90hvc1abc"),
+        Tag::new(VIDEO, 0, *b"\x91hvc1\0\0\0abc"),
+        Tag::new(VIDEO, 0, *b"\x90hvc1"),
+        Tag::new(AUDIO, 0, [0xD0, 1]),
+        Tag::new(AUDIO, 0, *b"\x99Opusabc"),
+        Tag::new(AUDIO, 0, [0xAF, 0, 0]),
+        Tag::new(AUDIO, 0, []),
+        script(b"\x02\0"),
+    ];
+    let good = [
+        video_header(0),
+        audio_header(0),
+        keyframe(0, 100),
+        audio(0, 20),
+    ];
+    let bytes = [
+        file(&good),
+        file(&harm)[13..].to_vec(),
+        file(&harm)[13..].to_vec(),
+    ]
+    .concat();
+    let demuxer = Demuxer::new("eflvdemux");
+    demuxer.push(&bytes).unwrap();
+    demuxer.push(&[9, 0, 0]).unwrap();
+    let tracks = demuxer.finish();
+    assert_eq!(tracks["video_0"].packets.len(), 1);
+    assert_eq!(tracks["audio_0"].packets.len(), 1);
+    let counts = [
+        ("unknown-tags", 2),
+        ("bad-tags", 2),
+        ("unknown-codecs", 6),
+        ("unknown-packets", 4),
+        ("bad-configurations", 4),
+        ("without-configuration", 2),
+        ("empty", 4),
+        ("bad-scripts", 2),
+        ("cut-short", 1),
+        ("lost-bytes", 0),
+        ("tags", 30 - 2),
+    ];
+    for (name, count) in counts {
+        assert_eq!(demuxer.count(name), count, "{name}: {}", demuxer.stats());
+    }
+    let warnings = demuxer.messages(gst::MessageType::Warning);
+    assert_eq!(warnings.len(), 8, "{warnings:?}");
+}
+
+#[test]
+fn an_end_without_tracks_is_said() {
+    let demuxer = Demuxer::new("eflvdemux");
+    demuxer.push(&file(&[])).unwrap();
+    assert!(demuxer.finish().is_empty());
+    assert_eq!(demuxer.messages(gst::MessageType::Warning).len(), 1);
+    assert!(demuxer.messages(gst::MessageType::Error).is_empty());
+}
+
+/// What waits for the rest of its tag is bounded by the largest tag.
+#[test]
+fn a_claimed_length_takes_no_memory_and_ends() {
+    let demuxer = Demuxer::new("eflvdemux");
+    demuxer.push(&file(&[])).unwrap();
+    demuxer
+        .push(&[9, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0])
+        .unwrap();
+    for _ in 0..17 {
+        demuxer.push(&[0; 1 << 20]).unwrap();
+    }
+    assert_eq!(demuxer.count("unknown-codecs"), 1);
+    assert!(demuxer.messages(gst::MessageType::Error).is_empty());
+}

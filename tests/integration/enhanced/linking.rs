@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Parsers, decoders and muxers take what leaves the demuxer, and nobody has to say more.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use gst::prelude::*;
+
+use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg};
+use crate::support::media::{SMALL_VIDEO, TONE, made_by};
+use crate::support::{PATIENCE, init, rendered};
+
+fn new_file(name: &str, arguments: &str) -> PathBuf {
+    let name = format!("linking-{name}.flv");
+    made_by(&*NEW_FFMPEG, &name, &format!("{arguments} -f flv"))
+}
+
+/// Name and arguments of two seconds of audio and video.
+fn files() -> Vec<(&'static str, PathBuf)> {
+    let with = |name, codecs: &str| {
+        let arguments = format!("{SMALL_VIDEO} {TONE} -pix_fmt yuv420p -t 2 {codecs}");
+        (name, new_file(name, &arguments))
+    };
+    vec![
+        with("h264-aac", "-c:v libx264 -bf 2 -g 15 -c:a aac"),
+        with(
+            "hevc-opus",
+            "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=2 -c:a libopus",
+        ),
+        with("av1-flac", "-c:v libsvtav1 -preset 12 -g 30 -c:a flac"),
+        with(
+            "vp9-ac3",
+            "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -c:a ac3",
+        ),
+        with("flv1-mp3", "-c:v flv -c:a libmp3lame -ar 44100"),
+        with("h264-eac3", "-c:v libx264 -preset ultrafast -c:a eac3"),
+    ]
+}
+
+fn pipeline(text: &str) -> gst::Element {
+    init();
+    gst::parse::launch(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+/// Of a decoder that is not told what comes.
+#[test]
+fn everything_decodes() {
+    for (name, file) in files() {
+        let file = file.display();
+        for decoder in ["decodebin", "decodebin3"] {
+            let video = format!(
+                "filesrc location={file} ! eflvdemux name=d d.video_0 ! queue ! {decoder} ! \
+                 videoconvert ! fakesink name=sink"
+            );
+            assert_eq!(rendered(&pipeline(&video)), 60, "{name} with {decoder}");
+            let audio = format!(
+                "filesrc location={file} ! eflvdemux name=d d.audio_0 ! queue ! {decoder} ! \
+                 audioconvert ! fakesink name=sink"
+            );
+            assert!(rendered(&pipeline(&audio)) > 50, "{name} with {decoder}");
+        }
+    }
+}
+
+#[test]
+fn parsers_take_it() {
+    let parsers = [
+        ("h264-aac", "h264parse", "aacparse"),
+        ("hevc-opus", "h265parse", "opusparse"),
+        ("av1-flac", "av1parse", "flacparse"),
+        ("vp9-ac3", "vp9parse", "ac3parse"),
+        ("flv1-mp3", "identity", "mpegaudioparse"),
+        ("h264-eac3", "h264parse", "ac3parse"),
+    ];
+    let files = files();
+    for (name, video, audio) in parsers {
+        let (_, file) = files.iter().find(|(n, _)| *n == name).unwrap();
+        let file = file.display();
+        for (pad, parser, least) in [("video_0", video, 60), ("audio_0", audio, 50)] {
+            let text = format!(
+                "filesrc location={file} ! eflvdemux name=d d.{pad} ! queue ! {parser} ! \
+                 fakesink name=sink"
+            );
+            assert!(rendered(&pipeline(&text)) >= least, "{name}: {parser}");
+        }
+    }
+}
+
+/// Packets of video and of audio, as this ffmpeg counts them.
+fn packets(program: impl AsRef<OsStr> + Copy, file: &Path) -> (usize, usize) {
+    let count = |stream: &str| {
+        let arguments = format!(
+            "-i {} -map 0:{stream} -c copy -f framecrc -",
+            file.display()
+        );
+        let output = ffmpeg(program, &arguments).wait();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    };
+    (count("v"), count("a"))
+}
+
+/// Straight into Matroska, which is the one that wants to know most.
+#[test]
+fn matroska_takes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, file) in files() {
+        // Matroska has no Sorenson H.263.
+        if name.starts_with("flv1") {
+            continue;
+        }
+        let out = folder.path().join(format!("{name}.mkv"));
+        let text = format!(
+            "filesrc location={} ! eflvdemux name=d matroskamux name=m ! filesink location={} \
+             d.video_0 ! queue ! m.video_0 d.audio_0 ! queue ! m.audio_0",
+            file.display(),
+            out.display()
+        );
+        let pipeline = pipeline(&text);
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
+        let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
+        let message = pipeline.bus().unwrap().timed_pop_filtered(patience, &kinds);
+        pipeline.set_state(gst::State::Null).unwrap();
+        let message = message.unwrap_or_else(|| panic!("{name} does not end"));
+        assert_eq!(
+            message.type_(),
+            gst::MessageType::Eos,
+            "{name}: {message:?}"
+        );
+        // The old ffmpeg knows no Enhanced FLV, and the new one takes no AAC out of what
+        // this matroskamux writes.
+        let expected = packets(NEW_FFMPEG.as_path(), &file);
+        assert_eq!(packets(FFMPEG, &out), expected, "{name}");
+    }
+}
+
+/// A track that nobody wants is no reason to stop, whichever comes first.
+#[test]
+fn tracks_may_stay_unlinked() {
+    let (_, file) = &files()[0];
+    for pad in ["video_0", "audio_0"] {
+        let text = format!(
+            "filesrc location={} ! eflvdemux name=d d.{pad} ! queue ! fakesink name=sink",
+            file.display()
+        );
+        assert!(rendered(&pipeline(&text)) >= 60, "{pad}");
+    }
+}
+
+/// With its streaming thread waiting in a sink.
+#[test]
+fn a_file_may_be_left_early() {
+    let (_, file) = &files()[0];
+    let text = format!(
+        "filesrc location={} ! eflvdemux name=d d.video_0 ! fakesink name=sink sync=true",
+        file.display()
+    );
+    let pipeline = pipeline(&text);
+    pipeline.set_state(gst::State::Paused).unwrap();
+    let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
+    let (result, state, _) = pipeline.state(patience);
+    result.unwrap();
+    assert_eq!(state, gst::State::Paused);
+    pipeline.set_state(gst::State::Null).unwrap();
+    let demuxer = pipeline.downcast_ref::<gst::Bin>().unwrap();
+    assert_eq!(demuxer.by_name("d").unwrap().num_src_pads(), 0);
+}
+
+/// Pushed in small pieces, as from a network, it is the same as taken from a file.
+#[test]
+fn what_is_pushed_is_what_is_taken() {
+    for (name, file) in files() {
+        let counts = ["", "! queue"].map(|between| {
+            let text = format!(
+                "filesrc location={} {between} ! eflvdemux name=d d.video_0 ! queue ! \
+                 fakesink name=sink",
+                file.display()
+            );
+            rendered(&pipeline(&text))
+        });
+        assert_eq!(counts, [60, 60], "{name}");
+    }
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The demuxer: every codec and every form of Enhanced FLV.
+
+mod broken;
+mod codecs;
+mod forms;
+mod legacy;
+mod linking;
+mod vectors;
