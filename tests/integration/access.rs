@@ -33,17 +33,6 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 #[test]
-fn a_wrong_application_is_refused_at_connect() {
-    let recorder = Recorder::start("application=live stream-key=key");
-    let mut client = RawClient::connect(recorder.port());
-    client.handshake().connect_application("other");
-    let error = client.expect_command("_error");
-    assert_eq!(code(&error), "NetConnection.Connect.InvalidApp");
-    assert_eq!(error.transaction_id, 1.0);
-    assert!(client.next_message().is_none());
-}
-
-#[test]
 fn a_wrong_stream_key_is_refused_before_anything_says_start() {
     let recorder = Recorder::start("application=live stream-key=key");
     let mut client = RawClient::connect(recorder.port());
@@ -76,20 +65,6 @@ fn a_refused_client_that_goes_on_sending_is_closed_all_the_same() {
         assert!(refused.elapsed() < 2 * MAX_FAREWELL);
     }
     assert!(refused.elapsed() < MAX_FAREWELL);
-}
-
-#[test]
-fn ffmpeg_says_why_it_was_refused() {
-    let recorder = Recorder::start("application=live stream-key=key");
-    for (path, reason) in [
-        ("other/key", "There is no such application here"),
-        ("live/wrong", "No stream of this application and stream key"),
-    ] {
-        let output = publish(FFMPEG, &small(2), false, &recorder.url(path)).wait();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success());
-        assert!(stderr.contains(reason), "{stderr}");
-    }
 }
 
 #[test]
@@ -191,76 +166,6 @@ fn a_publisher_that_falls_silent_is_cut_off() {
     client.media(flv::AUDIO, 0, &[0xAF, 1, 9], 128);
     assert_eq!(flv::media(&recorder.finish()).len(), 1);
     assert!(client.next_message().is_none());
-}
-
-#[test]
-fn two_publishers_that_race_make_one() {
-    let recorder = Recorder::start("keep-listening=true");
-    let port = recorder.port();
-    for round in 0..50 {
-        let clients: Vec<RawClient> = (0..2)
-            .map(|_| {
-                let mut client = RawClient::connect(port);
-                client.handshake().connect_application("live");
-                client.expect_command("_result");
-                client
-            })
-            .collect();
-        let racers = clients.into_iter().map(|mut client| {
-            std::thread::spawn(move || {
-                client.command(1, "publish", 2.0, &[Value::Null, "key".into()]);
-                let status = client.expect_command("onStatus");
-                (code(&status).to_owned(), client)
-            })
-        });
-        let racers: Vec<_> = racers.collect();
-        let results: Vec<_> = racers.into_iter().map(|r| r.join().unwrap()).collect();
-        let started = results
-            .iter()
-            .filter(|(code, _)| code == "NetStream.Publish.Start");
-        assert_eq!(started.count(), 1, "round {round}");
-        for (code, mut client) in results {
-            if code == "NetStream.Publish.Start" {
-                client.command(1, "closeStream", 0.0, &[Value::Null]);
-                client.expect_command("onStatus");
-            }
-        }
-    }
-}
-
-#[test]
-fn two_elements_share_a_port() {
-    let first = Recorder::start("application=live stream-key=one");
-    let port = first.port();
-    let text = format!("rtmp2serversrc name=other port={port} application=live");
-    let same = gst::parse::launch(&format!("{text} stream-key=one ! fakesink")).unwrap();
-    assert!(same.set_state(gst::State::Playing).is_err());
-    same.set_state(gst::State::Null).unwrap();
-
-    let second =
-        gst::parse::launch(&format!("{text} stream-key=two ! fakesink name=sink")).unwrap();
-    second.set_state(gst::State::Playing).unwrap();
-    for (key, count) in [("two", 3), ("one", 2)] {
-        let mut client = RawClient::publish(port, "live", key);
-        for time in 0..count {
-            client.media(flv::AUDIO, time * 20, &[0x2F, 1, 9], 128);
-        }
-    }
-    assert_eq!(flv::media(&first.finish()).len(), 2);
-    let bus = second.bus().unwrap();
-    let patience = gst::ClockTime::try_from(crate::support::PATIENCE).unwrap();
-    assert!(
-        bus.timed_pop_filtered(patience, &[gst::MessageType::Eos])
-            .is_some()
-    );
-    let sink = second
-        .downcast_ref::<gst::Bin>()
-        .unwrap()
-        .by_name("sink")
-        .unwrap();
-    let stats: gst::Structure = sink.property("stats");
-    assert_eq!(stats.get::<u64>("rendered").unwrap(), 1 + 3);
-    second.set_state(gst::State::Null).unwrap();
 }
 
 #[test]

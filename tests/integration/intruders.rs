@@ -152,24 +152,6 @@ fn a_wrong_application_is_refused_when_it_connects() {
 }
 
 #[test]
-fn a_wrong_stream_key_is_refused_before_publishing_starts() {
-    let recorder = Recorder::start("application=live stream-key=key");
-    let mut client = RawClient::connect(recorder.port());
-    client.handshake();
-    client.connect_application("live");
-    client.expect_command("_result");
-    client.command(0, "createStream", 2.0, &[Value::Null]);
-    client.expect_command("_result");
-    client.command(
-        1,
-        "publish",
-        3.0,
-        &[Value::Null, "guess".into(), "live".into()],
-    );
-    assert_refused(&mut client, "onStatus", "NetStream.Publish.BadName");
-}
-
-#[test]
 fn ffmpeg_says_why_it_was_refused() {
     let recorder = Recorder::start("application=live stream-key=key");
     let file = media::small(1);
