@@ -263,7 +263,9 @@ impl Intake {
     pub(super) fn availability(&self) -> Result<(), Refusal> {
         let deadline = Instant::now() + MAX_DEPARTURE;
         self.queue.wait_for_room_to_start(deadline);
-        self.check(&self.seat.lock())
+        let mut seat = self.seat.lock();
+        self.wait_for_departure(&mut seat, deadline);
+        self.check(&seat)
     }
 
     fn check(&self, seat: &Seat) -> Result<(), Refusal> {

@@ -211,3 +211,26 @@ fn secrets_are_not_in_the_log() {
     assert!(!log.contains("longsecret"), "{log}");
     assert!(!log.contains("response="), "{log}");
 }
+
+#[test]
+fn every_client_says_that_it_was_refused_and_ends() {
+    let recorder = Recorder::start("application=live stream-key=key");
+    for (path, reason) in [
+        ("other/key", "no such application"),
+        ("live/wrong", "No stream of this application and stream key"),
+    ] {
+        let url = recorder.url(path);
+        for program in [Path::new(FFMPEG), &NEW_FFMPEG] {
+            let output = publish(program, &small(1), false, &url).wait();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && text.contains(reason), "{text}");
+        }
+        let output = publish_with_gstreamer(&format!("rtmp2sink location={url}")).wait();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(reason), "{text}");
+        // librtmp tells nobody, but it ends.
+        let output = publish_with_gstreamer(&format!("rtmpsink location={url}")).wait();
+        assert!(!output.status.success());
+    }
+    assert_eq!(recorder.stats().get("rejected"), Ok(8u64));
+}
