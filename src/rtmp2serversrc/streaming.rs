@@ -88,11 +88,11 @@ impl Streaming {
                 self.has_begun = true;
                 return Ok(created);
             }
+            self.send_status(imp);
             if self.ended {
                 gst::info!(CAT, imp = imp, "The publisher has left, sending EOS");
                 return Err(gst::FlowError::Eos);
             }
-            self.send_status(imp);
             let is_waiting = self.lost_since.is_some() && self.has_begun;
             let deadline = is_waiting.then(|| Instant::now() + GAP_INTERVAL);
             let popped = self.intake.queue().pop(&mut self.items, deadline);

@@ -154,6 +154,12 @@ fn a_changed_sequence_header_is_a_new_epoch_and_a_repeated_one_is_nothing() {
     let expected = [(3, 2, 1), (5, 1, 1), (4, 2, 2), (5, 1, 2), (0, 4, 2)];
     assert_eq!(statuses(&recorder, 5), expected);
     recorder.finish();
+    // The last status is told downstream too, before the stream ends.
+    let is_status = |event: &&gst::Event| event.type_() == gst::EventType::CustomDownstreamSticky;
+    let all = recorder.events();
+    let last = all.iter().rev().find(is_status).unwrap();
+    assert_eq!(numbers(last.structure().unwrap()), (0, 4, 2));
+    assert_eq!(all.last().unwrap().type_(), gst::EventType::Eos);
     let epochs: Vec<u64> = recorder.buffers().iter().map(|b| epoch_of(b)).collect();
     // The file header, and three times three tags; then three with another configuration.
     assert_eq!(epochs, [vec![1; 10], vec![2; 3]].concat());
