@@ -21,7 +21,7 @@ use crate::server::{self, Intake, Item, Publisher};
 
 /// While a publisher is awaited that was cut off, the pipeline is told this often that there is
 /// nothing, so that what waits for this stream goes on.
-const GAP_INTERVAL: Duration = Duration::from_millis(100);
+const GAP_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The state of create().
 #[derive(Debug)]

@@ -178,12 +178,12 @@ fn cycles_with_a_publisher_leave_no_thread_and_no_descriptor() {
 /// Programs in C do not ignore the signal that a write to a closed pipe brings.
 #[test]
 fn stopping_among_clients_that_come_and_go_ends_no_process() {
-    for _ in 0..10 {
+    for _ in 0..6 {
         let mut launch = Launch::start("", "rtmp2serversrc port=0 ! fakesink");
         let port = launch.port();
         let stop = std::sync::atomic::AtomicBool::new(false);
         let status = std::thread::scope(|scope| {
-            for _ in 0..4 {
+            for _ in 0..2 {
                 scope.spawn(|| {
                     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                         drop(std::net::TcpStream::connect(("127.0.0.1", port)));
