@@ -25,7 +25,8 @@ use crate::server::Publisher;
 pub(super) enum Input {
     /// A client wants to publish, and it is not decided whether it may.
     Asked,
-    Rejected,
+    /// It may not, or has gone.
+    Withdrawn,
     Started(Arc<Publisher>),
     /// The first frame that a decoder can start with has left the element.
     FramePushed,
@@ -85,7 +86,7 @@ impl State {
                 states.push(self.now.clone());
                 self.now.connection = C::Authenticating;
             }
-            Input::Rejected if before.connection == C::Authenticating => {
+            Input::Withdrawn if before.connection == C::Authenticating => {
                 self.now.connection = C::Disconnected;
             }
             Input::Started(publisher) => {
@@ -118,7 +119,7 @@ impl State {
                 self.interrupted = None;
                 self.set(C::Disconnected, S::Stopped);
             }
-            Input::Asked | Input::Rejected | Input::FramePushed | Input::Stalled => {}
+            Input::Asked | Input::Withdrawn | Input::FramePushed | Input::Stalled => {}
         }
         if self.now != before {
             states.push(self.now.clone());
@@ -207,7 +208,7 @@ mod tests {
             Input::Lost,
             // Somebody asks meanwhile: the stream is in recovery all the same.
             Input::Asked,
-            Input::Rejected,
+            Input::Withdrawn,
             Input::Started(publisher()),
             Input::FramePushed,
             Input::Reconfigured,
@@ -231,7 +232,12 @@ mod tests {
 
     #[test]
     fn who_is_refused_leaves_no_trace() {
-        let inputs = [Input::Asked, Input::Rejected, Input::Rejected, Input::Ended];
+        let inputs = [
+            Input::Asked,
+            Input::Withdrawn,
+            Input::Withdrawn,
+            Input::Ended,
+        ];
         assert_eq!(run(inputs), [(1, 4, 0), (2, 4, 0), (0, 4, 0)]);
     }
 }

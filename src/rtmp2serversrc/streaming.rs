@@ -277,8 +277,9 @@ impl Streaming {
                 }
             }
             Mark::Event(server::Event::Asked(_)) => self.apply(imp, Input::Asked),
+            Mark::Event(server::Event::Withdrawn) => self.apply(imp, Input::Withdrawn),
             Mark::Event(server::Event::Rejected(publisher, refusal)) => {
-                self.apply(imp, Input::Rejected);
+                self.apply(imp, Input::Withdrawn);
                 let details = about_with_reason(&publisher, refusal.nick());
                 event(StreamEvent::PublisherRejected, details);
             }

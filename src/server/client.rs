@@ -588,6 +588,7 @@ impl Drop for Client {
     /// Also on the way of a panic: nobody may wait for this publisher.
     fn drop(&mut self) {
         self.leave(Removal::Closed);
+        self.decision.withdraw();
         let _ = self.connection.socket.shutdown(Shutdown::Both);
     }
 }

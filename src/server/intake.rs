@@ -253,6 +253,11 @@ impl Intake {
         self.observer.may_publish(publisher)
     }
 
+    /// Whoever asked has gone without having published or having been refused.
+    pub(super) fn withdraw(&self) {
+        self.queue.tell(Event::Withdrawn);
+    }
+
     pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: Refusal) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
         self.queue.tell(Event::Rejected(publisher.clone(), refusal));

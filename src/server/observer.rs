@@ -79,9 +79,14 @@ impl Notices {
         state.waiting.push_back(notice);
         if !std::mem::replace(&mut state.delivering, true) {
             let notices = self.clone();
+            let previous = state.thread.take();
             let spawned = thread::Builder::new()
                 .name("rtmp-notices".into())
-                .spawn(move || notices.deliver());
+                .spawn(move || {
+                    // It is past its last notice.
+                    previous.into_iter().for_each(join);
+                    notices.deliver();
+                });
             match spawned {
                 Ok(thread) => state.thread = Some(thread),
                 Err(error) => {

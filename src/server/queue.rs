@@ -76,6 +76,8 @@ pub enum Item {
 pub enum Event {
     /// A client wants to publish, and it is not decided whether it may.
     Asked(Arc<Publisher>),
+    /// It has gone before that.
+    Withdrawn,
     Rejected(Arc<Publisher>, Refusal),
     /// The present publisher was replaced by the one that starts next.
     Replaced(Arc<Publisher>),

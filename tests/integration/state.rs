@@ -108,6 +108,20 @@ fn each_change_is_told_once_and_in_its_place() {
 }
 
 #[test]
+fn who_asks_and_goes_leaves_no_trace() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake().connect_application("live");
+    client.expect_command("_result");
+    client.command(0, "FCPublish", 2.0, &[Value::Null, "key".into()]);
+    client.expect_command("onFCPublish");
+    drop(client);
+    let all = recorder.messages(STATUS, 3);
+    let got: Vec<_> = all.iter().map(|status| numbers(status)).collect();
+    assert_eq!(got, [(1, 4, 0), (2, 4, 0), (0, 4, 0)]);
+}
+
+#[test]
 fn active_comes_with_the_first_keyframe_and_not_before() {
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");

@@ -57,6 +57,13 @@ struct Asked {
 }
 
 impl Decision {
+    /// The client is gone: an application that was asked need not expect it any more.
+    pub(super) fn withdraw(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            asked.intake.withdraw();
+        }
+    }
+
     pub(super) fn is_challenged(&self) -> bool {
         self.is_challenged
     }
@@ -166,9 +173,11 @@ impl Client {
         // Deciding may have taken a while: who is gone must not take the stream with it. Nobody
         // who publishes is cut off to make room, and who was cut off before does not publish.
         if link.has_hung_up() {
+            intake.withdraw();
             return Err(Parting::Closed);
         }
         if !self.set_standing(Standing::Publishing) {
+            intake.withdraw();
             return Err(Parting::Stopped);
         }
         if let Err(refusal) = intake.take(publisher.clone(), link.clone()) {
