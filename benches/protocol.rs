@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gstrtmp2server::amf0::{self, Value};
-use gstrtmp2server::feed::{Feed, FeedSettings};
+use gstrtmp2server::feed::{Feed, FeedSettings, Reception};
 use gstrtmp2server::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 use gstrtmp2server::memory::Memory;
 use gstrtmp2server::rtmp::Room;
@@ -105,13 +105,16 @@ fn feed(c: &mut Criterion) {
             || {
                 let mut feed = Feed::new(FeedSettings::default());
                 feed.start_publisher();
-                feed.push(tag(TagKind::Video, 0, &[0x17, 1, 0, 0, 0]), 0, false);
+                feed.push(
+                    tag(TagKind::Video, 0, &[0x17, 1, 0, 0, 0]),
+                    Reception::default(),
+                );
                 let tags = (1..1001).map(|time| tag(TagKind::Video, time, &[0x27, 1, 0, 0, 0]));
                 (feed, tags.collect::<Vec<_>>())
             },
             |(mut feed, tags)| {
                 for tag in tags {
-                    feed.push(tag, 0, false);
+                    feed.push(tag, Reception::default());
                     while let Some(output) = feed.pop() {
                         black_box(output);
                     }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use rtmp2server_core::feed::{Feed, FeedSettings, Output, OutputTag, TimestampMode};
+use rtmp2server_core::feed::{Feed, FeedSettings, Output, OutputTag, Reception, TimestampMode};
 use rtmp2server_core::flv::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind};
 use rtmp2server_core::memory::Memory;
 use rtmp2server_core::meter;
@@ -129,6 +129,8 @@ fuzz_target!(|data: &[u8]| {
     let mut feed = Feed::new(FeedSettings {
         wait_for_keyframe: settings & 2 == 0,
         timestamp_mode: mode,
+        imbalance_timeout: u64::from(settings >> 2 & 1) * 100_000_000,
+        max_lateness: u64::from(settings >> 3 & 1) * 100_000_000,
     });
     let mut left = Left::default();
     let (mut timestamp, mut arrival, mut pushed, mut bytes_pushed) = (0_u32, 0_u64, 0_u64, 0);
@@ -171,7 +173,13 @@ fuzz_target!(|data: &[u8]| {
                     break;
                 };
                 pushed += u64::from(tag.info.is_coded());
-                feed.push(tag, arrival, false);
+                let reception = Reception {
+                    arrival,
+                    now: arrival,
+                    is_newest: step.action & 0x40 == 0,
+                    discont: false,
+                };
+                feed.push(tag, reception);
                 while let Some(output) = feed.pop() {
                     left.take(output, mode);
                 }

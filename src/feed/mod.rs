@@ -6,8 +6,10 @@
 //! segments and tags with their times. It decides what is held back, dropped or sent again, and
 //! knows neither GStreamer nor threads nor a clock: running times are passed in.
 
+mod balance;
 mod config;
 mod gate;
+mod lateness;
 mod timeline;
 mod unwrap;
 mod waiting;
@@ -19,9 +21,12 @@ use bytes::Bytes;
 use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
 use crate::memory::Memory;
 
+use balance::Balance;
+pub use balance::Imbalance;
 use config::{Change, Configuration};
 use gate::{Gate, Verdict};
-pub use timeline::TimestampMode;
+use lateness::{Candidate, Lateness};
+pub use timeline::{Jump, JumpKind, Repairs, TimestampMode};
 use timeline::{Placed, Timeline};
 pub(crate) use unwrap::Unwrapper;
 use waiting::Waiting;
@@ -35,6 +40,23 @@ pub(crate) const NANOS_PER_MILLI: u64 = 1_000_000;
 pub struct FeedSettings {
     pub wait_for_keyframe: bool,
     pub timestamp_mode: TimestampMode,
+    /// One of audio and video that is missing for this long while the other flows is told. In
+    /// nanoseconds, 0 for never.
+    pub imbalance_timeout: u64,
+    /// What is further than this from its time is left out up to the newest keyframe. In
+    /// nanoseconds, 0 for never.
+    pub max_lateness: u64,
+}
+
+/// How a tag came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reception {
+    pub arrival: RunningTime,
+    /// Tags before it were lost.
+    pub discont: bool,
+    pub now: RunningTime,
+    /// Nothing that decoding could start with waits behind it.
+    pub is_newest: bool,
 }
 
 /// What is to leave, in the order in which it is to leave.
@@ -53,6 +75,16 @@ pub enum Output {
     Mark,
     /// A sequence header that follows takes the place of another one: decoders start afresh.
     Reconfigured,
+    /// Something about the stream that the application should know.
+    Notice(Notice),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    Jump(Jump),
+    Imbalance(Imbalance),
+    /// A backlog was skipped: so many tags.
+    Late(u64),
 }
 
 /// A tag with its times in nanoseconds.
@@ -79,6 +111,8 @@ pub struct Dropped {
     pub before_keyframe: u64,
     /// Descriptions of media that never came, more than can be kept.
     pub waiting: u64,
+    /// Media of a backlog.
+    pub late: u64,
 }
 
 /// End-of-sequence tags that are kept, and their size: more than there are tracks, and far more
@@ -86,10 +120,16 @@ pub struct Dropped {
 const MAX_ENDS: usize = 64;
 const MAX_END: usize = 1024;
 
+/// A publisher whose timestamps jump with each tag is not told of more often than this, in
+/// nanoseconds.
+const JUMP_INTERVAL: u64 = 1_000_000_000;
+
 #[derive(Debug)]
 pub struct Feed {
     timeline: Timeline,
     gate: Gate,
+    balance: Balance,
+    lateness: Lateness,
     configuration: Configuration,
     /// Metadata and sequence headers of a publisher that has not sent media yet.
     waiting: Waiting,
@@ -100,6 +140,10 @@ pub struct Feed {
     file_header_sent: bool,
     output: VecDeque<Output>,
     dropped: Dropped,
+    /// How much of that was late has been told.
+    late_told: u64,
+    /// When a jump was told last.
+    jump_told: Option<RunningTime>,
 }
 
 /// How far the present publisher has come.
@@ -117,6 +161,8 @@ impl Feed {
         Feed {
             timeline: Timeline::new(settings.timestamp_mode),
             gate: Gate::new(settings.wait_for_keyframe),
+            balance: Balance::new(settings.imbalance_timeout),
+            lateness: Lateness::new(settings.max_lateness),
             configuration: Configuration::default(),
             waiting: Waiting::default(),
             ends: Vec::new(),
@@ -124,7 +170,14 @@ impl Feed {
             file_header_sent: false,
             output: VecDeque::new(),
             dropped: Dropped::default(),
+            late_told: 0,
+            jump_told: None,
         }
+    }
+
+    /// In nanoseconds, 0 for never. Takes effect with the next tag.
+    pub fn set_max_lateness(&mut self, max_lateness: u64) {
+        self.lateness.set_max(max_lateness);
     }
 
     /// The next thing to leave.
@@ -140,6 +193,16 @@ impl Feed {
 
     pub fn dropped(&self) -> Dropped {
         self.dropped
+    }
+
+    /// What had to be mended in timestamps.
+    pub fn repairs(&self) -> Repairs {
+        self.timeline.repairs()
+    }
+
+    /// Whether the present publisher has sent video.
+    pub fn has_video(&self) -> bool {
+        self.publisher.has_video
     }
 
     /// Remembers this place between what came before and what comes.
@@ -158,6 +221,8 @@ impl Feed {
     pub fn start_publisher(&mut self) {
         self.timeline.start_publisher();
         self.gate.close();
+        self.balance.start_publisher();
+        self.lateness.start_publisher();
         self.waiting = Waiting::default();
         self.ends.clear();
         self.configuration.start_publisher();
@@ -167,12 +232,16 @@ impl Feed {
         };
     }
 
-    /// Takes a tag that arrived at a running time. `discont` says that tags before it were lost.
-    pub fn push(&mut self, tag: Tag, arrival: RunningTime, discont: bool) {
-        self.publisher.discont |= discont;
+    /// Takes a tag of the present publisher.
+    pub fn push(&mut self, tag: Tag, reception: Reception) {
+        self.publisher.discont |= reception.discont;
         self.publisher.has_video |= tag.kind == TagKind::Video;
         match tag.info.content {
-            Content::Keyframe | Content::Frame => self.coded(tag, arrival),
+            Content::Keyframe | Content::Frame => {
+                let imbalance = self.balance.flow(tag.kind, reception.arrival);
+                self.notice(imbalance.map(Notice::Imbalance));
+                self.coded(tag, reception);
+            }
             Content::EndOfSequence => {
                 if tag.body().len() <= MAX_END && self.ends.len() < MAX_ENDS {
                     self.ends.push(tag);
@@ -182,8 +251,12 @@ impl Feed {
             | Content::SequenceHeader
             | Content::TrackMetadata
             | Content::Script
-            | Content::Command => self.describe(tag, arrival),
+            | Content::Command => self.describe(tag, reception.arrival),
         }
+    }
+
+    fn notice(&mut self, notice: Option<Notice>) {
+        self.output.extend(notice.map(Output::Notice));
     }
 
     /// The publisher has left. Audio that waited for a keyframe waits no more.
@@ -203,8 +276,11 @@ impl Feed {
     }
 
     fn describe(&mut self, tag: Tag, arrival: RunningTime) {
-        if tag.kind == TagKind::Video && tag.info.content == Content::SequenceHeader {
-            self.gate.expect_keyframe();
+        if tag.info.content == Content::SequenceHeader {
+            self.balance.expect(tag.kind);
+            if tag.kind == TagKind::Video {
+                self.gate.expect_keyframe();
+            }
         }
         if !self.publisher.flowing {
             self.dropped.waiting += self.waiting.describe(tag, arrival);
@@ -220,11 +296,12 @@ impl Feed {
         self.emit_description(tag);
     }
 
-    fn coded(&mut self, tag: Tag, arrival: RunningTime) {
+    fn coded(&mut self, tag: Tag, reception: Reception) {
         // Media after it says that the end was none.
         self.ends.retain(|end| end.kind != tag.kind);
+        let arrival = reception.arrival;
         match self.gate.judge(&tag) {
-            Verdict::Pass if self.publisher.flowing => self.media(tag, arrival),
+            Verdict::Pass if self.publisher.flowing => self.media(tag, reception),
             Verdict::Pass => {
                 self.waiting.push(tag, arrival);
                 self.begin();
@@ -234,9 +311,52 @@ impl Feed {
         }
     }
 
-    fn media(&mut self, tag: Tag, arrival: RunningTime) {
-        let placed = self.timeline.place_media(&tag, arrival);
+    /// Media of a publisher that flows.
+    fn media(&mut self, tag: Tag, reception: Reception) {
+        let mut spot = self.timeline.locate(&tag, reception.arrival);
+        let candidate = self.timeline.running_time(&spot).map(|time| Candidate {
+            time,
+            arrival: reception.arrival,
+            now: reception.now,
+            starts_decoding: self.is_sync_point(&tag),
+            is_newest: reception.is_newest,
+        });
+        let verdict = candidate.map(|candidate| self.lateness.judge(&candidate));
+        match verdict.unwrap_or(lateness::Verdict::Pass) {
+            lateness::Verdict::Pass => {}
+            lateness::Verdict::Realign => self.timeline.realign(&mut spot, reception.arrival),
+            lateness::Verdict::Drop => {
+                self.dropped.late += 1;
+                self.publisher.discont = true;
+                return;
+            }
+        }
+        let late = self.dropped.late - std::mem::replace(&mut self.late_told, self.dropped.late);
+        self.notice((late > 0).then_some(Notice::Late(late)));
+        self.place(tag, spot, reception.arrival);
+    }
+
+    fn place(&mut self, tag: Tag, spot: timeline::Spot, arrival: RunningTime) {
+        if let Some(jump) = spot.jump {
+            self.publisher.discont = true;
+            let told = self.jump_told;
+            if told.is_none_or(|told| arrival.saturating_sub(told) >= JUMP_INTERVAL) {
+                self.jump_told = Some(arrival);
+                self.notice(Some(Notice::Jump(jump)));
+            }
+        }
+        let placed = self.timeline.settle(spot);
         self.emit(tag, placed);
+    }
+
+    /// Decoding can start at a keyframe, or anywhere where there is no video: where there is,
+    /// decoding starts with it and not with audio.
+    fn is_sync_point(&self, tag: &Tag) -> bool {
+        match tag.info.content {
+            Content::Keyframe => true,
+            Content::Frame => tag.kind == TagKind::Audio && !self.publisher.has_video,
+            _ => false,
+        }
     }
 
     /// The first media of a publisher can leave, and with it what waited for it. The earliest of
@@ -265,7 +385,8 @@ impl Feed {
         }
         for (tag, arrival) in waiting {
             if tag.info.is_coded() {
-                self.media(tag, arrival);
+                let spot = self.timeline.locate(&tag, arrival);
+                self.place(tag, spot, arrival);
             } else {
                 self.emit_description(tag);
             }
@@ -304,20 +425,15 @@ impl Feed {
             tag.info.content,
             Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
         );
-        // Where there is video, decoding starts with it and not with audio.
-        let sync_point = match tag.info.content {
-            Content::Keyframe => true,
-            Content::Frame => tag.kind == TagKind::Audio && !self.publisher.has_video,
-            _ => header,
-        };
+        let starts_decoding = self.is_sync_point(&tag);
         self.output.push_back(Output::Tag(OutputTag {
             dts,
             pts: dts.saturating_add_signed(tag.info.composition_time),
             publisher_time: Some(placed.publisher_time * NANOS_PER_MILLI),
             header,
-            delta_unit: !sync_point,
-            starts_decoding: sync_point && tag.info.is_coded(),
-            discont: std::mem::take(&mut self.publisher.discont) || placed.jumped,
+            delta_unit: !starts_decoding && !header,
+            starts_decoding,
+            discont: std::mem::take(&mut self.publisher.discont),
             bytes: tag.into_bytes(placed.time as u32),
         }));
     }

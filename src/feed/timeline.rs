@@ -19,6 +19,22 @@ pub enum TimestampMode {
 /// of the publisher's clock.
 const MAX_STEP_BACK: i64 = 1000;
 
+/// A step ahead by more than this, in milliseconds, and by that much more than time has passed, is
+/// a jump of the clock of a publisher that is live: for so long its clock has gone with ours, by as
+/// much as this. A file that is sent as fast as it goes may have any gaps.
+const MAX_STEP_AHEAD: i64 = 10_000;
+const MIN_LIVE: i64 = 1000;
+const MAX_DRIFT: u64 = 2000;
+
+/// A track that has this many tags with one timestamp over this time, in nanoseconds, has no
+/// timestamps to go by.
+const FROZEN_TAGS: u32 = 10;
+const FROZEN_TIME: u64 = 1_000_000_000;
+
+/// A frozen track whose timestamps move again is back on its clock if it is this near to where it
+/// is, in milliseconds.
+const MAX_THAWED_DISTANCE: u64 = 1000;
+
 /// A description may be this far from the media that it comes with, in milliseconds. Beyond that
 /// its timestamp means nothing: many encoders stamp sequence headers with 0.
 const MAX_DESCRIPTION_DISTANCE: i64 = 10_000;
@@ -32,9 +48,9 @@ const MAX_TRACKS: usize = 32;
 pub(super) struct Timeline {
     mode: TimestampMode,
     unwrapper: Unwrapper,
-    clock: Clock,
-    /// The clock before the publisher started it anew: tracks change over one after the other.
-    previous_clock: Option<Clock>,
+    /// The newest one last. Tracks change over one after the other when the publisher's clock
+    /// starts anew, and perhaps only some do.
+    clocks: Vec<Clock>,
     /// The running time that time 0 of the stream means. Set by the first media of all.
     base: Option<RunningTime>,
     /// Where the present publisher started, where its last media was put, and the latest media of
@@ -43,6 +59,7 @@ pub(super) struct Timeline {
     position: i64,
     latest: Option<i64>,
     tracks: Vec<Track>,
+    repairs: Repairs,
 }
 
 /// A stretch of the publisher's time without a new start.
@@ -51,8 +68,43 @@ struct Clock {
     id: u32,
     /// What has to be added to the publisher's time.
     offset: i64,
-    /// The last time seen on it, on any track.
+    /// The first time seen on it, and when that came.
+    first_source: i64,
+    first_arrival: RunningTime,
+    /// The last time seen on it, on any track, and when that came.
     last_source: i64,
+    last_arrival: RunningTime,
+}
+
+impl Clock {
+    fn starting(id: u32, offset: i64, source: i64, arrival: RunningTime) -> Self {
+        Clock {
+            id,
+            offset,
+            first_source: source,
+            first_arrival: arrival,
+            last_source: source,
+            last_arrival: arrival,
+        }
+    }
+
+    /// Whether it has gone with ours.
+    fn is_live(&self) -> bool {
+        let played = self.last_source - self.first_source;
+        let passed = millis_between(self.first_arrival, self.last_arrival);
+        passed >= MIN_LIVE && played.abs_diff(passed) <= MAX_DRIFT
+    }
+
+    /// Whether it has jumped ahead to a time that has just come.
+    fn has_jumped_ahead(&self, source: i64, arrival: RunningTime) -> bool {
+        let step = source - self.last_source;
+        let passed = millis_between(self.last_arrival, arrival);
+        step > MAX_STEP_AHEAD && step - passed > MAX_STEP_AHEAD && self.is_live()
+    }
+}
+
+fn millis_between(from: RunningTime, to: RunningTime) -> i64 {
+    (to.saturating_sub(from) / NANOS_PER_MILLI) as i64
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +115,38 @@ struct Track {
     last: i64,
     /// On the publisher's time.
     last_source: Option<i64>,
+    /// Since when, and for how many tags, that has been the same.
+    same_since: RunningTime,
+    same: u32,
+    frozen: bool,
+}
+
+/// What had to be mended in timestamps, in tags or times that it happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Tags that stepped back a little, and are at the time of the one before.
+    pub clamped: u64,
+    /// New starts of the publisher's clock, back or ahead.
+    pub jumps: u64,
+    /// Tags of tracks whose timestamps stand still, and which are at the time of their arrival.
+    pub frozen: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JumpKind {
+    Back,
+    Ahead,
+    /// They stand still.
+    Frozen,
+}
+
+/// Timestamps of a track do not go on from where they were, in milliseconds of the publisher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jump {
+    pub kind: JumpKind,
+    pub track: TagKind,
+    pub from: i64,
+    pub to: i64,
 }
 
 /// Milliseconds.
@@ -70,8 +154,16 @@ struct Track {
 pub(super) struct Placed {
     pub time: u64,
     pub publisher_time: u64,
+}
+
+/// Where media would be put.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    track: usize,
+    time: i64,
+    source: i64,
     /// The stream does not go on smoothly here.
-    pub jumped: bool,
+    pub jump: Option<Jump>,
 }
 
 impl Timeline {
@@ -79,20 +171,23 @@ impl Timeline {
         Timeline {
             mode,
             unwrapper: Unwrapper::default(),
-            clock: Clock::default(),
-            previous_clock: None,
+            clocks: vec![Clock::default()],
             base: None,
             start: 0,
             position: 0,
             latest: None,
             tracks: Vec::new(),
+            repairs: Repairs::default(),
         }
+    }
+
+    pub(super) fn repairs(&self) -> Repairs {
+        self.repairs
     }
 
     pub(super) fn start_publisher(&mut self) {
         self.unwrapper = Unwrapper::default();
-        self.clock = Clock::default();
-        self.previous_clock = None;
+        self.clocks = vec![Clock::default()];
         self.tracks.clear();
     }
 
@@ -115,19 +210,20 @@ impl Timeline {
                 (0, Some((0, arrival)))
             }
         };
-        self.clock = Clock {
-            id: 0,
-            offset: start - first,
-            last_source: first,
-        };
+        self.clocks = vec![Clock::starting(0, start - first, first, arrival)];
         self.start = start;
         self.position = start;
         segment
     }
 
+    /// A running time on the stream's time.
+    fn at(&self, running_time: RunningTime) -> i64 {
+        millis_between(self.base.unwrap_or(running_time), running_time)
+    }
+
     /// Where a stream that broke off goes on: now, but not before its end.
     fn continuation(&self, base: RunningTime, arrival: RunningTime) -> i64 {
-        let now = (arrival.saturating_sub(base) / NANOS_PER_MILLI) as i64;
+        let now = millis_between(base, arrival);
         self.latest.map_or(now, |latest| now.max(latest + 1))
     }
 
@@ -135,7 +231,7 @@ impl Timeline {
     /// nanoseconds. The publisher's own times leave nothing to move.
     pub(super) fn skip_to(&mut self, now: RunningTime) -> Option<(u64, u64)> {
         let (base, latest) = (self.base?, self.latest?);
-        let now = (now.saturating_sub(base) / NANOS_PER_MILLI) as i64;
+        let now = millis_between(base, now);
         if now <= latest {
             return None;
         }
@@ -145,56 +241,155 @@ impl Timeline {
         Some((from, (now - latest) as u64 * NANOS_PER_MILLI))
     }
 
-    /// Moves on to media.
-    pub(super) fn place_media(&mut self, tag: &Tag, arrival: RunningTime) -> Placed {
+    /// Finds a place for media, without moving the stream there yet.
+    pub(super) fn locate(&mut self, tag: &Tag, arrival: RunningTime) -> Spot {
         let source = self.unwrapper.next(tag.timestamp);
+        let index = self.track(tag, source, arrival);
+        let jump = self.follow(index, source, arrival);
+        let track = &mut self.tracks[index];
+        let is_frozen = track.frozen;
+        track.last_source = Some(source);
+        let time = match self.mode {
+            TimestampMode::Publisher => source,
+            TimestampMode::RunningTime if is_frozen => self.at(arrival),
+            TimestampMode::RunningTime => source + self.clock(index).offset,
+        };
+        Spot {
+            track: index,
+            time,
+            source,
+            jump,
+        }
+    }
+
+    /// The running time of a spot. Whether it is late can't be told by the publisher's own times.
+    pub(super) fn running_time(&self, spot: &Spot) -> Option<i64> {
+        let base = self.base?.cast_signed();
+        Some(base.saturating_add(spot.time.saturating_mul(NANOS_PER_MILLI.cast_signed())))
+    }
+
+    /// Moves all tracks so that this media is at its arrival.
+    pub(super) fn realign(&mut self, spot: &mut Spot, arrival: RunningTime) {
+        if let Some(base) = self.base {
+            let shift = self.continuation(base, arrival) - spot.time;
+            for clock in &mut self.clocks {
+                clock.offset += shift;
+            }
+            spot.time += shift;
+        }
+    }
+
+    /// Moves the stream on to media.
+    pub(super) fn settle(&mut self, spot: Spot) -> Placed {
+        let Spot { time, source, .. } = spot;
         if self.mode == TimestampMode::Publisher {
             self.position = source;
-            return placed(source, source, false);
+            return placed(source, source);
         }
-        let index = self.track(tag);
-        let (offset, jumped) = self.offset(index, source, arrival);
-        let track = &mut self.tracks[index];
+        let track = &mut self.tracks[spot.track];
+        self.repairs.frozen += u64::from(track.frozen);
+        self.repairs.clamped += u64::from(time < track.last && !track.frozen);
         // Encoders repeat timestamps and step back by a few milliseconds.
-        let time = (source + offset).max(track.last);
+        let time = time.max(track.last);
         track.last = time;
-        track.last_source = Some(source);
         self.position = time;
         self.latest = Some(self.latest.map_or(time, |latest| latest.max(time)));
-        placed(time, source, jumped)
+        placed(time, source)
     }
 
-    /// What has to be added to a time on a track, and whether the publisher's clock has just
-    /// started anew.
-    fn offset(&mut self, index: usize, source: i64, arrival: RunningTime) -> (i64, bool) {
+    /// Keeps a track on the clock that it is on, or puts it on another one. Says so if its
+    /// timestamps have not gone on smoothly.
+    fn follow(&mut self, index: usize, source: i64, arrival: RunningTime) -> Option<Jump> {
         let track = self.tracks[index];
-        let is_near = |clock: &Clock| source.abs_diff(clock.last_source);
-        if let Some(previous) = &mut self.previous_clock
-            && track.clock == previous.id
-            && is_near(previous) < is_near(&self.clock)
-        {
-            previous.last_source = source;
-            return (previous.offset, false);
+        let from = track.last_source.unwrap_or(source);
+        let jump = |kind| Jump {
+            kind,
+            track: track.kind,
+            from,
+            to: source,
+        };
+        if track.last_source == Some(source) {
+            return self
+                .stand_still(index, arrival)
+                .then(|| jump(JumpKind::Frozen));
         }
-        let restarted = track.clock == self.clock.id
-            && track
-                .last_source
-                .is_some_and(|last| source < last - MAX_STEP_BACK);
-        if restarted {
-            let base = self.base.unwrap_or(arrival);
-            self.previous_clock = Some(self.clock);
-            self.clock = Clock {
-                id: self.clock.id.wrapping_add(1),
-                offset: self.continuation(base, arrival) - source,
-                last_source: source,
-            };
+        let track = &mut self.tracks[index];
+        track.same_since = arrival;
+        track.same = 1;
+        let thawed = std::mem::take(&mut track.frozen);
+        let own = *self.clock(index);
+        let newest = *self.newest();
+        let is_nearer = |one: &Clock, other: &Clock| {
+            source.abs_diff(one.last_source) < source.abs_diff(other.last_source)
+        };
+        let broken = if own.id != newest.id && is_nearer(&newest, &own) {
+            self.tracks[index].clock = newest.id;
+            None
+        } else if source < from - MAX_STEP_BACK {
+            Some(JumpKind::Back)
+        } else if own.has_jumped_ahead(source, arrival) {
+            Some(JumpKind::Ahead)
+        } else if thawed && !self.is_near_now(source + own.offset, arrival) {
+            Some(JumpKind::Ahead)
+        } else {
+            None
+        };
+        if broken.is_some() {
+            self.start_clock(index, source, arrival);
         }
-        self.tracks[index].clock = self.clock.id;
-        self.clock.last_source = source;
-        (self.clock.offset, restarted)
+        let clock = self.clock_mut(index);
+        clock.last_source = source;
+        clock.last_arrival = arrival;
+        broken.map(jump)
     }
 
-    fn track(&mut self, tag: &Tag) -> usize {
+    fn is_near_now(&self, time: i64, now: RunningTime) -> bool {
+        self.base.is_none() || time.abs_diff(self.at(now)) <= MAX_THAWED_DISTANCE
+    }
+
+    /// Another tag of a track with the same timestamp. Whether that is one too many.
+    fn stand_still(&mut self, index: usize, arrival: RunningTime) -> bool {
+        let track = &mut self.tracks[index];
+        track.same = track.same.saturating_add(1);
+        let time = arrival.saturating_sub(track.same_since);
+        let freezes = !track.frozen && track.same >= FROZEN_TAGS && time >= FROZEN_TIME;
+        track.frozen |= freezes;
+        freezes
+    }
+
+    fn start_clock(&mut self, index: usize, source: i64, arrival: RunningTime) {
+        self.repairs.jumps += 1;
+        let base = self.base.unwrap_or(arrival);
+        let id = self.newest().id.wrapping_add(1);
+        let offset = self.continuation(base, arrival) - source;
+        self.tracks[index].clock = id;
+        let tracks = &self.tracks;
+        self.clocks
+            .retain(|clock| tracks.iter().any(|track| track.clock == clock.id));
+        self.clocks
+            .push(Clock::starting(id, offset, source, arrival));
+    }
+
+    fn newest(&self) -> &Clock {
+        &self.clocks[self.clocks.len() - 1]
+    }
+
+    fn clock_index(&self, track: usize) -> usize {
+        let id = self.tracks[track].clock;
+        let known = self.clocks.iter().position(|clock| clock.id == id);
+        known.unwrap_or(self.clocks.len() - 1)
+    }
+
+    fn clock(&self, track: usize) -> &Clock {
+        &self.clocks[self.clock_index(track)]
+    }
+
+    fn clock_mut(&mut self, track: usize) -> &mut Clock {
+        let index = self.clock_index(track);
+        &mut self.clocks[index]
+    }
+
+    fn track(&mut self, tag: &Tag, source: i64, arrival: RunningTime) -> usize {
         let (kind, id) = (tag.kind, tag.info.track);
         let known = self
             .tracks
@@ -207,14 +402,24 @@ impl Timeline {
                 self.tracks.push(Track {
                     kind,
                     id,
-                    clock: self.clock.id,
+                    clock: self.nearest(source).id,
                     // Nothing goes back behind the publisher before.
                     last: self.start,
                     last_source: None,
+                    same_since: arrival,
+                    same: 0,
+                    frozen: false,
                 });
                 self.tracks.len() - 1
             }
         }
+    }
+
+    /// The clock that a new track is on.
+    fn nearest(&self, source: i64) -> &Clock {
+        let distance = |clock: &&Clock| source.abs_diff(clock.last_source);
+        let nearest = self.clocks.iter().min_by_key(distance);
+        nearest.unwrap_or(self.newest())
     }
 
     /// Where the stream is.
@@ -226,17 +431,16 @@ impl Timeline {
     /// else where the media is.
     pub(super) fn place_description(&self, tag: &Tag) -> Placed {
         let source = self.unwrapper.peek(tag.timestamp);
-        let own = source + self.clock.offset;
+        let own = source + self.newest().offset;
         let is_near = own >= self.start && (own - self.position).abs() <= MAX_DESCRIPTION_DISTANCE;
         let time = if is_near { own } else { self.position };
-        placed(time, source, false)
+        placed(time, source)
     }
 }
 
-fn placed(time: i64, source: i64, jumped: bool) -> Placed {
+fn placed(time: i64, source: i64) -> Placed {
     Placed {
         time: time.max(0) as u64,
         publisher_time: source.max(0) as u64,
-        jumped,
     }
 }

@@ -10,6 +10,8 @@ use gst::prelude::*;
 use super::signals;
 use super::state::Snapshot;
 use super::{Rtmp2ServerSrc, StreamEvent};
+use crate::feed::{Imbalance, Jump, JumpKind};
+use crate::flv::TagKind;
 use crate::server::Publisher;
 
 /// Of the structures in here: a new one means that a field means something else.
@@ -87,6 +89,48 @@ pub(super) fn time(name: &str, time: Duration) -> gst::Structure {
     gst::Structure::builder("details")
         .field(name, nanos)
         .build()
+}
+
+/// Details of media that was left out.
+pub(super) fn about_dropped(tags: u64, reason: &str) -> gst::Structure {
+    gst::Structure::builder("details")
+        .field("tags", tags)
+        .field("reason", reason)
+        .build()
+}
+
+/// Details of timestamps that do not go on from where they were, in nanoseconds of the publisher.
+pub(super) fn about_jump(jump: &Jump) -> gst::Structure {
+    let nanos = |millis: i64| millis.saturating_mul(1_000_000);
+    gst::Structure::builder("details")
+        .field(
+            "kind",
+            match jump.kind {
+                JumpKind::Back => "backward",
+                JumpKind::Ahead => "forward",
+                JumpKind::Frozen => "frozen",
+            },
+        )
+        .field("track", kind(jump.track))
+        .field("from", nanos(jump.from))
+        .field("to", nanos(jump.to))
+        .build()
+}
+
+pub(super) fn about_imbalance(imbalance: &Imbalance) -> gst::Structure {
+    gst::Structure::builder("details")
+        .field("missing", kind(imbalance.missing))
+        .field("time", imbalance.time)
+        .field("over", imbalance.over)
+        .build()
+}
+
+fn kind(kind: TagKind) -> &'static str {
+    match kind {
+        TagKind::Audio => "audio",
+        TagKind::Video => "video",
+        TagKind::Script => "script",
+    }
 }
 
 pub(super) fn nothing() -> gst::Structure {

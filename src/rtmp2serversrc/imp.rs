@@ -19,8 +19,9 @@ use super::settings::{Effect, Settings};
 use super::signals::{Emitter, SIGNALS};
 use super::specs::SPECS;
 use super::state::{Input, Snapshot, State};
-use super::stats::{self, StreamCounts};
+use super::stats::{self, FeedCounts, StreamCounts};
 use super::streaming::{self, Streaming};
+use crate::feed::{Dropped, Repairs};
 use crate::server::{self, Claim, ClaimError, ClaimErrorKind, Intake, IntakeConfig};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -41,7 +42,7 @@ pub struct Rtmp2ServerSrc {
     state: Mutex<State>,
     /// Not playing, or about to stop that.
     paused: AtomicBool,
-    dropped_before_keyframe: AtomicU64,
+    feed_counts: Mutex<FeedCounts>,
     force_key_unit_events: AtomicU64,
 }
 
@@ -171,7 +172,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             .map_err(|error| start_error(&error))?;
         gst::info!(CAT, imp = self, "Listening on {}", claim.address());
 
-        self.dropped_before_keyframe.store(0, Ordering::Relaxed);
+        *self.feed_counts.lock() = FeedCounts::default();
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         let streaming = Streaming::new(claim.intake().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
@@ -292,14 +293,19 @@ impl Rtmp2ServerSrc {
 
     fn stats(&self) -> gst::Structure {
         let counts = StreamCounts {
-            dropped_before_keyframe: self.dropped_before_keyframe.load(Ordering::Relaxed),
+            feed: *self.feed_counts.lock(),
             force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
         };
         stats::structure(self.intake().as_deref(), counts)
     }
 
-    pub(super) fn set_dropped_before_keyframe(&self, count: u64) {
-        self.dropped_before_keyframe.store(count, Ordering::Relaxed);
+    pub(super) fn set_feed_counts(&self, dropped: Dropped, repairs: Repairs) {
+        *self.feed_counts.lock() = FeedCounts { dropped, repairs };
+    }
+
+    /// In nanoseconds.
+    pub(super) fn max_lateness(&self) -> u64 {
+        self.settings.lock().max_lateness().nseconds()
     }
 
     pub(super) fn is_paused(&self) -> bool {

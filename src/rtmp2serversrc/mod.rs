@@ -199,7 +199,7 @@ pub enum StreamEvent {
     Resumed,
     #[enum_value(name = "Another publisher has taken over", nick = "replaced")]
     Replaced,
-    #[enum_value(name = "The queue was full and has dropped media", nick = "dropped")]
+    #[enum_value(name = "Media was left out", nick = "dropped")]
     Dropped,
     #[enum_value(
         name = "The publisher was asked to connect again",
@@ -208,6 +208,16 @@ pub enum StreamEvent {
     ReconnectRequested,
     #[enum_value(name = "The publisher has left for good", nick = "publisher-gone")]
     PublisherGone,
+    #[enum_value(
+        name = "One of audio and video does not come while the other does",
+        nick = "imbalance"
+    )]
+    Imbalance,
+    #[enum_value(
+        name = "The timestamps of the publisher have jumped or stand still",
+        nick = "timestamp-jump"
+    )]
+    TimestampJump,
 }
 
 /// How publishers prove that they know the password.

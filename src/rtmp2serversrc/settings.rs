@@ -10,7 +10,7 @@ use gst::prelude::*;
 
 use super::location::{InvalidLocation, Location, Scheme};
 use super::{AuthMod, LeakyType, ProxyProtocol, PublisherPolicy, TimestampMode};
-use crate::feed::{self, FeedSettings};
+use crate::feed::{self, FeedSettings, NANOS_PER_MILLI};
 use crate::rtmp::authentication::{Credentials, MAX_USERNAME, Method};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 use crate::server::{
@@ -41,6 +41,8 @@ pub(super) struct Settings {
     pub(super) latency: u32,
     pub(super) handshake_timeout: u32,
     pub(super) stall_timeout: u32,
+    pub(super) imbalance_timeout: u32,
+    pub(super) max_lateness: u32,
     pub(super) resume_timeout: u32,
     pub(super) timeout: u32,
     pub(super) max_bytes: u64,
@@ -76,6 +78,8 @@ impl Default for Settings {
             latency: 200,
             handshake_timeout: 5000,
             stall_timeout: 2000,
+            imbalance_timeout: 2000,
+            max_lateness: 0,
             resume_timeout: 5000,
             timeout: 30,
             max_bytes: 16 * 1024 * 1024,
@@ -140,6 +144,8 @@ impl Settings {
             "latency" => set!(latency),
             "handshake-timeout" => set!(handshake_timeout),
             "stall-timeout" => set!(stall_timeout),
+            "imbalance-timeout" => set!(imbalance_timeout),
+            "max-lateness" => set!(max_lateness),
             "resume-timeout" => set!(resume_timeout),
             "timeout" => set!(timeout),
             "max-bytes" => set!(max_bytes),
@@ -184,6 +190,8 @@ impl Settings {
             "latency" => self.latency.to_value(),
             "handshake-timeout" => self.handshake_timeout.to_value(),
             "stall-timeout" => self.stall_timeout.to_value(),
+            "imbalance-timeout" => self.imbalance_timeout.to_value(),
+            "max-lateness" => self.max_lateness.to_value(),
             "resume-timeout" => self.resume_timeout.to_value(),
             "timeout" => self.timeout.to_value(),
             "max-bytes" => self.max_bytes.to_value(),
@@ -237,6 +245,10 @@ impl Settings {
 
     pub(super) fn latency(&self) -> gst::ClockTime {
         gst::ClockTime::from_mseconds(self.latency.into())
+    }
+
+    pub(super) fn max_lateness(&self) -> gst::ClockTime {
+        gst::ClockTime::from_mseconds(self.max_lateness.into())
     }
 
     pub(super) fn drain(&self) -> Option<Duration> {
@@ -333,6 +345,8 @@ impl Settings {
                 TimestampMode::RunningTime => feed::TimestampMode::RunningTime,
                 TimestampMode::Publisher => feed::TimestampMode::Publisher,
             },
+            imbalance_timeout: u64::from(self.imbalance_timeout) * NANOS_PER_MILLI,
+            max_lateness: self.max_lateness().nseconds(),
         }
     }
 

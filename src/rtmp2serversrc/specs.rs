@@ -243,6 +243,24 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .default_value(d.stall_timeout)
             .mutable_playing()
             .build(),
+        glib::ParamSpecUInt::builder("imbalance-timeout")
+            .nick("Imbalance timeout")
+            .blurb(
+                "When one of audio and video flows and the other has not for this long, an event \
+                 says so, in milliseconds, 0 for never",
+            )
+            .default_value(d.imbalance_timeout)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-lateness")
+            .nick("Maximum lateness")
+            .blurb(
+                "Media that is further than this from its time is a backlog, and skipped to the \
+                 newest keyframe, in milliseconds, 0 for never; needs timestamp-mode=running-time",
+            )
+            .default_value(d.max_lateness)
+            .mutable_playing()
+            .build(),
         glib::ParamSpecUInt::builder("resume-timeout")
             .nick("Resume timeout")
             .blurb(

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::signals;
+use crate::feed::{Dropped, Repairs};
 use crate::server::{ClientStats, Intake};
 
 /// A rate that is older than this says nothing about now.
@@ -13,14 +14,22 @@ const MAX_RATE_AGE: Duration = Duration::from_secs(3);
 /// What the streaming side counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StreamCounts {
-    pub(super) dropped_before_keyframe: u64,
+    pub(super) feed: FeedCounts,
     pub(super) force_key_unit_events: u64,
+}
+
+/// What the feed counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FeedCounts {
+    pub(super) dropped: Dropped,
+    pub(super) repairs: Repairs,
 }
 
 pub(super) fn structure(intake: Option<&Intake>, counts: StreamCounts) -> gst::Structure {
     let stats = intake.map(Intake::stats).unwrap_or_default();
     let publisher = intake.and_then(Intake::publisher);
     let levels = intake.map(|i| i.queue().levels()).unwrap_or_default();
+    let FeedCounts { dropped, repairs } = counts.feed;
     let now = Instant::now();
     let uptime = publisher
         .as_ref()
@@ -46,7 +55,14 @@ pub(super) fn structure(intake: Option<&Intake>, counts: StreamCounts) -> gst::S
         .field("skipped", stats.skipped)
         .field("rejected", intake.map_or(0, Intake::rejected))
         .field("dropped-queue-full", levels.dropped)
-        .field("dropped-before-keyframe", counts.dropped_before_keyframe)
+        .field(
+            "dropped-before-keyframe",
+            dropped.before_keyframe + dropped.waiting,
+        )
+        .field("dropped-late", dropped.late)
+        .field("timestamps-clamped", repairs.clamped)
+        .field("timestamp-jumps", repairs.jumps)
+        .field("timestamps-frozen", repairs.frozen)
         .field("force-key-unit-events", counts.force_key_unit_events)
         .field("bitrate", bitrate(&stats, uptime, now))
         .field("uptime", nanos(uptime.unwrap_or_default()));

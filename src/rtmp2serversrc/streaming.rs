@@ -16,7 +16,7 @@ use super::announcements::{self, about, about_with_reason, post_event, post_stat
 use super::imp::{CAT, Rtmp2ServerSrc};
 use super::state::{Input, Snapshot};
 use super::{ConnectionState, StreamEvent, StreamStatus, buffers};
-use crate::feed::{Feed, FeedSettings, Output};
+use crate::feed::{Feed, FeedSettings, Notice, Output, Reception};
 use crate::server::{self, Intake, Item, Publisher};
 
 /// While a publisher is awaited that was cut off, the pipeline is told this often that there is
@@ -109,9 +109,22 @@ impl Streaming {
     fn feed_items(&mut self, imp: &Rtmp2ServerSrc) {
         let now = Instant::now();
         let running_time = running_time(imp);
+        let max_lateness = imp.max_lateness();
+        self.feed.set_max_lateness(max_lateness);
+        // What decoding could start with, and is about to be fed or waits behind that. It matters
+        // only where backlogs are skipped.
+        let is_start = match self.feed.has_video() {
+            true => Item::is_keyframe,
+            false => Item::is_media,
+        };
+        let mut starts = match max_lateness {
+            0 => 0,
+            _ => self.starts_that_wait(is_start),
+        };
         // Tags of one read have one arrival.
         let mut last = (now, running_time);
         while let Some(item) = self.items.pop_front() {
+            starts -= usize::from(starts > 0 && is_start(&item));
             match item {
                 Item::Tag {
                     tag,
@@ -125,7 +138,13 @@ impl Streaming {
                     if discont {
                         self.mark(Mark::Dropped);
                     }
-                    self.feed.push(tag, last.1, discont);
+                    let reception = Reception {
+                        arrival: last.1,
+                        discont,
+                        now: running_time,
+                        is_newest: starts == 0,
+                    };
+                    self.feed.push(tag, reception);
                 }
                 Item::Start(publisher) => {
                     gst::info!(CAT, imp = imp, "Publisher is {}", publisher.address);
@@ -156,8 +175,16 @@ impl Streaming {
                 }
             }
         }
-        let dropped = self.feed.dropped();
-        imp.set_dropped_before_keyframe(dropped.before_keyframe + dropped.waiting);
+        imp.set_feed_counts(self.feed.dropped(), self.feed.repairs());
+    }
+
+    fn starts_that_wait(&self, is_start: fn(&Item) -> bool) -> usize {
+        let levels = self.intake.queue().levels();
+        let queued = match self.feed.has_video() {
+            true => levels.keyframes,
+            false => levels.media,
+        };
+        queued + self.items.iter().filter(|item| is_start(item)).count()
     }
 
     fn mark(&mut self, mark: Mark) {
@@ -231,9 +258,25 @@ impl Streaming {
                     self.pass_mark(imp, mark);
                 }
             }
+            Output::Notice(notice) => self.pass_notice(imp, notice),
             Output::Tag(_) => {}
         }
         Ok(())
+    }
+
+    fn pass_notice(&mut self, imp: &Rtmp2ServerSrc, notice: Notice) {
+        let (event, details) = match notice {
+            Notice::Jump(jump) => (StreamEvent::TimestampJump, announcements::about_jump(&jump)),
+            Notice::Imbalance(imbalance) => (
+                StreamEvent::Imbalance,
+                announcements::about_imbalance(&imbalance),
+            ),
+            Notice::Late(tags) => (
+                StreamEvent::Dropped,
+                announcements::about_dropped(tags, "late"),
+            ),
+        };
+        post_event(&imp.obj(), event, imp.state().epoch, details);
     }
 
     fn pass_mark(&mut self, imp: &Rtmp2ServerSrc, mark: Mark) {
@@ -263,9 +306,7 @@ impl Streaming {
             Mark::Dropped => {
                 let dropped = self.intake.queue().levels().dropped;
                 let count = dropped - std::mem::replace(&mut self.dropped, dropped);
-                let details = gst::Structure::builder("details")
-                    .field("tags", count)
-                    .build();
+                let details = announcements::about_dropped(count, "queue-full");
                 event(StreamEvent::Dropped, details);
             }
             Mark::Ended => {

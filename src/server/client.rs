@@ -5,6 +5,7 @@
 
 mod admission;
 mod buffer;
+mod liveness;
 mod meter;
 
 use std::io;
@@ -54,6 +55,8 @@ enum Parting {
     HandshakeTimeout(Duration),
     #[error("it sent nothing for {0:?}")]
     Timeout(Duration),
+    #[error("its end of the connection has vanished")]
+    Vanished,
     #[error("{0}")]
     NotAdmitted(#[from] NotAdmitted),
     #[error("it did not answer the challenge")]
@@ -71,7 +74,9 @@ impl Parting {
         match self {
             Parting::Closed | Parting::Transport(_) | Parting::Blocked => Removal::Closed,
             Parting::Violation(_) | Parting::Refused(_) => Removal::Violation,
-            Parting::HandshakeTimeout(_) | Parting::Timeout(_) => Removal::Timeout,
+            Parting::HandshakeTimeout(_) | Parting::Timeout(_) | Parting::Vanished => {
+                Removal::Timeout
+            }
             Parting::Dismissed(removal) => *removal,
             // These do not publish, or the element has seen to it already.
             Parting::NotAdmitted(_) | Parting::NotAuthenticated | Parting::Stopped => {
@@ -126,6 +131,8 @@ pub(super) struct Client {
     brought_media: bool,
     /// It was said that the publisher has stalled.
     is_stalled: bool,
+    /// It was asked whether it is still there, since it sent something last.
+    is_pinged: bool,
     /// What the socket's read timeout is set to.
     read_timeout: Option<Duration>,
     stats: ClientStats,
@@ -190,6 +197,7 @@ impl Client {
             last_read: now,
             brought_media: false,
             is_stalled: false,
+            is_pinged: false,
             read_timeout: None,
             stats,
             meter: Meter::new(now),
@@ -246,6 +254,9 @@ impl Client {
                 Ok(Received::Nothing) => Ok(()),
                 Ok(Received::Header(source)) => self.announced(source),
                 Ok(Received::End) => Err(Parting::Closed),
+                Err(TransportError::Io(error)) if liveness::has_vanished(&error) => {
+                    Err(Parting::Vanished)
+                }
                 Err(TransportError::Io(error)) => match error.kind() {
                     io::ErrorKind::Interrupted => Ok(()),
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.silence(),
@@ -317,6 +328,9 @@ impl Client {
     fn received(&mut self, bytes: &[u8], filled: bool) -> Result<(), Parting> {
         let arrival = Instant::now();
         self.last_read = arrival;
+        if std::mem::take(&mut self.is_pinged) {
+            liveness::limit_unacknowledged(&self.connection.socket, None);
+        }
         self.meter.count(bytes.len(), arrival);
         self.stats.in_bytes_total += bytes.len() as u64;
         let outcome = self.read_events(bytes, arrival);
@@ -470,9 +484,10 @@ impl Client {
         let timeout = match &self.published {
             Some(published) if self.session.is_publishing() => {
                 let silence = self.until_timeout(published);
+                let ping = self.until_ping(published);
                 let stall = self.until_stall(published);
                 let ack = (self.session.ack_due() == AckDue::WhenIdle).then_some(ACK_PAUSE);
-                [silence, stall, ack].into_iter().flatten().min()
+                [silence, ping, stall, ack].into_iter().flatten().min()
             }
             _ => {
                 // The client's system may hold its next small write back until this one's
@@ -501,6 +516,19 @@ impl Client {
             return Some(timeout);
         }
         let left = timeout.saturating_sub(self.last_read.elapsed());
+        Some(left.max(Duration::from_millis(1)))
+    }
+
+    /// How long there may be nothing at all before the publisher is asked whether it is there.
+    fn until_ping(&self, published: &Published) -> Option<Duration> {
+        let after = liveness::ping_after(published.intake.timeout());
+        if self.is_pinged {
+            return None;
+        }
+        if self.brought_media {
+            return Some(after);
+        }
+        let left = after.saturating_sub(self.last_read.elapsed());
         Some(left.max(Duration::from_millis(1)))
     }
 
@@ -542,11 +570,17 @@ impl Client {
         {
             return Err(Parting::Timeout(timeout));
         }
+        let patience = liveness::ping_after(intake.timeout());
+        if !self.is_pinged && self.last_read.elapsed() >= patience {
+            self.is_pinged = true;
+            self.session
+                .ping(self.last_read.elapsed().as_millis() as u32);
+            liveness::limit_unacknowledged(&self.connection.socket, Some(patience));
+        }
         if self.session.ack_due() == AckDue::WhenIdle {
             self.session.acknowledge();
-            return self.flush(MAX_BLOCKED);
         }
-        Ok(())
+        self.flush(MAX_BLOCKED)
     }
 
     /// The deadline has passed: of a publisher that has ended its stream and stays, which may yet

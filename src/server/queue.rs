@@ -42,6 +42,9 @@ pub struct QueueLevels {
     pub dropped: u64,
     /// Publishers whose start waits.
     pub starts: usize,
+    /// Tags of media in it, and those of them that are video keyframes.
+    pub media: usize,
+    pub keyframes: usize,
 }
 
 /// What the streaming thread gets.
@@ -183,6 +186,8 @@ impl MediaQueue {
             time: state.time(),
             dropped: state.dropped,
             starts: state.starts,
+            media: state.items.iter().filter(|i| i.is_media()).count(),
+            keyframes: state.items.iter().filter(|i| i.is_keyframe()).count(),
         }
     }
 
@@ -379,6 +384,15 @@ impl Item {
             Item::Tag { tag, .. } => tag.memory(),
             _ => 0,
         }
+    }
+
+    pub fn is_keyframe(&self) -> bool {
+        let tag = self.tag();
+        tag.is_some_and(|tag| tag.info.content == Content::Keyframe)
+    }
+
+    pub fn is_media(&self) -> bool {
+        self.tag().is_some_and(|tag| tag.info.is_coded())
     }
 
     fn tag(&self) -> Option<&Tag> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
+use gstrtmp2server::rtmp::control::Control;
 
 use crate::support::PATIENCE;
 use crate::support::clients::{FFMPEG, publish};
@@ -160,12 +161,29 @@ fn a_message_over_the_limit_ends_its_client() {
 }
 
 #[test]
-fn a_publisher_that_falls_silent_is_cut_off() {
-    let recorder = Recorder::start("timeout=1");
+fn a_publisher_that_falls_silent_is_asked_and_cut_off() {
+    let recorder = Recorder::start("timeout=2");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     client.media(flv::AUDIO, 0, &[0xAF, 1, 9], 128);
+    client.expect_ping();
     assert_eq!(flv::media(&recorder.finish()).len(), 1);
     assert!(client.next_message().is_none());
+}
+
+/// It may have nothing to send, and answers when it is asked.
+#[test]
+fn a_silent_publisher_that_answers_pings_stays() {
+    let recorder = Recorder::start("timeout=6");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    client.media(flv::AUDIO, 0, &[0xAF, 1, 9], 128);
+    // More time than a publisher gets that says nothing.
+    for _ in 0..3 {
+        let timestamp = client.expect_ping();
+        client.control(Control::PingResponse(timestamp));
+    }
+    client.media(flv::AUDIO, 4000, &[0xAF, 1, 8], 128);
+    drop(client);
+    assert_eq!(flv::media(&recorder.finish()).len(), 2);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 //! Properties of the protocol core, against an encoder that shares nothing with it.
 
+mod dirty;
 mod encoder;
 mod never_panics;
 mod session;

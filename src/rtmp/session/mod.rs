@@ -222,6 +222,12 @@ impl Session {
         self.acknowledgement.due()
     }
 
+    /// Asks whether the client is still there. Many never answer, so a missing answer proves
+    /// nothing.
+    pub fn ping(&mut self, timestamp: u32) {
+        self.output.notice(Control::PingRequest(timestamp));
+    }
+
     /// Puts an acknowledgement into the output.
     pub fn acknowledge(&mut self) {
         let count = self.acknowledgement.acknowledge();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Client, Parting, Published};
+use super::{Client, Parting, Published, liveness};
 use crate::rtmp::authentication::{Challenger, Outcome};
 use crate::rtmp::session::{ConnectRequest, PublishRequest};
 use crate::rtmp::status::{Status, code};
@@ -197,6 +197,7 @@ impl Client {
         );
         let max_message_size = intake.listener_settings().max_message_size;
         self.session.set_max_message_size(max_message_size);
+        liveness::watch(&self.connection.socket, intake.timeout());
         self.published = Some(Published { intake, link });
         self.session.accept_publish();
         self.update_stats();

@@ -11,6 +11,7 @@ use gstrtmp2server::rtmp::chunk::{
     BasicHeader, ChunkReader, ChunkWriter, MessageHeader, ReaderLimits,
 };
 use gstrtmp2server::rtmp::command::Command;
+use gstrtmp2server::rtmp::control::Control;
 use gstrtmp2server::rtmp::message::{Message, type_id};
 
 use super::PATIENCE;
@@ -176,6 +177,23 @@ impl RawClient {
                 count => self.input.extend(&buffer[..count]),
             }
         }
+    }
+
+    pub fn control(&mut self, control: Control) -> &mut Self {
+        let (type_id, body) = control.write();
+        self.message(2, type_id, 0, &body)
+    }
+
+    /// The next ping, and its timestamp.
+    #[track_caller]
+    pub fn expect_ping(&mut self) -> u32 {
+        while let Some(message) = self.next_message() {
+            let control = Control::read(message.type_id, message.payload.body());
+            if let Some(Control::PingRequest(timestamp)) = control {
+                return timestamp;
+            }
+        }
+        panic!("no ping came");
     }
 
     /// The next command with this name, if there is one before the connection ends.

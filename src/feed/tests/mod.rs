@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
+mod dirty;
+
 use super::*;
 
 const VIDEO_HEADER: &[u8] = &[0x17, 0, 0, 0, 0, 1, 2, 3];
@@ -18,6 +20,7 @@ struct Run {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Left {
+    Notice(super::Notice),
     Headers(usize),
     Segment(u64, u64),
     File,
@@ -25,6 +28,15 @@ enum Left {
     Audio(u32, u8),
     Reconfigured,
     Mark,
+}
+
+fn jump(kind: JumpKind, track: TagKind, from: i64, to: i64) -> Left {
+    Left::Notice(super::Notice::Jump(Jump {
+        kind,
+        track,
+        from,
+        to,
+    }))
 }
 
 use Left::{Audio, File, Headers, Mark, Reconfigured, Segment, Video};
@@ -42,13 +54,20 @@ impl Run {
     fn default() -> Self {
         Run::new(FeedSettings {
             wait_for_keyframe: true,
-            timestamp_mode: TimestampMode::RunningTime,
+            imbalance_timeout: 2 * SECOND,
+            ..FeedSettings::default()
         })
     }
 
     fn push(&mut self, kind: TagKind, timestamp: u32, body: &[u8]) -> &mut Self {
         let tag = Tag::new(kind, timestamp, Memory::from_vec(body.to_vec(), 0)).unwrap();
-        self.feed.push(tag, self.arrival, false);
+        let reception = Reception {
+            arrival: self.arrival,
+            now: self.arrival,
+            is_newest: true,
+            discont: false,
+        };
+        self.feed.push(tag, reception);
         self
     }
 
@@ -82,6 +101,7 @@ impl Run {
                 Output::Segment { start, base } => Segment(start, base),
                 Output::Reconfigured => Reconfigured,
                 Output::Mark => Mark,
+                Output::Notice(notice) => Left::Notice(notice),
                 Output::Tag(tag) => {
                     let bytes = &tag.bytes[..];
                     if bytes[..3] == *b"FLV" {
@@ -168,7 +188,7 @@ fn publishers_after_each_other_make_one_stream() {
         .video(70, KEYFRAME);
     assert_eq!(run.left(), [Video(10_000, 0), Video(10_000, 1)]);
     // One that comes before the end of the stream's time goes on behind it.
-    run.video(70 + 60_000, FRAME);
+    run.video(70 + 9_000, FRAME);
     run.next_publisher(15 * SECOND)
         .video(0, &[0x17, 0, 0, 0, 0, 7])
         .video(5, KEYFRAME);
@@ -176,10 +196,10 @@ fn publishers_after_each_other_make_one_stream() {
     assert_eq!(
         left,
         [
-            Video(70_000, 1),
+            Video(19_000, 1),
             Headers(2),
-            Video(70_001, 0),
-            Video(70_001, 1)
+            Video(19_001, 0),
+            Video(19_001, 1)
         ]
     );
 }
@@ -207,6 +227,7 @@ fn an_end_of_sequence_leaves_only_at_the_end() {
     run.feed.finish();
     assert_eq!(run.left(), [Video(120, 2)]);
     // OBS stamps it with 0.
+    run.arrival += 1000 * SECOND;
     run.video(1_000_000, FRAME).video(0, END);
     run.feed.finish();
     assert_eq!(run.left(), [Video(1_000_000, 1), Video(1_000_000, 2)]);
@@ -246,6 +267,7 @@ fn the_publishers_own_time_is_kept_on_request() {
     let mut run = Run::new(FeedSettings {
         wait_for_keyframe: true,
         timestamp_mode: TimestampMode::Publisher,
+        ..FeedSettings::default()
     });
     run.video(0, VIDEO_HEADER)
         .video(20_000, KEYFRAME)
@@ -279,9 +301,14 @@ fn a_track_never_goes_back() {
     ];
     assert_eq!(run.left()[4..], media);
     // A publisher whose clock starts over goes on where the stream is.
-    run.arrival += SECOND;
+    run.arrival += 500 * SECOND;
     run.video(500_580, FRAME).video(3, FRAME).video(43, FRAME);
-    let media = [Video(500_080, 1), Video(500_081, 1), Video(500_121, 1)];
+    let media = [
+        Video(500_080, 1),
+        jump(JumpKind::Back, TagKind::Video, 500_580, 3),
+        Video(500_081, 1),
+        Video(500_121, 1),
+    ];
     assert_eq!(run.left(), media);
 }
 
@@ -334,6 +361,7 @@ fn a_publisher_that_starts_its_clock_anew_keeps_audio_and_video_together() {
         .video(40, FRAME);
     run.audio(60, AUDIO);
     let expected = [
+        jump(JumpKind::Back, TagKind::Video, 100_000, 0),
         Video(100_001, 1),
         Audio(100_010, 1),
         Audio(100_021, 1),
@@ -346,10 +374,9 @@ fn a_publisher_that_starts_its_clock_anew_keeps_audio_and_video_together() {
 #[test]
 fn tracks_of_the_next_publisher_start_behind_the_one_before() {
     let mut run = Run::default();
-    run.video(0, VIDEO_HEADER)
-        .video(0, KEYFRAME)
-        .video(90_000, FRAME);
-    run.next_publisher(5 * SECOND);
+    run.video(0, VIDEO_HEADER).video(0, KEYFRAME);
+    run.arrival += 90 * SECOND;
+    run.video(90_000, FRAME).next_publisher(91 * SECOND);
     run.video(0, VIDEO_HEADER)
         .video(1000, KEYFRAME)
         .audio(900, AUDIO);

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Publishers whose timestamps are not what they should be.
+
+use super::*;
+use TagKind::{Audio as AUDIO_TRACK, Video as VIDEO_TRACK};
+
+const MILLI: u64 = 1_000_000;
+
+/// A publisher that has started with a keyframe and audio at 0, four seconds into the pipeline.
+fn started(settings: FeedSettings) -> Run {
+    let mut run = Run::new(settings);
+    run.video(0, VIDEO_HEADER)
+        .video(0, KEYFRAME)
+        .audio(0, AUDIO);
+    run.left();
+    run
+}
+
+/// Milliseconds since the publisher started.
+fn at(run: &mut Run, millis: u64) -> &mut Run {
+    run.arrival = 4 * SECOND + millis * MILLI;
+    run
+}
+
+fn media(left: Vec<Left>) -> Vec<Left> {
+    let is_media = |left: &Left| matches!(left, Video(..) | Audio(..));
+    left.into_iter().filter(is_media).collect()
+}
+
+#[test]
+fn a_jump_ahead_is_mended_and_keeps_audio_and_video_together() {
+    let mut run = started(FeedSettings::default());
+    at(&mut run, 2040).video(2040, FRAME).audio(2023, AUDIO);
+    at(&mut run, 2080).audio(3_600_046, AUDIO);
+    at(&mut run, 2090)
+        .video(2080, FRAME)
+        .video(3_600_120, FRAME);
+    at(&mut run, 2130)
+        .audio(3_600_069, AUDIO)
+        .video(3_600_160, FRAME);
+    let expected = [
+        Video(2040, 1),
+        Audio(2023, 1),
+        jump(JumpKind::Ahead, AUDIO_TRACK, 2023, 3_600_046),
+        Audio(2080, 1),
+        Video(2080, 1),
+        Video(2154, 1),
+        Audio(2103, 1),
+        Video(2194, 1),
+    ];
+    assert_eq!(run.left(), expected);
+    assert_eq!(run.feed.repairs().jumps, 1);
+}
+
+#[test]
+fn a_gap_in_a_file_that_is_sent_fast_stays() {
+    let mut run = started(FeedSettings::default());
+    run.video(40, FRAME).video(16_777_256, FRAME);
+    assert_eq!(run.left(), [Video(40, 1), Video(16_777_256, 1)]);
+}
+
+#[test]
+fn a_pause_of_the_publisher_is_no_jump() {
+    let mut run = started(FeedSettings::default());
+    at(&mut run, 60_000).video(60_000, FRAME);
+    assert_eq!(run.left(), [Video(60_000, 1)]);
+}
+
+#[test]
+fn a_file_that_is_sent_fast_does_not_jump_where_one_track_is_sparse() {
+    let mut run = started(FeedSettings::default());
+    for time in (40..60_000).step_by(40) {
+        run.video(time, FRAME);
+    }
+    run.audio(59_990, AUDIO).video(60_000, FRAME);
+    let left = run.left();
+    assert_eq!(left[left.len() - 2..], [Audio(59_990, 1), Video(60_000, 1)]);
+    assert_eq!(run.feed.repairs(), Repairs::default());
+}
+
+#[test]
+fn a_track_that_starts_anew_by_itself_leaves_the_other_alone() {
+    let mut run = started(FeedSettings::default());
+    let mut expected = Vec::new();
+    for start in [10_000, 20_000, 30_000] {
+        for step in 0..100 {
+            let time = start + 40 * step;
+            at(&mut run, time)
+                .video(time as u32, FRAME)
+                .audio(40 * step as u32, AUDIO);
+            expected.push(Video(time as u32, 1));
+        }
+    }
+    let left = media(run.left());
+    let (video, audio): (Vec<_>, Vec<_>) = left.into_iter().partition(|l| matches!(l, Video(..)));
+    assert_eq!(video, expected);
+    // Each time behind the video that is there already.
+    assert_eq!(audio[100], Audio(20_001, 1));
+    assert_eq!(audio[299], Audio(30_001 + 99 * 40, 1));
+    assert_eq!(run.feed.repairs().jumps, 2);
+}
+
+#[test]
+fn timestamps_that_stand_still_give_way_to_times_of_arrival() {
+    let mut run = started(FeedSettings::default());
+    for step in 1..=50 {
+        at(&mut run, 40 * step).video(0, FRAME).audio(0, AUDIO);
+    }
+    let left = run.left();
+    let notices = left.iter().filter(|left| matches!(left, Left::Notice(_)));
+    assert_eq!(notices.count(), 1);
+    let left = media(left);
+    // Until it is clear that they stand still, they are where they say.
+    let expected = [Video(0, 1), Audio(0, 1), Video(1000, 1), Audio(1000, 1)];
+    assert_eq!(left[46..50], expected);
+    assert_eq!(left[98..], [Video(2000, 1), Audio(2000, 1)]);
+    assert_eq!(run.feed.repairs().frozen, 52);
+    // They move again, from anywhere.
+    at(&mut run, 2040).video(77, FRAME).audio(75, AUDIO);
+    at(&mut run, 2080).video(117, FRAME);
+    assert_eq!(
+        media(run.left()),
+        [Video(2040, 1), Audio(2038, 1), Video(2080, 1)]
+    );
+}
+
+#[test]
+fn a_track_that_thaws_is_back_with_the_other_one() {
+    let mut run = started(FeedSettings::default());
+    for step in 1..=100 {
+        let time = 40 * step;
+        let frozen = if step < 50 { time } else { 2000 };
+        at(&mut run, time)
+            .audio(time as u32, AUDIO)
+            .video(frozen as u32, FRAME);
+    }
+    at(&mut run, 4040).audio(4040, AUDIO).video(4040, FRAME);
+    let left = media(run.left());
+    assert_eq!(left[left.len() - 2..], [Audio(4040, 1), Video(4040, 1)]);
+    assert_eq!(run.feed.repairs().jumps, 0);
+}
+
+#[test]
+fn jumps_that_never_end_are_told_now_and_then() {
+    let mut run = started(FeedSettings::default());
+    for step in 1..200 {
+        at(&mut run, 20 * step).video([0, 500_000][step as usize % 2], FRAME);
+    }
+    let left = run.left();
+    let notices = left.iter().filter(|left| matches!(left, Left::Notice(_)));
+    assert_eq!(notices.count(), 4);
+    assert!(run.feed.repairs().jumps > 90);
+    let times: Vec<u32> = left
+        .iter()
+        .filter_map(|left| match left {
+            Video(time, _) => Some(*time),
+            _ => None,
+        })
+        .collect();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[test]
+fn a_missing_track_is_told_in_its_place() {
+    let mut run = started(FeedSettings {
+        imbalance_timeout: SECOND,
+        ..FeedSettings::default()
+    });
+    for step in 1..=60 {
+        at(&mut run, 20 * step).audio(20 * step as u32, AUDIO);
+    }
+    at(&mut run, 1220).video(1220, KEYFRAME);
+    let left = run.left();
+    let imbalance = |time, over| {
+        Left::Notice(Notice::Imbalance(Imbalance {
+            missing: VIDEO_TRACK,
+            time,
+            over,
+        }))
+    };
+    assert_eq!(left[49], imbalance(SECOND, false));
+    assert_eq!(left[50], Audio(1000, 1));
+    assert_eq!(left[61], imbalance(1_200 * MILLI, true));
+    assert_eq!(left[62], Video(1220, 1));
+}
+
+#[test]
+fn a_backlog_that_a_publisher_starts_with_does_not_stay() {
+    let mut run = started(FeedSettings {
+        max_lateness: SECOND,
+        ..FeedSettings::default()
+    });
+    // Eight seconds at once, with a keyframe each second, and then at its own pace.
+    for time in (40..8000).step_by(40) {
+        let body = if time % 1000 == 0 { KEYFRAME } else { FRAME };
+        run.video(time, body).audio(time, AUDIO);
+    }
+    for time in (8000..12_000).step_by(40) {
+        let body = if time % 1000 == 0 { KEYFRAME } else { FRAME };
+        at(&mut run, u64::from(time - 8000)).video(time, body);
+        run.audio(time, AUDIO);
+    }
+    let left = run.left();
+    let skipped = run.feed.dropped().late;
+    let notice = Left::Notice(Notice::Late(skipped));
+    let index = left.iter().position(|left| *left == notice).unwrap();
+    // Everything up to a second ahead, then nothing up to a keyframe, and then everything.
+    assert_eq!(media(left[..index].to_vec()).len(), 2 * 25);
+    assert_eq!(left[index + 1..index + 3], [Video(1001, 1), Audio(1001, 1)]);
+    let last = &left[left.len() - 2..];
+    assert_eq!(last, [Video(3961, 1), Audio(3961, 1)]);
+    assert_eq!(media(left).len() as u64 + skipped, 2 * (12_000 / 40) - 2);
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Publishers whose timestamps or tracks are not what they should be, and those that bring a
+//! backlog.
+
+use std::time::{Duration, Instant};
+
+use gstrtmp2server::StreamEvent;
+
+use crate::support::PATIENCE;
+use crate::support::flv::{self, Tag};
+use crate::support::raw::RawClient;
+use crate::support::recorder::Recorder;
+use crate::support::synthetic::{audio, delta_frame, keyframe, stream, video_header};
+use crate::support::wire::Wire;
+
+const EVENT: &str = "rtmp2-stream-event";
+
+/// Between tags of a publisher that is live.
+const STEP: Duration = Duration::from_millis(40);
+
+fn send(client: &mut RawClient, tags: &[Tag]) {
+    for tag in tags {
+        client.send(&Wire::of(tag).absolute(tag).concat());
+    }
+}
+
+/// Details of the first event of a kind, if it has come.
+fn details(recorder: &Recorder, wanted: StreamEvent) -> Option<gst::Structure> {
+    let all = recorder.messages(EVENT, 0);
+    let mut of_kind = all.iter().filter(|s| s.get("event") == Ok(wanted));
+    of_kind.next().map(|s| s.get("details").unwrap())
+}
+
+/// Publishes at its own pace, one step after the other, until an event of this kind comes.
+#[track_caller]
+fn publish_until(
+    recorder: &Recorder,
+    client: &mut RawClient,
+    wanted: StreamEvent,
+    mut tags: impl FnMut(u32) -> Vec<Tag>,
+) -> gst::Structure {
+    let start = Instant::now();
+    for step in 1.. {
+        send(client, &tags(step));
+        // The pace of a live publisher is what this is about, and nothing depends on how exact it is.
+        std::thread::sleep((start + STEP * step).saturating_duration_since(Instant::now()));
+        if let Some(details) = details(recorder, wanted) {
+            return details;
+        }
+        assert!(start.elapsed() < PATIENCE, "{wanted:?} did not come");
+    }
+    unreachable!()
+}
+
+fn assert_no_track_goes_back(tags: &[Tag]) {
+    for kind in [flv::AUDIO, flv::VIDEO] {
+        let times: Vec<u32> = tags
+            .iter()
+            .filter(|tag| tag.kind == kind)
+            .map(|tag| tag.timestamp)
+            .collect();
+        assert!(times.is_sorted(), "{times:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_starts_anew_is_told_and_counted() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &stream(50_000, 20));
+    send(
+        &mut client,
+        &[
+            keyframe(10, 100),
+            audio(12, 100),
+            delta_frame(50, 100),
+            audio(35, 100),
+        ],
+    );
+    drop(client);
+    let tags = recorder.finish();
+    assert_no_track_goes_back(&tags);
+    // Audio and video are as far from each other as they were.
+    let last: Vec<u32> = tags[tags.len() - 4..].iter().map(|t| t.timestamp).collect();
+    let from_first: Vec<u32> = last.iter().map(|time| time - last[0]).collect();
+    assert_eq!(from_first, [0, 2, 40, 25]);
+    let details = details(&recorder, StreamEvent::TimestampJump).unwrap();
+    assert_eq!(details.get("kind"), Ok("backward"));
+    assert_eq!(details.get("track"), Ok("video"));
+    assert_eq!(details.get("from"), Ok(50_760_000_000_i64));
+    assert_eq!(details.get("to"), Ok(10_000_000_i64));
+    assert_eq!(recorder.stats().get("timestamp-jumps"), Ok(1u64));
+    let marked = recorder.buffers();
+    let jumped = &marked[marked.len() - 4];
+    assert!(jumped.flags().contains(gst::BufferFlags::DISCONT));
+}
+
+#[test]
+fn timestamps_that_are_all_zero_flow_at_the_times_of_arrival() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0), keyframe(0, 100)]);
+    let wanted = StreamEvent::TimestampJump;
+    let details = publish_until(&recorder, &mut client, wanted, |step| {
+        vec![delta_frame(0, 10 + step as usize)]
+    });
+    assert_eq!(details.get("kind"), Ok("frozen"));
+    drop(client);
+    let tags = recorder.finish();
+    assert_no_track_goes_back(&tags);
+    assert!(tags[tags.len() - 1].timestamp >= 1000);
+    assert!(recorder.stats().get::<u64>("timestamps-frozen").unwrap() > 0);
+}
+
+#[test]
+fn a_track_that_is_missing_is_told_and_so_is_its_return() {
+    let recorder = Recorder::start("imbalance-timeout=500");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &stream(0, 1));
+    let wanted = StreamEvent::Imbalance;
+    let first = publish_until(&recorder, &mut client, wanted, |step| {
+        vec![audio(40 * step, 20)]
+    });
+    assert_eq!(first.get("missing"), Ok("video"));
+    assert_eq!(first.get("over"), Ok(false));
+    assert!(first.get::<u64>("time").unwrap() >= 500_000_000);
+    send(&mut client, &[keyframe(60_000, 100)]);
+    drop(client);
+    recorder.finish();
+    let all = recorder.messages(EVENT, 0);
+    let imbalances = all
+        .iter()
+        .filter(|s| s.get("event") == Ok(StreamEvent::Imbalance));
+    let over: Vec<bool> = imbalances
+        .map(|s| s.get::<gst::Structure>("details").unwrap())
+        .map(|details| details.get("over").unwrap())
+        .collect();
+    assert_eq!(over, [false, true]);
+}
+
+#[test]
+fn a_backlog_is_skipped_and_told() {
+    let recorder = Recorder::start("max-lateness=1000");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    // Eight seconds at once, with a keyframe every 400 ms.
+    let backlog = stream(0, 200);
+    send(&mut client, &backlog);
+    let details = publish_until(&recorder, &mut client, StreamEvent::Dropped, |step| {
+        let time = 40 * (200 + step);
+        match step % 10 {
+            0 => vec![keyframe(time, 900)],
+            _ => vec![delta_frame(time, 900)],
+        }
+    });
+    assert_eq!(details.get("reason"), Ok("late"));
+    let dropped: u64 = details.get("tags").unwrap();
+    drop(client);
+    let tags = flv::media(&recorder.finish());
+    assert_eq!(recorder.stats().get("dropped-late"), Ok(dropped));
+    assert_no_track_goes_back(&tags);
+    // What was taken of the backlog is its start, and what follows it starts with a keyframe.
+    let length = |tag: &&Tag| tag.kind == flv::VIDEO && tag.body.len() == 905;
+    let first_live = tags.iter().position(|tag| length(&tag)).unwrap();
+    assert_eq!(tags[first_live].body[0], 0x17);
+    let sent = flv::media(&backlog);
+    let bodies = |tags: &[Tag]| tags.iter().map(|t| t.body.clone()).collect::<Vec<_>>();
+    assert_eq!(bodies(&tags[..first_live]), bodies(&sent[..first_live]));
+    // Without a skip it would be eight seconds ahead of its time.
+    let behind = tags[first_live].timestamp;
+    assert!(behind < 5000, "{behind}");
+}
+
+#[test]
+fn without_max_lateness_nothing_is_skipped() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let tags = stream(0, 500);
+    send(&mut client, &tags);
+    drop(client);
+    flv::assert_same_media(&tags, &recorder.finish());
+    assert_eq!(recorder.stats().get("dropped-late"), Ok(0u64));
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A live publisher with all that is known to be wrong with the timestamps of real ones: irregular
+//! groups of pictures and frame rates, clocks that jump, steps back and repeated timestamps, audio
+//! long before video. What leaves is in order, and audio stays with video.
+
+use gstrtmp2server::feed::{Feed, FeedSettings, Output, Reception};
+use gstrtmp2server::flv::{Tag, TagKind};
+use gstrtmp2server::memory::Memory;
+use proptest::prelude::*;
+
+/// Between audio and video, in milliseconds, whatever the publisher's clock does.
+const MAX_SKEW: i64 = 20;
+
+const MILLI: u64 = 1_000_000;
+
+/// A source, in milliseconds.
+#[derive(Debug, Clone)]
+struct Source {
+    /// Between frames of video, and how many there are in each group of pictures.
+    frames: Vec<u32>,
+    groups: Vec<u32>,
+    /// What its clock shows at the start.
+    start: u32,
+    /// How much audio there is before video.
+    lead: u32,
+    /// When its clock jumps, and by how much.
+    jumps: Vec<(u32, i64)>,
+    /// What single timestamps of video are too low by.
+    noise: Vec<u32>,
+}
+
+const LENGTH: u32 = 30_000;
+const AUDIO_STEP: u32 = 23;
+
+fn sources() -> impl Strategy<Value = Source> {
+    let jump = prop_oneof![
+        1_200..3_000_000i64,
+        -3_000_000..-1_200i64,
+        Just(-i64::from(u32::MAX / 3))
+    ];
+    (
+        prop::collection::vec(66..112u32, 1..20),
+        prop::collection::vec(1..60u32, 1..10),
+        prop_oneof![
+            Just(0),
+            any::<u32>(),
+            Just((1 << 24) - 9000),
+            Just(u32::MAX - 9000)
+        ],
+        prop_oneof![Just(0), 0..4000u32],
+        prop::collection::vec((5000..LENGTH, jump), 0..4),
+        prop::collection::vec(0..15u32, 1..30),
+    )
+        .prop_map(|(frames, groups, start, lead, mut jumps, noise)| {
+            jumps.sort_unstable();
+            // A clock that has just jumped is not known yet.
+            jumps.dedup_by_key(|(time, _)| *time / 3000);
+            Source {
+                frames,
+                groups,
+                start,
+                lead,
+                jumps,
+                noise,
+            }
+        })
+}
+
+/// Kind, the time at which it was made and is sent, and what it is stamped with, in order.
+fn tags(source: &Source) -> Vec<(TagKind, bool, u32, u32)> {
+    let stamp = |time: u32| {
+        let due = source.jumps.iter().filter(|(at, _)| *at <= time);
+        let jumped: i64 = due.map(|(_, by)| *by).sum();
+        (i64::from(source.start) + i64::from(time) + jumped) as u32
+    };
+    let mut tags = Vec::new();
+    for time in (0..LENGTH).step_by(AUDIO_STEP as usize) {
+        tags.push((TagKind::Audio, false, time, stamp(time)));
+    }
+    let mut time = source.lead;
+    let mut frames = source.frames.iter().cycle();
+    let mut noise = source.noise.iter().cycle();
+    'source: for group in source.groups.iter().cycle() {
+        for frame in 0..*group {
+            if time >= LENGTH {
+                break 'source;
+            }
+            let noise = if frame > 0 { *noise.next().unwrap() } else { 0 };
+            let stamp = stamp(time).wrapping_sub(noise);
+            tags.push((TagKind::Video, frame == 0, time, stamp));
+            time += frames.next().unwrap();
+        }
+    }
+    tags.sort_by_key(|(_, _, time, _)| *time);
+    tags
+}
+
+fn tag(kind: TagKind, is_keyframe: bool, stamp: u32) -> Tag {
+    let body: &[u8] = match (kind, is_keyframe) {
+        (TagKind::Video, true) => &[0x17, 1, 0, 0, 0, 1],
+        (TagKind::Video, false) => &[0x27, 1, 0, 0, 0, 1],
+        _ => &[0xAF, 1, 1],
+    };
+    Tag::new(kind, stamp, Memory::from_vec(body.to_vec(), 0)).unwrap()
+}
+
+fn check(source: &Source) -> Result<(), TestCaseError> {
+    let mut feed = Feed::new(FeedSettings {
+        wait_for_keyframe: true,
+        ..FeedSettings::default()
+    });
+    feed.start_publisher();
+    let header = Memory::from_vec(vec![0x17, 0, 0, 0, 0, 1, 2, 3], 0);
+    let header = Tag::new(TagKind::Video, source.start, header).unwrap();
+    feed.push(header, Reception::default());
+    let tags = tags(source);
+    // In milliseconds: kind and time of what left.
+    let mut left = Vec::new();
+    for (kind, is_keyframe, time, stamp) in &tags {
+        let arrival = u64::from(*time) * MILLI;
+        let reception = Reception {
+            arrival,
+            now: arrival,
+            is_newest: true,
+            discont: false,
+        };
+        feed.push(tag(*kind, *is_keyframe, *stamp), reception);
+        while let Some(output) = feed.pop() {
+            if let Output::Tag(tag) = output
+                && tag.bytes[0] != b'F'
+                && !tag.header
+            {
+                left.push((tag.bytes[0], (tag.dts / MILLI) as i64));
+            }
+        }
+    }
+    prop_assert_eq!(left.len(), tags.len(), "nothing is left out");
+    let mut last = [i64::MIN; 2];
+    // Audio that waited leaves with the keyframe, in the order in which all was sent.
+    let mut offsets = [None; 2];
+    let mut jumps = source.jumps.iter().peekable();
+    for ((kind, time), (_, _, made, _)) in left.iter().zip(&tags) {
+        // What was sent before a jump has nothing to be compared with behind it.
+        while jumps.next_if(|(at, _)| at <= made).is_some() {
+            offsets = [None; 2];
+        }
+        let index = usize::from(*kind == 9);
+        prop_assert!(*time >= last[index], "a track went back");
+        last[index] = *time;
+        offsets[index] = Some(time - i64::from(*made));
+        if let [Some(audio), Some(video)] = offsets {
+            let skew = i64::abs(audio - video);
+            prop_assert!(skew <= MAX_SKEW, "{skew} ms apart at {made} ms");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn audio_stays_with_video_and_no_track_goes_back(source in sources()) {
+        check(&source)?;
+    }
+}
