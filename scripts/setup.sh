@@ -34,6 +34,8 @@ test_packages=(
     git
     gstreamer1.0-plugins-ugly       # x264enc
     gstreamer1.0-libav              # avdec_h264, avdec_aac
+    iproute2                        # networks of the tests' own
+    util-linux
     nginx
     libnginx-mod-rtmp
     haproxy

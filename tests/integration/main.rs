@@ -15,6 +15,7 @@ mod intruders;
 mod late;
 mod leaving;
 mod many;
+mod network;
 mod output;
 mod policy;
 mod quirks;

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod demuxer;
 pub mod flv;
 pub mod gst_clients;
+pub mod lab;
 pub mod launch;
 pub mod media;
 pub mod raw;
