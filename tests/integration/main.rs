@@ -20,6 +20,7 @@ mod output;
 mod policy;
 mod quirks;
 mod recording;
+mod resume;
 mod routes;
 mod sequence;
 mod signals;
