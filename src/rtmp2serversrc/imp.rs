@@ -19,7 +19,7 @@ use super::settings::{Effect, Settings};
 use super::signals::{Emitter, SIGNALS};
 use super::specs::SPECS;
 use super::state::{Input, Snapshot, State};
-use super::stats::{self, StreamCounts};
+use super::stats;
 use super::streaming::{self, Streaming};
 use crate::server::{self, Claim, ClaimError, ClaimErrorKind, Intake, IntakeConfig};
 
@@ -41,7 +41,6 @@ pub struct Rtmp2ServerSrc {
     state: Mutex<State>,
     /// Not playing, or about to stop that.
     paused: AtomicBool,
-    dropped_before_keyframe: AtomicU64,
     force_key_unit_events: AtomicU64,
 }
 
@@ -171,7 +170,6 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             .map_err(|error| start_error(&error))?;
         gst::info!(CAT, imp = self, "Listening on {}", claim.address());
 
-        self.dropped_before_keyframe.store(0, Ordering::Relaxed);
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         let streaming = Streaming::new(claim.intake().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
@@ -291,15 +289,9 @@ impl Rtmp2ServerSrc {
     }
 
     fn stats(&self) -> gst::Structure {
-        let counts = StreamCounts {
-            dropped_before_keyframe: self.dropped_before_keyframe.load(Ordering::Relaxed),
-            force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
-        };
-        stats::structure(self.intake().as_deref(), counts)
-    }
-
-    pub(super) fn set_dropped_before_keyframe(&self, count: u64) {
-        self.dropped_before_keyframe.store(count, Ordering::Relaxed);
+        let force_key_unit_events = self.force_key_unit_events.load(Ordering::Relaxed);
+        let intake = self.intake();
+        stats::structure(intake.as_deref(), &self.state(), force_key_unit_events)
     }
 
     pub(super) fn is_paused(&self) -> bool {

@@ -157,7 +157,8 @@ impl Streaming {
             }
         }
         let dropped = self.feed.dropped();
-        imp.set_dropped_before_keyframe(dropped.before_keyframe + dropped.waiting);
+        self.intake
+            .set_left_out(dropped.before_keyframe, dropped.waiting);
     }
 
     fn mark(&mut self, mark: Mark) {

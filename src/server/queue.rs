@@ -40,6 +40,8 @@ pub struct QueueLevels {
     pub time: Duration,
     /// Tags dropped because the queue was full, ever.
     pub dropped: u64,
+    /// Tags of publishers from which nothing was taken any more, ever.
+    pub cut_off: u64,
     /// Publishers whose start waits.
     pub starts: usize,
 }
@@ -122,6 +124,7 @@ struct State {
     items: VecDeque<Item>,
     bytes: usize,
     dropped: u64,
+    cut_off: u64,
     starts: usize,
     events: usize,
     /// Sticky: set and cleared by the streaming side, and seen by it alone.
@@ -155,6 +158,7 @@ impl MediaQueue {
                 items: VecDeque::new(),
                 bytes: 0,
                 dropped: 0,
+                cut_off: 0,
                 starts: 0,
                 events: 0,
                 flushing: false,
@@ -182,6 +186,7 @@ impl MediaQueue {
             bytes: state.bytes as u64,
             time: state.time(),
             dropped: state.dropped,
+            cut_off: state.cut_off,
             starts: state.starts,
         }
     }
@@ -299,7 +304,8 @@ impl MediaQueue {
     /// [`MediaQueue::announce`] or [`MediaQueue::push`] before waiting for anything.
     pub fn push_quietly(&self, client: u64, items: &mut Vec<Item>) -> Result<(), Stopped> {
         let mut state = self.state.lock();
-        for item in items.drain(..) {
+        let mut items = items.drain(..);
+        while let Some(item) = items.next() {
             if state.limits.leak == Leak::None {
                 while state.is_full_for(&item) && state.takes_from(client) {
                     state.writer_waits = true;
@@ -309,6 +315,7 @@ impl MediaQueue {
                 }
             }
             if !state.takes_from(client) {
+                state.cut_off += 1 + items.len() as u64;
                 return Err(Stopped);
             }
             state.writer_blocked = false;
