@@ -4,11 +4,14 @@
 
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 
 import harness
+import prometheus_text
 
 EXAMPLES = harness.TOP / "examples"
 # Python's GStreamer binding belongs to the system's interpreter.
@@ -33,6 +36,92 @@ def counted(program, directory, sent):
         raise harness.Failure(f"{sent} frames were sent, and otherwise counted by {program}")
 
 
+def scrape(program):
+    """What the program tells Prometheus, read by the letter of the format: {(name, labels): value}."""
+    url = program.matches(re.compile(r"^metrics on (http://\S+)$"))[0][1].group(1)
+    with urllib.request.urlopen(url, timeout=20) as response:
+        kind = response.headers["Content-Type"]
+        if kind != "text/plain; version=0.0.4":
+            raise harness.Failure(f"metrics are {kind}")
+        text = response.read().decode()
+    if "example" in text:
+        raise harness.Failure(f"a stream key is in the metrics:\n{text}")
+    try:
+        return prometheus_text.parse(text)
+    except prometheus_text.Malformed as malformed:
+        raise harness.Failure(f"{malformed} in:\n{text}") from None
+
+
+def expect(samples, expected):
+    """Each of these samples has to be there, with a value that passes its check."""
+    for (name, *labels), is_right in expected.items():
+        value = samples.get((name, tuple(sorted(labels))))
+        if value is None or not is_right(value):
+            raise harness.Failure(f"{name} {labels} is {value}")
+
+
+def equals(number):
+    return lambda value: value == number
+
+
+CAMERA = [("application", "live"), ("element", "camera")]
+OTHER = [("application", "live"), ("element", "other")]
+
+
+def scraped_meanwhile(program):
+    """A check of the metrics while the first of two routes has a publisher."""
+    expect(
+        scrape(program),
+        {
+            ("rtmp2_publishing", *CAMERA): equals(1),
+            ("rtmp2_publishing", *OTHER): equals(0),
+            ("rtmp2_pipeline_running", *CAMERA): equals(1),
+            ("rtmp2_connection_state", *OTHER): equals(0),
+            ("rtmp2_stream_status", *OTHER): equals(4),
+            ("rtmp2_publisher_uptime_seconds", *CAMERA): lambda value: value > 0,
+            ("rtmp2_last_byte_age_seconds", *CAMERA): lambda value: value >= 0,
+            ("rtmp2_process_elements",): equals(2),
+            ("rtmp2_process_listeners",): equals(1),
+            ("rtmp2_process_clients",): equals(1),
+            ("rtmp2_process_publishing",): equals(1),
+        },
+    )
+
+
+def scraped(program, directory, sent):
+    """A check of the metrics when the publisher is gone, and of a clean end."""
+    program.wait_for(re.compile(r"^camera: .* is gone$"))
+    samples = scrape(program)
+    tags = {kind: samples["rtmp2_tags_total", (*CAMERA, ("kind", kind))] for kind in ("audio", "video", "script")}
+    expect(
+        samples,
+        {
+            # The sequence header and its end come on top.
+            ("rtmp2_tags_total", *CAMERA, ("kind", "video")): lambda value: sent < value <= sent + 2,
+            ("rtmp2_tags_total", *CAMERA, ("kind", "audio")): lambda value: value > 50,
+            ("rtmp2_tag_bytes_total", *CAMERA, ("kind", "video")): lambda value: value > 10_000,
+            ("rtmp2_keyframes_total", *CAMERA): equals(2),
+            ("rtmp2_gop_frames", *CAMERA): equals(30),
+            ("rtmp2_gop_duration_seconds", *CAMERA): equals(1),
+            ("rtmp2_frames_per_second", *CAMERA): equals(30),
+            ("rtmp2_received_bytes_total", *CAMERA): lambda value: value > 10_000,
+            ("rtmp2_received_average_bytes_per_second", *CAMERA): lambda value: value > 1000,
+            ("rtmp2_dropped_tags_total", *CAMERA, ("reason", "queue-full")): equals(0),
+            ("rtmp2_publishers_total", *CAMERA): equals(1),
+            ("rtmp2_publishers_total", *OTHER): equals(0),
+            ("rtmp2_reconnects_total", *CAMERA): equals(0),
+            ("rtmp2_publishing", *CAMERA): equals(0),
+            ("rtmp2_outage_seconds", *CAMERA): lambda value: value > 0,
+            ("rtmp2_downtime_seconds_total", *CAMERA): lambda value: value > 0,
+            ("rtmp2_downtime_seconds_total", *OTHER): equals(0),
+            ("rtmp2_process_tags_total",): equals(sum(tags.values())),
+            ("rtmp2_process_publishers_total",): equals(1),
+        },
+    )
+    program.signal(signal.SIGINT)
+    program.finish()
+
+
 # What runs each example on a free port, and what has to be true of it then.
 PROGRAMS = {
     "record.c": ([harness.RELEASE / "examples" / "c" / "record", "0", "out.flv"], recorded("out.flv")),
@@ -41,22 +130,31 @@ PROGRAMS = {
         [harness.RELEASE / "examples" / "ingest", "--port", "0", "--keys", "example", "--once"],
         recorded("example.flv"),
     ),
+    "metrics.rs": (
+        [harness.RELEASE / "examples" / "metrics", "--port", "0", "--metrics", "127.0.0.1:0", "camera=live/example",
+         "other=live/other"],
+        scraped,
+        scraped_meanwhile,
+    ),
     "record.rs": ([harness.RELEASE / "examples" / "record", "0", "out.flv"], recorded("out.flv")),
     "remux.rs": ([harness.RELEASE / "examples" / "remux", "0", "out.ts"], recorded("out.ts")),
 }
 
 
-def run(arguments, check):
+def run(arguments, check, meanwhile=None):
+    """Publishes to an example. One that is looked at meanwhile goes on for ever, and its check ends it."""
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         with harness.Process(arguments, cwd=directory) as program:
             port = int(program.wait_for(harness.LISTENING_LINE).group(1))
+            look = meanwhile and (lambda: meanwhile(program))
             try:
-                sent = harness.publish(f"rtmp://127.0.0.1:{port}/live/example")
-                program.finish()
+                sent = harness.publish(f"rtmp://127.0.0.1:{port}/live/example", meanwhile=look)
+                if not meanwhile:
+                    program.finish()
+                check(program, directory, sent)
             except harness.Failure as failure:
                 raise harness.Failure(f"{failure}\n{program}") from None
-            check(program, directory, sent)
             return sent
 
 
@@ -66,9 +164,9 @@ def main():
         raise harness.Failure(f"not checked, or not there: {sorted(there ^ set(PROGRAMS))}")
     subprocess.run(["make", "-s", "examples"], cwd=harness.TOP, check=True)
     failed = 0
-    for name, (arguments, check) in PROGRAMS.items():
+    for name, program in PROGRAMS.items():
         try:
-            print(f"example {name}: ok, {run(arguments, check)} frames", flush=True)
+            print(f"example {name}: ok, {run(*program)} frames", flush=True)
         except harness.Failure as failure:
             print(f"example {name}: FAILED: {failure}", flush=True)
             failed += 1

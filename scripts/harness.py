@@ -153,9 +153,12 @@ def frames_sent(publisher):
     return int(told[-1][1].group(1))
 
 
-def publish(url, seconds=2, cwd=None):
-    """Publishes a generated stream to its end. The number of video frames sent."""
+def publish(url, seconds=2, cwd=None, meanwhile=None):
+    """Publishes a generated stream to its end. The number of video frames sent. `meanwhile` is called once some of it was."""
     with ffmpeg([*generated(seconds), "-f", "flv", url], cwd=cwd) as publisher:
+        if meanwhile:
+            publisher.wait_for(re.compile(r"^frame=\s*[1-9]"))
+            meanwhile()
         publisher.finish(seconds + 30)
         return frames_sent(publisher)
 

@@ -19,9 +19,9 @@ use super::settings::{Effect, Settings};
 use super::signals::{Emitter, SIGNALS};
 use super::specs::SPECS;
 use super::state::{Input, Snapshot, State};
-use super::stats::{self, FeedCounts, StreamCounts};
+use super::stats::{self, StreamCounts};
 use super::streaming::{self, Streaming};
-use crate::feed::{Dropped, Repairs};
+use crate::feed::Repairs;
 use crate::server::{self, Claim, ClaimError, ClaimErrorKind, Intake, IntakeConfig};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -42,7 +42,7 @@ pub struct Rtmp2ServerSrc {
     state: Mutex<State>,
     /// Not playing, or about to stop that.
     paused: AtomicBool,
-    feed_counts: Mutex<FeedCounts>,
+    repairs: Mutex<Repairs>,
     force_key_unit_events: AtomicU64,
 }
 
@@ -172,7 +172,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             .map_err(|error| start_error(&error))?;
         gst::info!(CAT, imp = self, "Listening on {}", claim.address());
 
-        *self.feed_counts.lock() = FeedCounts::default();
+        *self.repairs.lock() = Repairs::default();
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         let streaming = Streaming::new(claim.intake().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
@@ -293,14 +293,15 @@ impl Rtmp2ServerSrc {
 
     fn stats(&self) -> gst::Structure {
         let counts = StreamCounts {
-            feed: *self.feed_counts.lock(),
+            repairs: *self.repairs.lock(),
             force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
         };
-        stats::structure(self.intake().as_deref(), counts)
+        let intake = self.intake();
+        stats::structure(intake.as_deref(), &self.state(), &counts)
     }
 
-    pub(super) fn set_feed_counts(&self, dropped: Dropped, repairs: Repairs) {
-        *self.feed_counts.lock() = FeedCounts { dropped, repairs };
+    pub(super) fn set_repairs(&self, repairs: Repairs) {
+        *self.repairs.lock() = repairs;
     }
 
     /// In nanoseconds.

@@ -87,6 +87,62 @@
 //! of its arrival, however long after the start of the pipeline that is, so that a live sink shows
 //! every frame.
 //!
+//! ## Statistics
+//!
+//! #GstRtmp2ServerSrc:stats is a snapshot, made when it is asked for. Times and durations are in
+//! nanoseconds. A `time-since-` that is `GST_CLOCK_TIME_NONE` is of something that has not been yet.
+//!
+//! Of the present publisher, or of the last one once it has left; all of it starts anew with each
+//! publisher, also with one that comes back:
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `in-bytes-total`, `out-bytes-total` | guint64 | bytes of its connection |
+//! | `in-bytes-acked`, `out-bytes-acked` | guint64 | bytes of those that were acknowledged |
+//! | `in-chunk-size`, `out-chunk-size`, `in-window-ack-size`, `out-window-ack-size` | guint | bytes, as agreed on |
+//! | `tags`, `audio-tags`, `video-tags`, `script-tags` | guint64 | tags, with sequence headers and ends of sequences |
+//! | `audio-bytes`, `video-bytes`, `script-bytes` | guint64 | bytes in the bodies of tags |
+//! | `keyframes` | guint64 | video tags that decoding can start with |
+//! | `skipped` | guint64 | messages that no decoder could use |
+//! | `bitrate` | guint64 | bits per second of the connection, in the last whole second; 0 without a publisher |
+//! | `bitrate-average` | guint64 | the same over the time that the publisher has been there |
+//! | `bitrate-peak` | guint64 | the same in the second that had the most; 0 in its first second |
+//! | `frame-rate` | gdouble | video frames per second in the last whole second of the publisher's own timestamps, which the network does not change; in the first second, of what there is |
+//! | `gop-length`, `gop-duration` | guint, guint64 | frames from the last keyframe but one to the last, and the time between them by their timestamps; 0 before the second keyframe |
+//! | `time-since-last-byte`, `time-since-last-keyframe` | guint64 | since they arrived |
+//! | `uptime` | guint64 | how long it has been there; 0 without a publisher |
+//! | `address`, `application`, `stream-key`, `flash-ver`, `tls`, `variables` | | who it is; only while it is there |
+//!
+//! Of the element since its start, over all publishers:
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `connection-state`, `stream-status`, `epoch` | as the properties | the state of the stream |
+//! | `publishing` | gboolean | there is a publisher |
+//! | `total-in-bytes`, `total-tags`, `total-audio-tags`, `total-video-tags`, `total-script-tags`, `total-audio-bytes`, `total-video-bytes`, `total-script-bytes`, `total-keyframes`, `total-skipped` | guint64 | sums of what is above |
+//! | `publishers` | guint64 | publishers that were taken |
+//! | `reconnects` | guint64 | those of them that came back within #GstRtmp2ServerSrc:resume-timeout |
+//! | `replacements` | guint64 | those of them that took the place of one that was still there |
+//! | `rejected` | guint64 | clients that were refused; one that might have meant several elements counts for each of them |
+//! | `total-uptime` | guint64 | time with a publisher |
+//! | `downtime` | guint64 | time without a publisher, from when the first one left |
+//! | `outage` | guint64 | the part of it that goes on now; 0 with a publisher |
+//! | `current-level-bytes`, `current-level-time` | guint64 | what waits in the queue, as the properties |
+//! | `dropped-queue-full` | guint64 | tags that a leaky queue dropped because it was full |
+//! | `dropped-before-keyframe` | guint64 | tags before the first keyframe |
+//! | `dropped-descriptions` | guint64 | metadata and the like of media that has not come, more than can be kept |
+//! | `dropped-cut-off` | guint64 | tags that a publisher had sent when it was replaced, disconnected or drained |
+//! | `last-error`, `last-error-address` | string | why a client was last refused (`refused: busy`) or cut off (`closed`, `timeout`, `violation` with what happened), and which; without anything secret, empty where there was none |
+//! | `time-since-last-error` | guint64 | since then |
+//! | `force-key-unit-events` | guint64 | requests for a keyframe from downstream |
+//!
+//! The field `process` is a structure with sums over all elements of this process, all of them
+//! guint64. There are now: `elements` that listen, `listeners` (addresses that they listen on),
+//! `clients` (connections to those), `publishing`. Since the process started, elements that have
+//! stopped included: `publishers`, `in-bytes`, `tags`, `rejected`, `dropped` (for any reason).
+//!
+//! The program `examples/metrics.rs` serves all of this to Prometheus.
+//!
 //! Since: 0.1.0
 
 use gst::glib;

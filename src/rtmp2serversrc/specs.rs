@@ -187,7 +187,9 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
-            .blurb("Counters of the present publisher, or of the last one when there is none")
+            .blurb(
+                "Counters of the publisher, or of the last one, of the element and of the process",
+            )
             .read_only()
             .build(),
     ]

@@ -1,92 +1,185 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The property `stats`. Names are those of rtmp2src where it has the thing.
+//! The property `stats`. Names are those of rtmp2src where it has the thing. The table of its fields
+//! is in the documentation of the element.
 
 use std::time::{Duration, Instant};
 
 use super::signals;
-use crate::feed::{Dropped, Repairs};
-use crate::server::{ClientStats, Intake};
+use super::state::Snapshot;
+use crate::feed::Repairs;
+use crate::server::{self, Intake, IntakeStats, Publisher};
 
 /// A rate that is older than this says nothing about now.
 const MAX_RATE_AGE: Duration = Duration::from_secs(3);
 
 /// What the streaming side counts.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct StreamCounts {
-    pub(super) feed: FeedCounts,
+    pub(super) repairs: Repairs,
     pub(super) force_key_unit_events: u64,
 }
 
-/// What the feed counts.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct FeedCounts {
-    pub(super) dropped: Dropped,
-    pub(super) repairs: Repairs,
+type Builder = gst::structure::Builder;
+
+pub(super) fn structure(
+    intake: Option<&Intake>,
+    state: &Snapshot,
+    counts: &StreamCounts,
+) -> gst::Structure {
+    let now = Instant::now();
+    let publisher = intake.and_then(Intake::publisher);
+    let stats = intake.map(|intake| intake.stats(now)).unwrap_or_default();
+    let structure = gst::Structure::builder("application/x-rtmp2serversrc-stats")
+        .field("connection-state", state.connection)
+        .field("stream-status", state.status)
+        .field("epoch", state.epoch)
+        .field("publishing", publisher.is_some());
+    let structure = with_publisher(structure, &stats, now);
+    let structure = with_element(structure, &stats, now);
+    let structure = with_queue_and_drops(structure, intake);
+    let structure = structure
+        .field("rejected", intake.map_or(0, Intake::rejected))
+        .field("timestamps-clamped", counts.repairs.clamped)
+        .field("timestamp-jumps", counts.repairs.jumps)
+        .field("timestamps-frozen", counts.repairs.frozen)
+        .field("force-key-unit-events", counts.force_key_unit_events)
+        .field("process", process());
+    match publisher {
+        Some(publisher) => with_identity(structure, &publisher).build(),
+        None => structure.build(),
+    }
 }
 
-pub(super) fn structure(intake: Option<&Intake>, counts: StreamCounts) -> gst::Structure {
-    let stats = intake.map(Intake::stats).unwrap_or_default();
-    let publisher = intake.and_then(Intake::publisher);
+/// Of the present publisher, or the last one.
+fn with_publisher(structure: Builder, stats: &IntakeStats, now: Instant) -> Builder {
+    let uptime = stats.is_present.then_some(stats.stay);
+    let publisher = &stats.publisher;
+    let tags = publisher.audio_tags + publisher.video_tags + publisher.script_tags;
+    let frames = &publisher.frames;
+    let since = |at: Option<Instant>| at.map(|at| nanos(now.saturating_duration_since(at)));
+    structure
+        .field("in-chunk-size", publisher.in_chunk_size)
+        .field("out-chunk-size", publisher.out_chunk_size)
+        .field("in-window-ack-size", publisher.in_window_ack_size)
+        .field("out-window-ack-size", publisher.out_window_ack_size)
+        .field("in-bytes-total", publisher.in_bytes_total)
+        .field("out-bytes-total", publisher.out_bytes_total)
+        .field("in-bytes-acked", publisher.in_bytes_acked)
+        .field("out-bytes-acked", publisher.out_bytes_acked)
+        .field("tags", tags)
+        .field("audio-tags", publisher.audio_tags)
+        .field("video-tags", publisher.video_tags)
+        .field("script-tags", publisher.script_tags)
+        .field("audio-bytes", publisher.audio_bytes)
+        .field("video-bytes", publisher.video_bytes)
+        .field("script-bytes", publisher.script_bytes)
+        .field("keyframes", publisher.keyframes)
+        .field("skipped", publisher.skipped)
+        .field("bitrate", bitrate(stats, now))
+        .field("bitrate-average", average_bitrate(stats))
+        .field("bitrate-peak", publisher.bitrate_peak)
+        .field("frame-rate", frames.frames_per_second())
+        .field("gop-length", frames.gop_length)
+        .field(
+            "gop-duration",
+            nanos(Duration::from_millis(frames.gop_millis.into())),
+        )
+        .field(
+            "time-since-last-byte",
+            since(publisher.last_byte).unwrap_or(u64::MAX),
+        )
+        .field(
+            "time-since-last-keyframe",
+            since(publisher.last_keyframe).unwrap_or(u64::MAX),
+        )
+        .field("uptime", nanos(uptime.unwrap_or_default()))
+}
+
+/// Of the element, since it started.
+fn with_element(structure: Builder, stats: &IntakeStats, now: Instant) -> Builder {
+    let total = &stats.total;
+    let error = stats.last_error.as_ref();
+    let error_age = error.map(|error| nanos(now.saturating_duration_since(error.at)));
+    structure
+        .field("total-in-bytes", total.in_bytes)
+        .field("total-tags", total.tags())
+        .field("total-audio-tags", total.audio_tags)
+        .field("total-video-tags", total.video_tags)
+        .field("total-script-tags", total.script_tags)
+        .field("total-audio-bytes", total.audio_bytes)
+        .field("total-video-bytes", total.video_bytes)
+        .field("total-script-bytes", total.script_bytes)
+        .field("total-keyframes", total.keyframes)
+        .field("total-skipped", total.skipped)
+        .field("publishers", stats.publishers)
+        .field("reconnects", stats.reconnects)
+        .field("replacements", stats.replacements)
+        .field("total-uptime", nanos(stats.uptime))
+        .field("downtime", nanos(stats.downtime))
+        .field("outage", nanos(stats.outage))
+        .field("last-error", error.map_or("", |error| &error.reason))
+        .field(
+            "last-error-address",
+            error.map_or_else(String::new, |error| error.address.to_string()),
+        )
+        .field("time-since-last-error", error_age.unwrap_or(u64::MAX))
+}
+
+fn with_queue_and_drops(structure: Builder, intake: Option<&Intake>) -> Builder {
     let levels = intake.map(|i| i.queue().levels()).unwrap_or_default();
-    let FeedCounts { dropped, repairs } = counts.feed;
-    let now = Instant::now();
-    let uptime = publisher
-        .as_ref()
-        .map(|p| now.saturating_duration_since(p.since));
-    let mut structure = gst::Structure::builder("application/x-rtmp2serversrc-stats")
-        .field("publishing", publisher.is_some())
-        .field("in-chunk-size", stats.in_chunk_size)
-        .field("out-chunk-size", stats.out_chunk_size)
-        .field("in-window-ack-size", stats.in_window_ack_size)
-        .field("out-window-ack-size", stats.out_window_ack_size)
-        .field("in-bytes-total", stats.in_bytes_total)
-        .field("out-bytes-total", stats.out_bytes_total)
-        .field("in-bytes-acked", stats.in_bytes_acked)
-        .field("out-bytes-acked", stats.out_bytes_acked)
-        .field(
-            "tags",
-            stats.audio_tags + stats.video_tags + stats.script_tags,
-        )
-        .field("audio-tags", stats.audio_tags)
-        .field("video-tags", stats.video_tags)
-        .field("script-tags", stats.script_tags)
-        .field("keyframes", stats.keyframes)
-        .field("skipped", stats.skipped)
-        .field("rejected", intake.map_or(0, Intake::rejected))
-        .field("dropped-queue-full", levels.dropped)
-        .field(
-            "dropped-before-keyframe",
-            dropped.before_keyframe + dropped.waiting,
-        )
+    let dropped = intake.map(Intake::dropped).unwrap_or_default();
+    structure
+        .field("current-level-bytes", levels.bytes)
+        .field("current-level-time", nanos(levels.time))
+        .field("dropped-queue-full", dropped.queue_full)
+        .field("dropped-before-keyframe", dropped.before_keyframe)
+        .field("dropped-descriptions", dropped.descriptions)
         .field("dropped-late", dropped.late)
-        .field("timestamps-clamped", repairs.clamped)
-        .field("timestamp-jumps", repairs.jumps)
-        .field("timestamps-frozen", repairs.frozen)
-        .field("force-key-unit-events", counts.force_key_unit_events)
-        .field("bitrate", bitrate(&stats, uptime, now))
-        .field("uptime", nanos(uptime.unwrap_or_default()));
-    if let Some(publisher) = publisher {
-        structure = structure
-            .field("address", publisher.address.to_string())
-            .field("application", &publisher.application)
-            .field("stream-key", &publisher.stream_key)
-            .field("flash-ver", &publisher.flash_ver)
-            .field("tls", publisher.tls)
-            .field("variables", signals::variables(&publisher));
-    }
-    structure.build()
+        .field("dropped-cut-off", dropped.cut_off)
+}
+
+fn with_identity(structure: Builder, publisher: &Publisher) -> Builder {
+    structure
+        .field("address", publisher.address.to_string())
+        .field("application", &publisher.application)
+        .field("stream-key", &publisher.stream_key)
+        .field("flash-ver", &publisher.flash_ver)
+        .field("tls", publisher.tls)
+        .field("variables", signals::variables(publisher))
+}
+
+/// All elements of this process together.
+fn process() -> gst::Structure {
+    let stats = server::process_stats();
+    gst::Structure::builder("process")
+        .field("elements", stats.elements)
+        .field("listeners", stats.listeners)
+        .field("clients", stats.clients)
+        .field("publishing", stats.publishing)
+        .field("publishers", stats.publishers)
+        .field("in-bytes", stats.in_bytes)
+        .field("tags", stats.tags)
+        .field("rejected", stats.rejected)
+        .field("dropped", stats.dropped)
+        .build()
 }
 
 /// Bits per second, lately. In its first second a publisher has only its average.
-fn bitrate(stats: &ClientStats, uptime: Option<Duration>, now: Instant) -> u64 {
-    match (stats.bitrate_at, uptime) {
-        (Some(at), Some(_)) if now.saturating_duration_since(at) < MAX_RATE_AGE => stats.bitrate,
-        (None, Some(uptime)) if !uptime.is_zero() => {
-            (stats.in_bytes_total as f64 * 8.0 / uptime.as_secs_f64()) as u64
-        }
-        _ => 0,
+fn bitrate(stats: &IntakeStats, now: Instant) -> u64 {
+    match stats.publisher.bitrate_at {
+        _ if !stats.is_present => 0,
+        Some(at) if now.saturating_duration_since(at) < MAX_RATE_AGE => stats.publisher.bitrate,
+        Some(_) => 0,
+        None => average_bitrate(stats),
     }
+}
+
+fn average_bitrate(stats: &IntakeStats) -> u64 {
+    if stats.stay.is_zero() {
+        return 0;
+    }
+    (stats.publisher.in_bytes_total as f64 * 8.0 / stats.stay.as_secs_f64()) as u64
 }
 
 fn nanos(duration: Duration) -> u64 {

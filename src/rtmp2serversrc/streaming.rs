@@ -17,7 +17,7 @@ use super::imp::{CAT, Rtmp2ServerSrc};
 use super::state::{Input, Snapshot};
 use super::{ConnectionState, StreamEvent, StreamStatus, buffers};
 use crate::feed::{Feed, FeedSettings, Notice, Output, Reception};
-use crate::server::{self, Intake, Item, Publisher};
+use crate::server::{self, Dropped, Intake, Item, Publisher};
 
 /// While a publisher is awaited that was cut off, the pipeline is told this often that there is
 /// nothing, so that what waits for this stream goes on.
@@ -175,7 +175,14 @@ impl Streaming {
                 }
             }
         }
-        imp.set_feed_counts(self.feed.dropped(), self.feed.repairs());
+        let dropped = self.feed.dropped();
+        self.intake.set_left_out(Dropped {
+            before_keyframe: dropped.before_keyframe,
+            descriptions: dropped.waiting,
+            late: dropped.late,
+            ..Dropped::default()
+        });
+        imp.set_repairs(self.feed.repairs());
     }
 
     fn starts_that_wait(&self, is_start: fn(&Item) -> bool) -> usize {

@@ -28,7 +28,7 @@ use crate::rtmp::session::{AckDue, Config, Event, Media, MediaKind, Session};
 use crate::rtmp::{Room, Violation};
 use admission::Decision;
 use buffer::ReadBuffer;
-use meter::Meter;
+use meter::{FrameMeter, Meter};
 
 /// A client that is silent for this long may be waiting for an acknowledgement.
 const ACK_PAUSE: Duration = Duration::from_millis(100);
@@ -137,6 +137,7 @@ pub(super) struct Client {
     read_timeout: Option<Duration>,
     stats: ClientStats,
     meter: Meter,
+    frame_meter: FrameMeter,
 }
 
 #[derive(Debug, Clone)]
@@ -201,6 +202,7 @@ impl Client {
             read_timeout: None,
             stats,
             meter: Meter::new(now),
+            frame_meter: FrameMeter::default(),
         })
     }
 
@@ -221,6 +223,7 @@ impl Client {
         } else {
             gst::info!(CAT, "{} is closed: {parting}", self.address);
         }
+        self.report(&parting);
         // The stream ends now; the farewell may take a moment.
         let link = self.published.as_ref().map(|p| p.link.clone());
         self.leave(parting.removal());
@@ -388,7 +391,7 @@ impl Client {
         };
         match Tag::new(kind, media.timestamp, media.payload) {
             Ok(tag) => {
-                self.count(&tag);
+                self.count(&tag, arrival);
                 self.batch.push(Item::Tag {
                     tag,
                     arrival,
@@ -402,16 +405,35 @@ impl Client {
         }
     }
 
-    fn count(&mut self, tag: &Tag) {
-        let counter = match tag.kind {
-            TagKind::Audio => &mut self.stats.audio_tags,
-            TagKind::Video => &mut self.stats.video_tags,
-            TagKind::Script => &mut self.stats.script_tags,
+    fn count(&mut self, tag: &Tag, arrival: Instant) {
+        let stats = &mut self.stats;
+        let (tags, bytes) = match tag.kind {
+            TagKind::Audio => (&mut stats.audio_tags, &mut stats.audio_bytes),
+            TagKind::Video => (&mut stats.video_tags, &mut stats.video_bytes),
+            TagKind::Script => (&mut stats.script_tags, &mut stats.script_bytes),
         };
-        *counter += 1;
-        if tag.info.content == Content::Keyframe {
-            self.stats.keyframes += 1;
+        *tags += 1;
+        *bytes += tag.body().len() as u64;
+        let is_keyframe = tag.info.content == Content::Keyframe;
+        if is_keyframe {
+            stats.keyframes += 1;
+            stats.last_keyframe = Some(arrival);
         }
+        if tag.kind == TagKind::Video && tag.info.is_coded() {
+            let meter = &mut self.frame_meter;
+            meter.count(tag.info.track, tag.timestamp, is_keyframe);
+        }
+    }
+
+    /// Counts anew: what comes next is of another publisher, though of the same client.
+    fn reset_stats(&mut self) {
+        self.stats = ClientStats {
+            out_chunk_size: self.stats.out_chunk_size,
+            out_window_ack_size: self.stats.out_window_ack_size,
+            ..ClientStats::default()
+        };
+        self.meter = Meter::new(self.last_read);
+        self.frame_meter = FrameMeter::default();
     }
 
     fn leave(&mut self, removal: Removal) {
@@ -419,6 +441,7 @@ impl Client {
         if let Some(Published { intake, .. }) = self.published.take() {
             intake.leave(self.id, removal);
             self.set_standing(Standing::New);
+            self.reset_stats();
         }
     }
 
@@ -476,7 +499,10 @@ impl Client {
         self.stats.in_bytes_acked = self.session.in_bytes_acked();
         self.stats.out_bytes_acked = u64::from(self.session.out_bytes_acked());
         (self.stats.bitrate, self.stats.bitrate_at) = self.meter.rate();
-        intake.set_stats(self.id, self.stats);
+        self.stats.bitrate_peak = self.meter.peak();
+        self.stats.frames = self.frame_meter.stats();
+        self.stats.last_byte = Some(self.last_read);
+        intake.set_stats(self.id, &self.stats);
     }
 
     /// Sets how long the next read may take. Mostly there is nothing to set.

@@ -57,6 +57,10 @@ impl Crowd {
         self.next_id
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.members.len()
+    }
+
     /// Makes room for one more. Threads of those that had to go may take a moment to end, if
     /// the application is deciding about them: there may be as many of them again.
     pub(super) fn make_room(&mut self, max_clients: usize) -> Result<(), Full> {

@@ -2,6 +2,7 @@
 
 //! Where an element and its publisher meet.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use super::own_thread;
 use super::publisher::{Publisher, Refusal, Removal};
 use super::queue::{Event, MediaQueue, QueueLimits};
 use super::route::Route;
+use super::tally::{Coming, IntakeStats, LastError, Tally, Totals};
 
 /// What to do with a publisher on a route that has one already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,12 +72,67 @@ pub struct ClientStats {
     pub audio_tags: u64,
     pub video_tags: u64,
     pub script_tags: u64,
+    /// In the bodies of tags.
+    pub audio_bytes: u64,
+    pub video_bytes: u64,
+    pub script_bytes: u64,
     pub keyframes: u64,
+    pub frames: FrameStats,
     /// Messages left out because no decoder could use them.
     pub skipped: u64,
     /// Bits in the last second or so.
     pub bitrate: u64,
     pub bitrate_at: Option<Instant>,
+    pub bitrate_peak: u64,
+    pub last_byte: Option<Instant>,
+    pub last_keyframe: Option<Instant>,
+}
+
+/// How video frames follow each other, by their own times.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameStats {
+    /// Frames in so many milliseconds, lately.
+    pub rate: (u32, u32),
+    /// Of the last whole group of pictures: frames, and milliseconds from its keyframe to the next.
+    pub gop_length: u32,
+    pub gop_millis: u32,
+}
+
+impl FrameStats {
+    pub fn frames_per_second(&self) -> f64 {
+        match self.rate {
+            (_, 0) => 0.0,
+            (frames, millis) => f64::from(frames) * 1000.0 / f64::from(millis),
+        }
+    }
+}
+
+/// Tags of all publishers that did not leave the element, by what kept them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The queue was full, and leaks.
+    pub queue_full: u64,
+    /// They came before the first keyframe.
+    pub before_keyframe: u64,
+    /// They describe media that has not come, and are more than can be kept.
+    pub descriptions: u64,
+    /// Their publisher had been replaced or told to go.
+    pub cut_off: u64,
+    /// They were part of a backlog.
+    pub late: u64,
+}
+
+impl Dropped {
+    pub fn sum(&self) -> u64 {
+        let Dropped {
+            queue_full,
+            before_keyframe,
+            descriptions,
+            cut_off,
+            late,
+        } = *self;
+        queue_full + before_keyframe + descriptions + cut_off + late
+    }
 }
 
 /// How long a publisher waits for one that has closed its connection, and of which there is still
@@ -96,9 +153,10 @@ pub struct Intake {
     seat: Mutex<Seat>,
     /// The seat has become vacant, or there is none any more.
     vacated: Condvar,
-    /// With the client that they are of.
-    stats: Mutex<(u64, ClientStats)>,
+    tally: Mutex<Tally>,
     rejected: AtomicU64,
+    /// What the element has left out behind the queue.
+    left_out: Mutex<Dropped>,
 }
 
 impl std::fmt::Debug for Intake {
@@ -153,8 +211,9 @@ impl Intake {
                 drained_at: None,
             }),
             vacated: Condvar::new(),
-            stats: Mutex::default(),
+            tally: Mutex::default(),
             rejected: AtomicU64::default(),
+            left_out: Mutex::default(),
         }
     }
 
@@ -181,8 +240,32 @@ impl Intake {
         seat.occupant().map(|occupant| occupant.publisher.clone())
     }
 
-    pub fn stats(&self) -> ClientStats {
-        self.stats.lock().1
+    pub fn stats(&self, now: Instant) -> IntakeStats {
+        self.tally.lock().at(now)
+    }
+
+    /// How many there have been.
+    pub(super) fn publishers(&self) -> u64 {
+        self.tally.lock().publishers()
+    }
+
+    /// Counters of all publishers.
+    pub fn totals(&self) -> Totals {
+        self.tally.lock().totals()
+    }
+
+    pub fn dropped(&self) -> Dropped {
+        let levels = self.queue.levels();
+        Dropped {
+            queue_full: levels.dropped,
+            cut_off: levels.cut_off,
+            ..*self.left_out.lock()
+        }
+    }
+
+    /// What the element has left out behind the queue, ever.
+    pub fn set_left_out(&self, left_out: Dropped) {
+        *self.left_out.lock() = left_out;
     }
 
     /// Clients that were refused.
@@ -240,11 +323,18 @@ impl Intake {
     }
 
     /// Counts for the publisher that there is, and not for one that was replaced.
-    pub(super) fn set_stats(&self, client: u64, stats: ClientStats) {
-        let mut current = self.stats.lock();
-        if current.0 == client {
-            current.1 = stats;
-        }
+    pub(super) fn set_stats(&self, client: u64, stats: &ClientStats) {
+        self.tally.lock().set(client, stats);
+    }
+
+    /// A client was refused or cut off, for a reason without anything secret.
+    pub(super) fn set_last_error(&self, address: SocketAddr, reason: String) {
+        let at = Instant::now();
+        self.tally.lock().set_error(LastError {
+            reason,
+            address,
+            at,
+        });
     }
 
     /// Asks the application. It may take its time.
@@ -260,6 +350,7 @@ impl Intake {
 
     pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: Refusal) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.set_last_error(publisher.address, format!("refused: {}", refusal.nick()));
         self.queue.tell(Event::Rejected(publisher.clone(), refusal));
         self.notices.post(Notice::Rejected(publisher, refusal));
     }
@@ -345,7 +436,13 @@ impl Intake {
             self.queue.tell(event);
         }
         self.queue.start(publisher.clone());
-        *self.stats.lock() = (publisher.client, ClientStats::default());
+        let coming = match &seat.holder {
+            Holder::Taken(before) if !before.leaving => Coming::Replacing,
+            Holder::Awaited { .. } => Coming::Back,
+            Holder::Taken(_) | Holder::Vacant | Holder::Ended => Coming::New,
+        };
+        let now = Instant::now();
+        self.tally.lock().come(publisher.client, coming, now);
         let before = std::mem::replace(&mut seat.holder, Holder::Taken(occupant));
         let replaced = match before {
             Holder::Taken(before) if before.leaving => {
@@ -415,7 +512,9 @@ impl Intake {
         timeout: Duration,
     ) {
         self.queue.lose();
-        let until = Instant::now() + timeout;
+        let now = Instant::now();
+        self.tally.lock().leave(now);
+        let until = now + timeout;
         let holder = std::mem::replace(&mut seat.holder, Holder::Awaited { until });
         if let Holder::Taken(occupant) = holder {
             let notice = Notice::Removed(occupant.publisher, removal);
@@ -434,6 +533,7 @@ impl Intake {
             self.queue.tell(event);
         }
         self.queue.end(is_last);
+        self.tally.lock().leave(Instant::now());
         let next = if is_last {
             Holder::Ended
         } else {

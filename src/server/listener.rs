@@ -149,6 +149,10 @@ impl Listener {
         opened
     }
 
+    pub(super) fn clients(&self) -> usize {
+        self.shared.crowd.lock().count()
+    }
+
     pub(super) fn call_at(&self, when: Instant, intake: &Arc<Intake>) {
         let timer = Timer::Intake(Arc::downgrade(intake));
         self.shared.call_at(when, timer);

@@ -7,16 +7,18 @@
 //! thread that reads, speaks RTMP and fills the media queue of the intake whose route
 //! matches.
 //!
-//! Lock order: registry, routes of a listener, an intake's seat, its settings, its queue, its
-//! notices. The crowd of clients, the timers of a listener and the writing half of a connection
-//! are leaves. No lock is held over a join, a read, a handler of the application, or a write that
-//! has to wait for the client (but that of the writing half itself, which others only try).
+//! Lock order: registry, its ledger, routes of a listener, an intake's seat, its settings, its
+//! queue, its notices. The tally of an intake, the crowd of clients, the timers of a listener and
+//! the writing half of a connection are leaves. No lock is held over a join, a read, a handler of
+//! the application, or a write that has to wait for the client (but that of the writing half
+//! itself, which others only try).
 
 mod acceptor;
 mod access;
 mod client;
 mod crowd;
 mod intake;
+mod ledger;
 mod link;
 mod listener;
 mod observer;
@@ -26,19 +28,22 @@ mod queue;
 mod registry;
 mod route;
 mod secret;
+mod tally;
 mod transport;
 
 use std::sync::LazyLock;
 
 pub use access::{Access, AllowedAddresses, InvalidNetwork};
-pub use intake::{ClientStats, Intake, IntakeConfig, IntakeSettings, Policy};
+pub use intake::{ClientStats, Dropped, FrameStats, Intake, IntakeConfig, IntakeSettings, Policy};
+pub use ledger::ProcessStats;
 pub use listener::{ListenerSettings, PortSettings};
 pub use observer::{Notice, Observer};
 pub use publisher::{Publisher, Refusal, Removal};
 pub use queue::{Event, Item, Leak, MediaQueue, QueueLevels, QueueLimits, Stopped};
-pub use registry::{Claim, ClaimError, ClaimErrorKind, claim};
+pub use registry::{Claim, ClaimError, ClaimErrorKind, claim, process_stats};
 pub use route::{InvalidRoute, InvalidTemplate, Matched, Request, Route, Variables};
 pub use secret::{Secret, Shown};
+pub use tally::{IntakeStats, LastError, Totals};
 pub use transport::{ProxyProtocol, TlsError, TlsFiles};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

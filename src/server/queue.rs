@@ -40,6 +40,8 @@ pub struct QueueLevels {
     pub time: Duration,
     /// Tags dropped because the queue was full, ever.
     pub dropped: u64,
+    /// Tags of publishers from which nothing was taken any more, ever.
+    pub cut_off: u64,
     /// Publishers whose start waits.
     pub starts: usize,
     /// Tags of media in it, and those of them that are video keyframes.
@@ -125,6 +127,7 @@ struct State {
     items: VecDeque<Item>,
     bytes: usize,
     dropped: u64,
+    cut_off: u64,
     starts: usize,
     events: usize,
     /// Sticky: set and cleared by the streaming side, and seen by it alone.
@@ -158,6 +161,7 @@ impl MediaQueue {
                 items: VecDeque::new(),
                 bytes: 0,
                 dropped: 0,
+                cut_off: 0,
                 starts: 0,
                 events: 0,
                 flushing: false,
@@ -185,6 +189,7 @@ impl MediaQueue {
             bytes: state.bytes as u64,
             time: state.time(),
             dropped: state.dropped,
+            cut_off: state.cut_off,
             starts: state.starts,
             media: state.items.iter().filter(|i| i.is_media()).count(),
             keyframes: state.items.iter().filter(|i| i.is_keyframe()).count(),
@@ -304,7 +309,8 @@ impl MediaQueue {
     /// [`MediaQueue::announce`] or [`MediaQueue::push`] before waiting for anything.
     pub fn push_quietly(&self, client: u64, items: &mut Vec<Item>) -> Result<(), Stopped> {
         let mut state = self.state.lock();
-        for item in items.drain(..) {
+        let mut items = items.drain(..);
+        while let Some(item) = items.next() {
             if state.limits.leak == Leak::None {
                 while state.is_full_for(&item) && state.takes_from(client) {
                     state.writer_waits = true;
@@ -314,6 +320,7 @@ impl MediaQueue {
                 }
             }
             if !state.takes_from(client) {
+                state.cut_off += 1 + items.len() as u64;
                 return Err(Stopped);
             }
             state.writer_blocked = false;

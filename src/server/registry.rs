@@ -13,6 +13,7 @@ use once_cell::sync::Lazy;
 use parking_lot::{Condvar, Mutex};
 
 use super::intake::Intake;
+use super::ledger::{Ledger, ProcessStats};
 use super::listener::Listener;
 use super::own_thread;
 use super::transport::{Tls, TlsError};
@@ -24,6 +25,7 @@ struct Registry {
     entries: Mutex<HashMap<SocketAddr, Entry>>,
     /// An entry has closed.
     closed: Condvar,
+    ledger: Mutex<Ledger>,
 }
 
 enum Entry {
@@ -189,7 +191,10 @@ pub fn claim(host: &str, port: u16, intake: Arc<Intake>) -> Result<Claim, ClaimE
         let files = intake.port_settings().tls.clone();
         let tls = files.map(Tls::load).transpose().map_err(ClaimError::Tls)?;
         match REGISTRY.claim(address, &intake, tls) {
-            Ok(claim) => return Ok(claim),
+            Ok(claim) => {
+                REGISTRY.ledger.lock().add(&claim.intake);
+                return Ok(claim);
+            }
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Bind(source)) => last = Some(source),
         }
@@ -202,6 +207,15 @@ pub fn claim(host: &str, port: u16, intake: Arc<Intake>) -> Result<Claim, ClaimE
         }),
         None => Err(resolve_error(io::Error::other("it has no addresses"))),
     }
+}
+
+/// What all elements of the process have counted, together.
+pub fn process_stats() -> ProcessStats {
+    let mut stats = REGISTRY.ledger.lock().stats();
+    let listeners: Vec<Arc<Listener>> = REGISTRY.listeners();
+    stats.listeners = listeners.len() as u64;
+    stats.clients = listeners.iter().map(|l| l.clients() as u64).sum();
+    stats
 }
 
 enum Failure {
@@ -256,6 +270,15 @@ impl Registry {
         })
     }
 
+    fn listeners(&self) -> Vec<Arc<Listener>> {
+        let entries = self.entries.lock();
+        let open = entries.values().filter_map(|entry| match entry {
+            Entry::Open { listener, .. } => Some(listener.clone()),
+            Entry::Closing => None,
+        });
+        open.collect()
+    }
+
     /// Gives the listener back if this was the last claim on it.
     fn release(&self, address: SocketAddr) -> Option<Arc<Listener>> {
         let mut entries = self.entries.lock();
@@ -285,6 +308,7 @@ impl Registry {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.listener.remove_route(&self.intake);
+        REGISTRY.ledger.lock().remove(&self.intake);
         self.intake.flush_notices();
         // No lock is held over the joins: a client thread may be on its way to take one.
         if let Some(listener) = REGISTRY.release(self.address) {

@@ -27,5 +27,6 @@ mod signals;
 mod sinks;
 mod slow;
 mod state;
+mod telemetry;
 mod timestamps;
 mod tls;

@@ -15,7 +15,7 @@ use crate::server::crowd::Standing;
 use crate::server::intake::Intake;
 use crate::server::link::Link;
 use crate::server::listener::Found;
-use crate::server::publisher::{Publisher, Refusal};
+use crate::server::publisher::{Publisher, Refusal, Removal};
 use crate::server::route::Request;
 use crate::server::{CAT, Secret, Shown};
 
@@ -315,6 +315,45 @@ impl Client {
             tls: self.transport.is_tls(),
             variables: Vec::new(),
             since: Instant::now(),
+        }
+    }
+
+    /// Lets elements know why a client is gone, where it was neither its own decision nor somebody's
+    /// here, and where they have not heard of it as a refusal.
+    pub(super) fn report(&self, parting: &Parting) {
+        let publishes = self.session.is_publishing();
+        let is_worth_it = match parting {
+            Parting::Closed | Parting::Refused(_) | Parting::Dismissed(Removal::Drained) => {
+                publishes
+            }
+            // Who says nothing at all may be a monitor.
+            Parting::HandshakeTimeout(_) | Parting::Transport(_) | Parting::Timeout(_) => {
+                self.stats.in_bytes_total > 0
+            }
+            Parting::Violation(_)
+            | Parting::NotAuthenticated
+            | Parting::Blocked
+            | Parting::Vanished => true,
+            Parting::NotAdmitted(_) | Parting::Dismissed(_) | Parting::Stopped => false,
+        };
+        if !is_worth_it {
+            return;
+        }
+        let kind = match parting {
+            Parting::NotAuthenticated => "refused",
+            _ => parting.removal().nick(),
+        };
+        let reason = format!("{kind}: {parting}");
+        match &self.published {
+            Some(published) => published.intake.set_last_error(self.address, reason),
+            None => {
+                let everybody = self.connection.shared.all();
+                if everybody.len() <= MAX_CONCERNED {
+                    for intake in everybody {
+                        intake.set_last_error(self.address, reason.clone());
+                    }
+                }
+            }
         }
     }
 

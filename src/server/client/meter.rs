@@ -2,8 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use crate::server::intake::FrameStats;
+
 /// Bits are counted for this long at a time.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// Frames are counted for this long at a time, in milliseconds of media.
+const FRAME_WINDOW: u32 = 1000;
+
+/// Between two frames that follow each other there is less than this, in milliseconds.
+const MAX_FRAME_STEP: u32 = 10_000;
 
 /// Bits in a second, counted as they come.
 #[derive(Debug)]
@@ -11,6 +19,7 @@ pub(super) struct Meter {
     since: Instant,
     bytes: u64,
     rate: u64,
+    peak: u64,
     at: Option<Instant>,
 }
 
@@ -20,6 +29,7 @@ impl Meter {
             since: now,
             bytes: 0,
             rate: 0,
+            peak: 0,
             at: None,
         }
     }
@@ -28,6 +38,7 @@ impl Meter {
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= WINDOW {
             self.rate = (self.bytes as f64 * 8.0 / elapsed.as_secs_f64()) as u64;
+            self.peak = self.peak.max(self.rate);
             self.at = Some(now);
             self.since = now;
             self.bytes = 0;
@@ -38,6 +49,89 @@ impl Meter {
     /// Bits per second in the last whole window, and when that ended.
     pub(super) fn rate(&self) -> (u64, Option<Instant>) {
         (self.rate, self.at)
+    }
+
+    /// Bits per second in the window that had the most.
+    pub(super) fn peak(&self) -> u64 {
+        self.peak
+    }
+}
+
+/// How often video frames come and keyframes among them, by the publisher's own times: neither the
+/// network nor this machine changes what it says.
+#[derive(Debug, Default)]
+pub(super) struct FrameMeter {
+    /// The one that counts is the first one that comes.
+    track: Option<u8>,
+    last: Option<u32>,
+    window: Run,
+    /// A window was whole.
+    has_rate: bool,
+    /// From the last keyframe on.
+    gop: Option<Run>,
+    stats: FrameStats,
+}
+
+/// Frames that follow each other.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    start: u32,
+    frames: u32,
+}
+
+impl Run {
+    fn from(timestamp: u32) -> Self {
+        Run {
+            start: timestamp,
+            frames: 1,
+        }
+    }
+
+    fn millis_to(&self, timestamp: u32) -> u32 {
+        timestamp.wrapping_sub(self.start)
+    }
+}
+
+impl FrameMeter {
+    pub(super) fn stats(&self) -> FrameStats {
+        self.stats
+    }
+
+    pub(super) fn count(&mut self, track: u8, timestamp: u32, is_keyframe: bool) {
+        if *self.track.get_or_insert(track) != track {
+            return;
+        }
+        let last = self.last.replace(timestamp);
+        // It goes on, and its clock has not jumped.
+        if last.is_some_and(|last| timestamp.wrapping_sub(last) < MAX_FRAME_STEP) {
+            self.go_on(timestamp, is_keyframe);
+        } else {
+            self.window = Run::from(timestamp);
+            self.gop = is_keyframe.then(|| Run::from(timestamp));
+        }
+    }
+
+    fn go_on(&mut self, timestamp: u32, is_keyframe: bool) {
+        let elapsed = self.window.millis_to(timestamp);
+        let is_whole = elapsed >= FRAME_WINDOW;
+        // The first second has what there is of it.
+        if is_whole || !self.has_rate {
+            self.stats.rate = (self.window.frames, elapsed);
+        }
+        if is_whole {
+            self.has_rate = true;
+            self.window = Run::from(timestamp);
+        } else {
+            self.window.frames = self.window.frames.saturating_add(1);
+        }
+        if is_keyframe {
+            if let Some(gop) = self.gop.replace(Run::from(timestamp)) {
+                self.stats.gop_length = gop.frames;
+                self.stats.gop_millis = gop.millis_to(timestamp);
+            }
+        } else if let Some(gop) = &mut self.gop {
+            gop.frames = gop.frames.saturating_add(1);
+        }
     }
 }
 
@@ -51,4 +145,50 @@ fn bits_of_a_window_are_spread_over_it() {
     let end = start + Duration::from_secs(2);
     meter.count(7, end);
     assert_eq!(meter.rate(), (10_000, Some(end)));
+    let end = start + Duration::from_secs(3);
+    meter.count(7, end);
+    assert_eq!((meter.rate(), meter.peak()), ((56, Some(end)), 10_000));
+}
+
+/// The stats after frames every 40 ms, each tenth a keyframe.
+#[cfg(test)]
+fn after(meter: &mut FrameMeter, start: u32, frames: u32) -> FrameStats {
+    for index in 0..frames {
+        let timestamp = start.wrapping_add(40 * index);
+        meter.count(0, timestamp, index % 10 == 0);
+    }
+    meter.stats()
+}
+
+#[test]
+fn frames_are_counted_by_their_own_times() {
+    let mut meter = FrameMeter::default();
+    assert_eq!(after(&mut meter, 7, 1), FrameStats::default());
+    let mut meter = FrameMeter::default();
+    let stats = after(&mut meter, 7, 10);
+    assert_eq!((stats.rate, stats.gop_length), ((9, 360), 0));
+    // Also where times wrap.
+    let mut meter = FrameMeter::default();
+    let stats = after(&mut meter, u32::MAX - 500, 40);
+    assert_eq!((stats.rate, stats.frames_per_second()), ((25, 1000), 25.0));
+    assert_eq!((stats.gop_length, stats.gop_millis), (10, 400));
+    // Another track is another stream.
+    meter.count(1, 3_000_000, true);
+    assert_eq!(meter.stats(), stats);
+}
+
+#[test]
+fn a_clock_that_jumps_ends_no_group_of_pictures() {
+    let mut meter = FrameMeter::default();
+    let before = after(&mut meter, 100_000, 25);
+    for (timestamp, is_keyframe) in [(0, false), (40, true), (80, false), (90_000, true)] {
+        meter.count(0, timestamp, is_keyframe);
+        assert_eq!(meter.stats().gop_length, before.gop_length);
+        assert_eq!(meter.stats().gop_millis, before.gop_millis);
+    }
+    meter.count(0, 90_040, true);
+    assert_eq!(
+        (meter.stats().gop_length, meter.stats().gop_millis),
+        (1, 40)
+    );
 }

@@ -232,3 +232,15 @@ fn time_is_a_limit_too() {
     assert_eq!(left.first(), Some(&(240, true)));
     assert_eq!(left.last(), Some(&(360, false)));
 }
+
+#[test]
+fn what_comes_from_who_was_cut_off_is_counted_and_gets_no_further() {
+    let queue = queue(100, Leak::None);
+    push(&queue, [keyframe(0), frame(40)]);
+    queue.revoke();
+    let mut items = vec![frame(80), frame(120), frame(160)];
+    assert_eq!(queue.push(CLIENT, &mut items), Err(Stopped));
+    assert!(items.is_empty());
+    assert_eq!(queue.levels().cut_off, 3);
+    assert_eq!(pop(&queue), unmarked([0, 40]));
+}
