@@ -6,6 +6,7 @@
 //! segments and tags with their times. It decides what is held back, dropped or sent again, and
 //! knows neither GStreamer nor threads nor a clock: running times are passed in.
 
+mod codecs;
 mod config;
 mod gate;
 mod timeline;
@@ -16,9 +17,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::flv::codec::AcceptedCodecs;
 use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
 use crate::memory::Memory;
 
+use codecs::CodecFilter;
+pub use codecs::Refusal;
 use config::{Change, Configuration};
 use gate::{Gate, Verdict};
 pub use timeline::TimestampMode;
@@ -53,6 +57,8 @@ pub enum Output {
     Mark,
     /// A sequence header that follows takes the place of another one: decoders start afresh.
     Reconfigured,
+    /// A track that is in a codec which is not wanted, told once.
+    Refused(Refusal),
 }
 
 /// A tag with its times in nanoseconds.
@@ -79,6 +85,8 @@ pub struct Dropped {
     pub before_keyframe: u64,
     /// Descriptions of media that never came, more than can be kept.
     pub waiting: u64,
+    /// In a codec that is not wanted. Of a tag with several tracks, each counts.
+    pub refused: u64,
 }
 
 /// End-of-sequence tags that are kept, and their size: more than there are tracks, and far more
@@ -88,6 +96,7 @@ const MAX_END: usize = 1024;
 
 #[derive(Debug)]
 pub struct Feed {
+    codecs: CodecFilter,
     timeline: Timeline,
     gate: Gate,
     configuration: Configuration,
@@ -115,6 +124,7 @@ struct Publisher {
 impl Feed {
     pub fn new(settings: FeedSettings) -> Self {
         Feed {
+            codecs: CodecFilter::default(),
             timeline: Timeline::new(settings.timestamp_mode),
             gate: Gate::new(settings.wait_for_keyframe),
             configuration: Configuration::default(),
@@ -125,6 +135,12 @@ impl Feed {
             output: VecDeque::new(),
             dropped: Dropped::default(),
         }
+    }
+
+    /// Takes these codecs and no others.
+    pub fn accepting(mut self, codecs: AcceptedCodecs) -> Self {
+        self.codecs = CodecFilter::new(codecs);
+        self
     }
 
     /// The next thing to leave.
@@ -139,7 +155,10 @@ impl Feed {
     }
 
     pub fn dropped(&self) -> Dropped {
-        self.dropped
+        Dropped {
+            refused: self.codecs.dropped(),
+            ..self.dropped
+        }
     }
 
     /// Remembers this place between what came before and what comes.
@@ -156,6 +175,7 @@ impl Feed {
     /// Another publisher: what it sends continues the stream, and nothing of the one before is
     /// left over.
     pub fn start_publisher(&mut self) {
+        self.codecs.start_publisher();
         self.timeline.start_publisher();
         self.gate.close();
         self.waiting = Waiting::default();
@@ -170,6 +190,11 @@ impl Feed {
     /// Takes a tag that arrived at a running time. `discont` says that tags before it were lost.
     pub fn push(&mut self, tag: Tag, arrival: RunningTime, discont: bool) {
         self.publisher.discont |= discont;
+        let tag = self.codecs.pass(tag);
+        self.output.extend(self.codecs.news().map(Output::Refused));
+        let Some(tag) = tag else {
+            return;
+        };
         self.publisher.has_video |= tag.kind == TagKind::Video;
         match tag.info.content {
             Content::Keyframe | Content::Frame => self.coded(tag, arrival),

@@ -10,6 +10,8 @@ use gst::prelude::*;
 use super::signals;
 use super::state::Snapshot;
 use super::{Rtmp2ServerSrc, StreamEvent};
+use crate::feed::Refusal;
+use crate::flv::TagKind;
 use crate::server::Publisher;
 
 /// Of the structures in here: a new one means that a field means something else.
@@ -86,6 +88,19 @@ pub(super) fn time(name: &str, time: Duration) -> gst::Structure {
     let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     gst::Structure::builder("details")
         .field(name, nanos)
+        .build()
+}
+
+/// Details of an event that is about a track in a codec which is not accepted.
+pub(super) fn about_refusal(refusal: &Refusal) -> gst::Structure {
+    let kind = match refusal.kind {
+        TagKind::Video => "video",
+        _ => "audio",
+    };
+    gst::Structure::builder("details")
+        .field("kind", kind)
+        .field("track", u32::from(refusal.track))
+        .field("codec", refusal.codec.to_string())
         .build()
 }
 

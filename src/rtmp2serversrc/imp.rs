@@ -42,6 +42,7 @@ pub struct Rtmp2ServerSrc {
     /// Not playing, or about to stop that.
     paused: AtomicBool,
     dropped_before_keyframe: AtomicU64,
+    dropped_codec_refused: AtomicU64,
     force_key_unit_events: AtomicU64,
 }
 
@@ -172,6 +173,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         gst::info!(CAT, imp = self, "Listening on {}", claim.address());
 
         self.dropped_before_keyframe.store(0, Ordering::Relaxed);
+        self.dropped_codec_refused.store(0, Ordering::Relaxed);
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         let streaming = Streaming::new(claim.intake().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
@@ -293,6 +295,7 @@ impl Rtmp2ServerSrc {
     fn stats(&self) -> gst::Structure {
         let counts = StreamCounts {
             dropped_before_keyframe: self.dropped_before_keyframe.load(Ordering::Relaxed),
+            dropped_codec_refused: self.dropped_codec_refused.load(Ordering::Relaxed),
             force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
         };
         stats::structure(self.intake().as_deref(), counts)
@@ -300,6 +303,10 @@ impl Rtmp2ServerSrc {
 
     pub(super) fn set_dropped_before_keyframe(&self, count: u64) {
         self.dropped_before_keyframe.store(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_dropped_codec_refused(&self, count: u64) {
+        self.dropped_codec_refused.store(count, Ordering::Relaxed);
     }
 
     pub(super) fn is_paused(&self) -> bool {

@@ -14,6 +14,7 @@ const MAX_RATE_AGE: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StreamCounts {
     pub(super) dropped_before_keyframe: u64,
+    pub(super) dropped_codec_refused: u64,
     pub(super) force_key_unit_events: u64,
 }
 
@@ -47,6 +48,7 @@ pub(super) fn structure(intake: Option<&Intake>, counts: StreamCounts) -> gst::S
         .field("rejected", intake.map_or(0, Intake::rejected))
         .field("dropped-queue-full", levels.dropped)
         .field("dropped-before-keyframe", counts.dropped_before_keyframe)
+        .field("dropped-codec-refused", counts.dropped_codec_refused)
         .field("force-key-unit-events", counts.force_key_unit_events)
         .field("bitrate", bitrate(&stats, uptime, now))
         .field("uptime", nanos(uptime.unwrap_or_default()));

@@ -62,9 +62,10 @@ enum Mark {
 
 impl Streaming {
     pub(super) fn new(intake: Arc<Intake>, settings: FeedSettings) -> Self {
+        let codecs = intake.access().codecs.clone();
         Streaming {
             intake,
-            feed: Feed::new(settings),
+            feed: Feed::new(settings).accepting(codecs),
             items: VecDeque::new(),
             marks: VecDeque::new(),
             buffers: VecDeque::new(),
@@ -158,6 +159,7 @@ impl Streaming {
         }
         let dropped = self.feed.dropped();
         imp.set_dropped_before_keyframe(dropped.before_keyframe + dropped.waiting);
+        imp.set_dropped_codec_refused(dropped.refused);
     }
 
     fn mark(&mut self, mark: Mark) {
@@ -230,6 +232,16 @@ impl Streaming {
                 if let Some(mark) = self.marks.pop_front() {
                     self.pass_mark(imp, mark);
                 }
+            }
+            Output::Refused(refusal) => {
+                gst::info!(CAT, imp = imp, "Refused: {refusal:?}");
+                let details = announcements::about_refusal(&refusal);
+                post_event(
+                    &element,
+                    StreamEvent::CodecRefused,
+                    imp.state().epoch,
+                    details,
+                );
             }
             Output::Tag(_) => {}
         }

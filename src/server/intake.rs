@@ -217,7 +217,7 @@ impl Intake {
         asked
     }
 
-    pub(super) fn access(&self) -> &Access {
+    pub fn access(&self) -> &Access {
         &self.access
     }
 

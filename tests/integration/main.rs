@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod authentication;
 mod balancer;
+mod codecs;
 mod enhanced;
 mod fidelity;
 mod flood;
