@@ -7,4 +7,5 @@ mod codecs;
 mod forms;
 mod legacy;
 mod linking;
+mod live;
 mod vectors;

@@ -21,6 +21,15 @@ pub struct Packet {
 }
 
 impl Packet {
+    pub fn of(buffer: &gst::Buffer) -> Self {
+        Packet {
+            dts: buffer.dts().map(gst::ClockTime::nseconds),
+            pts: buffer.pts().map(gst::ClockTime::nseconds),
+            data: buffer.map_readable().unwrap().to_vec(),
+            is_delta: buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
+        }
+    }
+
     pub fn hash(&self) -> String {
         let hash = Sha256::digest(&self.data);
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -161,12 +170,7 @@ fn sink(name: String, tracks: Arc<Mutex<Tracks>>) -> gst::Pad {
     );
     let sink = gst::Pad::builder_from_template(&template.unwrap())
         .chain_function(move |_, _, buffer| {
-            let packet = Packet {
-                dts: buffer.dts().map(gst::ClockTime::nseconds),
-                pts: buffer.pts().map(gst::ClockTime::nseconds),
-                data: buffer.map_readable().unwrap().to_vec(),
-                is_delta: buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
-            };
+            let packet = Packet::of(&buffer);
             let mut tracks = of_buffer.lock().unwrap();
             let track = tracks.entry(name.clone()).or_default();
             track.packets.push(packet);
