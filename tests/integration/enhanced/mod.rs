@@ -8,4 +8,5 @@ mod forms;
 mod legacy;
 mod linking;
 mod live;
+mod mutated;
 mod vectors;
