@@ -311,6 +311,15 @@ pub const LEGACY: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Which the newer ffmpeg can't make.
+pub fn speex() -> std::path::PathBuf {
+    made_by(
+        FFMPEG,
+        "enhanced-speex.flv",
+        "-f lavfi -i sine -t 2 -c:a libspeex -ar 16000 -ac 1 -f flv",
+    )
+}
+
 #[test]
 fn legacy_codecs() {
     for (name, arguments, caps) in LEGACY {
@@ -323,12 +332,7 @@ fn legacy_codecs() {
         let tracks = assert_as_ffmpeg(&file, &[pad]);
         assert_caps(&tracks[pad], caps);
     }
-    let speex = made_by(
-        FFMPEG,
-        "enhanced-speex.flv",
-        "-f lavfi -i sine -t 2 -c:a libspeex -ar 16000 -ac 1 -f flv",
-    );
-    let tracks = assert_as_ffmpeg(&speex, &["audio_0"]);
+    let tracks = assert_as_ffmpeg(&speex(), &["audio_0"]);
     assert_caps(&tracks["audio_0"], "audio/x-speex, rate=16000, channels=1");
 }
 
