@@ -582,7 +582,7 @@ fn feed() -> io::Result<()> {
         ]
         .concat()
     };
-    for settings in 0..4 {
+    for settings in 0..8 {
         let name = format!("publishers-{settings}");
         write(
             &name,

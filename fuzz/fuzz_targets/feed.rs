@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
 use rtmp2server_core::feed::{Feed, FeedSettings, Output, OutputTag, Reception, TimestampMode};
+use rtmp2server_core::flv::codec::AcceptedCodecs;
 use rtmp2server_core::flv::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind};
 use rtmp2server_core::memory::Memory;
 use rtmp2server_core::meter;
@@ -64,7 +65,7 @@ impl Left {
                 self.stream_header = true;
             }
             Output::Segment { .. } => self.segments += 1,
-            Output::Mark | Output::Reconfigured => {}
+            Output::Mark | Output::Reconfigured | Output::Refused(_) => {}
             Output::Tag(tag) => self.tag(&tag, mode),
         }
     }
@@ -132,6 +133,10 @@ fuzz_target!(|data: &[u8]| {
         imbalance_timeout: u64::from(settings >> 2 & 1) * 100_000_000,
         max_lateness: u64::from(settings >> 3 & 1) * 100_000_000,
     });
+    if settings & 4 != 0 {
+        let codecs = AcceptedCodecs::parse(["avc1", "av01", "mp4a", "Opus"]);
+        feed = feed.accepting(codecs.expect("these are codecs"));
+    }
     let mut left = Left::default();
     let (mut timestamp, mut arrival, mut pushed, mut bytes_pushed) = (0_u32, 0_u64, 0_u64, 0);
 

@@ -11,7 +11,7 @@ use rtmp2server_core::pieces::pieces;
 use rtmp2server_core::rtmp::Room;
 use rtmp2server_core::rtmp::chunk::{ChunkReader, ReaderLimits};
 use rtmp2server_core::rtmp::handshake::BLOCK_LENGTH;
-use rtmp2server_core::rtmp::session::{AckDue, Config, Event, Session};
+use rtmp2server_core::rtmp::session::{AckDue, Config, Event, Session, TakenCodecs};
 use rtmp2server_core::rtmp::status::{Status, code};
 
 const ROOM: Room = Room { head: 11, tail: 4 };
@@ -85,7 +85,7 @@ fn answer(session: &mut Session, event: Event, answers: u8) -> bool {
             true
         }
         Event::Connect(_) => {
-            session.accept_connect();
+            session.accept_connect(&TakenCodecs::default());
             false
         }
         Event::Announce(_) if answers & 0x20 == 0 => {

@@ -242,26 +242,39 @@ impl EFlvDemux {
                 gst::Pad::event_default(pad, Some(&*self.obj()), event)
             }
             gst::EventView::Eos(_) => {
-                self.finish(&mut self.streaming.lock());
+                self.finish(&mut self.streaming.lock(), true);
                 gst::Pad::event_default(pad, Some(&*self.obj()), event)
             }
             _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
         }
     }
 
-    /// What there is to say at the end.
-    fn finish(&self, streaming: &mut Streaming) {
+    /// What there is to say at the end, which is one by rights or follows an error.
+    fn finish(&self, streaming: &mut Streaming, is_end: bool) {
         if streaming.input.is_cut_short() {
             self.skip(Problem::CutShort, 1, "End of stream");
         }
         streaming.stream.finish(self);
-        if streaming.stream.pads().next().is_none() {
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Demux,
-                ["The stream has ended, and there was no track in it"]
-            );
+        if is_end && streaming.stream.pads().next().is_none() {
+            self.tell_of_no_track();
         }
+    }
+
+    /// There is nobody to send the end of the stream to, so who waits for it has to learn it from a
+    /// message. That a file has no track is an error, as with other demuxers; that a publisher went
+    /// before it sent anything is none.
+    fn tell_of_no_track(&self) {
+        let detail = "The stream has ended, and there was no track in it";
+        if self.is_live() {
+            gst::element_imp_warning!(self, gst::StreamError::Demux, ["{detail}"]);
+        } else {
+            gst::element_imp_error!(self, gst::StreamError::Demux, ["{detail}"]);
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        let mut query = gst::query::Latency::new();
+        self.sink_pad.peer_query(&mut query) && query.result().0
     }
 
     fn reset(&self) {
@@ -336,7 +349,7 @@ impl EFlvDemux {
             );
         }
         let mut streaming = self.streaming.lock();
-        self.finish(&mut streaming);
+        self.finish(&mut streaming, error == gst::FlowError::Eos);
         for pad in streaming.stream.pads() {
             pad.push_event(gst::event::Eos::new());
         }

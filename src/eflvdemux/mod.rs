@@ -46,7 +46,11 @@
 //!
 //! A broken or unknown tag, packet or configuration is skipped and counted in
 //! #GstEFlvDemux:stats, and there is one WARNING message for each kind. Nothing in a stream is an
-//! error of the pipeline.
+//! error of the pipeline, with one exception: a file that ends without a single track, as with other
+//! demuxers, since nobody downstream could learn of that end. A live stream that ends so has a WARNING.
+//!
+//! Pads need not be linked. On a live stream in TIME it is no error either if none is, for the track
+//! that somebody waits for may come later; else that ends the stream, as with other demuxers.
 //!
 //! Of a file that can be read anywhere the element takes the bytes itself, in large pieces; else it
 //! takes what upstream pushes. It does not seek in files. flvdemux does, and has the higher rank.

@@ -9,7 +9,7 @@ use super::codec::Codec;
 use super::times::TrackTimes;
 use crate::flv::TagKind;
 use crate::flv::body::{ColorInfo, Metadata};
-use crate::flv::config::{AvcConfig, HevcConfig};
+use crate::flv::config::is_hevc_in_disguise;
 
 #[derive(Debug)]
 pub(super) struct Track {
@@ -103,11 +103,7 @@ impl Track {
     pub(super) fn configure(&mut self, codec: Codec, configuration: &[u8]) -> bool {
         let mut codec = codec;
         self.is_disguised = false;
-        // Old encoders knew no other codec id for HEVC than that of AVC.
-        if codec == Codec::Avc
-            && !AvcConfig::parse(configuration).is_some_and(|c| c.has_parameter_sets)
-            && HevcConfig::parse(configuration).is_some_and(|c| c.has_parameter_sets)
-        {
+        if codec == Codec::Avc && is_hevc_in_disguise(configuration) {
             codec = Codec::Hevc;
             self.is_disguised = true;
         }

@@ -7,6 +7,7 @@
 //! knows neither GStreamer nor threads nor a clock: running times are passed in.
 
 mod balance;
+mod codecs;
 mod config;
 mod gate;
 mod lateness;
@@ -18,11 +19,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::flv::codec::AcceptedCodecs;
 use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
 use crate::memory::Memory;
 
 use balance::Balance;
 pub use balance::Imbalance;
+use codecs::CodecFilter;
+pub use codecs::Refusal;
 use config::{Change, Configuration};
 use gate::{Gate, Verdict};
 use lateness::{Candidate, Lateness};
@@ -85,6 +89,8 @@ pub enum Notice {
     Imbalance(Imbalance),
     /// A backlog was skipped: so many tags.
     Late(u64),
+    /// A track that is in a codec which is not wanted, told once.
+    Refused(Refusal),
 }
 
 /// A tag with its times in nanoseconds.
@@ -113,6 +119,8 @@ pub struct Dropped {
     pub waiting: u64,
     /// Media of a backlog.
     pub late: u64,
+    /// In a codec that is not wanted. Of a tag with several tracks, each counts.
+    pub refused: u64,
 }
 
 /// End-of-sequence tags that are kept, and their size: more than there are tracks, and far more
@@ -126,6 +134,7 @@ const JUMP_INTERVAL: u64 = 1_000_000_000;
 
 #[derive(Debug)]
 pub struct Feed {
+    codecs: CodecFilter,
     timeline: Timeline,
     gate: Gate,
     balance: Balance,
@@ -159,6 +168,7 @@ struct Publisher {
 impl Feed {
     pub fn new(settings: FeedSettings) -> Self {
         Feed {
+            codecs: CodecFilter::default(),
             timeline: Timeline::new(settings.timestamp_mode),
             gate: Gate::new(settings.wait_for_keyframe),
             balance: Balance::new(settings.imbalance_timeout),
@@ -180,6 +190,12 @@ impl Feed {
         self.lateness.set_max(max_lateness);
     }
 
+    /// Takes these codecs and no others.
+    pub fn accepting(mut self, codecs: AcceptedCodecs) -> Self {
+        self.codecs = CodecFilter::new(codecs);
+        self
+    }
+
     /// The next thing to leave.
     pub fn pop(&mut self) -> Option<Output> {
         self.output.pop_front()
@@ -192,7 +208,10 @@ impl Feed {
     }
 
     pub fn dropped(&self) -> Dropped {
-        self.dropped
+        Dropped {
+            refused: self.codecs.dropped(),
+            ..self.dropped
+        }
     }
 
     /// What had to be mended in timestamps.
@@ -219,6 +238,7 @@ impl Feed {
     /// Another publisher: what it sends continues the stream, and nothing of the one before is
     /// left over.
     pub fn start_publisher(&mut self) {
+        self.codecs.start_publisher();
         self.timeline.start_publisher();
         self.gate.close();
         self.balance.start_publisher();
@@ -235,6 +255,12 @@ impl Feed {
     /// Takes a tag of the present publisher.
     pub fn push(&mut self, tag: Tag, reception: Reception) {
         self.publisher.discont |= reception.discont;
+        let tag = self.codecs.pass(tag);
+        let news = self.codecs.news().map(Notice::Refused);
+        self.output.extend(news.map(Output::Notice));
+        let Some(tag) = tag else {
+            return;
+        };
         self.publisher.has_video |= tag.kind == TagKind::Video;
         match tag.info.content {
             Content::Keyframe | Content::Frame => {

@@ -55,8 +55,11 @@ pub(super) fn mod_ex(input: &[u8], packet_type: u8) -> IResult<&[u8], (u8, u32),
         };
         let (after, data) = take(size)(after)?;
         let (after, kinds) = be_u8(after)?;
-        if kinds >> 4 == MOD_EX_TIMESTAMP_OFFSET_NANO {
-            nanoseconds = be_u24::<_, ()>(data).map_or(0, |(_, n)| n.min(MAX_NANOSECONDS));
+        // One that is too short says nothing.
+        if kinds >> 4 == MOD_EX_TIMESTAMP_OFFSET_NANO
+            && let Ok((_, offset)) = be_u24::<_, ()>(data)
+        {
+            nanoseconds = offset.min(MAX_NANOSECONDS);
         }
         packet_type = kinds & 0x0F;
         rest = after;

@@ -10,6 +10,7 @@
 
 mod audio;
 pub mod body;
+pub mod codec;
 pub mod codes;
 pub mod config;
 mod ex;

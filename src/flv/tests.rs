@@ -101,6 +101,9 @@ fn mod_ex_prefixes_are_looked_through() {
     let info = video(&body).unwrap();
     assert_eq!(info.content, Content::Frame);
     assert_eq!(info.composition_time, 1_500_000);
+    // A second offset that is too short to be one.
+    let twice = [&[0xA7, 2, 0, 0, 5, 0x07, 0, 9, 0x01][..], b"av01x"].concat();
+    assert_eq!(video(&twice).unwrap().composition_time, 5);
     assert_eq!(video(&body[..20]), Err(Error::Truncated));
 }
 

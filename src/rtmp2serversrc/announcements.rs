@@ -10,7 +10,7 @@ use gst::prelude::*;
 use super::signals;
 use super::state::Snapshot;
 use super::{Rtmp2ServerSrc, StreamEvent};
-use crate::feed::{Imbalance, Jump, JumpKind};
+use crate::feed::{Imbalance, Jump, JumpKind, Refusal};
 use crate::flv::TagKind;
 use crate::server::Publisher;
 
@@ -122,6 +122,15 @@ pub(super) fn about_imbalance(imbalance: &Imbalance) -> gst::Structure {
         .field("missing", kind(imbalance.missing))
         .field("time", imbalance.time)
         .field("over", imbalance.over)
+        .build()
+}
+
+/// Details of an event that is about a track in a codec which is not accepted.
+pub(super) fn about_refusal(refusal: &Refusal) -> gst::Structure {
+    gst::Structure::builder("details")
+        .field("kind", kind(refusal.kind))
+        .field("track", u32::from(refusal.track))
+        .field("codec", refusal.codec.to_string())
         .build()
 }
 

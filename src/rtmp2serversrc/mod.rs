@@ -83,9 +83,32 @@
 //! publisher, and a `GstReferenceTimestampMeta` (`timestamp/x-rtmp`) with the publisher's own time.
 //! The codec does not matter: what Enhanced RTMP carries passes byte for byte.
 //!
+//! PTS is DTS plus the composition time offset, which may be negative, and the nanoseconds of a ModEx
+//! prefix; the reference timestamp is that of the message, to which neither is added. There are no
+//! times before the start of the stream, so a PTS that would be is 0.
+//!
 //! With #GstRtmp2ServerSrc:timestamp-mode at its default, the first media is at the running time
 //! of its arrival, however long after the start of the pipeline that is, so that a live sink shows
 //! every frame.
+//!
+//! ## Codecs
+//!
+//! With #GstRtmp2ServerSrc:accepted-codecs a publisher's tracks in other codecs are dropped, one by one:
+//! audio comes out at once where video is refused, and of several tracks in one message those stay that
+//! are wanted. Each is told once, with an event `codec-refused` whose details are `kind` (`audio` or
+//! `video`), `track` (guint) and `codec`, and counted in #GstRtmp2ServerSrc:stats as
+//! `dropped-codec-refused`. Metadata passes as it is and may speak of what does not come.
+//!
+//! Codecs are named by the FourCC that Enhanced RTMP has for them, whichever way they are sent, and
+//! case matters: `avc1` (H.264), `hvc1` (HEVC, also under the codec ids 12 and 7), `av01`, `vp08`, `vp09`,
+//! `vvc1`; `mp4a` (AAC), `.mp3`, `Opus`, `fLaC`, `ac-3`, `ec-3`. Older codecs have names here: `flv1`
+//! (Sorenson H.263), `fsv1` and `fsv2` (Screen Video), `vp6f` and `vp6a` (VP6, with alpha), `h263`, `mp4v`
+//! (MPEG-4); `lpcm`, `alaw`, `ulaw`, `adpc` (ADPCM), `nell` (Nellymoser), `spex` (Speex), `devs`
+//! (device-specific). Anything else in the property is an error at the start.
+//!
+//! A client that says in `connect` what it can of Enhanced RTMP (`fourCcList`, `videoFourCcInfoMap`,
+//! `audioFourCcInfoMap`, `capsEx`, `videoFunction`) is told the same of this element: which codecs it
+//! takes, and that it can do reconnecting, multitrack, ModEx and nanoseconds. Nothing depends on it.
 //!
 //! ## Statistics
 //!
@@ -131,7 +154,12 @@
 //! | `dropped-queue-full` | guint64 | tags that a leaky queue dropped because it was full |
 //! | `dropped-before-keyframe` | guint64 | tags before the first keyframe |
 //! | `dropped-descriptions` | guint64 | metadata and the like of media that has not come, more than can be kept |
+//! | `dropped-late` | guint64 | tags of a backlog, see #GstRtmp2ServerSrc:max-lateness |
+//! | `dropped-codec-refused` | guint64 | tracks of tags in codecs that are not accepted |
 //! | `dropped-cut-off` | guint64 | tags that a publisher had sent when it was replaced, disconnected or drained |
+//! | `timestamps-clamped` | guint64 | tags that stepped back, and leave at the time of the one before |
+//! | `timestamp-jumps` | guint64 | times that the publisher's clock started anew or jumped ahead |
+//! | `timestamps-frozen` | guint64 | tags that leave at the time of their arrival, as the publisher's timestamps stand still |
 //! | `last-error`, `last-error-address` | string | why a client was last refused (`refused: busy`) or cut off (`closed`, `timeout`, `violation` with what happened), and which; without anything secret, empty where there was none |
 //! | `time-since-last-error` | guint64 | since then |
 //! | `force-key-unit-events` | guint64 | requests for a keyframe from downstream |
@@ -274,6 +302,11 @@ pub enum StreamEvent {
         nick = "timestamp-jump"
     )]
     TimestampJump,
+    #[enum_value(
+        name = "A track is in a codec that is not accepted, and is dropped",
+        nick = "codec-refused"
+    )]
+    CodecRefused,
 }
 
 /// How publishers prove that they know the password.

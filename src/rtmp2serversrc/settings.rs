@@ -11,6 +11,7 @@ use gst::prelude::*;
 use super::location::{InvalidLocation, Location, Scheme};
 use super::{AuthMod, LeakyType, ProxyProtocol, PublisherPolicy, TimestampMode};
 use crate::feed::{self, FeedSettings, NANOS_PER_MILLI};
+use crate::flv::codec::AcceptedCodecs;
 use crate::rtmp::authentication::{Credentials, MAX_USERNAME, Method};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 use crate::server::{
@@ -32,6 +33,7 @@ pub(super) struct Settings {
     certificate_file: Option<String>,
     private_key_file: Option<String>,
     allowed_addresses: Vec<String>,
+    accepted_codecs: Vec<String>,
     pub(super) proxy_protocol: ProxyProtocol,
     pub(super) publisher_policy: PublisherPolicy,
     drain: bool,
@@ -69,6 +71,7 @@ impl Default for Settings {
             certificate_file: None,
             private_key_file: None,
             allowed_addresses: Vec::new(),
+            accepted_codecs: Vec::new(),
             proxy_protocol: ProxyProtocol::Off,
             publisher_policy: PublisherPolicy::ReplaceStalled,
             drain: false,
@@ -128,13 +131,8 @@ impl Settings {
             "authmod" => set!(authmod),
             "certificate-file" => set!(certificate_file),
             "private-key-file" => set!(private_key_file),
-            "allowed-addresses" => {
-                let array: gst::Array = value.get().expect("type checked upstream");
-                // What is no text is no address either: it must not be as if it were not there.
-                let text = |value: &glib::SendValue| value.get::<Option<String>>();
-                let texts = array.iter().map(|value| text(value).ok().flatten());
-                self.allowed_addresses = texts.map(Option::unwrap_or_default).collect();
-            }
+            "allowed-addresses" => self.allowed_addresses = texts(value),
+            "accepted-codecs" => self.accepted_codecs = texts(value),
             "proxy-protocol" => set!(proxy_protocol),
             "publisher-policy" => set!(publisher_policy),
             "drain" => set!(drain),
@@ -181,6 +179,7 @@ impl Settings {
             "certificate-file" => self.certificate_file.to_value(),
             "private-key-file" => self.private_key_file.to_value(),
             "allowed-addresses" => gst::Array::new(&self.allowed_addresses).to_value(),
+            "accepted-codecs" => gst::Array::new(&self.accepted_codecs).to_value(),
             "proxy-protocol" => self.proxy_protocol.to_value(),
             "publisher-policy" => self.publisher_policy.to_value(),
             "drain" => self.drain.to_value(),
@@ -276,9 +275,13 @@ impl Settings {
         let addresses = self.allowed_addresses.iter().map(String::as_str);
         let addresses = AllowedAddresses::parse(addresses)
             .map_err(|error| format!("Invalid allowed-addresses: {error}"))?;
+        let codecs = self.accepted_codecs.iter().map(String::as_str);
+        let codecs = AcceptedCodecs::parse(codecs)
+            .map_err(|error| format!("Invalid accepted-codecs: {error}"))?;
         Ok(Access {
             addresses,
             credentials: self.credentials()?,
+            codecs,
         })
     }
 
@@ -382,4 +385,13 @@ impl Settings {
             handshake_timeout: Duration::from_millis(self.handshake_timeout.into()),
         }
     }
+}
+
+/// The texts of an array. What is no text is nothing that any property takes either: it must not be
+/// as if it were not there.
+fn texts(value: &glib::Value) -> Vec<String> {
+    let array: gst::Array = value.get().expect("type checked upstream");
+    let text = |value: &glib::SendValue| value.get::<Option<String>>();
+    let texts = array.iter().map(|value| text(value).ok().flatten());
+    texts.map(Option::unwrap_or_default).collect()
 }

@@ -170,6 +170,20 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .default_value(d.wait_for_keyframe)
             .mutable_ready()
             .build(),
+        gst::ParamSpecArray::builder("accepted-codecs")
+            .nick("Accepted codecs")
+            .blurb(
+                "Codecs that publishers may send, as FourCCs, empty for all; tracks in others are \
+                 dropped",
+            )
+            .element_spec(
+                &glib::ParamSpecString::builder("codec")
+                    .nick("Codec")
+                    .blurb("FourCC like avc1, hvc1, av01, mp4a or Opus")
+                    .build(),
+            )
+            .mutable_ready()
+            .build(),
         glib::ParamSpecEnum::builder::<ConnectionState>("connection-state")
             .nick("Connection state")
             .blurb("How far the connection of the publisher is")

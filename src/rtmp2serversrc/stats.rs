@@ -136,6 +136,7 @@ fn with_queue_and_drops(structure: Builder, intake: Option<&Intake>) -> Builder 
         .field("dropped-before-keyframe", dropped.before_keyframe)
         .field("dropped-descriptions", dropped.descriptions)
         .field("dropped-late", dropped.late)
+        .field("dropped-codec-refused", dropped.codec_refused)
         .field("dropped-cut-off", dropped.cut_off)
 }
 

@@ -62,9 +62,10 @@ enum Mark {
 
 impl Streaming {
     pub(super) fn new(intake: Arc<Intake>, settings: FeedSettings) -> Self {
+        let codecs = intake.access().codecs.clone();
         Streaming {
             intake,
-            feed: Feed::new(settings),
+            feed: Feed::new(settings).accepting(codecs),
             items: VecDeque::new(),
             marks: VecDeque::new(),
             buffers: VecDeque::new(),
@@ -180,6 +181,7 @@ impl Streaming {
             before_keyframe: dropped.before_keyframe,
             descriptions: dropped.waiting,
             late: dropped.late,
+            codec_refused: dropped.refused,
             ..Dropped::default()
         });
         imp.set_repairs(self.feed.repairs());
@@ -278,6 +280,13 @@ impl Streaming {
                 StreamEvent::Imbalance,
                 announcements::about_imbalance(&imbalance),
             ),
+            Notice::Refused(refusal) => {
+                gst::info!(CAT, imp = imp, "Refused: {refusal:?}");
+                (
+                    StreamEvent::CodecRefused,
+                    announcements::about_refusal(&refusal),
+                )
+            }
             Notice::Late(tags) => (
                 StreamEvent::Dropped,
                 announcements::about_dropped(tags, "late"),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::flv::codec::AcceptedCodecs;
 use crate::rtmp::authentication::Credentials;
 
 /// What an element asks of its publishers.
@@ -14,6 +15,8 @@ pub struct Access {
     pub addresses: AllowedAddresses,
     /// None lets everybody in.
     pub credentials: Option<Credentials>,
+    /// What it takes of them.
+    pub codecs: AcceptedCodecs,
 }
 
 /// Networks that clients may come from; none means all.

@@ -120,6 +120,8 @@ pub struct Dropped {
     pub cut_off: u64,
     /// They were part of a backlog.
     pub late: u64,
+    /// They are in a codec that is not wanted.
+    pub codec_refused: u64,
 }
 
 impl Dropped {
@@ -130,8 +132,9 @@ impl Dropped {
             descriptions,
             cut_off,
             late,
+            codec_refused,
         } = *self;
-        queue_full + before_keyframe + descriptions + cut_off + late
+        queue_full + before_keyframe + descriptions + cut_off + late + codec_refused
     }
 }
 
@@ -300,7 +303,7 @@ impl Intake {
         asked
     }
 
-    pub(super) fn access(&self) -> &Access {
+    pub fn access(&self) -> &Access {
         &self.access
     }
 

@@ -4,7 +4,7 @@
 
 use gst::prelude::*;
 
-use crate::support::flv::Tag;
+use crate::support::flv::{AUDIO, Tag, VIDEO};
 use crate::support::raw::RawClient;
 use crate::support::recorder::Recorder;
 use crate::support::synthetic::{
@@ -66,6 +66,61 @@ fn buffers_have_decoding_and_presentation_times() {
         let time = i64::from(tag.timestamp.max(START) - START);
         assert_eq!(millis(buffer.dts()), time, "{tag:?}");
         assert_eq!(millis(buffer.pts()), time + composition, "{tag:?}");
+    }
+}
+
+/// With a ModEx prefix a message has nanoseconds beside its milliseconds. They count for when it
+/// is presented, and the message's own time stays what it is.
+#[test]
+fn nanoseconds_are_in_presentation_times() {
+    // Video with a composition time and without, alone and as one of several tracks; audio.
+    let [_, a, b, c] = (-20i32).to_be_bytes();
+    let video = |time, nanoseconds: [u8; 3], rest: &[u8]| {
+        let body = [&[0x97, 2], &nanoseconds[..], rest].concat();
+        Tag::new(VIDEO, time, body)
+    };
+    let tags = [
+        video(1000, [0, 0, 1], b"\x03av01key"),
+        video(
+            1040,
+            [0x0F, 0x42, 0x3F],
+            &[&[0x01][..], b"hvc1", &[a, b, c, 9]].concat(),
+        ),
+        video(1080, [0xFF, 0xFF, 0xFF], b"\x06\x01av01\x02key"),
+        Tag::new(AUDIO, 1090, *b"\x97\x02\x00\x01\x00\x01Opusx"),
+        // An unknown prefix before, and one that is too short.
+        Tag::new(
+            AUDIO,
+            1100,
+            *b"\x97\x00\x00\x57\x00\x00\x07\x02\x00\x00\x02\x01Opusx",
+        ),
+    ];
+    let expected = [
+        (1000, 1_000_000_001),
+        (1040, 1_020_999_999),
+        (1080, 1_080_999_999),
+        (1090, 1_090_000_256),
+        (1100, 1_100_000_002),
+    ];
+    for (mode, start) in [("publisher", 0), ("running-time", 1000)] {
+        let recorder = Recorder::start(&format!("timestamp-mode={mode}"));
+        publish(&recorder, &tags);
+        let times: Vec<(i64, u64)> = recorder.buffers()[1..]
+            .iter()
+            .map(|buffer| {
+                (
+                    millis(buffer.dts()) + start,
+                    buffer.pts().unwrap().nseconds(),
+                )
+            })
+            .collect();
+        let moved = |(dts, pts): (i64, u64)| (dts, pts - start as u64 * 1_000_000);
+        assert_eq!(times, expected.map(moved), "{mode}");
+        for (buffer, tag) in recorder.buffers()[1..].iter().zip(&tags) {
+            let meta = buffer.meta::<gst::ReferenceTimestampMeta>().unwrap();
+            let time = u64::from(tag.timestamp) * 1_000_000;
+            assert_eq!(meta.timestamp().nseconds(), time);
+        }
     }
 }
 

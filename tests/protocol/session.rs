@@ -4,7 +4,7 @@ use gstrtmp2server::amf0::Value;
 use gstrtmp2server::rtmp::Violation;
 use gstrtmp2server::rtmp::chunk::ChunkWriter;
 use gstrtmp2server::rtmp::command::Command;
-use gstrtmp2server::rtmp::session::{Config, Event, Session};
+use gstrtmp2server::rtmp::session::{Config, Event, Session, TakenCodecs};
 use proptest::prelude::*;
 
 /// A whole publisher: handshake, commands, media.
@@ -41,7 +41,7 @@ fn run(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>, Result<(), Violation
                 other => format!("{other:?}"),
             });
             match event {
-                Event::Connect(_) => session.accept_connect(),
+                Event::Connect(_) => session.accept_connect(&TakenCodecs::default()),
                 Event::Publish(_) => session.accept_publish(),
                 _ => {}
             }

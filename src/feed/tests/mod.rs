@@ -28,6 +28,7 @@ enum Left {
     Audio(u32, u8),
     Reconfigured,
     Mark,
+    Refused(TagKind, u8, String),
 }
 
 fn jump(kind: JumpKind, track: TagKind, from: i64, to: i64) -> Left {
@@ -101,6 +102,9 @@ impl Run {
                 Output::Segment { start, base } => Segment(start, base),
                 Output::Reconfigured => Reconfigured,
                 Output::Mark => Mark,
+                Output::Notice(Notice::Refused(refusal)) => {
+                    Left::Refused(refusal.kind, refusal.track, refusal.codec.to_string())
+                }
                 Output::Notice(notice) => Left::Notice(notice),
                 Output::Tag(tag) => {
                     let bytes = &tag.bytes[..];
@@ -444,4 +448,232 @@ fn a_keyframe_of_any_size_opens_the_stream() {
     let large = [KEYFRAME, &[0; 4_000_000]].concat();
     run.video(0, VIDEO_HEADER).audio(0, AUDIO).video(0, &large);
     assert_eq!(run.left()[3..], [Video(0, 0), Audio(0, 1), Video(0, 1)]);
+}
+
+fn accepting(names: &[&str]) -> Run {
+    let mut run = Run::default();
+    let codecs = AcceptedCodecs::parse(names.iter().copied()).unwrap();
+    run.feed = Feed::new(FeedSettings {
+        wait_for_keyframe: true,
+        ..FeedSettings::default()
+    })
+    .accepting(codecs);
+    run.feed.start_publisher();
+    run
+}
+
+fn refused(kind: TagKind, track: u8, codec: &str) -> Left {
+    Left::Refused(kind, track, codec.to_owned())
+}
+
+#[test]
+fn audio_alone_flows_when_video_is_refused() {
+    let mut run = accepting(&["mp4a"]);
+    run.video(0, VIDEO_HEADER).audio(0, AUDIO_HEADER);
+    run.video(5, FRAME)
+        .audio(10, AUDIO)
+        .video(20, KEYFRAME)
+        .audio(33, AUDIO);
+    // A command of video, and its end.
+    run.video(40, &[0xD1, 0]).video(40, END);
+    assert_eq!(
+        run.left(),
+        [
+            refused(TagKind::Video, 0, "avc1"),
+            Segment(0, 4 * SECOND),
+            Headers(2),
+            File,
+            Audio(0, 0),
+            Audio(0, 1),
+            Audio(23, 1),
+        ]
+    );
+    assert_eq!(run.feed.dropped().refused, 4);
+    // Decoding can start with audio: there is no video.
+    run.audio(56, AUDIO);
+    assert!(!run.tags()[0].delta_unit);
+}
+
+#[test]
+fn a_refusal_is_told_once_for_each_track_and_codec_of_a_publisher() {
+    let mut run = accepting(&["av01"]);
+    let video =
+        |track: u8, four_cc: &[u8; 4]| [&[0x96, 0x01][..], four_cc, &[track, 9, 9, 9, 9]].concat();
+    for _ in 0..3 {
+        run.video(0, &video(0, b"hvc1"))
+            .video(0, &video(1, b"hvc1"));
+        run.video(0, &video(1, b"x\0yz")).audio(0, &[0x2F, 9]);
+    }
+    let expected = [
+        refused(TagKind::Video, 0, "hvc1"),
+        refused(TagKind::Video, 1, "hvc1"),
+        refused(TagKind::Video, 1, "x\\x00yz"),
+        refused(TagKind::Audio, 0, ".mp3"),
+    ];
+    assert_eq!(run.left(), expected);
+    assert_eq!(run.feed.dropped().refused, 12);
+    run.next_publisher(0).audio(0, AUDIO);
+    assert_eq!(run.left(), [refused(TagKind::Audio, 0, "mp4a")]);
+}
+
+/// A client can make up codecs without end, and each message costs.
+#[test]
+fn refusals_beyond_all_reason_are_counted_alone() {
+    let mut run = accepting(&["av01"]);
+    for code in 0..1000u32 {
+        run.audio(0, &[&[0x91][..], &code.to_be_bytes(), b"x"].concat());
+    }
+    assert_eq!(run.left().len(), 64);
+    assert_eq!(run.feed.dropped().refused, 1000);
+}
+
+/// Of several tracks in one tag those that are wanted stay, as a tag of the same form.
+#[test]
+fn tracks_that_come_together_are_refused_one_by_one() {
+    let mut run = accepting(&["Opus", "fLaC"]);
+    let track = |four_cc: &[u8; 4], id: u8| [four_cc, &[id, 0, 0, 1, id][..]].concat();
+    let tag = |tracks: &[Vec<u8>]| [&[0x95, 0x21][..], &tracks.concat()].concat();
+    let (opus, ac3, flac) = (track(b"Opus", 0), track(b"ac-3", 1), track(b"fLaC", 2));
+    run.audio(0, &tag(&[ac3.clone(), opus.clone(), flac.clone()]));
+    run.audio(10, &tag(std::slice::from_ref(&ac3)));
+    run.audio(20, &tag(&[opus.clone(), flac.clone()]));
+    run.audio(30, &tag(&[ac3, flac.clone()]));
+    let bodies: Vec<Vec<u8>> = run.tags()[1..]
+        .iter()
+        .map(|tag| tag.bytes[FRONT..tag.bytes.len() - 4].to_vec())
+        .collect();
+    let both = tag(&[opus, flac.clone()]);
+    assert_eq!(bodies, [both.clone(), both, tag(&[flac])]);
+    assert_eq!(run.feed.dropped().refused, 3);
+}
+
+const FRONT: usize = crate::flv::FRONT_LENGTH;
+
+/// Some encoders send HEVC under the codec id of AVC, and all of them under one that is not in the
+/// specification.
+#[test]
+fn hevc_is_hevc_whatever_its_codec_id() {
+    let record = hevc_record();
+    for (accepted, passes) in [("hvc1", true), ("avc1", false)] {
+        for id in [7u8, 12] {
+            let mut run = accepting(&[accepted]);
+            run.video(0, &[&[0x10 | id, 0, 0, 0, 0], &record[..]].concat());
+            run.video(0, &[0x10 | id, 1, 0, 0, 0, 9]);
+            let refusal = refused(TagKind::Video, 0, "hvc1");
+            let is_refused = run.left().contains(&refusal);
+            assert_eq!(is_refused, !passes, "{accepted}, {id}");
+        }
+        // The next publisher sends what it says.
+        let mut run = accepting(&[accepted]);
+        run.video(0, &[&[0x17, 0, 0, 0, 0], &record[..]].concat());
+        run.next_publisher(0).video(0, KEYFRAME);
+        let is_refused = run.left().contains(&refused(TagKind::Video, 0, "avc1"));
+        assert_eq!(is_refused, passes);
+    }
+}
+
+/// With parameter sets that have little in them.
+fn hevc_record() -> Vec<u8> {
+    let mut record = vec![0; 23];
+    (record[0], record[22]) = (1, 2);
+    for kind in [33u8, 34] {
+        record.extend([kind, 0, 1, 0, 3, kind << 1, 1, 0]);
+    }
+    record
+}
+
+#[test]
+fn script_data_has_no_codec() {
+    let mut run = accepting(&["Opus"]);
+    let mut metadata = Vec::new();
+    crate::amf0::write_all(&mut metadata, &["onMetaData".into()]);
+    run.push(TagKind::Script, 0, &metadata);
+    run.audio(0, b"\x91Opusx");
+    assert_eq!(run.tags().len(), 3);
+    assert_eq!(run.feed.dropped(), Dropped::default());
+}
+
+/// One that can't be read as a whole may have anything in it.
+#[test]
+fn a_tag_of_which_a_track_is_cut_short_is_not_taken() {
+    let mut run = accepting(&["Opus"]);
+    let body = *b"\x95\x21Opus\x00\x00\x00\x01\x00ac-3\x01\x00";
+    run.audio(0, &body);
+    assert_eq!(run.left(), []);
+    assert_eq!(run.feed.dropped().refused, 1);
+    let mut run = Run::default();
+    run.audio(0, &body);
+    assert_eq!(run.tags().len(), 2);
+}
+
+#[test]
+fn presentation_times_have_nanoseconds_and_a_sign() {
+    let mut run = Run::default();
+    let hevc = |composition_time: i32, nanoseconds: u32| {
+        let [_, a, b, c] = nanoseconds.to_be_bytes();
+        let [_, d, e, f] = composition_time.to_be_bytes();
+        let mod_ex = [0x97, 2, a, b, c, 0x01];
+        [&mod_ex[..], b"hvc1", &[d, e, f, 9]].concat()
+    };
+    let opus =
+        |nanoseconds: [u8; 3]| [&[0x97, 2][..], &nanoseconds, &[0x01], b"Opus", b"x"].concat();
+    run.video(1000, &hevc(0, 0));
+    run.video(1040, &hevc(80, 123_456));
+    run.video(1080, &hevc(-40, 999_999));
+    // More than a millisecond is none.
+    run.audio(1090, &opus([0xFF, 0xFF, 0xFF]));
+    run.audio(1095, &opus([0, 0, 1]));
+    let times: Vec<_> = run.tags()[1..]
+        .iter()
+        .map(|tag| (tag.dts, tag.pts, tag.publisher_time))
+        .collect();
+    // The publisher's own time is that of the message, whatever is added to it.
+    let at = |millis: u64, pts: u64| {
+        (
+            millis * NANOS_PER_MILLI,
+            pts,
+            Some((1000 + millis) * NANOS_PER_MILLI),
+        )
+    };
+    let expected = [
+        at(0, 0),
+        at(40, 120_123_456),
+        at(80, 40_999_999),
+        at(90, 90_999_999),
+        at(95, 95_000_001),
+    ];
+    assert_eq!(times, expected);
+}
+
+/// B-frames as encoders without a delay send them: the frames are shown in the order that their
+/// composition times say, also before the one that they were sent behind.
+#[test]
+fn frames_are_shown_in_their_order() {
+    let mut run = Run::default();
+    let frame = |first: u8, time: i32| {
+        let [_, a, b, c] = time.to_be_bytes();
+        [first, 1, a, b, c, 9]
+    };
+    // I P B B, with composition times that are right, and then the same less 80.
+    for (start, shift) in [(0, 0), (160, -80)] {
+        run.video(start, &frame(0x17, 80 + shift));
+        run.video(start + 40, &frame(0x27, 160 + shift));
+        run.video(start + 80, &frame(0x27, 40 + shift));
+        run.video(start + 120, &frame(0x27, 40 + shift));
+    }
+    let tags = run.tags();
+    let pts: Vec<u64> = tags[1..]
+        .iter()
+        .map(|tag| tag.pts / NANOS_PER_MILLI)
+        .collect();
+    assert_eq!(pts, [80, 200, 120, 160, 160, 280, 200, 240]);
+    let dts: Vec<u64> = tags[1..]
+        .iter()
+        .map(|tag| tag.dts / NANOS_PER_MILLI)
+        .collect();
+    assert_eq!(dts, [0, 40, 80, 120, 160, 200, 240, 280]);
+    // There is no time before the start of the stream.
+    let mut run = Run::default();
+    run.video(0, &frame(0x17, -40));
+    assert_eq!(run.tags()[1].pts, 0);
 }

@@ -55,6 +55,16 @@ impl<T> Tracks<T> {
         let many = many.iter().map(|(id, track)| (*id, track));
         one.into_iter().chain(many)
     }
+
+    /// Drops tracks of those that came together. One that came alone stays.
+    pub fn retain(&mut self, mut keep: impl FnMut(u8, &T) -> bool) {
+        match self {
+            Tracks::Unwrapped(_) | Tracks::OneTrack(..) => {}
+            Tracks::ManyTracks(tracks) | Tracks::ManyTracksManyCodecs(tracks) => {
+                tracks.retain(|(id, track)| keep(*id, track));
+            }
+        }
+    }
 }
 
 /// A FourCC and a packet, of audio or of video.

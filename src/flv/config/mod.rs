@@ -43,6 +43,12 @@ impl Dimensions {
     }
 }
 
+/// Whether an AVC configuration is one of HEVC: old encoders knew no other codec id for it.
+pub fn is_hevc_in_disguise(record: &[u8]) -> bool {
+    !AvcConfig::parse(record).is_some_and(|config| config.has_parameter_sets)
+        && HevcConfig::parse(record).is_some_and(|config| config.has_parameter_sets)
+}
+
 /// Takes a 16-bit length and as many bytes.
 fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, after) = rest.split_first_chunk()?;

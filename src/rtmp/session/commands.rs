@@ -10,7 +10,7 @@ use crate::amf0::Value;
 use crate::rtmp::Violation;
 use crate::rtmp::command::Command;
 use crate::rtmp::control::{Control, PEER_BANDWIDTH_DYNAMIC};
-use crate::rtmp::session::ConnectRequest;
+use crate::rtmp::session::{ConnectRequest, TakenCodecs};
 use crate::rtmp::status::{Status, code};
 
 impl Session {
@@ -52,7 +52,9 @@ impl Session {
         Ok(Event::Connect(request))
     }
 
-    pub fn accept_connect(&mut self) {
+    /// A client that says what it can of Enhanced RTMP is told the same of the server. The
+    /// specification leaves open which of the two objects says so, and clients look into either.
+    pub fn accept_connect(&mut self, codecs: &TakenCodecs) {
         let Some(Undecided::Connect {
             transaction_id,
             request,
@@ -61,6 +63,7 @@ impl Session {
             return;
         };
         let encoding = request.object_encoding;
+        let capabilities = request.offer.answer(codecs);
         self.connect = Some(request);
         let window = self.config.window_ack_size;
         self.output.control(Control::WindowAckSize(window));
@@ -69,14 +72,16 @@ impl Session {
             limit_type: PEER_BANDWIDTH_DYNAMIC,
         });
         self.output.set_chunk_size(self.config.chunk_size);
-        let properties = vec![
+        let mut properties = vec![
             ("fmsVer".into(), "FMS/3,0,1,123".into()),
             ("capabilities".into(), 31.0.into()),
             ("mode".into(), 1.0.into()),
         ];
+        properties.extend(capabilities.iter().cloned());
         let status = Status::success(code::CONNECT_SUCCESS, "Connection succeeded.");
         let mut information = status.properties();
         information.push(("objectEncoding".into(), encoding.into()));
+        information.extend(capabilities);
         let arguments = vec![Value::Object(properties), Value::Object(information)];
         let result = Command::new("_result", transaction_id, arguments);
         self.output.connection_command(&result);

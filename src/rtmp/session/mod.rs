@@ -11,6 +11,7 @@
 //! `read` returns, except `publish` and `connect`, which wait for the caller's decision.
 
 mod acknowledge;
+mod capabilities;
 mod commands;
 mod data;
 mod held;
@@ -30,6 +31,7 @@ use super::{Payload, Room, Violation, aggregate};
 
 pub use acknowledge::AckDue;
 use acknowledge::Acknowledgement;
+pub use capabilities::{Offer, TakenCodecs};
 use held::HeldMedia;
 pub use output::Output;
 pub use request::{ConnectRequest, PublishRequest};

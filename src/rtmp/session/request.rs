@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::capabilities::{CAPS_EX_RECONNECT, Offer};
 use crate::amf0::Value;
 use crate::rtmp::Violation;
 use crate::rtmp::limits::MAX_NAME;
@@ -17,10 +18,9 @@ pub struct ConnectRequest {
     /// What it can do beyond RTMP, as bits (Enhanced RTMP v2, "Enhancing NetConnection connect
     /// Command").
     pub caps_ex: u32,
+    /// What it wants to know of the server.
+    pub offer: Offer,
 }
-
-/// Bit of [`ConnectRequest::caps_ex`]: it reconnects when it is asked to.
-const CAPS_EX_RECONNECT: u32 = 1;
 
 impl ConnectRequest {
     pub fn can_reconnect(&self) -> bool {
@@ -44,6 +44,7 @@ impl ConnectRequest {
             flash_ver: text("flashVer")?,
             object_encoding: number("objectEncoding"),
             caps_ex: number("capsEx") as u32,
+            offer: Offer::read(object),
         })
     }
 }

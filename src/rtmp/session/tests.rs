@@ -31,7 +31,7 @@ impl Client {
         let app = Value::Object(vec![("app".into(), "live".into())]);
         let events = client.command(0, "connect", 1.0, &[app]);
         assert!(matches!(&events[..], [Event::Connect(c)] if c.application == "live"));
-        client.session.accept_connect();
+        client.session.accept_connect(&TakenCodecs::default());
         client.replies();
         client
     }
@@ -114,7 +114,7 @@ fn connect_is_answered_with_windows_chunk_size_and_result() {
     };
     assert_eq!(request.application, "live");
     assert_eq!(request.tc_url, "rtmp://h/live");
-    client.session.accept_connect();
+    client.session.accept_connect(&TakenCodecs::default());
     // Set Chunk Size stays in the reader of the other side.
     let replies = client.replies();
     let kinds: Vec<_> = replies.iter().map(|r| (r.0, r.1)).collect();
@@ -128,6 +128,42 @@ fn connect_is_answered_with_windows_chunk_size_and_result() {
     assert_eq!(status_code(result), code::CONNECT_SUCCESS);
     let encoding = result.arguments[1].get("objectEncoding");
     assert_eq!(encoding, Some(&Value::Number(3.0)));
+}
+
+/// In both objects of the result, and nothing else changes.
+#[test]
+fn what_the_server_can_do_is_said_to_who_asks() {
+    let result = |extra: Vec<(String, Value)>| {
+        let mut client = Client::new();
+        let app = vec![("app".to_owned(), Value::from("live"))];
+        let object = Value::Object([app, extra].concat());
+        client.command(0, "connect", 1.0, &[object]);
+        client.session.accept_connect(&TakenCodecs {
+            video: vec!["av01".into()],
+            audio: vec![],
+            others: false,
+        });
+        let replies = client.replies();
+        replies.into_iter().find_map(|reply| reply.3).unwrap()
+    };
+    let plain = result(vec![]);
+    let list = || Value::StrictArray(vec!["av01".into()]);
+    let offer = vec![
+        ("fourCcList".to_owned(), list()),
+        ("capsEx".to_owned(), 1.0.into()),
+    ];
+    let answered = result(offer);
+    for (plain, answered) in plain.arguments.iter().zip(&answered.arguments) {
+        let plain = plain.properties().unwrap();
+        let answered = answered.properties().unwrap();
+        let (same, more) = answered.split_at(plain.len());
+        assert_eq!(same, plain);
+        let expected = [
+            ("fourCcList".to_owned(), list()),
+            ("capsEx".to_owned(), 15.0.into()),
+        ];
+        assert_eq!(more, expected);
+    }
 }
 
 #[test]

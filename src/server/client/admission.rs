@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{Client, Parting, Published, liveness};
+use crate::flv::codec::{AcceptedCodecs, CodecName};
+use crate::flv::codes::{AudioFourCc, VideoFourCc};
 use crate::rtmp::authentication::{Challenger, Outcome};
-use crate::rtmp::session::{ConnectRequest, PublishRequest};
+use crate::rtmp::session::{ConnectRequest, PublishRequest, TakenCodecs};
 use crate::rtmp::status::{Status, code};
 use crate::server::crowd::Standing;
 use crate::server::intake::Intake;
@@ -88,6 +90,7 @@ impl Client {
         if candidates.iter().all(|intake| intake.is_draining()) {
             return self.refuse_connect(request, Refusal::Draining, None, candidates);
         }
+        let codecs = taken_codecs(&candidates);
         let is_open = |intake: &Arc<Intake>| intake.access().credentials.is_none();
         let any_open = candidates.iter().any(is_open);
         candidates.retain(|intake| !is_open(intake));
@@ -99,7 +102,7 @@ impl Client {
         // not tell, `publish` does.
         let method = credentials.first().map(|credentials| credentials.method);
         let Some(method) = method.filter(|_| !any_open) else {
-            self.session.accept_connect();
+            self.session.accept_connect(&codecs);
             return Ok(());
         };
         let now = STARTED.elapsed();
@@ -108,7 +111,7 @@ impl Client {
                 self.decision.is_challenged = false;
                 self.decision.authenticated = Some(now);
                 self.deadline = Instant::now() + self.settings.handshake_timeout;
-                self.session.accept_connect();
+                self.session.accept_connect(&codecs);
                 Ok(())
             }
             Outcome::Asked(description) => {
@@ -370,6 +373,26 @@ impl Client {
                 intake.reject(publisher.clone(), refusal);
             }
         }
+    }
+}
+
+/// What any of them takes: which one it will be is known only at `publish`.
+fn taken_codecs(candidates: &[Arc<Intake>]) -> TakenCodecs {
+    let accepted = || candidates.iter().map(|intake| &intake.access().codecs);
+    let taken = |name: CodecName| {
+        let is_taken = accepted().any(|codecs| codecs.accepts(name));
+        is_taken.then(|| name.to_string())
+    };
+    TakenCodecs {
+        video: VideoFourCc::KNOWN
+            .iter()
+            .filter_map(|c| taken(c.name()))
+            .collect(),
+        audio: AudioFourCc::KNOWN
+            .iter()
+            .filter_map(|c| taken(c.name()))
+            .collect(),
+        others: accepted().any(AcceptedCodecs::is_all),
     }
 }
 

@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Nothing that is in a stream is an error of the pipeline.
+//! Nothing that is in a stream is an error of the pipeline, but that there is no track in it at all.
 
+use std::io::Write;
+
+use gst::prelude::*;
+
+use crate::support::PATIENCE;
 use crate::support::clients::NEW_FFMPEG;
 use crate::support::demuxer::{Demuxer, demux};
 use crate::support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
 use crate::support::media::{SMALL_VIDEO, TONE, made_by, small};
-use crate::support::synthetic::{audio, audio_header, delta_frame, keyframe, video_header};
+use crate::support::raw::RawClient;
+use crate::support::recorder::Recorder;
+use crate::support::synthetic::{
+    audio, audio_header, delta_frame, keyframe, metadata, video_header,
+};
 
 /// Repeatable noise.
 struct Noise(u64);
@@ -45,7 +54,8 @@ fn survive(bytes: &[u8], noise: &mut Noise) -> Demuxer {
     for track in demuxer.finish().values() {
         assert!(track.is_ended());
     }
-    assert!(demuxer.messages(gst::MessageType::Error).is_empty());
+    let errors = demuxer.messages(gst::MessageType::Error);
+    assert_eq!(errors.len(), usize::from(demuxer.tracks().is_empty()));
     // One of each kind at most.
     let warnings = demuxer.messages(gst::MessageType::Warning);
     assert!(warnings.len() <= 10, "{warnings:?}");
@@ -231,13 +241,49 @@ fn each_kind_of_harm_is_counted_and_told_once() {
     assert_eq!(warnings.len(), 8, "{warnings:?}");
 }
 
+/// As flvdemux says it, whether bytes are pushed or taken.
 #[test]
-fn an_end_without_tracks_is_said() {
-    let demuxer = Demuxer::new("eflvdemux");
-    demuxer.push(&file(&[])).unwrap();
-    assert!(demuxer.finish().is_empty());
-    assert_eq!(demuxer.messages(gst::MessageType::Warning).len(), 1);
-    assert!(demuxer.messages(gst::MessageType::Error).is_empty());
+fn a_file_without_a_track_is_an_error() {
+    let files = [
+        file(&[]),
+        file(&[metadata(0), Tag::new(VIDEO, 0, *b"\x91xxxxabc")]),
+    ];
+    for bytes in files {
+        for factory in ["flvdemux", "eflvdemux"] {
+            let demuxer = Demuxer::new(factory);
+            // What flvdemux does not know ends it even earlier.
+            let _ = demuxer.push(&bytes);
+            assert!(demuxer.finish().is_empty());
+            let errors = demuxer.messages(gst::MessageType::Error);
+            assert!(!errors.is_empty(), "{factory}");
+        }
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        let text = format!("filesrc location={} ! eflvdemux", file.path().display());
+        let pipeline = gst::parse::launch(&text).unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
+        let message = pipeline
+            .bus()
+            .unwrap()
+            .timed_pop_filtered(patience, &[gst::MessageType::Error]);
+        pipeline.set_state(gst::State::Null).unwrap();
+        let message = message.expect("there is an error");
+        let gst::MessageView::Error(error) = message.view() else {
+            unreachable!()
+        };
+        assert!(error.error().matches(gst::StreamError::Demux), "{error:?}");
+    }
+}
+
+/// Whoever comes and goes without sending anything is no error.
+#[test]
+fn a_live_stream_without_a_track_is_a_warning() {
+    let recorder = Recorder::start_into("", "eflvdemux");
+    drop(RawClient::publish(recorder.port(), "live", "key"));
+    recorder.wait_for(gst::MessageType::Warning);
+    let bus = recorder.pipeline.bus().unwrap();
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
 }
 
 /// What waits for the rest of its tag is bounded by the largest tag.

@@ -19,7 +19,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    fn of(packet: &Packet) -> Self {
+    pub fn of(packet: &Packet) -> Self {
         Seen {
             dts: packet.dts_millis(),
             pts: packet.pts_millis(),
@@ -30,7 +30,7 @@ impl Seen {
 }
 
 /// The packets of each stream as ffmpeg has them.
-fn seen_by_ffmpeg(file: &Path) -> Vec<Vec<Seen>> {
+pub fn seen_by_ffmpeg(file: &Path) -> Vec<Vec<Seen>> {
     let arguments = format!(
         "-copyts -i {} -map 0 -c copy -copyts -avoid_negative_ts disabled -f framehash -hash sha256 -",
         file.display()
@@ -104,7 +104,7 @@ fn assert_as_ffmpeg(file: &Path, pads: &[&str]) -> Tracks {
     tracks
 }
 
-fn new_file(name: &str, arguments: &str) -> std::path::PathBuf {
+pub fn new_file(name: &str, arguments: &str) -> std::path::PathBuf {
     let name = format!("enhanced-{name}.flv");
     made_by(&*NEW_FFMPEG, &name, &format!("{arguments} -f flv"))
 }
@@ -116,7 +116,7 @@ fn assert_caps(track: &Track, expected: &str) {
     assert!(caps.is_subset(&expected), "{caps} is not {expected}");
 }
 
-const YUV: &str = "-pix_fmt yuv420p -t 2";
+pub const YUV: &str = "-pix_fmt yuv420p -t 2";
 
 #[test]
 fn h264_and_aac() {
@@ -158,8 +158,8 @@ fn hevc_and_opus() {
     );
 }
 
-#[test]
-fn hevc_with_high_dynamic_range() {
+/// HEVC of ten bits, with the metadata of HDR10.
+pub fn hdr10() -> std::path::PathBuf {
     // ffmpeg writes what is in the frames, and those have it after they were decoded.
     let first = made_by(
         &*NEW_FFMPEG,
@@ -170,14 +170,18 @@ fn hevc_with_high_dynamic_range() {
              log-level=none:hdr10=1:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400"
         ),
     );
-    let file = new_file(
+    new_file(
         "hdr10",
         &format!(
             "-i {} -c:v libx265 -preset ultrafast -x265-params log-level=none",
             first.display()
         ),
-    );
-    let tracks = assert_as_ffmpeg(&file, &["video_0"]);
+    )
+}
+
+#[test]
+fn hevc_with_high_dynamic_range() {
+    let tracks = assert_as_ffmpeg(&hdr10(), &["video_0"]);
     let caps = tracks["video_0"].last_caps();
     assert_eq!(caps.get::<&str>("profile"), Ok("main-10"));
     assert_eq!(caps.get::<&str>("colorimetry"), Ok("bt2100-pq"));
@@ -307,6 +311,15 @@ pub const LEGACY: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Which the newer ffmpeg can't make.
+pub fn speex() -> std::path::PathBuf {
+    made_by(
+        FFMPEG,
+        "enhanced-speex.flv",
+        "-f lavfi -i sine -t 2 -c:a libspeex -ar 16000 -ac 1 -f flv",
+    )
+}
+
 #[test]
 fn legacy_codecs() {
     for (name, arguments, caps) in LEGACY {
@@ -319,12 +332,7 @@ fn legacy_codecs() {
         let tracks = assert_as_ffmpeg(&file, &[pad]);
         assert_caps(&tracks[pad], caps);
     }
-    let speex = made_by(
-        FFMPEG,
-        "enhanced-speex.flv",
-        "-f lavfi -i sine -t 2 -c:a libspeex -ar 16000 -ac 1 -f flv",
-    );
-    let tracks = assert_as_ffmpeg(&speex, &["audio_0"]);
+    let tracks = assert_as_ffmpeg(&speex(), &["audio_0"]);
     assert_caps(&tracks["audio_0"], "audio/x-speex, rate=16000, channels=1");
 }
 

@@ -59,6 +59,8 @@ fn legacy_codecs_are_the_same() {
         let file = made_by(&*NEW_FFMPEG, &name, &format!("{arguments} -f flv"));
         assert_as_flvdemux(&name, &std::fs::read(file).unwrap());
     }
+    let speex = std::fs::read(super::codecs::speex()).unwrap();
+    assert_as_flvdemux("Speex", &speex);
 }
 
 #[test]

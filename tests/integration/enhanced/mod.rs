@@ -7,4 +7,6 @@ mod codecs;
 mod forms;
 mod legacy;
 mod linking;
+mod live;
+mod mutated;
 mod vectors;

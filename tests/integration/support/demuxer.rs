@@ -21,6 +21,15 @@ pub struct Packet {
 }
 
 impl Packet {
+    pub fn of(buffer: &gst::Buffer) -> Self {
+        Packet {
+            dts: buffer.dts().map(gst::ClockTime::nseconds),
+            pts: buffer.pts().map(gst::ClockTime::nseconds),
+            data: buffer.map_readable().unwrap().to_vec(),
+            is_delta: buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
+        }
+    }
+
     pub fn hash(&self) -> String {
         let hash = Sha256::digest(&self.data);
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -75,6 +84,15 @@ impl Demuxer {
     }
 
     pub fn with_segment(factory: &str, segment: &gst::Segment) -> Self {
+        Self::build(factory, segment, true)
+    }
+
+    /// What leaves it is freed at once.
+    pub fn keeping_nothing(factory: &str, segment: &gst::Segment) -> Self {
+        Self::build(factory, segment, false)
+    }
+
+    fn build(factory: &str, segment: &gst::Segment, keeps: bool) -> Self {
         init();
         let element = gst::ElementFactory::make(factory).build().unwrap();
         let bus = gst::Bus::new();
@@ -83,7 +101,7 @@ impl Demuxer {
         let sinks = Arc::new(Mutex::new(Vec::new()));
         let (kept, ends) = (tracks.clone(), sinks.clone());
         element.connect_pad_added(move |_, pad| {
-            let sink = sink(pad.name().to_string(), kept.clone());
+            let sink = sink(pad.name().to_string(), kept.clone(), keeps);
             pad.link(&sink).unwrap();
             ends.lock().unwrap().push(sink);
         });
@@ -149,7 +167,7 @@ impl Drop for Demuxer {
     }
 }
 
-fn sink(name: String, tracks: Arc<Mutex<Tracks>>) -> gst::Pad {
+fn sink(name: String, tracks: Arc<Mutex<Tracks>>, keeps: bool) -> gst::Pad {
     let (of_buffer, of_event) = (tracks, name.clone());
     let for_events = of_buffer.clone();
     // Without a template a pad takes no other caps than its first ones.
@@ -161,12 +179,10 @@ fn sink(name: String, tracks: Arc<Mutex<Tracks>>) -> gst::Pad {
     );
     let sink = gst::Pad::builder_from_template(&template.unwrap())
         .chain_function(move |_, _, buffer| {
-            let packet = Packet {
-                dts: buffer.dts().map(gst::ClockTime::nseconds),
-                pts: buffer.pts().map(gst::ClockTime::nseconds),
-                data: buffer.map_readable().unwrap().to_vec(),
-                is_delta: buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
-            };
+            if !keeps {
+                return Ok(gst::FlowSuccess::Ok);
+            }
+            let packet = Packet::of(&buffer);
             let mut tracks = of_buffer.lock().unwrap();
             let track = tracks.entry(name.clone()).or_default();
             track.packets.push(packet);

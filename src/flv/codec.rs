@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! One name for each codec, however it is sent.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::codes::{AudioFourCc, SoundFormat, VideoCodecId, VideoFourCc};
+
+/// The FourCC of a codec. A legacy codec has that of Enhanced RTMP if there is one, and else one
+/// that is its own: see [`VideoCodecId::name`] and [`SoundFormat::name`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CodecName([u8; 4]);
+
+/// Text that names no codec.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{text}\" is no codec: {}", known_names())]
+pub struct UnknownCodec {
+    text: String,
+}
+
+impl CodecName {
+    /// Everything that has a name, in the order of the tables.
+    fn known() -> impl Iterator<Item = CodecName> {
+        let video = VideoFourCc::KNOWN.iter().map(|codec| codec.name());
+        let audio = AudioFourCc::KNOWN.iter().map(|codec| codec.name());
+        let legacy_video = VideoCodecId::KNOWN.iter().map(|codec| codec.name());
+        let legacy_audio = SoundFormat::KNOWN.iter();
+        let legacy_audio = legacy_audio.filter(|format| **format != SoundFormat::ExHeader);
+        let legacy_audio = legacy_audio.map(|format| format.name());
+        video.chain(audio).chain(legacy_video).chain(legacy_audio)
+    }
+
+    fn is_video(self) -> bool {
+        let four_ccs = VideoFourCc::KNOWN.iter().map(|codec| codec.name());
+        let mut names = four_ccs.chain(VideoCodecId::KNOWN.iter().map(|codec| codec.name()));
+        names.any(|name| name == self)
+    }
+}
+
+fn known_names() -> String {
+    let mut names: Vec<String> = CodecName::known().map(|name| name.to_string()).collect();
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    format!("there are {}, and case matters", names.join(" "))
+}
+
+impl fmt::Display for CodecName {
+    /// A client may send any bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+impl FromStr for CodecName {
+    type Err = UnknownCodec;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCodec> {
+        let found = CodecName::known().find(|name| name.0 == text.as_bytes());
+        found.ok_or_else(|| UnknownCodec {
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl VideoFourCc {
+    pub const fn name(self) -> CodecName {
+        CodecName(self.code())
+    }
+}
+
+impl AudioFourCc {
+    pub const fn name(self) -> CodecName {
+        CodecName(self.code())
+    }
+}
+
+impl VideoCodecId {
+    pub const fn name(self) -> CodecName {
+        CodecName(match self {
+            VideoCodecId::SorensonH263 => *b"flv1",
+            VideoCodecId::Screen => *b"fsv1",
+            VideoCodecId::Vp6 => *b"vp6f",
+            VideoCodecId::Vp6Alpha => *b"vp6a",
+            VideoCodecId::Screen2 => *b"fsv2",
+            VideoCodecId::Avc => VideoFourCc::Avc.code(),
+            VideoCodecId::H263 => *b"h263",
+            VideoCodecId::Mpeg4 => *b"mp4v",
+            VideoCodecId::Hevc => VideoFourCc::Hevc.code(),
+            VideoCodecId::Unknown(code) => [b'v', b'i', b'd', hexadecimal(code)],
+        })
+    }
+}
+
+impl SoundFormat {
+    pub const fn name(self) -> CodecName {
+        CodecName(match self {
+            SoundFormat::Pcm | SoundFormat::PcmLittleEndian => *b"lpcm",
+            SoundFormat::Adpcm => *b"adpc",
+            SoundFormat::Mp3 | SoundFormat::Mp3At8k => AudioFourCc::Mp3.code(),
+            SoundFormat::Nellymoser16k | SoundFormat::Nellymoser8k | SoundFormat::Nellymoser => {
+                *b"nell"
+            }
+            SoundFormat::ALaw => *b"alaw",
+            SoundFormat::MuLaw => *b"ulaw",
+            SoundFormat::Aac => AudioFourCc::Aac.code(),
+            SoundFormat::Speex => *b"spex",
+            SoundFormat::DeviceSpecific => *b"devs",
+            SoundFormat::ExHeader | SoundFormat::Unknown(_) => {
+                [b'a', b'u', b'd', hexadecimal(self.code())]
+            }
+        })
+    }
+}
+
+const fn hexadecimal(code: u8) -> u8 {
+    b"0123456789abcdef"[(code & 0x0F) as usize]
+}
+
+/// Codecs that are taken; none means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AcceptedCodecs(Vec<CodecName>);
+
+impl AcceptedCodecs {
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, UnknownCodec> {
+        let names: Result<Vec<_>, _> = texts.into_iter().map(str::parse).collect();
+        names.map(AcceptedCodecs)
+    }
+
+    pub fn is_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn accepts(&self, codec: CodecName) -> bool {
+        self.is_all() || self.0.contains(&codec)
+    }
+
+    /// Whether there is any video that is taken.
+    pub fn accepts_video(&self) -> bool {
+        self.is_all() || self.0.iter().any(|name| name.is_video())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_as_it_is_shown() {
+        for name in CodecName::known() {
+            assert_eq!(name.to_string().parse(), Ok(name));
+        }
+        assert_eq!(CodecName(*b"a\0\"\xFF").to_string(), "a\\x00\\\"\\xff");
+    }
+
+    #[test]
+    fn a_codec_has_one_name_with_and_without_an_ex_header() {
+        assert_eq!(VideoCodecId::Avc.name(), VideoFourCc::Avc.name());
+        assert_eq!(VideoCodecId::Hevc.name(), VideoFourCc::Hevc.name());
+        assert_eq!(SoundFormat::Aac.name(), AudioFourCc::Aac.name());
+        assert_eq!(SoundFormat::Mp3At8k.name(), AudioFourCc::Mp3.name());
+        assert_eq!(VideoCodecId::Unknown(11).name().to_string(), "vidb");
+        assert_eq!(SoundFormat::Unknown(13).name().to_string(), "audd");
+    }
+
+    #[test]
+    fn what_is_no_codec_is_an_error_that_says_what_there_is() {
+        for text in ["", "opus", "h264", "hvc", "hvc11", "vidb", "*", "avc1 "] {
+            let error = AcceptedCodecs::parse(["avc1", text]).unwrap_err();
+            let message = error.to_string();
+            assert!(
+                message.starts_with(&format!("\"{text}\" is no codec")),
+                "{message}"
+            );
+            assert!(message.contains(" Opus ") && message.contains(" flv1 "));
+        }
+    }
+
+    #[test]
+    fn none_means_all() {
+        let all = AcceptedCodecs::default();
+        assert!(all.accepts(VideoFourCc::Unknown(*b"xxxx").name()) && all.accepts_video());
+        let some = AcceptedCodecs::parse(["Opus", "avc1"]).unwrap();
+        assert!(some.accepts(VideoCodecId::Avc.name()) && some.accepts_video());
+        assert!(!some.accepts(AudioFourCc::Aac.name()));
+        assert!(!AcceptedCodecs::parse(["Opus"]).unwrap().accepts_video());
+    }
+}

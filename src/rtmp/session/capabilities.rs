@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What client and server say of themselves in `connect` (Enhanced RTMP v2, "Enhancing
+//! NetConnection connect Command").
+//!
+//! Nothing depends on it: a client that says nothing may send everything, and many do.
+
+use crate::amf0::{Properties, Value};
+
+/// Bit of `capsEx`: it reconnects when it is asked to; of a server, that it may ask.
+pub(super) const CAPS_EX_RECONNECT: u32 = 0x01;
+const CAPS_EX_MULTITRACK: u32 = 0x02;
+const CAPS_EX_MOD_EX: u32 = 0x04;
+const CAPS_EX_NANOSECONDS: u32 = 0x08;
+const CAPS_EX: u32 = CAPS_EX_RECONNECT | CAPS_EX_MULTITRACK | CAPS_EX_MOD_EX | CAPS_EX_NANOSECONDS;
+
+/// Bits of `videoFunction`. The first is that of old players, which seek.
+const FUNCTION_SEEK: u32 = 0x01;
+const FUNCTION_HDR: u32 = 0x02;
+const FUNCTION_METADATA: u32 = 0x04;
+
+/// What a server does with a codec: it neither decodes nor encodes.
+const CAN_FORWARD: f64 = 4.0;
+
+/// Any codec.
+const WILDCARD: &str = "*";
+
+/// The codecs that are taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TakenCodecs {
+    /// FourCCs.
+    pub video: Vec<String>,
+    pub audio: Vec<String>,
+    /// And all others, whatever they are.
+    pub others: bool,
+}
+
+/// Which of these properties a client has sent. What they say is not kept, however long it is: the
+/// answer is what the server can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offer {
+    four_cc_list: bool,
+    video_map: bool,
+    audio_map: bool,
+    caps_ex: bool,
+    video_function: bool,
+}
+
+impl Offer {
+    /// Properties that are not what they should be are as if they were not there.
+    pub(super) fn read(object: Option<&Value>) -> Self {
+        let get = |name| object.and_then(|object| object.get(name));
+        let is_map = |name| {
+            let properties = get(name).and_then(Value::properties).unwrap_or_default();
+            properties.iter().any(|(_, v)| v.as_number().is_some())
+        };
+        let functions = get("videoFunction").and_then(Value::as_number);
+        Offer {
+            four_cc_list: match get("fourCcList") {
+                Some(Value::StrictArray(items)) => items.iter().any(|i| i.as_str().is_some()),
+                _ => false,
+            },
+            video_map: is_map("videoFourCcInfoMap"),
+            audio_map: is_map("audioFourCcInfoMap"),
+            caps_ex: get("capsEx").and_then(Value::as_number).is_some(),
+            video_function: functions.is_some_and(|bits| bits as u32 & !FUNCTION_SEEK != 0),
+        }
+    }
+
+    /// The same properties with what the server can do.
+    pub(super) fn answer(self, codecs: &TakenCodecs) -> Properties {
+        let wildcard = codecs.others.then_some(WILDCARD);
+        let names = |codecs: &[&[String]]| -> Vec<String> {
+            let names = codecs.iter().flat_map(|codecs| codecs.iter());
+            names.cloned().chain(wildcard.map(str::to_owned)).collect()
+        };
+        let list = || {
+            let names = names(&[&codecs.video, &codecs.audio]);
+            Value::StrictArray(names.into_iter().map(Value::String).collect())
+        };
+        let map = |codecs: &[String]| {
+            let names = names(&[codecs]).into_iter();
+            Value::Object(names.map(|name| (name, CAN_FORWARD.into())).collect())
+        };
+        let functions = f64::from(FUNCTION_HDR | FUNCTION_METADATA);
+        let mut answer = Properties::new();
+        let mut add = |is_offered: bool, name: &str, value: &dyn Fn() -> Value| {
+            if is_offered {
+                answer.push((name.to_owned(), value()));
+            }
+        };
+        add(self.four_cc_list, "fourCcList", &list);
+        add(self.video_map, "videoFourCcInfoMap", &|| map(&codecs.video));
+        add(self.audio_map, "audioFourCcInfoMap", &|| map(&codecs.audio));
+        add(self.caps_ex, "capsEx", &|| f64::from(CAPS_EX).into());
+        add(self.video_function, "videoFunction", &|| functions.into());
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(properties: Vec<(&str, Value)>) -> Value {
+        let properties = properties.into_iter();
+        Value::Object(properties.map(|(n, v)| (n.to_owned(), v)).collect())
+    }
+
+    fn list(names: &[&str]) -> Value {
+        Value::StrictArray(names.iter().map(|name| (*name).into()).collect())
+    }
+
+    fn map(names: &[&str]) -> Value {
+        object(names.iter().map(|name| (*name, 4.0.into())).collect())
+    }
+
+    fn answer(offer: Value, codecs: &TakenCodecs) -> Value {
+        Value::Object(Offer::read(Some(&offer)).answer(codecs))
+    }
+
+    fn some() -> TakenCodecs {
+        TakenCodecs {
+            video: vec!["hvc1".into(), "avc1".into()],
+            audio: vec!["Opus".into()],
+            others: false,
+        }
+    }
+
+    fn all() -> TakenCodecs {
+        TakenCodecs {
+            others: true,
+            ..some()
+        }
+    }
+
+    /// As publishers do that know nothing of it: ffmpeg unless it is told to, OBS, and old players with
+    /// their one function.
+    #[test]
+    fn nothing_is_said_to_who_says_nothing() {
+        let ffmpeg = object(vec![
+            ("app", "live".into()),
+            ("type", "nonprivate".into()),
+            ("flashVer", "FMLE/3.0 (compatible; Lavf59.27.100)".into()),
+            ("tcUrl", "rtmp://127.0.0.1/live".into()),
+        ]);
+        let player = object(vec![
+            ("audioCodecs", 3575.0.into()),
+            ("videoCodecs", 252.0.into()),
+            ("videoFunction", 1.0.into()),
+            ("objectEncoding", 0.0.into()),
+        ]);
+        for offer in [ffmpeg, player, object(vec![]), Value::Null] {
+            assert_eq!(answer(offer, &all()), object(vec![]));
+        }
+        assert_eq!(Offer::read(None), Offer::default());
+    }
+
+    /// ffmpeg with `-rtmp_enhanced_codecs hvc1,av01`.
+    #[test]
+    fn a_list_is_answered_with_a_list() {
+        let offer = || object(vec![("fourCcList", list(&["hvc1", "av01"]))]);
+        let expected = object(vec![("fourCcList", list(&["hvc1", "avc1", "Opus", "*"]))]);
+        assert_eq!(answer(offer(), &all()), expected);
+        let expected = object(vec![("fourCcList", list(&["hvc1", "avc1", "Opus"]))]);
+        assert_eq!(answer(offer(), &some()), expected);
+    }
+
+    #[test]
+    fn everything_is_answered_in_the_order_of_the_specification() {
+        let offer = object(vec![
+            ("capsEx", 1.0.into()),
+            ("fourccList", list(&["*"])),
+            ("videoFunction", 7.0.into()),
+            (
+                "audioFourCcInfoMap",
+                Value::EcmaArray(vec![("*".into(), 4.0.into())]),
+            ),
+            ("videoFourCcInfoMap", map(&["*"])),
+        ]);
+        let expected = object(vec![
+            ("fourCcList", list(&["hvc1", "avc1", "Opus", "*"])),
+            ("videoFourCcInfoMap", map(&["hvc1", "avc1", "*"])),
+            ("audioFourCcInfoMap", map(&["Opus", "*"])),
+            ("capsEx", 15.0.into()),
+            ("videoFunction", 6.0.into()),
+        ]);
+        assert_eq!(answer(offer, &all()), expected);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_not_there() {
+        let nested = Value::StrictArray(vec![list(&["avc1"])]);
+        let offer = object(vec![
+            ("fourCcList", nested),
+            ("videoFourCcInfoMap", object(vec![("avc1", "yes".into())])),
+            ("audioFourCcInfoMap", list(&["Opus"])),
+            ("capsEx", "15".into()),
+            ("videoFunction", f64::NAN.into()),
+        ]);
+        assert_eq!(answer(offer, &all()), object(vec![]));
+        for offer in ["avc1".into(), 1.0.into(), object(vec![]), list(&[])] {
+            let offer = object(vec![("fourCcList", offer)]);
+            assert_eq!(answer(offer, &all()), object(vec![]));
+        }
+    }
+
+    /// However much a client says, the answer is as long as ever.
+    #[test]
+    fn long_offers_have_short_answers() {
+        let names: Vec<String> = (0..900).map(|n| format!("{n:0>4}").repeat(100)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let long = object(vec![
+            ("fourCcList", list(&names)),
+            ("videoFourCcInfoMap", map(&names)),
+            ("capsEx", 1e300.into()),
+        ]);
+        let short = object(vec![
+            ("fourCcList", list(&["avc1"])),
+            ("videoFourCcInfoMap", map(&["avc1"])),
+            ("capsEx", 0.0.into()),
+        ]);
+        assert_eq!(answer(long, &all()), answer(short, &all()));
+    }
+}

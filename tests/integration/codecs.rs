@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Which codecs publishers may send, and what is said about it beforehand.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use gst::prelude::*;
+use gstrtmp2server::StreamEvent;
+use gstrtmp2server::amf0::Value;
+use gstrtmp2server::rtmp::session::{Config, ConnectRequest, Event, Offer, Session};
+
+use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
+use crate::support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO, assert_same_media};
+use crate::support::media::{SMALL_VIDEO, TONE, copy, made_by, small};
+use crate::support::raw::RawClient;
+use crate::support::recorder::Recorder;
+use crate::support::synthetic::{keyframe, stream, video_header};
+use crate::support::wire::Wire;
+
+/// What `connect` with these properties is answered: both objects.
+fn answer(port: u16, extra: &[(&str, Value)]) -> [Value; 2] {
+    let mut client = RawClient::connect(port);
+    let mut object = vec![("app".to_owned(), "live".into())];
+    object.extend(extra.iter().map(|(n, v)| ((*n).to_owned(), v.clone())));
+    client.handshake();
+    client.command(0, "connect", 1.0, &[Value::Object(object)]);
+    let result = client.expect_command("_result");
+    result.arguments.try_into().unwrap()
+}
+
+fn list(names: &[&str]) -> Value {
+    Value::StrictArray(names.iter().map(|name| (*name).into()).collect())
+}
+
+fn map(names: &[&str]) -> Value {
+    let flags = names.iter().map(|name| ((*name).to_owned(), 4.0.into()));
+    Value::Object(flags.collect())
+}
+
+const VIDEO_CODECS: [&str; 6] = ["vp08", "vp09", "av01", "avc1", "hvc1", "vvc1"];
+const AUDIO_CODECS: [&str; 6] = ["ac-3", "ec-3", "Opus", ".mp3", "fLaC", "mp4a"];
+
+#[test]
+fn who_asks_is_told_what_is_taken() {
+    let offer = [
+        ("fourCcList", list(&["*"])),
+        ("videoFourCcInfoMap", map(&["avc1"])),
+        ("audioFourCcInfoMap", map(&["*"])),
+        ("capsEx", 2.0.into()),
+        ("videoFunction", 4.0.into()),
+    ];
+    let recorder = Recorder::start("");
+    let video = [&VIDEO_CODECS[..], &["*"]].concat();
+    let audio = [&AUDIO_CODECS[..], &["*"]].concat();
+    let both = [&VIDEO_CODECS[..], &AUDIO_CODECS, &["*"]].concat();
+    for object in answer(recorder.port(), &offer) {
+        assert_eq!(object.get("fourCcList"), Some(&list(&both)));
+        assert_eq!(object.get("videoFourCcInfoMap"), Some(&map(&video)));
+        assert_eq!(object.get("audioFourCcInfoMap"), Some(&map(&audio)));
+        assert_eq!(object.get("capsEx"), Some(&15.0.into()));
+        assert_eq!(object.get("videoFunction"), Some(&6.0.into()));
+    }
+    for object in answer(recorder.port(), &[]) {
+        for (name, _) in &offer {
+            assert_eq!(object.get(name), None);
+        }
+    }
+
+    let recorder = Recorder::start("accepted-codecs=<hvc1,mp4a,flv1>");
+    for object in answer(recorder.port(), &offer) {
+        assert_eq!(object.get("fourCcList"), Some(&list(&["hvc1", "mp4a"])));
+        assert_eq!(object.get("videoFourCcInfoMap"), Some(&map(&["hvc1"])));
+        assert_eq!(object.get("audioFourCcInfoMap"), Some(&map(&["mp4a"])));
+    }
+}
+
+/// Which of them a client will publish to is not known at `connect`.
+#[test]
+fn elements_on_one_port_are_answered_for_together() {
+    let first = Recorder::start("accepted-codecs=<avc1> application=live stream-key=a");
+    let port = first.port();
+    let second = |application: &str| {
+        let properties =
+            format!("accepted-codecs=<hvc1> port={port} application={application} stream-key=b");
+        Recorder::start(&properties)
+    };
+    let offer = [("fourCcList", list(&["hvc1"]))];
+    let taken = |expected: &[&str]| {
+        let [properties, _] = answer(port, &offer);
+        assert_eq!(properties.get("fourCcList"), Some(&list(expected)));
+    };
+    taken(&["avc1"]);
+    let other = second("other");
+    taken(&["avc1"]);
+    drop(other);
+    let _same = second("live");
+    taken(&["avc1", "hvc1"]);
+}
+
+/// What a client says in `connect`.
+fn request_of(arguments: impl Fn(&str) -> String) -> ConnectRequest {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("rtmp://{}/live/key", listener.local_addr().unwrap());
+    let client = arguments(&url);
+    let client = if client.contains("enhanced") {
+        ffmpeg(&*NEW_FFMPEG, &client)
+    } else {
+        ffmpeg(FFMPEG, &client)
+    };
+    let (mut socket, _) = listener.accept().unwrap();
+    let mut session = Session::new(Config::default());
+    let mut buffer = [0; 4096];
+    loop {
+        let count = socket.read(&mut buffer).unwrap();
+        assert!(count > 0, "there was no connect");
+        if let Some(Event::Connect(request)) = session.read(&mut &buffer[..count]).unwrap() {
+            drop(client);
+            return (*request).clone();
+        }
+        let replies = session.output().take_replies();
+        socket.write_all(&replies).unwrap();
+    }
+}
+
+#[test]
+fn real_clients_say_what_they_can_only_if_they_are_told_to() {
+    let file = small(2).display().to_string();
+    let old = request_of(|url| format!("-i {file} -c copy -f flv {url}"));
+    assert_eq!(old.offer, Offer::default());
+    let new = request_of(|url| {
+        format!("-i {file} -c copy -f flv -rtmp_enhanced_codecs hvc1,av01,vp09 {url}")
+    });
+    assert_ne!(new.offer, Offer::default());
+}
+
+/// The answer, whatever it is, stops nobody, and neither does what was not offered.
+#[test]
+fn a_client_that_offers_something_sends_what_it_likes() {
+    let file = copy(&*NEW_FFMPEG, &small(2));
+    for properties in ["", "accepted-codecs=<avc1,mp4a>"] {
+        let recorder = Recorder::start(properties);
+        let arguments = format!(
+            "-i {} -map 0 -c copy -f flv -rtmp_enhanced_codecs av01,hvc1 {}",
+            file.display(),
+            recorder.url("live/key")
+        );
+        ffmpeg(&*NEW_FFMPEG, &arguments).succeed();
+        assert_same_media(&flv::read_file(&file), &recorder.finish());
+    }
+}
+
+fn refusals(recorder: &Recorder) -> Vec<(String, u32, String)> {
+    let all = recorder.messages("rtmp2-stream-event", 0);
+    let refused = all
+        .iter()
+        .filter(|s| s.get("event") == Ok(StreamEvent::CodecRefused));
+    refused
+        .map(|message| {
+            let details: gst::Structure = message.get("details").unwrap();
+            (
+                details.get("kind").unwrap(),
+                details.get("track").unwrap(),
+                details.get("codec").unwrap(),
+            )
+        })
+        .collect()
+}
+
+fn refusal(kind: &str, track: u32, codec: &str) -> (String, u32, String) {
+    (kind.to_owned(), track, codec.to_owned())
+}
+
+#[test]
+fn audio_flows_when_video_is_refused() {
+    let file = copy(FFMPEG, &small(2));
+    let recorder = Recorder::start("accepted-codecs=<mp4a>");
+    publish(FFMPEG, &file, false, &recorder.url("live/key")).succeed();
+    let got = recorder.finish();
+    let sent = flv::read_file(&file);
+    let of = |tags: &[Tag], kind| -> Vec<Tag> {
+        let tags = tags.iter().filter(|tag| tag.kind == kind);
+        tags.cloned().collect()
+    };
+    assert_same_media(&of(&sent, AUDIO), &of(&got, AUDIO));
+    assert!(of(&got, VIDEO).is_empty());
+    assert!(!of(&got, SCRIPT).is_empty());
+    assert_eq!(refusals(&recorder), [refusal("video", 0, "avc1")]);
+    let dropped = recorder.stats().get::<u64>("dropped-codec-refused");
+    assert_eq!(dropped, Ok(of(&sent, VIDEO).len() as u64));
+    // Whoever joins now is not told of what does not come.
+    let caps = recorder.element.static_pad("src").unwrap();
+    let caps = caps.current_caps().unwrap();
+    let headers = caps.structure(0).unwrap();
+    let headers: gst::Array = headers.get("streamheader").unwrap();
+    assert_eq!(headers.len(), 3, "file header, metadata and AAC");
+}
+
+/// ffmpeg with two tracks of each into both elements: those that are wanted come out.
+#[test]
+fn tracks_are_refused_one_by_one() {
+    let file = made_by(
+        &*NEW_FFMPEG,
+        "codecs-mixed.flv",
+        &format!(
+            "{SMALL_VIDEO} {SMALL_VIDEO} {TONE} {TONE} -pix_fmt yuv420p -t 1 \
+             -map 0 -map 1 -map 2 -map 3 -c:v:0 libx264 -preset:v:0 ultrafast -c:v:1 libx265 \
+             -preset:v:1 ultrafast -x265-params log-level=none -c:a:0 aac -c:a:1 libopus -f flv"
+        ),
+    );
+    let recorder = Recorder::start("accepted-codecs=<hvc1,mp4a>");
+    publish(&*NEW_FFMPEG, &file, false, &recorder.url("live/key")).succeed();
+    let bytes = {
+        recorder.finish();
+        recorder.bytes()
+    };
+    let mut refused = refusals(&recorder);
+    refused.sort();
+    assert_eq!(
+        refused,
+        [refusal("audio", 1, "Opus"), refusal("video", 0, "avc1")]
+    );
+    let sent = std::fs::read(&file).unwrap();
+    let sent = crate::support::demuxer::demux("eflvdemux", &sent, 1 << 20);
+    let got = crate::support::demuxer::demux("eflvdemux", &bytes, 1 << 20);
+    let pads: Vec<&str> = got.keys().map(String::as_str).collect();
+    assert_eq!(pads, ["audio_0", "video_1"]);
+    let payloads = |track: &crate::support::demuxer::Track| -> Vec<Vec<u8>> {
+        track.packets.iter().map(|p| p.data.clone()).collect()
+    };
+    for pad in pads {
+        assert!(payloads(&sent[pad]) == payloads(&got[pad]), "{pad}");
+    }
+}
+
+/// Several tracks in one message: no encoder at hand sends it so.
+#[test]
+fn a_message_loses_the_tracks_that_are_refused() {
+    let track = |four_cc: &[u8; 4], id: u8| [four_cc, &[id, 0, 0, 2, b'p', id][..]].concat();
+    let tag =
+        |tracks: &[Vec<u8>]| Tag::new(AUDIO, 0, [&[0x95, 0x21][..], &tracks.concat()].concat());
+    let recorder = Recorder::start("accepted-codecs=<Opus,fLaC> keep-listening=true");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let sent = tag(&[track(b"Opus", 0), track(b"ac-3", 1), track(b"fLaC", 2)]);
+    for _ in 0..2 {
+        client.send(&Wire::of(&sent).absolute(&sent).concat());
+    }
+    recorder.wait_until("both", |buffers| buffers.len() == 3);
+    let expected = tag(&[track(b"Opus", 0), track(b"fLaC", 2)]);
+    assert_eq!(recorder.tags(), [expected.clone(), expected]);
+    assert_eq!(refusals(&recorder), [refusal("audio", 1, "ac-3")]);
+    let dropped = recorder.stats().get::<u64>("dropped-codec-refused");
+    assert_eq!(dropped, Ok(2));
+}
+
+#[test]
+fn each_publisher_is_told_of_anew() {
+    let recorder = Recorder::start("accepted-codecs=<mp4a> keep-listening=true");
+    for round in 1..=2 {
+        let mut client = RawClient::publish(recorder.port(), "live", "key");
+        let tags = [video_header(0), keyframe(0, 50), keyframe(40, 50)];
+        for tag in &tags {
+            client.send(&Wire::of(tag).absolute(tag).concat());
+        }
+        drop(client);
+        let mut known = 0;
+        while refusals(&recorder).len() < round {
+            known = recorder.messages("rtmp2-stream-event", known + 1).len();
+        }
+    }
+}
+
+#[test]
+fn what_is_no_codec_is_an_error_at_start() {
+    for (codecs, named) in [("<avc1,opus>", "opus"), ("<h264>", "h264"), ("<\"\">", "")] {
+        let (error, text) = Recorder::refusal(&format!("accepted-codecs={codecs}"));
+        assert!(error.matches(gst::ResourceError::Settings), "{error}");
+        let expected = format!("Invalid accepted-codecs: \"{named}\" is no codec");
+        assert!(text.contains(&expected), "{text}");
+        assert!(text.contains("avc1"), "{text}");
+    }
+}
+
+#[test]
+fn the_property_is_what_was_set() {
+    crate::support::init();
+    let element = gst::ElementFactory::make("rtmp2serversrc").build().unwrap();
+    element.set_property("accepted-codecs", gst::Array::new(["Opus", "avc1"]));
+    let codecs: gst::Array = element.property("accepted-codecs");
+    let codecs: Vec<String> = codecs.iter().map(|value| value.get().unwrap()).collect();
+    assert_eq!(codecs, ["Opus", "avc1"]);
+    // Nothing is lost by naming what comes anyhow.
+    let tags = stream(0, 12);
+    let recorder = Recorder::start("accepted-codecs=<avc1,mp4a>");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    for tag in &tags {
+        client.send(&Wire::of(tag).absolute(tag).concat());
+    }
+    drop(client);
+    assert_same_media(&tags, &recorder.finish());
+}
