@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `streaming`, then `running`, then `settings` or `state`. Neither signals nor notifications nor
-//! pushes happen under `running` or `settings`; `streaming` belongs to the streaming thread.
+//! Lock order: `streaming`, then `running`, then `settings` or `state`; `keyframe_requests`, then those of the
+//! server. Neither signals nor notifications nor pushes happen under any but `streaming`, which belongs to the
+//! streaming thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use gst::glib;
 use gst::prelude::*;
@@ -15,6 +17,7 @@ use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
 use super::buffers;
+use super::keyframe::{KeyframeRequests, NoKeyframe};
 use super::settings::{Effect, Settings};
 use super::signals::{Emitter, SIGNALS};
 use super::specs::SPECS;
@@ -43,6 +46,7 @@ pub struct Rtmp2ServerSrc {
     paused: AtomicBool,
     dropped_before_keyframe: AtomicU64,
     force_key_unit_events: AtomicU64,
+    keyframe_requests: Mutex<KeyframeRequests>,
 }
 
 #[glib::object_subclass]
@@ -173,6 +177,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
         self.dropped_before_keyframe.store(0, Ordering::Relaxed);
         self.force_key_unit_events.store(0, Ordering::Relaxed);
+        *self.keyframe_requests.lock() = KeyframeRequests::default();
         let streaming = Streaming::new(claim.intake().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
         *self.running.lock() = Some(claim);
@@ -232,13 +237,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
     fn event(&self, event: &gst::Event) -> bool {
         if gst_video::ForceKeyUnitEvent::is(event) {
-            self.force_key_unit_events.fetch_add(1, Ordering::Relaxed);
-            gst::info!(
-                CAT,
-                imp = self,
-                "A keyframe was asked for, and RTMP has no way to ask the publisher"
-            );
-            return false;
+            return self.request_keyframe();
         }
         self.parent_event(event)
     }
@@ -269,7 +268,30 @@ impl Rtmp2ServerSrc {
 
     pub(super) fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
         self.intake()
-            .is_some_and(|intake| intake.request_reconnect(tc_url, description))
+            .is_some_and(|intake| intake.request_reconnect(tc_url, description).is_ok())
+    }
+
+    /// RTMP has no way to ask a publisher for a keyframe. One that connects again starts with one.
+    fn request_keyframe(&self) -> bool {
+        self.force_key_unit_events.fetch_add(1, Ordering::Relaxed);
+        let is_wanted = self.settings.lock().reconnect_on_force_key_unit;
+        let Some(intake) = self.intake() else {
+            return false;
+        };
+        let mut requests = self.keyframe_requests.lock();
+        let asked = requests.request(is_wanted, Instant::now(), || {
+            intake.request_reconnect(None, "A keyframe is needed.")
+        });
+        drop(requests);
+        let why_not = asked.err();
+        gst::info!(
+            CAT,
+            imp = self,
+            "A keyframe was asked for. Not asking the publisher to connect again: {why_not:?}"
+        );
+        let event = server::Event::KeyframeRequested(why_not.map(NoKeyframe::nick));
+        intake.queue().tell(event);
+        why_not.is_none()
     }
 
     fn apply_drain(&self) {

@@ -31,7 +31,7 @@ mod transport;
 use std::sync::LazyLock;
 
 pub use access::{Access, AllowedAddresses, InvalidNetwork};
-pub use intake::{ClientStats, Intake, IntakeConfig, IntakeSettings, Policy};
+pub use intake::{ClientStats, Intake, IntakeConfig, IntakeSettings, NotAsked, Policy};
 pub use listener::{ListenerSettings, PortSettings};
 pub use observer::{Notice, Observer};
 pub use publisher::{Publisher, Refusal, Removal};
