@@ -34,6 +34,7 @@ test_packages=(
     git
     gstreamer1.0-plugins-ugly       # x264enc
     gstreamer1.0-libav              # avdec_h264, avdec_aac
+    gstreamer1.0-plugins-base-apps  # gst-play-1.0
     nginx
     libnginx-mod-rtmp
     haproxy

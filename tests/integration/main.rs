@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod authentication;
 mod balancer;
+mod bin;
 mod enhanced;
 mod fidelity;
 mod flood;
