@@ -143,6 +143,14 @@ impl ElementImpl for Rtmp2ServerBin {
         Some(&METADATA)
     }
 
+    fn send_event(&self, event: gst::Event) -> bool {
+        // Whether there is a pad for it yet or not.
+        if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
+            return self.source.send_event(event);
+        }
+        self.parent_send_event(event)
+    }
+
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
             LazyLock::new(|| eflvdemux::source_templates().collect());

@@ -132,6 +132,14 @@ impl ElementImpl for Rtmp2ServerSrc {
         Some(&METADATA)
     }
 
+    fn send_event(&self, event: gst::Event) -> bool {
+        // The base class knows of no such event.
+        if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
+            return self.request_keyframe();
+        }
+        self.parent_send_event(event)
+    }
+
     fn change_state(
         &self,
         transition: gst::StateChange,
@@ -163,7 +171,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         let settings = self.settings.lock().clone();
         let invalid = |error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error));
         let intake = Intake::new(IntakeConfig {
-            name: self.obj().name().to_string(),
+            name: self.shown_name(),
             route: settings.route().map_err(invalid)?,
             access: settings.access().map_err(invalid)?,
             settings: settings.intake(),
@@ -258,6 +266,19 @@ impl Rtmp2ServerSrc {
     fn intake(&self) -> Option<Arc<Intake>> {
         let running = self.running.lock();
         running.as_ref().map(|claim| claim.intake().clone())
+    }
+
+    /// With the names of the bins that it is in, up to the pipeline.
+    fn shown_name(&self) -> String {
+        let mut name = self.obj().name().to_string();
+        let mut around = self.obj().parent();
+        while let Some(bin) = around
+            && let Some(next) = bin.parent()
+        {
+            name = format!("{}/{name}", bin.name());
+            around = Some(next);
+        }
+        name
     }
 
     pub(super) fn disconnect_publisher(&self) {

@@ -95,14 +95,28 @@ fn who_does_not_know_how_to_is_not_asked() {
 
 /// Whoever waits for the first publisher hears of it too.
 #[test]
-fn an_idle_source_tells_of_it() {
+fn idle_elements_tell_of_it() {
     let recorder = Recorder::start("reconnect-on-force-key-unit=true");
     let pad = recorder.element.static_pad("src").unwrap();
-    for count in 1..=3 {
-        assert!(!pad.send_event(force_key_unit()));
+    for count in 1..=4 {
+        let sent = if count % 2 == 0 {
+            pad.send_event(force_key_unit())
+        } else {
+            recorder.element.send_event(force_key_unit())
+        };
+        assert!(!sent);
         let told = recorder.messages("rtmp2-stream-event", count);
         assert_eq!(done(&told[count - 1]), Some(none("no-publisher")));
     }
     let stats = recorder.stats();
-    assert_eq!(stats.get("force-key-unit-events"), Ok(3u64));
+    assert_eq!(stats.get("force-key-unit-events"), Ok(4u64));
+
+    let receiver = Receiver::start("");
+    assert!(!receiver.bin.send_event(force_key_unit()));
+    assert_eq!(requests(&receiver, 1), [none("off")]);
+    // Neither runs.
+    for element in [&recorder.element, &receiver.bin] {
+        element.set_state(gst::State::Null).unwrap();
+        assert!(!element.send_event(force_key_unit()));
+    }
 }

@@ -13,7 +13,7 @@ use crate::support::flv::Tag;
 use crate::support::launch::Launch;
 use crate::support::media::small;
 use crate::support::raw::RawClient;
-use crate::support::synthetic::{audio, audio_header, keyframe, video_header};
+use crate::support::synthetic::{audio, audio_header, keyframe, stream, video_header};
 
 fn send(client: &mut RawClient, tags: &[Tag]) {
     for tag in tags {
@@ -97,7 +97,7 @@ fn pads_say_what_they_are() {
     });
     receiver.play();
     let mut client = RawClient::publish(receiver.port(), "live", "key");
-    send(&mut client, &crate::support::synthetic::stream(0, 3));
+    send(&mut client, &stream(0, 3));
     receiver.wait_until("all pads", |seen| {
         (seen.pads == ["video_0", "audio_0", "no-more-pads"]).then_some(())
     });
@@ -121,14 +121,54 @@ fn pads_say_what_they_are() {
 #[test]
 fn a_track_that_nobody_links_stops_nobody() {
     let file = small(4);
-    for wanted in ["video_0", "audio_0"] {
-        let receiver = Receiver::start_linking("", move |pad| pad == wanted);
-        publish(FFMPEG, &file, false, &receiver.url("live/key")).succeed();
+    for (wanted, least) in [("video_0", 120), ("audio_0", 150)] {
+        for uri in [false, true] {
+            let receiver = Receiver::new("", move |pad| pad == wanted);
+            if uri {
+                receiver.set_uri("rtmpserver://127.0.0.1:0");
+            }
+            receiver.play();
+            publish(FFMPEG, &file, false, &receiver.url("live/key")).succeed();
+            let tracks = receiver.finish();
+            assert_eq!(tracks.len(), 1);
+            let packets = &tracks[wanted].packets;
+            assert!(packets.len() >= least, "{}", packets.len());
+        }
+    }
+}
+
+#[test]
+fn a_track_may_be_linked_late() {
+    for uri in [false, true] {
+        let receiver = Receiver::new("", |pad| pad == "video_0");
+        if uri {
+            receiver.set_uri("rtmpserver://127.0.0.1:0");
+        }
+        receiver.play();
+        let mut client = RawClient::publish(receiver.port(), "live", "key");
+        send(&mut client, &stream(0, 20));
+        receiver.wait_for_packets("video_0", 20);
+        receiver.link("audio_0");
+        for index in 20..40 {
+            let time = index * 40;
+            send(&mut client, &[keyframe(time, 100), audio(time + 7, 50)]);
+        }
+        drop(client);
         let tracks = receiver.finish();
-        assert_eq!(tracks.len(), 1);
-        let least = if wanted == "video_0" { 120 } else { 150 };
-        let packets = &tracks[wanted].packets;
-        assert!(packets.len() >= least, "{}", packets.len());
+        assert_eq!(tracks["video_0"].packets.len(), 40);
+        let late = &tracks["audio_0"];
+        assert!(
+            (20..=40).contains(&late.packets.len()),
+            "{}",
+            late.packets.len()
+        );
+        // It gets all that one has to know who comes late.
+        assert_eq!(late.caps.len(), 1);
+        let told = late.events.iter().any(|event| {
+            let structure = event.structure();
+            structure.is_some_and(|structure| structure.name() == "rtmp2-stream-status")
+        });
+        assert!(told);
     }
 }
 

@@ -266,3 +266,21 @@ fn the_application_decides_and_acts_on_the_bin() {
     assert_eq!(signals.names(3), expected);
     assert!(!request());
 }
+
+#[test]
+fn who_has_a_route_is_named() {
+    let first = Receiver::start("stream-key=key");
+    let port = first.port();
+    let second = Receiver::new(&format!("port={port} stream-key=key"), |_| true);
+    let started = second.pipeline.set_state(gst::State::Playing);
+    assert!(started.is_err());
+    let text = second.look(|seen| {
+        let mut messages = seen.messages.iter();
+        messages.find_map(|message| match message.view() {
+            gst::MessageView::Error(error) => Some(error.error().to_string()),
+            _ => None,
+        })
+    });
+    let text = text.expect("there is an error on the bus");
+    assert!(text.contains("bin/source"), "{text}");
+}

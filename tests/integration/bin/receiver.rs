@@ -53,6 +53,18 @@ impl Receiver {
         receiver
     }
 
+    /// Gives a pad that was not wanted before a sink.
+    pub fn link(&self, pad: &str) {
+        let pad = self.bin.static_pad(pad).unwrap();
+        link(&self.pipeline, &pad, self.seen.clone());
+    }
+
+    /// As whoever plays URIs does it.
+    pub fn set_uri(&self, uri: &str) {
+        let handler = self.bin.dynamic_cast_ref::<gst::URIHandler>();
+        handler.unwrap().set_uri(uri).unwrap();
+    }
+
     pub fn play(&self) {
         self.pipeline.set_state(gst::State::Playing).unwrap();
     }

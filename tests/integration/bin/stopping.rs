@@ -8,6 +8,9 @@ use gst::prelude::*;
 
 use super::receiver::Receiver;
 use crate::support::PATIENCE;
+use crate::support::clients::{FFMPEG, ffmpeg, publish};
+use crate::support::launch::Launch;
+use crate::support::media::small;
 use crate::support::raw::RawClient;
 use crate::support::synthetic::stream;
 
@@ -63,6 +66,36 @@ fn while_a_publisher_streams() {
     receiver.look(|seen| assert_eq!(seen.pads, expected));
 }
 
+/// At any moment of what leads to pads, also where each has a queue.
+#[test]
+fn while_pads_appear() {
+    for uri in [false, true] {
+        for index in 0..CYCLES {
+            let receiver = Receiver::new("keep-listening=true", |_| true);
+            if uri {
+                receiver.set_uri("rtmpserver://127.0.0.1:0");
+            }
+            let (moment, is_moment) = mpsc::channel();
+            let moment = Mutex::new(moment);
+            receiver.bin.connect_pad_added(move |_, pad| {
+                if (index % 2 == 0) == (pad.name() == "video_0") {
+                    let _ = moment.lock().unwrap().send(());
+                }
+            });
+            receiver.play();
+            let mut client = RawClient::publish(receiver.port(), "live", "key");
+            send_media(&mut client);
+            if index < CYCLES / 2 {
+                is_moment.recv_timeout(PATIENCE).unwrap();
+            }
+            stop(&receiver.pipeline, gst::State::Null);
+            assert_eq!(receiver.bin.num_src_pads(), 0);
+            let bin = receiver.bin.downcast_ref::<gst::Bin>().unwrap();
+            assert_eq!(bin.children().len(), 2);
+        }
+    }
+}
+
 /// With its pads at an element that takes nothing more, so that the streaming thread waits in it.
 #[test]
 fn while_the_pipeline_is_stuck() {
@@ -70,8 +103,7 @@ fn while_the_pipeline_is_stuck() {
         for _ in 0..CYCLES {
             let receiver = Receiver::new("keep-listening=true", |_| false);
             if uri {
-                let handler = receiver.bin.dynamic_cast_ref::<gst::URIHandler>().unwrap();
-                handler.set_uri("rtmpserver://127.0.0.1:0").unwrap();
+                receiver.set_uri("rtmpserver://127.0.0.1:0");
             }
             let (stuck, is_stuck) = mpsc::channel();
             let stuck = Mutex::new(stuck);
@@ -177,4 +209,34 @@ fn and_nothing_is_left() {
         assert!(bin.upgrade().is_none());
         assert!(left.iter().all(|element| element.upgrade().is_none()));
     }
+}
+
+/// What was recorded until then is whole.
+#[test]
+fn by_ctrl_c_with_e() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.mp4");
+    let text = format!(
+        "rtmp2serverbin name=s port=0 mp4mux name=m ! filesink location={} \
+         s.video_0 ! identity silent=false ! queue ! h264parse ! m. \
+         s.audio_0 ! queue ! aacparse ! m.",
+        file.display()
+    );
+    let mut launch = Launch::start("-e", &text);
+    let url = format!("rtmp://127.0.0.1:{}/live/key", launch.port());
+    let _publisher = publish(FFMPEG, &small(20), true, &url);
+    for _ in 0..30 {
+        launch.wait_for("last-message = chain");
+    }
+    launch.interrupt();
+    let (status, _) = launch.wait();
+    assert!(status.success(), "{}", launch.output);
+    let frames = ffmpeg(
+        FFMPEG,
+        &format!("-i {} -map 0:v -c copy -f framecrc -", file.display()),
+    );
+    let frames = frames.wait();
+    let errors = String::from_utf8_lossy(&frames.stderr);
+    assert!(errors.is_empty(), "{errors}");
+    assert!(frames.stdout.iter().filter(|byte| **byte == b'\n').count() > 25);
 }
