@@ -299,6 +299,13 @@ impl Rtmp2ServerBin {
             Some(template) => gst::GhostPad::builder_from_template(&template),
             None => gst::GhostPad::builder(gst::PadDirection::Src),
         };
+        // A queue that nobody takes anything from would make an error of it at the end.
+        let builder = builder.proxy_pad_chain_function(|pad, parent, buffer| {
+            match gst::ProxyPad::chain_default(pad, parent, buffer) {
+                Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
+                flow => flow,
+            }
+        });
         let ghost = builder.name(pad.name()).with_target(target)?.build();
         ghost.set_active(true)?;
         // Whoever gets the pad wants to know at once what stream it is.

@@ -139,7 +139,12 @@ impl Receiver {
                 .any(|message| message.type_() == gst::MessageType::Eos)
                 .then_some(())
         });
-        self.look(|seen| seen.tracks.clone())
+        self.look(|seen| {
+            let mut messages = seen.messages.iter();
+            let error = messages.find(|message| message.type_() == gst::MessageType::Error);
+            assert!(error.is_none(), "{error:?}");
+            seen.tracks.clone()
+        })
     }
 
     pub fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {

@@ -10,9 +10,9 @@ use gst::prelude::*;
 use gstrtmp2server::Rtmp2ServerBin;
 use rcgen::generate_simple_self_signed;
 
-use crate::support::clients::{FFMPEG, publish};
+use crate::support::clients::{FFMPEG, NEW_FFMPEG, publish};
 use crate::support::launch::Launch;
-use crate::support::media::small;
+use crate::support::media::{SMALL_VIDEO, TONE, made_by, small};
 use crate::support::{PATIENCE, init};
 
 fn made(uri: &str) -> Result<gst::Element, glib::Error> {
@@ -143,6 +143,29 @@ fn play(options: &str, uri: &str) -> Launch {
     let arguments =
         format!("--no-interactive --videosink=fakesink --audiosink=fakesink {options} {uri}");
     Launch::start_program("gst-play-1.0", &arguments)
+}
+
+/// What only Enhanced RTMP has, with a track that nobody takes.
+#[test]
+fn several_tracks_of_other_codecs_are_played() {
+    let arguments = format!(
+        "{SMALL_VIDEO} {TONE} -f lavfi -i sine=frequency=880 -t 2 -map 0 -map 1 -map 2 \
+         -pix_fmt yuv420p -c:v libx265 -preset ultrafast -x265-params log-level=none \
+         -c:a:0 libopus -c:a:1 aac -f flv"
+    );
+    let file = made_by(&*NEW_FFMPEG, "hevc-opus-aac.flv", &arguments);
+    for options in ["", "--use-playbin3"] {
+        let mut player = play(options, URI);
+        let url = format!("rtmp://127.0.0.1:{}/live/key", player.port());
+        publish(&*NEW_FFMPEG, &file, true, &url).succeed();
+        let (status, _) = player.wait();
+        let output = &player.output;
+        assert!(status.success() && !output.contains("ERROR"), "{output}");
+        assert!(output.contains("Reached end of play list"), "{output}");
+        for caps in ["video/x-raw", "video/x-h265", "audio/x-opus"] {
+            assert!(output.contains(caps), "{caps}: {output}");
+        }
+    }
 }
 
 #[test]
