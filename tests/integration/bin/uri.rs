@@ -68,6 +68,17 @@ fn a_uri_is_taken_as_a_whole_or_not_at_all() {
 /// Publishes to what plays a URI, and gives how much its two sinks have rendered.
 #[track_caller]
 fn played(pipeline: &gst::Element, player: &gst::Element, sinks: &[gst::Element]) -> Vec<u64> {
+    played_from("rtmp://127.0.0.1", pipeline, player, sinks)
+}
+
+/// The same with another scheme and host, which may have a user.
+#[track_caller]
+fn played_from(
+    host: &str,
+    pipeline: &gst::Element,
+    player: &gst::Element,
+    sinks: &[gst::Element],
+) -> Vec<u64> {
     let (port, ports) = mpsc::channel();
     player.connect("source-setup", false, move |arguments| {
         let bin: gst::Element = arguments[1].get().unwrap();
@@ -79,7 +90,7 @@ fn played(pipeline: &gst::Element, player: &gst::Element, sinks: &[gst::Element]
     });
     pipeline.set_state(gst::State::Playing).unwrap();
     let port = ports.recv_timeout(PATIENCE).unwrap();
-    let url = format!("rtmp://127.0.0.1:{port}/live/key");
+    let url = format!("{host}:{port}/live/key");
     publish(FFMPEG, &small(2), true, &url).succeed();
     let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
     let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
@@ -185,14 +196,44 @@ fn gst_play_plays_it() {
     }
 }
 
-#[test]
-fn gst_play_plays_it_over_tls() {
+/// A certificate and its key.
+fn certificate() -> (tempfile::TempDir, [String; 2]) {
     let folder = tempfile::tempdir().unwrap();
     let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let path = |name| folder.path().join(name).display().to_string();
-    let (certificate, key) = (path("certificate.pem"), path("key.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let paths = ["certificate.pem", "key.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&paths[0], made.cert.pem()).unwrap();
+    std::fs::write(&paths[1], made.signing_key.serialize_pem()).unwrap();
+    (folder, paths.map(|path| path.display().to_string()))
+}
+
+#[test]
+fn what_is_not_for_a_uri_is_set_at_the_source() {
+    init();
+    let (_folder, [certificate, key]) = certificate();
+    let sinks = [sink(), sink()];
+    let player = gst::ElementFactory::make("playbin3")
+        .property(
+            "uri",
+            "rtmpsserver://127.0.0.1:0/live/key?authmod=adobe&username=camera",
+        )
+        .property("video-sink", &sinks[0])
+        .property("audio-sink", &sinks[1])
+        .build()
+        .unwrap();
+    player.connect("source-setup", false, move |arguments| {
+        let bin: gst::Element = arguments[1].get().unwrap();
+        bin.set_property("certificate-file", &certificate);
+        bin.set_property("private-key-file", &key);
+        bin.set_property("password", "secret");
+        None
+    });
+    let host = "rtmps://camera:secret@127.0.0.1";
+    assert_all(&played_from(host, &player, &player, &sinks), "playbin3");
+}
+
+#[test]
+fn gst_play_plays_it_over_tls() {
+    let (_folder, [certificate, key]) = certificate();
     let uri = format!(
         "rtmpsserver://127.0.0.1:0/live/key?certificate-file={certificate}&private-key-file={key}"
     );
