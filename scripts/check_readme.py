@@ -49,15 +49,23 @@ def element_documentation():
 def without_devices(command):
     """The words behind gst-launch-1.0 and its options, with other sinks in the place of devices. Only one may tell what it
     gets: gst-launch-1.0 loses notifications that come from two at a time."""
-    command = command.replace("autovideosink", "fakesink silent=false sync=true name=shown")
-    return shlex.split(command.replace("autoaudiosink", "fakesink sync=true"))
+    shown, heard = "fakesink silent=false sync=true name=shown", "fakesink sync=true"
+    if command.startswith("gst-play-1.0 "):
+        sinks = [f"--videosink={shown}", f"--audiosink={heard}"]
+        return [*shlex.split(command), "--no-interactive", *sinks]
+    return shlex.split(command.replace("autovideosink", shown).replace("autoaudiosink", heard))
+
+
+def listeners(words):
+    """How many elements of a pipeline listen: one at least, since a URI has one too."""
+    return max(1, sum(words.count(name) for name in ("rtmp2serversrc", "rtmp2serverbin")))
 
 
 def on_a_free_port(words):
     # Elements that are to share a port can't each take any.
-    port = 0 if words.count("rtmp2serversrc") == 1 else harness.free_port()
+    port = 0 if listeners(words) == 1 else harness.free_port()
     words = [re.sub(r"^port=\d+$", f"port={port}", word) for word in words]
-    return [re.sub(r"^(location=rtmp://[^:]+):\d+", rf"\1:{port}", word) for word in words]
+    return [re.sub(r"^((?:location=rtmp|(?:uri=)?rtmpserver)://[^:]+):\d+", rf"\1:{port}", word) for word in words]
 
 
 def holds_every_frame(counts, sent):
@@ -112,7 +120,7 @@ def publish(publisher, address, directory):
 
 
 def check_pipeline(command, publisher, directory):
-    words = on_a_free_port(without_devices(command)[1:])
+    program, *words = on_a_free_port(without_devices(command))
     if any(word.startswith("certificate-file=") for word in words):
         make_certificate(directory)
     options = [word for word in words if word == "-e"] + ["-v"]
@@ -123,8 +131,8 @@ def check_pipeline(command, publisher, directory):
             receiver = harness.free_port(socket.SOCK_DGRAM)
             words[index] = f"uri=srt://:{receiver}"
 
-    with harness.launch(words, cwd=directory, options=options) as pipeline:
-        for _ in range(words.count("rtmp2serversrc")):
+    with harness.Process([program, *options, *words], cwd=directory) as pipeline:
+        for _ in range(listeners(words)):
             port = harness.port_of(pipeline)
         if receiver is None:
             targets = addresses(words, publisher, port)
@@ -137,8 +145,18 @@ def check_pipeline(command, publisher, directory):
                 # The stream stays open, so it is the pictures that tell that all is over.
                 return shown_twice(pipeline, sent, publisher, target, directory)
             pipeline.finish()
+            if any("name=shown" in word for word in words):
+                return shown_once(pipeline, sent)
             return f"{check_files(directory, words, sent)}, {sent} frames"
         return received(pipeline, receiver, publisher, port, directory)
+
+
+def shown_once(pipeline, sent):
+    """Every picture was shown."""
+    shown = {match.group(1) for _, match in pipeline.matches(SHOWN)}
+    if len(shown) != sent:
+        raise harness.Failure(f"{sent} frames were sent, and {len(shown)} shown by {pipeline}")
+    return f"{sent} frames shown"
 
 
 def shown_twice(pipeline, sent, publisher, target, directory):
@@ -214,7 +232,8 @@ def main():
     publishers = [command for command in everything if command.startswith("ffmpeg ")]
     for section in element_documentation():
         everything += commands(section)
-    pipelines = list(dict.fromkeys(command for command in everything if "rtmp2serversrc" in command))
+    ours = re.compile("rtmp2server(src|bin)|rtmps?server://")
+    pipelines = list(dict.fromkeys(command for command in everything if ours.search(command)))
     if len(publishers) != 1 or not pipelines:
         raise harness.Failure("README.md should have one ffmpeg line, and pipelines")
     failed = 0

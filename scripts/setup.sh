@@ -36,6 +36,7 @@ test_packages=(
     gstreamer1.0-libav              # avdec_h264, avdec_aac
     iproute2                        # networks of the tests' own
     util-linux
+    gstreamer1.0-plugins-base-apps  # gst-play-1.0
     nginx
     libnginx-mod-rtmp
     haproxy

@@ -8,10 +8,12 @@ pub mod feed;
 pub mod flv;
 pub mod memory;
 pub mod rtmp;
+mod rtmp2serverbin;
 mod rtmp2serversrc;
 pub mod server;
 
 pub use eflvdemux::EFlvDemux;
+pub use rtmp2serverbin::Rtmp2ServerBin;
 pub use rtmp2serversrc::{
     AuthMod, ConnectionState, LeakyType, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc,
     StreamEvent, StreamStatus, TimestampMode,
@@ -19,7 +21,8 @@ pub use rtmp2serversrc::{
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     rtmp2serversrc::register(plugin)?;
-    eflvdemux::register(plugin)
+    eflvdemux::register(plugin)?;
+    rtmp2serverbin::register(plugin)
 }
 
 gst::plugin_define!(

@@ -28,6 +28,18 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 /// Where a time is not known.
 const UNKNOWN: u64 = u64::MAX;
 
+/// Those of the tracks, also for a bin around the element.
+pub(crate) fn source_templates() -> impl Iterator<Item = gst::PadTemplate> {
+    let kinds = [
+        ("video_%u", caps::of_video_pads()),
+        ("audio_%u", caps::of_audio_pads()),
+    ];
+    kinds.into_iter().filter_map(|(name, caps)| {
+        let (direction, presence) = (gst::PadDirection::Src, gst::PadPresence::Sometimes);
+        gst::PadTemplate::new(name, direction, presence, &caps).ok()
+    })
+}
+
 /// What is taken of a file at a time. Tags that lie across two pieces are put together, so it is
 /// larger than most of them.
 const PIECE: u32 = 256 * 1024;
@@ -149,31 +161,13 @@ impl ElementImpl for EFlvDemux {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let template = |name, direction, presence, caps: gst::Caps| {
-                gst::PadTemplate::new(name, direction, presence, &caps).ok()
-            };
-            let sometimes = gst::PadPresence::Sometimes;
-            let templates = [
-                template(
-                    "sink",
-                    gst::PadDirection::Sink,
-                    gst::PadPresence::Always,
-                    caps::sink(),
-                ),
-                template(
-                    "video_%u",
-                    gst::PadDirection::Src,
-                    sometimes,
-                    caps::of_video_pads(),
-                ),
-                template(
-                    "audio_%u",
-                    gst::PadDirection::Src,
-                    sometimes,
-                    caps::of_audio_pads(),
-                ),
-            ];
-            templates.into_iter().flatten().collect()
+            let sink = gst::PadTemplate::new(
+                "sink",
+                gst::PadDirection::Sink,
+                gst::PadPresence::Always,
+                &caps::sink(),
+            );
+            sink.into_iter().chain(source_templates()).collect()
         });
         &TEMPLATES
     }

@@ -70,6 +70,8 @@ mod tags;
 mod times;
 mod track;
 
+pub(crate) use imp::source_templates;
+
 glib::wrapper! {
     pub struct EFlvDemux(ObjectSubclass<imp::EFlvDemux>)
         @extends gst::Element, gst::Object;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `streaming`, then `running`, then `settings` or `state`. Neither signals nor notifications nor
-//! pushes happen under `running` or `settings`; `streaming` belongs to the streaming thread.
+//! Lock order: `streaming`, then `running`, then `settings` or `state`; `keyframe_requests`, then those of the
+//! server. Neither signals nor notifications nor pushes happen under any but `streaming`, which belongs to the
+//! streaming thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use gst::glib;
 use gst::prelude::*;
@@ -15,6 +17,7 @@ use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
 use super::buffers;
+use super::keyframe::{KeyframeRequests, NoKeyframe};
 use super::settings::{Effect, Settings};
 use super::signals::{Emitter, SIGNALS};
 use super::specs::SPECS;
@@ -44,6 +47,7 @@ pub struct Rtmp2ServerSrc {
     paused: AtomicBool,
     repairs: Mutex<Repairs>,
     force_key_unit_events: AtomicU64,
+    keyframe_requests: Mutex<KeyframeRequests>,
 }
 
 #[glib::object_subclass]
@@ -129,6 +133,14 @@ impl ElementImpl for Rtmp2ServerSrc {
         Some(&METADATA)
     }
 
+    fn send_event(&self, event: gst::Event) -> bool {
+        // The base class knows of no such event.
+        if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
+            return self.request_keyframe();
+        }
+        self.parent_send_event(event)
+    }
+
     fn change_state(
         &self,
         transition: gst::StateChange,
@@ -160,7 +172,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         let settings = self.settings.lock().clone();
         let invalid = |error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error));
         let intake = Intake::new(IntakeConfig {
-            name: self.obj().name().to_string(),
+            name: self.shown_name(),
             route: settings.route().map_err(invalid)?,
             access: settings.access().map_err(invalid)?,
             settings: settings.intake(),
@@ -174,6 +186,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
         *self.repairs.lock() = Repairs::default();
         self.force_key_unit_events.store(0, Ordering::Relaxed);
+        *self.keyframe_requests.lock() = KeyframeRequests::default();
         let streaming = Streaming::new(claim.intake().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
         *self.running.lock() = Some(claim);
@@ -233,13 +246,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
     fn event(&self, event: &gst::Event) -> bool {
         if gst_video::ForceKeyUnitEvent::is(event) {
-            self.force_key_unit_events.fetch_add(1, Ordering::Relaxed);
-            gst::info!(
-                CAT,
-                imp = self,
-                "A keyframe was asked for, and RTMP has no way to ask the publisher"
-            );
-            return false;
+            return self.request_keyframe();
         }
         self.parent_event(event)
     }
@@ -262,6 +269,19 @@ impl Rtmp2ServerSrc {
         running.as_ref().map(|claim| claim.intake().clone())
     }
 
+    /// With the names of the bins that it is in, up to the pipeline.
+    fn shown_name(&self) -> String {
+        let mut name = self.obj().name().to_string();
+        let mut around = self.obj().parent();
+        while let Some(bin) = around
+            && let Some(next) = bin.parent()
+        {
+            name = format!("{}/{name}", bin.name());
+            around = Some(next);
+        }
+        name
+    }
+
     pub(super) fn disconnect_publisher(&self) {
         if let Some(intake) = self.intake() {
             intake.disconnect();
@@ -270,7 +290,30 @@ impl Rtmp2ServerSrc {
 
     pub(super) fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
         self.intake()
-            .is_some_and(|intake| intake.request_reconnect(tc_url, description))
+            .is_some_and(|intake| intake.request_reconnect(tc_url, description).is_ok())
+    }
+
+    /// RTMP has no way to ask a publisher for a keyframe. One that connects again starts with one.
+    fn request_keyframe(&self) -> bool {
+        self.force_key_unit_events.fetch_add(1, Ordering::Relaxed);
+        let is_wanted = self.settings.lock().reconnect_on_force_key_unit;
+        let Some(intake) = self.intake() else {
+            return false;
+        };
+        let mut requests = self.keyframe_requests.lock();
+        let asked = requests.request(is_wanted, Instant::now(), || {
+            intake.request_reconnect(None, "A keyframe is needed.")
+        });
+        drop(requests);
+        let why_not = asked.err();
+        gst::info!(
+            CAT,
+            imp = self,
+            "A keyframe was asked for. Not asking the publisher to connect again: {why_not:?}"
+        );
+        let event = server::Event::KeyframeRequested(why_not.map(NoKeyframe::nick));
+        intake.queue().tell(event);
+        why_not.is_none()
     }
 
     fn apply_drain(&self) {

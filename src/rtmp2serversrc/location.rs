@@ -40,7 +40,7 @@ pub(super) struct Location {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: a location is rtmp[s]://host[:port][/application[/stream-key]]")]
 pub(super) struct InvalidLocation {
-    reason: String,
+    pub(super) reason: String,
 }
 
 impl Location {

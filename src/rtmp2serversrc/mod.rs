@@ -74,6 +74,15 @@
 //! segment or another file header, first with sequence headers and a keyframe. While it is
 //! away, GAP events tell mixers and muxers that there is nothing.
 //!
+//! ## When a keyframe is asked for
+//!
+//! RTMP has no way to ask an encoder for a keyframe. A publisher that connects again starts with one:
+//! with #GstRtmp2ServerSrc:reconnect-on-force-key-unit, an upstream force-key-unit event asks it to,
+//! by the reconnect request of Enhanced RTMP, if it knows that, and at most once in 10 seconds. In
+//! any case there is the event `keyframe-requested`, whose details have `action`
+//! (`reconnect-requested` or `none`) and, for the latter, `reason`: `off`, `too-soon`,
+//! `no-publisher`, `not-supported` by the publisher, or `not-reading`.
+//!
 //! ## What comes out
 //!
 //! One buffer a tag of one endless FLV stream: the file header once, no second one and no flush
@@ -179,6 +188,7 @@ use gst::prelude::*;
 mod announcements;
 mod buffers;
 mod imp;
+mod keyframe;
 mod location;
 mod settings;
 mod signals;
@@ -186,6 +196,15 @@ mod specs;
 mod state;
 mod stats;
 mod streaming;
+
+pub(crate) use signals::build as build_signals;
+pub(crate) use specs::build as build_specs;
+
+/// The same as the property `location` would find wrong with it at the start.
+pub(crate) fn check_location(text: &str) -> Result<(), String> {
+    let location = location::Location::parse(text);
+    location.map(drop).map_err(|error| error.reason)
+}
 
 glib::wrapper! {
     pub struct Rtmp2ServerSrc(ObjectSubclass<imp::Rtmp2ServerSrc>)
@@ -307,6 +326,11 @@ pub enum StreamEvent {
         nick = "codec-refused"
     )]
     CodecRefused,
+    #[enum_value(
+        name = "A keyframe was asked for downstream",
+        nick = "keyframe-requested"
+    )]
+    KeyframeRequested,
 }
 
 /// How publishers prove that they know the password.

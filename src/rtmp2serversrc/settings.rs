@@ -55,6 +55,7 @@ pub(super) struct Settings {
     pub(super) max_clients_per_address: u32,
     pub(super) chunk_size: u32,
     pub(super) wait_for_keyframe: bool,
+    pub(super) reconnect_on_force_key_unit: bool,
 }
 
 impl Default for Settings {
@@ -93,6 +94,7 @@ impl Default for Settings {
             max_clients_per_address: 100,
             chunk_size: 65_536,
             wait_for_keyframe: true,
+            reconnect_on_force_key_unit: false,
         }
     }
 }
@@ -154,6 +156,7 @@ impl Settings {
             "max-clients-per-address" => set!(max_clients_per_address),
             "chunk-size" => set!(chunk_size),
             "wait-for-keyframe" => set!(wait_for_keyframe),
+            "reconnect-on-force-key-unit" => set!(reconnect_on_force_key_unit),
             _ => unreachable!("{name} is not writable"),
         }
         match name {
@@ -201,6 +204,7 @@ impl Settings {
             "max-clients-per-address" => self.max_clients_per_address.to_value(),
             "chunk-size" => self.chunk_size.to_value(),
             "wait-for-keyframe" => self.wait_for_keyframe.to_value(),
+            "reconnect-on-force-key-unit" => self.reconnect_on_force_key_unit.to_value(),
             _ => return None,
         };
         Some(value)

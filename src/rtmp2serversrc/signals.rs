@@ -14,8 +14,28 @@ use super::{Rtmp2ServerSrc, imp};
 use crate::server::{Notice, Observer, Publisher};
 
 pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+    build(
+        |element| {
+            if let Some(element) = element.downcast_ref::<Rtmp2ServerSrc>() {
+                element.imp().disconnect_publisher();
+            }
+        },
+        |element, tc_url, description| {
+            let element = element.downcast_ref::<Rtmp2ServerSrc>();
+            element.is_some_and(|element| element.imp().request_reconnect(tc_url, description))
+        },
+    )
+});
+
+/// The signals of an element that has publishers, with what its actions do.
+pub(crate) fn build(
+    disconnect: fn(&gst::Element),
+    reconnect: fn(&gst::Element, Option<&str>, &str) -> bool,
+) -> Vec<Signal> {
     let info = gst::Structure::static_type();
     let reason = String::static_type();
+    let instance =
+        |arguments: &[glib::Value]| -> gst::Element { arguments[0].get().expect("the instance") };
     vec![
         // Asks whether a client may publish; without a handler it may. Called on the client's own
         // thread before the client is told anything, so it may take seconds: only this client
@@ -49,9 +69,8 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         Signal::builder("disconnect-publisher")
             .run_last()
             .action()
-            .class_handler(|arguments| {
-                let element: Rtmp2ServerSrc = arguments[0].get().expect("the instance");
-                element.imp().disconnect_publisher();
+            .class_handler(move |arguments| {
+                disconnect(&instance(arguments));
                 None
             })
             .build(),
@@ -62,12 +81,12 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
             .return_type::<bool>()
             .run_last()
             .action()
-            .class_handler(|arguments| {
-                let element: Rtmp2ServerSrc = arguments[0].get().expect("the instance");
+            .class_handler(move |arguments| {
                 let text = |index: usize| -> Option<String> {
                     arguments[index].get().expect("type checked upstream")
                 };
-                let asked = element.imp().request_reconnect(
+                let asked = reconnect(
+                    &instance(arguments),
                     text(1).as_deref().filter(|tc_url| !tc_url.is_empty()),
                     text(2).as_deref().unwrap_or_default(),
                 );
@@ -75,7 +94,7 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
             })
             .build(),
     ]
-});
+}
 
 /// What applications are told of a publisher.
 pub(super) fn info(publisher: &Publisher) -> gst::Structure {

@@ -11,7 +11,10 @@ use super::settings::Settings;
 use super::{ConnectionState, StreamStatus};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 
-pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(build);
+
+/// Made anew for each class that has these properties: a specification belongs to one class.
+pub(crate) fn build() -> Vec<glib::ParamSpec> {
     let d = Settings::default();
     let mut specs = route_specs(&d);
     specs.extend(access_specs(&d));
@@ -19,7 +22,7 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     specs.extend(queue_specs(&d));
     specs.extend(limit_specs(&d));
     specs
-});
+}
 
 fn route_specs(d: &Settings) -> Vec<glib::ParamSpec> {
     vec![
@@ -183,6 +186,15 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
                     .build(),
             )
             .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("reconnect-on-force-key-unit")
+            .nick("Reconnect on force-key-unit")
+            .blurb(
+                "When a keyframe is asked for downstream, ask a publisher that knows how to to \
+                 connect again and so to start with one, at most once in 10 seconds",
+            )
+            .default_value(d.reconnect_on_force_key_unit)
+            .mutable_playing()
             .build(),
         glib::ParamSpecEnum::builder::<ConnectionState>("connection-state")
             .nick("Connection state")

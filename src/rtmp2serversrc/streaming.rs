@@ -15,7 +15,7 @@ use gst_base::subclass::base_src::CreateSuccess;
 use super::announcements::{self, about, about_with_reason, post_event, post_status, time};
 use super::imp::{CAT, Rtmp2ServerSrc};
 use super::state::{Input, Snapshot};
-use super::{ConnectionState, StreamEvent, StreamStatus, buffers};
+use super::{ConnectionState, StreamEvent, StreamStatus, buffers, keyframe};
 use crate::feed::{Feed, FeedSettings, Notice, Output, Reception};
 use crate::server::{self, Dropped, Intake, Item, Publisher};
 
@@ -345,6 +345,9 @@ impl Streaming {
             }
             Mark::Event(server::Event::ReconnectRequested(publisher)) => {
                 event(StreamEvent::ReconnectRequested, about(&publisher));
+            }
+            Mark::Event(server::Event::KeyframeRequested(why_not)) => {
+                event(StreamEvent::KeyframeRequested, keyframe::details(why_not));
             }
             Mark::Event(server::Event::Gone(publisher, removal)) => {
                 let details = about_with_reason(&publisher, removal.nick());

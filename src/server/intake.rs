@@ -58,6 +58,16 @@ pub struct IntakeConfig {
     pub observer: Arc<dyn Observer>,
 }
 
+/// Why nobody was asked to connect again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAsked {
+    NoPublisher,
+    /// It does not know how to.
+    NotSupported,
+    /// It does not read what it is sent.
+    NotReading,
+}
+
 /// Counters of the present publisher, or the last one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClientStats {
@@ -288,19 +298,19 @@ impl Intake {
         true
     }
 
-    /// Asks the present publisher to connect again, perhaps elsewhere. False if it can't.
-    pub fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
+    /// Asks the present publisher to connect again, perhaps elsewhere.
+    pub fn request_reconnect(
+        &self,
+        tc_url: Option<&str>,
+        description: &str,
+    ) -> Result<(), NotAsked> {
         let seat = self.seat.lock();
-        let Some(occupant) = seat.occupant() else {
-            return false;
-        };
+        let occupant = seat.occupant().ok_or(NotAsked::NoPublisher)?;
         let (link, publisher) = (occupant.link.clone(), occupant.publisher.clone());
         drop(seat);
-        let asked = link.request_reconnect(tc_url, description);
-        if asked {
-            self.queue.tell(Event::ReconnectRequested(publisher));
-        }
-        asked
+        link.request_reconnect(tc_url, description)?;
+        self.queue.tell(Event::ReconnectRequested(publisher));
+        Ok(())
     }
 
     pub fn access(&self) -> &Access {
@@ -569,7 +579,8 @@ impl Intake {
             Holder::Ended => return None,
         };
         drop(seat);
-        link.request_reconnect(None, "This server is about to stop.");
+        // Who can't be asked is cut off in the end.
+        let _ = link.request_reconnect(None, "This server is about to stop.");
         Some(deadline)
     }
 

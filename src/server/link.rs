@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 
-use super::intake::Intake;
+use super::intake::{Intake, NotAsked};
 use super::listener::{Shared, Timer};
 use super::publisher::Removal;
 use super::transport::Outbound;
@@ -84,11 +84,21 @@ impl Link {
         ioctl_fionread(&*self.connection.socket).is_ok_and(|count| count > 0)
     }
 
-    /// False if the client does not know how to, or does not read.
-    pub(super) fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
-        let chunk_size = self.connection.chunk_size;
-        let request = || notice::reconnect_request(chunk_size, tc_url, description);
-        self.can_reconnect && self.connection.outbound.try_send(&request())
+    pub(super) fn request_reconnect(
+        &self,
+        tc_url: Option<&str>,
+        description: &str,
+    ) -> Result<(), NotAsked> {
+        if !self.can_reconnect {
+            return Err(NotAsked::NotSupported);
+        }
+        let request = notice::reconnect_request(self.connection.chunk_size, tc_url, description);
+        let sent = self.connection.outbound.try_send(&request);
+        if sent {
+            Ok(())
+        } else {
+            Err(NotAsked::NotReading)
+        }
     }
 
     pub(super) fn dismissal(&self) -> Option<Removal> {

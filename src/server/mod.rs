@@ -34,7 +34,9 @@ mod transport;
 use std::sync::LazyLock;
 
 pub use access::{Access, AllowedAddresses, InvalidNetwork};
-pub use intake::{ClientStats, Dropped, FrameStats, Intake, IntakeConfig, IntakeSettings, Policy};
+pub use intake::{
+    ClientStats, Dropped, FrameStats, Intake, IntakeConfig, IntakeSettings, NotAsked, Policy,
+};
 pub use ledger::ProcessStats;
 pub use listener::{ListenerSettings, PortSettings};
 pub use observer::{Notice, Observer};

@@ -87,6 +87,9 @@ pub enum Event {
     /// The present publisher was replaced by the one that starts next.
     Replaced(Arc<Publisher>),
     ReconnectRequested(Arc<Publisher>),
+    /// Somebody downstream wants a keyframe. Why the publisher was not asked to connect again for
+    /// it; None if it was.
+    KeyframeRequested(Option<&'static str>),
     Gone(Arc<Publisher>, Removal),
 }
 

@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod authentication;
 mod balancer;
+mod bin;
 mod codecs;
 mod dirty;
 mod enhanced;

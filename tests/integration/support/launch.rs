@@ -43,6 +43,11 @@ impl Launch {
         Self::spawn(command("gst-launch-1.0"), options, pipeline)
     }
 
+    /// Another program that prints the properties of its pipeline with `-v`.
+    pub fn start_program(program: &str, arguments: &str) -> Self {
+        Self::spawn(command(program), "", arguments)
+    }
+
     /// The same, with a log at these levels.
     pub fn start_logged(pipeline: &str, levels: &str) -> Self {
         let (mut command, folder) = command("gst-launch-1.0");

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Everything is in the two elements in here. Lock order: `uri` is a leaf.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use parking_lot::Mutex;
+
+use super::uri::{PROTOCOLS, Uri};
+use crate::eflvdemux::{self, EFlvDemux};
+use crate::rtmp2serversrc::{self, Rtmp2ServerSrc};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rtmp2serverbin",
+        gst::DebugColorFlags::empty(),
+        Some("RTMP server source and demuxer"),
+    )
+});
+
+/// The properties of the source, made from its own specifications.
+static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    let specs = rtmp2serversrc::build_specs().into_iter();
+    let spec = |spec: glib::ParamSpec| match spec.name() {
+        "stats" => glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb(
+                "Counters of the present publisher, or of the last one when there is none, and in \
+                 the field demuxer those of the demuxer",
+            )
+            .read_only()
+            .build(),
+        _ => spec,
+    };
+    specs.map(spec).collect()
+});
+
+/// What a URI says. To set one of them makes the URI another.
+const LOCATION: [&str; 5] = ["location", "host", "port", "application", "stream-key"];
+
+/// What tells of publishers, and is told on.
+const SIGNALS: [&str; 4] = [
+    "publisher-connecting",
+    "publisher-added",
+    "publisher-removed",
+    "publisher-rejected",
+];
+
+/// What the source tells the application.
+const MESSAGES: [&str; 2] = ["rtmp2-stream-status", "rtmp2-stream-event"];
+
+#[derive(Debug)]
+pub struct Rtmp2ServerBin {
+    source: Rtmp2ServerSrc,
+    demuxer: EFlvDemux,
+    /// As it was set, and as long as it is true.
+    uri: Mutex<Option<String>>,
+    /// Whoever makes an element of a URI takes each of its pads for a stream with a thread of its own:
+    /// uridecodebin and playbin hold one back until they know all.
+    has_queues: AtomicBool,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for Rtmp2ServerBin {
+    const NAME: &'static str = "GstRtmp2ServerBin";
+    type Type = super::Rtmp2ServerBin;
+    type ParentType = gst::Bin;
+    type Interfaces = (gst::URIHandler,);
+
+    fn new() -> Self {
+        Rtmp2ServerBin {
+            source: glib::Object::builder().property("name", "source").build(),
+            demuxer: glib::Object::builder().property("name", "demuxer").build(),
+            uri: Mutex::default(),
+            has_queues: AtomicBool::new(false),
+        }
+    }
+}
+
+impl ObjectImpl for Rtmp2ServerBin {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &SPECS
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> =
+            LazyLock::new(|| rtmp2serversrc::build_signals(disconnect, reconnect));
+        &SIGNALS
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if LOCATION.contains(&pspec.name()) {
+            *self.uri.lock() = None;
+        }
+        self.source.set_property_from_value(pspec.name(), value);
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "stats" => {
+                let mut stats = self.source.property::<gst::Structure>("stats");
+                stats.set("demuxer", self.demuxer.property::<gst::Structure>("stats"));
+                stats.to_value()
+            }
+            name => self.source.property_value(name),
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        let obj = self.obj();
+        obj.set_element_flags(gst::ElementFlags::SOURCE);
+        let (source, demuxer) = (&self.source, &self.demuxer);
+        let built = obj
+            .add(source)
+            .and_then(|()| obj.add(demuxer))
+            .and_then(|()| source.link_pads(Some("src"), demuxer, Some("sink")));
+        if let Err(error) = built {
+            gst::error!(CAT, imp = self, "{error}");
+        }
+        self.forward_notifications();
+        SIGNALS.iter().for_each(|name| self.forward_signal(name));
+        self.forward_pads();
+    }
+}
+
+impl GstObjectImpl for Rtmp2ServerBin {}
+
+impl ElementImpl for Rtmp2ServerBin {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "RTMP Server Source And Demuxer",
+                "Source/Network",
+                "Takes an RTMP publisher into the pipeline, a pad for each of its tracks",
+                "The rtmp2server developers",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        // Whether there is a pad for it yet or not.
+        if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
+            return self.source.send_event(event);
+        }
+        self.parent_send_event(event)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| eflvdemux::source_templates().collect());
+        &TEMPLATES
+    }
+}
+
+impl BinImpl for Rtmp2ServerBin {
+    /// What the source tells the application comes from the bin: that is what the application knows.
+    fn handle_message(&self, message: gst::Message) {
+        let message = match message.view() {
+            gst::MessageView::Element(element) => match element.structure() {
+                Some(structure) if MESSAGES.contains(&structure.name().as_str()) => {
+                    gst::message::Element::builder(structure.to_owned())
+                        .src(&*self.obj())
+                        .seqnum(message.seqnum())
+                        .build()
+                }
+                _ => message,
+            },
+            _ => message,
+        };
+        self.parent_handle_message(message);
+    }
+}
+
+impl URIHandlerImpl for Rtmp2ServerBin {
+    const URI_TYPE: gst::URIType = gst::URIType::Src;
+
+    fn protocols() -> &'static [&'static str] {
+        &PROTOCOLS
+    }
+
+    fn uri(&self) -> Option<String> {
+        let uri = self.uri.lock().clone();
+        uri.or_else(|| Uri::of_location(&self.source.property::<String>("location")))
+    }
+
+    fn set_uri(&self, text: &str) -> Result<(), glib::Error> {
+        let (current, pending) = (self.obj().current_state(), self.obj().pending_state());
+        if current.max(pending) > gst::State::Ready {
+            return Err(glib::Error::new(
+                gst::URIError::BadState,
+                "The URI can be set in the states NULL and READY",
+            ));
+        }
+        let bad = |error: String| glib::Error::new(gst::URIError::BadReference, &error);
+        let uri = Uri::parse(text).map_err(bad)?;
+        // All of it or nothing.
+        let values = uri.values(&SPECS).map_err(bad)?;
+        let obj = self.obj();
+        obj.set_property("location", &uri.location);
+        for (name, value) in values {
+            obj.set_property_from_value(&name, &value);
+        }
+        *self.uri.lock() = Some(text.to_owned());
+        self.has_queues.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+// What happens in here, told by the bin
+impl Rtmp2ServerBin {
+    fn forward_notifications(&self) {
+        let bin = self.obj().downgrade();
+        self.source.connect_notify(None, move |_, pspec| {
+            let name = pspec.name();
+            if let Some(bin) = bin.upgrade()
+                && SPECS.iter().any(|spec| spec.name() == name)
+            {
+                bin.notify(name);
+            }
+        });
+    }
+
+    fn forward_signal(&self, name: &'static str) {
+        let bin = self.obj().downgrade();
+        self.source.connect(name, false, move |arguments| {
+            match bin.upgrade() {
+                Some(bin) => bin.emit_by_name_with_values(name, &arguments[1..]),
+                // A bin that is gone takes nobody.
+                None => (name == "publisher-connecting").then(|| false.to_value()),
+            }
+        });
+    }
+
+    fn forward_pads(&self) {
+        let bin = self.obj().downgrade();
+        self.demuxer.connect_pad_added(move |_, pad| {
+            if let Some(bin) = bin.upgrade() {
+                bin.imp().add(pad);
+            }
+        });
+        let bin = self.obj().downgrade();
+        self.demuxer.connect_pad_removed(move |_, pad| {
+            if let Some(bin) = bin.upgrade() {
+                bin.imp().remove(pad);
+            }
+        });
+        let bin = self.obj().downgrade();
+        self.demuxer.connect_no_more_pads(move |_| {
+            if let Some(bin) = bin.upgrade() {
+                bin.no_more_pads();
+            }
+        });
+    }
+
+    fn add(&self, pad: &gst::Pad) {
+        if pad.direction() != gst::PadDirection::Src {
+            return;
+        }
+        let target = if self.has_queues.load(Ordering::Relaxed) {
+            self.queue(pad)
+        } else {
+            Ok(pad.clone())
+        };
+        if let Err(error) = target.and_then(|target| self.show(pad, &target)) {
+            gst::error!(CAT, imp = self, "{error}");
+        }
+    }
+
+    /// Puts a queue behind a track, and gives its end.
+    fn queue(&self, pad: &gst::Pad) -> Result<gst::Pad, glib::BoolError> {
+        let queue = gst::ElementFactory::make("queue")
+            .name(queue_name(pad))
+            .property("max-size-buffers", 0u32)
+            .property("max-size-time", 0u64)
+            .build()?;
+        self.obj().add(&queue)?;
+        queue.sync_state_with_parent()?;
+        let end = |name| {
+            let end = queue.static_pad(name);
+            end.ok_or_else(|| glib::bool_error!("A queue has no pad {name}"))
+        };
+        let linked = pad.link(&end("sink")?);
+        linked.map_err(|error| glib::bool_error!("{error}"))?;
+        end("src")
+    }
+
+    /// Gives the bin a pad for a track that leaves at `target`.
+    fn show(&self, pad: &gst::Pad, target: &gst::Pad) -> Result<(), glib::BoolError> {
+        let template = pad
+            .pad_template()
+            .and_then(|template| self.obj().pad_template(template.name_template()));
+        let builder = match template {
+            Some(template) => gst::GhostPad::builder_from_template(&template),
+            None => gst::GhostPad::builder(gst::PadDirection::Src),
+        };
+        // A queue that nobody takes anything from would make an error of it at the end.
+        let builder = builder.proxy_pad_chain_function(|pad, parent, buffer| {
+            match gst::ProxyPad::chain_default(pad, parent, buffer) {
+                Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
+                flow => flow,
+            }
+        });
+        let ghost = builder.name(pad.name()).with_target(target)?.build();
+        ghost.set_active(true)?;
+        // Whoever gets the pad wants to know at once what stream it is.
+        pad.sticky_events_foreach(|event| {
+            let _ = ghost.store_sticky_event(event);
+            std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)
+        });
+        self.obj().add_pad(&ghost)
+    }
+
+    fn remove(&self, pad: &gst::Pad) {
+        let bin = self.obj();
+        if let Some(ghost) = bin.static_pad(&pad.name()) {
+            let _ = ghost.set_active(false);
+            let _ = bin.remove_pad(&ghost);
+        }
+        if let Some(queue) = bin.by_name(&queue_name(pad)) {
+            let _ = bin.remove(&queue);
+            let _ = queue.set_state(gst::State::Null);
+        }
+    }
+}
+
+fn queue_name(pad: &gst::Pad) -> String {
+    format!("queue_{}", pad.name())
+}
+
+fn disconnect(element: &gst::Element) {
+    if let Some(bin) = element.downcast_ref::<super::Rtmp2ServerBin>() {
+        let source = &bin.imp().source;
+        source.emit_by_name::<()>("disconnect-publisher", &[]);
+    }
+}
+
+fn reconnect(element: &gst::Element, tc_url: Option<&str>, description: &str) -> bool {
+    let bin = element.downcast_ref::<super::Rtmp2ServerBin>();
+    bin.is_some_and(|bin| {
+        let source = &bin.imp().source;
+        source.emit_by_name("request-reconnect", &[&tc_url, &description])
+    })
+}

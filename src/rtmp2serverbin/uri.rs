@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! URIs: a location with a scheme that says that it is to be listened on, and other properties in
+//! the query.
+
+use gst::glib;
+use gst::prelude::*;
+
+use crate::rtmp2serversrc;
+
+/// A scheme, and that of the location that it stands for.
+const SCHEMES: [(&str, &str); 2] = [("rtmpserver", "rtmp"), ("rtmpsserver", "rtmps")];
+
+pub(super) const PROTOCOLS: [&str; 2] = [SCHEMES[0].0, SCHEMES[1].0];
+
+/// What may not be in a query: what is in front of it, and what must not be shown to everybody who
+/// sees a URI.
+const EXCLUDED: [&str; 6] = [
+    "location",
+    "host",
+    "port",
+    "application",
+    "stream-key",
+    "password",
+];
+
+const FORM: &str =
+    "a URI is rtmp[s]server://host[:port][/application[/stream-key]][?property=value[&...]]";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Uri {
+    pub(super) location: String,
+    query: Vec<(String, String)>,
+}
+
+impl Uri {
+    /// Or what is wrong with it. The text itself stays out of that: there may be a stream key in it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or_default();
+        let known = SCHEMES
+            .iter()
+            .find(|(ours, _)| scheme.eq_ignore_ascii_case(ours));
+        let (_, scheme) = known.ok_or_else(|| format!("The scheme is another one: {FORM}"))?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let location = format!("{scheme}://{path}");
+        rtmp2serversrc::check_location(&location)
+            .map_err(|reason| format!("Invalid URI: {reason}: {FORM}"))?;
+        // As in all URIs of GStreamer, a plus is a plus.
+        let query = query.replace('+', "%2B");
+        let query = url::form_urlencoded::parse(query.as_bytes());
+        Ok(Uri {
+            location,
+            query: query.into_owned().collect(),
+        })
+    }
+
+    /// The URI that stands for a location.
+    pub(super) fn of_location(location: &str) -> Option<String> {
+        let (scheme, rest) = location.split_once("://")?;
+        let (ours, _) = SCHEMES.iter().find(|(_, theirs)| *theirs == scheme)?;
+        Some(format!("{ours}://{rest}"))
+    }
+
+    /// What the query sets, or why it can't be set.
+    pub(super) fn values(
+        &self,
+        specs: &[glib::ParamSpec],
+    ) -> Result<Vec<(String, glib::Value)>, String> {
+        let values = self.query.iter().map(|(name, text)| {
+            let invalid = |reason| format!("Invalid URI: {reason} {name} in its query: {FORM}");
+            if EXCLUDED.contains(&name.as_str()) {
+                return Err(invalid("there must be no"));
+            }
+            let mut specs = specs.iter();
+            let spec = specs.find(|spec| spec.name() == name);
+            let spec = spec.filter(|spec| spec.flags().contains(glib::ParamFlags::WRITABLE));
+            let spec = spec.ok_or_else(|| invalid("no property can be set that is called"))?;
+            let value = glib::Value::deserialize_with_pspec(text, spec);
+            let value = value.map_err(|_| invalid("bad value of"))?;
+            if !is_in_range(spec, &value) {
+                return Err(invalid("out of its range is"));
+            }
+            Ok((name.clone(), value))
+        });
+        values.collect()
+    }
+}
+
+/// GObject has its own check only for those who set a property at once.
+fn is_in_range(spec: &glib::ParamSpec, value: &glib::Value) -> bool {
+    if let Some(spec) = spec.downcast_ref::<glib::ParamSpecUInt>() {
+        let range = spec.minimum()..=spec.maximum();
+        value.get().is_ok_and(|value: u32| range.contains(&value))
+    } else if let Some(spec) = spec.downcast_ref::<glib::ParamSpecUInt64>() {
+        let range = spec.minimum()..=spec.maximum();
+        value.get().is_ok_and(|value: u64| range.contains(&value))
+    } else {
+        // The other types have none.
+        spec.is::<glib::ParamSpecBoolean>()
+            || spec.is::<glib::ParamSpecEnum>()
+            || spec.is::<glib::ParamSpecString>()
+            || spec.is::<gst::ParamSpecArray>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(query: &str) -> Result<Vec<(String, glib::Value)>, String> {
+        gst::init().unwrap();
+        let uri = Uri::parse(&format!("rtmpserver://h/live?{query}"))?;
+        uri.values(&rtmp2serversrc::build_specs())
+    }
+
+    #[test]
+    fn a_location_and_a_query() {
+        for (text, location) in [
+            (
+                "rtmpserver://0.0.0.0:1935/live/key",
+                "rtmp://0.0.0.0:1935/live/key",
+            ),
+            ("RTMPServer://[::1]:0", "rtmp://[::1]:0"),
+            ("rtmpsserver://h/a/b/c?latency=1", "rtmps://h/a/b/c"),
+        ] {
+            assert_eq!(Uri::parse(text).unwrap().location, location);
+        }
+        let text = "rtmpsserver://h:443/live/key";
+        assert_eq!(Uri::of_location("rtmps://h:443/live/key").unwrap(), text);
+    }
+
+    #[test]
+    fn properties_are_in_the_query() {
+        let set = values(
+            "keep-listening=true&latency=50&publisher-policy=replace&username=a%20b+c\
+             &allowed-addresses=%3C192.0.2.0/24,2001:db8::1%3E&max-bytes=5000000000",
+        );
+        let set = set.unwrap();
+        let names: Vec<&str> = set.iter().map(|(name, _)| name.as_str()).collect();
+        let expected = [
+            "keep-listening",
+            "latency",
+            "publisher-policy",
+            "username",
+            "allowed-addresses",
+            "max-bytes",
+        ];
+        assert_eq!(names, expected);
+        assert!(set[0].1.get::<bool>().unwrap());
+        assert_eq!(set[1].1.get::<u32>().unwrap(), 50);
+        assert_eq!(set[3].1.get::<String>().unwrap(), "a b+c");
+        assert_eq!(set[4].1.get::<gst::Array>().unwrap().len(), 2);
+        assert_eq!(set[5].1.get::<u64>().unwrap(), 5_000_000_000);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for text in [
+            "rtmp://h/secret",
+            "secret",
+            "rtmpserver:///secret",
+            "rtmpserver://user@h/secret",
+            "rtmpserver://h/secret#x",
+        ] {
+            let error = Uri::parse(text).unwrap_err();
+            assert!(
+                error.ends_with(FORM) && !error.contains("secret"),
+                "{error}"
+            );
+        }
+        for (query, reason) in [
+            ("password=secret", "there must be no password"),
+            ("stream-key=secret", "there must be no stream-key"),
+            (
+                "current-port=1",
+                "no property can be set that is called current-port",
+            ),
+            ("nonsense=secret", "is called nonsense"),
+            ("latency=secret", "bad value of latency"),
+            ("chunk-size=5", "out of its range is chunk-size"),
+            ("publisher-policy=secret", "bad value of publisher-policy"),
+        ] {
+            let error = values(query).unwrap_err();
+            assert!(
+                error.contains(reason) && !error.contains("secret"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What is done when somebody downstream wants a keyframe. RTMP can't ask for one, but a publisher
+//! that connects again starts with one.
+
+use std::time::{Duration, Instant};
+
+use crate::server::NotAsked;
+
+/// Between two requests to connect again. Decoders ask for keyframes as long as they get none.
+const MIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why the publisher was not asked to connect again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoKeyframe {
+    /// The property says no.
+    Off,
+    /// A publisher was asked a moment ago.
+    TooSoon,
+    NotAsked(NotAsked),
+}
+
+impl NoKeyframe {
+    /// As applications get it.
+    pub(super) fn nick(self) -> &'static str {
+        match self {
+            NoKeyframe::Off => "off",
+            NoKeyframe::TooSoon => "too-soon",
+            NoKeyframe::NotAsked(NotAsked::NoPublisher) => "no-publisher",
+            NoKeyframe::NotAsked(NotAsked::NotSupported) => "not-supported",
+            NoKeyframe::NotAsked(NotAsked::NotReading) => "not-reading",
+        }
+    }
+}
+
+/// When publishers were asked.
+#[derive(Debug, Default)]
+pub(super) struct KeyframeRequests {
+    last: Option<Instant>,
+}
+
+impl KeyframeRequests {
+    /// Asks the publisher by `ask`, if it is time to. Only what has reached it counts.
+    pub(super) fn request(
+        &mut self,
+        is_wanted: bool,
+        now: Instant,
+        ask: impl FnOnce() -> Result<(), NotAsked>,
+    ) -> Result<(), NoKeyframe> {
+        if !is_wanted {
+            return Err(NoKeyframe::Off);
+        }
+        let is_soon = |last| now.saturating_duration_since(last) < MIN_INTERVAL;
+        if self.last.is_some_and(is_soon) {
+            return Err(NoKeyframe::TooSoon);
+        }
+        ask().map_err(NoKeyframe::NotAsked)?;
+        self.last = Some(now);
+        Ok(())
+    }
+}
+
+/// The details of the event that tells of it.
+pub(super) fn details(why_not: Option<&str>) -> gst::Structure {
+    let action = if why_not.is_none() {
+        "reconnect-requested"
+    } else {
+        "none"
+    };
+    let details = gst::Structure::builder("details").field("action", action);
+    details.field_if_some("reason", why_not).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_asked_twice_in_ten_seconds() {
+        let mut requests = KeyframeRequests::default();
+        let start = Instant::now();
+        let mut at = |millis, is_wanted, answer: Result<(), NotAsked>| {
+            let mut asked = false;
+            let ask = || {
+                asked = true;
+                answer
+            };
+            let now = start + Duration::from_millis(millis);
+            (requests.request(is_wanted, now, ask), asked)
+        };
+        let unreached = Err(NotAsked::NoPublisher);
+        let nobody = Err(NoKeyframe::NotAsked(NotAsked::NoPublisher));
+        assert_eq!(at(0, false, Ok(())), (Err(NoKeyframe::Off), false));
+        // Nothing is gained by waiting where nobody was reached.
+        assert_eq!(at(1, true, unreached), (nobody, true));
+        assert_eq!(at(2, true, unreached), (nobody, true));
+        assert_eq!(at(3, true, Ok(())), (Ok(()), true));
+        assert_eq!(at(4, true, Ok(())), (Err(NoKeyframe::TooSoon), false));
+        assert_eq!(at(10_002, true, Ok(())), (Err(NoKeyframe::TooSoon), false));
+        assert_eq!(at(10_002, false, Ok(())), (Err(NoKeyframe::Off), false));
+        assert_eq!(at(10_003, true, Ok(())), (Ok(()), true));
+        assert_eq!(at(10_004, true, Ok(())), (Err(NoKeyframe::TooSoon), false));
+    }
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Source and demuxer in one.
+
+mod keyframe;
+mod output;
+mod proxy;
+mod receiver;
+mod stopping;
+mod uri;

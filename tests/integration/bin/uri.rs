@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The bin as what stands behind a URI.
+
+use std::process::Output;
+use std::sync::mpsc;
+
+use gst::glib;
+use gst::prelude::*;
+use gstrtmp2server::Rtmp2ServerBin;
+use rcgen::generate_simple_self_signed;
+
+use crate::support::clients::{FFMPEG, NEW_FFMPEG, publish};
+use crate::support::launch::Launch;
+use crate::support::media::{SMALL_VIDEO, TONE, made_by, small};
+use crate::support::{PATIENCE, init};
+
+fn made(uri: &str) -> Result<gst::Element, glib::Error> {
+    init();
+    gst::Element::make_from_uri(gst::URIType::Src, uri, None)
+}
+
+#[test]
+fn the_bin_is_found_for_its_uris() {
+    let uri = "rtmpserver://127.0.0.1:1234/live/key?latency=50&publisher-policy=reject";
+    let bin = made(uri).unwrap();
+    assert!(bin.is::<Rtmp2ServerBin>());
+    assert_eq!(bin.property::<String>("host"), "127.0.0.1");
+    assert_eq!(bin.property::<u32>("port"), 1234);
+    assert_eq!(bin.property::<String>("application"), "live");
+    assert_eq!(bin.property::<String>("stream-key"), "key");
+    assert_eq!(bin.property::<u32>("latency"), 50);
+    let handler = bin.dynamic_cast_ref::<gst::URIHandler>().unwrap();
+    assert_eq!(handler.uri().unwrap(), uri);
+    assert_eq!(handler.protocols(), ["rtmpserver", "rtmpsserver"]);
+    // What is no longer true is not said.
+    bin.set_property("port", 1235u32);
+    assert_eq!(
+        handler.uri().unwrap(),
+        "rtmpserver://127.0.0.1:1235/live/key"
+    );
+    assert!(
+        made("rtmpsserver://[::1]:0")
+            .unwrap()
+            .is::<Rtmp2ServerBin>()
+    );
+}
+
+#[test]
+fn a_uri_is_taken_as_a_whole_or_not_at_all() {
+    let bin = made("rtmpserver://127.0.0.1:0/live").unwrap();
+    let handler = bin.dynamic_cast_ref::<gst::URIHandler>().unwrap();
+    for query in ["latency=1&nonsense=1", "password=x", "latency=x", "port=1"] {
+        let error = handler.set_uri(&format!("rtmpserver://0.0.0.0:9/other?{query}"));
+        let error = error.unwrap_err();
+        assert!(error.matches(gst::URIError::BadReference), "{error}");
+    }
+    assert_eq!(handler.uri().unwrap(), "rtmpserver://127.0.0.1:0/live");
+    assert_eq!(bin.property::<u32>("latency"), 200);
+    bin.set_state(gst::State::Paused).unwrap();
+    let error = handler
+        .set_uri("rtmpserver://127.0.0.1:0/other")
+        .unwrap_err();
+    assert!(error.matches(gst::URIError::BadState), "{error}");
+    bin.set_state(gst::State::Null).unwrap();
+}
+
+/// Publishes to what plays a URI, and gives how much its two sinks have rendered.
+#[track_caller]
+fn played(pipeline: &gst::Element, player: &gst::Element, sinks: &[gst::Element]) -> Vec<u64> {
+    played_from("rtmp://127.0.0.1", pipeline, player, sinks)
+}
+
+/// The same with another scheme and host, which may have a user.
+#[track_caller]
+fn played_from(
+    host: &str,
+    pipeline: &gst::Element,
+    player: &gst::Element,
+    sinks: &[gst::Element],
+) -> Vec<u64> {
+    let (port, ports) = mpsc::channel();
+    player.connect("source-setup", false, move |arguments| {
+        let bin: gst::Element = arguments[1].get().unwrap();
+        let port = port.clone();
+        bin.connect_notify(Some("current-port"), move |bin, _| {
+            let _ = port.send(bin.property::<u32>("current-port"));
+        });
+        None
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let port = ports.recv_timeout(PATIENCE).unwrap();
+    let url = format!("{host}:{port}/live/key");
+    publish(FFMPEG, &small(2), true, &url).succeed();
+    let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
+    let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
+    let bus = pipeline.bus().unwrap();
+    let message = bus.timed_pop_filtered(patience, &kinds).expect("it ends");
+    let counts = sinks.iter().map(|sink| {
+        let stats: gst::Structure = sink.property("stats");
+        stats.get::<u64>("rendered").unwrap()
+    });
+    let counts = counts.collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
+    counts
+}
+
+/// All that was published. The sinks don't drop what is late: that depends on the machine.
+#[track_caller]
+fn assert_all(counts: &[u64], who: &str) {
+    assert_eq!(counts[0], 60, "{who}");
+    assert!(counts[1] > 80, "{who}: {}", counts[1]);
+}
+
+fn sink() -> gst::Element {
+    let sink = gst::ElementFactory::make("fakesink");
+    sink.property("sync", true).build().unwrap()
+}
+
+const URI: &str = "rtmpserver://127.0.0.1:0/live/key";
+
+#[test]
+fn playbins_play_it() {
+    init();
+    for factory in ["playbin3", "playbin"] {
+        let sinks = [sink(), sink()];
+        let player = gst::ElementFactory::make(factory)
+            .property("uri", URI)
+            .property("video-sink", &sinks[0])
+            .property("audio-sink", &sinks[1])
+            .build()
+            .unwrap();
+        assert_all(&played(&player, &player, &sinks), factory);
+    }
+}
+
+#[test]
+fn uridecodebins_decode_it() {
+    init();
+    for factory in ["uridecodebin3", "uridecodebin"] {
+        let text = format!(
+            "{factory} name=player uri={URI} player. ! video/x-raw ! fakesink name=v sync=true \
+             player. ! audio/x-raw ! fakesink name=a sync=true"
+        );
+        let pipeline = gst::parse::launch(&text).unwrap();
+        let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
+        let [player, video, audio] = ["player", "v", "a"].map(|name| bin.by_name(name).unwrap());
+        assert_all(&played(&pipeline, &player, &[video, audio]), factory);
+    }
+}
+
+fn play(options: &str, uri: &str) -> Launch {
+    let arguments =
+        format!("--no-interactive --videosink=fakesink --audiosink=fakesink {options} {uri}");
+    Launch::start_program("gst-play-1.0", &arguments)
+}
+
+/// What only Enhanced RTMP has, with a track that nobody takes.
+#[test]
+fn several_tracks_of_other_codecs_are_played() {
+    let arguments = format!(
+        "{SMALL_VIDEO} {TONE} -f lavfi -i sine=frequency=880 -t 2 -map 0 -map 1 -map 2 \
+         -pix_fmt yuv420p -c:v libx265 -preset ultrafast -x265-params log-level=none \
+         -c:a:0 libopus -c:a:1 aac -f flv"
+    );
+    let file = made_by(&*NEW_FFMPEG, "hevc-opus-aac.flv", &arguments);
+    for options in ["", "--use-playbin3"] {
+        let mut player = play(options, URI);
+        let url = format!("rtmp://127.0.0.1:{}/live/key", player.port());
+        publish(&*NEW_FFMPEG, &file, true, &url).succeed();
+        let (status, _) = player.wait();
+        let output = &player.output;
+        assert!(status.success() && !output.contains("ERROR"), "{output}");
+        assert!(output.contains("Reached end of play list"), "{output}");
+        for caps in ["video/x-raw", "video/x-h265", "audio/x-opus"] {
+            assert!(output.contains(caps), "{caps}: {output}");
+        }
+    }
+}
+
+#[test]
+fn gst_play_plays_it() {
+    for options in ["", "--use-playbin3"] {
+        let mut player = play(options, URI);
+        let url = format!("rtmp://127.0.0.1:{}/live/key", player.port());
+        publish(FFMPEG, &small(2), true, &url).succeed();
+        let (status, _) = player.wait();
+        let output = &player.output;
+        assert!(status.success(), "{output}");
+        assert!(!output.contains("ERROR"), "{output}");
+        assert!(output.contains("Reached end of play list"), "{output}");
+        for caps in ["video/x-raw", "audio/x-raw"] {
+            assert!(output.contains(caps), "{caps}: {output}");
+        }
+    }
+}
+
+/// A certificate and its key.
+fn certificate() -> (tempfile::TempDir, [String; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let paths = ["certificate.pem", "key.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&paths[0], made.cert.pem()).unwrap();
+    std::fs::write(&paths[1], made.signing_key.serialize_pem()).unwrap();
+    (folder, paths.map(|path| path.display().to_string()))
+}
+
+#[test]
+fn what_is_not_for_a_uri_is_set_at_the_source() {
+    init();
+    let (_folder, [certificate, key]) = certificate();
+    let sinks = [sink(), sink()];
+    let player = gst::ElementFactory::make("playbin3")
+        .property(
+            "uri",
+            "rtmpsserver://127.0.0.1:0/live/key?authmod=adobe&username=camera",
+        )
+        .property("video-sink", &sinks[0])
+        .property("audio-sink", &sinks[1])
+        .build()
+        .unwrap();
+    player.connect("source-setup", false, move |arguments| {
+        let bin: gst::Element = arguments[1].get().unwrap();
+        bin.set_property("certificate-file", &certificate);
+        bin.set_property("private-key-file", &key);
+        bin.set_property("password", "secret");
+        None
+    });
+    let host = "rtmps://camera:secret@127.0.0.1";
+    assert_all(&played_from(host, &player, &player, &sinks), "playbin3");
+}
+
+#[test]
+fn gst_play_plays_it_over_tls() {
+    let (_folder, [certificate, key]) = certificate();
+    let uri = format!(
+        "rtmpsserver://127.0.0.1:0/live/key?certificate-file={certificate}&private-key-file={key}"
+    );
+    let mut player = play("--use-playbin3", &uri);
+    let url = format!("rtmps://127.0.0.1:{}/live/key", player.port());
+    let Output { status, stderr, .. } = publish(FFMPEG, &small(2), true, &url).wait();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    let (status, _) = player.wait();
+    let output = &player.output;
+    assert!(status.success() && !output.contains("ERROR"), "{output}");
+    assert!(output.contains("Reached end of play list"), "{output}");
+}
+
+#[test]
+fn a_missing_certificate_is_named() {
+    let bin = made("rtmpsserver://127.0.0.1:0/live/key").unwrap();
+    let handler = bin.dynamic_cast_ref::<gst::URIHandler>().unwrap();
+    assert!(handler.uri().unwrap().starts_with("rtmpsserver://"));
+    let pipeline = gst::Pipeline::new();
+    pipeline.add(&bin).unwrap();
+    assert!(pipeline.set_state(gst::State::Playing).is_err());
+    let kinds = [gst::MessageType::Error];
+    let message = pipeline.bus().unwrap().pop_filtered(&kinds).unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+    let gst::MessageView::Error(error) = message.view() else {
+        unreachable!()
+    };
+    let text = error.error().to_string();
+    for name in ["certificate-file", "private-key-file", "rtmps"] {
+        assert!(text.contains(name), "{text}");
+    }
+}
