@@ -234,7 +234,13 @@ impl Streaming {
                 }
             }
             Output::Refused(refusal) => {
-                gst::info!(CAT, imp = imp, "Refused: {refusal:?}");
+                let (kind, track) = (refusal.kind, refusal.track);
+                gst::info!(
+                    CAT,
+                    imp = imp,
+                    "{kind:?} {track} is refused: {}",
+                    refusal.codec
+                );
                 let details = announcements::about_refusal(&refusal);
                 post_event(
                     &element,
