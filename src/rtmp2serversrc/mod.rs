@@ -104,7 +104,7 @@
 //!
 //! With #GstRtmp2ServerSrc:accepted-codecs a publisher's tracks in other codecs are dropped, one by one:
 //! audio comes out at once where video is refused, and of several tracks in one message those stay that
-//! are wanted. Each is told once, with an event `codec-refused` whose details are `kind` (`audio` or
+//! are wanted. Each is told once of a publisher, up to 64 of them, with an event `codec-refused` whose details are `kind` (`audio` or
 //! `video`), `track` (guint) and `codec`, and counted in #GstRtmp2ServerSrc:stats as
 //! `dropped-codec-refused`. Metadata passes as it is and may speak of what does not come.
 //!

@@ -281,7 +281,9 @@ impl Streaming {
                 announcements::about_imbalance(&imbalance),
             ),
             Notice::Refused(refusal) => {
-                gst::info!(CAT, imp = imp, "Refused: {refusal:?}");
+                let (kind, track) = (refusal.kind, refusal.track);
+                let codec = refusal.codec;
+                gst::info!(CAT, imp = imp, "{kind:?} {track} is refused: {codec}");
                 (
                     StreamEvent::CodecRefused,
                     announcements::about_refusal(&refusal),

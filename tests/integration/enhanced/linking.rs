@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gst::prelude::*;
+use gstrtmp2server::StreamEvent;
 
 use super::live::decoded_by_ffmpeg;
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg};
+use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
 use crate::support::media::{SMALL_VIDEO, TONE, made_by};
+use crate::support::recorder::Recorder;
 use crate::support::{PATIENCE, init, rendered};
 
 fn new_file(name: &str, arguments: &str) -> PathBuf {
@@ -173,6 +175,34 @@ fn tracks_may_stay_unlinked() {
         );
         assert!(rendered(&pipeline(&text)) >= 60, "{pad}");
     }
+}
+
+/// Somebody may yet link the track that they wait for, but not of a file that has gone by.
+#[test]
+fn if_nobody_wants_any_track_a_live_stream_goes_on_and_a_file_ends() {
+    let (_, file) = &files()[0];
+    let recorder = Recorder::start_into("", "eflvdemux name=d");
+    publish(FFMPEG, file, false, &recorder.url("live/key")).succeed();
+    // It ends as publishers do, when all has come.
+    let is_gone = |message: &gst::Structure| message.get("event") == Ok(StreamEvent::PublisherGone);
+    let mut messages = Vec::new();
+    while !messages.iter().any(is_gone) {
+        messages = recorder.messages("rtmp2-stream-event", messages.len() + 1);
+    }
+    let bus = recorder.pipeline.bus().unwrap();
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
+    let demuxer = recorder.pipeline.by_name("d").unwrap();
+    let stats: gst::Structure = demuxer.property("stats");
+    assert!(stats.get::<u64>("video-buffers").unwrap() >= 60);
+
+    let text = format!("filesrc location={} ! eflvdemux", file.display());
+    let pipeline = pipeline(&text);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
+    let kinds = [gst::MessageType::Error];
+    let message = pipeline.bus().unwrap().timed_pop_filtered(patience, &kinds);
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert!(message.is_some());
 }
 
 /// With its streaming thread waiting in a sink.
