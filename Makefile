@@ -8,11 +8,12 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 RELEASE = $(CARGO_TARGET_DIR)/release
 PLUGIN = $(RELEASE)/libgstrtmp2server.so
 FUZZ_SECONDS ?= 600
+SOAK_SECONDS ?= 1800
 
 CFLAGS ?= -O2 -g
 C_EXAMPLES = $(patsubst examples/%.c,$(RELEASE)/examples/c/%,$(wildcard examples/*.c))
 
-.PHONY: help setup build demo check test bench fuzz examples install uninstall clean
+.PHONY: help setup build demo check test bench soak fuzz examples install uninstall clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +40,12 @@ test: ## Install what is missing, then run every check and every test
 bench: ## Measure the element against tcpserversrc and nginx-rtmp
 	scripts/setup.sh test
 	$(CARGO) bench --locked --bench element
+
+soak: ## Cut a publisher off at random for SOAK_SECONDS (1800), and say how memory went
+	scripts/setup.sh test
+	$(CARGO) build --release --locked --lib
+	RTMP2SERVER_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --release --locked --test integration -- --exact --nocapture \
+		soak::a_publisher_cut_off_at_random_costs_nothing_that_stays
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (600)
 	scripts/setup.sh build

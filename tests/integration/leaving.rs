@@ -2,7 +2,6 @@
 
 //! Stopping in every state, and leaving nothing behind.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use gst::prelude::*;
 use crate::support::clients::{FFMPEG, Running, publish};
 use crate::support::launch::Launch;
 use crate::support::raw::RawClient;
+use crate::support::resources::resources;
 use crate::support::synthetic::stream;
 use crate::support::wire::Wire;
 use crate::support::{PATIENCE, flv, init, media};
@@ -115,31 +115,6 @@ fn a_busy_port_is_an_error_that_names_it() {
         text.contains("127.0.0.1") && text.contains(&port.to_string()),
         "{text}"
     );
-}
-
-/// Of the flags of a task in `/proc`: it is on its way out. A thread that was joined may still be in
-/// the list for a moment.
-const EXITING: u32 = 0x4;
-
-/// The name of a thread, if there still is one.
-fn thread_name(task: &std::path::Path) -> Option<String> {
-    let stat = std::fs::read_to_string(task.join("stat")).ok()?;
-    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
-    let flags: u32 = rest.split_whitespace().nth(6)?.parse().ok()?;
-    (flags & EXITING == 0).then(|| name.to_owned())
-}
-
-/// How many threads there are of each name, and how many descriptors.
-fn resources() -> (BTreeMap<String, usize>, usize) {
-    let mut threads = BTreeMap::new();
-    for task in std::fs::read_dir("/proc/self/task").unwrap() {
-        let name = thread_name(&task.unwrap().path());
-        // GStreamer keeps threads that streamed in a pool, one or two of them, for the next pad.
-        if let Some(name) = name.filter(|name| name != "src:src") {
-            *threads.entry(name).or_default() += 1;
-        }
-    }
-    (threads, std::fs::read_dir("/proc/self/fd").unwrap().count())
 }
 
 fn cycle(tags: &[u8]) {

@@ -28,6 +28,7 @@ mod sequence;
 mod signals;
 mod sinks;
 mod slow;
+mod soak;
 mod state;
 mod telemetry;
 mod timestamps;

@@ -12,6 +12,7 @@ pub mod launch;
 pub mod media;
 pub mod raw;
 pub mod recorder;
+pub mod resources;
 pub mod signals;
 pub mod synthetic;
 pub mod wire;
