@@ -327,9 +327,9 @@ impl Timeline {
             None
         } else if source < from - MAX_STEP_BACK {
             Some(JumpKind::Back)
-        } else if own.has_jumped_ahead(source, arrival) {
-            Some(JumpKind::Ahead)
-        } else if thawed && !self.is_near_now(source + own.offset, arrival) {
+        } else if own.has_jumped_ahead(source, arrival)
+            || (thawed && !self.is_near_now(source + own.offset, arrival))
+        {
             Some(JumpKind::Ahead)
         } else {
             None

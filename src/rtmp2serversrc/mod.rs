@@ -67,12 +67,52 @@
 //! `version` (guint, 1), `stream-status`, `connection-state`, `epoch`, `application`, `stream-key` and
 //! `variables`, and by the same structure in a sticky event downstream, which a branch that is
 //! linked late gets too. What happens besides is in element messages `rtmp2-stream-event` with
-//! `version`, `event` (GstRtmp2StreamEvent), `epoch` and `details`.
+//! `version`, `event` (GstRtmp2StreamEvent), `epoch` and `details`. Times in details are in
+//! nanoseconds.
+//!
+//! | event | details |
+//! |---|---|
+//! | `publisher-connected`, `replaced`, `reconnect-requested` | `address`, `application`, `stream-key`, `variables` |
+//! | `publisher-rejected`, `publisher-gone` | the same, and `reason` |
+//! | `reconfiguration-started`, `reconfiguration-done` | |
+//! | `stalled` | `since-last-byte` (guint64) |
+//! | `resumed` | none after a stall; `downtime` (guint64) after a lost connection |
+//! | `dropped` | `tags` (guint64), `reason`: `queue-full` or `late` |
+//! | `imbalance` | `missing`: `audio` or `video`; `time` (guint64) for which only the other one came; `over` (gboolean): it comes again |
+//! | `timestamp-jump` | `kind`: `backward`, `forward` or `frozen`; `track`: `audio` or `video`; `from`, `to` (gint64) on the publisher's clock |
+//! | `codec-refused` | `kind`: `audio` or `video`; `track` (guint), `codec` |
+//! | `keyframe-requested` | `action`, and `reason` where that is `none` |
 //!
 //! A publisher that ends its stream is gone at once. One whose connection breaks may come back within
 //! #GstRtmp2ServerSrc:resume-timeout: the stream goes on where it was, without a flush, another
 //! segment or another file header, first with sequence headers and a keyframe. While it is
 //! away, GAP events tell mixers and muxers that there is nothing.
+//!
+//! A publisher that has nothing to send is asked whether it is there (an RTMP ping) after half of
+//! #GstRtmp2ServerSrc:timeout; an answer counts as a byte, and a missing one as nothing. One whose
+//! network is gone without a word is found by TCP keepalive too, within #GstRtmp2ServerSrc:timeout,
+//! or within a minute where that is 0.
+//!
+//! ## Timestamps that are not what they should be
+//!
+//! In #GstRtmp2ServerSrc:timestamp-mode running-time, no track goes back, and audio and video are moved
+//! together or not at all:
+//!
+//! | the publisher's timestamps | what leaves | statistics |
+//! |---|---|---|
+//! | wrap at 24, 31 or 32 bits | goes on | |
+//! | repeat, or step back by up to a second | the time of the tag before | `timestamps-clamped` |
+//! | step back further | goes on at the time of arrival | `timestamp-jumps` |
+//! | jump ahead, by over 10 s more than has passed, where they had gone with the clock for a second | the same | `timestamp-jumps` |
+//! | stand still, for a second and ten tags | the times of arrival | `timestamps-frozen` |
+//!
+//! The last three are told by `timestamp-jump`, at most once a second.
+//!
+//! With #GstRtmp2ServerSrc:max-lateness, what is further than that from its time is left out up to a
+//! keyframe: what a publisher kept during an outage and sends all at once, what waited for a slow pipeline,
+//! and what a publisher that has just connected had kept before, which would leave the
+//! pipeline behind by as much for ever. It has to be more than the latency of the pipeline, and is for
+//! publishers that are live: a file that is sent as fast as it goes is a backlog.
 //!
 //! ## When a keyframe is asked for
 //!
