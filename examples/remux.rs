@@ -24,7 +24,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .property("port", port)
         .build()?;
     let demuxer = gst::ElementFactory::make("flvdemux").build()?;
-    let muxer = gst::ElementFactory::make("mpegtsmux").build()?;
+    let muxer = gst::ElementFactory::make("mpegtsmux")
+        // It fails on a track whose caps have not come by the time it is due.
+        .property("latency", 1_000_000_000u64)
+        .build()?;
     let sink = gst::ElementFactory::make("filesink")
         .property("location", location)
         .build()?;

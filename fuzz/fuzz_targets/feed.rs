@@ -65,7 +65,7 @@ impl Left {
                 self.stream_header = true;
             }
             Output::Segment { .. } => self.segments += 1,
-            Output::Mark | Output::Reconfigured | Output::Refused(_) => {}
+            Output::Mark | Output::Reconfigured | Output::Notice(_) => {}
             Output::Tag(tag) => self.tag(&tag, mode),
         }
     }

@@ -99,7 +99,7 @@ fn a_transport_stream_of_ten_reconnects_plays_whole() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.ts");
     let sink = format!(
-        "flvdemux name=demuxer mpegtsmux name=muxer ! filesink location={} \
+        "flvdemux name=demuxer mpegtsmux latency=2000000000 name=muxer ! filesink location={} \
          demuxer.video ! h264parse ! queue ! muxer. demuxer.audio ! aacparse ! queue ! muxer.",
         file.display()
     );
