@@ -339,6 +339,30 @@ const OF_ELEMENT: &[Description] = &[
         &[("", "outage")],
     ),
     one(
+        "rtmp2_timestamps_clamped_total",
+        "Tags that stepped back, and left at the time of the one before.",
+        Unit::None,
+        &[("", "timestamps-clamped")],
+    ),
+    one(
+        "rtmp2_timestamp_jumps_total",
+        "Times that a publisher's clock started anew or jumped ahead.",
+        Unit::None,
+        &[("", "timestamp-jumps")],
+    ),
+    one(
+        "rtmp2_timestamps_frozen_total",
+        "Tags that left at the time of their arrival, as the publisher's timestamps stood still.",
+        Unit::None,
+        &[("", "timestamps-frozen")],
+    ),
+    one(
+        "rtmp2_keyframe_requests_total",
+        "Requests for a keyframe from downstream.",
+        Unit::None,
+        &[("", "force-key-unit-events")],
+    ),
+    one(
         "rtmp2_last_error_age_seconds",
         "Time since a client was last refused or cut off.",
         Unit::Nanoseconds,
@@ -497,8 +521,10 @@ fn families(ingests: &[Ingest]) -> Vec<MetricFamily> {
             }
         }
         let error = stats.get::<&str>("last-error").unwrap_or_default();
-        if !error.is_empty() {
-            errors.push((of(route, "reason", error), 1.0));
+        // What follows the colon may be of the client's making, and each label is kept for ever.
+        let kind = error.split(':').next().unwrap_or_default();
+        if !kind.is_empty() {
+            errors.push((of(route, "reason", kind), 1.0));
         }
     }
     let help = "Tags that did not leave the element.";

@@ -11,6 +11,10 @@ use super::RunningTime;
 /// A backlog that is still being sent after this long is not waited for any more. In nanoseconds.
 const MAX_SKIP: u64 = 2_000_000_000;
 
+/// A frame that decoding can start with is not waited for any longer than this, in nanoseconds: some
+/// encoders send one and no other, and video may have been switched off.
+const MAX_WAIT: u64 = 10_000_000_000;
+
 /// What to do with media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -36,6 +40,9 @@ pub(super) struct Candidate {
 pub(super) struct Lateness {
     /// Nanoseconds, 0 for any.
     max: u64,
+    /// The furthest that media has come on any track. A track that is behind the others is no
+    /// backlog.
+    furthest: Option<i64>,
     skip: Option<Skip>,
 }
 
@@ -49,10 +56,16 @@ struct Skip {
 
 impl Lateness {
     pub(super) fn new(max: u64) -> Self {
-        Lateness { max, skip: None }
+        Lateness {
+            max,
+            furthest: None,
+            skip: None,
+        }
     }
 
-    pub(super) fn start_publisher(&mut self) {
+    /// Times have nothing to do with those before.
+    pub(super) fn start_afresh(&mut self) {
+        self.furthest = None;
         self.skip = None;
     }
 
@@ -61,8 +74,14 @@ impl Lateness {
     }
 
     pub(super) fn judge(&mut self, candidate: &Candidate) -> Verdict {
+        let furthest = self.furthest.unwrap_or(candidate.time).max(candidate.time);
+        self.furthest = Some(furthest);
+        let candidate = Candidate {
+            time: furthest,
+            ..*candidate
+        };
         let is_within = |at: RunningTime| {
-            let lateness = at.cast_signed().saturating_sub(candidate.time);
+            let lateness = at.cast_signed().saturating_sub(furthest);
             self.max == 0 || lateness.unsigned_abs() <= self.max
         };
         let is_fresh = is_within(candidate.now);
@@ -72,23 +91,27 @@ impl Lateness {
         let came_in_time = is_within(candidate.arrival);
         let skip = self.skip.get_or_insert(Skip {
             since: candidate.now,
-            time: candidate.time,
+            time: furthest,
             arrival: candidate.arrival,
         });
-        if !candidate.starts_decoding {
+        let is_hopeless = candidate.now.saturating_sub(skip.since) >= MAX_WAIT;
+        if !candidate.starts_decoding && !is_hopeless {
             return Verdict::Drop;
         }
-        let is_over = skip.is_over(candidate);
-        skip.time = candidate.time;
+        let is_over = skip.is_over(&candidate);
+        skip.time = furthest;
         skip.arrival = candidate.arrival;
         let verdict = if is_fresh || (came_in_time && candidate.is_newest) {
             Verdict::Pass
-        } else if !came_in_time && candidate.is_newest && is_over {
+        } else if is_hopeless || (!came_in_time && candidate.is_newest && is_over) {
             Verdict::Realign
         } else {
             return Verdict::Drop;
         };
         self.skip = None;
+        if verdict == Verdict::Realign {
+            self.furthest = None;
+        }
         verdict
     }
 }
@@ -190,6 +213,31 @@ mod tests {
         }
         assert_eq!(lateness.judge(&keyframe(30_000, 10, 1999)), Drop);
         assert_eq!(lateness.judge(&keyframe(40_000, 20, 2000)), Realign);
+    }
+
+    #[test]
+    fn a_track_behind_the_others_is_no_backlog() {
+        let mut lateness = Lateness::new(SECOND);
+        for time in 0..1000 {
+            let video = keyframe(40 * time, 40 * time as u64, 40 * time as u64);
+            let audio = Candidate {
+                time: video.time - 3 * SECOND as i64,
+                starts_decoding: false,
+                ..video
+            };
+            assert_eq!(lateness.judge(&video), Pass);
+            assert_eq!(lateness.judge(&audio), Pass);
+        }
+    }
+
+    #[test]
+    fn a_keyframe_that_never_comes_is_not_waited_for() {
+        let mut lateness = Lateness::new(SECOND);
+        assert_eq!(lateness.judge(&frame(0, 4000, 4000)), Drop);
+        assert_eq!(lateness.judge(&frame(4000, 4100, 4100)), Drop);
+        assert_eq!(lateness.judge(&frame(13_900, 13_999, 13_999)), Drop);
+        assert_eq!(lateness.judge(&frame(13_940, 14_000, 14_000)), Pass);
+        assert_eq!(lateness.judge(&frame(13_980, 14_040, 14_040)), Pass);
     }
 
     #[test]

@@ -219,6 +219,11 @@ impl Feed {
         self.timeline.repairs()
     }
 
+    /// Whether media of the present publisher has left.
+    pub fn is_flowing(&self) -> bool {
+        self.publisher.flowing
+    }
+
     /// Whether the present publisher has sent video.
     pub fn has_video(&self) -> bool {
         self.publisher.has_video
@@ -242,7 +247,7 @@ impl Feed {
         self.timeline.start_publisher();
         self.gate.close();
         self.balance.start_publisher();
-        self.lateness.start_publisher();
+        self.lateness.start_afresh();
         self.waiting = Waiting::default();
         self.ends.clear();
         self.configuration.start_publisher();
@@ -365,6 +370,7 @@ impl Feed {
     fn place(&mut self, tag: Tag, spot: timeline::Spot, arrival: RunningTime) {
         if let Some(jump) = spot.jump {
             self.publisher.discont = true;
+            self.lateness.start_afresh();
             let told = self.jump_told;
             if told.is_none_or(|told| arrival.saturating_sub(told) >= JUMP_INTERVAL) {
                 self.jump_told = Some(arrival);
@@ -426,7 +432,7 @@ impl Feed {
 
     fn emit_file_header(&mut self) {
         let time = self.timeline.position();
-        let time = time * NANOS_PER_MILLI;
+        let time = nanos(time);
         let discont = std::mem::take(&mut self.publisher.discont);
         self.output.push_back(Output::Tag(OutputTag {
             bytes: Memory::from_vec(FILE_HEADER.to_vec(), 0),
@@ -446,7 +452,7 @@ impl Feed {
     }
 
     fn emit(&mut self, tag: Tag, placed: Placed) {
-        let dts = placed.time * NANOS_PER_MILLI;
+        let dts = nanos(placed.time);
         let header = matches!(
             tag.info.content,
             Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
@@ -455,7 +461,7 @@ impl Feed {
         self.output.push_back(Output::Tag(OutputTag {
             dts,
             pts: dts.saturating_add_signed(tag.info.composition_time),
-            publisher_time: Some(placed.publisher_time * NANOS_PER_MILLI),
+            publisher_time: Some(nanos(placed.publisher_time)),
             header,
             delta_unit: !starts_decoding && !header,
             starts_decoding,
@@ -463,6 +469,11 @@ impl Feed {
             bytes: tag.into_bytes(placed.time as u32),
         }));
     }
+}
+
+/// Never so much that it means that there is no time.
+fn nanos(millis: u64) -> u64 {
+    millis.saturating_mul(NANOS_PER_MILLI).min(i64::MAX as u64)
 }
 
 #[cfg(test)]

@@ -19,12 +19,16 @@ pub enum TimestampMode {
 /// of the publisher's clock.
 const MAX_STEP_BACK: i64 = 1000;
 
-/// A step ahead by more than this, in milliseconds, and by that much more than time has passed, is
-/// a jump of the clock of a publisher that is live: for so long its clock has gone with ours, by as
-/// much as this. A file that is sent as fast as it goes may have any gaps.
-const MAX_STEP_AHEAD: i64 = 10_000;
-const MIN_LIVE: i64 = 1000;
-const MAX_DRIFT: u64 = 2000;
+/// A step ahead by this much more than time has passed, in milliseconds, is a jump of the clock of a
+/// publisher that is live: lately its clock has gone with ours. A file that is sent as fast as it
+/// goes may have gaps, but none like the second.
+const MAX_STEP_AHEAD: i64 = 2000;
+const MAX_GAP: i64 = 24 * 3600 * 1000;
+
+/// A clock is looked at for this long at a time, and may be off by this much in it, in
+/// milliseconds.
+const LIVE_WINDOW: i64 = 1000;
+const MAX_DRIFT: u64 = 500;
 
 /// A track that has this many tags with one timestamp over this time, in nanoseconds, has no
 /// timestamps to go by.
@@ -35,9 +39,10 @@ const FROZEN_TIME: u64 = 1_000_000_000;
 /// is, in milliseconds.
 const MAX_THAWED_DISTANCE: u64 = 1000;
 
-/// A description may be this far from the media that it comes with, in milliseconds. Beyond that
-/// its timestamp means nothing: many encoders stamp sequence headers with 0.
-const MAX_DESCRIPTION_DISTANCE: i64 = 10_000;
+/// A description may be this far behind or ahead of the media that it comes with, in milliseconds.
+/// Beyond that its timestamp means nothing: many encoders stamp sequence headers with 0.
+const MAX_DESCRIPTION_LAG: i64 = 10_000;
+const MAX_DESCRIPTION_LEAD: i64 = 1000;
 
 /// Tracks whose order is kept. More than a publisher has; those beyond share the last one.
 const MAX_TRACKS: usize = 32;
@@ -58,6 +63,7 @@ pub(super) struct Timeline {
     start: i64,
     position: i64,
     latest: Option<i64>,
+    last_script: i64,
     tracks: Vec<Track>,
     repairs: Repairs,
 }
@@ -68,12 +74,16 @@ struct Clock {
     id: u32,
     /// What has to be added to the publisher's time.
     offset: i64,
-    /// The first time seen on it, and when that came.
-    first_source: i64,
-    first_arrival: RunningTime,
-    /// The last time seen on it, on any track, and when that came.
+    /// The last time seen on it, on any track.
     last_source: i64,
-    last_arrival: RunningTime,
+    /// The latest time seen on it, and when that came.
+    latest_source: i64,
+    latest_arrival: RunningTime,
+    /// Where the present look at it began.
+    window_source: i64,
+    window_arrival: RunningTime,
+    /// In the last one it has gone with ours.
+    is_live: bool,
 }
 
 impl Clock {
@@ -81,25 +91,37 @@ impl Clock {
         Clock {
             id,
             offset,
-            first_source: source,
-            first_arrival: arrival,
             last_source: source,
-            last_arrival: arrival,
+            latest_source: source,
+            latest_arrival: arrival,
+            window_source: source,
+            window_arrival: arrival,
+            is_live: false,
         }
     }
 
-    /// Whether it has gone with ours.
-    fn is_live(&self) -> bool {
-        let played = self.last_source - self.first_source;
-        let passed = millis_between(self.first_arrival, self.last_arrival);
-        passed >= MIN_LIVE && played.abs_diff(passed) <= MAX_DRIFT
+    /// Media has this time on it.
+    fn advance(&mut self, source: i64, arrival: RunningTime) {
+        self.last_source = source;
+        if source <= self.latest_source {
+            return;
+        }
+        self.latest_source = source;
+        self.latest_arrival = arrival;
+        let passed = millis_between(self.window_arrival, arrival);
+        if passed >= LIVE_WINDOW {
+            let played = source - self.window_source;
+            self.is_live = played.abs_diff(passed) <= MAX_DRIFT;
+            self.window_source = source;
+            self.window_arrival = arrival;
+        }
     }
 
     /// Whether it has jumped ahead to a time that has just come.
     fn has_jumped_ahead(&self, source: i64, arrival: RunningTime) -> bool {
-        let step = source - self.last_source;
-        let passed = millis_between(self.last_arrival, arrival);
-        step > MAX_STEP_AHEAD && step - passed > MAX_STEP_AHEAD && self.is_live()
+        let passed = millis_between(self.latest_arrival, arrival);
+        let step = source - self.latest_source - passed;
+        step > MAX_GAP || (step > MAX_STEP_AHEAD && self.is_live)
     }
 }
 
@@ -176,6 +198,7 @@ impl Timeline {
             start: 0,
             position: 0,
             latest: None,
+            last_script: 0,
             tracks: Vec::new(),
             repairs: Repairs::default(),
         }
@@ -337,9 +360,7 @@ impl Timeline {
         if broken.is_some() {
             self.start_clock(index, source, arrival);
         }
-        let clock = self.clock_mut(index);
-        clock.last_source = source;
-        clock.last_arrival = arrival;
+        self.clock_mut(index).advance(source, arrival);
         broken.map(jump)
     }
 
@@ -428,13 +449,26 @@ impl Timeline {
     }
 
     /// Finds a place for what describes media: at its own time if that is near the media, and
-    /// else where the media is.
-    pub(super) fn place_description(&self, tag: &Tag) -> Placed {
+    /// else where the media is. Like media, it does not go back.
+    pub(super) fn place_description(&mut self, tag: &Tag) -> Placed {
         let source = self.unwrapper.peek(tag.timestamp);
         let own = source + self.newest().offset;
-        let is_near = own >= self.start && (own - self.position).abs() <= MAX_DESCRIPTION_DISTANCE;
+        let distance = own - self.position;
+        let is_near =
+            own >= self.start && (-MAX_DESCRIPTION_LAG..=MAX_DESCRIPTION_LEAD).contains(&distance);
         let time = if is_near { own } else { self.position };
-        placed(time, source)
+        if self.mode == TimestampMode::Publisher {
+            return placed(time, source);
+        }
+        let key = (tag.kind, tag.info.track);
+        let mut tracks = self.tracks.iter_mut();
+        let last = match tracks.find(|track| (track.kind, track.id) == key) {
+            Some(track) => &mut track.last,
+            None if tag.kind == TagKind::Script => &mut self.last_script,
+            None => return placed(time, source),
+        };
+        *last = time.max(*last);
+        placed(*last, source)
     }
 }
 

@@ -85,8 +85,10 @@
 //!
 //! A publisher that ends its stream is gone at once. One whose connection breaks may come back within
 //! #GstRtmp2ServerSrc:resume-timeout: the stream goes on where it was, without a flush, another
-//! segment or another file header, first with sequence headers and a keyframe. While it is
-//! away, GAP events tell mixers and muxers that there is nothing.
+//! segment (but with #GstRtmp2ServerSrc:timestamp-mode publisher) or another file header, first with
+//! sequence headers and a keyframe. From when it is cut off to that keyframe, GAP events tell mixers
+//! and muxers that there is nothing. There are none while a publisher is connected and silent, since it
+//! may yet send what is due, none in timestamp-mode publisher, and none once it counts as gone.
 //!
 //! A publisher that has nothing to send is asked whether it is there (an RTMP ping) after half of
 //! #GstRtmp2ServerSrc:timeout; an answer counts as a byte, and a missing one as nothing. One whose
@@ -103,13 +105,13 @@
 //! | wrap at 24, 31 or 32 bits | goes on | |
 //! | repeat, or step back by up to a second | the time of the tag before | `timestamps-clamped` |
 //! | step back further | goes on at the time of arrival | `timestamp-jumps` |
-//! | jump ahead, by over 10 s more than has passed, where they had gone with the clock for a second | the same | `timestamp-jumps` |
+//! | jump ahead by 2 s more than has passed, where they had gone with the clock before, or by 24 hours | the same | `timestamp-jumps` |
 //! | stand still, for a second and ten tags | the times of arrival | `timestamps-frozen` |
 //!
 //! The last three are told by `timestamp-jump`, at most once a second.
 //!
-//! With #GstRtmp2ServerSrc:max-lateness, what is further than that from its time is left out up to a
-//! keyframe: what a publisher kept during an outage and sends all at once, what waited for a slow pipeline,
+//! With #GstRtmp2ServerSrc:max-lateness, what is further than that from its time, behind or ahead, is left
+//! out up to a keyframe, for which it waits for ten seconds: what a publisher kept during an outage and sends all at once, what waited for a slow pipeline,
 //! and what a publisher that has just connected had kept before, which would leave the
 //! pipeline behind by as much for ever. It has to be more than the latency of the pipeline, and is for
 //! publishers that are live: a file that is sent as fast as it goes is a backlog.
@@ -218,7 +220,7 @@
 //! `clients` (connections to those), `publishing`. Since the process started, elements that have
 //! stopped included: `publishers`, `in-bytes`, `tags`, `rejected`, `dropped` (for any reason).
 //!
-//! The program `examples/metrics.rs` serves all of this to Prometheus.
+//! The program `examples/metrics.rs` serves this to Prometheus.
 //!
 //! Since: 0.1.0
 

@@ -98,7 +98,15 @@ impl State {
             Input::FramePushed if before.status == S::Reconfiguring => {
                 self.set(C::Streaming, S::Active);
             }
+            // It left while the publisher fell silent again.
+            Input::FramePushed => {
+                let interrupted = self.interrupted.as_mut();
+                if let Some(state) = interrupted.filter(|(_, status)| *status == S::Reconfiguring) {
+                    *state = (C::Streaming, S::Active);
+                }
+            }
             Input::Reconfigured => {
+                self.interrupted = None;
                 self.now.epoch += 1;
                 self.set(C::Reconfiguring, S::Reconfiguring);
             }
@@ -119,7 +127,7 @@ impl State {
                 self.interrupted = None;
                 self.set(C::Disconnected, S::Stopped);
             }
-            Input::Asked | Input::Withdrawn | Input::FramePushed | Input::Stalled => {}
+            Input::Asked | Input::Withdrawn | Input::Stalled => {}
         }
         if self.now != before {
             states.push(self.now.clone());
@@ -197,6 +205,21 @@ mod tests {
             (6, 3, 1),
             (5, 1, 1),
         ];
+        assert_eq!(run(inputs), expected);
+    }
+
+    #[test]
+    fn what_leaves_during_a_stall_counts() {
+        let inputs = [
+            Input::Started(publisher()),
+            Input::Stalled,
+            Input::FramePushed,
+            Input::Resumed,
+            Input::Stalled,
+            Input::Reconfigured,
+            Input::Resumed,
+        ];
+        let expected = [(3, 2, 1), (6, 3, 1), (5, 1, 1), (6, 3, 1), (4, 2, 2)];
         assert_eq!(run(inputs), expected);
     }
 

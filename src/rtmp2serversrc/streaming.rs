@@ -44,6 +44,8 @@ pub(super) struct Streaming {
     starts_decoding: bool,
     /// Nobody publishes, and the one before may come back.
     lost_since: Option<Instant>,
+    /// Somebody publishes.
+    is_occupied: bool,
     /// How many tags the queue had dropped when that was told last.
     dropped: u64,
     ended: bool,
@@ -74,6 +76,7 @@ impl Streaming {
             has_begun: false,
             starts_decoding: false,
             lost_since: None,
+            is_occupied: false,
             dropped: 0,
             ended: false,
         }
@@ -94,7 +97,7 @@ impl Streaming {
                 gst::info!(CAT, imp = imp, "The publisher has left, sending EOS");
                 return Err(gst::FlowError::Eos);
             }
-            let is_waiting = self.lost_since.is_some() && self.has_begun;
+            let is_waiting = self.has_begun && self.is_awaited();
             let deadline = is_waiting.then(|| Instant::now() + GAP_INTERVAL);
             let popped = self.intake.queue().pop(&mut self.items, deadline);
             popped.map_err(|_| gst::FlowError::Flushing)?;
@@ -104,6 +107,12 @@ impl Streaming {
                 self.feed_items(imp);
             }
         }
+    }
+
+    /// Whether there should be media and is none: the publisher was cut off, or is back and has not
+    /// sent anything that can leave. One that only fell silent may yet send what is due.
+    fn is_awaited(&self) -> bool {
+        self.lost_since.is_some() || (self.is_occupied && !self.feed.is_flowing())
     }
 
     /// Gives what came out of the queue to the feed.
@@ -301,6 +310,7 @@ impl Streaming {
         let event = |event, details| post_event(&imp.obj(), event, imp.state().epoch, details);
         match mark {
             Mark::Started(publisher) => {
+                self.is_occupied = true;
                 let downtime = self.lost_since.take().map(|since| since.elapsed());
                 self.apply(imp, Input::Started(publisher.clone()));
                 event(StreamEvent::PublisherConnected, about(&publisher));
@@ -318,6 +328,7 @@ impl Streaming {
                 event(StreamEvent::Resumed, announcements::nothing());
             }
             Mark::Lost => {
+                self.is_occupied = false;
                 self.lost_since = Some(Instant::now());
                 self.apply(imp, Input::Lost);
             }
@@ -328,6 +339,7 @@ impl Streaming {
                 event(StreamEvent::Dropped, details);
             }
             Mark::Ended => {
+                self.is_occupied = false;
                 let was_lost = self.lost_since.take().is_some();
                 self.apply(imp, Input::Ended);
                 if was_lost && let Some(publisher) = &imp.state().publisher {

@@ -473,6 +473,9 @@ impl Client {
             |item: &Item| matches!(item, Item::Tag { tag, .. } if tag.kind != TagKind::Script);
         // A large frame on a slow network takes its time, and is media all the while.
         let has_media = self.batch.iter().any(is_media) || self.session.buffered() > 0;
+        if has_media && std::mem::take(&mut self.is_stalled) {
+            intake.queue().note(self.id, Item::Resumed);
+        }
         if more_is_likely {
             intake.queue().push_quietly(self.id, &mut self.batch)?;
         } else if self.unannounced || has_tags {
@@ -481,9 +484,6 @@ impl Client {
         self.brought_media = has_media;
         if has_media {
             link.media_came();
-            if std::mem::take(&mut self.is_stalled) {
-                intake.queue().note(self.id, Item::Resumed);
-            }
         }
         self.unannounced = more_is_likely;
         Ok(())

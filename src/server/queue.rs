@@ -249,7 +249,12 @@ impl MediaQueue {
     /// time is left out.
     pub fn tell(&self, event: Event) {
         let mut state = self.state.lock();
-        if !state.closed && state.events < MAX_EVENTS {
+        let event = if state.events < MAX_EVENTS {
+            Some(event)
+        } else {
+            state.end_of_request(&event)
+        };
+        if let Some(event) = event.filter(|_| !state.closed) {
             state.events += 1;
             state.append(Item::Event(event));
             self.wake_reader(&mut state);
@@ -401,6 +406,13 @@ impl Item {
         tag.is_some_and(|tag| tag.info.content == Content::Keyframe)
     }
 
+    fn discont_mut(&mut self) -> Option<&mut bool> {
+        match self {
+            Item::Tag { discont, .. } => Some(discont),
+            _ => None,
+        }
+    }
+
     pub fn is_media(&self) -> bool {
         self.tag().is_some_and(|tag| tag.info.is_coded())
     }
@@ -468,6 +480,14 @@ impl State {
     fn is_over_by(&self, more: usize, slack: u64) -> bool {
         let max_bytes = self.limits.max_bytes;
         max_bytes > 0 && (self.bytes + more) as u64 > max_bytes.saturating_add(slack)
+    }
+
+    /// What is to be told where there is no room for an event: that somebody asked and is gone must
+    /// get through, once, since it may have been told that somebody asks.
+    fn end_of_request(&self, event: &Event) -> Option<Event> {
+        let is_told = matches!(self.items.back(), Some(Item::Event(Event::Withdrawn)));
+        let is_end = matches!(event, Event::Withdrawn | Event::Rejected(..));
+        (is_end && !is_told).then_some(Event::Withdrawn)
     }
 
     fn append(&mut self, item: Item) {
@@ -562,7 +582,8 @@ impl State {
         for item in configuration.into_iter().rev() {
             self.items.insert(start, item);
         }
-        if let Some(Item::Tag { discont, .. }) = self.items.get_mut(start) {
+        let mut rest = self.items.range_mut(start..);
+        if let Some(discont) = rest.find_map(Item::discont_mut) {
             *discont = true;
         }
     }

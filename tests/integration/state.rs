@@ -216,6 +216,42 @@ fn a_stall_is_told_in_time_and_so_is_its_end() {
 
 /// A large frame on a slow network is no stall.
 #[test]
+fn a_keyframe_after_a_stall_makes_the_stream_active() {
+    let recorder = Recorder::start("stall-timeout=300");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0)]);
+    statuses(&recorder, 2);
+    send(&mut client, &[keyframe(0, 100), delta_frame(40, 100)]);
+    drop(client);
+    recorder.finish();
+    let expected = [(3, 2, 1), (6, 3, 1), (3, 2, 1), (5, 1, 1), (0, 4, 1)];
+    assert_eq!(statuses(&recorder, 5), expected);
+}
+
+#[test]
+fn a_header_that_changed_during_a_stall_is_told_after_it() {
+    let recorder = Recorder::start("stall-timeout=300");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0), keyframe(0, 100)]);
+    statuses(&recorder, 3);
+    let mut changed = video_header(40);
+    changed.body[6] += 1;
+    send(&mut client, &[changed, keyframe(40, 100)]);
+    drop(client);
+    recorder.finish();
+    let expected = [
+        (3, 2, 1),
+        (5, 1, 1),
+        (6, 3, 1),
+        (5, 1, 1),
+        (4, 2, 2),
+        (5, 1, 2),
+        (0, 4, 2),
+    ];
+    assert_eq!(statuses(&recorder, 7), expected);
+}
+
+#[test]
 fn a_frame_that_takes_long_to_come_is_no_stall() {
     let recorder = Recorder::start("stall-timeout=300");
     let mut client = RawClient::publish(recorder.port(), "live", "key");

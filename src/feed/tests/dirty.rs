@@ -61,6 +61,70 @@ fn a_gap_in_a_file_that_is_sent_fast_stays() {
 }
 
 #[test]
+fn a_gap_of_days_is_a_jump_whoever_sends_it() {
+    let mut run = started(FeedSettings::default());
+    at(&mut run, 40).video(1_700_000_040, FRAME);
+    at(&mut run, 80).video(1_700_000_080, FRAME);
+    assert_eq!(media(run.left()), [Video(40, 1), Video(80, 1)]);
+    assert_eq!(run.feed.repairs().jumps, 1);
+}
+
+#[test]
+fn a_small_jump_of_a_live_clock_is_mended_however_long_it_has_run() {
+    let mut run = started(FeedSettings::default());
+    // It is a little fast: ten seconds in the end.
+    for step in 1..5000 {
+        at(&mut run, 1000 * step).video(1002 * step as u32, FRAME);
+    }
+    run.left();
+    at(&mut run, 5_000_000).video(5_019_000, FRAME);
+    let left = media(run.left());
+    let Video(time, _) = left[0] else {
+        panic!("{left:?}");
+    };
+    assert!((5_008_997..5_011_000).contains(&time), "{time}");
+    assert_eq!(run.feed.repairs().jumps, 1);
+}
+
+#[test]
+fn audio_far_ahead_of_video_is_no_jump() {
+    let mut run = started(FeedSettings::default());
+    for step in 1..500 {
+        at(&mut run, 40 * step)
+            .audio(40 * step as u32 + 4000, AUDIO)
+            .video(40 * step as u32, FRAME);
+    }
+    assert_eq!(run.feed.repairs(), Repairs::default());
+}
+
+#[test]
+fn times_without_end_stay_in_order() {
+    let mut run = started(FeedSettings {
+        timestamp_mode: TimestampMode::Publisher,
+        ..FeedSettings::default()
+    });
+    let mut time = 0u32;
+    let mut last = 0;
+    for _ in 0..20_000 {
+        time = time.wrapping_add(i32::MAX as u32);
+        run.video(time, FRAME);
+        for tag in run.tags() {
+            assert!(tag.dts >= last);
+            last = tag.dts;
+        }
+    }
+}
+
+#[test]
+fn a_header_that_is_sent_again_does_not_go_back() {
+    let mut run = started(FeedSettings::default());
+    at(&mut run, 4000).video(4000, FRAME).video(0, VIDEO_HEADER);
+    run.video(4040, FRAME);
+    let expected = [Video(4000, 1), Video(4000, 0), Video(4040, 1)];
+    assert_eq!(run.left(), expected);
+}
+
+#[test]
 fn a_pause_of_the_publisher_is_no_jump() {
     let mut run = started(FeedSettings::default());
     at(&mut run, 60_000).video(60_000, FRAME);
