@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-elements=(rtmp2serversrc eflvdemux)
+elements=(rtmp2serversrc eflvdemux rtmp2fallbacksink)
 golden=tests/inspect
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export GST_PLUGIN_PATH=$target/release GST_INSPECT_NO_COLORS=1
@@ -20,7 +20,7 @@ inspect() {
     gst-inspect-1.0 --no-colors "$1" | awk '
         /^Plugin Details:/ { skip = 1 }
         /^GObject$|^Pad Templates:/ { skip = 0 }
-        /^  [a-z]/ { skip = /^  (blocksize|do-timestamp|name|num-buffers|parent|typefind) +:/ }
+        /^  [a-z]/ { skip = /^  (async|blocksize|do-timestamp|enable-last-sample|last-sample|max-bitrate|max-lateness|name|num-buffers|parent|processing-deadline|qos|render-delay|sync|throttle-time|ts-offset|typefind) +:/ }
         skip { next }
         { sub(/[ \t]+$/, "") }
         { print }

@@ -7,11 +7,14 @@ mod eflvdemux;
 pub mod feed;
 pub mod flv;
 pub mod memory;
+mod rate;
 pub mod rtmp;
+mod rtmp2fallbacksink;
 mod rtmp2serversrc;
 pub mod server;
 
 pub use eflvdemux::EFlvDemux;
+pub use rtmp2fallbacksink::{Rtmp2FallbackSink, Status as FallbackStatus};
 pub use rtmp2serversrc::{
     AuthMod, ConnectionState, LeakyType, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc,
     StreamEvent, StreamStatus, TimestampMode,
@@ -19,6 +22,7 @@ pub use rtmp2serversrc::{
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     rtmp2serversrc::register(plugin)?;
+    rtmp2fallbacksink::register(plugin)?;
     eflvdemux::register(plugin)
 }
 

@@ -8,6 +8,7 @@ mod access;
 mod authentication;
 mod balancer;
 mod enhanced;
+mod fallback;
 mod fidelity;
 mod flood;
 mod intruders;
