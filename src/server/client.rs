@@ -24,11 +24,12 @@ use super::queue::{Item, Stopped};
 use super::transport::{Blocked, Received, Transport, TransportError, Wait};
 use super::{CAT, ClientStats};
 use crate::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
+use crate::rate::Meter;
 use crate::rtmp::session::{AckDue, Config, Event, Media, MediaKind, Session};
 use crate::rtmp::{Room, Violation};
 use admission::Decision;
 use buffer::ReadBuffer;
-use meter::{FrameMeter, Meter};
+use meter::FrameMeter;
 
 /// A client that is silent for this long may be waiting for an acknowledgement.
 const ACK_PAUSE: Duration = Duration::from_millis(100);

@@ -2,14 +2,12 @@
 
 //! What real publishers send is what comes out, tag by tag.
 
-use std::io::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, Running, ffmpeg, gst_launch, publish};
+use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, gst_launch, publish};
 use crate::support::flv::{self, Tag, assert_same_media};
 use crate::support::media::{SMALL_VIDEO, TONE, full_hd, made_by, small};
+use crate::support::nginx::Nginx;
 use crate::support::recorder::Recorder;
 
 /// Often enough to meet a client that closes while its last data is still on its way.
@@ -112,43 +110,13 @@ fn paced_from_librtmp() {
     gstreamer_sends_unharmed(sink, true);
 }
 
-/// A port that is free now. nginx can't be told to take any.
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
-}
-
 #[test]
 fn from_nginx_as_a_relay() {
     let file = small(6);
     let expected = sent_by(Path::new(FFMPEG), &file, "small-relayed.flv");
     let recorder = Recorder::start("");
-    let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let configuration = folder.path().join("nginx.conf");
-    let here = folder.path().display();
-    write!(
-        std::fs::File::create(&configuration).unwrap(),
-        "load_module /usr/lib/nginx/modules/ngx_rtmp_module.so;
-         daemon off; master_process off; worker_processes 1; pid {here}/pid; error_log {here}/error.log;
-         events {{ worker_connections 64; }}
-         rtmp {{ access_log off; server {{ listen 127.0.0.1:{port}; application relay {{ live on; push {}; }} }} }}",
-        recorder.url("live/key")
-    )
-    .unwrap();
-    let mut command = Command::new("/usr/sbin/nginx");
-    command.arg("-e").arg(folder.path().join("early.log"));
-    command
-        .arg("-c")
-        .arg(&configuration)
-        .arg("-p")
-        .arg(folder.path());
-    let _nginx = Running::spawn(&mut command);
-    // It listens as soon as a connection is taken.
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        std::thread::yield_now();
-    }
-    let url = format!("rtmp://127.0.0.1:{port}/relay/key");
+    let nginx = Nginx::relay_to(&recorder.url("live/key"));
+    let url = nginx.url("key");
     publish(FFMPEG, &file, true, &url).succeed();
     // nginx keeps sequence headers, and sends them in an order of its own.
     let (headers, coded) = split(&expected);

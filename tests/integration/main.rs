@@ -11,6 +11,7 @@ mod bin;
 mod codecs;
 mod dirty;
 mod enhanced;
+mod fallback;
 mod fidelity;
 mod flood;
 mod intruders;

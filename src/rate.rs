@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! How fast bytes come or go.
+
+use std::time::{Duration, Instant};
+
+/// Bits are counted for this long at a time.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Bits in a second, counted as they come.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    since: Instant,
+    bytes: u64,
+    rate: u64,
+    peak: u64,
+    at: Option<Instant>,
+}
+
+impl Meter {
+    pub(crate) fn new(now: Instant) -> Self {
+        Meter {
+            since: now,
+            bytes: 0,
+            rate: 0,
+            peak: 0,
+            at: None,
+        }
+    }
+
+    pub(crate) fn count(&mut self, bytes: usize, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= WINDOW {
+            self.rate = (self.bytes as f64 * 8.0 / elapsed.as_secs_f64()) as u64;
+            self.peak = self.peak.max(self.rate);
+            self.at = Some(now);
+            self.since = now;
+            self.bytes = 0;
+        }
+        self.bytes += bytes as u64;
+    }
+
+    /// Bits per second in the last whole window, and when that ended.
+    pub(crate) fn rate(&self) -> (u64, Option<Instant>) {
+        (self.rate, self.at)
+    }
+
+    /// Bits per second in the window that had the most.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak
+    }
+}
+
+#[test]
+fn bits_of_a_window_are_spread_over_it() {
+    let start = Instant::now();
+    let mut meter = Meter::new(start);
+    meter.count(1000, start);
+    meter.count(1500, start + Duration::from_millis(500));
+    assert_eq!(meter.rate(), (0, None));
+    let end = start + Duration::from_secs(2);
+    meter.count(7, end);
+    assert_eq!(meter.rate(), (10_000, Some(end)));
+    let end = start + Duration::from_secs(3);
+    meter.count(7, end);
+    assert_eq!((meter.rate(), meter.peak()), ((56, Some(end)), 10_000));
+}

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What waits to be sent. It is bounded, and loses whole groups of pictures: what comes out of it can
+//! be decoded from its start on.
+//!
+//! While nobody sends, it holds the last group of pictures as far as it has come, so that a server
+//! that comes back gets a keyframe at once.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::flv::{Content, TagInfo, TagKind};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Zero for no limit.
+    pub(super) max_bytes: u64,
+    pub(super) max_time: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tag<T> {
+    pub(super) payload: T,
+    pub(super) bytes: usize,
+    pub(super) kind: TagKind,
+    pub(super) info: TagInfo,
+    /// Milliseconds, modulo 2^32.
+    pub(super) timestamp: u32,
+}
+
+impl<T> Tag<T> {
+    /// Metadata and decoder configuration: what a server needs first.
+    pub(super) fn is_configuration(&self) -> bool {
+        matches!(
+            self.info.content,
+            Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
+        )
+    }
+
+    pub(super) fn takes_place_of(&self, other: &Self) -> bool {
+        let key = |tag: &Self| (tag.kind, tag.info.content, tag.info.track);
+        key(self) == key(other)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Backlog<T> {
+    limits: Limits,
+    tags: VecDeque<Tag<T>>,
+    bytes: usize,
+    /// What holds at the front of `tags`.
+    configuration: Vec<Tag<T>>,
+    /// Counts up when that changes.
+    version: u64,
+    /// Somebody sends.
+    is_taken: bool,
+    /// Nothing is taken in up to the next point where decoding can start.
+    leaking: bool,
+    has_video: bool,
+    dropped: u64,
+}
+
+impl<T: Clone> Backlog<T> {
+    pub(super) fn new(limits: Limits) -> Self {
+        Backlog {
+            limits,
+            tags: VecDeque::new(),
+            bytes: 0,
+            configuration: Vec::new(),
+            version: 0,
+            is_taken: false,
+            leaking: true,
+            has_video: false,
+            dropped: 0,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Tags that were left out, ever.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    pub(super) fn configuration(&self) -> (u64, Vec<Tag<T>>) {
+        (self.version, self.configuration.clone())
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Somebody sends from now on.
+    pub(super) fn take(&mut self) {
+        self.is_taken = true;
+    }
+
+    /// Nobody sends any more. Of what is here only the last group of pictures is worth keeping.
+    pub(super) fn give_back(&mut self) {
+        self.is_taken = false;
+        let last = (0..self.tags.len()).rfind(|index| self.is_start(*index));
+        if last.is_none() {
+            self.leaking = true;
+        }
+        self.remove_front(last.unwrap_or(self.tags.len()));
+    }
+
+    /// Whether what comes out next can be decoded by who has seen nothing before it.
+    pub(super) fn is_at_start(&self) -> bool {
+        let first = self.tags.iter().position(|tag| tag.info.is_coded());
+        first.is_some_and(|index| self.is_start(index))
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Tag<T>> {
+        let tag = self.tags.pop_front()?;
+        self.bytes -= tag.bytes;
+        self.learn(&tag);
+        Some(tag)
+    }
+
+    pub(super) fn push(&mut self, tag: Tag<T>) {
+        self.has_video |= tag.kind == TagKind::Video;
+        if tag.is_configuration() {
+            if self.tags.is_empty() && !self.is_taken {
+                return self.learn(&tag);
+            }
+            return self.append(tag);
+        }
+        let is_start = self.can_start(&tag);
+        if is_start && !self.is_taken {
+            self.remove_front(self.tags.len());
+        }
+        if self.leaking && !is_start {
+            self.dropped += 1;
+            return;
+        }
+        self.leaking = false;
+        while self.is_full_for(tag.bytes) {
+            let mut starts = (0..self.tags.len()).filter(|index| self.is_start(*index));
+            let (first, second) = (starts.next(), starts.next());
+            // With a new one the last one is whole.
+            let end = second.or(is_start.then_some(self.tags.len()));
+            match (first, end) {
+                (Some(first), Some(end)) => self.drop_media(first, end),
+                (first, _) => {
+                    if let Some(first) = first {
+                        self.drop_media(first, self.tags.len());
+                    }
+                    self.dropped += 1;
+                    self.leaking = true;
+                    return;
+                }
+            }
+        }
+        self.append(tag);
+    }
+
+    fn append(&mut self, tag: Tag<T>) {
+        self.bytes += tag.bytes;
+        self.tags.push_back(tag);
+    }
+
+    fn learn(&mut self, tag: &Tag<T>) {
+        if tag.is_configuration() {
+            self.version += 1;
+            self.configuration.retain(|old| !tag.takes_place_of(old));
+            self.configuration.push(tag.clone());
+        }
+    }
+
+    /// Decoding can start at a keyframe, or anywhere where there is no video.
+    fn can_start(&self, tag: &Tag<T>) -> bool {
+        tag.info.content == Content::Keyframe
+            || (tag.kind == TagKind::Audio && tag.info.is_coded() && !self.has_video)
+    }
+
+    fn is_start(&self, index: usize) -> bool {
+        self.can_start(&self.tags[index])
+    }
+
+    /// One tag is always taken, however large it is.
+    fn is_full_for(&self, more: usize) -> bool {
+        let Limits {
+            max_bytes,
+            max_time,
+        } = self.limits;
+        let bytes = (self.bytes + more) as u64;
+        let is_over =
+            (max_bytes > 0 && bytes > max_bytes) || (!max_time.is_zero() && self.time() > max_time);
+        is_over && self.tags.iter().any(|tag| !tag.is_configuration())
+    }
+
+    pub(super) fn time(&self) -> Duration {
+        let coded = || self.tags.iter().filter(|tag| tag.info.is_coded());
+        let times = coded().next().zip(coded().next_back());
+        // Tracks are not in order with each other, so this may be less than nothing.
+        let millis = times.map_or(0, |(first, last)| {
+            last.timestamp.wrapping_sub(first.timestamp) as i32
+        });
+        Duration::from_millis(millis.max(0) as u64)
+    }
+
+    fn remove_front(&mut self, count: usize) {
+        for _ in 0..count {
+            if let Some(tag) = self.pop()
+                && !tag.is_configuration()
+            {
+                self.dropped += 1;
+            }
+        }
+    }
+
+    /// Drops all but configuration from `start` to `end`.
+    fn drop_media(&mut self, start: usize, end: usize) {
+        let (kept, dropped): (Vec<_>, Vec<_>) =
+            self.tags.drain(start..end).partition(Tag::is_configuration);
+        self.dropped += dropped.len() as u64;
+        self.bytes -= dropped.iter().map(|tag| tag.bytes).sum::<usize>();
+        for tag in kept.into_iter().rev() {
+            self.tags.insert(start, tag);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestTag = Tag<&'static str>;
+
+    fn tag(kind: TagKind, content: Content, timestamp: u32, payload: &'static str) -> TestTag {
+        let info = TagInfo {
+            content,
+            track: 0,
+            composition_time: 0,
+        };
+        Tag {
+            payload,
+            bytes: 10,
+            kind,
+            info,
+            timestamp,
+        }
+    }
+
+    fn header(payload: &'static str) -> TestTag {
+        tag(TagKind::Video, Content::SequenceHeader, 0, payload)
+    }
+
+    fn keyframe(timestamp: u32) -> TestTag {
+        tag(TagKind::Video, Content::Keyframe, timestamp, "key")
+    }
+
+    fn frame(timestamp: u32) -> TestTag {
+        tag(TagKind::Video, Content::Frame, timestamp, "frame")
+    }
+
+    fn audio(timestamp: u32) -> TestTag {
+        tag(TagKind::Audio, Content::Frame, timestamp, "audio")
+    }
+
+    /// With room for so many tags.
+    fn backlog(tags: u64) -> Backlog<&'static str> {
+        Backlog::new(Limits {
+            max_bytes: 10 * tags,
+            max_time: Duration::ZERO,
+        })
+    }
+
+    fn push(backlog: &mut Backlog<&'static str>, tags: impl IntoIterator<Item = TestTag>) {
+        tags.into_iter().for_each(|tag| backlog.push(tag));
+    }
+
+    fn pop_all(backlog: &mut Backlog<&'static str>) -> Vec<u32> {
+        std::iter::from_fn(|| backlog.pop())
+            .map(|tag| tag.timestamp)
+            .collect()
+    }
+
+    #[test]
+    fn while_nobody_sends_it_holds_the_last_group_of_pictures() {
+        let mut backlog = backlog(100);
+        push(
+            &mut backlog,
+            [header("a"), frame(0), keyframe(40), frame(80), audio(90)],
+        );
+        push(&mut backlog, [header("b"), keyframe(120), frame(160)]);
+        assert_eq!(backlog.dropped(), 1 + 3);
+        assert!(backlog.is_at_start());
+        let (_, configuration) = backlog.configuration();
+        assert_eq!(
+            configuration.iter().map(|t| t.payload).collect::<Vec<_>>(),
+            ["b"]
+        );
+        backlog.take();
+        push(&mut backlog, [keyframe(200)]);
+        assert_eq!(pop_all(&mut backlog), [120, 160, 200]);
+        assert_eq!((backlog.bytes(), backlog.dropped()), (0, 4));
+    }
+
+    #[test]
+    fn what_was_left_when_the_sender_failed_starts_with_a_keyframe_again() {
+        let mut backlog = backlog(100);
+        push(&mut backlog, [keyframe(0), frame(40)]);
+        backlog.take();
+        assert_eq!(backlog.pop().unwrap().timestamp, 0);
+        // The rest of the group is of no use to anybody else.
+        backlog.give_back();
+        push(&mut backlog, [frame(80), audio(90)]);
+        assert!(backlog.bytes() == 0 && !backlog.is_at_start());
+        assert_eq!(backlog.dropped(), 3);
+        push(&mut backlog, [keyframe(120)]);
+        assert!(backlog.is_at_start());
+    }
+
+    #[test]
+    fn where_it_is_full_whole_groups_are_dropped_and_configuration_is_not() {
+        let mut backlog = backlog(6);
+        backlog.push(keyframe(0));
+        backlog.take();
+        backlog.pop();
+        // The group that has begun to be sent stays whole.
+        push(
+            &mut backlog,
+            [
+                frame(40),
+                keyframe(80),
+                header("b"),
+                frame(120),
+                keyframe(160),
+                frame(200),
+            ],
+        );
+        assert_eq!(backlog.dropped(), 0);
+        push(&mut backlog, [frame(240)]);
+        assert_eq!(backlog.dropped(), 2);
+        push(&mut backlog, [keyframe(280), frame(320)]);
+        let left: Vec<_> = std::iter::from_fn(|| backlog.pop())
+            .map(|tag| (tag.payload, tag.timestamp))
+            .collect();
+        let expected = [("frame", 40), ("b", 0), ("key", 280), ("frame", 320)];
+        assert_eq!(left, expected);
+        assert_eq!(backlog.dropped(), 2 + 3);
+    }
+
+    #[test]
+    fn a_group_that_is_larger_than_the_room_is_left_out() {
+        let mut backlog = backlog(3);
+        backlog.take();
+        push(
+            &mut backlog,
+            [keyframe(0), frame(40), frame(80), frame(120), frame(160)],
+        );
+        assert_eq!(backlog.dropped(), 5);
+        push(&mut backlog, [keyframe(200), frame(240)]);
+        assert_eq!(pop_all(&mut backlog), [200, 240]);
+    }
+
+    #[test]
+    fn it_is_bounded_in_time_too() {
+        let mut backlog = Backlog::new(Limits {
+            max_bytes: 0,
+            max_time: Duration::from_millis(100),
+        });
+        backlog.take();
+        for time in (0..400).step_by(40) {
+            backlog.push(if time % 80 == 0 {
+                keyframe(time)
+            } else {
+                frame(time)
+            });
+        }
+        assert!(backlog.time() <= Duration::from_millis(140));
+        let left = pop_all(&mut backlog);
+        assert_eq!(left.len() as u64 + backlog.dropped(), 10);
+        assert_eq!(left, [240, 280, 320, 360]);
+    }
+
+    #[test]
+    fn without_video_audio_can_start_anywhere() {
+        let mut backlog = backlog(2);
+        push(&mut backlog, [audio(0), audio(20)]);
+        assert!(backlog.is_at_start());
+        backlog.take();
+        push(&mut backlog, [audio(40), audio(60)]);
+        assert_eq!(pop_all(&mut backlog), [40, 60]);
+    }
+}

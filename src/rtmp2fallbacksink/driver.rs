@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Opens and closes connections as the schedule has it, on a thread of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use gst::prelude::*;
+use parking_lot::Mutex;
+
+use super::connection::Connection;
+use super::imp::CAT;
+use super::location::Location;
+use super::schedule::{Action, Id, Schedule, State};
+use super::shared::{Event, News, Shared};
+use super::stats::Telemetry;
+use super::{Rtmp2FallbackSink, Status};
+
+pub(super) struct Driver {
+    pub(super) element: gst::glib::WeakRef<Rtmp2FallbackSink>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) locations: Vec<Arc<Location>>,
+    pub(super) schedule: Schedule,
+    pub(super) telemetry: Arc<Mutex<Telemetry>>,
+    pub(super) connections: HashMap<Id, (usize, Connection)>,
+}
+
+impl Driver {
+    /// The thread.
+    pub(super) fn run(mut self) {
+        let mut actions = self.schedule.start(Instant::now());
+        loop {
+            for action in actions.drain(..) {
+                self.perform(action);
+            }
+            self.tell_status();
+            match self.shared.wait(self.schedule.deadline()) {
+                News::Stop => break,
+                News::Due(busy_since) => {
+                    let now = Instant::now();
+                    actions = self.schedule.tick(now, busy_since);
+                    self.note_timeouts(&actions);
+                }
+                News::Events(events) => {
+                    for event in events {
+                        actions.extend(self.hear(event));
+                    }
+                }
+            }
+            self.check_end();
+        }
+        let ids: Vec<Id> = self.connections.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.close(id));
+        self.telemetry
+            .lock()
+            .set(Status::Disconnected, None, Instant::now());
+    }
+
+    fn hear(&mut self, event: Event) -> Vec<Action> {
+        let now = Instant::now();
+        match event {
+            Event::Opened(id) => self.schedule.opened(id, now),
+            Event::Failed(id, reason) => {
+                let actions = self.schedule.failed(id, now);
+                if !actions.is_empty() {
+                    self.note_failure(id, &reason);
+                }
+                actions
+            }
+            Event::Finished(id) => self.schedule.finished(id, now),
+            Event::Begun if self.schedule.state() == State::Idle => self.schedule.start(now),
+            Event::Begun | Event::Ended => Vec::new(),
+        }
+    }
+
+    /// The schedule has ended a connection whose time was over.
+    fn note_timeouts(&self, actions: &[Action]) {
+        for action in actions {
+            if let Action::Close { id } = action {
+                self.note_failure(*id, "The server took nothing for the time of timeout");
+            }
+        }
+    }
+
+    fn note_failure(&self, id: Id, reason: &str) {
+        let location = self.connections.get(&id).map(|(location, _)| *location);
+        let shown = location.and_then(|index| self.locations.get(index));
+        let shown = shown.map_or("", |location| location.shown());
+        if let Some(element) = self.element.upgrade() {
+            gst::warning!(CAT, obj = element, "{shown}: {reason}");
+        }
+        self.telemetry.lock().fail(reason, Instant::now());
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Open { id, location } => self.open(id, location),
+            Action::Close { id } => self.close(id),
+            Action::Send { id } | Action::TakeOver { id } => self.shared.set_sender(id),
+            Action::GiveUp => self.give_up(),
+        }
+    }
+
+    fn open(&mut self, id: Id, index: usize) {
+        let Some(location) = self.locations.get(index) else {
+            return;
+        };
+        self.telemetry.lock().attempts += 1;
+        self.shared.open(id);
+        match Connection::open(id, location, &self.shared) {
+            Ok(connection) => {
+                self.connections.insert(id, (index, connection));
+            }
+            Err(error) => self.shared.tell(Event::Failed(id, error.to_string())),
+        }
+    }
+
+    fn close(&mut self, id: Id) {
+        self.shared.close(id);
+        self.connections.remove(&id);
+    }
+
+    fn give_up(&self) {
+        self.shared.set_done();
+        let Some(element) = self.element.upgrade() else {
+            return;
+        };
+        let last = self.telemetry.lock().last_error();
+        gst::element_error!(
+            element,
+            gst::ResourceError::OpenWrite,
+            (
+                "No server of locations takes the stream after {} rounds. The last one: {last}",
+                self.schedule.rounds()
+            )
+        );
+    }
+
+    /// After the end of the stream nobody is waited for that is not there by the end of a round.
+    fn check_end(&self) {
+        if self.shared.has_ended()
+            && matches!(
+                self.schedule.state(),
+                State::Idle | State::Waiting | State::GivenUp
+            )
+        {
+            self.shared.set_done();
+        }
+    }
+
+    /// Tells of a change, once.
+    fn tell_status(&self) {
+        let (status, location) = match self.schedule.state() {
+            State::Idle | State::Waiting => (Status::Disconnected, None),
+            State::Trying { location } => (Status::Connecting, Some(location)),
+            State::Sending { location } => (Status::Connected, Some(location)),
+            State::GivenUp => (Status::Error, None),
+        };
+        let mut telemetry = self.telemetry.lock();
+        if !telemetry.set(status, location, Instant::now()) {
+            return;
+        }
+        let reason = telemetry.last_error();
+        drop(telemetry);
+        let Some(element) = self.element.upgrade() else {
+            return;
+        };
+        let shown = location.and_then(|index| self.locations.get(index));
+        let shown = shown.map_or("", |location| location.shown());
+        gst::info!(CAT, obj = element, "{status:?} {shown}");
+        let structure = gst::Structure::builder("rtmp2-fallback-status")
+            .field("version", 1u32)
+            .field("status", status)
+            .field("location-index", location.map_or(-1, |index| index as i32))
+            .field("location", shown)
+            .field("rounds", self.schedule.rounds())
+            .field("last-error", reason)
+            .build();
+        let message = gst::message::Element::builder(structure).src(&element);
+        let _ = element.post_message(message.build());
+        element.notify("status");
+    }
+}

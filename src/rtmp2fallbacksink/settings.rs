@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+
+use super::Status;
+use super::backlog::Limits;
+use super::location::{InvalidLocation, Location};
+use super::schedule::Config;
+
+/// The values of the properties.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    locations: Vec<String>,
+    variables: Option<gst::Structure>,
+    retry_initial_delay: u32,
+    retry_max_delay: u32,
+    max_attempts: u32,
+    return_to_primary: u32,
+    timeout: u32,
+    max_bytes: u64,
+    max_time: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            locations: Vec::new(),
+            variables: None,
+            retry_initial_delay: 1000,
+            retry_max_delay: 60_000,
+            max_attempts: 10,
+            return_to_primary: 0,
+            timeout: 5000,
+            max_bytes: 8 * 1024 * 1024,
+            max_time: 10_000_000_000,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn set(&mut self, name: &str, value: &glib::Value) {
+        macro_rules! set {
+            ($field:ident) => {
+                self.$field = value.get().expect("type checked upstream")
+            };
+        }
+        match name {
+            "locations" => {
+                let array: gst::Array = value.get().expect("type checked upstream");
+                // What is no text is no URL either: it must not be as if it were not there.
+                let text = |value: &glib::SendValue| value.get::<Option<String>>();
+                let texts = array.iter().map(|value| text(value).ok().flatten());
+                self.locations = texts.map(Option::unwrap_or_default).collect();
+            }
+            "variables" => set!(variables),
+            "retry-initial-delay" => set!(retry_initial_delay),
+            "retry-max-delay" => set!(retry_max_delay),
+            "max-attempts" => set!(max_attempts),
+            "return-to-primary" => set!(return_to_primary),
+            "timeout" => set!(timeout),
+            "max-bytes" => set!(max_bytes),
+            "max-time" => set!(max_time),
+            name => unreachable!("{name} is not writable"),
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<glib::Value> {
+        Some(match name {
+            "locations" => gst::Array::new(&self.locations).to_value(),
+            "variables" => self.variables.to_value(),
+            "retry-initial-delay" => self.retry_initial_delay.to_value(),
+            "retry-max-delay" => self.retry_max_delay.to_value(),
+            "max-attempts" => self.max_attempts.to_value(),
+            "return-to-primary" => self.return_to_primary.to_value(),
+            "timeout" => self.timeout.to_value(),
+            "max-bytes" => self.max_bytes.to_value(),
+            "max-time" => self.max_time.to_value(),
+            _ => return None,
+        })
+    }
+
+    /// The locations with their variables filled in.
+    pub(super) fn locations(&self) -> Result<Vec<Arc<Location>>, InvalidLocation> {
+        if self.locations.is_empty() {
+            return Err(InvalidLocation::None);
+        }
+        let location = |(index, template): (usize, &String)| {
+            Location::new(index + 1, template, |name| self.variable(name)).map(Arc::new)
+        };
+        self.locations.iter().enumerate().map(location).collect()
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        let value = self.variables.as_ref()?.value(name).ok()?;
+        let text = value.transform::<Option<String>>().ok()?;
+        text.get::<Option<String>>()
+            .ok()
+            .map(Option::unwrap_or_default)
+    }
+
+    pub(super) fn schedule(&self) -> Config {
+        let millis = |millis: u32| Duration::from_millis(millis.into());
+        Config {
+            locations: self.locations.len(),
+            initial_delay: millis(self.retry_initial_delay),
+            max_delay: millis(self.retry_max_delay.max(self.retry_initial_delay)),
+            max_rounds: self.max_attempts,
+            return_to_primary: millis(self.return_to_primary),
+            timeout: millis(self.timeout),
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            max_bytes: self.max_bytes,
+            max_time: Duration::from_nanos(self.max_time),
+        }
+    }
+}
+
+pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    let d = Settings::default();
+    vec![
+        gst::ParamSpecArray::builder("locations")
+            .nick("Locations")
+            .blurb(
+                "Where to send to, the best first: rtmp://HOST/APPLICATION/STREAM-KEY or rtmps://, \
+                 with {variables}",
+            )
+            .element_spec(
+                &glib::ParamSpecString::builder("location")
+                    .nick("Location")
+                    .blurb("URL of a server, with application and stream key")
+                    .build(),
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("variables")
+            .nick("Variables")
+            .blurb("What {name} in locations stands for: a field for each name")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("retry-initial-delay")
+            .nick("Retry initial delay")
+            .blurb(
+                "How long to wait when no location has taken the stream, before the first one is \
+                 tried again, in milliseconds; doubles with each round",
+            )
+            .minimum(10)
+            .default_value(d.retry_initial_delay)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("retry-max-delay")
+            .nick("Retry max delay")
+            .blurb("Most to wait between two rounds, in milliseconds")
+            .minimum(10)
+            .default_value(d.retry_max_delay)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-attempts")
+            .nick("Max attempts")
+            .blurb("Rounds through all locations before that is an error, 0 for no end")
+            .default_value(d.max_attempts)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("return-to-primary")
+            .nick("Return to primary")
+            .blurb(
+                "While another location is sent to, try the first one after this long, again and \
+                 again, and move back when it takes the stream, in milliseconds, 0 for never",
+            )
+            .default_value(d.return_to_primary)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("timeout")
+            .nick("Timeout")
+            .blurb(
+                "How long a server may take to accept the stream, and how long it may take nothing \
+                 of it, before it counts as failed, in milliseconds",
+            )
+            .minimum(10)
+            .default_value(d.timeout)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("max-bytes")
+            .nick("Max bytes")
+            .blurb(
+                "Most that waits to be sent, in bytes, 0 for no limit; beyond it whole groups of \
+                 pictures are dropped",
+            )
+            .default_value(d.max_bytes)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("max-time")
+            .nick("Max time")
+            .blurb(
+                "Most that waits to be sent, in nanoseconds of media, 0 for no limit; beyond it \
+                 whole groups of pictures are dropped",
+            )
+            .default_value(d.max_time)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("status", Status::Disconnected)
+            .nick("Status")
+            .blurb("Whether a server takes the stream")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb("Counters since the start of the element")
+            .read_only()
+            .build(),
+    ]
+});

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What the streaming thread, the threads of connections and the driver share, under one lock. It is
+//! a leaf: nothing is pushed, posted or joined under it.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::backlog::{Backlog, Limits, Tag};
+use super::schedule::Id;
+use crate::rate::Meter;
+
+pub(super) type BufferTag = Tag<gst::Buffer>;
+
+/// What the driver hears from others.
+#[derive(Debug)]
+pub(super) enum Event {
+    Opened(Id),
+    Failed(Id, String),
+    /// It has sent all that it was to send.
+    Finished(Id),
+    /// Nothing more comes from upstream.
+    Ended,
+    /// There is more after all.
+    Begun,
+}
+
+/// What a connection does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Send(BufferTag),
+    /// Configuration has changed since it was sent.
+    Configure(Vec<BufferTag>),
+    Finish,
+    Cancelled,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// There may be something for a connection to do.
+    work: Condvar,
+    /// There may be something for the driver to do.
+    news: Condvar,
+    /// What the end of the stream waits for.
+    done: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    backlog: Backlog<gst::Buffer>,
+    events: Vec<Event>,
+    /// Connections that were not told to stop.
+    open: Vec<Id>,
+    sender: Option<Id>,
+    /// Takes over where a group of pictures ends.
+    successor: Option<Id>,
+    /// Since when the sender hands over what it took last.
+    busy_since: Option<Instant>,
+    ended: bool,
+    is_done: bool,
+    flushing: bool,
+    stopping: bool,
+    sent: Sent,
+    meter: Meter,
+}
+
+/// What was handed over to servers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sent {
+    pub(super) tags: u64,
+    pub(super) bytes: u64,
+}
+
+/// For the statistics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Levels {
+    pub(super) sent: Sent,
+    pub(super) dropped: u64,
+    pub(super) bytes: usize,
+    pub(super) time: Duration,
+    pub(super) rate: u64,
+    pub(super) rate_at: Option<Instant>,
+    pub(super) peak: u64,
+}
+
+/// What wakes the driver.
+#[derive(Debug)]
+pub(super) enum News {
+    Events(Vec<Event>),
+    /// The deadline has passed. Since when the sender has been busy.
+    Due(Option<Instant>),
+    Stop,
+}
+
+impl Shared {
+    pub(super) fn new(limits: Limits, now: Instant) -> Self {
+        Shared {
+            state: Mutex::new(State {
+                backlog: Backlog::new(limits),
+                events: Vec::new(),
+                open: Vec::new(),
+                sender: None,
+                successor: None,
+                busy_since: None,
+                ended: false,
+                is_done: false,
+                flushing: false,
+                stopping: false,
+                sent: Sent::default(),
+                meter: Meter::new(now),
+            }),
+            work: Condvar::new(),
+            news: Condvar::new(),
+            done: Condvar::new(),
+        }
+    }
+
+    /// Streaming thread: never waits for anything but the lock.
+    pub(super) fn push(&self, tag: BufferTag) {
+        self.state.lock().backlog.push(tag);
+        self.work.notify_all();
+    }
+
+    /// Streaming thread: nothing more comes. Waits until all was sent, or there is nobody to send it
+    /// to. False if the element stops before that.
+    pub(super) fn drain(&self) -> bool {
+        let mut state = self.state.lock();
+        state.ended = true;
+        state.events.push(Event::Ended);
+        self.news.notify_one();
+        self.work.notify_all();
+        while !state.is_done && !state.flushing {
+            self.done.wait(&mut state);
+        }
+        state.is_done
+    }
+
+    pub(super) fn set_flushing(&self, flushing: bool) {
+        self.state.lock().flushing = flushing;
+        self.done.notify_all();
+    }
+
+    /// After the end there is more to come.
+    pub(super) fn reopen(&self) {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.ended) {
+            state.is_done = false;
+            state.events.push(Event::Begun);
+            self.news.notify_one();
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().ended
+    }
+
+    pub(super) fn set_done(&self) {
+        self.state.lock().is_done = true;
+        self.done.notify_all();
+    }
+
+    pub(super) fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.news.notify_one();
+    }
+
+    /// Driver: a connection begins.
+    pub(super) fn open(&self, id: Id) {
+        self.state.lock().open.push(id);
+    }
+
+    /// Driver: a connection has to end. What it has not taken yet is for others.
+    pub(super) fn close(&self, id: Id) {
+        let mut state = self.state.lock();
+        state.open.retain(|open| *open != id);
+        if state.successor == Some(id) {
+            state.successor = None;
+        }
+        if state.sender == Some(id) {
+            state.sender = None;
+            state.busy_since = None;
+            state.backlog.give_back();
+            if let Some(successor) = state.successor.take() {
+                state.set_sender(successor);
+            }
+        }
+        self.work.notify_all();
+    }
+
+    /// Driver: this one sends, at once or after the one that does.
+    pub(super) fn set_sender(&self, id: Id) {
+        let mut state = self.state.lock();
+        match state.sender {
+            None => state.set_sender(id),
+            Some(sender) if sender == id => {}
+            Some(_) => state.successor = Some(id),
+        }
+        self.work.notify_all();
+    }
+
+    /// Driver: waits for what is next.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> News {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopping {
+                return News::Stop;
+            }
+            if !state.events.is_empty() {
+                return News::Events(std::mem::take(&mut state.events));
+            }
+            match deadline {
+                None => self.news.wait(&mut state),
+                Some(deadline) => {
+                    if self.news.wait_until(&mut state, deadline).timed_out() {
+                        return News::Due(state.busy_since);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        self.state.lock().events.push(event);
+        self.news.notify_one();
+    }
+
+    /// Connection: what a server needs first.
+    pub(super) fn configuration(&self) -> (u64, Vec<BufferTag>) {
+        self.state.lock().backlog.configuration()
+    }
+
+    /// Connection: what to do next, `sent` bytes after the last time.
+    pub(super) fn next(&self, id: Id, sent: Option<usize>, version: &mut u64) -> Next {
+        let mut state = self.state.lock();
+        if let Some(bytes) = sent {
+            state.sent.tags += 1;
+            state.sent.bytes += bytes as u64;
+            state.meter.count(bytes, Instant::now());
+        }
+        loop {
+            if !state.open.contains(&id) {
+                return Next::Cancelled;
+            }
+            if state.sender == Some(id)
+                && let Some(next) = state.next(version)
+            {
+                if let Next::Finish = next {
+                    self.work.notify_all();
+                }
+                return next;
+            }
+            self.work.wait(&mut state);
+        }
+    }
+
+    pub(super) fn levels(&self) -> Levels {
+        let state = self.state.lock();
+        let (rate, rate_at) = state.meter.rate();
+        Levels {
+            sent: state.sent,
+            dropped: state.backlog.dropped(),
+            bytes: state.backlog.bytes(),
+            time: state.backlog.time(),
+            rate,
+            rate_at,
+            peak: state.meter.peak(),
+        }
+    }
+}
+
+impl State {
+    fn set_sender(&mut self, id: Id) {
+        self.sender = Some(id);
+        self.backlog.take();
+    }
+
+    /// What the sender does next, if there is anything.
+    fn next(&mut self, version: &mut u64) -> Option<Next> {
+        self.busy_since = None;
+        if self.successor.is_some() && self.backlog.is_at_start() {
+            self.sender = self.successor.take();
+            return Some(Next::Finish);
+        }
+        // Changes within the stream come in their place, and are known when they have.
+        if self.backlog.version() != *version {
+            let (now, configuration) = self.backlog.configuration();
+            *version = now;
+            self.busy_since = Some(Instant::now());
+            return Some(Next::Configure(configuration));
+        }
+        if let Some(tag) = self.backlog.pop() {
+            *version = self.backlog.version();
+            self.busy_since = Some(Instant::now());
+            return Some(Next::Send(tag));
+        }
+        self.ended.then(|| {
+            self.sender = None;
+            Next::Finish
+        })
+    }
+}
