@@ -20,7 +20,7 @@ inspect() {
     gst-inspect-1.0 --no-colors "$1" | awk '
         /^Plugin Details:/ { skip = 1 }
         /^GObject$|^Pad Templates:/ { skip = 0 }
-        /^  [a-z]/ { skip = /^  (async-handling|blocksize|do-timestamp|message-forward|name|num-buffers|parent|typefind) +:/ }
+        /^  [a-z]/ { skip = /^  (async|async-handling|blocksize|do-timestamp|enable-last-sample|last-sample|max-bitrate|message-forward|name|num-buffers|parent|processing-deadline|qos|render-delay|sync|throttle-time|ts-offset|typefind) +:/ }
         skip { next }
         { sub(/[ \t]+$/, "") }
         { print }

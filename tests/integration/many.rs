@@ -50,8 +50,9 @@ fn a_thousand_small_publishers() {
         );
         return;
     }
-    // Nobody is waited for at the end.
-    let limits = "max-clients=1100 max-clients-per-address=1100 resume-timeout=0";
+    // Nobody is waited for at the end. The clients take turns, and the last one has to wait.
+    let limits = "max-clients=1100 max-clients-per-address=1100 resume-timeout=0 \
+                  handshake-timeout=60000";
     let first = Recorder::start(&format!("{limits} stream-key=camera0"));
     let port = first.port();
     let text: String = (1..PUBLISHERS)
