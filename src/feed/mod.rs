@@ -219,9 +219,10 @@ impl Feed {
         self.timeline.repairs()
     }
 
-    /// Whether media of the present publisher has left.
-    pub fn is_flowing(&self) -> bool {
-        self.publisher.flowing
+    /// Whether media of the present publisher has left, or waits for a keyframe: what waits keeps
+    /// the time of its arrival, so the stream must not move on meanwhile.
+    pub fn has_media(&self) -> bool {
+        self.publisher.flowing || self.waiting.has_media()
     }
 
     /// Whether the present publisher has sent video.

@@ -86,7 +86,7 @@
 //! A publisher that ends its stream is gone at once. One whose connection breaks may come back within
 //! #GstRtmp2ServerSrc:resume-timeout: the stream goes on where it was, without a flush, another
 //! segment (but with #GstRtmp2ServerSrc:timestamp-mode publisher) or another file header, first with
-//! sequence headers and a keyframe. From when it is cut off to that keyframe, GAP events tell mixers
+//! sequence headers and a keyframe. From when it is cut off to its first media, GAP events tell mixers
 //! and muxers that there is nothing. There are none while a publisher is connected and silent, since it
 //! may yet send what is due, none in timestamp-mode publisher, and none once it counts as gone.
 //!

@@ -110,9 +110,9 @@ impl Streaming {
     }
 
     /// Whether there should be media and is none: the publisher was cut off, or is back and has not
-    /// sent anything that can leave. One that only fell silent may yet send what is due.
+    /// sent anything that will leave. One that only fell silent may yet send what is due.
     fn is_awaited(&self) -> bool {
-        self.lost_since.is_some() || (self.is_occupied && !self.feed.is_flowing())
+        self.lost_since.is_some() || (self.is_occupied && !self.feed.has_media())
     }
 
     /// Gives what came out of the queue to the feed.

@@ -349,6 +349,35 @@ fn a_publisher_that_comes_back_goes_on_with_the_stream() {
     assert_eq!(discont, 2);
 }
 
+/// Audio that waits for a keyframe keeps its time, and so does the keyframe: the stream is not behind
+/// by as long as that took.
+#[test]
+fn audio_before_the_keyframe_of_who_comes_back_moves_nothing() {
+    let recorder = Recorder::start("resume-timeout=600000");
+    cut_off(&recorder, &stream(0, 3));
+    let gaps = || {
+        let events = recorder.events();
+        let is_gap = |event: &&gst::Event| event.type_() == gst::EventType::Gap;
+        events.iter().filter(is_gap).count()
+    };
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(
+        &mut client,
+        &[video_header(0), audio_header(0), audio(0, 50)],
+    );
+    statuses(&recorder, 4);
+    let before = gaps();
+    // Time for many of them.
+    for time in (20..2000).step_by(20) {
+        send(&mut client, &[audio(time, 50)]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(gaps() <= before + 2, "some may have been under way");
+    send(&mut client, &[keyframe(1000, 100)]);
+    unpublish(client);
+    recorder.finish();
+}
+
 #[test]
 fn who_does_not_come_back_is_gone() {
     let recorder = Recorder::start("resume-timeout=300");
