@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Everything is in the two elements in here. Lock order: `uri` is a leaf.
+//! Everything is in the two elements in here. Lock order: `uri` and `set_by_uri` are leaves.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +59,8 @@ pub struct Rtmp2ServerBin {
     demuxer: EFlvDemux,
     /// As it was set, and as long as it is true.
     uri: Mutex<Option<String>>,
+    /// What the query of the last URI has set, which the next one does not keep.
+    set_by_uri: Mutex<Vec<String>>,
     /// Whoever makes an element of a URI takes each of its pads for a stream with a thread of its own:
     /// uridecodebin and playbin hold one back until they know all.
     has_queues: AtomicBool,
@@ -76,6 +78,7 @@ impl ObjectSubclass for Rtmp2ServerBin {
             source: glib::Object::builder().property("name", "source").build(),
             demuxer: glib::Object::builder().property("name", "demuxer").build(),
             uri: Mutex::default(),
+            set_by_uri: Mutex::default(),
             has_queues: AtomicBool::new(false),
         }
     }
@@ -202,6 +205,13 @@ impl URIHandlerImpl for Rtmp2ServerBin {
         // All of it or nothing.
         let values = uri.values(&SPECS).map_err(bad)?;
         let obj = self.obj();
+        let names = values.iter().map(|(name, _)| name.clone()).collect();
+        let of_last = std::mem::replace(&mut *self.set_by_uri.lock(), names);
+        for name in of_last {
+            if let Some(spec) = SPECS.iter().find(|spec| spec.name() == name) {
+                obj.set_property_from_value(&name, spec.default_value());
+            }
+        }
         obj.set_property("location", &uri.location);
         for (name, value) in values {
             obj.set_property_from_value(&name, &value);

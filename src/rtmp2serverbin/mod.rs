@@ -49,7 +49,8 @@
 //! `0.0.0.0`.
 //!
 //! Other properties may be in the query, by name, with values as gst-launch-1.0 takes them, in percent
-//! encoding where they need it: `?latency=500&keep-listening=true`. Any that can be set may, but for
+//! encoding where they need it: `?latency=500&keep-listening=true`. Those that the next URI does not name
+//! go back to their defaults. Any that can be set may, but for
 //! #GstRtmp2ServerBin:password, since URIs are shown and logged. It is set in a handler of
 //! `source-setup`, a signal of all of those elements, as everything else can be. Unknown properties and
 //! values that are not allowed make a URI invalid. URIs say what to listen on and what files to read, so

@@ -73,8 +73,13 @@ impl Uri {
             }
             let mut specs = specs.iter();
             let spec = specs.find(|spec| spec.name() == name);
-            let spec = spec.filter(|spec| spec.flags().contains(glib::ParamFlags::WRITABLE));
-            let spec = spec.ok_or_else(|| invalid("no property can be set that is called"))?;
+            // It may be a secret in the wrong place, so it is not repeated.
+            let spec = spec.ok_or_else(|| {
+                format!("Invalid URI: there is an unknown property in its query: {FORM}")
+            })?;
+            if !spec.flags().contains(glib::ParamFlags::WRITABLE) {
+                return Err(invalid("no property can be set that is called"));
+            }
             let value = glib::Value::deserialize_with_pspec(text, spec);
             let value = value.map_err(|_| invalid("bad value of"))?;
             if !is_in_range(spec, &value) {
@@ -175,7 +180,9 @@ mod tests {
                 "current-port=1",
                 "no property can be set that is called current-port",
             ),
-            ("nonsense=secret", "is called nonsense"),
+            ("nonsense=secret", "unknown property"),
+            ("secret", "unknown property"),
+            ("latency=1&secret=1", "unknown property"),
             ("latency=secret", "bad value of latency"),
             ("chunk-size=5", "out of its range is chunk-size"),
             ("publisher-policy=secret", "bad value of publisher-policy"),

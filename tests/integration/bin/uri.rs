@@ -65,6 +65,31 @@ fn a_uri_is_taken_as_a_whole_or_not_at_all() {
     bin.set_state(gst::State::Null).unwrap();
 }
 
+/// What one URI sets is not left to the next one.
+#[test]
+fn a_uri_keeps_nothing_of_the_last_one() {
+    let bin = made(
+        "rtmpserver://127.0.0.1:0/live?latency=50&username=a&keep-listening=true\
+         &allowed-addresses=%3C192.0.2.0/24%3E",
+    )
+    .unwrap();
+    bin.set_property("max-clients", 7u32);
+    let handler = bin.dynamic_cast_ref::<gst::URIHandler>().unwrap();
+    handler
+        .set_uri("rtmpserver://127.0.0.1:0/live?bad=1")
+        .unwrap_err();
+    assert_eq!(bin.property::<u32>("latency"), 50);
+    handler
+        .set_uri("rtmpserver://127.0.0.1:0/live?keep-listening=true")
+        .unwrap();
+    assert_eq!(bin.property::<u32>("latency"), 200);
+    assert_eq!(bin.property::<Option<String>>("username"), None);
+    assert!(bin.property::<gst::Array>("allowed-addresses").is_empty());
+    assert!(bin.property::<bool>("keep-listening"));
+    // What the application has set is its own.
+    assert_eq!(bin.property::<u32>("max-clients"), 7);
+}
+
 /// Publishes to what plays a URI, and gives how much its two sinks have rendered.
 #[track_caller]
 fn played(pipeline: &gst::Element, player: &gst::Element, sinks: &[gst::Element]) -> Vec<u64> {
