@@ -255,20 +255,10 @@ impl EFlvDemux {
     }
 
     /// There is nobody to send the end of the stream to, so who waits for it has to learn it from a
-    /// message. That a file has no track is an error, as with other demuxers; that a publisher went
-    /// before it sent anything is none.
+    /// message: an error, as with other demuxers, since nothing can follow that would end the pipeline.
     fn tell_of_no_track(&self) {
         let detail = "The stream has ended, and there was no track in it";
-        if self.is_live() {
-            gst::element_imp_warning!(self, gst::StreamError::Demux, ["{detail}"]);
-        } else {
-            gst::element_imp_error!(self, gst::StreamError::Demux, ["{detail}"]);
-        }
-    }
-
-    fn is_live(&self) -> bool {
-        let mut query = gst::query::Latency::new();
-        self.sink_pad.peer_query(&mut query) && query.result().0
+        gst::element_imp_error!(self, gst::StreamError::Demux, ["{detail}"]);
     }
 
     fn reset(&self) {

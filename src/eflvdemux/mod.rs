@@ -46,8 +46,9 @@
 //!
 //! A broken or unknown tag, packet or configuration is skipped and counted in
 //! #GstEFlvDemux:stats, and there is one WARNING message for each kind. Nothing in a stream is an
-//! error of the pipeline, with one exception: a file that ends without a single track, as with other
-//! demuxers, since nobody downstream could learn of that end. A live stream that ends so has a WARNING.
+//! error of this element, with one exception: a stream that ends without a single track, live or not, as
+//! with other demuxers, since nobody downstream could learn of that end. With keep-listening of
+//! rtmp2serversrc the stream does not end with a publisher.
 //!
 //! Pads need not be linked. On a live stream in TIME it is no error either if none is, for the track
 //! that somebody waits for may come later; else that ends the stream, as with other demuxers.

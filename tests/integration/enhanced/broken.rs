@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Nothing that is in a stream is an error of the pipeline, but that there is no track in it at all.
+//! Nothing that is in a stream is an error of the element, but that it ends without a track.
 
 use std::io::Write;
 
@@ -276,14 +276,19 @@ fn a_file_without_a_track_is_an_error() {
     }
 }
 
-/// Whoever comes and goes without sending anything is no error.
+/// There is no pad to send the end to, and nobody can follow who would bring one.
 #[test]
-fn a_live_stream_without_a_track_is_a_warning() {
+fn a_live_stream_that_ends_without_a_track_is_an_error() {
     let recorder = Recorder::start_into("", "eflvdemux");
     drop(RawClient::publish(recorder.port(), "live", "key"));
-    recorder.wait_for(gst::MessageType::Warning);
+    let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
     let bus = recorder.pipeline.bus().unwrap();
-    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
+    let message = bus.timed_pop_filtered(patience, &[gst::MessageType::Error]);
+    let message = message.expect("there is an error");
+    let gst::MessageView::Error(error) = message.view() else {
+        unreachable!()
+    };
+    assert!(error.error().matches(gst::StreamError::Demux), "{error:?}");
 }
 
 /// What waits for the rest of its tag is bounded by the largest tag.
