@@ -247,6 +247,7 @@ fn avc_level(config: &AvcConfig) -> Option<String> {
 
 /// A level in parts of one level.
 fn level(level: u8, parts: u8) -> Option<String> {
+    let (level, parts) = (u32::from(level), u32::from(parts));
     let (whole, part) = (level / parts, level % parts * 10 / parts);
     match (whole, part) {
         (0, _) => None,
@@ -473,4 +474,24 @@ fn stream_header(headers: [Vec<u8>; 2]) -> gst::Array {
         }
         buffer
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_has_a_name() {
+        let names = [
+            (0, None),
+            (30, Some("1")),
+            (93, Some("3.1")),
+            (119, Some("3.9")),
+        ];
+        for (number, name) in names {
+            assert_eq!(level(number, 30).as_deref(), name);
+        }
+        assert_eq!(level(u8::MAX, 30).as_deref(), Some("8.5"));
+        assert_eq!(level(41, 10).as_deref(), Some("4.1"));
+    }
 }
