@@ -109,6 +109,22 @@ impl Codec {
         }
     }
 
+    /// Of one sample of all channels, or 1 where packets are not made of samples.
+    pub(super) fn sample_length(self) -> usize {
+        let Codec::Plain(format, sound) = self else {
+            return 1;
+        };
+        let channels = if sound.is_stereo { 2 } else { 1 };
+        match format {
+            SoundFormat::Pcm | SoundFormat::PcmLittleEndian if sound.is_16_bit => 2 * channels,
+            SoundFormat::Pcm
+            | SoundFormat::PcmLittleEndian
+            | SoundFormat::ALaw
+            | SoundFormat::MuLaw => channels,
+            _ => 1,
+        }
+    }
+
     /// Whether sequence starts of this codec say anything.
     pub(super) fn has_configuration(self) -> bool {
         !matches!(self, Codec::Mp3 | Codec::Ac3 | Codec::Eac3)

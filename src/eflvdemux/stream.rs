@@ -421,7 +421,8 @@ impl Stream {
         payload: &[u8],
         nanoseconds: u32,
     ) -> Flow {
-        let mut payload = payload;
+        // Nobody takes a part of a sample.
+        let mut payload = &payload[..payload.len() - payload.len() % codec.sample_length()];
         // Encoders that know no other AAC send ADTS, where FLV has it raw.
         if codec == Codec::Aac
             && let Some(header) = AdtsHeader::parse(payload)
