@@ -57,8 +57,23 @@ pub(super) struct Known<'a> {
     /// Of a channel configuration, 0 without one.
     pub(super) channels: u8,
     pub(super) metadata: Option<&'a Metadata>,
-    /// The packet that the caps are made for, if it is there already.
-    pub(super) payload: &'a [u8],
+    /// If a packet has come that says it.
+    pub(super) frame_header: Option<FrameHeader>,
+}
+
+/// What the packets of codecs without a configuration say of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FrameHeader {
+    Mp3(Mp3Header),
+    Ac3(Ac3Header),
+}
+
+pub(super) fn frame_header(codec: Codec, packet: &[u8]) -> Option<FrameHeader> {
+    match codec {
+        Codec::Mp3 => Mp3Header::parse(packet).map(FrameHeader::Mp3),
+        Codec::Ac3 | Codec::Eac3 => Ac3Header::parse(packet).map(FrameHeader::Ac3),
+        _ => None,
+    }
 }
 
 impl Known<'_> {
@@ -323,13 +338,13 @@ fn mp3(known: &Known<'_>) -> gst::Caps {
     let builder = gst::Caps::builder("audio/mpeg")
         .field("mpegversion", 1)
         .field("parsed", true);
-    match Mp3Header::parse(known.payload) {
-        Some(header) => builder
+    match known.frame_header {
+        Some(FrameHeader::Mp3(header)) => builder
             .field("layer", i32::from(header.layer))
             .field("rate", header.rate as i32)
             .field("channels", i32::from(header.channels))
             .build(),
-        None => builder.field("layer", 3).build(),
+        _ => builder.field("layer", 3).build(),
     }
 }
 
@@ -385,12 +400,12 @@ fn flac(known: &Known<'_>) -> gst::Caps {
 
 fn ac3(name: &str, known: &Known<'_>) -> gst::Caps {
     let builder = gst::Caps::builder(name).field("framed", true);
-    match Ac3Header::parse(known.payload) {
-        Some(header) => builder
+    match known.frame_header {
+        Some(FrameHeader::Ac3(header)) => builder
             .field("rate", header.rate as i32)
             .field("channels", i32::from(header.channels))
             .build(),
-        None => builder.build(),
+        _ => builder.build(),
     }
 }
 

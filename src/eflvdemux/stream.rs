@@ -454,6 +454,7 @@ impl Stream {
         gst::debug!(CAT, imp = element, "Metadata: {metadata:?}");
         element.set_duration(tags::duration(&metadata));
         self.metadata = Some(metadata);
+        self.tracks.iter_mut().for_each(Track::renew_caps);
         for track in &self.tracks {
             if let Some(output) = &track.output {
                 self.push_tags(track.kind, track.id, &output.pad);

@@ -4,7 +4,7 @@
 
 use gst::prelude::*;
 
-use super::caps::{self, Known};
+use super::caps::{self, FrameHeader, Known};
 use super::codec::Codec;
 use super::times::TrackTimes;
 use crate::flv::TagKind;
@@ -21,6 +21,8 @@ pub(super) struct Track {
     configuration: Vec<u8>,
     color: Option<ColorInfo>,
     channels: u8,
+    /// Of the last packet that said it.
+    frame_header: Option<FrameHeader>,
     /// HEVC that came as AVC.
     is_disguised: bool,
     /// Something that the caps are made from has changed.
@@ -62,6 +64,7 @@ impl Track {
             configuration: Vec::new(),
             color: None,
             channels: 0,
+            frame_header: None,
             is_disguised: false,
             is_changed: true,
             output: None,
@@ -94,6 +97,7 @@ impl Track {
             self.configuration.clear();
             self.color = None;
             self.channels = 0;
+            self.frame_header = None;
             self.is_changed = true;
         }
     }
@@ -134,6 +138,20 @@ impl Track {
         }
     }
 
+    /// Something that all caps may be made from has changed.
+    pub(super) fn renew_caps(&mut self) {
+        self.is_changed = true;
+    }
+
+    /// Takes note of what a packet says of itself, in codecs that have no configuration.
+    fn look_at(&mut self, codec: Codec, payload: &[u8]) {
+        let header = caps::frame_header(codec, payload);
+        if header.is_some() && self.frame_header != header {
+            self.frame_header = header;
+            self.is_changed = true;
+        }
+    }
+
     pub(super) fn is_configured(&self) -> bool {
         !self.configuration.is_empty()
     }
@@ -145,6 +163,7 @@ impl Track {
         payload: &[u8],
     ) -> Option<gst::Caps> {
         let codec = self.codec?;
+        self.look_at(codec, payload);
         if !self.is_changed {
             return None;
         }
@@ -155,7 +174,7 @@ impl Track {
             color: self.color.as_ref(),
             channels: self.channels,
             metadata,
-            payload,
+            frame_header: self.frame_header,
         };
         let caps = caps::of(codec, &known);
         let is_same = self.output.as_ref().is_some_and(|o| o.caps == caps);

@@ -41,7 +41,12 @@ impl Ac3Header {
 
 fn enhanced(frame: &[u8]) -> Option<Ac3Header> {
     let mut bits = Bits::new(frame);
-    bits.skip(2 + 3 + 11)?;
+    // What only adds channels to the frame before it does not describe the stream.
+    const DEPENDENT: u32 = 1;
+    if bits.bits(2)? == DEPENDENT {
+        return None;
+    }
+    bits.skip(3 + 11)?;
     let rate = match bits.bits(2)? {
         3 => RATES.get(bits.bits(2)? as usize)? / 2,
         code => {

@@ -207,6 +207,7 @@ fn caps_change_with_the_configuration_alone() {
     let mut other = video_header(80);
     other.body[8] ^= 1;
     let tags = [
+        metadata(0),
         video_header(0),
         keyframe(0, 10),
         metadata(10),
