@@ -21,7 +21,12 @@ use crate::flv::body::{
 use crate::flv::codes::{AacPacketType, AvcPacketType, FrameType};
 use crate::flv::config::{AdtsHeader, Av1Config};
 
-/// A track that is so far behind another one gets a GAP, so that nobody waits for it.
+/// A track that is so far behind another one gets a GAP, so that nobody waits for it. A queue holds
+/// one second: whoever waits for a live track must hear of it before the queues of the others are
+/// full, or else the next packet of those waits too, and nothing goes on any more.
+const MAX_LAG_LIVE: gst::ClockTime = gst::ClockTime::from_mseconds(400);
+
+/// The same of bytes, whose tracks may be written far apart.
 const MAX_LAG: gst::ClockTime = gst::ClockTime::from_seconds(3);
 
 /// With one track only for so long, there is probably no other one. Tracks that come later all the
@@ -86,7 +91,7 @@ impl Stream {
         for track in &mut self.tracks {
             track.times = Default::default();
             if let Some(output) = &mut track.output {
-                output.has_segment = false;
+                output.restart();
             }
         }
     }
@@ -104,7 +109,7 @@ impl Stream {
         for track in &mut self.tracks {
             track.times = Default::default();
             if let Some(output) = &mut track.output {
-                output.has_segment = false;
+                output.restart();
             }
         }
     }
@@ -567,7 +572,7 @@ impl Stream {
             buffer.set_flags(flags);
         }
         track.is_discont = false;
-        output.position = output.position.max(dts);
+        output.position = output.position.max(Some(dts));
         element.count_buffer(tag.kind, dts);
         let pad = output.pad.clone();
         let flow = pad.push(buffer);
@@ -647,7 +652,7 @@ impl Stream {
                 stream,
                 caps,
                 has_segment: false,
-                position: gst::ClockTime::ZERO,
+                position: None,
             });
             pads.push((index, pad));
         }
@@ -696,19 +701,25 @@ impl Stream {
                 self.signal_no_more_pads(element);
             }
         }
-        let Some(behind) = position.checked_sub(MAX_LAG) else {
-            return;
+        let lag = if self.upstream_is_time {
+            MAX_LAG_LIVE
+        } else {
+            MAX_LAG
         };
+        let behind = position.saturating_sub(lag);
+        let segment = self.segment.as_ref();
         for (other, track) in self.tracks.iter_mut().enumerate() {
             if let Some(output) = &mut track.output
                 && other != index
-                && output.has_segment
-                && output.position < behind
             {
-                let duration = behind - output.position;
-                let gap = gst::event::Gap::builder(output.position);
-                output.pad.push_event(gap.duration(duration).build());
-                output.position = behind;
+                // Nothing is missing of a track before the others began.
+                let from = *output.position.get_or_insert(position);
+                if from < behind {
+                    output.push_segment(segment);
+                    let gap = gst::event::Gap::builder(from);
+                    output.pad.push_event(gap.duration(behind - from).build());
+                    output.position = Some(behind);
+                }
             }
         }
     }

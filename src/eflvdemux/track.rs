@@ -39,11 +39,17 @@ pub(super) struct Output {
     pub(super) stream: gst::Stream,
     pub(super) caps: gst::Caps,
     pub(super) has_segment: bool,
-    /// Where the track has come to, for the others.
-    pub(super) position: gst::ClockTime,
+    /// Where the track has come to in its segment, for the others.
+    pub(super) position: Option<gst::ClockTime>,
 }
 
 impl Output {
+    /// There is to be another segment.
+    pub(super) fn restart(&mut self) {
+        self.has_segment = false;
+        self.position = None;
+    }
+
     /// Unless the pad has it already.
     pub(super) fn push_segment(&mut self, segment: Option<&gst::Event>) {
         if !self.has_segment
