@@ -13,10 +13,11 @@
 //!
 //! ```bash
 //! gst-launch-1.0 rtmp2serversrc port=1935 ! eflvdemux name=d \
-//!     d.video_0 ! queue ! decodebin ! videoconvert ! autovideosink \
-//!     d.audio_0 ! queue ! decodebin ! audioconvert ! audioresample ! autoaudiosink
+//!     d.video_0 ! queue ! decodebin3 ! videoconvert ! autovideosink \
+//!     d.audio_0 ! queue ! decodebin3 ! audioconvert ! audioresample ! autoaudiosink
 //! ```
-//! Shows and plays whatever is published, whatever it is coded in.
+//! Shows and plays whatever is published, whatever it is coded in, also when that changes: decodebin3
+//! takes another decoder then, decodebin fails.
 //!
 //! ```bash
 //! gst-launch-1.0 -e rtmp2serversrc port=1935 ! eflvdemux name=d \
@@ -24,14 +25,21 @@
 //!     d.video_0 ! queue ! m.video_0 d.audio_0 ! queue ! m.audio_0
 //! ```
 //! Records as Matroska without coding anything anew. The caps say all that a muxer asks for, so no
-//! parser is needed; a second track of audio is `d.audio_1`.
+//! parser is needed; a second track of audio is `d.audio_1`. matroskamux waits for each of its tracks
+//! (that of GStreamer 1.22 ignores GAP events), so every publisher has to send all of them, in the codec
+//! that the first one sent them in. mpegtsmux does not wait.
 //!
 //! ## Pads
 //!
 //! A track's pad is `video_` or `audio_` and its track id; what is sent without multitrack is track 0.
 //! Pads come with the first media, for all tracks whose configuration came before it, and a track that
 //! comes later gets its pad then, with a new `GstStreamCollection`. A track that stays away, or falls
-//! back by three seconds, holds nobody back: it gets GAP events.
+//! back, holds nobody back who takes GAP events: it gets them once it is 0.4 seconds behind another one, so
+//! that a queue of one second, which is the default of queue, has room for the others until then. Where
+//! upstream has no times, as with files, that is 3 seconds.
+//!
+//! A track that changes gets new caps, also where it goes over to another codec. Not everything that is
+//! linked takes that: #GstRtmp2ServerSrc:accepted-codecs of rtmp2serversrc keeps other codecs out.
 //!
 //! Payloads are not copied: buffers that leave are parts of the buffers that came, also where a buffer
 //! has several tags or several tracks. Only a tag that lies across two buffers is put together.

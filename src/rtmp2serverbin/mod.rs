@@ -12,17 +12,21 @@
 //!
 //! ```bash
 //! gst-launch-1.0 rtmp2serverbin name=s port=1935 keep-listening=true \
-//!     s.video_0 ! queue ! decodebin ! videoconvert ! autovideosink \
-//!     s.audio_0 ! queue ! decodebin ! audioconvert ! audioresample ! autoaudiosink
+//!     s.video_0 ! queue ! decodebin3 ! videoconvert ! autovideosink \
+//!     s.audio_0 ! queue ! decodebin3 ! audioconvert ! audioresample ! autoaudiosink
 //! ```
-//! Shows and plays whatever is published, one publisher after the other.
+//! Shows and plays whatever is published, one publisher after the other. Where the next one uses another
+//! codec, the pad gets new caps, which not everything that may be linked takes: decodebin3 does, and
+//! decodebin, playbin3 and muxers end the pipeline with an error.
+//! #GstRtmp2ServerBin:accepted-codecs keeps other codecs out.
 //!
 //! ```bash
 //! gst-launch-1.0 -e rtmp2serverbin name=s port=1935 application=live \
 //!     matroskamux name=m ! filesink location=out.mkv \
 //!     s.video_0 ! queue ! m.video_0 s.audio_0 ! queue ! m.audio_0
 //! ```
-//! Records what is published to `live` as Matroska, without coding anything anew.
+//! Records what is published to `live` as Matroska, without coding anything anew. matroskamux waits for
+//! each of its tracks, so there has to be audio and video: see eflvdemux.
 //!
 //! ```bash
 //! gst-play-1.0 --use-playbin3 "rtmpserver://0.0.0.0:1935/live/camera1?latency=500"
