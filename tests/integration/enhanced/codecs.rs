@@ -62,7 +62,7 @@ pub fn seen_by_ffmpeg(file: &Path) -> Vec<Vec<Seen>> {
 
 /// Each of these tracks has what one stream of ffmpeg has, in pieces of any size.
 #[track_caller]
-fn assert_as_ffmpeg(file: &Path, pads: &[&str]) -> Tracks {
+pub(super) fn assert_as_ffmpeg(file: &Path, pads: &[&str]) -> Tracks {
     let bytes = std::fs::read(file).unwrap();
     let tracks = demux("eflvdemux", &bytes, 4096);
     for piece in [bytes.len(), 7] {

@@ -10,4 +10,5 @@ mod legacy;
 mod linking;
 mod live;
 mod mutated;
+mod samples;
 mod vectors;
