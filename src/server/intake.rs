@@ -150,7 +150,7 @@ impl Dropped {
 
 /// How long a publisher waits for one that has closed its connection, and of which there is still
 /// something to be read.
-const MAX_DEPARTURE: Duration = Duration::from_secs(1);
+const MAX_DEPARTURE: Duration = Duration::from_secs(3);
 
 /// The receiving end of one route: who publishes on it, the queue of what it sends, and counters.
 pub struct Intake {
