@@ -197,12 +197,8 @@ impl Streaming {
     }
 
     fn starts_that_wait(&self, is_start: fn(&Item) -> bool) -> usize {
-        let levels = self.intake.queue().levels();
-        let queued = match self.feed.has_video() {
-            true => levels.keyframes,
-            false => levels.media,
-        };
-        queued + self.items.iter().filter(|item| is_start(item)).count()
+        let here = self.items.iter().filter(|item| is_start(item)).count();
+        here + self.intake.queue().count(is_start)
     }
 
     fn mark(&mut self, mark: Mark) {

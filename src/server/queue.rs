@@ -44,9 +44,6 @@ pub struct QueueLevels {
     pub cut_off: u64,
     /// Publishers whose start waits.
     pub starts: usize,
-    /// Tags of media in it, and those of them that are video keyframes.
-    pub media: usize,
-    pub keyframes: usize,
 }
 
 /// What the streaming thread gets.
@@ -194,9 +191,13 @@ impl MediaQueue {
             dropped: state.dropped,
             cut_off: state.cut_off,
             starts: state.starts,
-            media: state.items.iter().filter(|i| i.is_media()).count(),
-            keyframes: state.items.iter().filter(|i| i.is_keyframe()).count(),
         }
+    }
+
+    /// How many of what waits are of a kind.
+    pub fn count(&self, is_of_kind: fn(&Item) -> bool) -> usize {
+        let state = self.state.lock();
+        state.items.iter().filter(|item| is_of_kind(item)).count()
     }
 
     /// Streaming side: makes [`MediaQueue::pop`] return at once until it is unset.

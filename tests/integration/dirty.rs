@@ -9,21 +9,14 @@ use gstrtmp2server::StreamEvent;
 
 use crate::support::PATIENCE;
 use crate::support::flv::{self, Tag};
-use crate::support::raw::RawClient;
+use crate::support::raw::{RawClient, send};
 use crate::support::recorder::Recorder;
 use crate::support::synthetic::{audio, delta_frame, keyframe, stream, video_header};
-use crate::support::wire::Wire;
 
 const EVENT: &str = "rtmp2-stream-event";
 
 /// Between tags of a publisher that is live.
 const STEP: Duration = Duration::from_millis(40);
-
-fn send(client: &mut RawClient, tags: &[Tag]) {
-    for tag in tags {
-        client.send(&Wire::of(tag).absolute(tag).concat());
-    }
-}
 
 /// Details of the first event of a kind, if it has come.
 fn details(recorder: &Recorder, wanted: StreamEvent) -> Option<gst::Structure> {

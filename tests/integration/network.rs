@@ -15,7 +15,7 @@ use crate::support::clients::{FFMPEG, Running};
 use crate::support::flv;
 use crate::support::lab::{self, Machine, SERVER};
 use crate::support::media::small;
-use crate::support::recorder::Recorder;
+use crate::support::recorder::{Recorder, epoch_of};
 use crate::support::rendered;
 
 /// Of each kind of client.
@@ -141,11 +141,6 @@ fn check(recorder: &Recorder, last_epoch: u64) {
         assert!(max.unwrap() - min.unwrap() <= MAX_SKEW, "{min:?}..{max:?}");
     }
     check_decoding(&recorder.bytes());
-}
-
-fn epoch_of(buffer: &gst::BufferRef) -> u64 {
-    let meta = gst::meta::CustomMeta::from_buffer(buffer, "Rtmp2EpochMeta").unwrap();
-    meta.structure().get("epoch").unwrap()
 }
 
 /// Each status follows from the one before it, none comes twice, and the stream never counts as

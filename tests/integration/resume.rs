@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gst::prelude::*;
-use gstrtmp2server::amf0::Value;
 
 use crate::support::clients::{FFMPEG, ffmpeg, publish};
 use crate::support::flv;
 use crate::support::media::{made_by, small};
-use crate::support::raw::RawClient;
+use crate::support::raw::{RawClient, unpublish};
 use crate::support::recorder::Recorder;
 use crate::support::wire::Wire;
 
@@ -41,11 +40,6 @@ fn publish_again_and_again(recorder: &Recorder, between: impl Fn(u64)) -> RawCli
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     client.send(&bytes);
     client
-}
-
-fn unpublish(mut client: RawClient) {
-    client.command(1, "closeStream", 0.0, &[Value::Null]);
-    client.expect_command("onStatus");
 }
 
 /// Errors of decoding a file are none, and it has so many frames of video.
@@ -94,12 +88,13 @@ fn wait_for(count: &AtomicU64, least: u64) {
     }
 }
 
-#[test]
-fn a_transport_stream_of_ten_reconnects_plays_whole() {
+/// What this muxer makes of ten reconnects plays whole.
+#[track_caller]
+fn check_muxer(muxer: &str, name: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("out.ts");
+    let file = folder.path().join(name);
     let sink = format!(
-        "flvdemux name=demuxer mpegtsmux latency=2000000000 name=muxer ! filesink location={} \
+        "flvdemux name=demuxer {muxer} name=muxer ! filesink location={} \
          demuxer.video ! h264parse ! queue ! muxer. demuxer.audio ! aacparse ! queue ! muxer.",
         file.display()
     );
@@ -107,6 +102,16 @@ fn a_transport_stream_of_ten_reconnects_plays_whole() {
     unpublish(publish_again_and_again(&recorder, |_| {}));
     recorder.wait_for(gst::MessageType::Eos);
     assert_plays_whole(&file, (RECONNECTS + 1) * FRAMES);
+}
+
+#[test]
+fn an_mp4_file_of_ten_reconnects_plays_whole() {
+    check_muxer("mp4mux", "out.mp4");
+}
+
+#[test]
+fn a_transport_stream_of_ten_reconnects_plays_whole() {
+    check_muxer("mpegtsmux latency=2000000000", "out.ts");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use gstrtmp2server::{ConnectionState, StreamEvent, StreamStatus};
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::flv::{self, Tag};
 use crate::support::media::small;
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
+use crate::support::raw::{RawClient, send, unpublish};
+use crate::support::recorder::{Recorder, epoch_of};
 use crate::support::synthetic::{audio, audio_header, delta_frame, keyframe, stream, video_header};
 use crate::support::wire::Wire;
 
@@ -56,22 +56,6 @@ fn events(recorder: &Recorder, count: usize) -> Vec<(StreamEvent, gst::Structure
     let all = recorder.messages(EVENT, count);
     let event = |s: &gst::Structure| (s.get("event").unwrap(), s.get("details").unwrap());
     all.iter().map(event).collect()
-}
-
-fn send(client: &mut RawClient, tags: &[Tag]) {
-    for tag in tags {
-        client.send(&Wire::of(tag).absolute(tag).concat());
-    }
-}
-
-fn unpublish(mut client: RawClient) {
-    client.command(1, "closeStream", 0.0, &[Value::Null]);
-    client.expect_command("onStatus");
-}
-
-fn epoch_of(buffer: &gst::BufferRef) -> u64 {
-    let meta = gst::meta::CustomMeta::from_buffer(buffer, "Rtmp2EpochMeta").unwrap();
-    meta.structure().get("epoch").unwrap()
 }
 
 #[test]
@@ -399,46 +383,4 @@ fn a_deliberate_end_is_not_waited_for() {
     send(&mut client, &stream(0, 3));
     unpublish(client);
     assert_eq!(flv::media(&recorder.finish()).len(), 2 + 2 * 3);
-}
-
-#[test]
-fn ten_reconnects_leave_a_recording_that_plays_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("out.mp4");
-    let sink = format!(
-        "flvdemux name=demuxer mp4mux name=muxer ! filesink location={} \
-         demuxer.video ! h264parse ! queue ! muxer. demuxer.audio ! aacparse ! queue ! muxer.",
-        file.display()
-    );
-    let recorder = Recorder::start_into("resume-timeout=60000", &sink);
-    let tags = flv::read_file(&small(1));
-    let bytes: Vec<u8> = tags
-        .iter()
-        .filter(|tag| tag.kind != flv::SCRIPT)
-        .flat_map(|tag| Wire::of(tag).absolute(tag).concat())
-        .collect();
-    for round in 0..=10 {
-        let mut client = RawClient::publish(recorder.port(), "live", "key");
-        client.send(&bytes);
-        if round == 10 {
-            unpublish(client);
-        }
-    }
-    recorder.wait_for(gst::MessageType::Eos);
-    let output = std::process::Command::new("ffmpeg")
-        .args(["-v", "error", "-i"])
-        .arg(&file)
-        .args(["-f", "null", "-"])
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.is_empty(), "{errors}");
-    let output = std::process::Command::new("ffprobe")
-        .args("-v error -count_frames -select_streams v".split(' '))
-        .args("-show_entries stream=nb_read_frames -of csv=p=0".split(' '))
-        .arg(&file)
-        .output()
-        .unwrap();
-    let frames = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(frames.trim(), (11 * 30).to_string());
 }

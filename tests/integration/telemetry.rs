@@ -10,11 +10,10 @@ use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
 use crate::support::flv::{self, Tag};
-use crate::support::raw::RawClient;
+use crate::support::raw::{RawClient, send};
 use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;
 use crate::support::synthetic::{delta_frame, keyframe, metadata, stream, video_header};
-use crate::support::wire::Wire;
 use crate::support::{PATIENCE, init};
 
 /// Of [`stream`]: between frames in milliseconds, and frames in a group of pictures.
@@ -23,12 +22,6 @@ const GOP: u32 = 10;
 
 const MILLISECOND: u64 = 1_000_000;
 const NONE: u64 = u64::MAX;
-
-fn send(client: &mut RawClient, tags: &[Tag]) {
-    for tag in tags {
-        client.send(&Wire::of(tag).absolute(tag).concat());
-    }
-}
 
 /// Publishes tags on a connection that is then closed, without the end of the stream.
 fn publish(recorder: &Recorder, tags: &[Tag]) {

@@ -15,6 +15,8 @@ use gstrtmp2server::rtmp::control::Control;
 use gstrtmp2server::rtmp::message::{Message, type_id};
 
 use super::PATIENCE;
+use super::flv::Tag;
+use super::wire::Wire;
 
 pub struct RawClient {
     pub socket: TcpStream,
@@ -225,6 +227,19 @@ impl RawClient {
         }
         panic!("{name} did not come, but {seen:?}");
     }
+}
+
+/// Tags, each with a type 0 header.
+pub fn send(client: &mut RawClient, tags: &[Tag]) {
+    for tag in tags {
+        client.send(&Wire::of(tag).absolute(tag).concat());
+    }
+}
+
+/// Ends the stream on purpose, and waits until that is confirmed.
+pub fn unpublish(mut client: RawClient) {
+    client.command(1, "closeStream", 0.0, &[Value::Null]);
+    client.expect_command("onStatus");
 }
 
 /// The status code in an `onStatus` or `_error`.

@@ -191,3 +191,9 @@ impl Drop for Recorder {
         let _ = self.pipeline.set_state(gst::State::Null);
     }
 }
+
+/// The epoch that a buffer of the element carries.
+pub fn epoch_of(buffer: &gst::BufferRef) -> u64 {
+    let meta = gst::meta::CustomMeta::from_buffer(buffer, "Rtmp2EpochMeta").unwrap();
+    meta.structure().get("epoch").unwrap()
+}
