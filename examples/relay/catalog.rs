@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Which streams there are, and how they do: written by the pipelines, read by the web server, the metrics
+//! and the notifications.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// The name of a playlist in the directory of its stream.
+pub const PLAYLIST: &str = "index.m3u8";
+
+/// Where a publisher published: `{application}/{user}/{stream}` or `{application}/{stream}`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamName {
+    pub application: String,
+    pub user: Option<String>,
+    pub stream: String,
+}
+
+impl StreamName {
+    /// None where a part can't be the name of a directory, or would be hidden.
+    pub fn new(application: &str, user: Option<&str>, stream: &str) -> Option<Self> {
+        let is_name = |part: &str| {
+            let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\');
+            !part.is_empty()
+                && part.len() <= 255
+                && !part.starts_with('.')
+                && part.chars().all(is_plain)
+        };
+        let parts = [Some(application), user, Some(stream)];
+        let are_names = parts.into_iter().flatten().all(is_name);
+        are_names.then(|| StreamName {
+            application: application.to_owned(),
+            user: user.map(str::to_owned),
+            stream: stream.to_owned(),
+        })
+    }
+
+    /// Below the directory of all streams.
+    pub fn directory(&self) -> PathBuf {
+        let parts = [
+            Some(&self.application),
+            self.user.as_ref(),
+            Some(&self.stream),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.user {
+            Some(user) => write!(f, "{}/{user}/{}", self.application, self.stream),
+            None => write!(f, "{}/{}", self.application, self.stream),
+        }
+    }
+}
+
+/// What is known of a stream that has a publisher, or may have it back in a moment.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    pub since: Instant,
+    /// The playlist can be played.
+    pub is_ready: bool,
+    /// Nothing comes: its publisher was cut off.
+    pub is_interrupted: bool,
+    /// It is passed on as it comes, since it is clean.
+    pub is_passed_through: bool,
+    pub counts: Counts,
+}
+
+/// Since the stream is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub segments: u64,
+    pub segment_bytes: u64,
+    pub discontinuities: u64,
+    pub frames_in: u64,
+    pub frames_out: u64,
+    pub frames_duplicated: u64,
+    pub frames_dropped: u64,
+}
+
+/// What others are told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The playlist has its first segments.
+    Ready(StreamName),
+    /// A stream that was ready has ended.
+    Gone(StreamName),
+}
+
+#[derive(Debug)]
+pub struct Catalog {
+    streams: Mutex<BTreeMap<StreamName, Stream>>,
+    changes: UnboundedSender<Change>,
+}
+
+impl Catalog {
+    /// With what hears of each change, in order.
+    pub fn new() -> (Self, UnboundedReceiver<Change>) {
+        let (changes, receiver) = unbounded_channel();
+        let streams = Mutex::default();
+        (Catalog { streams, changes }, receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<StreamName, Stream>> {
+        // Nobody leaves it half changed.
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of them, by name.
+    pub fn streams(&self) -> Vec<(StreamName, Stream)> {
+        let streams = self.lock();
+        let pairs = streams
+            .iter()
+            .map(|(name, stream)| (name.clone(), stream.clone()));
+        pairs.collect()
+    }
+
+    pub fn add(&self, name: &StreamName) {
+        let stream = Stream {
+            since: Instant::now(),
+            is_ready: false,
+            is_interrupted: false,
+            is_passed_through: false,
+            counts: Counts::default(),
+        };
+        self.lock().insert(name.clone(), stream);
+    }
+
+    /// Does nothing for a stream that is gone.
+    pub fn update(&self, name: &StreamName, change: impl FnOnce(&mut Stream)) {
+        let mut streams = self.lock();
+        let Some(stream) = streams.get_mut(name) else {
+            return;
+        };
+        let was_ready = stream.is_ready;
+        change(stream);
+        if stream.is_ready && !was_ready {
+            // Under the lock, so that changes are told in their order. Nobody may listen any more.
+            let _ = self.changes.send(Change::Ready(name.clone()));
+        }
+    }
+
+    pub fn remove(&self, name: &StreamName) {
+        let mut streams = self.lock();
+        if streams.remove(name).is_some_and(|stream| stream.is_ready) {
+            let _ = self.changes.send(Change::Gone(name.clone()));
+        }
+    }
+}
