@@ -16,15 +16,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use clap::Parser;
 use gst::prelude::*;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{TEXT_FORMAT, TextEncoder};
+use prometheus::proto::MetricFamily;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+#[path = "common/exposition.rs"]
+mod exposition;
+
+use exposition::{Unit, family, labels, number};
 
 /// Take RTMP publishers, and serve metrics of them to Prometheus.
 #[derive(Parser)]
@@ -128,14 +130,6 @@ impl Drop for Ingest {
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
     }
-}
-
-/// How a field of the statistics becomes what Prometheus wants: base units.
-#[derive(Clone, Copy)]
-enum Unit {
-    None,
-    Nanoseconds,
-    BitsPerSecond,
 }
 
 /// A metric, its help, its unit in the statistics, and the fields that it is made of: one without a
@@ -427,65 +421,6 @@ const OF_PROCESS: &[Description] = &[
     ),
 ];
 
-/// A field as a number. None where there is nothing to tell.
-fn number(stats: &gst::StructureRef, field: &str, unit: Unit) -> Option<f64> {
-    let value = stats.value(field).ok()?;
-    let number = if let Ok(number) = value.get::<u64>() {
-        (number != gst::ffi::GST_CLOCK_TIME_NONE).then_some(number as f64)?
-    } else if let Ok(number) = value.get::<f64>() {
-        number
-    } else if let Ok(flag) = value.get::<bool>() {
-        f64::from(u8::from(flag))
-    } else {
-        // Also what is one of several names.
-        value.transform::<i32>().ok()?.get::<i32>().ok()?.into()
-    };
-    Some(match unit {
-        Unit::None => number,
-        Unit::Nanoseconds => number / 1e9,
-        Unit::BitsPerSecond => number / 8.0,
-    })
-}
-
-fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
-    let named = pairs.iter().filter(|(name, _)| !name.is_empty());
-    let pair = |(name, value): &(&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    };
-    named.map(pair).collect()
-}
-
-/// The name says what it is: that of a counter ends in `_total`.
-fn family(name: &str, help: &str, samples: Vec<(Vec<LabelPair>, f64)>) -> MetricFamily {
-    let is_counter = name.ends_with("_total");
-    let metric = |(labels, value)| {
-        let mut metric = Metric::from_label(labels);
-        if is_counter {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        metric
-    };
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(if is_counter {
-        MetricType::COUNTER
-    } else {
-        MetricType::GAUGE
-    });
-    family.set_metric(samples.into_iter().map(metric).collect());
-    family
-}
-
 /// Of each element, and of all of them.
 fn families(ingests: &[Ingest]) -> Vec<MetricFamily> {
     let stats: Vec<(&Route, gst::Structure)> = ingests
@@ -556,16 +491,7 @@ fn families(ingests: &[Ingest]) -> Vec<MetricFamily> {
             ));
         }
     }
-    // Those about which there is nothing to tell are left out.
-    families.retain(|family| !family.get_metric().is_empty());
     families
-}
-
-fn respond(ingests: &[Ingest]) -> Response {
-    match TextEncoder::new().encode_to_string(&families(ingests)) {
-        Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -595,7 +521,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("metrics on http://{}/metrics", socket.local_addr()?);
     println!("listening on rtmp://127.0.0.1:{port}/");
     let served = ingests.clone();
-    let router = Router::new().route("/metrics", get(move || async move { respond(&served) }));
+    let router = Router::new().route(
+        "/metrics",
+        get(move || async move { exposition::respond(families(&served)) }),
+    );
     axum::serve(socket, router)
         .with_graceful_shutdown(async move {
             tokio::select! {

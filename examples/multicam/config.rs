@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The configuration as it is written: what may be said where. What it comes to is in `plan`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use serde::Deserialize;
+
+/// Why a configuration can't be used. No text of the file is in it: there are stream keys in it.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("{file}: {error}")]
+    Unreadable { file: String, error: io::Error },
+    #[error("{file}:{line}:{column}: {place}{what}")]
+    Syntax {
+        file: String,
+        line: usize,
+        column: usize,
+        place: String,
+        what: String,
+    },
+    #[error("{}", lines(file, problems))]
+    Meaning {
+        file: String,
+        problems: Vec<Problem>,
+    },
+}
+
+/// Something that can be read, and can't be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// As `cameras[2].streams[0].urls[1]`.
+    pub place: String,
+    pub what: String,
+}
+
+fn lines(file: &str, problems: &[Problem]) -> String {
+    let line = |problem: &Problem| format!("{file}: {}: {}", problem.place, problem.what);
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+pub type Variables = BTreeMap<String, String>;
+
+/// What is said further inside takes the place of what is said further outside.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(default)]
+    pub listen: Listen,
+    #[serde(default)]
+    pub variables: Variables,
+    pub source: Option<Source>,
+    pub url_template: Option<String>,
+    pub fallback_urls: Option<Vec<String>>,
+    #[serde(default)]
+    pub retry: Retry,
+    pub cameras: Vec<Camera>,
+}
+
+/// Where publishers connect to, for sources of the kind `rtmp`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    pub host: String,
+    pub port: u16,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Listen {
+            host: "0.0.0.0".to_owned(),
+            port: 1935,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Camera {
+    pub id: String,
+    #[serde(default)]
+    pub variables: Variables,
+    pub source: Option<Source>,
+    pub url_template: Option<String>,
+    pub fallback_urls: Option<Vec<String>>,
+    #[serde(default)]
+    pub retry: Retry,
+    pub streams: Vec<Stream>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    pub name: String,
+    #[serde(default)]
+    pub variables: Variables,
+    pub source: Option<Source>,
+    /// In place of `url_template`.
+    pub urls: Option<Vec<String>>,
+    pub fallback_urls: Option<Vec<String>>,
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// Each of them counts for itself.
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    pub initial_delay_ms: Option<u32>,
+    pub max_delay_ms: Option<u32>,
+    pub max_attempts: Option<u32>,
+    pub return_to_primary_ms: Option<u32>,
+    pub timeout_ms: Option<u32>,
+}
+
+#[derive(Deserialize, Clone)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    Rtmp(Rtmp),
+    File(File),
+    Test(Test),
+}
+
+/// A publisher, by where it publishes.
+#[derive(Deserialize, Clone)]
+#[serde(deny_unknown_fields)]
+pub struct Rtmp {
+    pub application: String,
+    pub stream_key: String,
+}
+
+#[derive(Deserialize, Clone)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// From the folder of the configuration, where it is relative.
+    pub path: String,
+    #[serde(default, rename = "loop")]
+    pub is_loop: bool,
+}
+
+/// A picture that moves, and a tone.
+#[derive(Deserialize, Clone, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Test {
+    pub pattern: Pattern,
+    pub width: u32,
+    pub height: u32,
+    pub framerate: u32,
+    pub bitrate_kbps: u32,
+    pub keyframe_interval_ms: u32,
+    pub audio: bool,
+}
+
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Pattern {
+    Smpte,
+    Ball,
+    Snow,
+    Black,
+}
+
+impl Default for Test {
+    fn default() -> Self {
+        Test {
+            pattern: Pattern::Smpte,
+            width: 640,
+            height: 360,
+            framerate: 25,
+            bitrate_kbps: 800,
+            keyframe_interval_ms: 2000,
+            audio: true,
+        }
+    }
+}
+
+/// The text of a file.
+pub fn read(path: &Path) -> Result<String, Refused> {
+    std::fs::read_to_string(path).map_err(|error| Refused::Unreadable {
+        file: path.display().to_string(),
+        error,
+    })
+}
+
+/// `file` is what errors call it.
+pub fn parse(file: &str, text: &str) -> Result<Config, Refused> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let refused = |place: String, error: &serde_json::Error| Refused::Syntax {
+        file: file.to_owned(),
+        line: error.line(),
+        column: error.column(),
+        place,
+        what: without_text(error),
+    };
+    let config = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let place = match error.path().to_string() {
+            place if place == "." => String::new(),
+            place => format!("{place}: "),
+        };
+        refused(place, error.inner())
+    })?;
+    reader
+        .end()
+        .map_err(|error| refused(String::new(), &error))?;
+    Ok(config)
+}
+
+/// What an error says, but for where it is and for text of the file that it repeats: the likeliest
+/// mistake is one URL in the place of a list of them.
+fn without_text(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    let text = text
+        .rsplit_once(" at line ")
+        .map_or(&*text, |(what, _)| what);
+    for (before, after) in [("string \"", "\", expected"), ("variant `", "`, expected")] {
+        let start = text.find(before).map(|start| start + before.len() - 1);
+        let end = text.rfind(after).map(|end| end + 1);
+        if let Some((start, end)) = start.zip(end)
+            && start < end
+        {
+            return format!("{}{}", text[..start].trim_end(), &text[end..]);
+        }
+    }
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        match parse("cameras.json", text) {
+            Ok(_) => panic!("it was taken: {text}"),
+            Err(refused) => refused.to_string(),
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_its_place() {
+        let text = r#"{
+  "cameras": [
+    {"id": "1", "streams": []},
+    {"id": "2", "streams": [{"name": "main", "retries": 3}]}
+  ]
+}"#;
+        let refused = refused(text);
+        let place = "cameras.json:4:54: cameras[1].streams[0].retries: unknown field `retries`, expected one of `name`, ";
+        assert!(refused.starts_with(place), "{refused}");
+    }
+
+    #[test]
+    fn keys_are_checked_wherever_they_are() {
+        for (text, place) in [
+            (r#"{"cameras": [], "camera": 1}"#, "camera: "),
+            (r#"{"cameras": [], "listen": {"prt": 1}}"#, "listen.prt: "),
+            (r#"{"cameras": [], "retry": {"delay": 1}}"#, "retry.delay: "),
+            (
+                r#"{"cameras": [{"id": "1", "url": ""}]}"#,
+                "cameras[0].url: ",
+            ),
+            (
+                r#"{"cameras": [], "source": {"fil": {}}}"#,
+                "source: unknown variant, expected one of `rtmp`, ",
+            ),
+            (
+                r#"{"cameras": [], "source": {"test": {"fps": 25}}}"#,
+                "source.test.fps: ",
+            ),
+            (
+                r#"{"cameras": [], "source": {"file": {"path": "a", "lop": true}}}"#,
+                "source.file.lop: ",
+            ),
+            (
+                r#"{"cameras": [], "retry": {"max_attempts": -1}}"#,
+                "retry.max_attempts: ",
+            ),
+            (
+                r#"{"cameras": [{"streams": []}]}"#,
+                "cameras[0]: missing field `id`",
+            ),
+            (
+                r#"{"cameras": [], "cameras": []}"#,
+                "cameras: duplicate field",
+            ),
+        ] {
+            let refused = refused(text);
+            let rest = refused.strip_prefix("cameras.json:1:").unwrap();
+            let (_, rest) = rest.split_once(": ").unwrap();
+            assert!(rest.starts_with(place), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_with_its_place() {
+        assert!(refused("{\n  \"cameras\": [},\n").starts_with("cameras.json:2:15: "));
+        assert!(refused("").starts_with("cameras.json:1:0: "));
+        assert!(refused("{\"cameras\": []} x").starts_with("cameras.json:1:17: "));
+    }
+
+    #[test]
+    fn no_text_of_the_file_is_in_an_error() {
+        for text in [
+            r#"{"cameras": [], "fallback_urls": "rtmp://host/live/secret\", expected key"}"#,
+            r#"{"cameras": [], "retry": "rtmp://host/live/secret"}"#,
+            r#"{"cameras": [], "listen": {"port": "secret"}}"#,
+            r#"{"cameras": [], "source": "rtmp://host/live/secret"}"#,
+        ] {
+            let refused = refused(text);
+            assert!(!refused.contains("secret"), "{refused}");
+            let is_clear = [
+                "invalid type: string, expected",
+                "unknown variant, expected",
+            ]
+            .iter()
+            .any(|what| refused.contains(what));
+            assert!(is_clear, "{refused}");
+        }
+    }
+}

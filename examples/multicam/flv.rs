@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! An FLV file, tag by tag, once or again and again.
+
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use gstrtmp2server::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, TagInfo, TagKind};
+
+/// Where there is nothing to tell how long the last frame is.
+const STEP: u32 = 40;
+
+/// More than this between two frames is a gap.
+const MAX_STEP: u32 = 1000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Unplayable {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is no FLV file: make one of it with ffmpeg -i FILE -c copy -f flv {{NAME}}.flv")]
+    NotFlv,
+    #[error("there is a broken tag in it after {0} bytes")]
+    Broken(u64),
+    #[error("there is neither video nor audio in it")]
+    Empty,
+}
+
+/// A tag as it is to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// With the frame around it.
+    pub bytes: Vec<u8>,
+    /// From the start of the first pass.
+    pub time: Duration,
+    /// Metadata and decoder configuration.
+    pub is_configuration: bool,
+}
+
+pub struct Player {
+    input: Box<dyn Input>,
+    /// Bytes read in this pass.
+    position: u64,
+    is_loop: bool,
+    clock: Clock,
+    has_media: bool,
+}
+
+/// What can be read again.
+trait Input: Read + Send {
+    fn rewind(&mut self) -> io::Result<()>;
+}
+
+impl<R: Read + io::Seek + Send> Input for BufReader<R> {
+    fn rewind(&mut self) -> io::Result<()> {
+        io::Seek::rewind(self)
+    }
+}
+
+/// Times that go on from one pass to the next.
+#[derive(Default)]
+struct Clock {
+    /// The first timestamp of media, and the latest one.
+    first: Option<u32>,
+    last: u32,
+    /// The last timestamp of each kind.
+    video: Option<u32>,
+    audio: Option<u32>,
+    /// Between two frames.
+    step: Option<u32>,
+    /// Of all passes before this one, in milliseconds.
+    before: u64,
+}
+
+impl Clock {
+    /// Milliseconds from the start of the first pass to a tag.
+    fn note(&mut self, timestamp: u32, is_video: bool) -> u64 {
+        let first = *self.first.get_or_insert(timestamp);
+        let previous = if is_video {
+            self.video.replace(timestamp)
+        } else {
+            self.audio.replace(timestamp)
+        };
+        let step = previous.and_then(|previous| timestamp.checked_sub(previous));
+        // Audio only tells where there is no video.
+        if (is_video || self.video.is_none())
+            && let Some(step) = step.filter(|step| (1..MAX_STEP).contains(step))
+        {
+            self.step = Some(step);
+        }
+        self.last = self.last.max(timestamp);
+        self.before + u64::from(timestamp.saturating_sub(first))
+    }
+
+    fn now(&self) -> u64 {
+        let first = self.first.unwrap_or(self.last);
+        self.before + u64::from(self.last.saturating_sub(first))
+    }
+
+    fn next_pass(&mut self) {
+        self.before = self.now() + u64::from(self.step.unwrap_or(STEP));
+        self.last = self.first.unwrap_or_default();
+        (self.video, self.audio) = (None, None);
+    }
+}
+
+impl Player {
+    pub fn open(path: &Path, is_loop: bool) -> Result<Self, Unplayable> {
+        Self::over(Box::new(BufReader::new(File::open(path)?)), is_loop)
+    }
+
+    fn over(input: Box<dyn Input>, is_loop: bool) -> Result<Self, Unplayable> {
+        let mut player = Player {
+            input,
+            position: 0,
+            is_loop,
+            clock: Clock::default(),
+            has_media: false,
+        };
+        player.skip_header()?;
+        Ok(player)
+    }
+
+    /// The next tag. None at the end.
+    pub fn next_tag(&mut self) -> Result<Option<Tag>, Unplayable> {
+        loop {
+            match self.read_tag()? {
+                Some((front, body)) => {
+                    if let Some(tag) = self.tag(&front, body) {
+                        return Ok(Some(tag));
+                    }
+                }
+                None if !self.has_media => return Err(Unplayable::Empty),
+                None if !self.is_loop => return Ok(None),
+                None => {
+                    self.clock.next_pass();
+                    self.input.rewind()?;
+                    self.skip_header()?;
+                }
+            }
+        }
+    }
+
+    fn skip_header(&mut self) -> Result<(), Unplayable> {
+        let mut header = [0; 9];
+        let is_there = self.fill(&mut header)?;
+        let length = u64::from(u32::from_be_bytes([
+            header[5], header[6], header[7], header[8],
+        ]));
+        if !is_there || !header.starts_with(b"FLV") || length < 9 {
+            return Err(Unplayable::NotFlv);
+        }
+        let rest = length - 9 + TRAILER_LENGTH as u64;
+        let skipped = io::copy(&mut (&mut self.input).take(rest), &mut io::sink())?;
+        self.position = 9 + skipped;
+        Ok(())
+    }
+
+    /// Front and body. A tag that is cut short is the end: the file is being written, or was.
+    fn read_tag(&mut self) -> Result<Option<([u8; FRONT_LENGTH], Vec<u8>)>, Unplayable> {
+        let mut front = [0; FRONT_LENGTH];
+        if !self.fill(&mut front)? {
+            return Ok(None);
+        }
+        if kind_of(front[0]).is_none() {
+            return Err(Unplayable::Broken(self.position));
+        }
+        let length = u32::from_be_bytes([0, front[1], front[2], front[3]]) as usize;
+        let mut body = vec![0; length];
+        let mut trailer = [0; TRAILER_LENGTH];
+        if !self.fill(&mut body)? {
+            return Ok(None);
+        }
+        // Of the last one it may be missing.
+        self.fill(&mut trailer)?;
+        self.position += (FRONT_LENGTH + length + TRAILER_LENGTH) as u64;
+        Ok(Some((front, body)))
+    }
+
+    /// None for what is not to be sent.
+    fn tag(&mut self, front: &[u8; FRONT_LENGTH], body: Vec<u8>) -> Option<Tag> {
+        let kind = kind_of(front[0])?;
+        let info = TagInfo::of(kind, &body).ok()?;
+        // The stream goes on behind it.
+        if self.is_loop && info.content == Content::EndOfSequence {
+            return None;
+        }
+        let timestamp = u32::from_be_bytes([front[7], front[4], front[5], front[6]]);
+        let time = if info.is_coded() {
+            self.has_media = true;
+            self.clock.note(timestamp, kind == TagKind::Video)
+        } else {
+            self.clock.now()
+        };
+        // As it is in the first pass.
+        let timestamp = timestamp.wrapping_add(self.clock.before as u32);
+        let [high, a, b, c] = timestamp.to_be_bytes();
+        let mut bytes = Vec::with_capacity(FRONT_LENGTH + body.len() + TRAILER_LENGTH);
+        bytes.extend_from_slice(front);
+        bytes[4..8].copy_from_slice(&[a, b, c, high]);
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&((FRONT_LENGTH + body.len()) as u32).to_be_bytes());
+        let is_configuration = matches!(
+            info.content,
+            Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
+        );
+        Some(Tag {
+            bytes,
+            time: Duration::from_millis(time),
+            is_configuration,
+        })
+    }
+
+    /// False where the file ends before.
+    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        match self.input.read_exact(buffer) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn kind_of(byte: u8) -> Option<TagKind> {
+    Some(match byte {
+        8 => TagKind::Audio,
+        9 => TagKind::Video,
+        18 => TagKind::Script,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    const METADATA: &[u8] = b"\x02\x00\x0aonMetaData\x08\x00\x00\x00\x00\x00\x00\x09";
+
+    fn framed(kind: u8, timestamp: u32, body: &[u8]) -> Vec<u8> {
+        let length = (body.len() as u32).to_be_bytes();
+        let [high, a, b, c] = timestamp.to_be_bytes();
+        let mut bytes = vec![
+            kind, length[1], length[2], length[3], a, b, c, high, 0, 0, 0,
+        ];
+        bytes.extend(body);
+        bytes.extend((body.len() as u32 + 11).to_be_bytes());
+        bytes
+    }
+
+    /// Metadata, configuration, and two frames from `start` on.
+    fn tags(start: u32) -> Vec<Vec<u8>> {
+        vec![
+            framed(18, 0, METADATA),
+            framed(9, 0, &[0x17, 0, 0, 0, 0, 1]),
+            framed(9, start, &[0x17, 1, 0, 0, 0, 5]),
+            framed(8, start + 10, &[0xAF, 1, 7]),
+            framed(9, start + 33, &[0x27, 1, 0, 0, 0, 6]),
+            framed(9, start + 33, &[0x17, 2, 0, 0, 0]),
+        ]
+    }
+
+    fn player(bytes: Vec<u8>, is_loop: bool) -> Result<Player, Unplayable> {
+        Player::over(Box::new(BufReader::new(Cursor::new(bytes))), is_loop)
+    }
+
+    fn file(tags: &[Vec<u8>]) -> Vec<u8> {
+        [&b"FLV\x01\x05\0\0\0\x09\0\0\0\0"[..], &tags.concat()].concat()
+    }
+
+    #[test]
+    fn a_file_is_sent_as_it_is() {
+        let tags = tags(5000);
+        let mut player = player(file(&tags), false).unwrap();
+        let mut sent = Vec::new();
+        while let Some(tag) = player.next_tag().unwrap() {
+            sent.push(tag);
+        }
+        let bytes: Vec<_> = sent.iter().map(|tag| tag.bytes.clone()).collect();
+        assert_eq!(bytes, tags);
+        let times: Vec<_> = sent.iter().map(|tag| tag.time.as_millis()).collect();
+        assert_eq!(times, [0, 0, 0, 10, 33, 33]);
+        let configuration: Vec<_> = sent.iter().map(|tag| tag.is_configuration).collect();
+        assert_eq!(configuration, [true, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn times_go_on_from_one_pass_to_the_next() {
+        let mut player = player(file(&tags(5000)), true).unwrap();
+        let sent: Vec<Tag> = (0..15)
+            .map(|_| player.next_tag().unwrap().unwrap())
+            .collect();
+        let times: Vec<_> = sent.iter().map(|tag| tag.time.as_millis()).collect();
+        assert_eq!(
+            times,
+            [0, 0, 0, 10, 33, 66, 66, 66, 76, 99, 132, 132, 132, 142, 165]
+        );
+        let second = &sent[7].bytes;
+        let timestamp = u32::from_be_bytes([second[7], second[4], second[5], second[6]]);
+        assert_eq!(timestamp, 5000 + 66);
+        assert!(
+            !sent
+                .iter()
+                .any(|tag| tag.bytes[11..].starts_with(&[0x17, 2]))
+        );
+    }
+
+    #[test]
+    fn what_is_cut_short_ends_there_and_what_is_broken_is_told() {
+        let mut bytes = file(&tags(0));
+        let length = bytes.len();
+        bytes.truncate(length - 30);
+        let mut cut = player(bytes, false).unwrap();
+        let mut count = 0;
+        while cut.next_tag().unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 4);
+        let mut broken = file(&tags(0)[..1]);
+        let length = broken.len() as u64;
+        broken.extend([99; 20]);
+        let mut broken = player(broken, false).unwrap();
+        assert!(broken.next_tag().unwrap().is_some());
+        assert!(matches!(broken.next_tag(), Err(Unplayable::Broken(at)) if at == length));
+        assert!(matches!(
+            player(b"\0\0\0\x20ftypisom".to_vec(), false),
+            Err(Unplayable::NotFlv)
+        ));
+        assert!(matches!(player(Vec::new(), true), Err(Unplayable::NotFlv)));
+        let mut empty = player(file(&tags(0)[..2]), true).unwrap();
+        while let Ok(Some(_)) = empty.next_tag() {}
+        assert!(matches!(empty.next_tag(), Err(Unplayable::Empty)));
+    }
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Where things are shown: line after line, or on a terminal with the status of all streams at its
+//! end, painted over and over.
+
+use std::io::{self, IsTerminal, Write};
+
+use rustix::termios::tcgetwinsize;
+
+pub struct Screen {
+    is_terminal: bool,
+    /// Lines that are painted over next time.
+    painted: usize,
+}
+
+impl Screen {
+    pub fn new() -> Self {
+        Screen {
+            is_terminal: io::stdout().is_terminal(),
+            painted: 0,
+        }
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// A line that stays.
+    pub fn tell(&mut self, text: &str) {
+        self.wipe();
+        // There may be nobody to read it any more, which is no reason to end.
+        let _ = writeln!(io::stdout(), "{text}");
+    }
+
+    /// What is wrong.
+    pub fn warn(&mut self, text: &str) {
+        self.wipe();
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
+    /// Shows these lines at the end of the terminal.
+    pub fn paint(&mut self, lines: &[String]) {
+        self.wipe();
+        let size = tcgetwinsize(io::stdout()).ok();
+        let size = size.map(|size| (size.ws_row.into(), size.ws_col.into()));
+        let lines = fitted(
+            lines,
+            size.filter(|size| *size != (0, 0)).unwrap_or((24, 80)),
+        );
+        let mut out = io::stdout().lock();
+        for line in &lines {
+            let _ = writeln!(out, "{line}");
+        }
+        let _ = out.flush();
+        self.painted = lines.len();
+    }
+
+    fn wipe(&mut self) {
+        if self.painted > 0 {
+            // Up to the first of them, and away with all below.
+            let _ = write!(io::stdout(), "\x1b[{}F\x1b[J", self.painted);
+            self.painted = 0;
+        }
+    }
+}
+
+/// As many lines, and as much of each, as there is room for.
+fn fitted(lines: &[String], (rows, columns): (usize, usize)) -> Vec<String> {
+    let room = rows.saturating_sub(1).max(1);
+    let cut = |line: &str| line.chars().take(columns).collect::<String>();
+    if lines.len() <= room {
+        return lines.iter().map(|line| cut(line)).collect();
+    }
+    let mut fitted: Vec<String> = lines[..room - 1].iter().map(|line| cut(line)).collect();
+    fitted.push(cut(&format!("and {} more", lines.len() - (room - 1))));
+    fitted
+}
+
+#[test]
+fn what_is_painted_fits_the_terminal() {
+    let lines = ["one", "two and more", "three"].map(str::to_owned);
+    assert_eq!(fitted(&lines, (4, 6)), ["one", "two an", "three"]);
+    assert_eq!(fitted(&lines, (3, 80)), ["one", "and 2 more"]);
+    assert_eq!(fitted(&lines, (1, 80)), ["and 3 more"]);
+}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! How a stream does: written by its own thread, read by who shows it.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstrtmp2server::FallbackStatus;
+
+use super::plan::Name;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceState {
+    /// Nobody publishes, or a file is held back until a server takes the stream.
+    Waiting,
+    Starting,
+    Active,
+    Stalled,
+    Ended,
+    /// The pipeline has failed, and starts again after a while.
+    Failed,
+}
+
+impl fmt::Display for SourceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SourceState::Waiting => "waiting",
+            SourceState::Starting => "starting",
+            SourceState::Active => "active",
+            SourceState::Stalled => "stalled",
+            SourceState::Ended => "ended",
+            SourceState::Failed => "failed",
+        })
+    }
+}
+
+/// What can be told apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    pub source: SourceState,
+    pub sink: FallbackStatus,
+    /// Of the server in use, from 0, or -1.
+    pub index: i32,
+    /// That server, without what is secret.
+    pub location: String,
+    /// Why the last server was left, or why the pipeline has failed.
+    pub error: String,
+}
+
+impl Status {
+    pub fn new(source: SourceState) -> Self {
+        Status {
+            source,
+            sink: FallbackStatus::Disconnected,
+            index: -1,
+            location: String::new(),
+            error: String::new(),
+        }
+    }
+}
+
+/// Statistics of the sink that are counted on over all pipelines of a stream.
+pub const COUNTERS: [&str; 7] = [
+    "tags-sent",
+    "bytes-sent",
+    "tags-dropped",
+    "attempts",
+    "connections",
+    "total-uptime",
+    DOWNTIME,
+];
+
+const DOWNTIME: &str = "downtime";
+
+#[derive(Debug)]
+pub struct Shared {
+    pub name: Name,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    status: Status,
+    since: Instant,
+    restarts: u64,
+    sink: Option<gst::Element>,
+    /// Since when there is none.
+    without_sink: Instant,
+    /// Of sinks that were there before, as [`COUNTERS`].
+    totals: [u64; COUNTERS.len()],
+}
+
+/// How things are now.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub status: Status,
+    pub since: Duration,
+    pub restarts: u64,
+    /// As [`COUNTERS`].
+    pub counters: [u64; COUNTERS.len()],
+    /// Of the sink that is there.
+    pub stats: Option<gst::Structure>,
+}
+
+impl Shared {
+    pub fn new(name: Name, status: Status) -> Self {
+        let inner = Inner {
+            status,
+            since: Instant::now(),
+            restarts: 0,
+            sink: None,
+            without_sink: Instant::now(),
+            totals: Default::default(),
+        };
+        let inner = Mutex::new(inner);
+        Shared { name, inner }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nobody leaves it half changed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn status(&self) -> Status {
+        self.lock().status.clone()
+    }
+
+    /// True where that is news.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) -> bool {
+        let mut inner = self.lock();
+        let before = inner.status.clone();
+        change(&mut inner.status);
+        let is_news = inner.status != before;
+        if is_news {
+            inner.since = Instant::now();
+        }
+        is_news
+    }
+
+    /// A pipeline begins.
+    pub fn attach(&self, sink: &gst::Element) {
+        let mut inner = self.lock();
+        let downtime = nanos(inner.without_sink.elapsed());
+        inner.add(|field| if field == DOWNTIME { downtime } else { 0 });
+        inner.sink = Some(sink.clone());
+    }
+
+    /// A pipeline is about to end.
+    pub fn detach(&self) {
+        let mut inner = self.lock();
+        if let Some(sink) = inner.sink.take() {
+            let stats: gst::Structure = sink.property("stats");
+            inner.add(|field| stats.get(field).unwrap_or_default());
+            inner.without_sink = Instant::now();
+        }
+    }
+
+    pub fn count_restart(&self) {
+        self.lock().restarts += 1;
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let inner = self.lock();
+        let stats: Option<gst::Structure> = inner.sink.as_ref().map(|sink| sink.property("stats"));
+        let downtime = nanos(inner.without_sink.elapsed());
+        let now = |field: &str| match &stats {
+            Some(stats) => stats.get(field).unwrap_or_default(),
+            None if field == DOWNTIME => downtime,
+            None => 0,
+        };
+        let mut counters = inner.totals;
+        for (counter, field) in counters.iter_mut().zip(COUNTERS) {
+            *counter += now(field);
+        }
+        Snapshot {
+            status: inner.status.clone(),
+            since: inner.since.elapsed(),
+            restarts: inner.restarts,
+            counters,
+            stats,
+        }
+    }
+
+    /// The line that shows it.
+    pub fn line(&self) -> String {
+        line(&self.name, &self.snapshot())
+    }
+}
+
+impl Inner {
+    fn add(&mut self, more: impl Fn(&str) -> u64) {
+        for (total, field) in self.totals.iter_mut().zip(COUNTERS) {
+            *total += more(field);
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn line(name: &Name, snapshot: &Snapshot) -> String {
+    let status = &snapshot.status;
+    let to = match (status.sink, status.index) {
+        (FallbackStatus::Connected, 0) => format!("connected to {}", status.location),
+        (FallbackStatus::Connected, n) => format!("connected to fallback {n}, {}", status.location),
+        (FallbackStatus::Connecting, _) => format!("connecting to {}", status.location),
+        (FallbackStatus::Error, _) => "given up".to_owned(),
+        (FallbackStatus::Disconnected, _) => "disconnected".to_owned(),
+    };
+    let stats = snapshot.stats.as_ref();
+    let rate: u64 = stats
+        .and_then(|stats| stats.get("bitrate").ok())
+        .unwrap_or_default();
+    let [sent, _, dropped, ..] = snapshot.counters;
+    let time = duration(snapshot.since);
+    let mut line = format!(
+        "{name}: source {}, {to}, {}, {sent} tags sent, {dropped} dropped, for {time}",
+        status.source,
+        bits(rate)
+    );
+    if !status.error.is_empty() {
+        line.push_str(&format!(" (last error: {})", status.error));
+    }
+    line
+}
+
+fn bits(rate: u64) -> String {
+    match rate {
+        0..1_000_000 => format!("{} kbit/s", rate / 1000),
+        _ => format!("{:.1} Mbit/s", rate as f64 / 1e6),
+    }
+}
+
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> Name {
+        Name {
+            camera: "7".to_owned(),
+            stream: "main".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_line_says_all_there_is() {
+        let mut status = Status::new(SourceState::Active);
+        status.sink = FallbackStatus::Connected;
+        status.index = 1;
+        status.location = "rtmp://second.example/live/ca…".to_owned();
+        status.error = "Connection refused".to_owned();
+        let mut snapshot = Snapshot {
+            status,
+            since: Duration::from_secs(7384),
+            restarts: 0,
+            counters: [120, 0, 3, 0, 0, 0, 0],
+            stats: None,
+        };
+        assert_eq!(
+            line(&name(), &snapshot),
+            "7/main: source active, connected to fallback 1, rtmp://second.example/live/ca…, 0 kbit/s, \
+             120 tags sent, 3 dropped, for 2 h 3 min (last error: Connection refused)"
+        );
+        snapshot.status = Status::new(SourceState::Waiting);
+        snapshot.since = Duration::from_secs(119);
+        assert_eq!(
+            line(&name(), &snapshot),
+            "7/main: source waiting, disconnected, 0 kbit/s, 120 tags sent, 3 dropped, for 119 s"
+        );
+        assert_eq!(bits(2_050_000), "2.0 Mbit/s");
+    }
+
+    #[test]
+    fn counters_go_on_when_the_sink_is_another_one() {
+        gst::init().unwrap();
+        gstrtmp2server::plugin_register_static().unwrap();
+        let shared = Shared::new(name(), Status::new(SourceState::Waiting));
+        assert!(shared.update(|status| status.source = SourceState::Active));
+        assert!(!shared.update(|status| status.source = SourceState::Active));
+        for _ in 0..3 {
+            let sink = gst::ElementFactory::make("rtmp2fallbacksink")
+                .build()
+                .unwrap();
+            shared.attach(&sink);
+            let [.., before] = shared.snapshot().counters;
+            shared.detach();
+            let [.., after] = shared.snapshot().counters;
+            assert!(0 < before && before < after);
+        }
+    }
+}

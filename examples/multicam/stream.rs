@@ -1,0 +1,489 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! One stream: a pipeline of its own, and a thread that starts it, hears what it says, and starts it
+//! again when it has failed. Nothing that one does waits for another.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstrtmp2server::{FallbackStatus, StreamStatus};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::flv::Player;
+use super::plan::{Name, Plan, Policy, Source};
+use super::source::{self, Feeder};
+use super::status::{Shared, SourceState, Status};
+
+/// What is told to the program.
+#[derive(Debug)]
+pub enum News {
+    Changed(Name),
+    Stopped(Name),
+    /// Publishers can connect there.
+    Listening(String, u32),
+}
+
+/// How long a server may take to hear of the end of a stream.
+const MAX_FAREWELL: Duration = Duration::from_secs(5);
+
+/// A pipeline that has run for this long was a good one.
+const GOOD: Duration = Duration::from_secs(10);
+
+/// What all streams have in common.
+#[derive(Clone)]
+pub struct Context {
+    pub ports: Arc<Ports>,
+    pub news: UnboundedSender<News>,
+}
+
+/// Which port was bound for a host and port of the configuration, whose port may be any free one. All
+/// streams share it.
+#[derive(Debug, Default)]
+pub struct Ports(Mutex<HashMap<(String, u16), u32>>);
+
+/// The handle of a stream.
+pub struct Stream {
+    plan: Plan,
+    shared: Arc<Shared>,
+    inputs: Sender<Input>,
+    thread: JoinHandle<()>,
+}
+
+enum Input {
+    /// Of the pipeline with this number.
+    Message(u64, gst::Message),
+    Play(Plan),
+    Stop,
+}
+
+impl Stream {
+    pub fn start(plan: Plan, context: &Context) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(plan.name.clone(), first_status(&plan)));
+        let (inputs, receiver) = channel();
+        let worker = Worker {
+            plan: plan.clone(),
+            shared: shared.clone(),
+            context: context.clone(),
+            inputs: receiver,
+            sender: inputs.clone(),
+            generation: 0,
+            delay: None,
+        };
+        let thread = thread::Builder::new().name(plan.name.to_string());
+        let thread = thread.spawn(move || worker.run())?;
+        Ok(Stream {
+            plan,
+            shared,
+            inputs,
+            thread,
+        })
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Starts it anew as this one has it.
+    pub fn replace(&mut self, plan: Plan) {
+        self.plan = plan.clone();
+        self.tell(Input::Play(plan));
+    }
+
+    /// Asks it to end, after which there is [`News::Stopped`].
+    pub fn stop(&self) {
+        self.tell(Input::Stop);
+    }
+
+    /// Waits for its end.
+    pub fn join(self) {
+        // What it panicked about was printed.
+        let _ = self.thread.join();
+    }
+
+    fn tell(&self, input: Input) {
+        // It hears of everything until it was stopped.
+        let _ = self.inputs.send(input);
+    }
+}
+
+fn first_status(plan: &Plan) -> Status {
+    Status::new(match plan.source {
+        Source::Rtmp { .. } | Source::File { .. } => SourceState::Waiting,
+        Source::Test(_) => SourceState::Active,
+    })
+}
+
+struct Worker {
+    plan: Plan,
+    shared: Arc<Shared>,
+    context: Context,
+    inputs: Receiver<Input>,
+    sender: Sender<Input>,
+    /// Of the present pipeline.
+    generation: u64,
+    /// Before the last restart.
+    delay: Option<Duration>,
+}
+
+/// Why a pipeline is over.
+enum End {
+    Failed(String),
+    /// The file was sent.
+    Ended,
+    Asked(Command),
+}
+
+enum Command {
+    Play(Plan),
+    Stop,
+}
+
+impl Worker {
+    /// The thread.
+    fn run(mut self) {
+        while let Command::Play(plan) = self.play() {
+            self.plan = plan;
+            self.delay = None;
+            let status = first_status(&self.plan);
+            self.update(|present| *present = status);
+        }
+        let _ = self
+            .context
+            .news
+            .send(News::Stopped(self.plan.name.clone()));
+    }
+
+    /// Until there is something else to do.
+    fn play(&mut self) -> Command {
+        loop {
+            let start = Instant::now();
+            let end = match Running::start(self) {
+                Ok(running) => self.attend(running),
+                Err(reason) => End::Failed(reason),
+            };
+            let command = match end {
+                End::Asked(command) => Some(command),
+                End::Ended => {
+                    self.update(|status| *status = Status::new(SourceState::Ended));
+                    self.wait(None)
+                }
+                End::Failed(reason) => {
+                    if start.elapsed() >= GOOD {
+                        self.delay = None;
+                    }
+                    let delay = next_delay(self.delay, &self.plan.retry);
+                    self.delay = Some(delay);
+                    self.update(|status| {
+                        *status = Status::new(SourceState::Failed);
+                        status.error = reason;
+                    });
+                    self.wait(Some(delay))
+                }
+            };
+            if let Some(command) = command {
+                return command;
+            }
+            self.shared.count_restart();
+            let status = first_status(&self.plan);
+            // Why it had to start again is worth to know until it is better.
+            self.update(|present| {
+                present.source = status.source;
+                present.sink = status.sink;
+            });
+        }
+    }
+
+    /// Waits for a command. None when the time is over.
+    fn wait(&self, time: Option<Duration>) -> Option<Command> {
+        let deadline = time.map(|time| Instant::now() + time);
+        loop {
+            match self.receive(deadline) {
+                Some(Input::Play(plan)) => return Some(Command::Play(plan)),
+                Some(Input::Stop) => return Some(Command::Stop),
+                Some(Input::Message(..)) => {}
+                None => return None,
+            }
+        }
+    }
+
+    /// None when the time is over.
+    fn receive(&self, deadline: Option<Instant>) -> Option<Input> {
+        let Some(deadline) = deadline else {
+            // This thread has a sender itself.
+            return self.inputs.recv().ok();
+        };
+        let time = deadline.saturating_duration_since(Instant::now());
+        match self.inputs.recv_timeout(time) {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn attend(&mut self, mut running: Running) -> End {
+        let end = loop {
+            match self.receive(None) {
+                Some(Input::Message(generation, message)) if generation == self.generation => {
+                    if let Some(end) = self.hear(&mut running, &message) {
+                        break end;
+                    }
+                }
+                Some(Input::Message(..)) => {}
+                Some(Input::Play(plan)) => break End::Asked(Command::Play(plan)),
+                Some(Input::Stop) | None => break End::Asked(Command::Stop),
+            }
+        };
+        match end {
+            End::Asked(command) => End::Asked(self.say_goodbye(&running).unwrap_or(command)),
+            end => end,
+        }
+    }
+
+    /// Ends the stream as it should be, where there is somebody to hear it. Gives a command that has come
+    /// meanwhile.
+    fn say_goodbye(&mut self, running: &Running) -> Option<Command> {
+        let mut command = None;
+        if self.shared.status().sink != FallbackStatus::Connected {
+            return command;
+        }
+        running.pipeline.send_event(gst::event::Eos::new());
+        let deadline = Instant::now() + MAX_FAREWELL;
+        while let Some(input) = self.receive(Some(deadline)) {
+            match input {
+                Input::Message(generation, message) if generation == self.generation => {
+                    use gst::MessageType;
+                    if matches!(message.type_(), MessageType::Eos | MessageType::Error) {
+                        break;
+                    }
+                }
+                Input::Message(..) => {}
+                Input::Play(plan) => command = Some(Command::Play(plan)),
+                Input::Stop => command = Some(Command::Stop),
+            }
+        }
+        command
+    }
+
+    fn hear(&mut self, running: &mut Running, message: &gst::Message) -> Option<End> {
+        match message.view() {
+            gst::MessageView::Error(error) => {
+                return Some(End::Failed(error.error().message().to_owned()));
+            }
+            gst::MessageView::Eos(_) => {
+                return Some(match self.plan.source {
+                    Source::File { .. } => End::Ended,
+                    _ => End::Failed("The source has ended".to_owned()),
+                });
+            }
+            gst::MessageView::Element(element) => {
+                let structure = element.structure()?;
+                match structure.name().as_str() {
+                    "rtmp2-fallback-status" => return self.hear_sink(running, structure),
+                    "rtmp2-stream-status" => self.hear_source(structure),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn hear_sink(&mut self, running: &mut Running, told: &gst::StructureRef) -> Option<End> {
+        let sink = told.get("status").unwrap_or_default();
+        self.update(|status| {
+            status.sink = sink;
+            status.index = told.get("location-index").unwrap_or(-1);
+            status.location = told.get("location").unwrap_or_default();
+            status.error = told.get("last-error").unwrap_or_default();
+        });
+        if sink == FallbackStatus::Connected
+            && let Some(player) = running.player.take()
+        {
+            match Feeder::start(&running.source, player) {
+                Ok(feeder) => running.feeder = Some(feeder),
+                Err(error) => return Some(End::Failed(error.to_string())),
+            }
+            self.update(|status| status.source = SourceState::Active);
+        }
+        None
+    }
+
+    fn hear_source(&self, told: &gst::StructureRef) {
+        let state = match told.get("stream-status") {
+            Ok(StreamStatus::Active) => SourceState::Active,
+            Ok(StreamStatus::Reconfiguring) => SourceState::Starting,
+            Ok(StreamStatus::Paused) => SourceState::Stalled,
+            _ => SourceState::Waiting,
+        };
+        self.update(|status| status.source = state);
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Status)) {
+        if self.shared.update(change) {
+            // The program may have ended.
+            let name = self.plan.name.clone();
+            let _ = self.context.news.send(News::Changed(name));
+        }
+    }
+}
+
+/// Doubles from the first to the longest.
+fn next_delay(last: Option<Duration>, policy: &Policy) -> Duration {
+    let millis = |millis: u32| Duration::from_millis(millis.into());
+    let first = millis(policy.initial_delay_ms);
+    last.map_or(first, |last| last.saturating_mul(2))
+        .min(millis(policy.max_delay_ms))
+}
+
+/// A pipeline that plays.
+struct Running {
+    shared: Arc<Shared>,
+    pipeline: gst::Pipeline,
+    source: gst::Element,
+    /// A file that nobody has taken yet.
+    player: Option<Player>,
+    feeder: Option<Feeder>,
+}
+
+impl Running {
+    fn start(worker: &mut Worker) -> Result<Self, String> {
+        let plan = &worker.plan;
+        let player = match &plan.source {
+            Source::File { path, is_loop } => Some(source::open(path, *is_loop)?),
+            _ => None,
+        };
+        let source = source::make(&plan.source).map_err(|error| error.message().to_owned())?;
+        let sink = make_sink(plan).map_err(|error| error.to_string())?;
+        let pipeline = gst::Pipeline::new();
+        pipeline
+            .add_many([&source, &sink])
+            .and_then(|()| source.link(&sink))
+            .map_err(|error| error.to_string())?;
+        worker.generation += 1;
+        let failure = listen(&pipeline, worker.generation, &worker.sender)?;
+        worker.shared.attach(&sink);
+        let running = Running {
+            shared: worker.shared.clone(),
+            pipeline,
+            source,
+            player,
+            feeder: None,
+        };
+        worker.begin(&running).map_err(|_| {
+            let reason = failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            reason.unwrap_or_else(|| "The pipeline does not start".to_owned())
+        })?;
+        Ok(running)
+    }
+
+    fn play(&self) -> Result<(), gst::StateChangeError> {
+        self.pipeline.set_state(gst::State::Playing).map(|_| ())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.detach();
+        if let Some(bus) = self.pipeline.bus() {
+            bus.unset_sync_handler();
+            bus.set_flushing(true);
+        }
+        let _ = self.pipeline.set_state(gst::State::Null);
+        if let Some(feeder) = self.feeder.take() {
+            feeder.join();
+        }
+    }
+}
+
+/// What the pipeline says goes to the thread, and the first error is also kept.
+fn listen(
+    pipeline: &gst::Pipeline,
+    generation: u64,
+    sender: &Sender<Input>,
+) -> Result<Arc<Mutex<Option<String>>>, String> {
+    let bus = pipeline.bus().ok_or("A pipeline has a bus")?;
+    let failure = Arc::new(Mutex::new(None));
+    let (kept, sender) = (failure.clone(), sender.clone());
+    bus.set_sync_handler(move |_, message| {
+        if let gst::MessageView::Error(error) = message.view()
+            && let Ok(mut kept) = kept.lock()
+        {
+            kept.get_or_insert_with(|| error.error().message().to_owned());
+        }
+        let is_wanted = matches!(
+            message.type_(),
+            gst::MessageType::Error | gst::MessageType::Eos | gst::MessageType::Element
+        );
+        if is_wanted {
+            let _ = sender.send(Input::Message(generation, message.clone()));
+        }
+        gst::BusSyncReply::Drop
+    });
+    Ok(failure)
+}
+
+impl Worker {
+    /// Of streams that listen on any free port, the first one finds it, and the others wait for it.
+    fn begin(&self, running: &Running) -> Result<(), gst::StateChangeError> {
+        let Source::Rtmp { host, port, .. } = &self.plan.source else {
+            return running.play();
+        };
+        let key = (host.clone(), *port);
+        let ports = &self.context.ports.0;
+        let mut ports = ports.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(port) = ports.get(&key) {
+            running.source.set_property("port", port);
+            drop(ports);
+            return running.play();
+        }
+        running.play()?;
+        let port: u32 = running.source.property("current-port");
+        ports.insert(key, port);
+        drop(ports);
+        let _ = self.context.news.send(News::Listening(host.clone(), port));
+        Ok(())
+    }
+}
+
+fn make_sink(plan: &Plan) -> Result<gst::Element, gst::glib::BoolError> {
+    // Only a file comes faster than it is to be sent.
+    let is_file = matches!(plan.source, Source::File { .. });
+    let retry = &plan.retry;
+    gst::ElementFactory::make("rtmp2fallbacksink")
+        .property("locations", gst::Array::new(&plan.urls))
+        .property("retry-initial-delay", retry.initial_delay_ms)
+        .property("retry-max-delay", retry.max_delay_ms)
+        .property("max-attempts", retry.max_attempts)
+        .property("return-to-primary", retry.return_to_primary_ms)
+        .property("timeout", retry.timeout_ms)
+        .property("sync", is_file)
+        .property("async", false)
+        .build()
+}
+
+#[test]
+fn delays_double_up_to_the_longest() {
+    let policy = Policy {
+        initial_delay_ms: 1000,
+        max_delay_ms: 5000,
+        max_attempts: 0,
+        return_to_primary_ms: 0,
+        timeout_ms: 5000,
+    };
+    let delays = std::iter::successors(Some(next_delay(None, &policy)), |last| {
+        Some(next_delay(Some(*last), &policy))
+    });
+    let seconds: Vec<u64> = delays.take(5).map(|delay| delay.as_secs()).collect();
+    assert_eq!(seconds, [1, 2, 4, 5, 5]);
+}
