@@ -283,7 +283,7 @@ mod tests {
             ),
             (
                 r#"{"cameras": [], "cameras": []}"#,
-                "cameras: duplicate field",
+                "duplicate field `cameras`",
             ),
         ] {
             let refused = refused(text);

@@ -61,47 +61,66 @@ impl<R: Read + io::Seek + Send> Input for BufReader<R> {
 /// Times that go on from one pass to the next.
 #[derive(Default)]
 struct Clock {
-    /// The first timestamp of media, and the latest one.
+    /// The first timestamp of media.
     first: Option<u32>,
-    last: u32,
-    /// The last timestamp of each kind.
-    video: Option<u32>,
-    audio: Option<u32>,
-    /// Between two frames.
-    step: Option<u32>,
+    video: Track,
+    audio: Track,
     /// Of all passes before this one, in milliseconds.
     before: u64,
+}
+
+/// Of the present pass.
+#[derive(Default)]
+struct Track {
+    last: Option<u32>,
+    /// Between two of its frames.
+    step: Option<u32>,
+}
+
+impl Track {
+    fn note(&mut self, timestamp: u32) {
+        let previous = self.last.replace(timestamp);
+        let step = previous.and_then(|previous| timestamp.checked_sub(previous));
+        self.step = step
+            .filter(|step| (1..MAX_STEP).contains(step))
+            .or(self.step);
+    }
+
+    /// Where the next pass can go on.
+    fn end(&self) -> Option<u32> {
+        let step = self.step.unwrap_or(STEP);
+        self.last.map(|last| last.saturating_add(step))
+    }
 }
 
 impl Clock {
     /// Milliseconds from the start of the first pass to a tag.
     fn note(&mut self, timestamp: u32, is_video: bool) -> u64 {
-        let first = *self.first.get_or_insert(timestamp);
-        let previous = if is_video {
-            self.video.replace(timestamp)
+        self.first.get_or_insert(timestamp);
+        if is_video {
+            self.video.note(timestamp);
         } else {
-            self.audio.replace(timestamp)
-        };
-        let step = previous.and_then(|previous| timestamp.checked_sub(previous));
-        // Audio only tells where there is no video.
-        if (is_video || self.video.is_none())
-            && let Some(step) = step.filter(|step| (1..MAX_STEP).contains(step))
-        {
-            self.step = Some(step);
+            self.audio.note(timestamp);
         }
-        self.last = self.last.max(timestamp);
-        self.before + u64::from(timestamp.saturating_sub(first))
+        self.at(Some(timestamp))
     }
 
+    fn at(&self, timestamp: Option<u32>) -> u64 {
+        let since = timestamp
+            .zip(self.first)
+            .map(|(timestamp, first)| timestamp.saturating_sub(first));
+        self.before + u64::from(since.unwrap_or_default())
+    }
+
+    /// Of the last media.
     fn now(&self) -> u64 {
-        let first = self.first.unwrap_or(self.last);
-        self.before + u64::from(self.last.saturating_sub(first))
+        self.at(self.video.last.max(self.audio.last))
     }
 
+    /// No track goes back: the one that ends later says where it goes on.
     fn next_pass(&mut self) {
-        self.before = self.now() + u64::from(self.step.unwrap_or(STEP));
-        self.last = self.first.unwrap_or_default();
-        (self.video, self.audio) = (None, None);
+        self.before = self.at(self.video.end().max(self.audio.end()));
+        (self.video.last, self.audio.last) = (None, None);
     }
 }
 

@@ -172,7 +172,7 @@ impl Program {
         let (added, changed, removed) = counts;
         let kept = self.streams.len() - added - changed;
         self.screen.tell(&format!(
-            "configuration: {added} streams added, {changed} changed, {removed} removed, {kept} untouched"
+            "streams: {added} added, {changed} changed, {removed} removed, {kept} untouched"
         ));
         self.repaint();
         Ok(())

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use gst::glib;
 use gst::prelude::*;
 use gstrtmp2server::FallbackStatus;
 
@@ -83,7 +84,8 @@ pub struct Shared {
 #[derive(Debug)]
 struct Inner {
     status: Status,
-    since: Instant,
+    /// When it became that, on the clock of who reads it.
+    since: Option<glib::DateTime>,
     restarts: u64,
     sink: Option<gst::Element>,
     /// Since when there is none.
@@ -96,7 +98,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Snapshot {
     pub status: Status,
-    pub since: Duration,
+    pub since: Option<glib::DateTime>,
     pub restarts: u64,
     /// As [`COUNTERS`].
     pub counters: [u64; COUNTERS.len()],
@@ -108,7 +110,7 @@ impl Shared {
     pub fn new(name: Name, status: Status) -> Self {
         let inner = Inner {
             status,
-            since: Instant::now(),
+            since: glib::DateTime::now_local().ok(),
             restarts: 0,
             sink: None,
             without_sink: Instant::now(),
@@ -134,7 +136,7 @@ impl Shared {
         change(&mut inner.status);
         let is_news = inner.status != before;
         if is_news {
-            inner.since = Instant::now();
+            inner.since = glib::DateTime::now_local().ok();
         }
         is_news
     }
@@ -176,7 +178,7 @@ impl Shared {
         }
         Snapshot {
             status: inner.status.clone(),
-            since: inner.since.elapsed(),
+            since: inner.since.clone(),
             restarts: inner.restarts,
             counters,
             stats,
@@ -215,9 +217,9 @@ fn line(name: &Name, snapshot: &Snapshot) -> String {
         .and_then(|stats| stats.get("bitrate").ok())
         .unwrap_or_default();
     let [sent, _, dropped, ..] = snapshot.counters;
-    let time = duration(snapshot.since);
+    let since = snapshot.since.as_ref().map_or_else(String::new, time);
     let mut line = format!(
-        "{name}: source {}, {to}, {}, {sent} tags sent, {dropped} dropped, for {time}",
+        "{name}: source {}, {to}, {}, {sent} tags sent, {dropped} dropped{since}",
         status.source,
         bits(rate)
     );
@@ -234,13 +236,12 @@ fn bits(rate: u64) -> String {
     }
 }
 
-fn duration(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-    }
+fn time(since: &glib::DateTime) -> String {
+    let day = |time: &glib::DateTime| time.ymd();
+    let is_today = glib::DateTime::now_local().is_ok_and(|now| day(&now) == day(since));
+    let format = if is_today { "%H:%M:%S" } else { "%F %H:%M:%S" };
+    let text = since.format(format);
+    text.map_or_else(|_| String::new(), |text| format!(", since {text}"))
 }
 
 #[cfg(test)]
@@ -263,7 +264,7 @@ mod tests {
         status.error = "Connection refused".to_owned();
         let mut snapshot = Snapshot {
             status,
-            since: Duration::from_secs(7384),
+            since: glib::DateTime::from_local(2026, 2, 3, 4, 5, 6.7).ok(),
             restarts: 0,
             counters: [120, 0, 3, 0, 0, 0, 0],
             stats: None,
@@ -271,13 +272,13 @@ mod tests {
         assert_eq!(
             line(&name(), &snapshot),
             "7/main: source active, connected to fallback 1, rtmp://second.example/live/ca…, 0 kbit/s, \
-             120 tags sent, 3 dropped, for 2 h 3 min (last error: Connection refused)"
+             120 tags sent, 3 dropped, since 2026-02-03 04:05:06 (last error: Connection refused)"
         );
         snapshot.status = Status::new(SourceState::Waiting);
-        snapshot.since = Duration::from_secs(119);
+        snapshot.since = None;
         assert_eq!(
             line(&name(), &snapshot),
-            "7/main: source waiting, disconnected, 0 kbit/s, 120 tags sent, 3 dropped, for 119 s"
+            "7/main: source waiting, disconnected, 0 kbit/s, 120 tags sent, 3 dropped"
         );
         assert_eq!(bits(2_050_000), "2.0 Mbit/s");
     }

@@ -193,12 +193,6 @@ impl Worker {
                 return command;
             }
             self.shared.count_restart();
-            let status = first_status(&self.plan);
-            // Why it had to start again is worth to know until it is better.
-            self.update(|present| {
-                present.source = status.source;
-                present.sink = status.sink;
-            });
         }
     }
 
@@ -229,6 +223,9 @@ impl Worker {
     }
 
     fn attend(&mut self, mut running: Running) -> End {
+        let status = first_status(&self.plan);
+        // Why it had to start again is worth knowing until it is better.
+        self.update(|present| present.source = status.source);
         let end = loop {
             match self.receive(None) {
                 Some(Input::Message(generation, message)) if generation == self.generation => {
@@ -298,7 +295,11 @@ impl Worker {
 
     fn hear_sink(&mut self, running: &mut Running, told: &gst::StructureRef) -> Option<End> {
         let sink = told.get("status").unwrap_or_default();
+        let begins = sink == FallbackStatus::Connected && running.player.is_some();
         self.update(|status| {
+            if begins {
+                status.source = SourceState::Active;
+            }
             status.sink = sink;
             status.index = told.get("location-index").unwrap_or(-1);
             status.location = told.get("location").unwrap_or_default();
@@ -311,7 +312,6 @@ impl Worker {
                 Ok(feeder) => running.feeder = Some(feeder),
                 Err(error) => return Some(End::Failed(error.to_string())),
             }
-            self.update(|status| status.source = SourceState::Active);
         }
         None
     }

@@ -18,6 +18,7 @@ mod intruders;
 mod late;
 mod leaving;
 mod many;
+mod multicam;
 mod network;
 mod output;
 mod policy;

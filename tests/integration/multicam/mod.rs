@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `examples/multicam`: many cameras to many servers.
+
+mod program;
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use crate::support::clients::{FFMPEG, publish};
+use crate::support::flv::{self, AUDIO, Tag, VIDEO, assert_same_media};
+use crate::support::media::{copy, small};
+use crate::support::raw::{RawClient, send};
+use crate::support::recorder::Recorder;
+use crate::support::signals::Signals;
+use crate::support::synthetic::stream;
+
+use program::{Program, command};
+
+/// A server that takes one stream, and keeps what it gets.
+fn server(camera: &str, stream: &str) -> Recorder {
+    Recorder::start(&format!(
+        "keep-listening=true timestamp-mode=publisher application=live stream-key={camera}_{stream}_secret"
+    ))
+}
+
+/// Of `url_template`, with a variable for the port of the server.
+const TEMPLATE: &str = "rtmp://127.0.0.1:{port}/live/{camera_id}_{stream_name}_secret";
+
+/// A camera with one stream to a server, and with what `more` says.
+fn camera(id: &str, port: u16, more: &str) -> String {
+    let port = format!(r#""variables": {{"port": "{port}"}}"#);
+    format!(r#"{{"id": "{id}", {port}, {more} "streams": [{{"name": "main"}}]}}"#)
+}
+
+/// All servers may take as long as they like, but those that say otherwise.
+fn configuration(cameras: &[String]) -> String {
+    format!(
+        r#"{{"listen": {{"host": "127.0.0.1", "port": 0}},
+            "source": {{"rtmp": {{"application": "cameras", "stream_key": "{{camera_id}}-secret"}}}},
+            "url_template": "{TEMPLATE}",
+            "retry": {{"initial_delay_ms": 20, "max_delay_ms": 100, "timeout_ms": 60000}},
+            "cameras": [{}]}}"#,
+        cameras.join(",\n")
+    )
+}
+
+/// What can be decoded, from the first keyframe on: servers get nothing before that.
+fn decodable(tags: &[Tag]) -> Vec<Tag> {
+    let coded = tags.iter().filter(|tag| tag.is_coded());
+    let coded = coded.skip_while(|tag| tag.kind != VIDEO || tag.body[0] != 0x17);
+    coded.cloned().collect()
+}
+
+/// Waits until a server has these tags, after metadata and sequence headers: these and no others, and each
+/// at its time.
+#[track_caller]
+fn assert_gets(server: &Recorder, sent: &[Tag]) {
+    let sent = decodable(sent);
+    let last = &sent.last().unwrap().body;
+    server.wait_until("the last tag", |buffers| {
+        let body =
+            |b: &gst::Buffer| b.map_readable().unwrap().get(11..11 + last.len()) == Some(last);
+        buffers.iter().any(body)
+    });
+    let got = server.tags();
+    let first = got.iter().position(Tag::is_coded).unwrap();
+    for kind in [AUDIO, VIDEO] {
+        let is_header = |tag: &Tag| tag.kind == kind && tag.is_sequence_header();
+        assert!(got[..first].iter().any(is_header), "{:?}", &got[..first]);
+    }
+    let got: Vec<Tag> = got.into_iter().filter(Tag::is_coded).collect();
+    assert_same_media(&sent, &got);
+}
+
+/// The first connection is still there.
+#[track_caller]
+fn assert_undisturbed(server: &Recorder) {
+    let stats = server.stats();
+    for (field, expected) in [("publishers", 1), ("rejected", 0), ("epoch", 1)] {
+        assert_eq!(stats.get::<u64>(field), Ok(expected), "{field} of {stats}");
+    }
+}
+
+#[test]
+fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
+    let live = ["1", "2", "3", "4", "5", "6", "7"];
+    let servers = live.map(|id| server(id, "main"));
+    let fallback = server("8", "sub");
+    // It takes connections, and never says a word.
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead_port = dead.local_addr().unwrap().port();
+    let file = |path: std::path::PathBuf, is_loop: bool| {
+        let path = path.display();
+        format!(r#""source": {{"file": {{"path": "{path}", "loop": {is_loop}}}}},"#)
+    };
+    let test = r#""source": {"test": {"width": 160, "height": 120, "framerate": 10, "bitrate_kbps": 64,
+                  "keyframe_interval_ms": 1000}},"#;
+    let sources = [
+        String::new(),
+        String::new(),
+        String::new(),
+        String::new(),
+        file(small(2), false),
+        file(small(1), true),
+        test.to_owned(),
+    ];
+    let mut cameras: Vec<String> = live
+        .iter()
+        .zip(&servers)
+        .zip(&sources)
+        .map(|((id, server), source)| camera(id, server.port(), source))
+        .collect();
+    let fallback_url = TEMPLATE.replace("{port}", &fallback.port().to_string());
+    // Nobody listens on port 1.
+    let refused_url = TEMPLATE.replace("{port}", "1");
+    cameras.push(format!(
+        r#"{{"id": "8", "variables": {{"port": "{dead_port}"}}, {test} "streams": [
+            {{"name": "main", "retry": {{"timeout_ms": 300}}}},
+            {{"name": "sub", "urls": ["{refused_url}"], "fallback_urls": ["{fallback_url}"]}}]}}"#
+    ));
+    let program = Program::start(&configuration(&cameras));
+    let port = program.port();
+
+    // The dead one is told, and what else there is for it is used.
+    for id in live {
+        program.wait_for_status(0, &format!("{id}/main"), "connected to rtmp://127.0.0.1:");
+    }
+    let error = "(last error: The server took nothing for the time of timeout)";
+    let line = program.wait_for_status(0, "8/main", error);
+    assert!(!line.contains("connected to"), "{line}");
+    program.wait_for_status(0, "8/sub", "connected to fallback 1, rtmp://127.0.0.1:");
+
+    // Publishers, in turns.
+    let mut clients: Vec<RawClient> = live[..3]
+        .iter()
+        .map(|id| RawClient::publish(port, "cameras", &format!("{id}-secret")))
+        .collect();
+    let tags = stream(7000, 100);
+    let recording = small(3);
+    let url = format!("rtmp://127.0.0.1:{port}/cameras/4-secret");
+    let ffmpeg = publish(FFMPEG, &recording, true, &url);
+    for part in tags.chunks(21) {
+        for (client, server) in clients.iter_mut().zip(&servers) {
+            send(client, part);
+            let last = &part.last().unwrap().body;
+            server.wait_until("what was sent", |buffers| {
+                let body = |b: &gst::Buffer| {
+                    b.map_readable().unwrap().get(11..11 + last.len()) == Some(last)
+                };
+                buffers.iter().any(body)
+            });
+        }
+    }
+    ffmpeg.succeed();
+    for server in &servers[..3] {
+        assert_gets(server, &tags);
+    }
+    assert_gets(&servers[3], &flv::read_file(&copy(FFMPEG, &recording)));
+
+    // Files: one once, the other one again and again.
+    program.wait_for_status(0, "5/main", "source ended");
+    assert_gets(&servers[4], &flv::read_file(&small(2)));
+    assert_repeats(&servers[5], &flv::read_file(&small(1)));
+    assert_is_steady(&servers[6], 100);
+    assert_is_steady(&fallback, 100);
+    servers.iter().for_each(assert_undisturbed);
+    assert_undisturbed(&fallback);
+
+    let metrics = program.metrics();
+    for id in ["1", "2", "3", "4", "6", "7"] {
+        let stream = format!("{id}/main");
+        assert_eq!(metrics.get("status", &stream), 2.0);
+        assert_eq!(metrics.get("connections_total", &stream), 1.0);
+        assert_eq!(metrics.get("restarts_total", &stream), 0.0);
+        assert!(metrics.get("uptime_seconds_total", &stream) > 0.0);
+    }
+    for id in ["1", "2", "3"] {
+        let stream = format!("{id}/main");
+        assert_eq!(metrics.get("sent_tags_total", &stream), tags.len() as f64);
+        assert_eq!(metrics.get("dropped_tags_total", &stream), 0.0);
+    }
+    assert!(metrics.get("status", "8/main") < 2.0);
+    assert_eq!(metrics.get("connections_total", "8/main"), 0.0);
+    assert_eq!(metrics.get("sent_tags_total", "8/main"), 0.0);
+    assert!(metrics.get("dropped_tags_total", "8/main") > 0.0);
+    assert!(metrics.get("attempts_total", "8/main") > 1.0);
+    assert!(metrics.get("downtime_seconds_total", "8/main") > 0.0);
+    assert_eq!(metrics.get("location", "8/sub"), 1.0);
+
+    program.signal(Signal::INT);
+    let (status, text) = program.wait();
+    assert!(status.success(), "{status}\n{text}");
+    assert!(!text.contains("secret"), "{text}");
+}
+
+/// A file over and over, with times that go on.
+#[track_caller]
+fn assert_repeats(server: &Recorder, file: &[Tag]) {
+    let first = decodable(file);
+    let again: Vec<Tag> = file.iter().filter(|tag| tag.is_coded()).cloned().collect();
+    let count = first.len() + 2 * again.len();
+    let expected = first.iter().chain(again.iter().cycle()).take(count);
+    // With what is not decoded.
+    server.wait_until("three passes", |buffers| buffers.len() > count + 10);
+    let got: Vec<Tag> = server.tags().into_iter().filter(Tag::is_coded).collect();
+    for (index, (expected, got)) in expected.zip(&got).enumerate() {
+        assert!(
+            expected.body == got.body,
+            "tag {index}: {expected:?}, got {got:?}"
+        );
+    }
+    // Where its end and its start meet, the longer one of its tracks says when it goes on.
+    let of_pass = file.iter().filter(|tag| tag.is_frame()).count();
+    let frames = got.iter().filter(|tag| tag.kind == VIDEO);
+    let times: Vec<u32> = frames.map(|tag| tag.timestamp).collect();
+    for (index, pair) in times.windows(2).enumerate() {
+        let step = pair[1] - pair[0];
+        let is_seam = (index + 1).is_multiple_of(of_pass);
+        let expected = if is_seam { 33..70 } else { 33..35 };
+        assert!(
+            expected.contains(&step),
+            "{step} ms before frame {index} + 1"
+        );
+    }
+}
+
+/// So many frames in steps of so many milliseconds, without one missing.
+#[track_caller]
+fn assert_is_steady(server: &Recorder, step: u32) {
+    server.wait_until("some seconds", |buffers| buffers.len() > 150);
+    let tags = server.tags();
+    let frames = tags
+        .iter()
+        .filter(|tag| tag.kind == VIDEO && tag.is_coded());
+    let times: Vec<u32> = frames.map(|tag| tag.timestamp).collect();
+    let steps: Vec<u32> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(
+        steps.len() > 10 && steps.iter().all(|found| *found == step),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn a_reload_starts_and_stops_what_it_changes_and_nothing_else() {
+    let servers = ["1", "2", "3", "4"].map(|id| server(id, "main"));
+    let ports = servers.each_ref().map(Recorder::port);
+    let signals = servers
+        .each_ref()
+        .map(|server| Signals::watch(&server.element));
+    let program = Program::start(&configuration(&[
+        camera("1", ports[0], ""),
+        camera("2", ports[1], ""),
+        camera("3", ports[2], ""),
+    ]));
+    let port = program.port();
+    for id in ["1", "2", "3"] {
+        program.wait_for_status(0, &format!("{id}/main"), "connected to rtmp://");
+    }
+    let mut client = RawClient::publish(port, "cameras", "1-secret");
+    let _other = RawClient::publish(port, "cameras", "2-secret");
+    let tags = stream(0, 90);
+    let (first, rest) = tags.split_at(63);
+    let (second, third) = rest.split_at(60);
+    send(&mut client, first);
+    assert_gets(&servers[0], first);
+
+    // One that can't be used changes nothing, and says where it is wrong.
+    let bad = configuration(&[camera("1", 1, r#""stream": [],"#)]);
+    program.reload(&bad);
+    program.wait_for("cameras[0].stream: unknown field `stream`");
+    program.wait_for("the configuration was not changed");
+    assert_eq!(program.metrics().get("configuration_good", ""), 0.0);
+    send(&mut client, second);
+    assert_gets(&servers[0], &tags[..first.len() + second.len()]);
+
+    // The first one stays, the second one goes, the third one is another one, the fourth is new.
+    let mark = program.mark();
+    let test = r#""source": {"test": {"width": 160, "height": 120, "framerate": 10}},"#;
+    program.reload(&configuration(&[
+        camera("4", ports[3], test),
+        camera("3", ports[2], r#""retry": {"max_attempts": 7},"#),
+        camera("1", ports[0], ""),
+    ]));
+    program.wait_for("streams: 1 added, 1 changed, 1 removed, 1 untouched");
+    program.wait_for("2/main: stopped");
+    program.wait_for_status(mark, "3/main", "connected to rtmp://");
+    program.wait_for_status(mark, "4/main", "connected to rtmp://");
+    assert_eq!(signals[1].names(2), ["added", "removed unpublished"]);
+    assert_eq!(signals[2].names(3)[..2], ["added", "removed unpublished"]);
+    send(&mut client, third);
+    assert_gets(&servers[0], &tags);
+    assert_undisturbed(&servers[0]);
+    assert_is_steady(&servers[3], 100);
+    let metrics = program.metrics();
+    assert_eq!(metrics.get("configuration_good", ""), 1.0);
+    assert!(metrics.get("attempts_total", "3/main") >= 2.0);
+
+    program.signal(Signal::TERM);
+    let (status, text) = program.wait();
+    assert!(status.success(), "{status}\n{text}");
+    for id in ["1", "3", "4"] {
+        assert!(text.contains(&format!("{id}/main: stopped")), "{text}");
+    }
+    assert_eq!(signals[0].names(2), ["added", "removed unpublished"]);
+    assert!(!text.contains("secret"), "{text}");
+}
+
+/// Its exit code, and what it has printed.
+fn run(arguments: &[&str], configuration: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cameras.json");
+    std::fs::write(&file, configuration).unwrap();
+    let output = command().args(arguments).arg(&file).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_told_at_the_start() {
+    let good = configuration(&[camera("1", 1935, ""), camera("2", 1935, "")]);
+    let (code, text) = run(&["--check"], &good);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("2 streams"), "{text}");
+    for (from, to, told) in [
+        (
+            "camera_id}_",
+            "camera}_",
+            "url_template, for cameras[0].streams[0]: the variable \"camera\" is not known",
+        ),
+        ("\"2\"", "\"1\"", "cameras[1]: cameras[0] has the same id"),
+        (
+            "timeout_ms",
+            "timeout",
+            "retry.timeout: unknown field `timeout`",
+        ),
+        ("\"cameras\": [", "\"cameras\": [[", ".json:5:25: "),
+    ] {
+        let bad = good.replace(from, to);
+        assert_ne!(bad, good);
+        let (code, text) = run(&[], &bad);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(
+            text.contains(told) && text.contains("cameras.json:"),
+            "{text}"
+        );
+        assert!(!text.contains("_secret"), "{text}");
+    }
+    let output = command().arg("/nowhere/cameras.json").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_example_file_runs() {
+    let recorder = Recorder::start("keep-listening=true application=live stream-key=camtest_main");
+    let here = format!("127.0.0.1:{}", recorder.port());
+    // Nobody listens there.
+    let nowhere = "127.0.0.1:1";
+    let example =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/multicam/multicam.json");
+    let text = std::fs::read_to_string(example).unwrap();
+    let text = text
+        .replace("media.example", &here)
+        .replace("other.example", nowhere)
+        .replace("backup.example", nowhere)
+        .replace("\"0.0.0.0\", \"port\": 1935", "\"127.0.0.1\", \"port\": 0");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(small(1), folder.path().join("pause.flv")).unwrap();
+    let program = Program::start_in(folder, &text);
+    program.port();
+    program.wait_for_status(0, "test/main", "connected to rtmp://");
+    for id in ["1", "2", "3", "4", "5", "6", "pause"] {
+        program.wait_for_status(0, &format!("{id}/main"), "source waiting, ");
+    }
+    recorder.wait_until("media", |buffers| buffers.len() > 30);
+    program.signal(Signal::INT);
+    let (status, text) = program.wait();
+    assert!(status.success(), "{status}\n{text}");
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The program in a process of its own.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::PATIENCE;
+use crate::support::launch::plugin_folder;
+
+type Lines = Arc<(Mutex<Vec<String>>, Condvar)>;
+
+pub struct Program {
+    child: Child,
+    lines: Lines,
+    readers: Vec<JoinHandle<()>>,
+    /// With the configuration, `cameras.json`.
+    pub folder: tempfile::TempDir,
+}
+
+/// A command that runs it.
+pub fn command() -> Command {
+    let program = plugin_folder().join("examples/multicam");
+    assert!(program.exists(), "{} is not built", program.display());
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Program {
+    pub fn start(configuration: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), configuration)
+    }
+
+    /// With files that are there already.
+    pub fn start_in(folder: tempfile::TempDir, configuration: &str) -> Self {
+        std::fs::write(folder.path().join("cameras.json"), configuration).unwrap();
+        let mut command = command();
+        command.args(["--metrics", "127.0.0.1:0"]);
+        command.arg(folder.path().join("cameras.json"));
+        let mut child = command.spawn().unwrap();
+        let lines = Lines::default();
+        let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
+        let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().unwrap());
+        let readers = [stdout, stderr].map(|stream| {
+            let lines = lines.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    lines.0.lock().unwrap().push(line);
+                    lines.1.notify_all();
+                }
+            })
+        });
+        Program {
+            child,
+            lines,
+            readers: readers.into(),
+            folder,
+        }
+    }
+
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.path().join("cameras.json")
+    }
+
+    /// How many lines there are.
+    pub fn mark(&self) -> usize {
+        self.lines.0.lock().unwrap().len()
+    }
+
+    /// The first line after a mark that satisfies a condition, also one that is there already.
+    #[track_caller]
+    pub fn wait_from(&self, mark: usize, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let (lines, more) = &*self.lines;
+        let found = |lines: &[String]| lines[mark..].iter().find(|line| is_it(line)).cloned();
+        let waited = more.wait_timeout_while(lines.lock().unwrap(), PATIENCE, |lines| {
+            found(lines).is_none()
+        });
+        let (lines, _) = waited.unwrap();
+        found(&lines).unwrap_or_else(|| panic!("no {what} in:\n{}", lines.join("\n")))
+    }
+
+    /// A line that has this text.
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) -> String {
+        self.wait_from(0, text, |line| line.contains(text))
+    }
+
+    /// A status line of a stream that has this text.
+    #[track_caller]
+    pub fn wait_for_status(&self, mark: usize, stream: &str, text: &str) -> String {
+        let start = format!("{stream}: ");
+        let what = format!("{start}{text}");
+        self.wait_from(mark, &what, |line| {
+            line.strip_prefix(&start)
+                .is_some_and(|line| line.contains(text))
+        })
+    }
+
+    /// Where publishers connect to.
+    #[track_caller]
+    pub fn port(&self) -> u16 {
+        let line = self.wait_for("listening on rtmp://");
+        let port = line.trim_end_matches('/').rsplit(':').next().unwrap();
+        port.parse().unwrap()
+    }
+
+    /// Gives it another configuration.
+    pub fn reload(&self, configuration: &str) {
+        std::fs::write(self.configuration(), configuration).unwrap();
+        self.signal(Signal::HUP);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.child.id() as i32).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+
+    /// What it tells Prometheus, read by the letter of the format, by name and stream.
+    pub fn metrics(&self) -> Metrics {
+        let line = self.wait_for("metrics on http://");
+        let url = line.rsplit(' ').next().unwrap();
+        let mut answer = ureq::get(url).call().unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        assert!(!text.contains("secret"), "{text}");
+        parse(&text)
+    }
+
+    /// Waits for its end. Gives all that it has printed too.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().unwrap();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        let text = self.lines.0.lock().unwrap().join("\n");
+        (status, text)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.lines.0.lock().unwrap().join("\n"));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug)]
+pub struct Metrics(HashMap<(String, String), f64>);
+
+impl Metrics {
+    /// Of a stream, as `7/main`, or of none.
+    #[track_caller]
+    pub fn get(&self, name: &str, stream: &str) -> f64 {
+        let key = (format!("multicam_{name}"), stream.to_owned());
+        let value = self.0.get(&key);
+        *value.unwrap_or_else(|| panic!("no {key:?} in {self:?}"))
+    }
+}
+
+const PARSE: &str = "
+import sys
+sys.path.insert(0, sys.argv[1])
+import prometheus_text
+for (name, labels), value in prometheus_text.parse(sys.stdin.read()).items():
+    labels = dict(labels)
+    assert set(labels) in ({'camera', 'stream'}, set()), labels
+    print(name, '/'.join(labels[key] for key in sorted(labels)) or '-', value)
+";
+
+fn parse(text: &str) -> Metrics {
+    let mut command = Command::new("python3");
+    command.args(["-c", PARSE]);
+    command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(text.as_bytes()).unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{text}");
+    let output = String::from_utf8(output.stdout).unwrap();
+    let sample = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        let mut word = || words.next().unwrap();
+        let key = (word(), word().replace('-', ""));
+        (key, word().parse().unwrap())
+    };
+    Metrics(output.lines().map(sample).collect())
+}
