@@ -203,26 +203,31 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// What matters most comes first: terminals are narrow.
 fn line(name: &Name, snapshot: &Snapshot) -> String {
     let status = &snapshot.status;
-    let to = match (status.sink, status.index) {
-        (FallbackStatus::Connected, 0) => format!("connected to {}", status.location),
-        (FallbackStatus::Connected, n) => format!("connected to fallback {n}, {}", status.location),
-        (FallbackStatus::Connecting, _) => format!("connecting to {}", status.location),
-        (FallbackStatus::Error, _) => "given up".to_owned(),
-        (FallbackStatus::Disconnected, _) => "disconnected".to_owned(),
+    let sink = match status.sink {
+        FallbackStatus::Disconnected => "disconnected",
+        FallbackStatus::Connecting => "connecting",
+        FallbackStatus::Connected => "connected",
+        FallbackStatus::Error => "given up",
+    };
+    let which = match status.index {
+        ..1 => String::new(),
+        n => format!(" (fallback {n})"),
     };
     let stats = snapshot.stats.as_ref();
-    let rate: u64 = stats
-        .and_then(|stats| stats.get("bitrate").ok())
-        .unwrap_or_default();
-    let [sent, _, dropped, ..] = snapshot.counters;
+    let rate: Option<u64> = stats.and_then(|stats| stats.get("bitrate").ok());
+    let [_, _, dropped, ..] = snapshot.counters;
     let since = snapshot.since.as_ref().map_or_else(String::new, time);
     let mut line = format!(
-        "{name}: source {}, {to}, {}, {sent} tags sent, {dropped} dropped{since}",
+        "{name}: source {}, sink {sink}{which}, {}, {dropped} dropped{since}",
         status.source,
-        bits(rate)
+        bits(rate.unwrap_or_default())
     );
+    if !status.location.is_empty() {
+        line.push_str(&format!(", {}", status.location));
+    }
     if !status.error.is_empty() {
         line.push_str(&format!(" (last error: {})", status.error));
     }
@@ -271,14 +276,14 @@ mod tests {
         };
         assert_eq!(
             line(&name(), &snapshot),
-            "7/main: source active, connected to fallback 1, rtmp://second.example/live/ca…, 0 kbit/s, \
-             120 tags sent, 3 dropped, since 2026-02-03 04:05:06 (last error: Connection refused)"
+            "7/main: source active, sink connected (fallback 1), 0 kbit/s, 3 dropped, since 2026-02-03 04:05:06, \
+             rtmp://second.example/live/ca… (last error: Connection refused)"
         );
         snapshot.status = Status::new(SourceState::Waiting);
         snapshot.since = None;
         assert_eq!(
             line(&name(), &snapshot),
-            "7/main: source waiting, disconnected, 0 kbit/s, 120 tags sent, 3 dropped"
+            "7/main: source waiting, sink disconnected, 0 kbit/s, 3 dropped"
         );
         assert_eq!(bits(2_050_000), "2.0 Mbit/s");
     }

@@ -125,12 +125,12 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
 
     // The dead one is told, and what else there is for it is used.
     for id in live {
-        program.wait_for_status(0, &format!("{id}/main"), "connected to rtmp://127.0.0.1:");
+        program.wait_for_status(0, &format!("{id}/main"), "sink connected, ");
     }
     let error = "(last error: The server took nothing for the time of timeout)";
     let line = program.wait_for_status(0, "8/main", error);
-    assert!(!line.contains("connected to"), "{line}");
-    program.wait_for_status(0, "8/sub", "connected to fallback 1, rtmp://127.0.0.1:");
+    assert!(!line.contains("sink connected"), "{line}");
+    program.wait_for_status(0, "8/sub", "sink connected (fallback 1), ");
 
     // Publishers, in turns.
     let mut clients: Vec<RawClient> = live[..3]
@@ -256,7 +256,7 @@ fn a_reload_starts_and_stops_what_it_changes_and_nothing_else() {
     ]));
     let port = program.port();
     for id in ["1", "2", "3"] {
-        program.wait_for_status(0, &format!("{id}/main"), "connected to rtmp://");
+        program.wait_for_status(0, &format!("{id}/main"), "sink connected, ");
     }
     let mut client = RawClient::publish(port, "cameras", "1-secret");
     let _other = RawClient::publish(port, "cameras", "2-secret");
@@ -285,8 +285,8 @@ fn a_reload_starts_and_stops_what_it_changes_and_nothing_else() {
     ]));
     program.wait_for("streams: 1 added, 1 changed, 1 removed, 1 untouched");
     program.wait_for("2/main: stopped");
-    program.wait_for_status(mark, "3/main", "connected to rtmp://");
-    program.wait_for_status(mark, "4/main", "connected to rtmp://");
+    program.wait_for_status(mark, "3/main", "sink connected, ");
+    program.wait_for_status(mark, "4/main", "sink connected, ");
     assert_eq!(signals[1].names(2), ["added", "removed unpublished"]);
     assert_eq!(signals[2].names(3)[..2], ["added", "removed unpublished"]);
     send(&mut client, third);
@@ -305,6 +305,39 @@ fn a_reload_starts_and_stops_what_it_changes_and_nothing_else() {
     }
     assert_eq!(signals[0].names(2), ["added", "removed unpublished"]);
     assert!(!text.contains("secret"), "{text}");
+}
+
+#[test]
+fn what_fails_starts_again_by_itself_and_alone() {
+    let servers = ["1", "2"].map(|id| server(id, "main"));
+    let file = r#""source": {"file": {"path": "{camera_id}.flv"}},"#;
+    let program = Program::start(&configuration(&[
+        camera("1", servers[0].port(), file),
+        camera("2", servers[1].port(), ""),
+    ]));
+    let port = program.port();
+    program.wait_for_status(0, "2/main", "sink connected, ");
+    let mut client = RawClient::publish(port, "cameras", "2-secret");
+    let line = program.wait_for_status(0, "1/main", "source failed, ");
+    assert!(line.contains("1.flv: No such file"), "{line}");
+    // What is no FLV file is said to be none.
+    let path = program.folder.path().join("1.flv");
+    std::fs::write(&path, "this is not it").unwrap();
+    program.wait_for_status(0, "1/main", "it is no FLV file");
+    // Files come into their places whole.
+    let whole = program.folder.path().join("whole.flv");
+    std::fs::copy(small(1), &whole).unwrap();
+    std::fs::rename(&whole, &path).unwrap();
+    program.wait_for_status(0, "1/main", "source ended");
+    assert_gets(&servers[0], &flv::read_file(&small(1)));
+    let tags = stream(0, 40);
+    send(&mut client, &tags);
+    assert_gets(&servers[1], &tags);
+    servers.iter().for_each(assert_undisturbed);
+    let metrics = program.metrics();
+    assert!(metrics.get("restarts_total", "1/main") >= 2.0);
+    assert_eq!(metrics.get("restarts_total", "2/main"), 0.0);
+    assert_eq!(metrics.get("source_active", "2/main"), 1.0);
 }
 
 /// Its exit code, and what it has printed.
@@ -369,7 +402,7 @@ fn the_example_file_runs() {
     std::fs::copy(small(1), folder.path().join("pause.flv")).unwrap();
     let program = Program::start_in(folder, &text);
     program.port();
-    program.wait_for_status(0, "test/main", "connected to rtmp://");
+    program.wait_for_status(0, "test/main", "sink connected, ");
     for id in ["1", "2", "3", "4", "5", "6", "pause"] {
         program.wait_for_status(0, &format!("{id}/main"), "source waiting, ");
     }
