@@ -38,6 +38,8 @@ pub struct Tag {
     pub is_configuration: bool,
 }
 
+type Front = [u8; FRONT_LENGTH];
+
 pub struct Player {
     input: Box<dyn Input>,
     /// Bytes read in this pass.
@@ -177,7 +179,7 @@ impl Player {
     }
 
     /// Front and body. A tag that is cut short is the end: the file is being written, or was.
-    fn read_tag(&mut self) -> Result<Option<([u8; FRONT_LENGTH], Vec<u8>)>, Unplayable> {
+    fn read_tag(&mut self) -> Result<Option<(Front, Vec<u8>)>, Unplayable> {
         let mut front = [0; FRONT_LENGTH];
         if !self.fill(&mut front)? {
             return Ok(None);
@@ -198,7 +200,7 @@ impl Player {
     }
 
     /// None for what is not to be sent.
-    fn tag(&mut self, front: &[u8; FRONT_LENGTH], body: Vec<u8>) -> Option<Tag> {
+    fn tag(&mut self, front: &Front, body: Vec<u8>) -> Option<Tag> {
         let kind = kind_of(front[0])?;
         let info = TagInfo::of(kind, &body).ok()?;
         // The stream goes on behind it.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -216,10 +216,7 @@ impl Worker {
             return self.inputs.recv().ok();
         };
         let time = deadline.saturating_duration_since(Instant::now());
-        match self.inputs.recv_timeout(time) {
-            Ok(input) => Some(input),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.inputs.recv_timeout(time).ok()
     }
 
     fn attend(&mut self, mut running: Running) -> End {

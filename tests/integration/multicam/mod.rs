@@ -5,6 +5,7 @@
 mod program;
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use rustix::process::Signal;
 
@@ -16,7 +17,7 @@ use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;
 use crate::support::synthetic::stream;
 
-use program::{Program, command};
+use program::{Metrics, Program, command};
 
 /// A server that takes one stream, and keeps what it gets.
 fn server(camera: &str, stream: &str) -> Recorder {
@@ -53,17 +54,25 @@ fn decodable(tags: &[Tag]) -> Vec<Tag> {
     coded.cloned().collect()
 }
 
+/// Waits until a server has this tag.
+#[track_caller]
+fn wait_for_tag(server: &Recorder, tag: &Tag) {
+    let range = 11..11 + tag.body.len();
+    server.wait_until("what was sent", |buffers| {
+        let has = |buffer: &gst::Buffer| {
+            let bytes = buffer.map_readable().unwrap();
+            bytes.get(range.clone()) == Some(&tag.body[..])
+        };
+        buffers.iter().any(has)
+    });
+}
+
 /// Waits until a server has these tags, after metadata and sequence headers: these and no others, and each
 /// at its time.
 #[track_caller]
 fn assert_gets(server: &Recorder, sent: &[Tag]) {
     let sent = decodable(sent);
-    let last = &sent.last().unwrap().body;
-    server.wait_until("the last tag", |buffers| {
-        let body =
-            |b: &gst::Buffer| b.map_readable().unwrap().get(11..11 + last.len()) == Some(last);
-        buffers.iter().any(body)
-    });
+    wait_for_tag(server, sent.last().unwrap());
     let got = server.tags();
     let first = got.iter().position(Tag::is_coded).unwrap();
     for kind in [AUDIO, VIDEO] {
@@ -83,48 +92,75 @@ fn assert_undisturbed(server: &Recorder) {
     }
 }
 
-#[test]
-fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
-    let live = ["1", "2", "3", "4", "5", "6", "7"];
-    let servers = live.map(|id| server(id, "main"));
-    let fallback = server("8", "sub");
-    // It takes connections, and never says a word.
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
-    let dead_port = dead.local_addr().unwrap().port();
-    let file = |path: std::path::PathBuf, is_loop: bool| {
-        let path = path.display();
-        format!(r#""source": {{"file": {{"path": "{path}", "loop": {is_loop}}}}},"#)
-    };
-    let test = r#""source": {"test": {"width": 160, "height": 120, "framerate": 10, "bitrate_kbps": 64,
-                  "keyframe_interval_ms": 1000}},"#;
+/// Cameras whose servers are there: publishers, files and a test picture.
+const LIVE: [&str; 7] = ["1", "2", "3", "4", "5", "6", "7"];
+
+/// Those of them that a test publishes itself, tag by tag.
+const PUBLISHED: usize = 3;
+
+/// Small frames with steps of 100 ms between them.
+const TEST: &str = r#""source": {"test": {"width": 160, "height": 120, "framerate": 10,
+    "bitrate_kbps": 64, "keyframe_interval_ms": 1000}},"#;
+
+fn file(path: &Path, is_loop: bool) -> String {
+    let path = path.display();
+    format!(r#""source": {{"file": {{"path": "{path}", "loop": {is_loop}}}}},"#)
+}
+
+/// Those, and an eighth one: the server of its first stream is dead, and its second one has a fallback.
+fn eight(servers: &[Recorder], dead: u16, fallback: u16) -> String {
     let sources = [
         String::new(),
         String::new(),
         String::new(),
         String::new(),
-        file(small(2), false),
-        file(small(1), true),
-        test.to_owned(),
+        file(&small(2), false),
+        file(&small(1), true),
+        TEST.to_owned(),
     ];
+    let live = LIVE.iter().zip(servers).zip(&sources);
     let mut cameras: Vec<String> = live
-        .iter()
-        .zip(&servers)
-        .zip(&sources)
         .map(|((id, server), source)| camera(id, server.port(), source))
         .collect();
-    let fallback_url = TEMPLATE.replace("{port}", &fallback.port().to_string());
+    let url = |port: &str| TEMPLATE.replace("{port}", port);
     // Nobody listens on port 1.
-    let refused_url = TEMPLATE.replace("{port}", "1");
+    let (refused, fallback) = (url("1"), url(&fallback.to_string()));
     cameras.push(format!(
-        r#"{{"id": "8", "variables": {{"port": "{dead_port}"}}, {test} "streams": [
+        r#"{{"id": "8", "variables": {{"port": "{dead}"}}, {TEST} "streams": [
             {{"name": "main", "retry": {{"timeout_ms": 300}}}},
-            {{"name": "sub", "urls": ["{refused_url}"], "fallback_urls": ["{fallback_url}"]}}]}}"#
+            {{"name": "sub", "urls": ["{refused}"], "fallback_urls": ["{fallback}"]}}]}}"#
     ));
-    let program = Program::start(&configuration(&cameras));
+    configuration(&cameras)
+}
+
+/// Publishes to the first cameras in turns, each to its end.
+fn publish_in_turns(port: u16, servers: &[Recorder], tags: &[Tag]) -> Vec<RawClient> {
+    let ids = LIVE[..PUBLISHED].iter();
+    let keys = ids.map(|id| format!("{id}-secret"));
+    let mut clients: Vec<RawClient> = keys
+        .map(|key| RawClient::publish(port, "cameras", &key))
+        .collect();
+    for part in tags.chunks(21) {
+        for (client, server) in clients.iter_mut().zip(servers) {
+            send(client, part);
+            wait_for_tag(server, part.last().unwrap());
+        }
+    }
+    clients
+}
+
+#[test]
+fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
+    let servers = LIVE.map(|id| server(id, "main"));
+    let fallback = server("8", "sub");
+    // It takes connections, and never says a word.
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead_port = dead.local_addr().unwrap().port();
+    let program = Program::start(&eight(&servers, dead_port, fallback.port()));
     let port = program.port();
 
     // The dead one is told, and what else there is for it is used.
-    for id in live {
+    for id in LIVE {
         program.wait_for_status(0, &format!("{id}/main"), "sink connected, ");
     }
     let error = "(last error: The server took nothing for the time of timeout)";
@@ -132,29 +168,13 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
     assert!(!line.contains("sink connected"), "{line}");
     program.wait_for_status(0, "8/sub", "sink connected (fallback 1), ");
 
-    // Publishers, in turns.
-    let mut clients: Vec<RawClient> = live[..3]
-        .iter()
-        .map(|id| RawClient::publish(port, "cameras", &format!("{id}-secret")))
-        .collect();
-    let tags = stream(7000, 100);
     let recording = small(3);
     let url = format!("rtmp://127.0.0.1:{port}/cameras/4-secret");
     let ffmpeg = publish(FFMPEG, &recording, true, &url);
-    for part in tags.chunks(21) {
-        for (client, server) in clients.iter_mut().zip(&servers) {
-            send(client, part);
-            let last = &part.last().unwrap().body;
-            server.wait_until("what was sent", |buffers| {
-                let body = |b: &gst::Buffer| {
-                    b.map_readable().unwrap().get(11..11 + last.len()) == Some(last)
-                };
-                buffers.iter().any(body)
-            });
-        }
-    }
+    let tags = stream(7000, 100);
+    let _clients = publish_in_turns(port, &servers, &tags);
     ffmpeg.succeed();
-    for server in &servers[..3] {
+    for server in &servers[..PUBLISHED] {
         assert_gets(server, &tags);
     }
     assert_gets(&servers[3], &flv::read_file(&copy(FFMPEG, &recording)));
@@ -168,7 +188,16 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
     servers.iter().for_each(assert_undisturbed);
     assert_undisturbed(&fallback);
 
-    let metrics = program.metrics();
+    assert_told(&program.metrics(), tags.len());
+    program.signal(Signal::INT);
+    let (status, text) = program.wait();
+    assert!(status.success(), "{status}\n{text}");
+    assert!(!text.contains("secret"), "{text}");
+}
+
+/// So many tags were published.
+#[track_caller]
+fn assert_told(metrics: &Metrics, tags: usize) {
     for id in ["1", "2", "3", "4", "6", "7"] {
         let stream = format!("{id}/main");
         assert_eq!(metrics.get("status", &stream), 2.0);
@@ -176,9 +205,9 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
         assert_eq!(metrics.get("restarts_total", &stream), 0.0);
         assert!(metrics.get("uptime_seconds_total", &stream) > 0.0);
     }
-    for id in ["1", "2", "3"] {
+    for id in &LIVE[..PUBLISHED] {
         let stream = format!("{id}/main");
-        assert_eq!(metrics.get("sent_tags_total", &stream), tags.len() as f64);
+        assert_eq!(metrics.get("sent_tags_total", &stream), tags as f64);
         assert_eq!(metrics.get("dropped_tags_total", &stream), 0.0);
     }
     assert!(metrics.get("status", "8/main") < 2.0);
@@ -188,11 +217,6 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
     assert!(metrics.get("attempts_total", "8/main") > 1.0);
     assert!(metrics.get("downtime_seconds_total", "8/main") > 0.0);
     assert_eq!(metrics.get("location", "8/sub"), 1.0);
-
-    program.signal(Signal::INT);
-    let (status, text) = program.wait();
-    assert!(status.success(), "{status}\n{text}");
-    assert!(!text.contains("secret"), "{text}");
 }
 
 /// A file over and over, with times that go on.
