@@ -19,7 +19,7 @@ const MAX_STEP: u32 = 1000;
 pub enum Unplayable {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is no FLV file: make one of it with ffmpeg -i FILE -c copy -f flv {{NAME}}.flv")]
+    #[error("it is no FLV file: make one of it with ffmpeg -i FILE -c copy FILE.flv")]
     NotFlv,
     #[error("there is a broken tag in it after {0} bytes")]
     Broken(u64),

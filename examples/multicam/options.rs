@@ -36,7 +36,8 @@ const HELP: &str = r#"The configuration
 
 EXAMPLE
 "variables", "source", "url_template", "fallback_urls" and "retry" may be said for all cameras, for one ("cameras"), or
-for one stream ("streams"); what is said further inside holds. Unknown keys are errors.
+for one stream ("streams", with "urls" in place of "url_template"); what is said further inside holds. Unknown keys are
+errors.
 
   listen          Where publishers connect to, for sources of the kind rtmp: "host" (0.0.0.0) and "port" (1935; 0 for any
                   free one, which is printed).
@@ -44,13 +45,15 @@ for one stream ("streams"); what is said further inside holds. Unknown keys are 
                   there always.
   source          One of
                   {"rtmp": {"application": A, "stream_key": K}}: the publisher of rtmp://THIS-HOST:PORT/A/K. It may
-                    come, go and come back.
+                    come, go and come back. In the example, for "main" of "1":
+                    ffmpeg -re -i FILE -c copy -f flv rtmp://THIS-HOST:1935/cameras/1-main
                   {"file": {"path": P, "loop": false}}: an FLV file as it is, at its own pace, from when a server takes
-                    the stream for the first time. P is from the folder of the configuration.
+                    the stream for the first time. P is from the folder of the configuration. Other files become FLV by
+                    ffmpeg -i FILE -c copy FILE.flv
                   {"test": {...}}: a picture that moves, with a tone. "pattern": smpte, ball, snow or black; the other
                     values above are the defaults.
-  url_template    Where to send to, rtmp:// or rtmps://, with user and password where the server wants them. At a
-                  stream it is a list, "urls", the best first.
+  url_template    Where to send to, rtmp:// or rtmps://, with user and password where the server wants them.
+                  "urls", at a stream, is a list of them, the best first.
   fallback_urls   Where to send to while those before take nothing, the best first. [] for none.
   retry           initial_delay_ms, max_delay_ms: what to wait when no server has taken the stream, doubled from one to
                   the other; also before a pipeline that has failed starts again.

@@ -199,3 +199,12 @@ fn the_example_file_is_a_good_one() {
         plans.iter().map(|plan| &plan.name.camera).collect();
     assert_eq!(cameras.len(), 8);
 }
+
+#[test]
+fn so_is_the_one_in_the_readme() {
+    let readme = include_str!("../../README.md");
+    let blocks = readme.split("```json\n").skip(1);
+    let mut blocks = blocks.filter_map(|rest| rest.split("```").next());
+    let text = blocks.find(|text| text.contains("\"cameras\"")).unwrap();
+    assert_eq!(planned(text).unwrap().len(), 3);
+}

@@ -91,7 +91,11 @@ impl Program {
             tokio::select! {
                 Some(news) = self.news.recv() => self.hear(news),
                 () = next(&mut ticks) => self.show_all(),
-                _ = signals.hangup.recv() => self.reload()?,
+                // Who closes a terminal does not ask for another configuration.
+                _ = signals.hangup.recv() => match self.screen.is_gone() {
+                    true => break,
+                    false => self.reload()?,
+                },
                 _ = signals.interrupt.recv() => break,
                 _ = signals.terminate.recv() => break,
             }

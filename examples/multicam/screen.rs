@@ -25,6 +25,11 @@ impl Screen {
         self.is_terminal
     }
 
+    /// There was a terminal, and it was closed.
+    pub fn is_gone(&self) -> bool {
+        self.is_terminal && tcgetwinsize(io::stdout()).is_err()
+    }
+
     /// A line that stays.
     pub fn tell(&mut self, text: &str) {
         self.wipe();

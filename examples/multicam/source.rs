@@ -59,11 +59,12 @@ fn description(test: &Test) -> String {
     };
     let gop = u64::from(*framerate) * u64::from(test.keyframe_interval_ms) / 1000;
     let gop = gop.max(1);
+    // The latency is no delay, but what audio and video may wait for each other on a busy machine.
     let video = format!(
         "videotestsrc is-live=true pattern={pattern} \
          ! video/x-raw,format=I420,width={width},height={height},framerate={framerate}/1 \
          ! x264enc tune=zerolatency speed-preset=ultrafast bitrate={bitrate_kbps} key-int-max={gop} \
-         ! h264parse ! flvmux name=mux streamable=true"
+         ! h264parse ! flvmux name=mux streamable=true latency=2000000000"
     );
     let audio = " audiotestsrc is-live=true volume=0.1 ! audio/x-raw,rate=48000,channels=2 \
                  ! voaacenc ! aacparse ! mux.";

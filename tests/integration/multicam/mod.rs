@@ -250,7 +250,7 @@ fn assert_repeats(server: &Recorder, file: &[Tag]) {
     }
 }
 
-/// So many frames in steps of so many milliseconds, without one missing.
+/// So many milliseconds from frame to frame, without one missing. The muxer moves some a little.
 #[track_caller]
 fn assert_is_steady(server: &Recorder, step: u32) {
     server.wait_until("some seconds", |buffers| buffers.len() > 150);
@@ -259,11 +259,11 @@ fn assert_is_steady(server: &Recorder, step: u32) {
         .iter()
         .filter(|tag| tag.kind == VIDEO && tag.is_coded());
     let times: Vec<u32> = frames.map(|tag| tag.timestamp).collect();
-    let steps: Vec<u32> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(
-        steps.len() > 10 && steps.iter().all(|found| *found == step),
-        "{steps:?}"
-    );
+    assert!(times.len() > 10, "{times:?}");
+    for (index, time) in times.iter().enumerate() {
+        let expected = times[0] + index as u32 * step;
+        assert!(time.abs_diff(expected) < step / 2, "{index} of {times:?}");
+    }
 }
 
 #[test]
