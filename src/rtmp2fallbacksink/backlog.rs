@@ -79,6 +79,10 @@ impl<T: Clone> Backlog<T> {
         self.bytes
     }
 
+    pub(super) fn has_video(&self) -> bool {
+        self.has_video
+    }
+
     /// Tags that were left out, ever.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
