@@ -73,22 +73,21 @@ pub(super) struct Driver<W: World> {
 impl<W: World> Driver<W> {
     /// The thread.
     pub(super) fn run(mut self) {
-        let mut actions = self.schedule.start(self.world.now());
+        let actions = self.schedule.start(self.world.now());
+        self.perform_all(actions);
         loop {
-            for action in actions.drain(..) {
-                self.perform(action);
-            }
-            self.tell_status();
             match self.world.wait(&self.shared, self.schedule.deadline()) {
                 News::Stop => break,
                 News::Due(busy_since) => {
                     let now = self.world.now();
-                    actions = self.schedule.tick(now, busy_since);
+                    let actions = self.schedule.tick(now, busy_since);
                     self.note_timeouts(&actions);
+                    self.perform_all(actions);
                 }
                 News::Events(events) => {
                     for event in events {
-                        actions.extend(self.hear(event));
+                        let actions = self.hear(event);
+                        self.perform_all(actions);
                     }
                 }
             }
@@ -132,6 +131,13 @@ impl<W: World> Driver<W> {
             gst::warning!(CAT, obj = element, "{shown}: {reason}");
         }
         self.telemetry.lock().fail(reason, self.world.now());
+    }
+
+    fn perform_all(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            self.perform(action);
+        }
+        self.tell_status();
     }
 
     fn perform(&mut self, action: Action) {

@@ -12,6 +12,7 @@ mod codecs;
 mod dirty;
 mod enhanced;
 mod fallback;
+mod faults;
 mod fidelity;
 mod flood;
 mod intruders;
