@@ -35,3 +35,4 @@ mod state;
 mod telemetry;
 mod timestamps;
 mod tls;
+mod troubles;
