@@ -125,7 +125,7 @@ impl Source {
     }
 
     /// Sends frames at the pace of the servers until there is such a status for so many times.
-    fn push_until_connected(&mut self, location: i32, count: usize) {
+    pub fn push_until_connected(&mut self, location: i32, count: usize) {
         let wanted = (Status::Connected, location);
         loop {
             let (messages, more) = &*self.messages;

@@ -13,6 +13,7 @@ use gstrtmp2server::FallbackStatus as Status;
 
 use crate::fallback::{KEY, Source, received, server, url};
 use crate::support::init;
+use crate::support::lab::{self, Machine};
 use crate::support::launch::Launch;
 use crate::support::nginx::Nginx;
 use crate::support::recorder::Recorder;
@@ -127,6 +128,37 @@ fn names_that_are_unknown_and_servers_without_tls_are_passed_over() {
     };
     assert!(reason(1).contains("resolv"), "{}", reason(1));
     assert!(!reason(2).is_empty());
+}
+
+#[test]
+fn a_cable_that_is_pulled_out_and_plugged_in_again() {
+    let test = "troubles::a_cable_that_is_pulled_out_and_plugged_in_again";
+    if let Some(status) = lab::enter(test) {
+        assert!(status.success(), "in a network of its own: {status}");
+        return;
+    }
+    let machine = Machine::new(1);
+    let (first, second) = (Nginx::recorder_on(&machine), Nginx::recorder());
+    let locations = [first.url(KEY), second.url(KEY)];
+    let properties = [
+        ("timeout", 1000),
+        ("return-to-primary", 200),
+        ("max-attempts", 0),
+    ];
+    let mut source = Source::start(&locations, &properties);
+    source.push_headers();
+    source.wait_for_status(Status::Connected, 0, 1);
+    source.push_frames(25);
+    machine.pull_out();
+    // More than the kernel takes: what it takes is lost, and shows nothing.
+    source.frame_bytes = 400_000;
+    source.push_frames(50);
+    source.wait_for_status(Status::Connected, 1, 1);
+    source.frame_bytes = 300;
+    source.push_frames(25);
+    machine.plug_in();
+    source.push_until_connected(0, 2);
+    assert!(first.recorded() > 0 && second.recorded() > 0);
 }
 
 /// Threads that are not GLib's and GStreamer's pools, which keep some for the next to come, and descriptors.

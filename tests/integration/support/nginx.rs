@@ -9,9 +9,13 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::clients::Running;
+use super::lab::Machine;
+
+const PROGRAM: &str = "/usr/sbin/nginx";
 
 pub struct Nginx {
     pub port: u16,
+    address: String,
     application: &'static str,
     folder: tempfile::TempDir,
     process: Option<Running>,
@@ -37,6 +41,14 @@ impl Nginx {
         Self::started("live", &Self::recording(""))
     }
 
+    /// The same on a machine of its own.
+    pub fn recorder_on(machine: &Machine) -> Self {
+        let mut nginx = Self::stopped("live", machine.address());
+        nginx.configure(&Self::recording(""));
+        nginx.spawn(&mut machine.command(PROGRAM));
+        nginx
+    }
+
     /// What a recorder does, and more.
     pub fn recording(more: &str) -> String {
         format!(
@@ -45,40 +57,49 @@ impl Nginx {
     }
 
     fn started(application: &'static str, configuration: &str) -> Self {
-        let mut nginx = Nginx {
-            port: free_port(),
-            application,
-            folder: tempfile::tempdir().unwrap(),
-            process: None,
-        };
+        let mut nginx = Self::stopped(application, "127.0.0.1");
         nginx.configure(configuration);
         nginx.start();
         nginx
     }
 
+    fn stopped(application: &'static str, address: &str) -> Self {
+        Nginx {
+            port: free_port(),
+            address: address.to_owned(),
+            application,
+            folder: tempfile::tempdir().unwrap(),
+            process: None,
+        }
+    }
+
     /// What it does from its next start on. `{here}` is its folder.
     pub fn configure(&self, application: &str) {
         let (here, port) = (self.folder.path().display(), self.port);
+        let address = &self.address;
         let application = application.replace("{here}", &here.to_string());
         let text = format!(
             "load_module /usr/lib/nginx/modules/ngx_rtmp_module.so;
              daemon off; master_process off; worker_processes 1; pid {here}/pid; error_log {here}/error.log;
              events {{ worker_connections 64; }}
-             rtmp {{ access_log off; max_message 16M; server {{ listen 127.0.0.1:{port}; {application} }} }}",
+             rtmp {{ access_log off; max_message 16M; server {{ listen {address}:{port}; {application} }} }}",
         );
         std::fs::write(self.folder.path().join("nginx.conf"), text).unwrap();
     }
 
     /// Starts it again after it was killed.
     pub fn start(&mut self) {
+        self.spawn(&mut Command::new(PROGRAM));
+    }
+
+    fn spawn(&mut self, command: &mut Command) {
         let folder = self.folder.path();
-        let mut command = Command::new("/usr/sbin/nginx");
         command.arg("-e").arg(folder.join("early.log"));
         command.arg("-c").arg(folder.join("nginx.conf"));
         command.arg("-p").arg(folder);
-        self.process = Some(Running::spawn(&mut command));
+        self.process = Some(Running::spawn(command));
         // It listens as soon as a connection is taken.
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while TcpStream::connect((&self.address[..], self.port)).is_err() {
             std::thread::yield_now();
         }
     }
@@ -103,7 +124,8 @@ impl Nginx {
     }
 
     pub fn url(&self, key: &str) -> String {
-        format!("rtmp://127.0.0.1:{}/{}/{key}", self.port, self.application)
+        let (address, port) = (&self.address, self.port);
+        format!("rtmp://{address}:{port}/{}/{key}", self.application)
     }
 
     /// A file for each publisher. Two within a second would share one: see [`Nginx::put_aside`].
