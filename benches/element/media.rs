@@ -23,7 +23,8 @@ const AUDIO_CSID: u8 = 4;
 const VIDEO_CSID: u8 = 6;
 const CONTROL_CSID: u8 = 2;
 
-const GOP: u32 = 2000;
+/// In milliseconds.
+pub const GOP: u32 = 2000;
 /// A keyframe is this many times the size of another frame.
 const KEYFRAME_WEIGHT: u32 = 6;
 /// Short periods are repeated to this much, so that a fast publisher writes in large pieces.
@@ -46,6 +47,8 @@ pub const UHD: Profile = profile("4K 40 Mbit/s", 40_000_000, 128_000);
 pub const SMALL: Profile = profile("360p 500 kbit/s", 500_000, 64_000);
 pub const AUDIO_ONLY: Profile = profile("audio only, 128 kbit/s", 0, 128_000);
 pub const PACED: Profile = profile("2 Mbit/s", 1_872_000, 128_000);
+/// What a camera sends on.
+pub const SENT_ON: Profile = profile("4 Mbit/s", 3_872_000, 128_000);
 /// At such rates encoders halve the frame rate, and AAC has twice the samples in a tag.
 pub const TINY: Profile = Profile {
     frames: 30,
@@ -169,52 +172,21 @@ impl Serialiser {
 
     fn headers(&mut self, profile: Profile) {
         self.message(Duration::ZERO, DATA_CSID, chunk::DATA, &metadata(profile));
-        if profile.video > 0 {
-            self.video(Duration::ZERO, &avc_sequence_header());
-        }
-        if profile.audio > 0 {
-            // AAC-LC, 48 kHz, stereo.
-            self.message(
-                Duration::ZERO,
-                AUDIO_CSID,
-                chunk::AUDIO,
-                &[0xaf, 0, 0x11, 0x90],
-            );
+        for (type_id, tag) in sequence_headers(profile) {
+            let csid = match type_id {
+                chunk::VIDEO => VIDEO_CSID,
+                _ => AUDIO_CSID,
+            };
+            self.message(Duration::ZERO, csid, type_id, &tag);
         }
     }
 
-    /// A GOP's frames and the sound of its time, in the order of their timestamps.
     fn gop(&mut self, profile: Profile, number: u32) {
-        let mut tags = Vec::new();
-        if profile.video > 0 {
-            let bytes = profile.video / 8 * GOP / 1000;
-            let unit = bytes / (profile.frames - 1 + KEYFRAME_WEIGHT);
-            for frame in 0..profile.frames {
-                let size = match frame {
-                    0 => unit * KEYFRAME_WEIGHT,
-                    // Frames differ in size, in pairs that come to the mean.
-                    odd if odd % 2 == 1 => unit * 7 / 10,
-                    _ => unit * 13 / 10,
-                };
-                let tag = video_tag(frame == 0, size as usize, frame);
-                tags.push((frame * GOP / profile.frames, VIDEO_CSID, chunk::VIDEO, tag));
-            }
-        }
-        if profile.audio > 0 {
-            let size = profile.audio / 8 * GOP / 1000 / profile.audio_tags;
-            for index in 0..profile.audio_tags {
-                let mut tag = vec![0xaf, 1];
-                noise(&mut tag, size as usize, index);
-                tags.push((
-                    index * GOP / profile.audio_tags,
-                    AUDIO_CSID,
-                    chunk::AUDIO,
-                    tag,
-                ));
-            }
-        }
-        tags.sort_by_key(|(time, ..)| *time);
-        for (time, csid, type_id, tag) in tags {
+        for (time, type_id, tag) in gop(profile) {
+            let csid = match type_id {
+                chunk::VIDEO => VIDEO_CSID,
+                _ => AUDIO_CSID,
+            };
             let at = Duration::from_millis((number * GOP + time).into());
             self.message(at, csid, type_id, &tag);
         }
@@ -242,6 +214,47 @@ impl Serialiser {
             self.section.payload += payload.len() as u64;
         }
     }
+}
+
+pub fn sequence_headers(profile: Profile) -> Vec<(u8, Vec<u8>)> {
+    let mut headers = Vec::new();
+    if profile.video > 0 {
+        headers.push((chunk::VIDEO, avc_sequence_header()));
+    }
+    if profile.audio > 0 {
+        // AAC-LC, 48 kHz, stereo.
+        headers.push((chunk::AUDIO, vec![0xaf, 0, 0x11, 0x90]));
+    }
+    headers
+}
+
+/// A GOP's frames and the sound of its time, in the order of their timestamps, which are in milliseconds.
+pub fn gop(profile: Profile) -> Vec<(u32, u8, Vec<u8>)> {
+    let mut tags = Vec::new();
+    if profile.video > 0 {
+        let bytes = profile.video / 8 * GOP / 1000;
+        let unit = bytes / (profile.frames - 1 + KEYFRAME_WEIGHT);
+        for frame in 0..profile.frames {
+            let size = match frame {
+                0 => unit * KEYFRAME_WEIGHT,
+                // Frames differ in size, in pairs that come to the mean.
+                odd if odd % 2 == 1 => unit * 7 / 10,
+                _ => unit * 13 / 10,
+            };
+            let tag = video_tag(frame == 0, size as usize, frame);
+            tags.push((frame * GOP / profile.frames, chunk::VIDEO, tag));
+        }
+    }
+    if profile.audio > 0 {
+        let size = profile.audio / 8 * GOP / 1000 / profile.audio_tags;
+        for index in 0..profile.audio_tags {
+            let mut tag = vec![0xaf, 1];
+            noise(&mut tag, size as usize, index);
+            tags.push((index * GOP / profile.audio_tags, chunk::AUDIO, tag));
+        }
+    }
+    tags.sort_by_key(|(time, ..)| *time);
+    tags
 }
 
 fn metadata(profile: Profile) -> Vec<u8> {

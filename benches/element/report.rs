@@ -62,9 +62,13 @@ impl Results {
         self.rows.iter().find(|row| row.subject == subject)
     }
 
+    fn ours(&self) -> Option<&Row> {
+        self.rows.iter().find(|row| row.subject.is_ours())
+    }
+
     /// Ours to another's: the median of the rounds' ratios, since the two of a round met the same machine.
     fn ratio(&self, subject: Subject, quantity: Quantity) -> Option<f64> {
-        let ours = self.row(Subject::Rtmp2ServerSrc)?.values(quantity);
+        let ours = self.ours()?.values(quantity);
         let theirs = self.row(subject)?.values(quantity);
         let rounds = ours.iter().zip(&theirs);
         let ratios: Vec<f64> = rounds.map(|(ours, theirs)| ours / theirs).collect();
@@ -75,7 +79,7 @@ impl Results {
         let judge = |target: &Target| {
             let value = match target.against {
                 Some(subject) => self.ratio(subject, target.quantity)?,
-                None => self.row(Subject::Rtmp2ServerSrc)?.median(target.quantity)?,
+                None => self.ours()?.median(target.quantity)?,
             };
             let met = match target.bound {
                 Bound::AtMost(bound) => value <= bound,
@@ -133,7 +137,7 @@ impl Results {
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let ratio = match self.ratio(row.subject, quantity) {
-            Some(ratio) if row.subject != Subject::Rtmp2ServerSrc => format!("{ratio:.2} x"),
+            Some(ratio) if !row.subject.is_ours() => format!("{ratio:.2} x"),
             _ => String::new(),
         };
         let range = format!("({} - {})", figure(least), figure(most));

@@ -79,6 +79,10 @@ impl<T: Clone> Backlog<T> {
         self.bytes
     }
 
+    pub(super) fn has_video(&self) -> bool {
+        self.has_video
+    }
+
     /// Tags that were left out, ever.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
@@ -121,7 +125,11 @@ impl<T: Clone> Backlog<T> {
     }
 
     pub(super) fn push(&mut self, tag: Tag<T>) {
-        self.has_video |= tag.kind == TagKind::Video;
+        if tag.kind == TagKind::Video && !self.has_video {
+            self.has_video = true;
+            // What has begun without it goes on with its first keyframe.
+            self.leaking = true;
+        }
         if tag.is_configuration() {
             if self.tags.is_empty() && !self.is_taken {
                 return self.learn(&tag);
@@ -165,8 +173,12 @@ impl<T: Clone> Backlog<T> {
     fn learn(&mut self, tag: &Tag<T>) {
         if tag.is_configuration() {
             self.version += 1;
-            self.configuration.retain(|old| !tag.takes_place_of(old));
-            self.configuration.push(tag.clone());
+            let all = &mut self.configuration;
+            match all.iter_mut().find(|old| tag.takes_place_of(old)) {
+                Some(old) => *old = tag.clone(),
+                None if tag.kind == TagKind::Script => all.insert(0, tag.clone()),
+                None => all.push(tag.clone()),
+            }
         }
     }
 
@@ -376,6 +388,31 @@ mod tests {
         let left = pop_all(&mut backlog);
         assert_eq!(left.len() as u64 + backlog.dropped(), 10);
         assert_eq!(left, [240, 280, 320, 360]);
+    }
+
+    #[test]
+    fn metadata_comes_first_whenever_it_came() {
+        let mut backlog = backlog(10);
+        let metadata = |payload| tag(TagKind::Script, Content::OnMetaData, 0, payload);
+        push(&mut backlog, [header("a"), metadata("first"), header("b")]);
+        push(&mut backlog, [metadata("second")]);
+        let (version, configuration) = backlog.configuration();
+        let payloads: Vec<_> = configuration.iter().map(|tag| tag.payload).collect();
+        assert_eq!((version, payloads), (4, vec!["second", "b"]));
+    }
+
+    #[test]
+    fn video_that_begins_later_begins_with_a_keyframe() {
+        let mut backlog = backlog(10);
+        backlog.take();
+        push(
+            &mut backlog,
+            [audio(0), frame(10), audio(20), keyframe(30), frame(40)],
+        );
+        assert_eq!(
+            (pop_all(&mut backlog), backlog.dropped()),
+            (vec![0, 30, 40], 2)
+        );
     }
 
     #[test]

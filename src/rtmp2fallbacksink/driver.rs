@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Opens and closes connections as the schedule has it, on a thread of its own.
+//! Opens and closes connections as the schedule has it, on a thread of its own. Its clock and its
+//! connections are passed in.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Instant;
 use gst::prelude::*;
 use parking_lot::Mutex;
 
-use super::connection::Connection;
+use super::connection::{CantStart, Connection};
 use super::imp::CAT;
 use super::location::Location;
 use super::schedule::{Action, Id, Schedule, State};
@@ -17,34 +18,76 @@ use super::shared::{Event, News, Shared};
 use super::stats::Telemetry;
 use super::{Rtmp2FallbackSink, Status};
 
-pub(super) struct Driver {
+/// The clock, and the way to servers.
+pub(super) trait World {
+    type Connection;
+
+    fn now(&self) -> Instant;
+
+    /// Waits for what is next, no longer than to the deadline.
+    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> News;
+
+    /// Begins to connect. What becomes of it is told to `shared`; dropping it ends it.
+    fn connect(
+        &self,
+        id: Id,
+        location: &Arc<Location>,
+        shared: &Arc<Shared>,
+    ) -> Result<Self::Connection, CantStart>;
+}
+
+/// That of everybody.
+pub(super) struct RealWorld;
+
+impl World for RealWorld {
+    type Connection = Connection;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> News {
+        shared.wait(deadline)
+    }
+
+    fn connect(
+        &self,
+        id: Id,
+        location: &Arc<Location>,
+        shared: &Arc<Shared>,
+    ) -> Result<Connection, CantStart> {
+        Connection::open(id, location, shared)
+    }
+}
+
+pub(super) struct Driver<W: World> {
+    pub(super) world: W,
     pub(super) element: gst::glib::WeakRef<Rtmp2FallbackSink>,
     pub(super) shared: Arc<Shared>,
     pub(super) locations: Vec<Arc<Location>>,
     pub(super) schedule: Schedule,
     pub(super) telemetry: Arc<Mutex<Telemetry>>,
-    pub(super) connections: HashMap<Id, (usize, Connection)>,
+    pub(super) connections: HashMap<Id, (usize, W::Connection)>,
 }
 
-impl Driver {
+impl<W: World> Driver<W> {
     /// The thread.
     pub(super) fn run(mut self) {
-        let mut actions = self.schedule.start(Instant::now());
+        let actions = self.schedule.start(self.world.now());
+        self.perform_all(actions);
         loop {
-            for action in actions.drain(..) {
-                self.perform(action);
-            }
-            self.tell_status();
-            match self.shared.wait(self.schedule.deadline()) {
+            match self.world.wait(&self.shared, self.schedule.deadline()) {
                 News::Stop => break,
                 News::Due(busy_since) => {
-                    let now = Instant::now();
-                    actions = self.schedule.tick(now, busy_since);
+                    let now = self.world.now();
+                    let actions = self.schedule.tick(now, busy_since);
                     self.note_timeouts(&actions);
+                    self.perform_all(actions);
                 }
                 News::Events(events) => {
                     for event in events {
-                        actions.extend(self.hear(event));
+                        let actions = self.hear(event);
+                        self.perform_all(actions);
                     }
                 }
             }
@@ -52,13 +95,10 @@ impl Driver {
         }
         let ids: Vec<Id> = self.connections.keys().copied().collect();
         ids.into_iter().for_each(|id| self.close(id));
-        self.telemetry
-            .lock()
-            .set(Status::Disconnected, None, Instant::now());
     }
 
     fn hear(&mut self, event: Event) -> Vec<Action> {
-        let now = Instant::now();
+        let now = self.world.now();
         match event {
             Event::Opened(id) => self.schedule.opened(id, now),
             Event::Failed(id, reason) => {
@@ -90,7 +130,14 @@ impl Driver {
         if let Some(element) = self.element.upgrade() {
             gst::warning!(CAT, obj = element, "{shown}: {reason}");
         }
-        self.telemetry.lock().fail(reason, Instant::now());
+        self.telemetry.lock().fail(reason, self.world.now());
+    }
+
+    fn perform_all(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            self.perform(action);
+        }
+        self.tell_status();
     }
 
     fn perform(&mut self, action: Action) {
@@ -108,7 +155,7 @@ impl Driver {
         };
         self.telemetry.lock().attempts += 1;
         self.shared.open(id);
-        match Connection::open(id, location, &self.shared) {
+        match self.world.connect(id, location, &self.shared) {
             Ok(connection) => {
                 self.connections.insert(id, (index, connection));
             }
@@ -158,7 +205,7 @@ impl Driver {
             State::GivenUp => (Status::Error, None),
         };
         let mut telemetry = self.telemetry.lock();
-        if !telemetry.set(status, location, Instant::now()) {
+        if !telemetry.set(status, location, self.world.now()) {
             return;
         }
         let reason = telemetry.last_error();
@@ -169,16 +216,32 @@ impl Driver {
         let shown = location.and_then(|index| self.locations.get(index));
         let shown = shown.map_or("", |location| location.shown());
         gst::info!(CAT, obj = element, "{status:?} {shown}");
-        let structure = gst::Structure::builder("rtmp2-fallback-status")
-            .field("version", 1u32)
-            .field("status", status)
-            .field("location-index", location.map_or(-1, |index| index as i32))
-            .field("location", shown)
-            .field("rounds", self.schedule.rounds())
-            .field("last-error", reason)
-            .build();
-        let message = gst::message::Element::builder(structure).src(&element);
-        let _ = element.post_message(message.build());
-        element.notify("status");
+        let place = location.map(|index| (index, shown));
+        tell(&element, status, place, self.schedule.rounds(), &reason);
     }
 }
+
+/// By a message and a notification.
+pub(super) fn tell(
+    element: &Rtmp2FallbackSink,
+    status: Status,
+    place: Option<(usize, &str)>,
+    rounds: u32,
+    last_error: &str,
+) {
+    let (index, shown) = place.map_or((-1, ""), |(index, shown)| (index as i32, shown));
+    let structure = gst::Structure::builder("rtmp2-fallback-status")
+        .field("version", 1u32)
+        .field("status", status)
+        .field("location-index", index)
+        .field("location", shown)
+        .field("rounds", rounds)
+        .field("last-error", last_error)
+        .build();
+    let message = gst::message::Element::builder(structure).src(element);
+    let _ = element.post_message(message.build());
+    element.notify("status");
+}
+
+#[cfg(test)]
+mod tests;

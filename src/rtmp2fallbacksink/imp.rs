@@ -14,7 +14,7 @@ use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
 use super::Status;
-use super::driver::Driver;
+use super::driver::{self, Driver, RealWorld};
 use super::schedule::Schedule;
 use super::settings::{SPECS, Settings};
 use super::shared::Shared;
@@ -108,10 +108,17 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
         let locations = settings
             .locations()
             .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error)))?;
+        if gst::ElementFactory::find("rtmp2sink").is_none() {
+            return Err(gst::error_msg!(
+                gst::CoreError::MissingPlugin,
+                ("There is no rtmp2sink: install the plugins \"bad\" of GStreamer")
+            ));
+        }
         let now = Instant::now();
         let shared = Arc::new(Shared::new(settings.limits(), now));
         let telemetry = Arc::new(Mutex::new(Telemetry::new(now)));
         let driver = Driver {
+            world: RealWorld,
             element: self.obj().downgrade(),
             shared: shared.clone(),
             locations,
@@ -144,7 +151,13 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
             if !is_own && running.driver.join().is_err() {
                 gst::error!(CAT, imp = self, "A thread has panicked");
             }
-            self.obj().notify("status");
+            let mut telemetry = running.telemetry.lock();
+            let is_news = telemetry.set(Status::Disconnected, None, Instant::now());
+            let reason = telemetry.last_error();
+            drop(telemetry);
+            if is_news {
+                driver::tell(&self.obj(), Status::Disconnected, None, 0, &reason);
+            }
         }
         Ok(())
     }

@@ -36,7 +36,8 @@
 //! round starts with the first location, after #GstRtmp2FallbackSink:retry-initial-delay, which doubles
 //! with each round up to #GstRtmp2FallbackSink:retry-max-delay. After
 //! #GstRtmp2FallbackSink:max-attempts rounds it is an error of the pipeline. A connection that has held for 10
-//! seconds ends the count.
+//! seconds ends the count, and a round counts only if the first location was in it: where a later one is
+//! lost after a long time, nobody knows of those before it.
 //!
 //! While another location than the first is sent to, that is tried beside it each
 //! #GstRtmp2FallbackSink:return-to-primary. Once it takes the stream, this moves there with the next keyframe,
@@ -45,7 +46,10 @@
 //! A server gets metadata and sequence headers first, then the stream from a keyframe on, at times that
 //! start with 0 there. While there is no server, the last group of pictures is held for the next one.
 //! While a server takes too little, whole groups are dropped beyond #GstRtmp2FallbackSink:max-bytes or
-//! #GstRtmp2FallbackSink:max-time.
+//! #GstRtmp2FallbackSink:max-time. That a server takes nothing shows only when the buffers of both systems
+//! are full, which a stream of few bits takes a while to do; what is in them is lost.
+//!
+//! Sound waits for the next picture to be sent with, at most 50 ms.
 //!
 //! At the end of the stream what waits is sent to a server that is there or comes in the present round;
 //! nothing is waited for beyond that.

@@ -109,9 +109,16 @@ pub(super) struct Schedule {
     last_id: Id,
     rounds: u32,
     delay: Duration,
+    /// The first location was tried in this round, or was in use before it.
+    is_whole: bool,
 }
 
 impl Sending {
+    /// What comes after it is a new outage.
+    fn was_good(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= GOOD
+    }
+
     fn is_returning(&self, id: Id) -> bool {
         self.returning.is_some_and(|r| r.attempt.id == id)
     }
@@ -125,6 +132,7 @@ impl Schedule {
             last_id: 0,
             rounds: 0,
             delay: config.initial_delay,
+            is_whole: true,
         }
     }
 
@@ -188,18 +196,20 @@ impl Schedule {
 
     /// A connection has sent all that it was to send: it was taken over from, or the stream has ended.
     pub(super) fn finished(&mut self, id: Id, now: Instant) -> Vec<Action> {
-        match &self.phase {
+        let (returning, was_good) = match &self.phase {
             Phase::Sending(sending) if sending.id == id => {
-                self.phase = match sending.returning {
-                    Some(returning) if returning.is_open => {
-                        self.sending(returning.attempt.id, 0, now)
-                    }
-                    _ => Phase::Idle,
-                };
-                vec![Action::Close { id }]
+                (sending.returning, sending.was_good(now))
             }
-            _ => Vec::new(),
+            _ => return Vec::new(),
+        };
+        if was_good {
+            self.end_outage(true);
         }
+        self.phase = match returning {
+            Some(returning) if returning.is_open => self.sending(returning.attempt.id, 0, now),
+            _ => Phase::Idle,
+        };
+        vec![Action::Close { id }]
     }
 
     /// A connection was refused or lost.
@@ -211,12 +221,12 @@ impl Schedule {
                 self.go_on_after(location, now, &mut actions);
             }
             Phase::Sending(sending) if sending.id == id => {
-                if now.saturating_duration_since(sending.since) >= GOOD {
-                    self.rounds = 0;
-                    self.delay = self.config.initial_delay;
-                }
                 let location = sending.location;
-                match sending.returning.take() {
+                let returning = sending.returning.take();
+                if sending.was_good(now) {
+                    self.end_outage(location == 0 || returning.is_some());
+                }
+                match returning {
                     Some(returning) if returning.is_open => {
                         let id = returning.attempt.id;
                         self.phase = self.sending(id, 0, now);
@@ -269,6 +279,13 @@ impl Schedule {
         }
     }
 
+    /// There was a connection that held, so the count starts anew.
+    fn end_outage(&mut self, is_whole: bool) {
+        self.rounds = 0;
+        self.delay = self.config.initial_delay;
+        self.is_whole = is_whole;
+    }
+
     fn sending(&self, id: Id, location: usize, now: Instant) -> Phase {
         let after = self.config.return_to_primary;
         Phase::Sending(Sending {
@@ -283,6 +300,7 @@ impl Schedule {
 
     fn attempt(&mut self, location: usize, now: Instant) -> Attempt {
         self.last_id += 1;
+        self.is_whole |= location == 0;
         Attempt {
             id: self.last_id,
             location,
@@ -316,7 +334,10 @@ impl Schedule {
         if location + 1 < self.config.locations {
             return self.try_location(location + 1, now, actions);
         }
-        self.rounds = self.rounds.saturating_add(1);
+        // Who was in use for long and failed says nothing about those before it.
+        if self.is_whole {
+            self.rounds = self.rounds.saturating_add(1);
+        }
         if self.config.max_rounds > 0 && self.rounds >= self.config.max_rounds {
             self.phase = Phase::GivenUp;
             actions.push(Action::GiveUp);
@@ -471,6 +492,39 @@ mod tests {
         test.opened(3, 13_000);
         test.failed(3, 23_000);
         assert_eq!((test.schedule.rounds(), test.deadline()), (1, Some(24_000)));
+    }
+
+    #[test]
+    fn a_round_counts_only_if_the_first_location_was_in_it() {
+        let mut config = Test::new(2).schedule.config;
+        config.max_rounds = 1;
+        let mut test = Test::with(config);
+        test.start(0);
+        test.failed(1, 0);
+        test.opened(2, 0);
+        // The first one may be there again: nobody knows.
+        assert_eq!(test.failed(2, 29_000), [Close { id: 2 }]);
+        assert_eq!((test.schedule.rounds(), test.deadline()), (0, Some(30_000)));
+        assert_eq!(test.tick(30_000), [open(3, 0)]);
+        assert_eq!(test.failed(3, 30_000), [Close { id: 3 }, open(4, 1)]);
+        assert_eq!(test.failed(4, 30_000), [Close { id: 4 }, GiveUp]);
+    }
+
+    #[test]
+    fn a_connection_that_held_ends_the_count_also_where_the_stream_moved_from_it() {
+        let mut test = Test::new(2);
+        test.start(0);
+        test.failed(1, 0);
+        test.failed(2, 0);
+        test.tick(1000);
+        test.failed(3, 1000);
+        test.opened(4, 1000);
+        assert_eq!(test.tick(31_000), [open(5, 0)]);
+        test.opened(5, 31_000);
+        test.finished(4, 31_000);
+        assert_eq!(test.failed(5, 32_000), [Close { id: 5 }, open(6, 1)]);
+        test.failed(6, 32_000);
+        assert_eq!((test.schedule.rounds(), test.deadline()), (1, Some(33_000)));
     }
 
     #[test]

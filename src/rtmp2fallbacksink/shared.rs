@@ -9,7 +9,12 @@ use parking_lot::{Condvar, Mutex};
 
 use super::backlog::{Backlog, Limits, Tag};
 use super::schedule::Id;
+use crate::flv::TagKind;
 use crate::rate::Meter;
+
+/// So long the sound of a stream waits for the next picture at most. Each wake-up costs more than what
+/// is done with a tag.
+const DOZE: Duration = Duration::from_millis(50);
 
 pub(super) type BufferTag = Tag<gst::Buffer>;
 
@@ -58,6 +63,8 @@ struct State {
     successor: Option<Id>,
     /// Since when the sender hands over what it took last.
     busy_since: Option<Instant>,
+    /// The sender has sent all, and looks for more by itself soon.
+    is_dozing: bool,
     ended: bool,
     is_done: bool,
     flushing: bool,
@@ -104,6 +111,7 @@ impl Shared {
                 sender: None,
                 successor: None,
                 busy_since: None,
+                is_dozing: false,
                 ended: false,
                 is_done: false,
                 flushing: false,
@@ -119,8 +127,13 @@ impl Shared {
 
     /// Streaming thread: never waits for anything but the lock.
     pub(super) fn push(&self, tag: BufferTag) {
-        self.state.lock().backlog.push(tag);
-        self.work.notify_all();
+        let mut state = self.state.lock();
+        let can_wait = state.is_dozing && tag.kind != TagKind::Video;
+        state.backlog.push(tag);
+        drop(state);
+        if !can_wait {
+            self.work.notify_all();
+        }
     }
 
     /// Streaming thread: nothing more comes. Waits until all was sent, or there is nobody to send it
@@ -234,6 +247,7 @@ impl Shared {
     /// Connection: what to do next, `sent` bytes after the last time.
     pub(super) fn next(&self, id: Id, sent: Option<usize>, version: &mut u64) -> Next {
         let mut state = self.state.lock();
+        let mut is_in_flow = sent.is_some() && state.backlog.has_video();
         if let Some(bytes) = sent {
             state.sent.tags += 1;
             state.sent.bytes += bytes as u64;
@@ -251,7 +265,13 @@ impl Shared {
                 }
                 return next;
             }
-            self.work.wait(&mut state);
+            if !std::mem::take(&mut is_in_flow) {
+                self.work.wait(&mut state);
+                continue;
+            }
+            state.is_dozing = true;
+            self.work.wait_for(&mut state, DOZE);
+            state.is_dozing = false;
         }
     }
 

@@ -18,7 +18,7 @@ use crate::support::synthetic::{
 };
 use crate::support::{PATIENCE, init};
 
-const KEY: &str = "secret-key";
+pub const KEY: &str = "secret-key";
 const GOP: u32 = 10;
 const FRAME_STEP: u32 = 40;
 
@@ -28,15 +28,15 @@ const START: u32 = 90_000;
 type Messages = Arc<(Mutex<Vec<gst::Message>>, Condvar)>;
 
 /// A pipeline that sends what a test gives it.
-struct Source {
-    pipeline: gst::Pipeline,
+pub struct Source {
+    pub pipeline: gst::Pipeline,
     appsrc: gst::Element,
-    sink: gst::Element,
+    pub sink: gst::Element,
     messages: Messages,
     /// All that was given to it, and how many frames of it.
-    sent: Vec<Tag>,
+    pub sent: Vec<Tag>,
     frames: u32,
-    frame_bytes: usize,
+    pub frame_bytes: usize,
 }
 
 impl Source {
@@ -72,7 +72,7 @@ impl Source {
         }
     }
 
-    fn start(locations: &[String], properties: &[(&str, u32)]) -> Self {
+    pub fn start(locations: &[String], properties: &[(&str, u32)]) -> Self {
         let source = Source::new(locations, properties);
         source.pipeline.set_state(gst::State::Playing).unwrap();
         source
@@ -80,7 +80,7 @@ impl Source {
 
     /// The first message that satisfies a condition, also one that has come already.
     #[track_caller]
-    fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&gst::Message) -> Option<T>) -> T {
+    pub fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&gst::Message) -> Option<T>) -> T {
         let (messages, more) = &*self.messages;
         let mut messages = messages.lock().unwrap();
         loop {
@@ -95,7 +95,7 @@ impl Source {
 
     /// Waits until the status was told so often, each time with a location, or -1.
     #[track_caller]
-    fn wait_for_status(&self, status: Status, location: i32, count: usize) {
+    pub fn wait_for_status(&self, status: Status, location: i32, count: usize) {
         let what = format!("{status:?} {location} for the {count}. time");
         let (messages, more) = &*self.messages;
         let told = |messages: &[gst::Message]| {
@@ -118,14 +118,14 @@ impl Source {
         self.sent.push(tag);
     }
 
-    fn push_headers(&mut self) {
+    pub fn push_headers(&mut self) {
         for tag in [metadata(0), video_header(0), audio_header(0)] {
             self.push(tag);
         }
     }
 
     /// Sends frames at the pace of the servers until there is such a status for so many times.
-    fn push_until_connected(&mut self, location: i32, count: usize) {
+    pub fn push_until_connected(&mut self, location: i32, count: usize) {
         let wanted = (Status::Connected, location);
         loop {
             let (messages, more) = &*self.messages;
@@ -159,7 +159,7 @@ impl Source {
     }
 
     /// Frames with audio between them, each tenth a keyframe.
-    fn push_frames(&mut self, count: u32) {
+    pub fn push_frames(&mut self, count: u32) {
         for _ in 0..count {
             let time = START + self.frames * FRAME_STEP;
             let length = self.frame_bytes + self.frames as usize;
@@ -173,7 +173,7 @@ impl Source {
         }
     }
 
-    fn end(&self) {
+    pub fn end(&self) {
         let flow = self
             .appsrc
             .emit_by_name::<gst::FlowReturn>("end-of-stream", &[]);
@@ -182,12 +182,12 @@ impl Source {
         self.wait_for("EOS", is_eos);
     }
 
-    fn count(&self, name: &str) -> u64 {
+    pub fn count(&self, name: &str) -> u64 {
         let stats: gst::Structure = self.sink.property("stats");
         stats.get::<u64>(name).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    fn last_error(&self) -> String {
+    pub fn last_error(&self) -> String {
         let stats: gst::Structure = self.sink.property("stats");
         stats.get("last-error").unwrap()
     }
@@ -210,6 +210,8 @@ impl Drop for Source {
             eprintln!("{stats}");
         }
         let _ = self.pipeline.set_state(gst::State::Null);
+        // Messages hold the elements that they are from.
+        self.pipeline.bus().unwrap().unset_sync_handler();
     }
 }
 
@@ -234,7 +236,7 @@ fn framed(tag: &Tag) -> Vec<u8> {
 }
 
 /// A server that keeps what it gets, with a gate before it.
-fn server() -> (Gate, Recorder) {
+pub fn server() -> (Gate, Recorder) {
     let properties =
         "keep-listening=true timestamp-mode=publisher publisher-policy=replace application=live";
     let recorder = Recorder::start(&format!("{properties} stream-key={KEY}"));
@@ -242,13 +244,13 @@ fn server() -> (Gate, Recorder) {
     (gate, recorder)
 }
 
-fn url(gate: &Gate) -> String {
+pub fn url(gate: &Gate) -> String {
     gate.url(&format!("live/{KEY}"))
 }
 
 /// Waits until the server has this tag, and gives all that it has.
 #[track_caller]
-fn received(recorder: &Recorder, last: &Tag) -> Vec<Tag> {
+pub fn received(recorder: &Recorder, last: &Tag) -> Vec<Tag> {
     let body = &last.body[..];
     recorder.wait_until("the last tag", |buffers| {
         let has =

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::Bound::{AtLeast, AtMost};
 use super::Quantity::{
-    ConnectMedian, CpuPerGigabyte, CpuShare, First99th, FirstMedian, Instructions, MemoryEach,
-    Throughput,
+    ConnectMedian, CpuPerGigabyte, CpuShare, CpuShareAdded, First99th, FirstMedian, Instructions,
+    MemoryEach, Throughput,
 };
 use super::{Bound, Kind, Quantity, Scenario, Target, When};
-use crate::media::{AUDIO_ONLY, FULL_HD, PACED, Profile, SMALL, TINY, UHD};
+use crate::media::{AUDIO_ONLY, FULL_HD, PACED, Profile, SENT_ON, SMALL, TINY, UHD};
 use crate::subject::Subject::{
-    self, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2ServerSrc, TcpServerSrc,
+    self, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2FallbackSink, Rtmp2ServerSrc, Rtmp2Sink,
+    TcpServerSrc,
 };
 
 const EVERYONE: &[Subject] = &[ReadLoop, OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
@@ -19,6 +20,7 @@ const COPIERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const LISTENERS: &[Subject] = &[ReadLoop, ReadThreads, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const SERVERS: &[Subject] = &[Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const RTMP: &[Subject] = &[Nginx, Rtmp2ServerSrc];
+const SENDERS: &[Subject] = &[Rtmp2Sink, Rtmp2FallbackSink];
 
 /// What ffmpeg and OBS take over or announce.
 const USUAL_CHUNKS: usize = 4096;
@@ -137,6 +139,16 @@ pub fn all() -> Vec<Scenario> {
                 versus(CpuShare, Nginx, AtMost(1.25)),
                 versus(CpuShare, TcpServerSrc, AtMost(0.5)),
             ],
+        ),
+        scenario(
+            "sending-4",
+            Kind::Sending {
+                profile: SENT_ON,
+                streams: 4,
+                time: Duration::from_secs(20),
+            },
+            SENDERS,
+            vec![absolute(CpuShareAdded, AtMost(5.0))],
         ),
         scenario(
             "memory-100",

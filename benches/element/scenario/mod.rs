@@ -6,6 +6,7 @@ mod latency;
 mod list;
 mod memory;
 mod paced;
+mod sending;
 mod transfer;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub enum Quantity {
     CpuPerGigabyte,
     Throughput,
     CpuShare,
+    CpuShareAdded,
     MemoryEach,
     ConnectMedian,
     Connect99th,
@@ -40,6 +42,7 @@ impl Quantity {
             Self::CpuPerGigabyte => "CPU s/GB",
             Self::Throughput => "MB/s",
             Self::CpuShare => "CPU % of a core",
+            Self::CpuShareAdded => "less the feeding",
             Self::MemoryEach => "PSS kB each",
             Self::ConnectMedian => "connect ms",
             Self::Connect99th => "connect 99th",
@@ -61,7 +64,7 @@ pub enum Bound {
     AtLeast(f64),
 }
 
-/// What rtmp2serversrc is to reach: as a ratio to another subject's figure, or as a figure.
+/// What our element is to reach: as a ratio to another subject's figure, or as a figure.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     pub quantity: Quantity,
@@ -82,6 +85,12 @@ pub enum Kind {
     Paced {
         profile: Profile,
         publishers: usize,
+        time: Duration,
+    },
+    /// Streams that are sent on at their own pace.
+    Sending {
+        profile: Profile,
+        streams: usize,
         time: Duration,
     },
     /// What one more publisher adds.
@@ -128,6 +137,11 @@ impl Scenario {
                 publishers,
                 time,
             } => paced::run(subject, profile, publishers, time),
+            Kind::Sending {
+                profile,
+                streams,
+                time,
+            } => sending::run(subject, profile, streams, time),
             Kind::Memory {
                 profile,
                 publishers,
@@ -156,6 +170,7 @@ impl Scenario {
                 *publishers = (*publishers).min(10);
                 *time = Duration::from_secs(1);
             }
+            Kind::Sending { time, .. } => *time = Duration::from_secs(2),
             Kind::Memory { publishers, .. } => *publishers = (*publishers).min(10),
             Kind::Latency { connects, tags } => (*connects, *tags) = (10, 20),
             Kind::Instructions { payload, .. } => *payload /= 4,
@@ -185,6 +200,15 @@ impl Scenario {
                 time,
             } => format!(
                 "{publishers} publishers at their own pace: {}, {} s",
+                profile.name,
+                time.as_secs()
+            ),
+            Kind::Sending {
+                profile,
+                streams,
+                time,
+            } => format!(
+                "{streams} streams sent on: {}, {} s",
                 profile.name,
                 time.as_secs()
             ),

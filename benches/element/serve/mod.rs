@@ -7,6 +7,7 @@
 mod floor;
 mod latency;
 mod pipeline;
+mod push;
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -45,6 +46,14 @@ pub enum Serve {
         /// As for gst-launch-1.0. `{n}` is the pipeline's number, `{port}` 0 in the first and its port in the others.
         launch: String,
     },
+    /// Feeds sinks with media at their own pace.
+    #[command(hide = true)]
+    Push {
+        #[arg(long)]
+        count: usize,
+        /// An element as for gst-launch-1.0. `{n}` is its number.
+        sink: String,
+    },
 }
 
 pub fn serve(command: Serve) -> Result<()> {
@@ -57,6 +66,7 @@ pub fn serve(command: Serve) -> Result<()> {
             latency,
             launch,
         } => return pipeline::run(count, latency, &launch),
+        Serve::Push { count, sink } => return push::run(count, &sink),
     }
     wait_for_end_of_input(|_| {});
     Ok(())

@@ -3,6 +3,7 @@
 
 mod nginx;
 mod process;
+mod sender;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 use crate::measure;
 use crate::publisher::{Dialogue, Publisher};
 use process::Process;
+pub use sender::Sender;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -24,16 +26,20 @@ pub enum Subject {
     Nginx,
     TcpServerSrc,
     Rtmp2ServerSrc,
+    Rtmp2Sink,
+    Rtmp2FallbackSink,
 }
 
 impl Subject {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::ReadLoop,
         Self::ReadThreads,
         Self::OneCopy,
         Self::Nginx,
         Self::TcpServerSrc,
         Self::Rtmp2ServerSrc,
+        Self::Rtmp2Sink,
+        Self::Rtmp2FallbackSink,
     ];
 
     pub fn name(self) -> &'static str {
@@ -44,15 +50,26 @@ impl Subject {
             Self::Nginx => "nginx-rtmp",
             Self::TcpServerSrc => "tcpserversrc",
             Self::Rtmp2ServerSrc => "rtmp2serversrc",
+            Self::Rtmp2Sink => "rtmp2sink",
+            Self::Rtmp2FallbackSink => "rtmp2fallbacksink",
         }
+    }
+
+    /// One that this project makes.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Rtmp2ServerSrc | Self::Rtmp2FallbackSink)
     }
 
     pub fn dialogue(self) -> Dialogue {
         match self {
             Self::Nginx | Self::Rtmp2ServerSrc => Dialogue::Rtmp,
-            Self::ReadLoop | Self::ReadThreads | Self::OneCopy | Self::TcpServerSrc => {
-                Dialogue::None
-            }
+            // The two senders are not published to.
+            Self::ReadLoop
+            | Self::ReadThreads
+            | Self::OneCopy
+            | Self::TcpServerSrc
+            | Self::Rtmp2Sink
+            | Self::Rtmp2FallbackSink => Dialogue::None,
         }
     }
 
@@ -61,8 +78,9 @@ impl Subject {
         match self {
             Self::ReadLoop | Self::ReadThreads | Self::OneCopy => None,
             Self::Nginx => nginx::missing(),
-            Self::TcpServerSrc => missing_element("tcpserversrc"),
-            Self::Rtmp2ServerSrc => missing_element("rtmp2serversrc"),
+            Self::TcpServerSrc | Self::Rtmp2ServerSrc => missing_element(self.name()),
+            // The one is made of the other.
+            Self::Rtmp2Sink | Self::Rtmp2FallbackSink => missing_element("rtmp2sink"),
         }
     }
 

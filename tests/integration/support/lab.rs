@@ -63,16 +63,20 @@ impl Machine {
         ip(&format!("link set port{number} up"));
         ip(&format!("-n {name} link set cable up"));
         let machine = Machine { name, address };
-        machine.address("add", &machine.address);
+        machine.set_address("add", &machine.address);
         machine.plug_in();
         machine
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     fn port(&self) -> String {
         self.name.replace("machine", "port")
     }
 
-    fn address(&self, action: &str, address: &str) {
+    fn set_address(&self, action: &str, address: &str) {
         ip(&format!(
             "-n {} address {action} {address}/16 dev cable",
             self.name
@@ -91,8 +95,8 @@ impl Machine {
     /// As a phone that changes over to another network: what is sent to the old one finds nobody.
     pub fn change_address(&mut self) {
         let new = format!("{}23", self.address);
-        self.address("del", &self.address);
-        self.address("add", &new);
+        self.set_address("del", &self.address);
+        self.set_address("add", &new);
         self.address = new;
     }
 

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `rtmp2fallbacksink` where servers are slow, wrong or nowhere, and stopped whatever it does.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstrtmp2server::FallbackStatus as Status;
+
+use crate::fallback::{KEY, Source, received, server, url};
+use crate::support::init;
+use crate::support::lab::{self, Machine};
+use crate::support::nginx::Nginx;
+use crate::support::recorder::Recorder;
+use crate::support::resources::resources;
+
+/// What it waits for would take an hour.
+const MAX_STOP_DELAY: Duration = Duration::from_secs(5);
+
+const HOUR: [(&str, u32); 2] = [("timeout", 3_600_000), ("retry-initial-delay", 3_600_000)];
+
+/// Half of the cycles with a server, and half without.
+const CYCLES: usize = 300;
+
+/// Set in the process that counts its own threads and descriptors.
+const CYCLING: &str = "RTMP2SERVER_TEST_CYCLING";
+
+/// Connections to it are refused: it is bound, and nobody listens.
+fn closed_port() -> (OwnedFd, u16) {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
+    (socket, address.port())
+}
+
+#[test]
+fn it_stops_at_once_while_a_server_takes_nothing() {
+    let nginx = Nginx::recorder();
+    let mut source = Source::start(&[nginx.url(KEY)], &HOUR);
+    source.push_headers();
+    source.wait_for_status(Status::Connected, 0, 1);
+    nginx.freeze();
+    // More than the kernel takes.
+    source.frame_bytes = 400_000;
+    source.push_frames(100);
+    assert!(source.count("tags-dropped") > 0 && source.count("current-level-bytes") > 0);
+    let start = Instant::now();
+    source.pipeline.set_state(gst::State::Null).unwrap();
+    assert!(start.elapsed() < MAX_STOP_DELAY);
+    source.wait_for_status(Status::Disconnected, -1, 1);
+    nginx.thaw();
+}
+
+#[test]
+fn a_server_that_answers_late_gets_the_last_group_of_pictures_first() {
+    let nginx = Nginx::recorder();
+    nginx.freeze();
+    let mut source = Source::start(&[nginx.url(KEY)], &HOUR);
+    source.push_headers();
+    source.wait_for_status(Status::Connecting, 0, 1);
+    source.push_frames(35);
+    assert_eq!(source.count("tags-sent"), 0);
+    nginx.thaw();
+    source.wait_for_status(Status::Connected, 0, 1);
+    source.push_frames(1);
+    source.end();
+    // Three groups are gone, and the fourth one has come so far.
+    assert_eq!(
+        (source.count("tags-dropped"), source.count("tags-sent")),
+        (60, 12)
+    );
+}
+
+#[test]
+fn names_that_are_unknown_and_servers_without_tls_are_passed_over() {
+    let (gate, recorder) = server();
+    let without_tls = Recorder::start("keep-listening=true");
+    let without_tls = without_tls.url("live/key").replace("rtmp:", "rtmps:");
+    let locations = [
+        "rtmp://no-such-host.invalid/live/key".to_owned(),
+        without_tls,
+        url(&gate),
+    ];
+    let mut source = Source::start(&locations, &[]);
+    source.push_headers();
+    source.push_frames(5);
+    source.wait_for_status(Status::Connected, 2, 1);
+    let got = received(&recorder, source.sent.last().unwrap());
+    assert_eq!(got.iter().filter(|tag| tag.is_coded()).count(), 10);
+    let reason = |index: i32| {
+        source.wait_for("reason", |message| {
+            let structure = message.structure()?;
+            let is_next = structure.get::<i32>("location-index") == Ok(index);
+            is_next.then(|| structure.get::<String>("last-error").unwrap())
+        })
+    };
+    assert!(reason(1).contains("resolv"), "{}", reason(1));
+    assert!(!reason(2).is_empty());
+}
+
+#[test]
+fn a_cable_that_is_pulled_out_and_plugged_in_again() {
+    let test = "troubles::a_cable_that_is_pulled_out_and_plugged_in_again";
+    if let Some(status) = lab::enter(test) {
+        assert!(status.success(), "in a network of its own: {status}");
+        return;
+    }
+    let machine = Machine::new(1);
+    let (first, second) = (Nginx::recorder_on(&machine), Nginx::recorder());
+    let locations = [first.url(KEY), second.url(KEY)];
+    let properties = [
+        ("timeout", 1000),
+        ("return-to-primary", 200),
+        ("max-attempts", 0),
+    ];
+    let mut source = Source::start(&locations, &properties);
+    source.push_headers();
+    source.wait_for_status(Status::Connected, 0, 1);
+    source.push_frames(25);
+    machine.pull_out();
+    // More than the kernel takes: what it takes is lost, and shows nothing.
+    source.frame_bytes = 400_000;
+    source.push_frames(50);
+    source.wait_for_status(Status::Connected, 1, 1);
+    source.frame_bytes = 300;
+    source.push_frames(25);
+    machine.plug_in();
+    source.push_until_connected(0, 2);
+    assert!(first.recorded() > 0 && second.recorded() > 0);
+}
+
+/// Threads that are not GLib's and GStreamer's pools, which keep some for the next to come, and descriptors.
+fn in_use() -> (BTreeMap<String, usize>, usize) {
+    let (mut threads, descriptors) = resources();
+    threads.retain(|name, _| !name.starts_with("pool-") && !name.starts_with("task"));
+    (threads, descriptors)
+}
+
+/// From NULL to PLAYING and back: with a server at `location`, or without.
+fn cycle(location: &str, status: Status) {
+    let mut source = Source::start(&[location.to_owned()], &HOUR);
+    source.push_headers();
+    source.push_frames(2);
+    let index = if status == Status::Connected { 0 } else { -1 };
+    source.wait_for_status(status, index, 1);
+}
+
+#[test]
+fn cycles_leave_no_thread_and_no_descriptor() {
+    if std::env::var_os(CYCLING).is_none() {
+        // In a process of its own, where no other test makes threads.
+        let name = "troubles::cycles_leave_no_thread_and_no_descriptor";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture", "--test-threads=1"])
+            .env(CYCLING, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        return;
+    }
+    init();
+    let nginx = Nginx::recorder();
+    let (_reserved, port) = closed_port();
+    let closed = format!("rtmp://127.0.0.1:{port}/live/{KEY}");
+    let both = || {
+        // Each has a name of its own: nginx takes a moment to see that the one before it is gone.
+        let key = fastrand::u64(..);
+        cycle(&nginx.url(&format!("key{key}")), Status::Connected);
+        cycle(&closed, Status::Disconnected);
+    };
+    (0..5).for_each(|_| both());
+    let before = in_use();
+    (0..CYCLES / 2).for_each(|_| both());
+    assert_eq!(in_use(), before);
+}
