@@ -49,8 +49,8 @@ step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
 # The tests and scripts load the plugin's own file, which `cargo test` does not put in its place. With the examples the
 # dependencies have the same features as for the tests, and are built once for both.
 step build cargo build --release --locked --lib --examples
-# Those with failing networks run dozens of publishers at once, and would starve the others.
-heavy=(network:: soak::)
+# Those with failing networks and servers run dozens of processes at once, and would starve the others.
+heavy=(faults:: network:: soak::)
 step test cargo test --release --locked -- "${heavy[@]/#/--skip=}"
 step network cargo test --release --locked --test integration -- --test-threads=1 "${heavy[@]}"
 step inspect scripts/check-inspect.sh
