@@ -19,6 +19,7 @@ mod intruders;
 mod late;
 mod leaving;
 mod many;
+mod multi;
 mod multicam;
 mod network;
 mod output;
