@@ -138,7 +138,6 @@ impl<P: Clone> Cadence<P> {
 
     /// Samples, two channels of 16 bits, and their time in nanoseconds.
     pub fn sound(&mut self, time: i64, samples: Vec<u8>) {
-        self.has_sound = true;
         if self.zero.is_none() {
             self.held.push((time, samples));
             let first = self.held.first().map_or(time, |(time, _)| *time);
@@ -198,11 +197,20 @@ impl<P: Clone> Cadence<P> {
     }
 
     fn place_sound(&mut self, time: i64, samples: Vec<u8>) {
+        if !self.has_sound {
+            // Sound may come late, and starts then.
+            self.sample = self.picture_sample();
+        }
         let mut ahead = self.ahead(time);
-        // With pictures those say what is a gap.
         if ahead.abs() > MAX_FILL * RATE {
             self.leave_out(time);
             ahead = self.ahead(time);
+        }
+        if !self.has_sound {
+            self.has_sound = true;
+            let first = (self.sample + ahead).max(0);
+            ahead += self.sample - first;
+            self.sample = first;
         }
         if ahead > SLACK {
             self.silence(ahead);
@@ -268,24 +276,18 @@ impl<P: Clone> Cadence<P> {
             return;
         }
         // Sound may be ahead.
-        let sound = self.sample.div_ceil(RATE / PICTURES);
+        let length = RATE / PICTURES;
+        let sound = (self.sample + length - 1) / length;
         let place = match self.has_sound {
             true => self.place.max(sound),
             false => self.place,
         };
-        let start = self.segment_start();
-        let end = start + (place - start).next_multiple_of(FRAMES as i64);
-        while self.place < end {
+        while self.place < place || self.counts.pictures_out % FRAMES as u64 != 0 {
             self.repeat();
         }
         if self.has_sound {
             self.silence(self.picture_sample() - self.sample);
         }
-    }
-
-    /// A place at which some segment starts.
-    fn segment_start(&self) -> i64 {
-        self.place - (self.counts.pictures_out % FRAMES as u64) as i64
     }
 }
 
@@ -307,14 +309,23 @@ mod tests {
 
     /// Samples in all; each output has to go on from the one before.
     fn samples(out: &[Output<u32>]) -> i64 {
-        let mut count = 0;
+        let (mut first, mut next) = (None, 0);
         for output in out {
             if let Output::Sound(samples, at) = output {
-                assert_eq!(*at as i64, count);
-                count += samples.len() as i64 / FRAME;
+                let at = *at as i64;
+                assert_eq!(at, *first.get_or_insert(at) + next);
+                next += samples.len() as i64 / FRAME;
             }
         }
-        count
+        next
+    }
+
+    fn first_sample(out: &[Output<u32>]) -> i64 {
+        let of = |output: &Output<u32>| match output {
+            Output::Sound(_, at) => Some(*at as i64),
+            Output::Picture(..) => None,
+        };
+        out.iter().find_map(of).unwrap_or(0)
     }
 
     fn tone(ms: i64) -> Vec<u8> {
@@ -409,6 +420,19 @@ mod tests {
     }
 
     #[test]
+    fn sound_that_comes_late_starts_there() {
+        let mut cadence = Cadence::default();
+        for index in 0..300 {
+            cadence.picture(index * SECOND / 30, 1, false);
+        }
+        cadence.sound(10 * SECOND - 50 * MS, tone(100));
+        let out = cadence.take();
+        assert_eq!(first_sample(&out), 10 * RATE - RATE / 20);
+        assert_eq!(samples(&out), RATE / 10);
+        assert_eq!(pictures(&out).len(), 300);
+    }
+
+    #[test]
     fn neither_waits_for_the_other() {
         let mut cadence = Cadence::default();
         cadence.picture(0, 1, false);
@@ -422,10 +446,14 @@ mod tests {
         for index in 0..300 {
             cadence.picture(10 * SECOND + index * SECOND / 30, 2, false);
         }
-        let silence: i64 = cadence.take().iter().map(|output| match output {
-            Output::Sound(samples, _) => samples.len() as i64 / FRAME,
-            Output::Picture(..) => 0,
-        }).sum();
+        let silence: i64 = cadence
+            .take()
+            .iter()
+            .map(|output| match output {
+                Output::Sound(samples, _) => samples.len() as i64 / FRAME,
+                Output::Picture(..) => 0,
+            })
+            .sum();
         assert!((RATE * 8..RATE * 9).contains(&silence), "{silence}");
     }
 
@@ -466,7 +494,7 @@ mod tests {
             let heard = samples(&out);
             if heard > 0 && !pictures(&out).is_empty() {
                 let seen = (first as i64 + pictures(&out).len() as i64) * RATE / PICTURES;
-                prop_assert_eq!(heard, seen);
+                prop_assert_eq!(first_sample(&out) + heard, seen);
             }
         }
     }

@@ -2,25 +2,38 @@
 
 //! Takes RTMP publishers, cleans what they send, and serves it as HLS.
 
+mod cadence;
 mod catalog;
+mod cleaner;
+mod encoder;
 mod health;
+mod ingest;
+mod mailbox;
 mod metrics;
 mod notify;
 mod options;
+mod packager;
+mod passthrough;
 mod reconnect;
 mod ring;
+mod segmenter;
+mod shelf;
+mod stream;
+mod streams;
+mod ts;
 mod web;
 
 use std::error::Error;
 use std::sync::Arc;
 
 use catalog::Catalog;
-use gst::prelude::*;
 use health::Health;
+use ingest::Ingest;
 use notify::{Deliveries, Receiver};
 use options::Options;
 use reconnect::Reconnect;
 use ring::Ring;
+use streams::{Settings, Streams};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use web::Site;
@@ -62,24 +75,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let telling = tokio::spawn(notify::run(changes, receiver, site.deliveries.clone()));
     println!("page on http://{local}/");
 
-    // The place of the ingest: it says what is wrong with it, and whom it has.
-    let source = gst::ElementFactory::make("fakesrc").build()?;
-    site.health.set("rtmp", None);
-    source.connect("publisher-added", false, {
-        let (site, source) = (site.clone(), source.clone());
-        move |_| {
-            let name = catalog::StreamName::new("live", None, "cam")?;
-            let info = gst::Structure::new_empty("info");
-            let asked = site.reconnect.ask(&source, "src_0", &info, &name);
-            println!("{}", name.directory().display());
-            site.catalog.add(&name);
-            site.catalog
-                .update(&name, |stream| stream.is_ready = !asked);
-            site.catalog.remove(&name);
-            None
-        }
+    let streams = Streams::new(Settings {
+        catalog: catalog.clone(),
+        directory: options.directory.clone(),
+        base: site.base.clone(),
+        passthrough: options.passthrough,
     });
-    println!("listening on rtmp://{}/", options.rtmp);
+    let streams =
+        streams.map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
+    let (ingest, port) = Ingest::start(&options, &streams, &site)?;
+    println!("listening on rtmp://{}:{port}/", options.rtmp.host);
 
     web::serve(socket, site, async move {
         tokio::select! {
@@ -88,6 +93,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     })
     .await?;
+    // Nobody new, and then the rest of who is there.
+    drop(ingest);
+    tokio::task::spawn_blocking(move || streams.stop()).await?;
     // With the last one who holds the catalog, the changes end.
     drop(catalog);
     telling.await?;

@@ -55,13 +55,17 @@ pub struct Segmenter {
     /// Of the run, and those of the last segment.
     tracks: Tracks,
     written: Tracks,
+    /// A segment is whole only when the picture behind it starts the next one.
+    needs_next: bool,
     pictures: VecDeque<Unit>,
     sounds: VecDeque<Unit>,
 }
 
 impl Segmenter {
-    /// A new run goes on where the last segment ended; what was left over is gone.
-    pub fn start_run(&mut self) {
+    /// A new run goes on where the last segment ended; what was left over is gone. Whose groups of pictures
+    /// are somebody else's has to show that each of them is whole.
+    pub fn start_run(&mut self, needs_next: bool) {
+        self.needs_next = needs_next;
         self.is_discontinuous = self.end > 0;
         self.base = self.end.max(START);
         self.tracks = Tracks::default();
@@ -102,9 +106,15 @@ impl Segmenter {
         self.sound_until(limit)
     }
 
-    /// What is complete of the end of the run.
+    /// What is complete, whether its sound is or not.
+    pub fn take_complete(&mut self) -> Vec<Segment> {
+        std::iter::from_fn(|| self.cut(true)).collect()
+    }
+
+    /// What is complete of the end of the run: there is nothing behind it.
     pub fn finish_run(&mut self) -> Vec<Segment> {
-        let mut segments: Vec<Segment> = std::iter::from_fn(|| self.cut(true)).collect();
+        self.needs_next = false;
+        let mut segments = self.take_complete();
         segments.extend(self.sound_until(i64::MAX));
         segments
     }
@@ -124,7 +134,7 @@ impl Segmenter {
 
     /// A segment whose pictures are there, once its sound is there too or is not to be waited for.
     fn cut(&mut self, is_end: bool) -> Option<Segment> {
-        if self.pictures.len() < FRAMES {
+        if self.pictures.len() < FRAMES + usize::from(self.needs_next) {
             return None;
         }
         let start = self.pictures.front()?.time;
@@ -205,7 +215,7 @@ mod tests {
     #[test]
     fn pictures_alone_are_cut_after_60() {
         let mut segmenter = Segmenter::default();
-        segmenter.start_run();
+        segmenter.start_run(false);
         assert!(segmenter.expect_pictures().is_none());
         for index in 0..180 {
             let segment = segmenter.picture(picture(index));
@@ -220,14 +230,18 @@ mod tests {
     #[test]
     fn a_segment_waits_for_its_sound_and_not_for_ever() {
         let mut segmenter = Segmenter::default();
-        segmenter.start_run();
+        segmenter.start_run(false);
         segmenter.expect_sound();
         segmenter.expect_pictures();
         for index in 0..60 {
             assert!(segmenter.picture(picture(index)).is_none());
         }
         let index = (0..200).position(|index| segmenter.sound(sound(index)).is_some());
-        assert_eq!(index, Some(94), "the first sound that belongs to the next one");
+        assert_eq!(
+            index,
+            Some(94),
+            "the first sound that belongs to the next one"
+        );
         let late = (60..).position(|index| segmenter.picture(picture(index)).is_some());
         assert_eq!(late, Some(FRAMES + PATIENCE - 1));
     }
@@ -236,7 +250,7 @@ mod tests {
     fn runs_go_on_and_are_marked() {
         let mut segmenter = Segmenter::default();
         for run in 0..3 {
-            segmenter.start_run();
+            segmenter.start_run(false);
             segmenter.expect_pictures();
             // Of the second run nothing comes that is whole.
             let frames = if run == 1 { 30 } else { 60 };
@@ -255,7 +269,7 @@ mod tests {
     #[test]
     fn sound_alone_is_cut_too_until_pictures_come() {
         let mut segmenter = Segmenter::default();
-        segmenter.start_run();
+        segmenter.start_run(false);
         segmenter.expect_sound();
         let segments: Vec<_> = (0..210)
             .filter_map(|index| segmenter.sound(sound(index)))
@@ -276,9 +290,21 @@ mod tests {
     }
 
     #[test]
+    fn a_group_of_somebody_else_is_whole_when_the_next_one_starts() {
+        let mut segmenter = Segmenter::default();
+        segmenter.start_run(true);
+        segmenter.expect_pictures();
+        for index in 0..120 {
+            assert_eq!(segmenter.picture(picture(index)).is_some(), index == 60);
+        }
+        assert!(segmenter.take_complete().is_empty());
+        assert_eq!(segmenter.finish_run().len(), 1);
+    }
+
+    #[test]
     fn what_no_player_could_start_with_is_left_out() {
         let mut segmenter = Segmenter::default();
-        segmenter.start_run();
+        segmenter.start_run(false);
         segmenter.expect_pictures();
         for index in 1..60 {
             assert!(segmenter.picture(picture(index)).is_none());
