@@ -3,9 +3,9 @@
 //! The pipeline that cleans a stream: decodes it, gives it the right cadence, and codes it anew.
 //!
 //! ```text
-//! appsrc -> eflvdemux -+-> decodebin -> convert, scale    -> appsink -+           +-> appsrc -> x264enc -> h264parse -> appsink -+
-//!                      |                                              +-> Cadence +                                              +-> Packager
-//!                      +-> decodebin -> convert, resample -> appsink -+           +-> appsrc -> AAC -> aacparse -------> appsink -+
+//! appsrc -> eflvdemux -+-> decoder -> convert, scale    -> appsink -+           +-> appsrc -> x264enc -> h264parse -> appsink -+
+//!                      |                                            +-> Cadence +                                              +-> Packager
+//!                      +-> decoder -> convert, resample -> appsink -+           +-> appsrc -> AAC -> aacparse -------> appsink -+
 //! ```
 //!
 //! All up to the cadence is done on one thread, so that what comes out does not depend on which of pictures
@@ -32,10 +32,10 @@ const MAX_WAITING_BYTES: u64 = 1 << 20;
 /// How long the rest of a run may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const VIDEO: &str = "decodebin ! videoconvert ! videoscale \
+const VIDEO: &str = "videoconvert ! videoscale \
     ! video/x-raw,format=I420,width=(int)[2,8192,2],height=(int)[2,8192,2] \
     ! appsink name=sink sync=false async=false max-buffers=1";
-const AUDIO: &str = "decodebin ! audioconvert ! audioresample \
+const AUDIO: &str = "audioconvert ! audioresample \
     ! audio/x-raw,format=S16LE,rate=48000,channels=2,layout=interleaved \
     ! appsink name=sink sync=false async=false max-buffers=1";
 const NOTHING: &str = "fakesink sync=false async=false";
@@ -209,24 +209,20 @@ impl Core {
         let pipeline = self.pipeline.upgrade().ok_or("the pipeline is gone")?;
         let caps = pad.current_caps().ok_or("a track without caps")?;
         let is_video = pad.name().starts_with("video");
-        let is_known = can_decode(&caps);
-        let mut state = lock(&self.state);
-        let has = match is_video {
-            true => &mut state.has_video,
-            false => &mut state.has_audio,
-        };
-        let description = match (is_known && !*has, is_video) {
-            (false, _) => NOTHING,
-            (true, true) => VIDEO,
-            (true, false) => AUDIO,
-        };
-        if !is_known {
+        let decoder = decoder(&caps, is_video);
+        if decoder.is_none() {
             eprintln!(
                 "{}: a track is left out, since no decoder is installed for {caps}",
                 self.stream
             );
         }
-        if description != NOTHING {
+        let mut state = lock(&self.state);
+        let has = match is_video {
+            true => &mut state.has_video,
+            false => &mut state.has_audio,
+        };
+        let decoder = decoder.filter(|_| !*has);
+        if decoder.is_some() {
             *has = true;
             state.tracks += 1;
             if is_video {
@@ -234,7 +230,12 @@ impl Core {
             }
         }
         drop(state);
-        let bin = gst::parse::bin_from_description(description, true);
+        let description = match (&decoder, is_video) {
+            (None, _) => NOTHING.to_owned(),
+            (Some(decoder), true) => format!("{} ! {VIDEO}", decoder.name()),
+            (Some(decoder), false) => format!("{} ! {AUDIO}", decoder.name()),
+        };
+        let bin = gst::parse::bin_from_description(&description, true);
         let bin = bin.map_err(|error| error.to_string())?;
         if let Some(sink) = bin.by_name("sink").and_downcast::<AppSink>() {
             self.receive(&sink, is_video);
@@ -429,12 +430,17 @@ fn unit(sample: &gst::Sample) -> Option<Unit> {
     })
 }
 
-fn can_decode(caps: &gst::Caps) -> bool {
-    let decoders = gst::ElementFactory::factories_with_type(
-        gst::ElementFactoryType::DECODER,
-        gst::Rank::MARGINAL,
-    );
-    decoders
-        .iter()
-        .any(|factory| factory.can_sink_any_caps(caps))
+/// The best one that is installed. The demuxer says all of a track that a parser would find out, and
+/// decodebin would be no part of a live pipeline until its first frame, for which its sink waits.
+fn decoder(caps: &gst::Caps, is_video: bool) -> Option<gst::ElementFactory> {
+    let media = match is_video {
+        true => gst::ElementFactoryType::MEDIA_VIDEO,
+        false => gst::ElementFactoryType::MEDIA_AUDIO,
+    };
+    let kind = gst::ElementFactoryType::DECODER | media;
+    let factories = gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL);
+    let fitting = factories
+        .into_iter()
+        .filter(|factory| factory.can_sink_all_caps(caps));
+    fitting.max_by_key(|factory| factory.rank())
 }

@@ -302,7 +302,9 @@ mod tests {
     fn who_comes_back_goes_on_with_a_gap() {
         let directory = tempfile::tempdir().unwrap();
         let mut shelf = Shelf::open(directory.path(), at(1000)).unwrap();
-        (0..7).for_each(|index| drop(shelf.add(&segment(index), at(1000)).unwrap()));
+        for index in 0..7 {
+            shelf.add(&segment(index), at(1000)).unwrap();
+        }
         shelf.end().unwrap();
         assert!(list(directory.path()).end_list);
         fs::write(directory.path().join(".unfinished-segment-9.ts"), "").unwrap();
