@@ -332,3 +332,6 @@ fn until_then(text: &str, now: Option<glib::DateTime>) -> Option<Duration> {
     let seconds = then.ok()?.to_unix() - now?.to_unix();
     Some(Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
+
+#[cfg(test)]
+mod tests;
