@@ -23,6 +23,7 @@ use reconnect::Reconnect;
 use ring::Ring;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use web::Site;
 
 #[tokio::main(flavor = "current_thread")]
@@ -43,10 +44,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let base = options.public_base(local);
 
     let (catalog, changes) = Catalog::new();
-    let catalog = Arc::new(catalog);
     let ring = Ring::new(options.relays.clone(), options.this_relay.clone());
     let site = Arc::new(Site {
-        catalog: catalog.clone(),
+        catalog: Arc::new(catalog),
         directory: options.directory.clone(),
         base: base.clone(),
         hls_js: web::read_hls_js(&options.hls_js),
@@ -59,11 +59,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         secret: options.notify_secret.clone(),
         base,
     });
-    let telling = tokio::spawn(notify::run(changes, receiver, site.deliveries.clone()));
+    let (end, has_ended) = oneshot::channel::<()>();
+    let has_ended = async {
+        let _ = has_ended.await;
+    };
+    let telling = notify::run(changes, receiver, site.deliveries.clone(), has_ended);
+    let telling = tokio::spawn(telling);
     println!("page on http://{local}/");
 
     // The place of the ingest: it says what is wrong with it, and whom it has.
-    let source = gst::ElementFactory::make("fakesrc").build()?;
+    let source = gst::ElementFactory::make("rtmp2serversrc").build()?;
     site.health.set("rtmp", None);
     source.connect("publisher-added", false, {
         let (site, source) = (site.clone(), source.clone());
@@ -88,8 +93,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     })
     .await?;
-    // With the last one who holds the catalog, the changes end.
-    drop(catalog);
+    // Here the ingest ends, and with it all streams. Then nothing more is to be told.
+    drop(end);
     telling.await?;
     Ok(())
 }

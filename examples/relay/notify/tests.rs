@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::future::{pending, ready as now};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
@@ -82,7 +83,12 @@ fn receiver(address: SocketAddr) -> Receiver {
 fn tell(address: SocketAddr) -> (UnboundedSender<Change>, JoinHandle<()>, Arc<Deliveries>) {
     let (sender, changes) = unbounded_channel();
     let deliveries: Arc<Deliveries> = Arc::default();
-    let running = run(changes, Some(receiver(address)), deliveries.clone());
+    let running = run(
+        changes,
+        Some(receiver(address)),
+        deliveries.clone(),
+        pending(),
+    );
     (sender, tokio::spawn(running), deliveries)
 }
 
@@ -237,12 +243,24 @@ async fn what_is_not_wanted_is_not_sent_again_nor_elsewhere() {
 #[tokio::test]
 async fn without_a_receiver_nothing_piles_up() {
     let (sender, changes) = unbounded_channel();
-    let running = tokio::spawn(run(changes, None, Arc::default()));
+    let running = tokio::spawn(run(changes, None, Arc::default(), pending()));
     for _ in 0..1000 {
         sender.send(ready("a")).unwrap();
     }
     drop(sender);
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_said_before_the_end_is_delivered() {
+    let (address, posted) = receive(async |_, _| StatusCode::OK.into_response()).await;
+    let (changes, receiver) = (unbounded_channel(), receiver(address));
+    changes.0.send(ready("a")).unwrap();
+    // Whoever else might say something still has the sender.
+    run(changes.1, Some(receiver), Arc::default(), now(())).await;
+    assert_eq!(posted.lock().unwrap()[0].told(), "ready a");
+    let (_sender, changes) = unbounded_channel();
+    run(changes, None, Arc::default(), now(())).await;
 }
 
 #[test]
