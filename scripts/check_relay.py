@@ -38,6 +38,14 @@ PATIENCE = 120
 NAMES = ["application", "stream", "user"]
 
 
+def is_signed(headers, body, secret):
+    """What each receiver of notifications is to look at first."""
+    timestamp = headers["X-Relay-Timestamp"]
+    mac = hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256)
+    is_fresh = abs(time.time() - int(timestamp)) < 300
+    return is_fresh and hmac.compare_digest("sha256=" + mac.hexdigest(), headers["X-Relay-Signature"])
+
+
 class Receiver:
     """An HTTP server that says 503 to the first notification, and 204 to all others. It keeps what it understood."""
 
@@ -74,13 +82,8 @@ class Receiver:
 
     def receive(self, headers, body):
         """What a receiver in earnest does, too. The status of the answer."""
-        timestamp = headers["X-Relay-Timestamp"]
-        mac = hmac.new(self.secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
-        if not hmac.compare_digest("sha256=" + mac.hexdigest(), headers["X-Relay-Signature"]):
-            self.wrong.append(f"signature of {body!r}")
-            return 401
-        if abs(time.time() - int(timestamp)) > 300:
-            self.wrong.append(f"timestamp {timestamp}")
+        if not is_signed(headers, body, self.secret.encode()):
+            self.wrong.append(f"signature of {body!r}, {headers['X-Relay-Timestamp']}")
             return 401
         told = json.loads(body)
         if told["id"] != headers["X-Relay-Id"]:
