@@ -10,12 +10,14 @@ pub mod memory;
 mod rate;
 pub mod rtmp;
 mod rtmp2fallbacksink;
+mod rtmp2multiserversrc;
 mod rtmp2serverbin;
 mod rtmp2serversrc;
 pub mod server;
 
 pub use eflvdemux::EFlvDemux;
 pub use rtmp2fallbacksink::{Rtmp2FallbackSink, Status as FallbackStatus};
+pub use rtmp2multiserversrc::{Rtmp2MultiServerSrc, Rtmp2MultiServerSrcPad};
 pub use rtmp2serverbin::Rtmp2ServerBin;
 pub use rtmp2serversrc::{
     AuthMod, ConnectionState, LeakyType, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc,
@@ -24,6 +26,7 @@ pub use rtmp2serversrc::{
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     rtmp2serversrc::register(plugin)?;
+    rtmp2multiserversrc::register(plugin)?;
     rtmp2fallbacksink::register(plugin)?;
     eflvdemux::register(plugin)?;
     rtmp2serverbin::register(plugin)

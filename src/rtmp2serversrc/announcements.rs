@@ -12,7 +12,7 @@ use super::state::Snapshot;
 use super::{Rtmp2ServerSrc, StreamEvent};
 use crate::feed::{Imbalance, Jump, JumpKind, Refusal};
 use crate::flv::TagKind;
-use crate::server::Publisher;
+use crate::server::{self, Publisher};
 
 /// Of the structures in here: a new one means that a field means something else.
 const VERSION: u32 = 1;
@@ -50,13 +50,23 @@ pub(super) fn post_event(
     epoch: u64,
     details: gst::Structure,
 ) {
-    let structure = gst::Structure::builder("rtmp2-stream-event")
+    post(element, self::event(event, epoch, details));
+}
+
+/// What has happened, as applications get it.
+fn event(event: StreamEvent, epoch: u64, details: gst::Structure) -> gst::Structure {
+    gst::Structure::builder("rtmp2-stream-event")
         .field("version", VERSION)
         .field("event", event)
         .field("epoch", epoch)
         .field("details", details)
-        .build();
-    post(element, structure);
+        .build()
+}
+
+/// That a client was refused.
+pub(crate) fn rejected(publisher: &Publisher, refusal: server::Refusal) -> gst::Structure {
+    let details = about_with_reason(publisher, refusal.nick());
+    event(StreamEvent::PublisherRejected, 0, details)
 }
 
 fn post(element: &Rtmp2ServerSrc, structure: gst::Structure) {

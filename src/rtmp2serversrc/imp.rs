@@ -17,6 +17,7 @@ use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
 use super::buffers;
+use super::claiming::{self, Origin, Running};
 use super::keyframe::{KeyframeRequests, NoKeyframe};
 use super::settings::{Effect, Settings};
 use super::signals::{Emitter, SIGNALS};
@@ -25,7 +26,7 @@ use super::state::{Input, Snapshot, State};
 use super::stats::{self, StreamCounts};
 use super::streaming::{self, Streaming};
 use crate::feed::Repairs;
-use crate::server::{self, Claim, ClaimError, ClaimErrorKind, Intake, IntakeConfig};
+use crate::server::{self, Intake};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -38,8 +39,9 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 #[derive(Debug, Default)]
 pub struct Rtmp2ServerSrc {
     settings: Mutex<Settings>,
+    origin: Mutex<Origin>,
     /// From start to stop.
-    running: Mutex<Option<Claim>>,
+    running: Mutex<Option<Running>>,
     /// Touched by create() alone while the element runs.
     streaming: Mutex<Option<Streaming>>,
     state: Mutex<State>,
@@ -170,26 +172,26 @@ impl ElementImpl for Rtmp2ServerSrc {
 impl BaseSrcImpl for Rtmp2ServerSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().clone();
-        let invalid = |error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error));
-        let intake = Intake::new(IntakeConfig {
-            name: self.shown_name(),
-            route: settings.route().map_err(invalid)?,
-            access: settings.access().map_err(invalid)?,
-            settings: settings.intake(),
-            listener: settings.listener(),
-            port: settings.port_settings().map_err(invalid)?,
-            observer: Arc::new(Emitter::new(self)),
-        });
-        let claim = server::claim(settings.host(), settings.port(), Arc::new(intake))
-            .map_err(|error| start_error(&error))?;
-        gst::info!(CAT, imp = self, "Listening on {}", claim.address());
+        let given = self.origin.lock().take()?;
+        let running = match given {
+            Some(stream) => Running::Stream(stream),
+            None => {
+                let name = claiming::shown_name(self.obj().upcast_ref());
+                let observer = Arc::new(Emitter::new(self.obj().upcast_ref()));
+                let config = claiming::config(&settings, name, observer)?;
+                Running::claim(&settings, config)?
+            }
+        };
+        if let Some(address) = running.address() {
+            gst::info!(CAT, imp = self, "Listening on {address}");
+        }
 
         *self.repairs.lock() = Repairs::default();
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         *self.keyframe_requests.lock() = KeyframeRequests::default();
-        let streaming = Streaming::new(claim.intake().clone(), settings.feed());
+        let streaming = Streaming::new(running.intake().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
-        *self.running.lock() = Some(claim);
+        *self.running.lock() = Some(running);
         if settings.drain().is_some() {
             self.apply_drain();
         }
@@ -198,9 +200,9 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        let claim = self.running.lock().take();
+        let running = self.running.lock().take();
         // Joins the threads that served this element.
-        drop(claim);
+        drop(running);
         *self.streaming.lock() = None;
         // Nothing comes out of the queue any more that would say so.
         for (before, after) in self.apply(Input::Ended) {
@@ -266,29 +268,35 @@ impl PushSrcImpl for Rtmp2ServerSrc {
 impl Rtmp2ServerSrc {
     fn intake(&self) -> Option<Arc<Intake>> {
         let running = self.running.lock();
-        running.as_ref().map(|claim| claim.intake().clone())
+        running.as_ref().map(|running| running.intake().clone())
     }
 
-    /// With the names of the bins that it is in, up to the pipeline.
-    fn shown_name(&self) -> String {
-        let mut name = self.obj().name().to_string();
-        let mut around = self.obj().parent();
-        while let Some(bin) = around
-            && let Some(next) = bin.parent()
-        {
-            name = format!("{}/{name}", bin.name());
-            around = Some(next);
-        }
-        name
+    /// Makes it the element of one stream of another element, for once and instead of a route.
+    pub(crate) fn give(&self, stream: server::Stream) {
+        *self.origin.lock() = Origin::Stream {
+            number: stream.number(),
+            given: Some(stream),
+        };
     }
 
-    pub(super) fn disconnect_publisher(&self) {
+    /// Takes over the properties of the element that it serves. What counts while it runs does so at
+    /// once.
+    pub(crate) fn adopt(&self, settings: &Settings) {
+        *self.settings.lock() = settings.clone();
+    }
+
+    /// Its number, if it has one stream of another element.
+    pub(crate) fn stream(&self) -> Option<u32> {
+        self.origin.lock().number()
+    }
+
+    pub(crate) fn disconnect_publisher(&self) {
         if let Some(intake) = self.intake() {
             intake.disconnect();
         }
     }
 
-    pub(super) fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
+    pub(crate) fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
         self.intake()
             .is_some_and(|intake| intake.request_reconnect(tc_url, description).is_ok())
     }
@@ -319,28 +327,34 @@ impl Rtmp2ServerSrc {
     fn apply_drain(&self) {
         let timeout = self.settings.lock().drain();
         // Draining may tell the application, which may ask for a property.
-        let control = self.running.lock().as_ref().map(Claim::drain_control);
-        if let Some(Err(error)) = control.map(|control| control.set(timeout)) {
-            gst::element_imp_warning!(
-                self,
-                gst::ResourceError::Busy,
-                ("Could not listen again after draining: {error}. Another program has the port")
-            );
+        let control = self
+            .running
+            .lock()
+            .as_ref()
+            .and_then(Running::drain_control);
+        if let Some(control) = control {
+            claiming::drain(self.obj().upcast_ref(), &control, timeout);
         }
     }
 
     fn current_port(&self) -> u32 {
         let running = self.running.lock();
-        running.as_ref().map_or(0, |c| c.address().port().into())
+        let address = running.as_ref().and_then(Running::address);
+        address.map_or(0, |address| address.port().into())
     }
 
-    fn stats(&self) -> gst::Structure {
+    pub(crate) fn stats(&self) -> gst::Structure {
         let counts = StreamCounts {
             repairs: *self.repairs.lock(),
             force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
         };
         let intake = self.intake();
-        stats::structure(intake.as_deref(), &self.state(), &counts)
+        let structure = stats::structure(intake.as_deref(), &self.state(), &counts);
+        match self.stream() {
+            // Who was refused has asked for none of several streams.
+            Some(_) => structure.build(),
+            None => stats::with_element(structure, intake.as_deref()).build(),
+        }
     }
 
     pub(super) fn set_repairs(&self, repairs: Repairs) {
@@ -371,15 +385,4 @@ impl Rtmp2ServerSrc {
         });
         changes.collect()
     }
-}
-
-fn start_error(error: &ClaimError) -> gst::ErrorMessage {
-    use gst::ResourceError::{Busy, NotFound, OpenRead, Settings};
-    let domain = match error.kind() {
-        ClaimErrorKind::Busy => Busy,
-        ClaimErrorKind::Settings => Settings,
-        ClaimErrorKind::File => NotFound,
-        ClaimErrorKind::Other => OpenRead,
-    };
-    gst::error_msg!(domain, ("{}", error))
 }

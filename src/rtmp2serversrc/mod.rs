@@ -227,16 +227,17 @@
 use gst::glib;
 use gst::prelude::*;
 
-mod announcements;
+pub(crate) mod announcements;
 mod buffers;
+pub(crate) mod claiming;
 mod imp;
 mod keyframe;
 mod location;
-mod settings;
-mod signals;
+pub(crate) mod settings;
+pub(crate) mod signals;
 mod specs;
 mod state;
-mod stats;
+pub(crate) mod stats;
 mod streaming;
 
 pub(crate) use signals::build as build_signals;

@@ -20,7 +20,7 @@ use crate::server::{
 };
 
 #[derive(Debug, Clone)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     host: String,
     pub(super) port: u32,
     application: Option<String>,
@@ -101,7 +101,7 @@ impl Default for Settings {
 
 /// What changing a property means for an element that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     AtNextStart,
     /// Other properties have changed with it.
     Route,
@@ -112,7 +112,7 @@ pub(super) enum Effect {
 
 impl Settings {
     /// Sets one of the properties in [`SPECS`](super::specs::SPECS).
-    pub(super) fn set(&mut self, name: &str, value: &glib::Value) -> Effect {
+    pub(crate) fn set(&mut self, name: &str, value: &glib::Value) -> Effect {
         // GObject has checked type and range against the specification.
         macro_rules! set {
             ($field:ident) => {
@@ -170,7 +170,7 @@ impl Settings {
     }
 
     /// Reads one of the properties in [`SPECS`](super::specs::SPECS); None for those that are not settings.
-    pub(super) fn get(&self, name: &str) -> Option<glib::Value> {
+    pub(crate) fn get(&self, name: &str) -> Option<glib::Value> {
         let value = match name {
             "host" => self.host.to_value(),
             "port" => self.port.to_value(),
@@ -246,7 +246,7 @@ impl Settings {
         self.port as u16
     }
 
-    pub(super) fn latency(&self) -> gst::ClockTime {
+    pub(crate) fn latency(&self) -> gst::ClockTime {
         gst::ClockTime::from_mseconds(self.latency.into())
     }
 
@@ -254,7 +254,7 @@ impl Settings {
         gst::ClockTime::from_mseconds(self.max_lateness.into())
     }
 
-    pub(super) fn drain(&self) -> Option<Duration> {
+    pub(crate) fn drain(&self) -> Option<Duration> {
         let timeout = Duration::from_millis(self.drain_timeout.into());
         self.drain.then_some(timeout)
     }
@@ -357,7 +357,7 @@ impl Settings {
         }
     }
 
-    pub(super) fn intake(&self) -> IntakeSettings {
+    pub(crate) fn intake(&self) -> IntakeSettings {
         IntakeSettings {
             limits: QueueLimits {
                 max_bytes: self.max_bytes,

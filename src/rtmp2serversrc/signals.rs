@@ -10,7 +10,7 @@ use gst::glib::subclass::Signal;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::{Rtmp2ServerSrc, imp};
+use super::Rtmp2ServerSrc;
 use crate::server::{Notice, Observer, Publisher};
 
 pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
@@ -32,10 +32,51 @@ pub(crate) fn build(
     disconnect: fn(&gst::Element),
     reconnect: fn(&gst::Element, Option<&str>, &str) -> bool,
 ) -> Vec<Signal> {
+    let mut signals = build_told();
+    signals.push(
+        // Ends the present publisher, which is told so.
+        Signal::builder("disconnect-publisher")
+            .run_last()
+            .action()
+            .class_handler(move |arguments| {
+                disconnect(&instance(arguments));
+                None
+            })
+            .build(),
+    );
+    signals.push(
+        // Asks the present publisher to connect again, to another tcUrl if one is given. False if
+        // there is none, or if it does not know how to.
+        Signal::builder("request-reconnect")
+            .param_types([String::static_type(), String::static_type()])
+            .return_type::<bool>()
+            .run_last()
+            .action()
+            .class_handler(move |arguments| {
+                let tc_url = text(arguments, 1).filter(|tc_url| !tc_url.is_empty());
+                let description = text(arguments, 2).unwrap_or_default();
+                let asked = reconnect(&instance(arguments), tc_url.as_deref(), &description);
+                Some(asked.to_value())
+            })
+            .build(),
+    );
+    signals
+}
+
+/// The element that a signal is of.
+pub(crate) fn instance(arguments: &[glib::Value]) -> gst::Element {
+    arguments[0].get().expect("the instance")
+}
+
+/// An argument of a signal.
+pub(crate) fn text(arguments: &[glib::Value], index: usize) -> Option<String> {
+    arguments[index].get().expect("type checked upstream")
+}
+
+/// Those by which an application is told of publishers, and decides about them.
+pub(crate) fn build_told() -> Vec<Signal> {
     let info = gst::Structure::static_type();
     let reason = String::static_type();
-    let instance =
-        |arguments: &[glib::Value]| -> gst::Element { arguments[0].get().expect("the instance") };
     vec![
         // Asks whether a client may publish; without a handler it may. Called on the client's own
         // thread before the client is told anything, so it may take seconds: only this client
@@ -65,39 +106,11 @@ pub(crate) fn build(
             .param_types([info, reason])
             .run_last()
             .build(),
-        // Ends the present publisher, which is told so.
-        Signal::builder("disconnect-publisher")
-            .run_last()
-            .action()
-            .class_handler(move |arguments| {
-                disconnect(&instance(arguments));
-                None
-            })
-            .build(),
-        // Asks the present publisher to connect again, to another tcUrl if one is given. False if
-        // there is none, or if it does not know how to.
-        Signal::builder("request-reconnect")
-            .param_types([String::static_type(), String::static_type()])
-            .return_type::<bool>()
-            .run_last()
-            .action()
-            .class_handler(move |arguments| {
-                let text = |index: usize| -> Option<String> {
-                    arguments[index].get().expect("type checked upstream")
-                };
-                let asked = reconnect(
-                    &instance(arguments),
-                    text(1).as_deref().filter(|tc_url| !tc_url.is_empty()),
-                    text(2).as_deref().unwrap_or_default(),
-                );
-                Some(asked.to_value())
-            })
-            .build(),
     ]
 }
 
 /// What applications are told of a publisher.
-pub(super) fn info(publisher: &Publisher) -> gst::Structure {
+fn info(publisher: &Publisher) -> gst::Structure {
     gst::Structure::builder("application/x-rtmp2-publisher")
         .field("address", publisher.address.to_string())
         .field("application", &publisher.application)
@@ -107,26 +120,56 @@ pub(super) fn info(publisher: &Publisher) -> gst::Structure {
         .field("flash-ver", &publisher.flash_ver)
         .field("tls", publisher.tls)
         .field("variables", variables(publisher))
+        .field_if_some("pad", publisher.stream.map(pad_name))
         .build()
 }
 
+/// The pad of one of several streams of an element.
+pub(crate) fn pad_name(stream: u32) -> String {
+    format!("src_{stream}")
+}
+
 /// What the variables of application and stream-key have matched.
-pub(super) fn variables(publisher: &Publisher) -> gst::Structure {
+pub(crate) fn variables(publisher: &Publisher) -> gst::Structure {
     let pairs = publisher.variables.iter();
     let pairs = pairs.map(|(name, value)| (name.as_str(), value.to_send_value()));
     gst::Structure::from_iter("variables", pairs)
 }
 
+/// Asks the application of an element whether a client may publish.
+pub(crate) fn ask(element: &gst::Element, publisher: &Publisher) -> bool {
+    element.emit_by_name("publisher-connecting", &[&info(publisher)])
+}
+
+/// Tells the application of an element what has happened.
+pub(crate) fn emit(element: &gst::Element, notice: &Notice) {
+    match notice {
+        Notice::Added(publisher) => {
+            element.emit_by_name::<()>("publisher-added", &[&info(publisher)]);
+        }
+        Notice::Removed(publisher, removal) => {
+            let reason = removal.nick();
+            element.emit_by_name::<()>("publisher-removed", &[&info(publisher), &reason]);
+        }
+        Notice::Rejected(publisher, refusal) => {
+            let reason = refusal.nick();
+            element.emit_by_name::<()>("publisher-rejected", &[&info(publisher), &reason]);
+        }
+        // That is between an element and its streams.
+        Notice::Finished(_) => {}
+    }
+}
+
 /// Emits signals for what happens to an element's publishers.
 #[derive(Debug)]
 pub(super) struct Emitter {
-    element: glib::WeakRef<Rtmp2ServerSrc>,
+    element: glib::WeakRef<gst::Element>,
 }
 
 impl Emitter {
-    pub(super) fn new(element: &imp::Rtmp2ServerSrc) -> Self {
+    pub(super) fn new(element: &gst::Element) -> Self {
         Emitter {
-            element: element.obj().downgrade(),
+            element: element.downgrade(),
         }
     }
 }
@@ -134,27 +177,13 @@ impl Emitter {
 impl Observer for Emitter {
     fn may_publish(&self, publisher: &Publisher) -> bool {
         // An element that is gone takes nobody.
-        self.element.upgrade().is_some_and(|element| {
-            element.emit_by_name("publisher-connecting", &[&info(publisher)])
-        })
+        let element = self.element.upgrade();
+        element.is_some_and(|element| ask(&element, publisher))
     }
 
     fn notify(&self, notice: &Notice) {
-        let Some(element) = self.element.upgrade() else {
-            return;
-        };
-        match notice {
-            Notice::Added(publisher) => {
-                element.emit_by_name::<()>("publisher-added", &[&info(publisher)]);
-            }
-            Notice::Removed(publisher, removal) => {
-                let reason = removal.nick();
-                element.emit_by_name::<()>("publisher-removed", &[&info(publisher), &reason]);
-            }
-            Notice::Rejected(publisher, refusal) => {
-                let reason = refusal.nick();
-                element.emit_by_name::<()>("publisher-rejected", &[&info(publisher), &reason]);
-            }
+        if let Some(element) = self.element.upgrade() {
+            emit(&element, notice);
         }
     }
 }

@@ -160,6 +160,7 @@ mod tests {
             tls: false,
             variables: Vec::new(),
             since: Instant::now(),
+            stream: None,
         })
     }
 

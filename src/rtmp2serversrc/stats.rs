@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::signals;
 use super::state::Snapshot;
 use crate::feed::Repairs;
-use crate::server::{self, Intake, IntakeStats, Publisher};
+use crate::server::{self, Intake, IntakeStats, LastError, Publisher};
 
 /// A rate that is older than this says nothing about now.
 const MAX_RATE_AGE: Duration = Duration::from_secs(3);
@@ -20,13 +20,13 @@ pub(super) struct StreamCounts {
     pub(super) force_key_unit_events: u64,
 }
 
-type Builder = gst::structure::Builder;
+pub(crate) type Builder = gst::structure::Builder;
 
 pub(super) fn structure(
     intake: Option<&Intake>,
     state: &Snapshot,
     counts: &StreamCounts,
-) -> gst::Structure {
+) -> Builder {
     let now = Instant::now();
     let publisher = intake.and_then(Intake::publisher);
     let stats = intake.map(|intake| intake.stats(now)).unwrap_or_default();
@@ -36,19 +36,24 @@ pub(super) fn structure(
         .field("epoch", state.epoch)
         .field("publishing", publisher.is_some());
     let structure = with_publisher(structure, &stats, now);
-    let structure = with_element(structure, &stats, now);
+    let structure = with_stream(structure, &stats, now);
     let structure = with_queue_and_drops(structure, intake);
     let structure = structure
-        .field("rejected", intake.map_or(0, Intake::rejected))
         .field("timestamps-clamped", counts.repairs.clamped)
         .field("timestamp-jumps", counts.repairs.jumps)
         .field("timestamps-frozen", counts.repairs.frozen)
-        .field("force-key-unit-events", counts.force_key_unit_events)
-        .field("process", process());
+        .field("force-key-unit-events", counts.force_key_unit_events);
     match publisher {
-        Some(publisher) => with_identity(structure, &publisher).build(),
-        None => structure.build(),
+        Some(publisher) => with_identity(structure, &publisher),
+        None => structure,
     }
+}
+
+/// What is not of one stream.
+pub(super) fn with_element(structure: Builder, intake: Option<&Intake>) -> Builder {
+    structure
+        .field("rejected", intake.map_or(0, Intake::rejected))
+        .field("process", process())
 }
 
 /// Of the present publisher, or the last one.
@@ -96,12 +101,10 @@ fn with_publisher(structure: Builder, stats: &IntakeStats, now: Instant) -> Buil
         .field("uptime", nanos(uptime.unwrap_or_default()))
 }
 
-/// Of the element, since it started.
-fn with_element(structure: Builder, stats: &IntakeStats, now: Instant) -> Builder {
+/// Of the stream, since it started.
+fn with_stream(structure: Builder, stats: &IntakeStats, now: Instant) -> Builder {
     let total = &stats.total;
-    let error = stats.last_error.as_ref();
-    let error_age = error.map(|error| nanos(now.saturating_duration_since(error.at)));
-    structure
+    let structure = structure
         .field("total-in-bytes", total.in_bytes)
         .field("total-tags", total.tags())
         .field("total-audio-tags", total.audio_tags)
@@ -117,7 +120,17 @@ fn with_element(structure: Builder, stats: &IntakeStats, now: Instant) -> Builde
         .field("replacements", stats.replacements)
         .field("total-uptime", nanos(stats.uptime))
         .field("downtime", nanos(stats.downtime))
-        .field("outage", nanos(stats.outage))
+        .field("outage", nanos(stats.outage));
+    with_last_error(structure, stats.last_error.as_ref(), now)
+}
+
+pub(crate) fn with_last_error(
+    structure: Builder,
+    error: Option<&LastError>,
+    now: Instant,
+) -> Builder {
+    let error_age = error.map(|error| nanos(now.saturating_duration_since(error.at)));
+    structure
         .field("last-error", error.map_or("", |error| &error.reason))
         .field(
             "last-error-address",
@@ -151,7 +164,7 @@ fn with_identity(structure: Builder, publisher: &Publisher) -> Builder {
 }
 
 /// All elements of this process together.
-fn process() -> gst::Structure {
+pub(crate) fn process() -> gst::Structure {
     let stats = server::process_stats();
     gst::Structure::builder("process")
         .field("elements", stats.elements)

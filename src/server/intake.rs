@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::access::Access;
+use super::entrance::Entrance;
 use super::link::Link;
 use super::listener::{ListenerSettings, PortSettings};
-use super::observer::{Notice, Notices, Observer};
-use super::own_thread;
+use super::observer::{MAX_WAITING, Notice, Observer};
 use super::publisher::{Publisher, Refusal, Removal};
 use super::queue::{Event, MediaQueue, QueueLimits};
 use super::route::Route;
@@ -150,17 +150,13 @@ impl Dropped {
 
 /// How long a publisher waits for one that has closed its connection, and of which there is still
 /// something to be read.
-const MAX_DEPARTURE: Duration = Duration::from_secs(3);
+pub(super) const MAX_DEPARTURE: Duration = Duration::from_secs(3);
 
 /// The receiving end of one route: who publishes on it, the queue of what it sends, and counters.
 pub struct Intake {
-    name: String,
-    route: Route,
-    access: Access,
-    listener: ListenerSettings,
-    port: PortSettings,
-    observer: Arc<dyn Observer>,
-    notices: Arc<Notices>,
+    entrance: Arc<Entrance>,
+    /// Its number, if it is one of several streams of an element.
+    stream: Option<u32>,
     settings: Mutex<IntakeSettings>,
     queue: MediaQueue,
     seat: Mutex<Seat>,
@@ -175,7 +171,8 @@ pub struct Intake {
 impl std::fmt::Debug for Intake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Intake")
-            .field("name", &self.name)
+            .field("name", &self.entrance.name())
+            .field("stream", &self.stream)
             .finish_non_exhaustive()
     }
 }
@@ -209,16 +206,21 @@ struct Occupant {
 
 impl Intake {
     pub fn new(config: IntakeConfig) -> Self {
+        let (entrance, settings) = Entrance::new(config, MAX_WAITING);
+        Self::behind(entrance, settings, None)
+    }
+
+    /// One of several streams, if it has a number.
+    pub(super) fn behind(
+        entrance: Arc<Entrance>,
+        settings: IntakeSettings,
+        stream: Option<u32>,
+    ) -> Self {
         Intake {
-            name: config.name,
-            route: config.route,
-            access: config.access,
-            listener: config.listener,
-            port: config.port,
-            notices: Arc::new(Notices::new(config.observer.clone())),
-            observer: config.observer,
-            settings: Mutex::new(config.settings),
-            queue: MediaQueue::new(config.settings.limits),
+            entrance,
+            stream,
+            settings: Mutex::new(settings),
+            queue: MediaQueue::new(settings.limits),
             seat: Mutex::new(Seat {
                 holder: Holder::Vacant,
                 drained_at: None,
@@ -236,12 +238,8 @@ impl Intake {
         *self.settings.lock() = settings;
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub fn route(&self) -> &Route {
-        &self.route
+    pub(super) fn entrance(&self) -> &Entrance {
+        &self.entrance
     }
 
     pub fn queue(&self) -> &MediaQueue {
@@ -298,6 +296,15 @@ impl Intake {
         true
     }
 
+    /// All of the stream has left the element, or it takes no more of it. Whoever still publishes is
+    /// told so. The observer hears of that first.
+    pub fn finish(self: &Arc<Self>) {
+        self.disconnect();
+        if let Some(stream) = self.stream {
+            self.entrance.post(Notice::Finished(stream));
+        }
+    }
+
     /// Asks the present publisher to connect again, perhaps elsewhere.
     pub fn request_reconnect(
         &self,
@@ -314,15 +321,7 @@ impl Intake {
     }
 
     pub fn access(&self) -> &Access {
-        &self.access
-    }
-
-    pub(super) fn listener_settings(&self) -> ListenerSettings {
-        self.listener
-    }
-
-    pub(super) fn port_settings(&self) -> &PortSettings {
-        &self.port
+        self.entrance.access()
     }
 
     pub(super) fn timeout(&self) -> Option<Duration> {
@@ -350,10 +349,9 @@ impl Intake {
         });
     }
 
-    /// Asks the application. It may take its time.
-    pub(super) fn may_publish(&self, publisher: &Publisher) -> bool {
+    /// The application is asked about a client.
+    pub(super) fn set_asked(&self, publisher: &Publisher) {
         self.queue.tell(Event::Asked(Arc::new(publisher.clone())));
-        self.observer.may_publish(publisher)
     }
 
     /// Whoever asked has gone without having published or having been refused.
@@ -363,9 +361,9 @@ impl Intake {
 
     pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: Refusal) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
-        self.set_last_error(publisher.address, format!("refused: {}", refusal.nick()));
+        self.set_last_error(publisher.address, refusal.reason());
         self.queue.tell(Event::Rejected(publisher.clone(), refusal));
-        self.notices.post(Notice::Rejected(publisher, refusal));
+        self.entrance.post(Notice::Rejected(publisher, refusal));
     }
 
     /// Whether a publisher would be taken, as far as it can be said now.
@@ -381,7 +379,7 @@ impl Intake {
         if seat.drained_at.is_some() {
             return Err(Refusal::Draining);
         }
-        if !self.queue.has_room_to_start() || self.notices.is_full() {
+        if !self.queue.has_room_to_start() || self.entrance.is_behind() {
             return Err(Refusal::Busy);
         }
         match &seat.holder {
@@ -429,7 +427,13 @@ impl Intake {
     }
 
     /// Makes a client the publisher, if it may be. One of several that try at once gets it.
-    pub(super) fn take(&self, publisher: Arc<Publisher>, link: Arc<Link>) -> Result<(), Refusal> {
+    pub(super) fn take(
+        &self,
+        mut publisher: Publisher,
+        link: Arc<Link>,
+    ) -> Result<Arc<Publisher>, Refusal> {
+        publisher.stream = self.stream;
+        let publisher = Arc::new(publisher);
         let deadline = Instant::now() + MAX_DEPARTURE;
         self.queue.wait_for_room_to_start(deadline);
         let mut seat = self.seat.lock();
@@ -460,22 +464,22 @@ impl Intake {
         let replaced = match before {
             Holder::Taken(before) if before.leaving => {
                 let notice = Notice::Removed(before.publisher, Removal::Unpublished);
-                self.notices.post(notice);
+                self.entrance.post(notice);
                 None
             }
             Holder::Taken(before) => {
                 let notice = Notice::Removed(before.publisher, Removal::Replaced);
-                self.notices.post(notice);
+                self.entrance.post(notice);
                 Some(before.link)
             }
             Holder::Vacant | Holder::Awaited { .. } | Holder::Ended => None,
         };
-        self.notices.post(Notice::Added(publisher));
+        self.entrance.post(Notice::Added(publisher.clone()));
         drop(seat);
         if let Some(link) = replaced {
             link.dismiss(Removal::Replaced);
         }
-        Ok(())
+        Ok(publisher)
     }
 
     /// A publisher that has closed its connection leaves as soon as the rest of what it sent is
@@ -531,7 +535,7 @@ impl Intake {
         let holder = std::mem::replace(&mut seat.holder, Holder::Awaited { until });
         if let Holder::Taken(occupant) = holder {
             let notice = Notice::Removed(occupant.publisher, removal);
-            self.notices.post(notice);
+            self.entrance.post(notice);
             drop(seat);
             occupant.link.call_at(until, Arc::downgrade(self));
         }
@@ -554,7 +558,7 @@ impl Intake {
         };
         if let Holder::Taken(occupant) = std::mem::replace(&mut seat.holder, next) {
             let notice = Notice::Removed(occupant.publisher, removal);
-            self.notices.post(notice);
+            self.entrance.post(notice);
         }
         drop(seat);
         self.vacated.notify_all();
@@ -591,6 +595,15 @@ impl Intake {
 
     pub(super) fn is_draining(&self) -> bool {
         self.seat.lock().drained_at.is_some()
+    }
+
+    /// Whether the stream has ended: the next publisher would need another one.
+    pub(super) fn is_over(&self) -> bool {
+        match &self.seat.lock().holder {
+            Holder::Ended => true,
+            Holder::Taken(occupant) => occupant.leaving && !self.settings.lock().keep_listening,
+            Holder::Vacant | Holder::Awaited { .. } => false,
+        }
     }
 
     pub(super) fn takes_publishers(&self) -> bool {
@@ -630,15 +643,8 @@ impl Intake {
         };
         occupant.link.cut_off(Removal::Stopped);
         let notice = Notice::Removed(occupant.publisher.clone(), Removal::Stopped);
-        self.notices.post(notice);
+        self.entrance.post(notice);
         Some(occupant.publisher.client)
-    }
-
-    /// Waits until the application has heard of all that happened.
-    pub(super) fn flush_notices(&self) {
-        if !own_thread::is() {
-            self.notices.flush();
-        }
     }
 }
 

@@ -16,10 +16,12 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::CAT;
 use super::acceptor::{self, Acceptor};
 use super::crowd::{Crowd, Full, Standing};
+use super::entrance::Entrance;
 use super::intake::Intake;
 use super::own_thread;
 use super::registry::ClaimError;
 use super::route::{Matched, Request};
+use super::taker::Taker;
 use super::transport::{ProxyProtocol, Tls, TlsFiles};
 
 /// How long a client that has to go may take to read why.
@@ -69,7 +71,7 @@ pub(super) struct Listener {
 /// What the accept thread and the clients share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    routes: RwLock<Vec<Arc<Intake>>>,
+    routes: RwLock<Vec<Taker>>,
     crowd: Mutex<Crowd>,
     address: SocketAddr,
     socket: Mutex<Socket>,
@@ -102,20 +104,16 @@ pub(super) enum Timer {
 /// Whom a request goes to.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) intake: Arc<Intake>,
+    pub(super) taker: Taker,
     pub(super) matched: Matched,
 }
 
 impl Listener {
-    pub(super) fn start(
-        address: SocketAddr,
-        first: Arc<Intake>,
-        tls: Option<Tls>,
-    ) -> io::Result<Self> {
+    pub(super) fn start(address: SocketAddr, first: Taker, tls: Option<Tls>) -> io::Result<Self> {
         let socket = Arc::new(acceptor::listen(address)?);
         let address = socket.local_addr()?;
         let shared = Arc::new(Shared {
-            port: first.port_settings().clone(),
+            port: first.entrance().port_settings().clone(),
             routes: RwLock::new(vec![first]),
             crowd: Mutex::default(),
             address,
@@ -158,17 +156,16 @@ impl Listener {
         self.shared.call_at(when, timer);
     }
 
-    pub(super) fn add_route(&self, intake: &Arc<Intake>) -> Result<(), ClaimError> {
+    pub(super) fn add_route(&self, taker: &Taker) -> Result<(), ClaimError> {
         let mut routes = self.shared.routes.write();
         for other in routes.iter() {
-            check_compatible(self.address, intake, other)?;
+            check_compatible(self.address, taker.entrance(), other.entrance())?;
         }
-        routes.push(intake.clone());
+        routes.push(taker.clone());
         drop(routes);
         // It may have stopped to listen while all others were drained.
         self.check_draining().map_err(|source| {
-            let other = |r: &Arc<Intake>| !Arc::ptr_eq(r, intake);
-            self.shared.routes.write().retain(other);
+            self.shared.routes.write().retain(|other| !other.is(taker));
             ClaimError::Bind {
                 host: self.address.ip().to_string(),
                 port: self.address.port(),
@@ -177,17 +174,21 @@ impl Listener {
         })
     }
 
-    /// Closes a route and waits until its publisher is gone.
-    pub(super) fn remove_route(&self, intake: &Arc<Intake>) {
-        let other = |r: &Arc<Intake>| !Arc::ptr_eq(r, intake);
-        self.shared.routes.write().retain(other);
+    /// Closes a route and waits until its publishers are gone.
+    pub(super) fn remove_route(&self, taker: &Taker) {
+        self.shared.routes.write().retain(|other| !other.is(taker));
         // The others may all be drained.
         let _ = self.check_draining();
-        let Some(client) = intake.close() else {
-            return;
-        };
+        self.wait_for(taker.close());
+    }
+
+    /// Waits for the threads of clients that were cut off.
+    pub(super) fn wait_for(&self, clients: impl IntoIterator<Item = u64>) {
         // From within a signal handler nobody is waited for: see `Claim::drop`.
-        if !own_thread::is() {
+        if own_thread::is() {
+            return;
+        }
+        for client in clients {
             let thread = self.shared.crowd.lock().take(client);
             thread.into_iter().for_each(join);
         }
@@ -211,8 +212,8 @@ impl Listener {
 /// Whether two elements can share a listener.
 fn check_compatible(
     address: SocketAddr,
-    intake: &Intake,
-    other: &Intake,
+    own: &Entrance,
+    other: &Entrance,
 ) -> Result<(), ClaimError> {
     let name = other.name().to_owned();
     let differs = |property| ClaimError::PortDiffers {
@@ -220,22 +221,22 @@ fn check_compatible(
         property,
         other: name.clone(),
     };
-    let (own, theirs) = (intake.port_settings(), other.port_settings());
-    if own.proxy_protocol != theirs.proxy_protocol {
+    let (port, theirs) = (own.port_settings(), other.port_settings());
+    if port.proxy_protocol != theirs.proxy_protocol {
         return Err(differs("proxy-protocol"));
     }
-    if own.tls != theirs.tls {
+    if port.tls != theirs.tls {
         return Err(differs("certificate-file and private-key-file"));
     }
-    if intake.route().is_same(other.route()) {
+    if own.route().is_same(other.route()) {
         return Err(ClaimError::RouteTaken {
             address,
-            route: intake.route().to_string(),
+            route: own.route().to_string(),
             other: name,
         });
     }
-    let method = |intake: &Intake| intake.access().credentials.as_ref().map(|c| c.method);
-    if method(intake) != method(other) && intake.route().shares_application(other.route()) {
+    let method = |of: &Entrance| of.access().credentials.as_ref().map(|c| c.method);
+    if method(own) != method(other) && own.route().shares_application(other.route()) {
         return Err(ClaimError::AuthenticationDiffers {
             address,
             other: name,
@@ -270,14 +271,17 @@ impl Shared {
     /// The settings for a client of which nothing is known yet.
     pub(super) fn settings(&self) -> Option<ListenerSettings> {
         let routes = self.routes.read();
-        let settings = routes.iter().map(|route| route.listener_settings());
+        let settings = routes
+            .iter()
+            .map(|route| route.entrance().listener_settings());
         settings.reduce(ListenerSettings::merge)
     }
 
     /// Whether any element takes clients from there.
     pub(super) fn allows(&self, address: IpAddr) -> bool {
         let routes = self.routes.read();
-        routes.iter().any(|r| r.access().addresses.allows(address))
+        let allows = |r: &Taker| r.entrance().access().addresses.allows(address);
+        routes.iter().any(allows)
     }
 
     /// A load balancer has said where a client comes from: whether it may stay.
@@ -302,25 +306,25 @@ impl Shared {
     }
 
     /// Those that a client of this application might publish to.
-    pub(super) fn candidates(&self, application: &str) -> Vec<Arc<Intake>> {
+    pub(super) fn candidates(&self, application: &str) -> Vec<Taker> {
         let routes = self.routes.read();
-        let may_match = |r: &&Arc<Intake>| r.route().may_match(application);
+        let may_match = |r: &&Taker| r.entrance().route().may_match(application);
         routes.iter().filter(may_match).cloned().collect()
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Intake>> {
+    pub(super) fn all(&self) -> Vec<Taker> {
         self.routes.read().clone()
     }
 
     /// The narrowest route that matches.
     pub(super) fn find(&self, request: &Request) -> Option<Found> {
         let routes = self.routes.read();
-        let found = routes.iter().filter_map(|intake| {
-            let matched = intake.route().matches(request)?;
-            let intake = intake.clone();
-            Some(Found { intake, matched })
+        let found = routes.iter().filter_map(|taker| {
+            let matched = taker.entrance().route().matches(request)?;
+            let taker = taker.clone();
+            Some(Found { taker, matched })
         });
-        found.max_by_key(|found| found.intake.route().specificity())
+        found.max_by_key(|found| found.taker.entrance().route().specificity())
     }
 
     /// Gives a client a moment to go by itself.

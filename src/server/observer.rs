@@ -20,6 +20,9 @@ pub enum Notice {
     Added(Arc<Publisher>),
     Removed(Arc<Publisher>, Removal),
     Rejected(Arc<Publisher>, Refusal),
+    /// Nothing of the stream with this number is to come any more: what an element has for it alone
+    /// can go.
+    Finished(u32),
 }
 
 /// Whoever wants to know. Never called under a lock, so it may take its time.
@@ -33,8 +36,8 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn notify(&self, notice: &Notice);
 }
 
-/// More than this are not kept for an observer that does not keep up.
-const MAX_WAITING: usize = 256;
+/// More than this are not kept for an observer of one stream that does not keep up.
+pub(super) const MAX_WAITING: usize = 256;
 
 /// How long the end of an element waits for the observer to have heard of all.
 const MAX_FLUSH: Duration = Duration::from_secs(2);
@@ -44,6 +47,7 @@ const MAX_FLUSH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Notices {
     observer: Arc<dyn Observer>,
+    max_waiting: usize,
     state: Mutex<State>,
     delivered: Condvar,
 }
@@ -59,9 +63,10 @@ struct State {
 }
 
 impl Notices {
-    pub(super) fn new(observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn new(observer: Arc<dyn Observer>, max_waiting: usize) -> Self {
         Notices {
             observer,
+            max_waiting,
             state: Mutex::default(),
             delivered: Condvar::new(),
         }
@@ -101,7 +106,7 @@ impl Notices {
     /// Whether so many publishers have come and gone unheard that there should be no more.
     pub(super) fn is_full(&self) -> bool {
         let state = self.state.lock();
-        state.waiting.len() - state.refusals >= MAX_WAITING
+        state.waiting.len() - state.refusals >= self.max_waiting
     }
 
     /// Waits until all is delivered, if that does not take too long: a handler may wait for the
@@ -152,6 +157,7 @@ mod tests {
             tls: false,
             variables: Vec::new(),
             since: Instant::now(),
+            stream: None,
         })
     }
 
@@ -183,7 +189,7 @@ mod tests {
     #[test]
     fn notices_come_one_at_a_time_and_in_order() {
         let chain = Arc::new(Chain::default());
-        let notices = Arc::new(Notices::new(chain.clone()));
+        let notices = Arc::new(Notices::new(chain.clone(), MAX_WAITING));
         *chain.notices.lock() = Some(notices.clone());
         notices.post(Notice::Added(publisher(1)));
         notices.flush();
@@ -193,7 +199,7 @@ mod tests {
 
     #[test]
     fn refusals_neither_pile_up_nor_keep_publishers_out() {
-        let notices = Arc::new(Notices::new(Arc::new(Chain::default())));
+        let notices = Arc::new(Notices::new(Arc::new(Chain::default()), MAX_WAITING));
         // As if somebody were busy delivering.
         notices.state.lock().delivering = true;
         for _ in 0..2 * MAX_WAITING {

@@ -24,6 +24,8 @@ pub struct Publisher {
     pub tls: bool,
     pub variables: Variables,
     pub since: Instant,
+    /// Which stream of its element it publishes, where that has several. Known once it was taken.
+    pub stream: Option<u32>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -47,6 +49,8 @@ pub enum Refusal {
     Address,
     Denied,
     Busy,
+    /// The element has as many streams as it takes.
+    Full,
     Ended,
     Draining,
 }
@@ -62,9 +66,15 @@ impl Refusal {
             Refusal::Address => "address",
             Refusal::Denied => "denied",
             Refusal::Busy => "busy",
+            Refusal::Full => "full",
             Refusal::Ended => "ended",
             Refusal::Draining => "draining",
         }
+    }
+
+    /// As the last error of an element.
+    pub(super) fn reason(self) -> String {
+        format!("refused: {}", self.nick())
     }
 
     /// What the client is told.
@@ -94,6 +104,10 @@ impl Refusal {
             Refusal::Busy => (
                 code::PUBLISH_BAD_NAME,
                 "This stream has a publisher already.",
+            ),
+            Refusal::Full => (
+                code::PUBLISH_BAD_NAME,
+                "There are as many streams here as there may be.",
             ),
             Refusal::Ended => (code::PUBLISH_BAD_NAME, "This stream has ended."),
             // Encoders give up on the codes of publish, and try again after this one.

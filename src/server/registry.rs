@@ -15,7 +15,9 @@ use parking_lot::{Condvar, Mutex};
 use super::intake::Intake;
 use super::ledger::{Ledger, ProcessStats};
 use super::listener::Listener;
+use super::lobby::Lobby;
 use super::own_thread;
+use super::taker::Taker;
 use super::transport::{Tls, TlsError};
 
 static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
@@ -126,6 +128,16 @@ impl ClaimError {
 pub struct Claim {
     address: SocketAddr,
     listener: Arc<Listener>,
+    taker: Taker,
+}
+
+/// An element's hold on one stream of a claim that takes many. Dropping it closes the stream and cuts
+/// off its publisher.
+#[derive(Debug)]
+pub struct Stream {
+    listener: Arc<Listener>,
+    lobby: Arc<Lobby>,
+    number: u32,
     intake: Arc<Intake>,
 }
 
@@ -135,16 +147,49 @@ impl Claim {
         self.address
     }
 
-    pub fn intake(&self) -> &Arc<Intake> {
-        &self.intake
+    /// The stream with this number, if the claim takes many and there is one. To be held once.
+    pub fn stream(&self, number: u32) -> Option<Stream> {
+        let Taker::Many(lobby) = &self.taker else {
+            return None;
+        };
+        Some(Stream {
+            listener: self.listener.clone(),
+            lobby: lobby.clone(),
+            number,
+            intake: lobby.stream(number)?,
+        })
+    }
+
+    /// Takes nobody any more, cuts publishers off, and waits until they are gone and the application has
+    /// heard of it.
+    pub fn close(&self) {
+        self.listener.remove_route(&self.taker);
+        self.taker.entrance().flush_notices();
     }
 
     /// For use without the claim, which has to stay where it is.
     pub fn drain_control(&self) -> DrainControl {
         DrainControl {
             listener: self.listener.clone(),
-            intake: self.intake.clone(),
+            taker: self.taker.clone(),
         }
+    }
+}
+
+impl Stream {
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let client = self.lobby.close_stream(self.number);
+        self.listener.wait_for(client);
     }
 }
 
@@ -152,12 +197,12 @@ impl Claim {
 #[derive(Debug)]
 pub struct DrainControl {
     listener: Arc<Listener>,
-    intake: Arc<Intake>,
+    taker: Taker,
 }
 
 impl DrainControl {
-    /// Takes no new publishers, asks the present one to connect again, and cuts it off after
-    /// `timeout`. The stream ends with it. None takes publishers again.
+    /// Takes no new publishers, asks present ones to connect again, and cuts them off after
+    /// `timeout`. Their streams end with them. None takes publishers again.
     ///
     /// # Errors
     ///
@@ -165,11 +210,11 @@ impl DrainControl {
     pub fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
         match timeout {
             Some(timeout) => {
-                if let Some(deadline) = self.intake.drain(timeout) {
-                    self.listener.call_at(deadline, &self.intake);
+                for (deadline, intake) in self.taker.drain(timeout) {
+                    self.listener.call_at(deadline, &intake);
                 }
             }
-            None => self.intake.stop_draining(),
+            None => self.taker.stop_draining(),
         }
         self.listener.check_draining()
     }
@@ -177,7 +222,7 @@ impl DrainControl {
 
 /// Listens on an address, or joins those who do, and takes a route there. Port 0 is any free port,
 /// and never one that is shared.
-pub fn claim(host: &str, port: u16, intake: Arc<Intake>) -> Result<Claim, ClaimError> {
+pub fn claim(host: &str, port: u16, taker: &Taker) -> Result<Claim, ClaimError> {
     let resolve_error = |source| ClaimError::Resolve {
         host: host.to_owned(),
         source,
@@ -188,11 +233,11 @@ pub fn claim(host: &str, port: u16, intake: Arc<Intake>) -> Result<Claim, ClaimE
     let mut last = None;
     for address in addresses {
         // Files are read before any lock is taken: they may be far away.
-        let files = intake.port_settings().tls.clone();
+        let files = taker.entrance().port_settings().tls.clone();
         let tls = files.map(Tls::load).transpose().map_err(ClaimError::Tls)?;
-        match REGISTRY.claim(address, &intake, tls) {
+        match REGISTRY.claim(address, taker, tls) {
             Ok(claim) => {
-                REGISTRY.ledger.lock().add(&claim.intake);
+                REGISTRY.ledger.lock().add(&claim.taker);
                 return Ok(claim);
             }
             Err(Failure::Final(error)) => return Err(error),
@@ -225,12 +270,7 @@ enum Failure {
 }
 
 impl Registry {
-    fn claim(
-        &self,
-        wanted: SocketAddr,
-        intake: &Arc<Intake>,
-        tls: Option<Tls>,
-    ) -> Result<Claim, Failure> {
+    fn claim(&self, wanted: SocketAddr, taker: &Taker, tls: Option<Tls>) -> Result<Claim, Failure> {
         let mut entries = self.entries.lock();
         // An element that stops and starts again finds its own port still closing.
         while wanted.port() != 0
@@ -246,12 +286,12 @@ impl Registry {
         }
         let (address, listener) = match entries.get_mut(&wanted) {
             Some(Entry::Open { listener, claims }) => {
-                listener.add_route(intake).map_err(Failure::Final)?;
+                listener.add_route(taker).map_err(Failure::Final)?;
                 *claims += 1;
                 (wanted, listener.clone())
             }
             _ => {
-                let listener = Listener::start(wanted, intake.clone(), tls);
+                let listener = Listener::start(wanted, taker.clone(), tls);
                 let listener = listener.map_err(Failure::Bind)?;
                 let listener = Arc::new(listener);
                 let address = listener.address();
@@ -266,7 +306,7 @@ impl Registry {
         Ok(Claim {
             address,
             listener,
-            intake: intake.clone(),
+            taker: taker.clone(),
         })
     }
 
@@ -307,9 +347,8 @@ impl Registry {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.listener.remove_route(&self.intake);
-        REGISTRY.ledger.lock().remove(&self.intake);
-        self.intake.flush_notices();
+        self.close();
+        REGISTRY.ledger.lock().remove(&self.taker);
         // No lock is held over the joins: a client thread may be on its way to take one.
         if let Some(listener) = REGISTRY.release(self.address) {
             let address = self.address;

@@ -18,6 +18,7 @@ mod intruders;
 mod late;
 mod leaving;
 mod many;
+mod multi;
 mod network;
 mod output;
 mod policy;

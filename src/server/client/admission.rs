@@ -14,11 +14,11 @@ use crate::rtmp::authentication::{Challenger, Outcome};
 use crate::rtmp::session::{ConnectRequest, PublishRequest, TakenCodecs};
 use crate::rtmp::status::{Status, code};
 use crate::server::crowd::Standing;
-use crate::server::intake::Intake;
 use crate::server::link::Link;
 use crate::server::listener::Found;
 use crate::server::publisher::{Publisher, Refusal, Removal};
 use crate::server::route::Request;
+use crate::server::taker::Taker;
 use crate::server::{CAT, Secret, Shown};
 
 /// How long a client that was asked to authenticate may take to do so on the same connection.
@@ -53,7 +53,7 @@ pub(super) struct Decision {
 
 #[derive(Debug)]
 struct Asked {
-    intake: Arc<Intake>,
+    taker: Taker,
     request: PublishRequest,
     may_publish: bool,
 }
@@ -62,7 +62,7 @@ impl Decision {
     /// The client is gone: an application that was asked need not expect it any more.
     pub(super) fn withdraw(&mut self) {
         if let Some(asked) = self.asked.take() {
-            asked.intake.withdraw();
+            asked.taker.withdraw();
         }
     }
 
@@ -75,7 +75,7 @@ impl Decision {
 struct Refused {
     refusal: Refusal,
     publisher: Publisher,
-    concerned: Vec<Arc<Intake>>,
+    concerned: Vec<Taker>,
 }
 
 impl Client {
@@ -87,16 +87,16 @@ impl Client {
             let everybody = shared.all();
             return self.refuse_connect(request, Refusal::NoApplication, None, everybody);
         }
-        if candidates.iter().all(|intake| intake.is_draining()) {
+        if candidates.iter().all(Taker::is_draining) {
             return self.refuse_connect(request, Refusal::Draining, None, candidates);
         }
         let codecs = taken_codecs(&candidates);
-        let is_open = |intake: &Arc<Intake>| intake.access().credentials.is_none();
+        let is_open = |taker: &Taker| taker.entrance().access().credentials.is_none();
         let any_open = candidates.iter().any(is_open);
-        candidates.retain(|intake| !is_open(intake));
+        candidates.retain(|taker| !is_open(taker));
         let credentials: Vec<_> = candidates
             .iter()
-            .filter_map(|intake| intake.access().credentials.as_ref())
+            .filter_map(|taker| taker.entrance().access().credentials.as_ref())
             .collect();
         // All of one application have the same method, or none. Where the application alone does
         // not tell, `publish` does.
@@ -133,7 +133,7 @@ impl Client {
         request: &Arc<ConnectRequest>,
         refusal: Refusal,
         description: Option<String>,
-        concerned: Vec<Arc<Intake>>,
+        concerned: Vec<Taker>,
     ) -> Result<(), Parting> {
         let mut status = refusal.status();
         if let Some(description) = description {
@@ -164,11 +164,10 @@ impl Client {
     pub(super) fn publish(&mut self, request: &PublishRequest) -> Result<(), Parting> {
         let admitted = self.admit(request);
         self.decision.asked = None;
-        let (intake, publisher) = match admitted {
+        let (taker, publisher) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse_publish(*refused),
         };
-        let publisher = Arc::new(publisher);
         let can_reconnect = request.connect.can_reconnect();
         let msid = self.session.requested_msid();
         let connection = self.connection.clone();
@@ -176,29 +175,32 @@ impl Client {
         // Deciding may have taken a while: who is gone must not take the stream with it. Nobody
         // who publishes is cut off to make room, and who was cut off before does not publish.
         if link.has_hung_up() {
-            intake.withdraw();
+            taker.withdraw();
             return Err(Parting::Closed);
         }
         if !self.set_standing(Standing::Publishing) {
-            intake.withdraw();
+            taker.withdraw();
             return Err(Parting::Stopped);
         }
-        if let Err(refusal) = intake.take(publisher.clone(), link.clone()) {
-            self.set_standing(Standing::New);
-            return self.refuse_publish(Refused {
-                refusal,
-                publisher: (*publisher).clone(),
-                concerned: vec![intake],
-            });
-        }
+        let (intake, publisher) = match taker.take(&publisher, &link) {
+            Ok(taken) => taken,
+            Err(refusal) => {
+                self.set_standing(Standing::New);
+                return self.refuse_publish(Refused {
+                    refusal,
+                    publisher,
+                    concerned: vec![taker],
+                });
+            }
+        };
         gst::info!(
             CAT,
             "{} publishes {} to {}",
             self.address,
             shown(&publisher),
-            intake.name(),
+            intake.entrance().name(),
         );
-        let max_message_size = intake.listener_settings().max_message_size;
+        let max_message_size = intake.entrance().listener_settings().max_message_size;
         self.session.set_max_message_size(max_message_size);
         liveness::watch(&self.connection.socket, intake.timeout());
         self.published = Some(Published { intake, link });
@@ -216,10 +218,7 @@ impl Client {
 
     /// Finds out who takes this stream and whether this client may publish it, without giving it
     /// away.
-    fn admit(
-        &mut self,
-        request: &PublishRequest,
-    ) -> Result<(Arc<Intake>, Publisher), Box<Refused>> {
+    fn admit(&mut self, request: &PublishRequest) -> Result<(Taker, Publisher), Box<Refused>> {
         let connect = &request.connect;
         let wanted = Request::new(&connect.application, &request.stream_key);
         let stranger = self.stranger(request);
@@ -231,7 +230,7 @@ impl Client {
             })
         };
         let shared = &self.connection.shared;
-        let Some(Found { intake, matched }) = shared.find(&wanted) else {
+        let Some(Found { taker, matched }) = shared.find(&wanted) else {
             let candidates = shared.candidates(&connect.application);
             return Err(refuse(Refusal::NoStream, stranger, candidates));
         };
@@ -243,17 +242,17 @@ impl Client {
             ..stranger
         };
         let decided = self
-            .check_access(&intake, &connect.application)
-            .and_then(|()| intake.availability())
-            .and_then(|()| self.ask(&intake, request, &publisher));
+            .check_access(&taker, &connect.application)
+            .and_then(|()| taker.availability(&publisher))
+            .and_then(|()| self.ask(&taker, request, &publisher));
         match decided {
-            Ok(()) => Ok((intake, publisher)),
-            Err(refusal) => Err(refuse(refusal, publisher, vec![intake])),
+            Ok(()) => Ok((taker, publisher)),
+            Err(refusal) => Err(refuse(refusal, publisher, vec![taker])),
         }
     }
 
-    fn check_access(&self, intake: &Intake, application: &str) -> Result<(), Refusal> {
-        let access = intake.access();
+    fn check_access(&self, taker: &Taker, application: &str) -> Result<(), Refusal> {
+        let access = taker.entrance().access();
         if !access.addresses.allows(self.address.ip()) {
             return Err(Refusal::Address);
         }
@@ -272,7 +271,7 @@ impl Client {
     /// Asks the application, which may take its time: that is not the client's.
     fn ask(
         &mut self,
-        intake: &Arc<Intake>,
+        taker: &Taker,
         request: &PublishRequest,
         publisher: &Publisher,
     ) -> Result<(), Refusal> {
@@ -280,17 +279,17 @@ impl Client {
             .decision
             .asked
             .as_ref()
-            .filter(|asked| Arc::ptr_eq(&asked.intake, intake) && asked.request == *request);
+            .filter(|asked| asked.taker.is(taker) && asked.request == *request);
         let may_publish = match known {
             Some(asked) => asked.may_publish,
             None => {
                 self.set_standing(Standing::Asked);
                 let start = Instant::now();
-                let may_publish = intake.may_publish(publisher);
+                let may_publish = taker.may_publish(publisher);
                 self.deadline += start.elapsed();
                 self.set_standing(Standing::New);
                 self.decision.asked = Some(Asked {
-                    intake: intake.clone(),
+                    taker: taker.clone(),
                     request: request.clone(),
                     may_publish,
                 });
@@ -318,6 +317,7 @@ impl Client {
             tls: self.transport.is_tls(),
             variables: Vec::new(),
             since: Instant::now(),
+            stream: None,
         }
     }
 
@@ -352,8 +352,8 @@ impl Client {
             None => {
                 let everybody = self.connection.shared.all();
                 if everybody.len() <= MAX_CONCERNED {
-                    for intake in everybody {
-                        intake.set_last_error(self.address, reason.clone());
+                    for taker in everybody {
+                        taker.set_last_error(self.address, reason.clone());
                     }
                 }
             }
@@ -369,16 +369,19 @@ impl Client {
         } = refused;
         if concerned.len() <= MAX_CONCERNED {
             let publisher = Arc::new(publisher);
-            for intake in concerned {
-                intake.reject(publisher.clone(), refusal);
+            for taker in concerned {
+                taker.reject(publisher.clone(), refusal);
             }
         }
     }
 }
 
 /// What any of them takes: which one it will be is known only at `publish`.
-fn taken_codecs(candidates: &[Arc<Intake>]) -> TakenCodecs {
-    let accepted = || candidates.iter().map(|intake| &intake.access().codecs);
+fn taken_codecs(candidates: &[Taker]) -> TakenCodecs {
+    let accepted = || {
+        let entrances = candidates.iter().map(Taker::entrance);
+        entrances.map(|entrance| &entrance.access().codecs)
+    };
     let taken = |name: CodecName| {
         let is_taken = accepted().any(|codecs| codecs.accepts(name));
         is_taken.then(|| name.to_string())

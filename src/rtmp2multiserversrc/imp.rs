@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Lock order: `starting`, `running`, then those of the server and of the sources in here; `settings`, then the
+//! settings of a source. No signal, message or change of state happens under any of them but `starting`, which only
+//! the thread that opens streams waits for.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use parking_lot::Mutex;
+
+use super::branch::Branch;
+use super::observer::StreamObserver;
+use super::run::Run;
+use super::signals::SIGNALS;
+use super::specs::{DEFAULT_MAX_STREAMS, SPECS};
+use super::{Rtmp2MultiServerSrcPad, stats};
+use crate::rtmp2serversrc::settings::{Effect, Settings};
+use crate::rtmp2serversrc::signals::pad_name;
+use crate::rtmp2serversrc::{Rtmp2ServerSrc, claiming};
+use crate::server::{Lobby, Taker};
+
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rtmp2multiserversrc",
+        gst::DebugColorFlags::empty(),
+        Some("RTMP server source of many streams"),
+    )
+});
+
+/// What the sources in here tell the application.
+const MESSAGES: [&str; 2] = ["rtmp2-stream-status", "rtmp2-stream-event"];
+
+#[derive(Debug)]
+struct AllSettings {
+    common: Settings,
+    max_streams: u32,
+}
+
+#[derive(Debug)]
+pub struct Rtmp2MultiServerSrc {
+    settings: Mutex<AllSettings>,
+    /// Held while the element claims its route: publishers may come before that is noted.
+    starting: Mutex<()>,
+    /// From start to stop.
+    running: Mutex<Option<Run>>,
+    /// How often it was started. What is left of one run must not meddle with the next.
+    runs: AtomicU64,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for Rtmp2MultiServerSrc {
+    const NAME: &'static str = "GstRtmp2MultiServerSrc";
+    type Type = super::Rtmp2MultiServerSrc;
+    type ParentType = gst::Bin;
+
+    fn new() -> Self {
+        Rtmp2MultiServerSrc {
+            settings: Mutex::new(AllSettings {
+                common: Settings::default(),
+                max_streams: DEFAULT_MAX_STREAMS,
+            }),
+            starting: Mutex::default(),
+            running: Mutex::default(),
+            runs: AtomicU64::default(),
+        }
+    }
+}
+
+impl ObjectImpl for Rtmp2MultiServerSrc {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &SPECS
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        &SIGNALS
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let effect = {
+            let mut settings = self.settings.lock();
+            match pspec.name() {
+                "max-streams" => {
+                    settings.max_streams = value.get().expect("type checked upstream");
+                    Effect::Intake
+                }
+                name => settings.common.set(name, value),
+            }
+        };
+        for branch in self.branches() {
+            self.configure(&branch);
+        }
+        match effect {
+            Effect::AtNextStart => {}
+            Effect::Route => {
+                for name in ["host", "port", "application", "stream-key"] {
+                    self.obj().notify(name);
+                }
+            }
+            Effect::Intake => {
+                if let Some(lobby) = self.lobby() {
+                    let settings = self.settings.lock();
+                    lobby.configure(settings.common.intake(), settings.max_streams as usize);
+                }
+            }
+            Effect::Drain => self.apply_drain(),
+            Effect::Latency => self.post_latency(),
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "current-port" => self.current_port().to_value(),
+            "stats" => stats::structure(self.running.lock().as_ref()).to_value(),
+            "max-streams" => self.settings.lock().max_streams.to_value(),
+            name => match self.settings.lock().common.get(name) {
+                Some(value) => value,
+                None => unreachable!("{name} is not readable"),
+            },
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        let obj = self.obj();
+        // It is a source also while it has no streams.
+        obj.set_suppressed_flags(gst::ElementFlags::SOURCE | gst::ElementFlags::SINK);
+        obj.set_element_flags(gst::ElementFlags::SOURCE);
+    }
+}
+
+impl GstObjectImpl for Rtmp2MultiServerSrc {}
+
+impl ElementImpl for Rtmp2MultiServerSrc {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "RTMP Server Source Of Many Streams",
+                "Source/Network",
+                "Takes any number of RTMP publishers into the pipeline as FLV, a pad for each",
+                "The rtmp2server developers",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let src = gst::PadTemplate::with_gtype(
+                "src_%u",
+                gst::PadDirection::Src,
+                gst::PadPresence::Sometimes,
+                &gst::Caps::new_empty_simple("video/x-flv"),
+                Rtmp2MultiServerSrcPad::static_type(),
+            );
+            src.into_iter().collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        let mut stopped = None;
+        match transition {
+            gst::StateChange::ReadyToPaused => {
+                if let Err(error) = self.start() {
+                    self.post_error_message(error);
+                    return Err(gst::StateChangeError);
+                }
+            }
+            gst::StateChange::PausedToReady => stopped = self.close(),
+            _ => {}
+        }
+        let result = self.parent_change_state(transition);
+        if result.is_err() && transition == gst::StateChange::ReadyToPaused {
+            stopped = self.close();
+        }
+        if let Some(run) = stopped {
+            self.stop(run);
+        }
+        // Live, also while there is nobody.
+        match (transition, result) {
+            (
+                gst::StateChange::ReadyToPaused | gst::StateChange::PlayingToPaused,
+                Ok(gst::StateChangeSuccess::Success),
+            ) => Ok(gst::StateChangeSuccess::NoPreroll),
+            (_, result) => result,
+        }
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        // To all publishers. On a pad it is for that one.
+        if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
+            let send = |branch: Branch| branch.source.send_event(event.clone());
+            return self.branches().into_iter().map(send).max() == Some(true);
+        }
+        self.parent_send_event(event)
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
+            let min = self.settings.lock().common.latency();
+            latency.set(true, min, gst::ClockTime::NONE);
+            return true;
+        }
+        self.parent_query(query)
+    }
+}
+
+impl BinImpl for Rtmp2MultiServerSrc {
+    /// What a source in here tells the application comes from this element: that is what the application knows.
+    fn handle_message(&self, message: gst::Message) {
+        let source = message
+            .src()
+            .and_then(|s| s.downcast_ref::<Rtmp2ServerSrc>());
+        let Some(stream) = source.and_then(|source| source.imp().stream()) else {
+            return self.parent_handle_message(message);
+        };
+        let pad = pad_name(stream);
+        match message.view() {
+            gst::MessageView::Element(element) => {
+                let structure = element.structure();
+                let own = structure.filter(|s| MESSAGES.contains(&s.name().as_str()));
+                let Some(structure) = own else {
+                    return self.parent_handle_message(message);
+                };
+                let mut structure = structure.to_owned();
+                structure.set("pad", pad);
+                let message = gst::message::Element::builder(structure)
+                    .src(&*self.obj())
+                    .seqnum(message.seqnum())
+                    .build();
+                self.parent_handle_message(message);
+            }
+            // It ends that stream, and the others go on. What failed downstream has said so itself.
+            gst::MessageView::Error(error) => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::StreamError::Failed,
+                    ("The stream on {pad} has ended: {}", error.error()),
+                    ["{}", error.debug().unwrap_or_default()]
+                );
+            }
+            _ => self.parent_handle_message(message),
+        }
+    }
+}
+
+// From start to stop
+impl Rtmp2MultiServerSrc {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let (settings, max_streams) = {
+            let settings = self.settings.lock();
+            (settings.common.clone(), settings.max_streams)
+        };
+        let id = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = claiming::shown_name(self.obj().upcast_ref());
+        let observer = Arc::new(StreamObserver::new(&self.obj(), id));
+        let config = claiming::config(&settings, name, observer)?;
+        let lobby = Arc::new(Lobby::new(config, max_streams as usize));
+        let starting = self.starting.lock();
+        let claim = claiming::claim(&settings, &Taker::Many(lobby.clone()))?;
+        gst::info!(CAT, imp = self, "Listening on {}", claim.address());
+        *self.running.lock() = Some(Run::new(id, claim, lobby));
+        drop(starting);
+        if settings.drain().is_some() {
+            self.apply_drain();
+        }
+        self.obj().notify("current-port");
+        Ok(())
+    }
+
+    /// Takes nobody any more.
+    fn close(&self) -> Option<Run> {
+        let run = self.running.lock().take()?;
+        run.close();
+        for branch in run.branches() {
+            branch.pad.imp().keep_stats();
+        }
+        Some(run)
+    }
+
+    /// Nothing streams any more.
+    fn stop(&self, run: Run) {
+        for branch in run.branches() {
+            branch.abandon(self.obj().upcast_ref());
+        }
+        drop(run);
+        self.obj().notify("current-port");
+        gst::info!(CAT, imp = self, "Stopped");
+    }
+
+    /// Waits until the element has taken note of what it has claimed.
+    pub(super) fn wait_for_start(&self) {
+        drop(self.starting.lock());
+    }
+
+    /// Works on a run, if that is still the present one.
+    pub(super) fn with_run<T>(&self, id: u64, work: impl FnOnce(&mut Run) -> T) -> Option<T> {
+        let mut running = self.running.lock();
+        let run = running.as_mut().filter(|run| run.is(id));
+        run.map(work)
+    }
+
+    fn lobby(&self) -> Option<Arc<Lobby>> {
+        let running = self.running.lock();
+        running.as_ref().map(|run| run.lobby().clone())
+    }
+
+    fn branches(&self) -> Vec<Branch> {
+        let running = self.running.lock();
+        running.iter().flat_map(Run::branches).cloned().collect()
+    }
+
+    fn branch(&self, pad: &str) -> Option<Branch> {
+        let running = self.running.lock();
+        let mut branches = running.iter().flat_map(Run::branches);
+        branches.find(|branch| branch.pad.name() == pad).cloned()
+    }
+
+    /// Gives a source the properties as they are now.
+    pub(super) fn configure(&self, branch: &Branch) {
+        // Under the lock, so that none takes older ones over than another thread has given it.
+        let settings = self.settings.lock();
+        branch.source.imp().adopt(&settings.common);
+    }
+
+    pub(super) fn post_latency(&self) {
+        let message = gst::message::Latency::builder().src(&*self.obj()).build();
+        let _ = self.obj().post_message(message);
+    }
+
+    pub(super) fn disconnect_publisher(&self, pad: &str) {
+        if let Some(branch) = self.branch(pad) {
+            branch.source.imp().disconnect_publisher();
+        }
+    }
+
+    pub(super) fn request_reconnect(
+        &self,
+        pad: &str,
+        tc_url: Option<&str>,
+        description: &str,
+    ) -> bool {
+        self.branch(pad)
+            .is_some_and(|b| b.source.imp().request_reconnect(tc_url, description))
+    }
+
+    fn apply_drain(&self) {
+        let timeout = self.settings.lock().common.drain();
+        let control = self.running.lock().as_ref().map(Run::drain_control);
+        if let Some(control) = control {
+            claiming::drain(self.obj().upcast_ref(), &control, timeout);
+        }
+    }
+
+    fn current_port(&self) -> u32 {
+        let running = self.running.lock();
+        running.as_ref().map_or(0, |run| run.port().into())
+    }
+}

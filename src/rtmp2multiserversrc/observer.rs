@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Streams come and go here: on the thread that tells the application of publishers, one at a time, in the order in
+//! which things happened.
+
+use std::sync::Arc;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::Rtmp2MultiServerSrc;
+use super::branch::Branch;
+use super::imp::CAT;
+use crate::rtmp2serversrc::{announcements, signals};
+use crate::server::{Notice, Observer, Publisher};
+
+/// Of one run of an element.
+#[derive(Debug)]
+pub(super) struct StreamObserver {
+    element: glib::WeakRef<Rtmp2MultiServerSrc>,
+    run: u64,
+}
+
+impl StreamObserver {
+    pub(super) fn new(element: &Rtmp2MultiServerSrc, run: u64) -> Self {
+        StreamObserver {
+            element: element.downgrade(),
+            run,
+        }
+    }
+
+    /// Gives a publisher's stream its pad, if it has none yet.
+    fn open(&self, element: &Rtmp2MultiServerSrc, publisher: &Arc<Publisher>) {
+        let imp = element.imp();
+        imp.wait_for_start();
+        let Some(number) = publisher.stream else {
+            return;
+        };
+        let stream = imp.with_run(self.run, |run| run.new_stream(number));
+        let Some(stream) = stream.flatten() else {
+            return;
+        };
+        let branch = match Branch::new(element, stream, publisher.clone()) {
+            Ok(branch) => branch,
+            Err(error) => {
+                gst::error!(CAT, obj = element, "{error}");
+                return;
+            }
+        };
+        let added = imp.with_run(self.run, |run| run.add(number, branch.clone()));
+        if added.is_none() {
+            return;
+        }
+        // From here on it hears of changes.
+        imp.configure(&branch);
+        branch.open(element.upcast_ref());
+        // Whoever was linked to it has to learn of the latency.
+        imp.post_latency();
+    }
+
+    /// All of a stream has left: its pad goes.
+    fn finish(&self, element: &Rtmp2MultiServerSrc, number: u32) {
+        let removed = element.imp().with_run(self.run, |run| run.remove(number));
+        if let Some(branch) = removed.flatten() {
+            branch.close(element.upcast_ref());
+        }
+    }
+}
+
+impl Observer for StreamObserver {
+    fn may_publish(&self, publisher: &Publisher) -> bool {
+        // An element that is gone takes nobody.
+        let element = self.element.upgrade();
+        element.is_some_and(|element| signals::ask(element.upcast_ref(), publisher))
+    }
+
+    fn notify(&self, notice: &Notice) {
+        let Some(element) = self.element.upgrade() else {
+            return;
+        };
+        match notice {
+            Notice::Added(publisher) => self.open(&element, publisher),
+            Notice::Finished(number) => self.finish(&element, *number),
+            Notice::Rejected(publisher, refusal) => {
+                let mut structure = announcements::rejected(publisher, *refusal);
+                // It had none.
+                structure.set("pad", "");
+                let message = gst::message::Element::builder(structure)
+                    .src(&element)
+                    .build();
+                let _ = element.post_message(message);
+            }
+            Notice::Removed(..) => {}
+        }
+        signals::emit(element.upcast_ref(), notice);
+    }
+}

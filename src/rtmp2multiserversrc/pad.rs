@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The pad of one stream, which knows what stream it is and how that does.
+
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use parking_lot::Mutex;
+
+use crate::rtmp2serversrc::{ConnectionState, Rtmp2ServerSrc, StreamStatus, signals};
+use crate::server::Publisher;
+
+#[derive(Debug, Default)]
+pub struct Rtmp2MultiServerSrcPad {
+    stream: OnceLock<Stream>,
+    /// When the stream is over, what was counted of it.
+    last_stats: Mutex<Option<gst::Structure>>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    source: Rtmp2ServerSrc,
+    /// The first one.
+    publisher: Arc<Publisher>,
+}
+
+static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    vec![
+        glib::ParamSpecString::builder("application")
+            .nick("Application")
+            .blurb("Application that the publisher has named")
+            .read_only()
+            .build(),
+        glib::ParamSpecString::builder("stream-key")
+            .nick("Stream key")
+            .blurb("Stream key (publishing name) that the publisher has used")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("variables")
+            .nick("Variables")
+            .blurb("What the variables of application and stream-key have matched")
+            .read_only()
+            .build(),
+        glib::ParamSpecEnum::builder::<ConnectionState>("connection-state")
+            .nick("Connection state")
+            .blurb("How far the connection of the publisher is")
+            .read_only()
+            .build(),
+        glib::ParamSpecEnum::builder::<StreamStatus>("stream-status")
+            .nick("Stream status")
+            .blurb("What a consumer has to expect of the stream")
+            .read_only()
+            .build(),
+        glib::ParamSpecUInt64::builder("epoch")
+            .nick("Epoch")
+            .blurb("Counts up whenever a decoder has to start afresh")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb("Counters of the publisher, or of the last one, and of the stream")
+            .read_only()
+            .build(),
+    ]
+});
+
+/// Those that change.
+const CHANGING: [&str; 3] = ["connection-state", "stream-status", "epoch"];
+
+#[glib::object_subclass]
+impl ObjectSubclass for Rtmp2MultiServerSrcPad {
+    const NAME: &'static str = "GstRtmp2MultiServerSrcPad";
+    type Type = super::Rtmp2MultiServerSrcPad;
+    type ParentType = gst::GhostPad;
+}
+
+impl ObjectImpl for Rtmp2MultiServerSrcPad {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &SPECS
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let stream = self.stream.get();
+        let publisher = stream.map(|stream| &*stream.publisher);
+        match (pspec.name(), stream) {
+            ("application", _) => publisher.map(|p| p.application.clone()).to_value(),
+            ("stream-key", _) => publisher.map(|p| p.stream_key.clone()).to_value(),
+            ("variables", _) => publisher.map(signals::variables).to_value(),
+            ("stats", _) => self.stats().to_value(),
+            (name, Some(stream)) => stream.source.property_value(name),
+            (_, None) => pspec.default_value().clone(),
+        }
+    }
+}
+
+impl GstObjectImpl for Rtmp2MultiServerSrcPad {}
+impl PadImpl for Rtmp2MultiServerSrcPad {}
+impl ProxyPadImpl for Rtmp2MultiServerSrcPad {}
+impl GhostPadImpl for Rtmp2MultiServerSrcPad {}
+
+impl Rtmp2MultiServerSrcPad {
+    /// Says which stream it is, before anybody sees it.
+    pub(super) fn show(&self, source: Rtmp2ServerSrc, publisher: Arc<Publisher>) {
+        let pad = self.obj().downgrade();
+        source.connect_notify(None, move |_, pspec| {
+            if let Some(pad) = pad.upgrade()
+                && CHANGING.contains(&pspec.name())
+            {
+                pad.notify(pspec.name());
+            }
+        });
+        let _ = self.stream.set(Stream { source, publisher });
+    }
+
+    pub(super) fn stats(&self) -> Option<gst::Structure> {
+        let last = self.last_stats.lock().clone();
+        last.or_else(|| Some(self.stream.get()?.source.imp().stats()))
+    }
+
+    /// The source is about to stop, and knows nothing then.
+    pub(super) fn keep_stats(&self) {
+        let stats = self.stats();
+        *self.last_stats.lock() = stats;
+    }
+}

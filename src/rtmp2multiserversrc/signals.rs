@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Signals: those of rtmp2serversrc, with actions that name the pad of the stream that they are about.
+
+use std::sync::LazyLock;
+
+use gst::glib;
+use gst::glib::subclass::Signal;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::Rtmp2MultiServerSrc;
+use crate::rtmp2serversrc::signals::{build_told, instance, text};
+
+pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+    let string = String::static_type();
+    let mut signals = build_told();
+    signals.push(
+        // Ends the publisher of the stream of this pad, which is told so.
+        Signal::builder("disconnect-publisher")
+            .param_types([string])
+            .run_last()
+            .action()
+            .class_handler(|arguments| {
+                if let Some((element, pad)) = target(arguments) {
+                    element.imp().disconnect_publisher(&pad);
+                }
+                None
+            })
+            .build(),
+    );
+    signals.push(
+        // Asks the publisher of the stream of this pad to connect again, to another tcUrl if one is
+        // given. False if there is none, or if it does not know how to.
+        Signal::builder("request-reconnect")
+            .param_types([string, string, string])
+            .return_type::<bool>()
+            .run_last()
+            .action()
+            .class_handler(|arguments| {
+                let tc_url = text(arguments, 2).filter(|tc_url| !tc_url.is_empty());
+                let description = text(arguments, 3).unwrap_or_default();
+                let asked = target(arguments).is_some_and(|(element, pad)| {
+                    let imp = element.imp();
+                    imp.request_reconnect(&pad, tc_url.as_deref(), &description)
+                });
+                Some(asked.to_value())
+            })
+            .build(),
+    );
+    signals
+});
+
+/// The element, and the name of the pad.
+fn target(arguments: &[glib::Value]) -> Option<(Rtmp2MultiServerSrc, String)> {
+    let element = instance(arguments).downcast().ok()?;
+    Some((element, text(arguments, 1)?))
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The property `stats`: sums over the streams, and each of them. The table of its fields is in the documentation of
+//! the element.
+
+use std::time::Instant;
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::run::Run;
+use crate::rtmp2serversrc::stats::{process, with_last_error};
+
+/// What of the statistics of a stream makes sense as a sum.
+const SUMMED: [&str; 25] = [
+    "total-in-bytes",
+    "total-tags",
+    "total-audio-tags",
+    "total-video-tags",
+    "total-script-tags",
+    "total-audio-bytes",
+    "total-video-bytes",
+    "total-script-bytes",
+    "total-keyframes",
+    "total-skipped",
+    "publishers",
+    "reconnects",
+    "replacements",
+    "total-uptime",
+    "downtime",
+    "dropped-queue-full",
+    "dropped-before-keyframe",
+    "dropped-descriptions",
+    "dropped-late",
+    "dropped-codec-refused",
+    "dropped-cut-off",
+    "timestamps-clamped",
+    "timestamp-jumps",
+    "timestamps-frozen",
+    "force-key-unit-events",
+];
+
+/// The same of what there is at the moment.
+const SUMMED_NOW: [&str; 3] = ["bitrate", "current-level-bytes", "current-level-time"];
+
+/// Over several streams.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sums([u64; SUMMED.len()]);
+
+impl Sums {
+    pub(super) fn add(&mut self, stats: &gst::StructureRef) {
+        for (sum, name) in self.0.iter_mut().zip(SUMMED) {
+            *sum = sum.saturating_add(number(stats, name));
+        }
+    }
+}
+
+fn number(stats: &gst::StructureRef, name: &str) -> u64 {
+    stats.get(name).unwrap_or_default()
+}
+
+pub(super) fn structure(run: Option<&Run>) -> gst::Structure {
+    let branches = run.into_iter().flat_map(Run::branches);
+    let streams = branches.map(|branch| {
+        let mut stats = branch.source.imp().stats();
+        stats.set("pad", branch.pad.name().as_str());
+        stats
+    });
+    let streams: Vec<gst::Structure> = streams.collect();
+    let sums = run.map(|run| run.sums(&streams)).unwrap_or_default();
+    let lobby = run.map(Run::lobby);
+    let publishing = lobby.map_or(0, |lobby| lobby.publishing() as u64);
+    let mut structure = gst::Structure::builder("application/x-rtmp2multiserversrc-stats")
+        .field("publishing", publishing);
+    for (name, sum) in SUMMED.iter().zip(sums.0) {
+        structure = structure.field(*name, sum);
+    }
+    for name in SUMMED_NOW {
+        let sum: u64 = streams.iter().map(|stats| number(stats, name)).sum();
+        structure = structure.field(name, sum);
+    }
+    let error = lobby.and_then(|lobby| lobby.last_error());
+    with_last_error(structure, error.as_ref(), Instant::now())
+        .field("rejected", lobby.map_or(0, |lobby| lobby.rejected()))
+        .field("process", process())
+        .field("streams", gst::Array::new(streams))
+        .build()
+}

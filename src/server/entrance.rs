@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What a client meets before it publishes.
+
+use std::sync::Arc;
+
+use super::access::Access;
+use super::intake::{IntakeConfig, IntakeSettings};
+use super::listener::{ListenerSettings, PortSettings};
+use super::observer::{Notice, Notices, Observer};
+use super::own_thread;
+use super::publisher::Publisher;
+use super::route::Route;
+
+/// What an element asks of clients on its route, and how its application hears of them. It does not
+/// change while the element runs, and all streams of an element share it.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    name: String,
+    route: Route,
+    access: Access,
+    listener: ListenerSettings,
+    port: PortSettings,
+    observer: Arc<dyn Observer>,
+    notices: Arc<Notices>,
+}
+
+impl Entrance {
+    /// With the rest of what a configuration has. So many notices may wait before nobody is taken
+    /// any more.
+    pub(super) fn new(config: IntakeConfig, max_waiting: usize) -> (Arc<Self>, IntakeSettings) {
+        let entrance = Entrance {
+            name: config.name,
+            route: config.route,
+            access: config.access,
+            listener: config.listener,
+            port: config.port,
+            notices: Arc::new(Notices::new(config.observer.clone(), max_waiting)),
+            observer: config.observer,
+        };
+        (Arc::new(entrance), config.settings)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    pub(super) fn listener_settings(&self) -> ListenerSettings {
+        self.listener
+    }
+
+    pub(super) fn port_settings(&self) -> &PortSettings {
+        &self.port
+    }
+
+    /// Asks the application. It may take its time.
+    pub(super) fn may_publish(&self, publisher: &Publisher) -> bool {
+        self.observer.may_publish(publisher)
+    }
+
+    /// Call it under the lock that makes the order.
+    pub(super) fn post(&self, notice: Notice) {
+        self.notices.post(notice);
+    }
+
+    /// Whether the application is so far behind that nobody should be taken.
+    pub(super) fn is_behind(&self) -> bool {
+        self.notices.is_full()
+    }
+
+    /// Waits until the application has heard of all that happened.
+    pub(super) fn flush_notices(&self) {
+        if !own_thread::is() {
+            self.notices.flush();
+        }
+    }
+}

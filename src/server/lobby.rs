@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A route that takes many publishers: each application and stream key on it has an intake of its own, which is there as
+//! long as the stream is.
+//!
+//! What comes before `publish` is asked of all of them in the same way. Whoever has passed that is the
+//! publisher of the stream of its name, if there is one that goes on, or of a new one. So nothing is made
+//! for a client that does not publish in the end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::entrance::Entrance;
+use super::intake::{Intake, IntakeConfig, IntakeSettings, MAX_DEPARTURE};
+use super::ledger::Sums;
+use super::link::Link;
+use super::observer::{MAX_WAITING, Notice};
+use super::publisher::{Publisher, Refusal};
+use super::tally::LastError;
+
+/// Application and stream key.
+type Name = (String, String);
+
+/// The streams of an element that takes many.
+#[derive(Debug)]
+pub struct Lobby {
+    entrance: Arc<Entrance>,
+    streams: Mutex<Streams>,
+    /// A stream is gone, or all are.
+    room: Condvar,
+    rejected: AtomicU64,
+    last_error: Mutex<Option<LastError>>,
+}
+
+#[derive(Debug)]
+struct Streams {
+    settings: IntakeSettings,
+    max_streams: usize,
+    /// Those that have ended among them, until their element has let go of them.
+    present: BTreeMap<u32, (Name, Arc<Intake>)>,
+    /// The newest of each name.
+    newest: HashMap<Name, u32>,
+    next: u32,
+    drained: bool,
+    closed: bool,
+    /// What those that are gone had counted.
+    gone: Sums,
+}
+
+impl Lobby {
+    pub fn new(config: IntakeConfig, max_streams: usize) -> Self {
+        // Each of them may come and go while the application is busy with another one.
+        let max_waiting = MAX_WAITING.max(max_streams.saturating_mul(4));
+        let (entrance, settings) = Entrance::new(config, max_waiting);
+        Lobby {
+            entrance,
+            streams: Mutex::new(Streams {
+                settings,
+                max_streams,
+                present: BTreeMap::new(),
+                newest: HashMap::new(),
+                next: 0,
+                drained: false,
+                closed: false,
+                gone: Sums::default(),
+            }),
+            room: Condvar::new(),
+            rejected: AtomicU64::default(),
+            last_error: Mutex::default(),
+        }
+    }
+
+    /// Takes effect at once, also for the streams that there are.
+    pub fn configure(&self, settings: IntakeSettings, max_streams: usize) {
+        let mut streams = self.streams.lock();
+        (streams.settings, streams.max_streams) = (settings, max_streams);
+        for intake in streams.intakes() {
+            intake.configure(settings);
+        }
+        drop(streams);
+        self.room.notify_all();
+    }
+
+    /// Clients that were refused.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Of a client that was refused, or cut off before it published.
+    pub fn last_error(&self) -> Option<LastError> {
+        self.last_error.lock().clone()
+    }
+
+    pub(super) fn entrance(&self) -> &Entrance {
+        &self.entrance
+    }
+
+    pub(super) fn stream(&self, number: u32) -> Option<Arc<Intake>> {
+        let streams = self.streams.lock();
+        let found = streams.present.get(&number);
+        found.map(|(_, intake)| intake.clone())
+    }
+
+    pub(super) fn sums(&self) -> Sums {
+        let streams = self.streams.lock();
+        let sums = streams.intakes().fold(streams.gone, Sums::with);
+        sums.with_rejected(self.rejected())
+    }
+
+    /// Streams that have a publisher.
+    pub fn publishing(&self) -> usize {
+        let streams = self.streams.lock();
+        let publishing = |intake: &&Arc<Intake>| intake.publisher().is_some();
+        streams.intakes().filter(publishing).count()
+    }
+
+    /// Whether a publisher would be taken, as far as it can be said now.
+    pub(super) fn availability(&self, publisher: &Publisher) -> Result<(), Refusal> {
+        let deadline = Instant::now() + MAX_DEPARTURE;
+        let present = self.streams.lock().newest(&name(publisher));
+        // Under no lock of ours: it may wait for one that is about to leave.
+        if let Some(intake) = present {
+            match intake.availability() {
+                Err(Refusal::Ended) => {}
+                said => return said,
+            }
+        }
+        self.wait_for_room(deadline)
+    }
+
+    /// Streams that have ended go as soon as their end has left the element.
+    fn wait_for_room(&self, deadline: Instant) -> Result<(), Refusal> {
+        let mut streams = self.streams.lock();
+        loop {
+            match self.check(&streams) {
+                Err(Refusal::Full) if streams.intakes().any(|intake| intake.is_over()) => {}
+                said => return said,
+            }
+            if self.room.wait_until(&mut streams, deadline).timed_out() {
+                return self.check(&streams);
+            }
+        }
+    }
+
+    /// Whether there may be one more stream.
+    fn check(&self, streams: &Streams) -> Result<(), Refusal> {
+        if streams.closed {
+            Err(Refusal::Ended)
+        } else if streams.drained {
+            Err(Refusal::Draining)
+        } else if streams.present.len() >= streams.max_streams {
+            Err(Refusal::Full)
+        } else if self.entrance.is_behind() {
+            Err(Refusal::Busy)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes a client the publisher of the stream of its name, if it may be.
+    pub(super) fn take(
+        &self,
+        publisher: &Publisher,
+        link: &Arc<Link>,
+    ) -> Result<(Arc<Intake>, Arc<Publisher>), Refusal> {
+        let name = name(publisher);
+        loop {
+            let before = self.streams.lock().newest(&name);
+            if let Some(intake) = &before {
+                match intake.take(publisher.clone(), link.clone()) {
+                    Err(Refusal::Ended) => {}
+                    taken => return taken.map(|publisher| (intake.clone(), publisher)),
+                }
+            }
+            let mut streams = self.streams.lock();
+            // Another client may have been faster, and has the stream of this name now.
+            let newest = streams.newest(&name);
+            if newest.as_ref().map(Arc::as_ptr) != before.as_ref().map(Arc::as_ptr) {
+                continue;
+            }
+            self.check(&streams)?;
+            return self.open(&mut streams, name, publisher, link);
+        }
+    }
+
+    fn open(
+        &self,
+        streams: &mut Streams,
+        name: Name,
+        publisher: &Publisher,
+        link: &Arc<Link>,
+    ) -> Result<(Arc<Intake>, Arc<Publisher>), Refusal> {
+        let number = streams.next;
+        let entrance = self.entrance.clone();
+        let intake = Arc::new(Intake::behind(entrance, streams.settings, Some(number)));
+        // It waits for nothing, since nobody else knows of this one. The observer may be told before
+        // it is listed: it has to wait for the lock then.
+        let publisher = intake.take(publisher.clone(), link.clone())?;
+        streams.next += 1;
+        streams.newest.insert(name.clone(), number);
+        streams.present.insert(number, (name, intake.clone()));
+        Ok((intake, publisher))
+    }
+
+    /// The element lets go of a stream. Gives the client that published it.
+    pub(super) fn close_stream(&self, number: u32) -> Option<u64> {
+        let mut streams = self.streams.lock();
+        let (name, intake) = streams.present.remove(&number)?;
+        if streams.newest.get(&name) == Some(&number) {
+            streams.newest.remove(&name);
+        }
+        let client = intake.close();
+        streams.gone = streams.gone.with(&intake);
+        drop(streams);
+        self.room.notify_all();
+        client
+    }
+
+    /// The element stops. Gives the clients that published.
+    pub(super) fn close(&self) -> Vec<u64> {
+        let mut streams = self.streams.lock();
+        streams.closed = true;
+        let clients = streams.intakes().filter_map(|intake| intake.close());
+        let clients = clients.collect();
+        drop(streams);
+        self.room.notify_all();
+        clients
+    }
+
+    /// No new publishers from now on, see [`Intake::drain`]. Gives what is to be called when.
+    pub(super) fn drain(&self, timeout: Duration) -> Vec<(Instant, Arc<Intake>)> {
+        let mut streams = self.streams.lock();
+        streams.drained = true;
+        let drain = |intake: &Arc<Intake>| Some((intake.drain(timeout)?, intake.clone()));
+        let due = streams.intakes().filter_map(drain).collect();
+        drop(streams);
+        self.room.notify_all();
+        due
+    }
+
+    pub(super) fn stop_draining(&self) {
+        let mut streams = self.streams.lock();
+        streams.drained = false;
+        streams.intakes().for_each(|intake| intake.stop_draining());
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.streams.lock().drained
+    }
+
+    pub(super) fn takes_publishers(&self) -> bool {
+        let streams = self.streams.lock();
+        !streams.drained && !streams.closed
+    }
+
+    pub(super) fn set_last_error(&self, address: SocketAddr, reason: String) {
+        let at = Instant::now();
+        *self.last_error.lock() = Some(LastError {
+            reason,
+            address,
+            at,
+        });
+    }
+
+    pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: Refusal) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.set_last_error(publisher.address, refusal.reason());
+        self.entrance.post(Notice::Rejected(publisher, refusal));
+    }
+}
+
+impl Streams {
+    fn intakes(&self) -> impl Iterator<Item = &Arc<Intake>> {
+        self.present.values().map(|(_, intake)| intake)
+    }
+
+    fn newest(&self, name: &Name) -> Option<Arc<Intake>> {
+        let number = self.newest.get(name)?;
+        let found = self.present.get(number);
+        found.map(|(_, intake)| intake.clone())
+    }
+}
+
+fn name(publisher: &Publisher) -> Name {
+    (publisher.application.clone(), publisher.stream_key.clone())
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Many publishers, nobody knows which, through one element.
+
+mod access;
+mod branches;
+mod crowd;
+mod stopping;
+mod streams;
+mod studio;

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! From a publisher to its pad and to the end of that.
+
+use gst::prelude::*;
+use gstrtmp2server::amf0::Value;
+use gstrtmp2server::{ConnectionState, StreamEvent, StreamStatus};
+
+use super::studio::Studio;
+use crate::support::flv::assert_same_media;
+use crate::support::raw::{RawClient, code, send, unpublish};
+use crate::support::synthetic::{self, stream};
+
+/// Longer than any test: who is cut off comes back.
+const PATIENT: &str = "resume-timeout=600000";
+
+/// What is sent of a stream that starts at this time, and how many buffers that is with the file header.
+fn media(start: u32) -> Vec<crate::support::flv::Tag> {
+    stream(start, 12)
+}
+
+#[test]
+fn each_publisher_has_a_pad_for_as_long_as_it_is_there() {
+    let studio = Studio::start("application=live");
+    let mut clients: Vec<RawClient> = Vec::new();
+    for (number, key) in ["a", "b", "c"].into_iter().enumerate() {
+        let mut client = RawClient::publish(studio.port(), "live", key);
+        send(&mut client, &media(1000 * number as u32));
+        clients.push(client);
+    }
+    for number in 0..3 {
+        let pad = format!("src_{number}");
+        studio.wait_for_buffers(&pad, media(0).len() + 1);
+        let pad = studio.element.static_pad(&pad).unwrap();
+        assert_eq!(pad.property::<String>("application"), "live");
+        assert_eq!(
+            pad.property::<String>("stream-key"),
+            ["a", "b", "c"][number]
+        );
+    }
+    // The second one first.
+    for number in [1, 0, 2] {
+        unpublish(clients.remove(number.min(clients.len() - 1)));
+        let pad = format!("src_{number}");
+        let expected = [
+            format!("+{pad}"),
+            format!("added {pad}"),
+            format!("eos {pad}"),
+            format!("removed {pad} unpublished"),
+            format!("-{pad}"),
+        ];
+        let mut history = studio.history(&pad, 5);
+        // These two are of two threads.
+        history[2..4].sort();
+        assert_eq!(history, expected);
+        let expected = synthetic::from_zero(&media(1000 * number as u32));
+        assert_same_media(&expected, &studio.tags(&pad));
+    }
+    assert_eq!(studio.element.num_src_pads(), 0);
+    // The same name again is another pad.
+    let client = RawClient::publish(studio.port(), "live", "a");
+    studio.wait_for("added src_3");
+    drop(client);
+    studio.wait_for("-src_3");
+}
+
+#[test]
+fn a_pad_says_from_the_start_what_stream_it_is() {
+    let (seen, is_seen) = std::sync::mpsc::channel();
+    let studio = Studio::start_with(
+        "application=live stream-key=cam{camera}_{quality}",
+        move |_, pad| {
+            let text = |name: &str| pad.property::<String>(name);
+            let variables: gst::Structure = pad.property("variables");
+            let state: ConnectionState = pad.property("connection-state");
+            let status: StreamStatus = pad.property("stream-status");
+            let stats: gst::Structure = pad.property("stats");
+            let publishing: bool = stats.get("publishing").unwrap();
+            seen.send((
+                text("application"),
+                text("stream-key"),
+                variables.to_string(),
+                (state, status, pad.property::<u64>("epoch"), publishing),
+            ))
+            .unwrap();
+        },
+    );
+    let mut client = RawClient::publish(studio.port(), "live", "cam7_main");
+    let (application, key, variables, state) = is_seen.recv().unwrap();
+    assert_eq!((&application[..], &key[..]), ("live", "cam7_main"));
+    assert_eq!(
+        variables,
+        "variables, camera=(string)7, quality=(string)main;"
+    );
+    let expected = (
+        ConnectionState::Disconnected,
+        StreamStatus::Stopped,
+        0,
+        true,
+    );
+    assert_eq!(state, expected);
+    // It tells of changes.
+    studio.wait_for("added src_0");
+    let pad = studio.element.static_pad("src_0").unwrap();
+    let (notified, is_notified) = std::sync::mpsc::channel();
+    let active = notified.clone();
+    pad.connect_notify(Some("stream-status"), move |pad, _| {
+        let _ = active.send(pad.property::<StreamStatus>("stream-status"));
+    });
+    send(&mut client, &media(0));
+    while is_notified.recv().unwrap() != StreamStatus::Active {}
+    assert_eq!(pad.property::<u64>("epoch"), 1);
+    assert_eq!(
+        pad.property::<ConnectionState>("connection-state"),
+        ConnectionState::Streaming
+    );
+    studio.wait_for_buffers("src_0", media(0).len() + 1);
+    unpublish(client);
+    studio.wait_for("-src_0");
+    // What was counted stays with who keeps the pad.
+    let stats: gst::Structure = pad.property("stats");
+    assert_eq!(stats.get::<u64>("total-tags"), Ok(media(0).len() as u64));
+    assert_eq!(
+        pad.property::<StreamStatus>("stream-status"),
+        StreamStatus::Stopped
+    );
+}
+
+#[test]
+fn who_was_cut_off_goes_on_with_the_same_pad() {
+    let studio = Studio::start(PATIENT);
+    let mut client = RawClient::publish(studio.port(), "live", "key");
+    send(&mut client, &media(0));
+    studio.wait_for_buffers("src_0", media(0).len() + 1);
+    drop(client);
+    studio.wait_for("removed src_0 closed");
+    let mut client = RawClient::publish(studio.port(), "live", "key");
+    send(&mut client, &media(50_000));
+    studio.wait_for_buffers("src_0", 2 * media(0).len() + 1);
+    unpublish(client);
+    studio.wait_for("-src_0");
+    let happened = studio.look(|seen| seen.happened.clone());
+    let count = |what: &str| happened.iter().filter(|h| h.starts_with(what)).count();
+    assert_eq!(
+        (count("+"), count("eos"), count("-"), count("added")),
+        (1, 1, 1, 2)
+    );
+    let stats = studio.stats();
+    assert_eq!(stats.get::<u64>("reconnects"), Ok(1));
+    assert_eq!(stats.get::<u64>("publishers"), Ok(2));
+}
+
+#[test]
+fn who_comes_too_late_gets_a_new_pad() {
+    let studio = Studio::start("resume-timeout=1");
+    let client = RawClient::publish(studio.port(), "live", "key");
+    studio.wait_for("added src_0");
+    drop(client);
+    studio.wait_for("-src_0");
+    let _client = RawClient::publish(studio.port(), "live", "key");
+    studio.wait_for("added src_1");
+    let expected = [
+        "+src_0",
+        "added src_0",
+        "removed src_0 closed",
+        "eos src_0",
+        "-src_0",
+    ];
+    assert_eq!(studio.history("src_0", 5), expected);
+}
+
+/// Also while its predecessor's end has not left yet.
+#[test]
+fn who_ends_a_stream_and_starts_another_gets_a_new_pad() {
+    const ROUNDS: usize = 30;
+    let studio = Studio::start("max-streams=3");
+    let mut client = RawClient::publish(studio.port(), "live", "key");
+    for round in 1..=ROUNDS {
+        client.command(1, "closeStream", 0.0, &[Value::Null]);
+        client.expect_command("onStatus");
+        client.command(1, "publish", 0.0, &[Value::Null, "key".into()]);
+        let status = client.expect_command("onStatus");
+        assert_eq!(code(&status), "NetStream.Publish.Start", "round {round}");
+    }
+    drop(client);
+    for round in 0..=ROUNDS {
+        studio.wait_for(&format!("-src_{round}"));
+    }
+    assert_eq!(
+        studio.stats().get::<u64>("publishers"),
+        Ok(ROUNDS as u64 + 1)
+    );
+}
+
+#[test]
+fn messages_come_from_the_element_and_name_the_pad() {
+    let studio = Studio::start("");
+    let mut clients = ["a", "b"].map(|key| RawClient::publish(studio.port(), "live", key));
+    for (number, client) in clients.iter_mut().enumerate() {
+        send(client, &media(0));
+        studio.wait_for_buffers(&format!("src_{number}"), media(0).len() + 1);
+    }
+    clients.into_iter().for_each(unpublish);
+    for (pad, key) in [("src_0", "a"), ("src_1", "b")] {
+        studio.wait_for(&format!("-{pad}"));
+        let (sources, statuses): (Vec<String>, Vec<gst::Structure>) = studio.look(|seen| {
+            let told = seen.told("rtmp2-stream-status").into_iter();
+            told.filter(|(_, s)| s.get("pad") == Ok(pad)).unzip()
+        });
+        assert!(sources.iter().all(|source| source == "src"), "{sources:?}");
+        let numbers = |s: &gst::Structure| {
+            assert_eq!(s.get("stream-key"), Ok(key));
+            s.get::<StreamStatus>("stream-status").unwrap()
+        };
+        let statuses: Vec<StreamStatus> = statuses.iter().map(numbers).collect();
+        let expected = [
+            StreamStatus::Reconfiguring,
+            StreamStatus::Active,
+            StreamStatus::Stopped,
+        ];
+        assert_eq!(statuses, expected);
+        let events: Vec<StreamEvent> = studio.look(|seen| {
+            let told = seen.told("rtmp2-stream-event").into_iter();
+            let of_pad = told.filter(|(source, s)| source == "src" && s.get("pad") == Ok(pad));
+            of_pad.map(|(_, s)| s.get("event").unwrap()).collect()
+        });
+        assert!(
+            events.contains(&StreamEvent::PublisherConnected),
+            "{events:?}"
+        );
+        assert!(events.contains(&StreamEvent::PublisherGone), "{events:?}");
+    }
+}
