@@ -14,7 +14,7 @@ mod web;
 use std::error::Error;
 use std::sync::Arc;
 
-use catalog::Catalog;
+use catalog::{Catalog, StreamName};
 use gst::prelude::*;
 use health::Health;
 use notify::{Deliveries, Receiver};
@@ -25,6 +25,46 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use web::Site;
+
+/// The place of the ingest: streams come and go, and nothing is made of them.
+fn listen(
+    site: &Arc<Site>,
+    options: &Options,
+    port: u32,
+    application: &str,
+) -> Result<gst::Element, Box<dyn Error>> {
+    let element = gst::ElementFactory::make("rtmp2multiserversrc")
+        .property("host", &options.rtmp.host)
+        .property("port", port)
+        .property("application", application)
+        .property("stream-key", "{stream}")
+        .property("max-streams", options.max_streams)
+        .build()?;
+    for signal in ["publisher-added", "publisher-removed"] {
+        let site = site.clone();
+        element.connect(signal, false, move |arguments| {
+            let element: gst::Element = arguments[0].get().ok()?;
+            let info: gst::Structure = arguments[1].get().ok()?;
+            let variables: gst::Structure = info.get("variables").ok()?;
+            let text = |name: &str| variables.get::<&str>(name).ok();
+            let name = StreamName::new(text("application")?, text("user"), text("stream")?)?;
+            if signal == "publisher-removed" {
+                println!("{} is gone", name.directory().display());
+                site.catalog.remove(&name);
+                return None;
+            }
+            site.catalog.add(&name);
+            let pad: &str = info.get("pad").ok()?;
+            site.reconnect.ask(&element, pad, &info, &name);
+            site.catalog.update(&name, |stream| stream.is_ready = true);
+            println!("ready {name} {}", web::playlist(&site.base, &name));
+            None
+        });
+    }
+    site.health.set("rtmp", None);
+    element.set_state(gst::State::Playing)?;
+    Ok(element)
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -67,24 +107,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let telling = tokio::spawn(telling);
     println!("page on http://{local}/");
 
-    // The place of the ingest: it says what is wrong with it, and whom it has.
-    let source = gst::ElementFactory::make("rtmp2serversrc").build()?;
-    site.health.set("rtmp", None);
-    source.connect("publisher-added", false, {
-        let (site, source) = (site.clone(), source.clone());
-        move |_| {
-            let name = catalog::StreamName::new("live", None, "cam")?;
-            let info = gst::Structure::new_empty("info");
-            let asked = site.reconnect.ask(&source, "src_0", &info, &name);
-            println!("{}", name.directory().display());
-            site.catalog.add(&name);
-            site.catalog
-                .update(&name, |stream| stream.is_ready = !asked);
-            site.catalog.remove(&name);
-            None
-        }
-    });
-    println!("listening on rtmp://{}/", options.rtmp);
+    let first = listen(
+        &site,
+        &options,
+        options.rtmp.port.into(),
+        "{application}/{user}",
+    )?;
+    let port = first.property("current-port");
+    let second = listen(&site, &options, port, "{application}")?;
+    println!("listening on rtmp://{}:{port}/", options.rtmp.host);
 
     web::serve(socket, site, async move {
         tokio::select! {
@@ -94,6 +125,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     })
     .await?;
     // Here the ingest ends, and with it all streams. Then nothing more is to be told.
+    for element in [first, second] {
+        element.set_state(gst::State::Null)?;
+    }
     drop(end);
     telling.await?;
     Ok(())
