@@ -36,6 +36,7 @@ use ring::Ring;
 use streams::{Settings, Streams};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use web::Site;
 
 #[tokio::main(flavor = "current_thread")]
@@ -56,10 +57,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let base = options.public_base(local);
 
     let (catalog, changes) = Catalog::new();
-    let catalog = Arc::new(catalog);
     let ring = Ring::new(options.relays.clone(), options.this_relay.clone());
     let site = Arc::new(Site {
-        catalog: catalog.clone(),
+        catalog: Arc::new(catalog),
         directory: options.directory.clone(),
         base: base.clone(),
         hls_js: web::read_hls_js(&options.hls_js),
@@ -72,11 +72,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         secret: options.notify_secret.clone(),
         base,
     });
-    let telling = tokio::spawn(notify::run(changes, receiver, site.deliveries.clone()));
+    let (end, has_ended) = oneshot::channel::<()>();
+    let has_ended = async {
+        let _ = has_ended.await;
+    };
+    let telling = notify::run(changes, receiver, site.deliveries.clone(), has_ended);
+    let telling = tokio::spawn(telling);
     println!("page on http://{local}/");
 
     let streams = Streams::new(Settings {
-        catalog: catalog.clone(),
+        catalog: site.catalog.clone(),
         directory: options.directory.clone(),
         base: site.base.clone(),
         passthrough: options.passthrough,
@@ -96,8 +101,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Nobody new, and then the rest of who is there.
     drop(ingest);
     tokio::task::spawn_blocking(move || streams.stop()).await?;
-    // With the last one who holds the catalog, the changes end.
-    drop(catalog);
+    // Now nothing more is to be told.
+    drop(end);
     telling.await?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 mod schedule;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -56,19 +57,36 @@ impl Deliveries {
     }
 }
 
-/// Until the catalog is gone and what it said is delivered, or cannot be. Without a receiver nobody is told.
+/// Until the shutdown, and until all that was said before it is delivered, or some seconds later. Without a receiver
+/// nobody is told.
 pub async fn run(
     mut changes: UnboundedReceiver<Change>,
     receiver: Option<Receiver>,
     deliveries: Arc<Deliveries>,
+    shutdown: impl Future<Output = ()>,
 ) {
+    let mut shutdown = pin!(shutdown);
     let Some(receiver) = receiver else {
         // They are to be taken all the same: they would pile up.
-        while changes.recv().await.is_some() {}
+        let take_all = async { while changes.recv().await.is_some() {} };
+        tokio::select! {
+            () = take_all => {}
+            () = shutdown => {}
+        }
         return;
     };
     let mut courier = Courier::new(receiver, deliveries);
-    while let Some(change) = courier.work(&mut changes).await {
+    loop {
+        tokio::select! {
+            change = courier.work(&mut changes) => match change {
+                Some(change) => courier.take(change),
+                None => break,
+            },
+            () = &mut shutdown => break,
+        }
+    }
+    changes.close();
+    while let Some(change) = changes.recv().await {
         courier.take(change);
     }
     let end = tokio::time::Instant::now() + FAREWELL;
@@ -332,3 +350,6 @@ fn until_then(text: &str, now: Option<glib::DateTime>) -> Option<Duration> {
     let seconds = then.ok()?.to_unix() - now?.to_unix();
     Some(Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -311,6 +311,12 @@ fn parse_relay(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    impl Options {
+        pub fn with_secret(secret: &str) -> Self {
+            with_secret("--notify http://localhost/", Some(secret)).unwrap()
+        }
+    }
+
     fn options(line: &str) -> Result<Options, String> {
         with_secret(line, None)
     }

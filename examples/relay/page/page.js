@@ -118,6 +118,9 @@ function follow(stream) {
     // It is back: what has ended does not go on by itself.
     play();
   } else if (!isReady && wasReady) {
+    // What has come is played to its end.
+    hls?.stopLoad();
+    clearTimeout(again);
     say(state, "The stream has ended. It goes on here when it is back.");
   }
 }
