@@ -460,6 +460,47 @@ fn sound_or_pictures_alone_are_enough() {
     }
 }
 
+/// When something is seen and heard, of what flashes and beeps together, in seconds.
+fn seen_and_heard(file: &Path) -> [Vec<f64>; 2] {
+    let output = Command::new(FFMPEG)
+        .args(["-nostdin", "-hide_banner", "-i"])
+        .arg(file)
+        .args(["-vf", "blackdetect=d=0.3:pix_th=0.5"])
+        .args(["-af", "silencedetect=noise=-25dB:d=0.3", "-f", "null", "-"])
+        .output();
+    let text = String::from_utf8(output.unwrap().stderr).unwrap();
+    ["black_end:", "silence_end: "].map(|mark| {
+        let ends = text.split(mark).skip(1);
+        let number = |text: &str| text.split_whitespace().next()?.parse().ok();
+        let mut ends: Vec<f64> = ends.filter_map(number).collect();
+        ends.sort_by(f64::total_cmp);
+        ends
+    })
+}
+
+#[test]
+fn what_is_heard_is_heard_when_it_is_seen() {
+    let arguments = "-f lavfi -i color=black:size=160x120:rate=15,drawbox=color=white:t=fill:enable='lt(mod(t\\,2)\\,0.2)' \
+         -f lavfi -i aevalsrc='if(lt(mod(t\\,2)\\,0.2)\\,sin(2*PI*1000*t)\\,0)':s=44100 \
+         -t 11 -c:v libx264 -preset ultrafast -g 20 -pix_fmt yuv420p -c:a aac -ac 1 -f flv";
+    let sent = made_by(FFMPEG, "relay-flashes.flv", &arguments.replace('\'', ""));
+    let folder = tempfile::tempdir().unwrap();
+    let mut relay = Relay::start(folder.path(), &[]);
+    relay.take("ann", &flv::read_file(&sent));
+    let segments = relay.segments("ann");
+    let all = folder.path().join("all.ts");
+    let bytes = segments
+        .iter()
+        .flat_map(|segment| std::fs::read(&segment.path).unwrap());
+    std::fs::write(&all, bytes.collect::<Vec<u8>>()).unwrap();
+    let [seen, heard] = seen_and_heard(&all);
+    assert!(seen.len() >= 5, "{seen:?} {heard:?}");
+    for (seen, heard) in seen.iter().zip(&heard) {
+        // A frame and what a frame of sound is long.
+        assert!((seen - heard).abs() < 0.055, "{seen} {heard}");
+    }
+}
+
 /// NAL units of slices.
 fn sent_slices(tags: &[Tag]) -> Vec<Vec<u8>> {
     let mut slices = Vec::new();
