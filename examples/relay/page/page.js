@@ -14,6 +14,7 @@ let chosen = null; // The path of the playlist that is to be played.
 let isReady = false; // The server says that it can be played.
 let hls = null;
 let again = null; // A timer.
+let mended = -Infinity; // When the decoder was last set up anew.
 
 const nameOf = (stream) =>
   [stream.application, stream.user, stream.stream].filter((part) => part !== null).join("/");
@@ -157,7 +158,9 @@ function playByScript() {
   hls.on(window.Hls.Events.MANIFEST_PARSED, start);
   hls.on(window.Hls.Events.ERROR, (_, error) => {
     if (!error.fatal || hls !== playing) return;
-    if (error.type === window.Hls.ErrorTypes.MEDIA_ERROR) {
+    const wasMended = performance.now() - mended < AGAIN_SECONDS * 1000;
+    if (error.type === window.Hls.ErrorTypes.MEDIA_ERROR && !wasMended) {
+      mended = performance.now();
       hls.recoverMediaError();
       return;
     }
