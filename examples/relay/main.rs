@@ -2,69 +2,42 @@
 
 //! Takes RTMP publishers, cleans what they send, and serves it as HLS.
 
+mod cadence;
 mod catalog;
+mod cleaner;
+mod encoder;
 mod health;
+mod ingest;
+mod mailbox;
 mod metrics;
 mod notify;
 mod options;
+mod packager;
+mod passthrough;
 mod reconnect;
 mod ring;
+mod segmenter;
+mod shelf;
+mod stream;
+mod streams;
+mod ts;
 mod web;
 
 use std::error::Error;
 use std::sync::Arc;
 
-use catalog::{Catalog, StreamName};
-use gst::prelude::*;
+use catalog::Catalog;
 use health::Health;
+use ingest::Ingest;
 use notify::{Deliveries, Receiver};
 use options::Options;
 use reconnect::Reconnect;
 use ring::Ring;
+use streams::{Settings, Streams};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use web::Site;
-
-/// The place of the ingest: streams come and go, and nothing is made of them.
-fn listen(
-    site: &Arc<Site>,
-    options: &Options,
-    port: u32,
-    application: &str,
-) -> Result<gst::Element, Box<dyn Error>> {
-    let element = gst::ElementFactory::make("rtmp2multiserversrc")
-        .property("host", &options.rtmp.host)
-        .property("port", port)
-        .property("application", application)
-        .property("stream-key", "{stream}")
-        .property("max-streams", options.max_streams)
-        .build()?;
-    for signal in ["publisher-added", "publisher-removed"] {
-        let site = site.clone();
-        element.connect(signal, false, move |arguments| {
-            let element: gst::Element = arguments[0].get().ok()?;
-            let info: gst::Structure = arguments[1].get().ok()?;
-            let variables: gst::Structure = info.get("variables").ok()?;
-            let text = |name: &str| variables.get::<&str>(name).ok();
-            let name = StreamName::new(text("application")?, text("user"), text("stream")?)?;
-            if signal == "publisher-removed" {
-                println!("{} is gone", name.directory().display());
-                site.catalog.remove(&name);
-                return None;
-            }
-            site.catalog.add(&name);
-            let pad: &str = info.get("pad").ok()?;
-            site.reconnect.ask(&element, pad, &info, &name);
-            site.catalog.update(&name, |stream| stream.is_ready = true);
-            println!("ready {name} {}", web::playlist(&site.base, &name));
-            None
-        });
-    }
-    site.health.set("rtmp", None);
-    element.set_state(gst::State::Playing)?;
-    Ok(element)
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -84,9 +57,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let base = options.public_base(local);
 
     let (catalog, changes) = Catalog::new();
+    let catalog = Arc::new(catalog);
     let ring = Ring::new(options.relays.clone(), options.this_relay.clone());
     let site = Arc::new(Site {
-        catalog: Arc::new(catalog),
+        catalog: catalog.clone(),
         directory: options.directory.clone(),
         base: base.clone(),
         hls_js: web::read_hls_js(&options.hls_js),
@@ -107,14 +81,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let telling = tokio::spawn(telling);
     println!("page on http://{local}/");
 
-    let first = listen(
-        &site,
-        &options,
-        options.rtmp.port.into(),
-        "{application}/{user}",
-    )?;
-    let port = first.property("current-port");
-    let second = listen(&site, &options, port, "{application}")?;
+    let streams = Streams::new(Settings {
+        catalog,
+        directory: options.directory.clone(),
+        base: site.base.clone(),
+        passthrough: options.passthrough,
+    });
+    let streams =
+        streams.map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
+    let (ingest, port) = Ingest::start(&options, &streams, &site)?;
     println!("listening on rtmp://{}:{port}/", options.rtmp.host);
 
     web::serve(socket, site, async move {
@@ -124,10 +99,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     })
     .await?;
-    // Here the ingest ends, and with it all streams. Then nothing more is to be told.
-    for element in [first, second] {
-        element.set_state(gst::State::Null)?;
-    }
+    // Nobody new, and then the rest of who is there.
+    drop(ingest);
+    tokio::task::spawn_blocking(move || streams.stop()).await?;
+    // All that there was to be told is on its way.
     drop(end);
     telling.await?;
     Ok(())
