@@ -119,8 +119,7 @@ function follow(stream) {
     // It is back: what has ended does not go on by itself.
     play();
   } else if (!isReady && wasReady) {
-    // What has come is played to its end.
-    hls?.stopLoad();
+    // What there is of it is played to its end, which the playlist has.
     clearTimeout(again);
     say(state, "The stream has ended. It goes on here when it is back.");
   }
@@ -176,14 +175,15 @@ function start() {
   video.play().catch(() => say(state, "Press play to start."));
 }
 
-video.addEventListener("playing", () => say(state, video.muted ? "Playing, without sound until you switch it on." : "Playing."));
-video.addEventListener("volumechange", () => {
-  if (!video.paused) say(state, video.muted ? "Playing, without sound." : "Playing.");
-});
+function sayPlaying() {
+  if (isReady && !video.paused) say(state, video.muted ? "Playing, without sound until you switch it on." : "Playing.");
+}
+video.addEventListener("playing", sayPlaying);
+video.addEventListener("volumechange", sayPlaying);
 video.addEventListener("waiting", () => {
   if (isReady) say(state, "Waiting for more…");
 });
-// A playlist that has an end may have been followed by another one.
+// It may be back already, and its playlist go on.
 video.addEventListener("ended", playLater);
 // That of hls.js is told by its own events.
 video.addEventListener("error", () => {

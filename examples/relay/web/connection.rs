@@ -56,6 +56,8 @@ impl Listener for Patient {
         let place = place.expect("the semaphore is never closed");
         // With its own care about errors that pass.
         let (stream, address) = Listener::accept(&mut self.socket).await;
+        // Without it, it is slower and nothing else.
+        let _ = stream.set_nodelay(true);
         let connection = Connection {
             stream,
             patience: self.patience,
