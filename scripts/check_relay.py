@@ -389,15 +389,6 @@ def watch(relay, receiver, driver):
             player.plays(2, OTHER_SIZE)
             other.signal(signal.SIGTERM)
             receiver.expect("gone", OTHER)
-        player.until("the end", lambda state: state["ended"] and "The stream has ended" in state["text"])
-        with publisher(relay, OTHER, OTHER_SIZE) as other:
-            receiver.expect("ready", OTHER)
-            # Without a click.
-            player.until("the return", lambda state: not state["ended"] and state["frames"] > 0)
-            player.watch()
-            player.plays(2, OTHER_SIZE)
-            other.signal(signal.SIGTERM)
-            receiver.expect("gone", OTHER)
         # As one that leaves in the orderly way.
         second.signal(signal.SIGTERM)
         receiver.expect("gone", STREAM)
@@ -406,10 +397,18 @@ def watch(relay, receiver, driver):
     if counts["video"] < 120 or counts["audio"] == 0:
         raise harness.Failure(f"ffprobe finds {counts} in {told['playlist']}")
     player.until("an empty list", lambda state: "There are no streams" in state["text"])
-    player.finish()
+    player.until("the end", lambda state: state["ended"] and "The stream has ended" in state["text"])
     check_sick(relay)
-    relay.process.signal(signal.SIGTERM)
-    relay.process.finish()
+    with publisher(relay, OTHER, OTHER_SIZE):
+        receiver.expect("ready", OTHER)
+        # Without a click.
+        player.until("the return", lambda state: not state["ended"] and state["frames"] > 0)
+        player.watch()
+        player.plays(2, OTHER_SIZE)
+        player.finish()
+        relay.process.signal(signal.SIGTERM)
+        receiver.expect("gone", OTHER)
+        relay.process.finish()
     receiver.finish()
     print(
         f"relay: ok, played {after['time']:.1f} s in {after['segments']} segments, {after['frames']} frames of which"
