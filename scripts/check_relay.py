@@ -32,6 +32,9 @@ RELAY = harness.RELEASE / "examples" / "relay"
 PAGE_LINE = re.compile(r"^page on (http://\S+/)")
 STREAM = "live/ann/cam"
 SIZE = (640, 360)
+# One without a user.
+OTHER = "live/plain"
+OTHER_SIZE = (320, 180)
 SEGMENT_SECONDS = 2
 # Long enough for anything on a busy machine. Nothing waits for it unless something is broken.
 PATIENCE = 120
@@ -159,10 +162,17 @@ class Relay:
             raise harness.Failure(f"{malformed} in:\n{text}") from None
 
 
-def publisher(relay, stream):
+# Some 12 frames a second at no steady rate, and groups of pictures of one frame and of 5 s.
+DIRTY = [
+    *("-vf", r"select=gt(random(1)\,0.6)", "-fps_mode", "vfr", "-g", "600", "-sc_threshold", "0"),
+    *("-force_key_frames", "expr:lt(mod(n,60),2)", "-ar", "44100", "-ac", "1"),
+]
+
+
+def publisher(relay, stream, size=SIZE, more=()):
     """A publisher that goes on until it is stopped."""
-    arguments = harness.generated(3600, size="{}x{}".format(*SIZE))
-    return harness.ffmpeg([*arguments, "-f", "flv", f"rtmp://127.0.0.1:{relay.port}/{stream}"])
+    arguments = harness.generated(3600, size="{}x{}".format(*size))
+    return harness.ffmpeg([*arguments, *more, "-f", "flv", f"rtmp://127.0.0.1:{relay.port}/{stream}"])
 
 
 def program(variable, *names):
@@ -212,7 +222,7 @@ class Player:
         const quality = video.getVideoPlaybackQuality();
         const buffered = [...Array(video.buffered.length).keys()].map((i) => [video.buffered.start(i), video.buffered.end(i)]);
         return {
-            time: video.currentTime, width: video.videoWidth, height: video.videoHeight, paused: video.paused,
+            time: video.currentTime, ended: video.ended, width: video.videoWidth, height: video.videoHeight, paused: video.paused,
             frames: quality.totalVideoFrames, dropped: quality.droppedVideoFrames, buffered,
             sound: video.webkitAudioDecodedByteCount, text: document.body.innerText,
             segments: window.segments?.length ?? 0,
@@ -265,9 +275,12 @@ class Player:
             WebDriverWait(self.driver, PATIENCE, 0.2).until(can_be_clicked).click()
         except TimeoutException:
             raise harness.Failure(f"no {name} in the list: {self.state()}; {self.console()}") from None
+        self.watch()
+
+    def watch(self):
         self.driver.execute_script(self.WATCH)
 
-    def plays(self, segments):
+    def plays(self, segments, size=SIZE):
         """Plays so many segments more."""
         before = self.state()
         seconds = (segments - 1) * SEGMENT_SECONDS
@@ -280,7 +293,7 @@ class Player:
             )
 
         state = self.until(f"{segments} segments more than {before}", holds)
-        if (state["width"], state["height"]) != SIZE or not state["sound"] or state["paused"]:
+        if (state["width"], state["height"]) != size or not state["sound"] or state["paused"]:
             raise harness.Failure(f"it does not play what was sent: {state}")
         return state
 
@@ -334,6 +347,18 @@ def check_served(relay, told):
             raise harness.Failure(f"{name} is {samples.get(name)}")
 
 
+def check_sick(relay):
+    """Without its directory it is of no use, and says so."""
+    elsewhere = relay.directory.with_name("elsewhere")
+    relay.directory.rename(elsewhere)
+    status, _, text = relay.get("health")
+    if status != 503 or "can't be written to" not in json.loads(text)["problems"]["disk"]:
+        raise harness.Failure(f"health is {status} {text}")
+    if relay.metrics()["relay_healthy", ()] != 0:
+        raise harness.Failure("the metrics say that all is well")
+    elsewhere.rename(relay.directory)
+
+
 def check(directory):
     with Receiver() as receiver, Relay(directory, receiver) as relay, chromium() as driver:
         try:
@@ -347,7 +372,7 @@ def watch(relay, receiver, driver):
         raise harness.Failure("there are streams that nobody publishes")
     player = Player(driver, relay.page)
     player.until("no streams", lambda state: "There are no streams" in state["text"])
-    with publisher(relay, STREAM) as first:
+    with publisher(relay, STREAM, more=DIRTY) as first:
         told = receiver.expect("ready", STREAM)
         if receiver.attempts[0] != receiver.attempts[1]:
             raise harness.Failure(f"it was told otherwise the second time: {receiver.attempts}")
@@ -358,13 +383,32 @@ def watch(relay, receiver, driver):
     with publisher(relay, STREAM) as second:
         player.until("behind the gap", lambda state: state["continuity"] > before["continuity"])
         after = player.plays(4)
+        with publisher(relay, OTHER, OTHER_SIZE) as other:
+            receiver.expect("ready", OTHER)
+            player.choose(OTHER)
+            player.plays(2, OTHER_SIZE)
+            other.signal(signal.SIGTERM)
+            receiver.expect("gone", OTHER)
         # As one that leaves in the orderly way.
         second.signal(signal.SIGTERM)
         receiver.expect("gone", STREAM)
-    player.until("the end", lambda state: "There are no streams" in state["text"])
-    player.finish()
-    relay.process.signal(signal.SIGTERM)
-    relay.process.finish()
+    # Another player.
+    counts = harness.packets(told["playlist"])
+    if counts["video"] < 120 or counts["audio"] == 0:
+        raise harness.Failure(f"ffprobe finds {counts} in {told['playlist']}")
+    player.until("an empty list", lambda state: "There are no streams" in state["text"])
+    player.until("the end", lambda state: state["ended"] and "The stream has ended" in state["text"])
+    check_sick(relay)
+    with publisher(relay, OTHER, OTHER_SIZE):
+        receiver.expect("ready", OTHER)
+        # Without a click.
+        player.until("the return", lambda state: not state["ended"] and state["frames"] > 0)
+        player.watch()
+        player.plays(2, OTHER_SIZE)
+        player.finish()
+        relay.process.signal(signal.SIGTERM)
+        receiver.expect("gone", OTHER)
+        relay.process.finish()
     receiver.finish()
     print(
         f"relay: ok, played {after['time']:.1f} s in {after['segments']} segments, {after['frames']} frames of which"

@@ -57,9 +57,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let base = options.public_base(local);
 
     let (catalog, changes) = Catalog::new();
+    let catalog = Arc::new(catalog);
     let ring = Ring::new(options.relays.clone(), options.this_relay.clone());
     let site = Arc::new(Site {
-        catalog: Arc::new(catalog),
+        catalog: catalog.clone(),
         directory: options.directory.clone(),
         base: base.clone(),
         hls_js: web::read_hls_js(&options.hls_js),
@@ -81,7 +82,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("page on http://{local}/");
 
     let streams = Streams::new(Settings {
-        catalog: site.catalog.clone(),
+        catalog,
         directory: options.directory.clone(),
         base: site.base.clone(),
         passthrough: options.passthrough,
@@ -101,7 +102,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Nobody new, and then the rest of who is there.
     drop(ingest);
     tokio::task::spawn_blocking(move || streams.stop()).await?;
-    // Now nothing more is to be told.
+    // All that there was to be told is on its way.
     drop(end);
     telling.await?;
     Ok(())

@@ -41,7 +41,8 @@ What is served where (HTTP):
   /health                                200 {\"status\":\"ok\"}; 503 with what is wrong when something is
   /metrics                               for Prometheus
 
-Everybody who reaches the HTTP port may read all of it. It speaks no TLS: let a reverse proxy do that, and give its address as --public-url.
+Everybody who reaches the HTTP port may read all of it. It speaks no TLS: let a reverse proxy do that, and give its address as --public-url. \
+There are a quarter as many connections at a time as the program may have open files (ulimit -n), and 2000 at most.
 
 The page plays with hls.js, which npm has: npm ci --prefix examples/relay/page
 Without it the page plays in browsers that play HLS by themselves, as Safari does.

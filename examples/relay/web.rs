@@ -17,6 +17,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use url::Url;
@@ -48,7 +49,7 @@ pub struct Site {
     /// The address under which viewers reach this server.
     pub base: Url,
     /// The script that the page plays with, if it is there.
-    pub hls_js: Option<String>,
+    pub hls_js: Option<Bytes>,
     pub health: Arc<Health>,
     pub deliveries: Arc<Deliveries>,
     pub reconnect: Arc<Reconnect>,
@@ -70,9 +71,9 @@ pub fn playlist(base: &Url, name: &StreamName) -> Url {
 }
 
 /// The script of the npm package. Without it the program says what to do, and goes on.
-pub fn read_hls_js(path: &Path) -> Option<String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Some(text),
+pub fn read_hls_js(path: &Path) -> Option<Bytes> {
+    match std::fs::read(path) {
+        Ok(script) => Some(script.into()),
         Err(error) => {
             eprintln!(
                 "no hls.js at {}: {error}. The page plays in browsers alone that play HLS by themselves. \
@@ -157,7 +158,9 @@ async fn script() -> impl IntoResponse {
 
 async fn hls_js(State(site): State<Arc<Site>>) -> Response {
     match &site.hls_js {
-        Some(text) => (headers(JAVASCRIPT, "public, max-age=3600"), text.clone()).into_response(),
+        Some(script) => {
+            (headers(JAVASCRIPT, "public, max-age=3600"), script.clone()).into_response()
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

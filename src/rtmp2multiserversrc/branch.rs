@@ -19,7 +19,14 @@ use crate::server::{Intake, Publisher, Stream};
 pub(super) struct Branch {
     pub(super) source: Rtmp2ServerSrc,
     pub(super) pad: Rtmp2MultiServerSrcPad,
-    phase: Arc<Mutex<Phase>>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    phase: Phase,
+    /// Somebody has taken the pad away, or is about to.
+    pad_is_gone: bool,
 }
 
 /// Opening takes a while, since the application is told of the pad; the element may be stopped meanwhile.
@@ -34,13 +41,14 @@ enum Phase {
 impl Branch {
     pub(super) fn new(
         bin: &super::Rtmp2MultiServerSrc,
+        run: u64,
         stream: Stream,
         publisher: Arc<Publisher>,
     ) -> Result<Self, glib::BoolError> {
         let number = stream.number();
         let intake = Arc::downgrade(stream.intake());
         let source: Rtmp2ServerSrc = glib::Object::builder()
-            .property("name", format!("stream_{number}"))
+            .property("name", format!("stream_{run}_{number}"))
             .build();
         source.imp().give(stream);
         let pad = build_pad(bin, &pad_name(number), intake)?;
@@ -48,12 +56,15 @@ impl Branch {
         Ok(Branch {
             source,
             pad,
-            phase: Arc::new(Mutex::new(Phase::Opening)),
+            progress: Arc::new(Mutex::new(Progress {
+                phase: Phase::Opening,
+                pad_is_gone: false,
+            })),
         })
     }
 
     /// Makes it part of the bin, lets the application link its pad, and starts it.
-    pub(super) fn open(&self, bin: &gst::Bin) {
+    pub(super) fn open(&self, bin: &super::Rtmp2MultiServerSrc) {
         // A bin unlinks what is added to it, so the pad gets its target after that.
         let opened = bin
             .add(&self.source)
@@ -63,33 +74,58 @@ impl Branch {
         if let Err(error) = opened {
             gst::error!(CAT, obj = bin, "{error}");
         }
-        let _ = self.source.sync_state_with_parent();
-        let mut phase = self.phase.lock();
-        let is_abandoned = std::mem::replace(&mut *phase, Phase::Open) == Phase::Abandoned;
-        drop(phase);
-        if is_abandoned {
+        bin.imp().between_states(|| {
+            let _ = self.source.sync_state_with_parent();
+        });
+        let mut progress = self.progress.lock();
+        let before = std::mem::replace(&mut progress.phase, Phase::Open);
+        drop(progress);
+        if before == Phase::Abandoned {
             self.close(bin);
         }
     }
 
-    /// Takes it away, now or when it is open.
-    pub(super) fn abandon(&self, bin: &gst::Bin) {
-        let mut phase = self.phase.lock();
-        if *phase == Phase::Opening {
-            *phase = Phase::Abandoned;
-            return;
+    /// Takes it away; what somebody is still busy with, as soon as it is open.
+    pub(super) fn abandon(&self, bin: &super::Rtmp2MultiServerSrc) {
+        let mut progress = self.progress.lock();
+        let is_open = progress.phase == Phase::Open;
+        if !is_open {
+            progress.phase = Phase::Abandoned;
         }
-        drop(phase);
-        self.close(bin);
+        drop(progress);
+        if is_open {
+            self.close(bin);
+        } else {
+            self.detach(bin);
+            // The application may have it in its hands. Its name is free for the next.
+            if self.pad.parent().is_some() {
+                self.remove_pad(bin);
+            }
+        }
     }
 
     /// Ends what is left of it. The streaming thread is at its end, or ends with this.
-    pub(super) fn close(&self, bin: &gst::Bin) {
+    pub(super) fn close(&self, bin: &super::Rtmp2MultiServerSrc) {
         self.pad.imp().keep_stats();
+        self.detach(bin);
         let _ = self.source.set_state(gst::State::Null);
-        let _ = self.pad.set_active(false);
-        let _ = bin.remove_pad(&self.pad);
+        self.remove_pad(bin);
         let _ = bin.remove(&self.source);
+    }
+
+    /// Whatever becomes of the bin, the source stays as it is.
+    fn detach(&self, bin: &super::Rtmp2MultiServerSrc) {
+        bin.imp().between_states(|| {
+            self.source.set_locked_state(true);
+        });
+    }
+
+    fn remove_pad(&self, bin: &super::Rtmp2MultiServerSrc) {
+        let is_gone = std::mem::replace(&mut self.progress.lock().pad_is_gone, true);
+        if !is_gone {
+            let _ = self.pad.set_active(false);
+            let _ = bin.remove_pad(&self.pad);
+        }
     }
 }
 

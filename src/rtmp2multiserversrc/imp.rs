@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `starting`, `running`, then those of the server and of the sources in here; `settings`, then the
-//! settings of a source. No signal, message or change of state happens under any of them but `starting`, which only
-//! the thread that opens streams waits for.
+//! Lock order: `changing`, `starting`, `running`, then those of the server and of the sources in here; `settings`, then the
+//! settings of a source. No signal, message or change of state happens under any of them but `changing`, which is for
+//! changes of state, and `starting`, which only the thread that opens streams waits for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, ReentrantMutex};
 
 use super::branch::Branch;
 use super::observer::StreamObserver;
@@ -43,6 +43,8 @@ struct AllSettings {
 #[derive(Debug)]
 pub struct Rtmp2MultiServerSrc {
     settings: Mutex<AllSettings>,
+    /// Held while the bin changes the state of what is in it. A handler may change it from within.
+    changing: ReentrantMutex<()>,
     /// Held while the element claims its route: publishers may come before that is noted.
     starting: Mutex<()>,
     /// From start to stop.
@@ -63,6 +65,7 @@ impl ObjectSubclass for Rtmp2MultiServerSrc {
                 common: Settings::default(),
                 max_streams: DEFAULT_MAX_STREAMS,
             }),
+            changing: ReentrantMutex::default(),
             starting: Mutex::default(),
             running: Mutex::default(),
             runs: AtomicU64::default(),
@@ -176,7 +179,7 @@ impl ElementImpl for Rtmp2MultiServerSrc {
             gst::StateChange::PausedToReady => stopped = self.close(),
             _ => {}
         }
-        let result = self.parent_change_state(transition);
+        let result = self.between_states(|| self.parent_change_state(transition));
         if result.is_err() && transition == gst::StateChange::ReadyToPaused {
             stopped = self.close();
         }
@@ -288,7 +291,7 @@ impl Rtmp2MultiServerSrc {
     /// Nothing streams any more.
     fn stop(&self, run: Run) {
         for branch in run.branches() {
-            branch.abandon(self.obj().upcast_ref());
+            branch.abandon(&self.obj());
         }
         drop(run);
         self.obj().notify("current-port");
@@ -305,6 +308,13 @@ impl Rtmp2MultiServerSrc {
         let mut running = self.running.lock();
         let run = running.as_mut().filter(|run| run.is(id));
         run.map(work)
+    }
+
+    /// Works while the bin is not about to change the state of what is in it: else it might start what is over,
+    /// or be overtaken by who starts something in the state that was.
+    pub(super) fn between_states<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _changing = self.changing.lock();
+        work()
     }
 
     fn lobby(&self) -> Option<Arc<Lobby>> {

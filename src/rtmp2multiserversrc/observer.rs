@@ -41,7 +41,7 @@ impl StreamObserver {
         let Some(stream) = stream.flatten() else {
             return;
         };
-        let branch = match Branch::new(element, stream, publisher.clone()) {
+        let branch = match Branch::new(element, self.run, stream, publisher.clone()) {
             Ok(branch) => branch,
             Err(error) => {
                 gst::error!(CAT, obj = element, "{error}");
@@ -54,7 +54,7 @@ impl StreamObserver {
         }
         // From here on it hears of changes.
         imp.configure(&branch);
-        branch.open(element.upcast_ref());
+        branch.open(element);
         // Whoever was linked to it has to learn of the latency.
         imp.post_latency();
     }
@@ -63,7 +63,7 @@ impl StreamObserver {
     fn finish(&self, element: &Rtmp2MultiServerSrc, number: u32) {
         let removed = element.imp().with_run(self.run, |run| run.remove(number));
         if let Some(branch) = removed.flatten() {
-            branch.close(element.upcast_ref());
+            branch.close(element);
         }
     }
 }

@@ -34,6 +34,14 @@ impl Origin {
         }
     }
 
+    /// What was given and has not started yet.
+    pub(super) fn intake(&self) -> Option<Arc<Intake>> {
+        match self {
+            Origin::Stream { given, .. } => given.as_ref().map(|stream| stream.intake().clone()),
+            Origin::Route => None,
+        }
+    }
+
     /// The stream that was given, if it is not from a route.
     pub(super) fn take(&mut self) -> Result<Option<Stream>, gst::ErrorMessage> {
         match self {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `streaming`, then `running`, then `settings` or `state`; `keyframe_requests`, then those of the
+//! Lock order: `streaming`, then `running`, then `origin`, `settings` or `state`; `keyframe_requests`, then those of the
 //! server. Neither signals nor notifications nor pushes happen under any but `streaming`, which belongs to the
 //! streaming thread.
 
@@ -268,7 +268,10 @@ impl PushSrcImpl for Rtmp2ServerSrc {
 impl Rtmp2ServerSrc {
     fn intake(&self) -> Option<Arc<Intake>> {
         let running = self.running.lock();
-        running.as_ref().map(|running| running.intake().clone())
+        match &*running {
+            Some(running) => Some(running.intake().clone()),
+            None => self.origin.lock().intake(),
+        }
     }
 
     /// Makes it the element of one stream of another element, for once and instead of a route.

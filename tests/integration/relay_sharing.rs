@@ -4,8 +4,9 @@
 //!
 //! Each test runs the program `examples/relay` as one of two. Which users belong to which of them never changes.
 
-use std::io::{BufRead, BufReader, Lines};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use gstrtmp2server::amf0::Value;
@@ -27,7 +28,7 @@ const RECONNECT: f64 = 1.0;
 struct Relay {
     child: Child,
     /// What it prints.
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Receiver<String>,
     port: u16,
     page: String,
     _directory: tempfile::TempDir,
@@ -46,7 +47,14 @@ impl Relay {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (print, lines) = channel();
+        std::thread::spawn(move || {
+            // Until one of both sides is gone.
+            let _ = output
+                .lines()
+                .try_for_each(|line| print.send(line.unwrap()));
+        });
         let mut relay = Relay {
             child,
             lines,
@@ -62,9 +70,10 @@ impl Relay {
 
     /// Waits for a line that starts so, and says how it goes on.
     #[track_caller]
-    fn behind(&mut self, start: &str) -> String {
+    fn behind(&self, start: &str) -> String {
         loop {
-            let line = self.lines.next().expect("the relay goes on").unwrap();
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|error| panic!("no line '{start}...': {error}"));
             if let Some(rest) = line.strip_prefix(start) {
                 return rest.trim_end_matches('/').to_owned();
             }
@@ -156,7 +165,7 @@ fn who_came_to_the_wrong_relay_is_asked_to_go_once() {
 
 #[test]
 fn who_belongs_here_or_cannot_go_is_served() {
-    let mut relay = Relay::start();
+    let relay = Relay::start();
     let here = relay.publish(&format!("live/{OF_HERE}"), RECONNECT);
     relay.wait_until("streams", |text| text.contains(OF_HERE));
     relay.wait_for(0, 0);

@@ -14,6 +14,7 @@ let chosen = null; // The path of the playlist that is to be played.
 let isReady = false; // The server says that it can be played.
 let hls = null;
 let again = null; // A timer.
+let mended = -Infinity; // When the decoder was last set up anew.
 
 const nameOf = (stream) =>
   [stream.application, stream.user, stream.stream].filter((part) => part !== null).join("/");
@@ -118,8 +119,7 @@ function follow(stream) {
     // It is back: what has ended does not go on by itself.
     play();
   } else if (!isReady && wasReady) {
-    // What has come is played to its end.
-    hls?.stopLoad();
+    // What there is of it is played to its end, which the playlist has.
     clearTimeout(again);
     say(state, "The stream has ended. It goes on here when it is back.");
   }
@@ -157,7 +157,9 @@ function playByScript() {
   hls.on(window.Hls.Events.MANIFEST_PARSED, start);
   hls.on(window.Hls.Events.ERROR, (_, error) => {
     if (!error.fatal || hls !== playing) return;
-    if (error.type === window.Hls.ErrorTypes.MEDIA_ERROR) {
+    const wasMended = performance.now() - mended < AGAIN_SECONDS * 1000;
+    if (error.type === window.Hls.ErrorTypes.MEDIA_ERROR && !wasMended) {
+      mended = performance.now();
       hls.recoverMediaError();
       return;
     }
@@ -173,14 +175,15 @@ function start() {
   video.play().catch(() => say(state, "Press play to start."));
 }
 
-video.addEventListener("playing", () => say(state, video.muted ? "Playing, without sound until you switch it on." : "Playing."));
-video.addEventListener("volumechange", () => {
-  if (!video.paused) say(state, video.muted ? "Playing, without sound." : "Playing.");
-});
+function sayPlaying() {
+  if (isReady && !video.paused) say(state, video.muted ? "Playing, without sound until you switch it on." : "Playing.");
+}
+video.addEventListener("playing", sayPlaying);
+video.addEventListener("volumechange", sayPlaying);
 video.addEventListener("waiting", () => {
   if (isReady) say(state, "Waiting for more…");
 });
-// A playlist that has an end may have been followed by another one.
+// It may be back already, and its playlist go on.
 video.addEventListener("ended", playLater);
 // That of hls.js is told by its own events.
 video.addEventListener("error", () => {

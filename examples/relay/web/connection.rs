@@ -10,13 +10,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::serve::Listener;
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Each costs a descriptor and some ten kilobytes. Those beyond wait until one of them ends.
+/// Each costs some memory. Those beyond wait until one of them ends.
 const MAX_CONNECTIONS: usize = 2000;
+/// One connection has a descriptor, and one of a file: publishers and their segments need the others.
+const SHARE_OF_DESCRIPTORS: u64 = 4;
 /// Requests are short, and whoever plays takes a segment every two seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -28,7 +31,11 @@ pub(super) struct Patient {
 
 impl Patient {
     pub(super) fn new(socket: TcpListener) -> Self {
-        Patient::with(socket, MAX_CONNECTIONS, PATIENCE)
+        let descriptors = getrlimit(Resource::Nofile).current;
+        let share = descriptors.map(|count| count / SHARE_OF_DESCRIPTORS);
+        let share = share.and_then(|share| usize::try_from(share).ok());
+        let connections = share.unwrap_or(MAX_CONNECTIONS).clamp(1, MAX_CONNECTIONS);
+        Patient::with(socket, connections, PATIENCE)
     }
 
     fn with(socket: TcpListener, connections: usize, patience: Duration) -> Self {
@@ -49,6 +56,8 @@ impl Listener for Patient {
         let place = place.expect("the semaphore is never closed");
         // With its own care about errors that pass.
         let (stream, address) = Listener::accept(&mut self.socket).await;
+        // Without it, it is slower and nothing else.
+        let _ = stream.set_nodelay(true);
         let connection = Connection {
             stream,
             patience: self.patience,

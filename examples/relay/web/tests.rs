@@ -31,7 +31,7 @@ impl Served {
             catalog: Arc::new(Catalog::new().0),
             directory: path.to_owned(),
             base: Url::parse("https://video.example/tv/").unwrap(),
-            hls_js: Some("hls".to_owned()),
+            hls_js: Some(Bytes::from("hls")),
             health: Arc::new(Health::new(path.to_owned())),
             deliveries: Arc::default(),
             reconnect: Arc::new(Reconnect::new(Ring::default())),

@@ -1,1 +1,252 @@
 // SPDX-License-Identifier: MPL-2.0
+
+//! What is linked to one pad is the affair of that stream alone.
+
+use gst::prelude::*;
+
+use super::studio::{Studio, into, into_fakesink};
+use crate::support::flv::Tag;
+use crate::support::raw::{RawClient, code, send, unpublish};
+use crate::support::synthetic::stream;
+
+const FRAMES: u32 = 12;
+
+fn media(start: u32) -> Vec<Tag> {
+    stream(start, FRAMES)
+}
+
+/// A publisher of `key` that sends a bit, and waits until that has left on this pad.
+fn publisher(studio: &Studio, key: &str, pad: &str) -> RawClient {
+    let mut client = RawClient::publish(studio.port(), "live", key);
+    send(&mut client, &media(0));
+    studio.wait_for_buffers(pad, media(0).len() + 1);
+    client
+}
+
+/// The stream on `src_0` ends by itself, its publisher is told, and that on `src_1` goes on to its own end.
+#[track_caller]
+fn assert_ends_alone(studio: &Studio, mut ended: RawClient, mut other: RawClient) {
+    studio.wait_for("-src_0");
+    let history = studio.history("src_0", 5);
+    assert_eq!(history.last().unwrap(), "-src_0");
+    assert!(
+        history.contains(&"removed src_0 disconnected".to_owned()),
+        "{history:?}"
+    );
+    let status = ended.try_expect_command("onStatus").expect("it is told");
+    assert_eq!(code(&status), "NetStream.Publish.Rejected");
+    send(&mut other, &media(10_000));
+    studio.wait_for_buffers("src_1", 2 * media(0).len() - 2);
+    unpublish(other);
+    studio.wait_for("-src_1");
+    assert_eq!(studio.element.num_src_pads(), 0);
+    let errors = studio.look(|seen| seen.of_kind(gst::MessageType::Error).len());
+    assert_eq!(errors, 0);
+}
+
+#[test]
+fn a_pad_that_nobody_linked_costs_nobody() {
+    // No queue would take as much as is sent.
+    let studio = Studio::start_with("max-bytes=20000", |pipeline, pad| {
+        if pad.name() != "src_0" {
+            into_fakesink(pipeline, pad);
+        }
+    });
+    let mut idle = publisher(&studio, "idle", "src_0");
+    let other = publisher(&studio, "other", "src_1");
+    for round in 1..=20 {
+        send(&mut idle, &media(1000 * round));
+    }
+    studio.wait_for_buffers("src_0", 20 * (media(0).len() - 3));
+    // Somebody may take it later, and learns what it is.
+    let pad = studio.element.static_pad("src_0").unwrap();
+    into_fakesink(&studio.pipeline, &pad);
+    let peer = pad.peer().unwrap();
+    send(&mut idle, &media(30_000));
+    studio.wait_for_buffers("src_0", 21 * (media(0).len() - 3));
+    let caps = peer.current_caps().expect("it has its caps");
+    assert_eq!(caps.structure(0).unwrap().name(), "video/x-flv");
+    for client in [idle, other] {
+        unpublish(client);
+    }
+    for pad in ["-src_0", "-src_1"] {
+        studio.wait_for(pad);
+    }
+    assert_eq!(
+        studio.look(|seen| seen.of_kind(gst::MessageType::Warning).len()),
+        0
+    );
+}
+
+#[test]
+fn a_branch_that_fails_ends_its_stream_alone() {
+    let studio = Studio::start_with("", |pipeline, pad| match &pad.name()[..] {
+        "src_0" => into(
+            pipeline,
+            pad,
+            "identity error-after=30 ! fakesink async=false",
+        ),
+        _ => into_fakesink(pipeline, pad),
+    });
+    let first = RawClient::publish(studio.port(), "live", "first");
+    studio.wait_for("added src_0");
+    let other = publisher(&studio, "other", "src_1");
+    let mut first = first;
+    send(&mut first, &media(0));
+    send(&mut first, &media(1000));
+    studio.wait_for("-src_0");
+    // The one that has failed says so, and nobody else.
+    let errors = studio.look(|seen| {
+        let errors = seen.of_kind(gst::MessageType::Error).into_iter();
+        let names = errors.map(|message| message.src().unwrap().name().to_string());
+        names.collect::<Vec<_>>()
+    });
+    assert!(
+        errors.iter().all(|name| name.starts_with("identity")),
+        "{errors:?}"
+    );
+    unpublish(other);
+    studio.wait_for("-src_1");
+    let status = first.try_expect_command("onStatus").expect("it is told");
+    assert_eq!(code(&status), "NetStream.Publish.Rejected");
+}
+
+#[test]
+fn a_branch_that_has_enough_ends_its_stream_alone() {
+    let studio = Studio::start_with("", |pipeline, pad| match &pad.name()[..] {
+        "src_0" => into(
+            pipeline,
+            pad,
+            "identity eos-after=20 ! fakesink async=false",
+        ),
+        _ => into_fakesink(pipeline, pad),
+    });
+    let first = RawClient::publish(studio.port(), "live", "first");
+    studio.wait_for("added src_0");
+    let other = publisher(&studio, "other", "src_1");
+    let mut first = first;
+    send(&mut first, &media(0));
+    send(&mut first, &media(1000));
+    assert_ends_alone(&studio, first, other);
+}
+
+/// Stopped by the application, which leaves it linked.
+#[test]
+fn a_branch_that_was_stopped_ends_its_stream_alone() {
+    let studio = Studio::start("");
+    let mut first = publisher(&studio, "first", "src_0");
+    let other = publisher(&studio, "other", "src_1");
+    let sink = studio.pipeline.by_name("sink_src_0").unwrap();
+    sink.set_locked_state(true);
+    sink.set_state(gst::State::Null).unwrap();
+    send(&mut first, &media(1000));
+    assert_ends_alone(&studio, first, other);
+}
+
+/// Nobody downstream says that, so the element does, as a warning.
+#[test]
+fn a_branch_that_takes_something_else_ends_its_stream_alone() {
+    let studio = Studio::start_with("", |pipeline, pad| match &pad.name()[..] {
+        "src_0" => {
+            into_fakesink(pipeline, pad);
+            // What is linked refuses the caps that come.
+            let peer = pad.peer().unwrap();
+            peer.add_probe(
+                gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
+                |_, info| {
+                    info.flow_res = Err(gst::FlowError::NotNegotiated);
+                    info.data = None;
+                    gst::PadProbeReturn::Handled
+                },
+            );
+        }
+        _ => into_fakesink(pipeline, pad),
+    });
+    let mut first = RawClient::publish(studio.port(), "live", "first");
+    studio.wait_for("added src_0");
+    let other = publisher(&studio, "other", "src_1");
+    send(&mut first, &media(0));
+    assert_ends_alone(&studio, first, other);
+    let warnings = studio.look(|seen| {
+        let warnings = seen.of_kind(gst::MessageType::Warning).into_iter();
+        let texts = warnings.map(|message| match message.view() {
+            gst::MessageView::Warning(warning) => (
+                message.src().unwrap().name().to_string(),
+                warning.error().to_string(),
+            ),
+            _ => unreachable!(),
+        });
+        texts.collect::<Vec<_>>()
+    });
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].0, "src");
+    assert!(
+        warnings[0].1.starts_with("The stream on src_0 has ended"),
+        "{warnings:?}"
+    );
+}
+
+/// One that takes nothing holds up its own publisher.
+#[test]
+fn a_branch_that_is_stuck_holds_up_nobody_else() {
+    let studio = Studio::start_with("max-bytes=20000", |pipeline, pad| {
+        into_fakesink(pipeline, pad);
+        if pad.name() == "src_0" {
+            pad.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, |_, _| {
+                gst::PadProbeReturn::Ok
+            });
+        }
+    });
+    let mut stuck = RawClient::publish(studio.port(), "live", "stuck");
+    studio.wait_for("added src_0");
+    send(&mut stuck, &media(0));
+    // Its end waits behind what it has sent, and streams come and go meanwhile.
+    unpublish(stuck);
+    studio.wait_for("removed src_0 unpublished");
+    for number in 1..=5 {
+        let client = publisher(&studio, "other", &format!("src_{number}"));
+        unpublish(client);
+        studio.wait_for(&format!("-src_{number}"));
+    }
+    assert!(!studio.look(|seen| seen.has("-src_0")));
+}
+
+/// In the time of the pipeline, like that of a single element.
+#[test]
+fn each_stream_starts_at_the_running_time_of_its_arrival() {
+    let studio = Studio::start("latency=150");
+    let mut bases = Vec::new();
+    let mut clients = Vec::new();
+    for number in 0..2 {
+        let pad = format!("src_{number}");
+        let before = studio.pipeline.current_running_time().unwrap();
+        clients.push(publisher(&studio, &pad, &pad));
+        let after = studio.pipeline.current_running_time().unwrap();
+        let pad = studio.element.static_pad(&pad).unwrap();
+        let segment = pad.sticky_event::<gst::event::Segment>(0).unwrap();
+        let segment = segment.segment().downcast_ref::<gst::ClockTime>().unwrap();
+        let base = segment.to_running_time(segment.start()).unwrap();
+        assert!(before <= base && base <= after, "{before} {base} {after}");
+        bases.push(base);
+        let mut latency = gst::query::Latency::new();
+        assert!(pad.query(&mut latency));
+        let expected = (
+            true,
+            gst::ClockTime::from_mseconds(150),
+            gst::ClockTime::NONE,
+        );
+        assert_eq!(latency.result(), expected);
+    }
+    assert!(bases[0] < bases[1]);
+    let mut latency = gst::query::Latency::new();
+    assert!(studio.element.query(&mut latency));
+    assert_eq!(latency.result().1, gst::ClockTime::from_mseconds(150));
+    // Changes reach the streams that there are.
+    studio.element.set_property("latency", 300u32);
+    let pad = studio.element.static_pad("src_1").unwrap();
+    let mut latency = gst::query::Latency::new();
+    assert!(pad.query(&mut latency));
+    assert_eq!(latency.result().1, gst::ClockTime::from_mseconds(300));
+    drop(clients);
+    studio.wait_for("-src_0");
+}

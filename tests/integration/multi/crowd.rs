@@ -1,1 +1,137 @@
 // SPDX-License-Identifier: MPL-2.0
+
+//! Unknown publishers come and go in any order, and nothing of them stays.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use gst::prelude::*;
+
+use super::studio::Studio;
+use crate::support::PATIENCE;
+use crate::support::clients::{FFMPEG, NEW_FFMPEG, publish};
+use crate::support::flv::{self, Tag, assert_same_media};
+use crate::support::gst_clients::publish_with;
+use crate::support::media::{copy, small};
+use crate::support::resources::{memory, resources};
+
+const PUBLISHERS: usize = 20;
+const AT_ONCE: usize = 4;
+
+/// Set in the process that has this test alone.
+const ALONE: &str = "RTMP2SERVER_TEST_ALONE";
+
+/// What the allocator may keep of it all, in kB.
+const MAX_GROWTH: u64 = 16 * 1024;
+
+/// Publishes a file to its end, and gives what was sent.
+fn publish_one(number: usize, paced: bool, seconds: u32, url: &str) -> Vec<Tag> {
+    let file = small(seconds);
+    let program: PathBuf = match number % 5 {
+        4 => {
+            let folder = tempfile::tempdir().unwrap();
+            let sent = folder.path().join("sent.flv");
+            publish_with("rtmp2sink", &file, url, &sent).succeed();
+            return flv::read_file(&sent);
+        }
+        even if even % 2 == 0 => Path::new(FFMPEG).to_owned(),
+        _ => NEW_FFMPEG.clone(),
+    };
+    publish(&program, &file, paced, url).succeed();
+    flv::read_file(&copy(&program, &file))
+}
+
+/// Some at a time, each when another one is done.
+fn round(studio: &Studio, random: &mut fastrand::Rng) {
+    let before = studio.look(|seen| seen.happened.len());
+    let mut order: Vec<usize> = (0..PUBLISHERS).collect();
+    random.shuffle(&mut order);
+    let (jobs, queue) = mpsc::channel();
+    for number in order {
+        let (paced, seconds) = (random.bool(), random.u32(1..3));
+        jobs.send((number, paced, seconds)).unwrap();
+    }
+    drop(jobs);
+    let queue = std::sync::Mutex::new(queue);
+    let sent = std::sync::Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let job = queue.lock().unwrap().recv();
+                    let Ok((number, paced, seconds)) = job else {
+                        return;
+                    };
+                    let url = studio.url(&format!("live/camera{number}"));
+                    let tags = publish_one(number, paced, seconds, &url);
+                    sent.lock().unwrap().push((number, tags));
+                }
+            });
+        }
+    });
+    for (number, expected) in sent.into_inner().unwrap() {
+        let key = format!("camera{number}");
+        let pad = studio.wait_until(&key, |seen| {
+            let happened = &seen.happened[before..];
+            let mut gone = happened.iter().filter_map(|what| what.strip_prefix('-'));
+            gone.find(|pad| seen.keys.get(*pad) == Some(&key))
+                .map(str::to_owned)
+        });
+        assert_same_media(&expected, &studio.tags(&pad));
+        studio.forget(&pad);
+    }
+    assert_eq!(studio.element.num_src_pads(), 0);
+}
+
+/// What is in use when all are gone.
+fn used() -> (usize, usize) {
+    let (threads, descriptors) = resources();
+    let own = |name: &&String| name.starts_with("rtmp-") || name.starts_with("stream_");
+    let own: usize = threads
+        .iter()
+        .filter(|(name, _)| own(name))
+        .map(|(_, count)| count)
+        .sum();
+    (own, descriptors)
+}
+
+#[test]
+fn publishers_come_and_go_and_leave_nothing() {
+    // What other tests have in use is not counted.
+    if std::env::var_os(ALONE).is_none() {
+        let name = "multi::crowd::publishers_come_and_go_and_leave_nothing";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture", "--test-threads=1"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        return;
+    }
+    let studio = Studio::start("application=live max-streams=8");
+    let mut random = fastrand::Rng::with_seed(7);
+    round(&studio, &mut random);
+    let (before, memory_before) = (used(), memory());
+    round(&studio, &mut random);
+    round(&studio, &mut random);
+    // The threads of those that were last end in a moment.
+    let deadline = Instant::now() + PATIENCE;
+    while used() != before {
+        assert!(
+            Instant::now() < deadline,
+            "{:?}, and {before:?} before",
+            used()
+        );
+        thread::yield_now();
+    }
+    let growth = memory().saturating_sub(memory_before);
+    assert!(growth < MAX_GROWTH, "{growth} kB");
+    assert_eq!(
+        studio.stats().get::<u64>("publishers"),
+        Ok(3 * PUBLISHERS as u64)
+    );
+}

@@ -1,1 +1,208 @@
 // SPDX-License-Identifier: MPL-2.0
+
+//! Stopping at any moment of what a stream goes through, over and over. A deadlock is a test that does not end.
+
+use std::sync::{Arc, Mutex, mpsc};
+
+use gst::prelude::*;
+
+use super::studio::{Studio, into_fakesink};
+use crate::support::PATIENCE;
+use crate::support::raw::{RawClient, send, unpublish};
+use crate::support::synthetic::stream;
+
+const CYCLES: usize = 20;
+
+/// Stops the pipeline on a thread of its own, which has to come to its end.
+#[track_caller]
+fn stop(studio: &Studio, state: gst::State) {
+    let (stopped, has_stopped) = mpsc::channel();
+    let stopping = studio.pipeline.clone();
+    let thread = std::thread::spawn(move || {
+        let _ = stopped.send(stopping.set_state(state));
+    });
+    let result = has_stopped.recv_timeout(PATIENCE);
+    result.expect("the pipeline stops").unwrap();
+    thread.join().unwrap();
+    assert_eq!(studio.element.num_src_pads(), 0);
+    let bin = studio.element.downcast_ref::<gst::Bin>().unwrap();
+    assert_eq!(bin.children().len(), 0);
+    assert_eq!(studio.port(), 0);
+}
+
+#[test]
+fn while_streams_are_on() {
+    let studio = Studio::new("resume-timeout=600000", into_fakesink);
+    for index in 0..CYCLES {
+        studio.play();
+        let port = studio.port();
+        let mut clients: Vec<RawClient> = (0..3)
+            .map(|key| RawClient::publish(port, "live", &format!("key{key}")))
+            .collect();
+        for client in &mut clients {
+            send(client, &stream(0, 4));
+        }
+        // One is awaited, and one has just left.
+        drop(clients.pop());
+        if index % 2 == 0 {
+            unpublish(clients.pop().unwrap());
+        }
+        studio.wait_for("added src_0");
+        stop(&studio, [gst::State::Null, gst::State::Ready][index % 2]);
+        for mut client in clients {
+            while let Ok(Some(_)) = client.read_message() {}
+        }
+    }
+}
+
+/// At each moment that the application hears of.
+#[test]
+fn while_streams_come_and_go() {
+    let moments = [
+        "+src_1",
+        "added src_1",
+        "eos src_1",
+        "removed src_1 unpublished",
+        "-src_1",
+    ];
+    for index in 0..4 * moments.len() {
+        let studio = Studio::start("");
+        let port = studio.port();
+        let _stays = RawClient::publish(port, "live", "stays");
+        let mut comes = RawClient::publish(port, "live", "comes");
+        send(&mut comes, &stream(0, 4));
+        let moment = moments[index % moments.len()];
+        if index % moments.len() < 2 {
+            studio.wait_for(moment);
+        } else {
+            unpublish(comes);
+            studio.wait_for(moment);
+        }
+        stop(&studio, gst::State::Null);
+    }
+}
+
+/// From whatever calls the application.
+#[test]
+fn in_a_handler() {
+    for name in [
+        "pad-added",
+        "pad-removed",
+        "publisher-added",
+        "publisher-removed",
+        "publisher-connecting",
+    ] {
+        for _ in 0..CYCLES / 2 {
+            let studio = Studio::new("", into_fakesink);
+            let weak = studio.pipeline.downgrade();
+            let (stopped, has_stopped) = mpsc::channel();
+            let stopped = Mutex::new(Some(stopped));
+            studio.element.connect(name, false, move |_| {
+                // Stopping removes pads and publishers.
+                let first = stopped.lock().unwrap().take();
+                if let Some(stopped) = first {
+                    let pipeline = weak.upgrade().unwrap();
+                    pipeline.set_state(gst::State::Null).unwrap();
+                    stopped.send(()).unwrap();
+                }
+                (name == "publisher-connecting").then(|| true.to_value())
+            });
+            studio.play();
+            let mut client = RawClient::connect(studio.port());
+            let published = client.try_publish("live", "key");
+            if published.is_some() && name.ends_with("removed") {
+                let _ =
+                    client.try_command(1, "closeStream", 0.0, &[gstrtmp2server::amf0::Value::Null]);
+            }
+            has_stopped.recv_timeout(PATIENCE).expect(name);
+            assert_eq!(studio.element.num_src_pads(), 0, "{name}");
+            // And it starts again.
+            studio.play();
+            let _client = RawClient::publish(studio.port(), "live", "key");
+            studio.wait_for("added src_0");
+        }
+    }
+}
+
+/// While a handler has it, for longer than anybody waits for that.
+#[test]
+fn while_a_pad_is_being_linked() {
+    let (linking, is_linking) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (linking, may_go_on) = (Mutex::new(linking), Mutex::new(may_go_on));
+    let studio = Studio::start_with("", move |_, _| {
+        let _ = linking.lock().unwrap().send(());
+        let _ = may_go_on.lock().unwrap().recv();
+    });
+    let _client = RawClient::publish(studio.port(), "live", "key");
+    is_linking.recv().unwrap();
+    studio.pipeline.set_state(gst::State::Null).unwrap();
+    // It starts again, with a stream that waits for its turn.
+    studio.play();
+    let mut next = RawClient::publish(studio.port(), "live", "next");
+    send(&mut next, &stream(0, 4));
+    drop(go_on);
+    studio.wait_for_buffers("src_0", 5);
+    let pads = studio.element.src_pads();
+    let keys: Vec<String> = pads.iter().map(|pad| pad.property("stream-key")).collect();
+    assert_eq!(keys, ["next"]);
+}
+
+/// With a pad at an element that takes nothing more, so that its streaming thread waits in it.
+#[test]
+fn while_a_branch_is_stuck() {
+    for _ in 0..CYCLES {
+        let (stuck, is_stuck) = mpsc::channel();
+        let stuck = Arc::new(Mutex::new(stuck));
+        let studio = Studio::start_with("", move |pipeline, pad| {
+            into_fakesink(pipeline, pad);
+            let stuck = stuck.clone();
+            pad.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, move |_, _| {
+                let _ = stuck.lock().unwrap().send(());
+                gst::PadProbeReturn::Ok
+            });
+        });
+        let mut client = RawClient::publish(studio.port(), "live", "key");
+        send(&mut client, &stream(0, 4));
+        is_stuck.recv_timeout(PATIENCE).unwrap();
+        stop(&studio, gst::State::Null);
+    }
+}
+
+#[test]
+fn while_it_pauses_and_plays() {
+    let studio = Studio::start("");
+    let port = studio.port();
+    for round in 0..CYCLES {
+        let result = studio.pipeline.set_state(gst::State::Paused);
+        assert_eq!(result, Ok(gst::StateChangeSuccess::NoPreroll));
+        let mut client = RawClient::publish(port, "live", "key");
+        send(&mut client, &stream(0, 4));
+        studio.play();
+        studio.wait_for_buffers(&format!("src_{round}"), 5);
+        unpublish(client);
+        studio.wait_for(&format!("-src_{round}"));
+    }
+}
+
+/// Neither the element nor what is in it stays behind when it is given up while it runs.
+#[test]
+fn and_nothing_is_left() {
+    for _ in 0..CYCLES {
+        let studio = Studio::start("");
+        let mut client = RawClient::publish(studio.port(), "live", "key");
+        send(&mut client, &stream(0, 4));
+        studio.wait_for_buffers("src_0", 5);
+        let pad = studio.element.static_pad("src_0").unwrap().downgrade();
+        let bin = studio.element.downcast_ref::<gst::Bin>().unwrap();
+        let source = bin.children().remove(0).downgrade();
+        let element = studio.element.downgrade();
+        studio.wait_for("added src_0");
+        drop(studio);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while element.upgrade().is_some() || source.upgrade().is_some() || pad.upgrade().is_some() {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+    }
+}

@@ -25,6 +25,8 @@ pub struct Seen {
     /// `+src_0`, `added src_0`, `eos src_0`, `removed src_0 closed`, `-src_0`, `rejected busy`.
     pub happened: Vec<String>,
     pub buffers: BTreeMap<String, Vec<gst::Buffer>>,
+    /// The stream key of each pad.
+    pub keys: BTreeMap<String, String>,
     pub messages: Vec<gst::Message>,
 }
 
@@ -172,6 +174,8 @@ impl Studio {
 impl Drop for Studio {
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
+        // They have references to what they are from.
+        note(&self.seen, |seen| seen.messages.clear());
     }
 }
 
@@ -190,7 +194,8 @@ pub fn into(pipeline: &gst::Pipeline, pad: &gst::Pad, text: &str) {
 }
 
 fn note(seen: &(Mutex<Seen>, Condvar), change: impl FnOnce(&mut Seen)) {
-    change(&mut seen.0.lock().unwrap());
+    // A test that has failed while it looked must not take the rest of the process with it.
+    change(&mut seen.0.lock().unwrap_or_else(|e| e.into_inner()));
     seen.1.notify_all();
 }
 
@@ -204,7 +209,10 @@ fn watch_pads(
     element.connect_pad_added(move |_, pad| {
         watch_pad(pad, &kept);
         let name = pad.name().to_string();
-        note(&kept, |seen| seen.happened.push(format!("+{name}")));
+        note(&kept, |seen| {
+            seen.happened.push(format!("+{name}"));
+            seen.keys.insert(name, pad.property("stream-key"));
+        });
         if let Some(pipeline) = weak.upgrade() {
             plug(&pipeline, pad);
         }
