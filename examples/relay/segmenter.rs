@@ -109,6 +109,10 @@ impl Segmenter {
     }
 
     pub fn sound(&mut self, unit: Unit) -> Option<Segment> {
+        if unit.time < 0 {
+            // What an encoder puts first would be at the time of the end of the run before.
+            return None;
+        }
         self.sounds.push_back(unit);
         if self.tracks.video {
             return self.cut(false);
