@@ -58,7 +58,7 @@ def without_devices(command):
 
 def listeners(words):
     """How many elements of a pipeline listen: one at least, since a URI has one too."""
-    return max(1, sum(words.count(name) for name in ("rtmp2serversrc", "rtmp2serverbin")))
+    return max(1, sum(words.count(name) for name in ("rtmp2serversrc", "rtmp2serverbin", "rtmp2multiserversrc")))
 
 
 def on_a_free_port(words):
@@ -99,6 +99,9 @@ def addresses(words, publisher, port):
     keys = [word.removeprefix("stream-key=") for word in words if word.startswith("stream-key=")]
     # Any value does for a variable.
     paths = [re.sub(r"[^/]+$", re.sub(r"\{\w+\}", "1", key), path) for key in keys] or [path]
+    # An element with pads has a publisher for each that is linked.
+    pads = [word for word in words if re.fullmatch(r"\w+\.src_\d+", word)]
+    paths = [f"{path}_{index}" for index in range(len(pads))] or paths
     return [f"{scheme}://{user}127.0.0.1:{port}/{path}" for path in paths]
 
 
@@ -209,18 +212,29 @@ def check_excerpts(text):
             print(f"readme: excerpt of {match.group(1)}: ok")
 
 
-def check_properties(text):
-    """The table has every property of the element, and no other."""
+def properties(element):
+    """The properties of an element, but for those that it has of its base classes."""
     told = subprocess.run(
-        ["gst-inspect-1.0", "--no-colors", "rtmp2serversrc"],
+        ["gst-inspect-1.0", "--no-colors", element],
         env=harness.environment(), check=True, capture_output=True, text=True,
     ).stdout
-    inherited = {"name", "parent", "blocksize", "num-buffers", "typefind", "do-timestamp"}
-    there = set(re.findall(r"^  ([a-z][a-z0-9-]+) *: ", told.partition("Element Properties:")[2], re.MULTILINE)) - inherited
+    inherited = {"name", "parent", "blocksize", "num-buffers", "typefind", "do-timestamp", "async-handling", "message-forward"}
+    return set(re.findall(r"^  ([a-z][a-z0-9-]+) *: ", told.partition("Element Properties:")[2], re.MULTILINE)) - inherited
+
+
+def check_properties(text):
+    """The table has every property of the element, and no other. What the README says of the element with many
+    streams are the differences."""
+    there = properties("rtmp2serversrc")
     table = text.partition("\n## Properties\n")[2].partition("\n## ")[0]
     named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([a-z0-9-]+)`", row)}
     if named != there:
         raise harness.Failure(f"properties only in the README: {sorted(named - there)}, only in the element: {sorted(there - named)}")
+    many = properties("rtmp2multiserversrc")
+    section = text.partition("\n### Many publishers, one element\n")[2].partition("\n## ")[0]
+    missing = {name for name in there ^ many if f"`{name}`" not in section}
+    if missing:
+        raise harness.Failure(f"rtmp2multiserversrc differs from rtmp2serversrc, and the README does not say so: {sorted(missing)}")
     print(f"readme: {len(named)} properties: ok")
 
 
@@ -232,7 +246,7 @@ def main():
     publishers = [command for command in everything if command.startswith("ffmpeg ")]
     for section in element_documentation():
         everything += commands(section)
-    ours = re.compile("rtmp2server(src|bin)|rtmps?server://")
+    ours = re.compile("rtmp2(server(src|bin)|multiserversrc)|rtmps?server://")
     pipelines = list(dict.fromkeys(command for command in everything if ours.search(command)))
     if len(publishers) != 1 or not pipelines:
         raise harness.Failure("README.md should have one ffmpeg line, and pipelines")

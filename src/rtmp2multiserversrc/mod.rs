@@ -5,6 +5,89 @@
 //! SECTION:element-rtmp2multiserversrc
 //! @see_also: rtmp2serversrc
 //!
+//! A live source that takes any number of RTMP publishers, nobody has to know which, and has a pad for
+//! each of them. What comes out of a pad, and how publishers are met, is as with rtmp2serversrc.
+//!
+//! ## Example pipelines
+//!
+//! ```bash
+//! gst-launch-1.0 -e rtmp2multiserversrc port=1935 application=live ! filesink location=first.flv
+//! ```
+//! Records the first publisher of `live`, whatever its stream key is, until it leaves. Others may publish
+//! meanwhile, and nobody takes what they send.
+//!
+//! ```bash
+//! gst-launch-1.0 -e rtmp2multiserversrc name=s port=1935 application=live \
+//!     s.src_0 ! filesink location=first.flv s.src_1 ! filesink location=second.flv
+//! ```
+//! Records the first two. An application links pads in a handler of `pad-added`, and knows by their
+//! properties what they are.
+//!
+//! ## Streams and pads
+//!
+//! Each application and stream key on the route of the element is a stream. Its pad `src_%u` comes when its first
+//! publisher was taken, and never for a client that is refused or only asks; pads are numbered upwards,
+//! and no number comes twice while the element runs. When the publisher has left, the pad gets EOS, and is removed
+//! once that has gone downstream: at once where it has ended its stream, after
+//! #GstRtmp2MultiServerSrc:resume-timeout where it was cut off. A publisher that comes back before that goes
+//! on with the same pad, and one that comes later gets a new one. A second publisher of a stream meets
+//! #GstRtmp2MultiServerSrc:publisher-policy.
+//!
+//! For a publisher that would be one stream more than #GstRtmp2MultiServerSrc:max-streams, streams that have
+//! ended get three seconds to leave; then it is refused with `NetStream.Publish.BadName`, and the reason
+//! `full`. One that may come back, and one whose EOS has not gone downstream yet, count.
+//!
+//! An element whose properties say more about a stream takes it, wherever it is in the process: the rules
+//! are those of rtmp2serversrc, and the two share ports with each other.
+//!
+//! Pads are of the class GstRtmp2MultiServerSrcPad. These properties have their values before `pad-added`:
+//!
+//! | property of a pad | meaning |
+//! |---|---|
+//! | `application`, `stream-key`, `variables` | what stream it is, and what variables have matched |
+//! | `connection-state`, `stream-status`, `epoch` | the state of the stream as in rtmp2serversrc, with notify |
+//! | `stats` | what the statistics of rtmp2serversrc have of a publisher and a stream, without `process` and `rejected`; they stay when the stream is over |
+//!
+//! `pad-added`, `pad-removed` and the signals about publishers are emitted on one thread, one after the other,
+//! `pad-added` before `publisher-added`. While a handler takes its time, what publishers send waits in their
+//! queues, each of #GstRtmp2MultiServerSrc:max-bytes. `pad-removed` comes when nothing streams any more.
+//!
+//! ## What is linked to a pad
+//!
+//! Nothing that happens behind a pad touches another one. What comes out of a pad that is not linked is thrown
+//! away, and it may be linked at any time. When what is linked fails, has enough (EOS) or was stopped, its stream
+//! ends: its publisher is told that the server has ended it, it is removed with the reason `disconnected`, and the
+//! pad gets EOS and goes. The element posts no error for it, since whoever has failed has done so; where
+//! the format does not fit, nobody else would tell, and it posts a warning.
+//!
+//! Each stream has a thread of its own, and one that is stuck holds up its own publisher alone.
+//!
+//! ## What the application is told
+//!
+//! The signals are those of rtmp2serversrc. `info` has a field `pad` (string) in `publisher-added` and
+//! `publisher-removed`. The actions take the name of a pad first: `disconnect-publisher(pad)`,
+//! `request-reconnect(pad, tc-url, description)`. The element messages `rtmp2-stream-status` and
+//! `rtmp2-stream-event` come from this element, and have a field `pad`, which is empty where a client was
+//! refused.
+//!
+//! An upstream force-key-unit event is for the publisher of the pad that it is sent to, and for all when it is sent to
+//! the element.
+//!
+//! ## Statistics
+//!
+//! #GstRtmp2MultiServerSrc:stats has sums over all streams since the start, those that are over among them,
+//! under the names that rtmp2serversrc has for one: `total-` counters and `total-uptime`, `publishers`, `reconnects`,
+//! `replacements`, `downtime`, `dropped-` and `timestamp` counters, `force-key-unit-events`. It has sums of what there
+//! is now: `bitrate`, `current-level-bytes`, `current-level-time`. And:
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `publishing` | guint64 | streams that have a publisher |
+//! | `rejected` | guint64 | clients that were refused |
+//! | `last-error`, `last-error-address`, `time-since-last-error` | | of those, and of clients that were cut off before they published |
+//! | `streams` | GstValueArray of GstStructure | the statistics of each pad, and its name in the field `pad` |
+//! | `process` | GstStructure | as in rtmp2serversrc; this element counts as one |
+//!
 //! Since: 0.1.0
 
 use gst::glib;
