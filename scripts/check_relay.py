@@ -198,6 +198,8 @@ def chromium():
     flags = [
         "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--mute-audio", "--window-size=1000,800",
+        # It is small in containers.
+        "--disable-dev-shm-usage",
     ]
     if os.geteuid() == 0:
         # Root can't use it.
