@@ -24,13 +24,15 @@ pub struct StreamName {
 }
 
 impl StreamName {
-    /// None where a part can't be the name of a directory, or would be hidden.
+    /// None where a part can't be the name of a directory, would be hidden, or is that of a file in there.
     pub fn new(application: &str, user: Option<&str>, stream: &str) -> Option<Self> {
         let is_name = |part: &str| {
             let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\');
             !part.is_empty()
                 && part.len() <= 255
                 && !part.starts_with('.')
+                && !part.ends_with(".m3u8")
+                && !part.ends_with(".ts")
                 && part.chars().all(is_plain)
         };
         let parts = [Some(application), user, Some(stream)];

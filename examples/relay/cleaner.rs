@@ -375,10 +375,14 @@ impl Core {
     }
 
     fn code_sound(&self) -> Result<AppSrc, gst::FlowError> {
-        let (source, bin) = encoder::audio().map_err(|error| self.failed(&error))?;
+        let (source, bin, late) = encoder::audio().map_err(|error| self.failed(&error))?;
         lock(&self.packager).expect_sound();
         let packager = self.packager.clone();
-        self.code(source, bin, move |unit| lock(&packager).sound(unit))
+        let late = late * CLOCK as i64 / RATE;
+        self.code(source, bin, move |unit| {
+            let time = unit.time - late;
+            lock(&packager).sound(Unit { time, ..unit });
+        })
     }
 
     fn failed(&self, error: &str) -> gst::FlowError {

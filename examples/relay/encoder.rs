@@ -7,17 +7,17 @@ use gst_app::AppSrc;
 
 use crate::segmenter::FRAMES;
 
+/// Pictures and pieces of sound that wait for their encoder. Those who bring more wait too.
+const MAX_WAITING: u32 = 15;
+
 /// Bits of a pixel, in thousandths, and what the whole may be, in kbit/s.
 const BITS: u32 = 100;
 const MIN_BITRATE: u32 = 150;
 const MAX_BITRATE: u32 = 8000;
 
-/// The first of them that is installed, with its properties.
-const AAC: [&str; 3] = [
-    "fdkaacenc bitrate=128000",
-    "avenc_aac bitrate=128000",
-    "voaacenc bitrate=128000",
-];
+/// The first of them that is installed, and the samples that it puts before those that it is given: they
+/// are stamped as if they were the first ones, and sound would be late by as much.
+const AAC: [(&str, i64); 2] = [("avenc_aac", 1024), ("voaacenc", 0)];
 
 /// Raw pictures of these caps, 30 a second -> H.264 baseline in Annex B: one IDR picture in 60, each behind
 /// its parameter sets, and no picture that is kept back.
@@ -45,34 +45,32 @@ pub fn video(caps: &gst::Caps) -> Result<(AppSrc, gst::Bin), String> {
     )
 }
 
-/// Samples of 16 bits, 48,000 a second in two channels -> AAC with ADTS headers.
-pub fn audio() -> Result<(AppSrc, gst::Bin), String> {
+/// Samples of 16 bits, 48,000 a second in two channels -> AAC with ADTS headers; and how many samples late.
+pub fn audio() -> Result<(AppSrc, gst::Bin, i64), String> {
     let caps = gst::Caps::builder("audio/x-raw")
         .field("format", "S16LE")
         .field("rate", 48_000)
         .field("channels", 2)
         .field("layout", "interleaved")
         .build();
-    let is_there = |encoder: &&&str| {
-        let name = encoder.split(' ').next().unwrap_or_default();
-        gst::ElementFactory::find(name).is_some()
-    };
-    let encoder = AAC.iter().find(is_there).ok_or(
-        "no encoder of AAC is installed: avenc_aac is in gstreamer1.0-libav, voaacenc in \
-         gstreamer1.0-plugins-bad",
-    )?;
-    start(
-        &caps,
-        &format!(
-            "audioconvert ! {encoder} ! aacparse ! audio/mpeg,mpegversion=4,stream-format=adts"
-        ),
-    )
+    let mut encoders = AAC.into_iter();
+    let (encoder, late) = encoders
+        .find(|(encoder, _)| gst::ElementFactory::find(encoder).is_some())
+        .ok_or(
+            "no encoder of AAC is installed: avenc_aac is in gstreamer1.0-libav, voaacenc in \
+             gstreamer1.0-plugins-bad",
+        )?;
+    let description = format!(
+        "audioconvert ! {encoder} bitrate=128000 ! aacparse ! audio/mpeg,mpegversion=4,stream-format=adts"
+    );
+    let (source, bin) = start(&caps, &description)?;
+    Ok((source, bin, late))
 }
 
 /// An encoder between a source that makes who pushes wait, and a sink.
 fn start(caps: &gst::Caps, encoder: &str) -> Result<(AppSrc, gst::Bin), String> {
     let description = format!(
-        "appsrc name=source format=time block=true max-buffers=30 max-bytes=0 max-time=0 ! {encoder} \
+        "appsrc name=source format=time block=true max-buffers={MAX_WAITING} max-bytes=0 max-time=0 ! {encoder} \
          ! appsink name=sink sync=false async=false max-buffers=1"
     );
     let bin = gst::parse::bin_from_description(&description, false);

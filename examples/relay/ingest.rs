@@ -22,6 +22,9 @@ const ROUTES: [(&str, &str); 2] = [
     ("{application}", "{stream}"),
 ];
 
+/// Connections there may be, however few streams.
+const MIN_CLIENTS: u32 = 100;
+
 /// One element for each route, all on the same port.
 #[derive(Debug)]
 pub struct Ingest {
@@ -31,6 +34,8 @@ pub struct Ingest {
 #[derive(Debug)]
 struct Entry {
     pipeline: gst::Pipeline,
+    /// Of all entries.
+    max_streams: usize,
     streams: Arc<Streams>,
     site: Arc<Site>,
     /// By the names of their pads.
@@ -63,8 +68,17 @@ impl Ingest {
                 .property("application", application)
                 .property("stream-key", stream_key)
                 .property("max-streams", options.max_streams)
+                .property(
+                    "max-clients",
+                    options.max_streams.saturating_mul(2).max(MIN_CLIENTS),
+                )
+                // All of them may be behind one address.
+                .property(
+                    "max-clients-per-address",
+                    options.max_streams.max(MIN_CLIENTS),
+                )
                 .build()?;
-            let entry = Entry::start(&source, streams, site);
+            let entry = Entry::start(&source, options.max_streams, streams, site);
             let entry = entry.map_err(|error| format!("--rtmp {}: {error}", options.rtmp))?;
             ingest.entries.push(entry);
             port = source.property("current-port");
@@ -84,6 +98,7 @@ impl Drop for Ingest {
 impl Entry {
     fn start(
         source: &gst::Element,
+        max_streams: u32,
         streams: &Arc<Streams>,
         site: &Arc<Site>,
     ) -> Result<Arc<Self>, Box<dyn Error>> {
@@ -91,6 +106,7 @@ impl Entry {
         pipeline.add(source)?;
         let entry = Arc::new(Entry {
             pipeline,
+            max_streams: usize::try_from(max_streams)?,
             streams: streams.clone(),
             site: site.clone(),
             publishers: Mutex::default(),
@@ -116,16 +132,14 @@ impl Entry {
     }
 
     fn listen_to(self: &Arc<Self>, source: &gst::Element) {
-        source.connect("publisher-connecting", false, |arguments| {
+        let entry = Arc::downgrade(self);
+        source.connect("publisher-connecting", false, move |arguments| {
             let info: gst::Structure = arguments[1].get().ok()?;
-            let may_publish = name_of(&info).is_some();
-            if !may_publish {
-                eprintln!(
-                    "a publisher was refused: its application, user and stream have to be names of files, \
-                     which do not start with a dot"
-                );
+            let verdict = entry.upgrade()?.judge(&info);
+            if let Err(why) = verdict {
+                eprintln!("a publisher was refused: {why}");
             }
-            Some(may_publish.to_value())
+            Some(verdict.is_ok().to_value())
         });
         let entry = Arc::downgrade(self);
         source.connect_pad_added(move |_, pad| {
@@ -151,6 +165,21 @@ impl Entry {
                 .ask(&source, pad, &info, &name_of(&info)?);
             None
         });
+    }
+
+    fn judge(&self, info: &gst::StructureRef) -> Result<(), &'static str> {
+        let Some(name) = name_of(info) else {
+            return Err(
+                "application, user and stream have to be names of directories, which do not start with a \
+                 dot, nor end in .ts or .m3u8",
+            );
+        };
+        let streams = self.site.catalog.streams();
+        // Who comes back takes no room.
+        if streams.len() >= self.max_streams && streams.iter().all(|(other, _)| *other != name) {
+            return Err("there are as many streams as --max-streams allows");
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Publisher>> {

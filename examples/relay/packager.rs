@@ -42,7 +42,7 @@ impl Packager {
             name,
             address,
             catalog,
-            segmenter: Segmenter::default(),
+            segmenter: Segmenter::new(shelf.next()),
             shelf,
             listed: 0,
             counts_frames: false,

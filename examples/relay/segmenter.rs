@@ -19,9 +19,6 @@ pub const FRAME: u64 = CLOCK / 30;
 /// Ticks of a segment.
 pub const LENGTH: u64 = FRAMES as u64 * FRAME;
 
-/// Where the times of a stream start: there is room before it for sound that comes with the first picture.
-const START: u64 = 10 * CLOCK;
-
 /// So many frames a segment waits for its sound.
 const PATIENCE: usize = 45;
 
@@ -44,13 +41,15 @@ pub struct Segment {
     pub is_discontinuous: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Segmenter {
     writer: Writer,
     /// Where the run starts.
     base: u64,
     /// Where the last segment ends.
     end: u64,
+    /// There is a segment.
+    has_started: bool,
     is_discontinuous: bool,
     /// Of the run, and those of the last segment.
     tracks: Tracks,
@@ -62,12 +61,29 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
+    /// Times start where those of a stream are that had so many segments before.
+    pub fn new(segments: u64) -> Self {
+        Segmenter {
+            writer: Writer::default(),
+            base: 0,
+            // Sound may come before the first picture.
+            end: (segments + 1) * LENGTH,
+            has_started: false,
+            is_discontinuous: false,
+            tracks: Tracks::default(),
+            written: Tracks::default(),
+            needs_next: false,
+            pictures: VecDeque::new(),
+            sounds: VecDeque::new(),
+        }
+    }
+
     /// A new run goes on where the last segment ended; what was left over is gone. Whose groups of pictures
     /// are somebody else's has to show that each of them is whole.
     pub fn start_run(&mut self, needs_next: bool) {
         self.needs_next = needs_next;
-        self.is_discontinuous = self.end > 0;
-        self.base = self.end.max(START);
+        self.is_discontinuous = self.has_started;
+        self.base = self.end;
         self.tracks = Tracks::default();
         self.pictures.clear();
         self.sounds.clear();
@@ -183,6 +199,7 @@ impl Segmenter {
         self.end = self.base.saturating_add_signed(end);
         let has_changed = self.written != Tracks::default() && self.written != self.tracks;
         self.written = self.tracks;
+        self.has_started = true;
         Segment {
             bytes,
             frames,
@@ -214,7 +231,7 @@ mod tests {
 
     #[test]
     fn pictures_alone_are_cut_after_60() {
-        let mut segmenter = Segmenter::default();
+        let mut segmenter = Segmenter::new(4);
         segmenter.start_run(false);
         assert!(segmenter.expect_pictures().is_none());
         for index in 0..180 {
@@ -229,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_segment_waits_for_its_sound_and_not_for_ever() {
-        let mut segmenter = Segmenter::default();
+        let mut segmenter = Segmenter::new(4);
         segmenter.start_run(false);
         segmenter.expect_sound();
         segmenter.expect_pictures();
@@ -248,7 +265,7 @@ mod tests {
 
     #[test]
     fn runs_go_on_and_are_marked() {
-        let mut segmenter = Segmenter::default();
+        let mut segmenter = Segmenter::new(4);
         for run in 0..3 {
             segmenter.start_run(false);
             segmenter.expect_pictures();
@@ -263,12 +280,12 @@ mod tests {
             }
             assert!(segmenter.finish_run().is_empty());
         }
-        assert_eq!(segmenter.end, START + 2 * LENGTH);
+        assert_eq!(segmenter.end, 7 * LENGTH);
     }
 
     #[test]
     fn sound_alone_is_cut_too_until_pictures_come() {
-        let mut segmenter = Segmenter::default();
+        let mut segmenter = Segmenter::new(4);
         segmenter.start_run(false);
         segmenter.expect_sound();
         let segments: Vec<_> = (0..210)
@@ -291,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_group_of_somebody_else_is_whole_when_the_next_one_starts() {
-        let mut segmenter = Segmenter::default();
+        let mut segmenter = Segmenter::new(4);
         segmenter.start_run(true);
         segmenter.expect_pictures();
         for index in 0..120 {
@@ -303,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_no_player_could_start_with_is_left_out() {
-        let mut segmenter = Segmenter::default();
+        let mut segmenter = Segmenter::new(4);
         segmenter.start_run(false);
         segmenter.expect_pictures();
         for index in 1..60 {

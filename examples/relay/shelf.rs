@@ -27,8 +27,10 @@ const KEPT: usize = 2 * LISTED;
 
 const TARGET_DURATION: u64 = 2;
 
-/// By how much the times of segments may be off the clock before they are set anew.
-const MAX_DRIFT: Duration = Duration::from_secs(1);
+/// By how much the times of segments may be behind the clock, and ahead of it, before they are set anew. A
+/// segment that was filled up is ahead.
+const MAX_BEHIND: Duration = Duration::from_secs(1);
+const MAX_AHEAD: Duration = Duration::from_secs(4);
 
 const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".ts";
@@ -92,6 +94,11 @@ impl Shelf {
         })
     }
 
+    /// The number of the next segment: it only grows, over all processes.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Writes and lists a segment whose last frame came now. Says whether the list has a gap before it.
     pub fn add(&mut self, segment: &Segment, now: SystemTime) -> io::Result<bool> {
         let has_gap = self.has_gap || segment.is_discontinuous;
@@ -132,11 +139,11 @@ impl Shelf {
     /// The times of segments that go on from each other do too, as long as they are about right.
     fn start_of(&self, has_gap: bool, length: Duration, now: SystemTime) -> SystemTime {
         let by_clock = now.checked_sub(length).unwrap_or(now);
-        let off = |due: SystemTime| match due.duration_since(by_clock) {
-            Ok(early) => early,
-            Err(late) => late.duration(),
+        let is_right = |due: &SystemTime| match due.duration_since(by_clock) {
+            Ok(ahead) => ahead <= MAX_AHEAD,
+            Err(behind) => behind.duration() <= MAX_BEHIND,
         };
-        let goes_on = self.due.filter(|due| !has_gap && off(*due) <= MAX_DRIFT);
+        let goes_on = self.due.filter(|due| !has_gap && is_right(due));
         goes_on.unwrap_or(by_clock)
     }
 

@@ -31,15 +31,46 @@ pub struct Tracks {
     pub audio: bool,
 }
 
-/// Continuity counters of each kind of packet, and the version of the tables.
+/// What is counted of each kind of packet, and the version of the tables.
 #[derive(Debug, Default)]
 pub struct Writer {
-    pat: u8,
-    pmt: u8,
-    video: u8,
-    audio: u8,
+    pat: Counter,
+    pmt: Counter,
+    video: Counter,
+    audio: Counter,
     tracks: Tracks,
     version: u8,
+}
+
+/// Of the packets of one kind.
+#[derive(Debug, Default)]
+struct Counter {
+    next: u8,
+    has_started: bool,
+}
+
+impl Counter {
+    /// The adaptation field of the next packet without its length. The very first one says that whatever was
+    /// counted before, by another writer, does not go on.
+    fn field(&mut self, is_random_access: bool, clock: Option<u64>) -> Vec<u8> {
+        let is_first = !std::mem::replace(&mut self.has_started, true);
+        let flags = [
+            (is_first, 0x80),
+            (is_random_access, 0x40),
+            (clock.is_some(), 0x10),
+        ];
+        let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
+        let flags = flags.fold(0, |all, (_, flag)| all | flag);
+        if flags == 0 {
+            return Vec::new();
+        }
+        let mut field = vec![flags];
+        if let Some(clock) = clock {
+            let base = (clock & 0x1_FFFF_FFFF) << 15 | 0x7E00;
+            field.extend(&base.to_be_bytes()[2..]);
+        }
+        field
+    }
 }
 
 impl Writer {
@@ -52,7 +83,7 @@ impl Writer {
         let version = 0xC1 | self.version << 1;
         let [high, low] = (0xE000 | PMT_PID).to_be_bytes();
         let pat = section(0, &[0, 1, version, 0, 0, 0, 1, high, low]);
-        packets(out, PAT_PID, &mut self.pat, Vec::new(), &pat);
+        table(out, PAT_PID, &mut self.pat, &pat);
         let clock_pid = if tracks.video { VIDEO_PID } else { AUDIO_PID };
         let [high, low] = (0xE000 | clock_pid).to_be_bytes();
         let mut pmt = vec![0, 1, version, 0, 0, high, low, 0xF0, 0];
@@ -64,12 +95,13 @@ impl Writer {
             let [high, low] = (0xE000 | pid).to_be_bytes();
             pmt.extend([kind, high, low, 0xF0, 0]);
         }
-        packets(out, PMT_PID, &mut self.pmt, Vec::new(), &section(2, &pmt));
+        table(out, PMT_PID, &mut self.pmt, &section(2, &pmt));
     }
 
     /// A picture in Annex B.
     pub fn picture(&mut self, out: &mut Vec<u8>, time: u64, is_idr: bool, bytes: &[u8]) {
-        let field = adaptation(is_idr, Some(time.saturating_sub(HEAD_START)));
+        let clock = time.saturating_sub(HEAD_START);
+        let field = self.video.field(is_idr, Some(clock));
         // No length: pictures may be longer than it can say.
         let pes = pes(0xE0, 0, time, bytes);
         packets(out, VIDEO_PID, &mut self.video, field, &pes);
@@ -78,10 +110,8 @@ impl Writer {
     /// AAC with its ADTS header.
     pub fn sound(&mut self, out: &mut Vec<u8>, time: u64, bytes: &[u8]) {
         let has_clock = !self.tracks.video;
-        let field = match has_clock {
-            true => adaptation(true, Some(time.saturating_sub(HEAD_START))),
-            false => Vec::new(),
-        };
+        let clock = has_clock.then_some(time.saturating_sub(HEAD_START));
+        let field = self.audio.field(has_clock, clock);
         let length = u16::try_from(bytes.len() + 8).unwrap_or(0);
         let pes = pes(0xC0, length, time, bytes);
         packets(out, AUDIO_PID, &mut self.audio, field, &pes);
@@ -96,9 +126,16 @@ fn section(table: u8, body: &[u8]) -> Vec<u8> {
     let checksum = crc32(&section).to_be_bytes();
     section.extend(checksum);
     section.insert(0, 0);
-    // What is behind a table in its packet.
-    section.resize(PAYLOAD, 0xFF);
     section
+}
+
+/// One packet, which is filled up.
+fn table(out: &mut Vec<u8>, pid: u16, counter: &mut Counter, section: &[u8]) {
+    let field = counter.field(false, None);
+    let used = if field.is_empty() { 0 } else { field.len() + 1 };
+    let mut section = section.to_vec();
+    section.resize(PAYLOAD - used, 0xFF);
+    packets(out, pid, counter, field, &section);
 }
 
 /// ISO/IEC 13818-1, annex A.
@@ -117,16 +154,6 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc
 }
 
-/// An adaptation field without its length.
-fn adaptation(is_random_access: bool, clock: Option<u64>) -> Vec<u8> {
-    let mut field = vec![u8::from(is_random_access) << 6 | u8::from(clock.is_some()) << 4];
-    if let Some(clock) = clock {
-        let base = (clock & 0x1_FFFF_FFFF) << 15 | 0x7E00;
-        field.extend(&base.to_be_bytes()[2..]);
-    }
-    field
-}
-
 /// A packet of the elementary stream. Nothing is reordered, so one time is enough.
 fn pes(stream: u8, length: u16, time: u64, bytes: &[u8]) -> Vec<u8> {
     let [high, low] = length.to_be_bytes();
@@ -141,7 +168,7 @@ fn pes(stream: u8, length: u16, time: u64, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Cuts into packets. The first has this adaptation field; the last is filled up.
-fn packets(out: &mut Vec<u8>, pid: u16, counter: &mut u8, first: Vec<u8>, bytes: &[u8]) {
+fn packets(out: &mut Vec<u8>, pid: u16, counter: &mut Counter, first: Vec<u8>, bytes: &[u8]) {
     let mut field = (!first.is_empty()).then_some(first);
     let mut rest = bytes;
     let mut is_start = true;
@@ -162,13 +189,13 @@ fn packets(out: &mut Vec<u8>, pid: u16, counter: &mut u8, first: Vec<u8>, bytes:
         }
         let [high, low] = (u16::from(is_start) << 14 | pid).to_be_bytes();
         let contents = if field.is_some() { 0x30 } else { 0x10 };
-        out.extend([SYNC, high, low, contents | *counter]);
+        out.extend([SYNC, high, low, contents | counter.next]);
         if let Some(field) = field {
             out.push(field.len() as u8);
             out.extend(field);
         }
         out.extend_from_slice(now);
-        *counter = (*counter + 1) & 0x0F;
+        counter.next = (counter.next + 1) & 0x0F;
         (rest, is_start) = (later, false);
     }
 }
@@ -228,7 +255,11 @@ mod tests {
         let version = |writer: &mut Writer, tracks| {
             let mut out = Vec::new();
             writer.tables(&mut out, tracks);
-            out[PACKET + 10]
+            let field = match out[PACKET + 3] & 0x20 {
+                0 => 0,
+                _ => 1 + usize::from(out[PACKET + 4]),
+            };
+            out[PACKET + field + 10]
         };
         let first = version(&mut writer, BOTH);
         assert_eq!(version(&mut writer, BOTH), first);

@@ -24,6 +24,7 @@ mod output;
 mod policy;
 mod quirks;
 mod recording;
+mod relay;
 mod relay_sharing;
 mod resume;
 mod routes;
