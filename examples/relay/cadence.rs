@@ -284,7 +284,7 @@ impl<P: Clone> Cadence<P> {
             true => (self.sample - MAX_SOUND_LEFT + length - 1) / length,
             false => 0,
         };
-        while self.place < place || self.counts.pictures_out % FRAMES as u64 != 0 {
+        while self.place < place || !self.counts.pictures_out.is_multiple_of(FRAMES as u64) {
             self.repeat();
         }
         if self.has_sound {

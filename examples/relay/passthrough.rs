@@ -172,7 +172,7 @@ impl Passthrough {
             let (front, _) = nals.split_at(nals.iter().take_while(is_delimiter).count());
             front.iter().for_each(|nal| append(&mut bytes, nal));
             bytes.extend(sets);
-            let rest = nals.iter().skip_while(|nal| is_delimiter(nal));
+            let rest = nals.iter().skip_while(is_delimiter);
             rest.for_each(|nal| append(&mut bytes, nal));
         } else {
             nals.iter().for_each(|nal| append(&mut bytes, nal));

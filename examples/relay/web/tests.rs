@@ -137,6 +137,36 @@ fn the_files_of_a_stream_are_served_as_what_they_are() {
 }
 
 #[test]
+fn whatever_a_stream_is_called_its_address_leads_to_it() {
+    let served = Served::new();
+    for stream in [
+        "a b",
+        "50%",
+        "50%25",
+        "%2e%2f",
+        "what?#",
+        "é",
+        "a&b=c;d+e",
+        "x.ts",
+        "...",
+    ] {
+        let Some(name) = StreamName::new("live", None, stream) else {
+            assert_eq!(stream, "...");
+            continue;
+        };
+        let directory = served.directory.path().join(name.directory());
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join(PLAYLIST), stream).unwrap();
+        served.site.catalog.add(&name);
+        let (_, value) = served.json("/streams");
+        let path = value["streams"][0]["path"].as_str().unwrap();
+        let (status, _, body) = served.get(&format!("/{path}"));
+        assert_eq!((status, body.as_str()), (200, stream), "{path}");
+        served.site.catalog.remove(&name);
+    }
+}
+
+#[test]
 fn a_playlist_always_comes_whole() {
     let served = Served::new();
     let conditions = "If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT\r\nRange: bytes=2-4\r\n";
