@@ -3,7 +3,7 @@
 //! The pipeline that cleans a stream: decodes it, gives it the right cadence, and codes it anew.
 //!
 //! ```text
-//! appsrc -> eflvdemux -+-> decoder -> convert, scale    -> appsink -+           +-> appsrc -> x264enc -> h264parse -> appsink -+
+//! appsrc -> eflvdemux -+-> decoder -> deinterlace, scale -> appsink -+           +-> appsrc -> x264enc -> h264parse -> appsink -+
 //!                      |                                            +-> Cadence +                                              +-> Packager
 //!                      +-> decoder -> convert, resample -> appsink -+           +-> appsrc -> AAC -> aacparse -------> appsink -+
 //! ```
@@ -32,8 +32,8 @@ const MAX_WAITING_BYTES: u64 = 1 << 20;
 /// How long the rest of a run may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const VIDEO: &str = "videoconvert ! videoscale \
-    ! video/x-raw,format=I420,width=(int)[2,8192,2],height=(int)[2,8192,2] \
+const VIDEO: &str = "deinterlace ! videoconvert ! videoscale \
+    ! video/x-raw,format=I420,width=(int)[2,8192,2],height=(int)[2,8192,2],interlace-mode=progressive \
     ! appsink name=sink sync=false async=false max-buffers=1";
 const AUDIO: &str = "audioconvert ! audioresample \
     ! audio/x-raw,format=S16LE,rate=48000,channels=2,layout=interleaved \
@@ -69,6 +69,7 @@ struct State {
     has_video: bool,
     has_audio: bool,
     picture_caps: Option<gst::Caps>,
+    had_pressure: bool,
     pictures: Option<AppSrc>,
     sound: Option<AppSrc>,
 }
@@ -290,6 +291,13 @@ impl Core {
             state.picture_caps = Some(caps);
         }
         let pressure = self.mailbox.has_pressure();
+        if pressure && !std::mem::replace(&mut state.had_pressure, true) {
+            eprintln!(
+                "{}: pictures are left out, since they come faster than they can be coded, and the last one stays. \
+                 This machine has too many streams, or pictures that are too large for it",
+                self.stream
+            );
+        }
         state.cadence.picture(time, buffer, pressure);
         self.deliver(&mut state)
     }

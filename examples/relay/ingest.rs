@@ -285,8 +285,8 @@ fn sink(name: &StreamName, mailbox: &Arc<Mailbox>) -> AppSink {
                 && mailbox.push(tag) == Taken::Full
             {
                 eprintln!(
-                    "{name}: media is left out, since it comes faster than it can be coded. This machine has \
-                     too many streams, or pictures that are too large for it"
+                    "{name}: all of it is left out up to a keyframe, since it comes faster than it can be decoded and \
+                     coded. This machine has too many streams, or pictures that are too large for it"
                 );
             }
             Ok(gst::FlowSuccess::Ok)

@@ -99,9 +99,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     })
     .await?;
-    // Nobody new, and then the rest of who is there.
-    drop(ingest);
+    // Before their publishers are cut off, which would be the end of the streams: another process goes on with them.
     tokio::task::spawn_blocking(move || streams.stop()).await?;
+    drop(ingest);
     // All that there was to be told is on its way.
     drop(end);
     telling.await?;

@@ -411,8 +411,13 @@ fn old_segments_are_deleted_and_another_process_goes_on() {
         let files = relay.segments("ann").len();
         assert_eq!(files, usize::min(session * 5, 15));
     }
-    let before = relay.playlist("ann");
+    // One that is there when the program ends is not over.
+    let mut client = relay.publish("ann");
+    send(&mut client, &media);
+    relay.wait_for("ready live/ann/cam");
     relay.terminate();
+    let before = playlist(&folder.path().join("live/ann/cam"));
+    assert!(!before.end_list);
     let mut relay = Relay::start(folder.path(), &[]);
     relay.take("ann", &dirty_media(5, "relay-five.flv", "0,2,3"));
     let after = relay.playlist("ann");
@@ -585,6 +590,28 @@ fn who_ceases_to_be_clean_is_cleaned_from_there_on() {
     let marks: Vec<bool> = list.segments.iter().map(|s| s.discontinuity).collect();
     assert_eq!(marks, [false, true, false, false, false]);
     assert_plays(&relay.stream("ann"));
+}
+
+#[test]
+fn codecs_and_formats_of_all_kinds_are_cleaned() {
+    let interlaced = format!(
+        "{PICTURE}:rate=50 {NOISE}=22050 -t 4 -vf interlace=scan=tff -flags +ildct+ilme -c:v libx264 \
+         -x264opts tff=1 -preset ultrafast -g 25 -c:a libmp3lame -f flv"
+    );
+    // Of odd width and height.
+    let sorenson = "-f lavfi -i testsrc=size=161x121:rate=25 -f lavfi -i sine=sample_rate=44100 -t 4 \
+         -c:v flv1 -c:a aac -ac 6 -f flv";
+    let folder = tempfile::tempdir().unwrap();
+    let mut relay = Relay::start(folder.path(), &["--passthrough"]);
+    for (user, arguments) in [("ann", &interlaced[..]), ("bob", sorenson)] {
+        let media = made_by(FFMPEG, &format!("relay-{user}.flv"), arguments);
+        let seen = relay.take(user, &flv::read_file(&media));
+        assert!(seen.contains("and is cleaned"), "{seen}");
+        let segments = relay.segments(user);
+        assert!((2..=3).contains(&segments.len()), "{segments:?}");
+        assert_clean(&segments);
+        assert_plays(&relay.stream(user));
+    }
 }
 
 #[test]
