@@ -176,7 +176,7 @@ fn the_same_route_twice_is_an_error() {
     let (error, text) = Recorder::refusal(&format!("port={port} application=live"));
     assert!(error.matches(gst::ResourceError::Busy), "{text}");
     let second = Studio::new(&format!("port={port} application=live"), |_, _| {});
-    second.pipeline.set_state(gst::State::Playing).unwrap_err();
+    assert!(second.pipeline.set_state(gst::State::Playing).is_err());
     let error = second.look(
         |seen| match seen.of_kind(gst::MessageType::Error)[0].view() {
             gst::MessageView::Error(error) => error.error(),

@@ -5,6 +5,7 @@
 use gst::prelude::*;
 
 use super::studio::{Studio, into, into_fakesink};
+use crate::support::PATIENCE;
 use crate::support::flv::Tag;
 use crate::support::raw::{RawClient, code, send, unpublish};
 use crate::support::synthetic::stream;
@@ -62,8 +63,14 @@ fn a_pad_that_nobody_linked_costs_nobody() {
     let pad = studio.element.static_pad("src_0").unwrap();
     into_fakesink(&studio.pipeline, &pad);
     let peer = pad.peer().unwrap();
+    let (arrived, has_arrived) = std::sync::mpsc::channel();
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    peer.add_probe(kinds, move |_, _| {
+        let _ = arrived.send(());
+        gst::PadProbeReturn::Ok
+    });
     send(&mut idle, &media(30_000));
-    studio.wait_for_buffers("src_0", 21 * (media(0).len() - 3));
+    has_arrived.recv_timeout(PATIENCE).expect("it gets media");
     let caps = peer.current_caps().expect("it has its caps");
     assert_eq!(caps.structure(0).unwrap().name(), "video/x-flv");
     for client in [idle, other] {
