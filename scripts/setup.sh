@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 
 stage=${1:-test}
 min_rust=1.92
+selenium='selenium>=4.20'
 
 build_packages=(
     build-essential
@@ -49,6 +50,11 @@ test_packages=(
     ninja-build
     shellcheck
 )
+# A browser for the page of examples/relay. Ubuntu has it as a snap alone, which no script should install: see check_browser.
+browser_packages=(
+    chromium
+    chromium-driver
+)
 
 say() { printf 'setup: %s\n' "$*"; }
 die() {
@@ -59,7 +65,14 @@ die() {
 case $stage in
     build) packages=("${build_packages[@]}") ;;
     demo) packages=("${build_packages[@]}" "${demo_packages[@]}") ;;
-    test) packages=("${build_packages[@]}" "${demo_packages[@]}" "${test_packages[@]}") ;;
+    test)
+        packages=("${build_packages[@]}" "${demo_packages[@]}" "${test_packages[@]}")
+        # An npm from elsewhere does as well, and Debian's has hundreds of packages.
+        command -v npm >/dev/null || packages+=(npm)
+        if grep -qsx 'ID=debian' /etc/os-release; then
+            packages+=("${browser_packages[@]}")
+        fi
+        ;;
     *) die "unknown stage '$stage': build, demo or test" ;;
 esac
 
@@ -109,26 +122,54 @@ check_rust() {
     fi
 }
 
-# The newest ffmpeg, beside the distribution's: a client of the tests, as .venv/bin/ffmpeg.
+# The newest ffmpeg, beside the distribution's: a client of the tests, as .venv/bin/ffmpeg. And selenium, which drives the browser.
 make_venv() {
     if [[ -x .venv/bin/ffmpeg ]] && .venv/bin/ffmpeg -version >/dev/null 2>&1; then
+        # One that was made before selenium was asked for.
+        if ! .venv/bin/python -c 'import selenium' 2>/dev/null; then
+            say "adding selenium to .venv"
+            .venv/bin/python -m pip install --quiet --disable-pip-version-check "$selenium"
+        fi
         return
     fi
-    say "making .venv with imageio-ffmpeg"
+    say "making .venv with imageio-ffmpeg and selenium"
     local python=python3
     [[ -x /usr/bin/python3 ]] && python=/usr/bin/python3
     # Whatever an interrupted run has left is no use.
     "$python" -m venv --clear .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check 'imageio-ffmpeg>=0.8.1'
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check 'imageio-ffmpeg>=0.8.1' "$selenium"
     local exe
     exe=$(.venv/bin/python -c 'import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())')
     ln -sfn "$exe" .venv/bin/ffmpeg
     .venv/bin/ffmpeg -version | head -n 1
 }
 
+# What the page of examples/relay plays with, as its package-lock.json has it.
+install_page() {
+    local page=examples/relay/page
+    # npm removes the folder first, and this file with it.
+    local done=$page/node_modules/installed-lock.json
+    if cmp -s $page/package-lock.json $done; then
+        return
+    fi
+    say "fetching hls.js for examples/relay"
+    npm ci --prefix $page --ignore-scripts --no-audit --no-fund --loglevel=error
+    cp $page/package-lock.json $done
+}
+
+check_browser() {
+    if command -v chromedriver >/dev/null || command -v chromium.chromedriver >/dev/null || [[ -n ${CHROMEDRIVER:-} ]]; then
+        return
+    fi
+    say "no Chromium with its driver, which the step 'relay' of the tests needs. On Ubuntu: snap install chromium." \
+        "Or name any with CHROMIUM and CHROMEDRIVER."
+}
+
 install_packages
 check_rust
 if [[ $stage == test ]]; then
     make_venv
+    install_page
+    check_browser
 fi
 say "ready to $stage"

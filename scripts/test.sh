@@ -55,6 +55,7 @@ step test cargo test --release --locked -- "${heavy[@]/#/--skip=}"
 step network cargo test --release --locked --test integration -- --test-threads=1 "${heavy[@]}"
 step inspect scripts/check-inspect.sh
 step examples scripts/check_examples.py
+step relay .venv/bin/python scripts/check_relay.py
 step readme scripts/check_readme.py
 step demo scripts/demo.py --seconds 3
 step meson scripts/check-meson.sh

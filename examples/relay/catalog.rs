@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -23,13 +24,15 @@ pub struct StreamName {
 }
 
 impl StreamName {
-    /// None where a part can't be the name of a directory, or would be hidden.
+    /// None where a part can't be the name of a directory, would be hidden, or is that of a file in there.
     pub fn new(application: &str, user: Option<&str>, stream: &str) -> Option<Self> {
         let is_name = |part: &str| {
             let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\');
             !part.is_empty()
                 && part.len() <= 255
                 && !part.starts_with('.')
+                && !part.ends_with(".m3u8")
+                && !part.ends_with(".ts")
                 && part.chars().all(is_plain)
         };
         let parts = [Some(application), user, Some(stream)];
@@ -86,6 +89,25 @@ pub struct Counts {
     pub frames_dropped: u64,
 }
 
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.segments += other.segments;
+        self.segment_bytes += other.segment_bytes;
+        self.discontinuities += other.discontinuities;
+        self.frames_in += other.frames_in;
+        self.frames_out += other.frames_out;
+        self.frames_duplicated += other.frames_duplicated;
+        self.frames_dropped += other.frames_dropped;
+    }
+}
+
+/// Of all streams since the start, also of those that are gone: they never go back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub streams: u64,
+    pub counts: Counts,
+}
+
 /// What others are told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -98,6 +120,8 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Catalog {
     streams: Mutex<BTreeMap<StreamName, Stream>>,
+    /// Of those that are gone. Locked behind the streams.
+    past: Mutex<Totals>,
     changes: UnboundedSender<Change>,
 }
 
@@ -105,8 +129,12 @@ impl Catalog {
     /// With what hears of each change, in order.
     pub fn new() -> (Self, UnboundedReceiver<Change>) {
         let (changes, receiver) = unbounded_channel();
-        let streams = Mutex::default();
-        (Catalog { streams, changes }, receiver)
+        let catalog = Catalog {
+            streams: Mutex::default(),
+            past: Mutex::default(),
+            changes,
+        };
+        (catalog, receiver)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<StreamName, Stream>> {
@@ -123,6 +151,26 @@ impl Catalog {
         pairs.collect()
     }
 
+    fn lock_past(&self) -> MutexGuard<'_, Totals> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn totals(&self) -> Totals {
+        let streams = self.lock();
+        let mut totals = *self.lock_past();
+        totals.streams += streams.len() as u64;
+        for stream in streams.values() {
+            totals.counts += stream.counts;
+        }
+        totals
+    }
+
+    fn has_ended(&self, stream: &Stream) {
+        let mut past = self.lock_past();
+        past.streams += 1;
+        past.counts += stream.counts;
+    }
+
     pub fn add(&self, name: &StreamName) {
         let stream = Stream {
             since: Instant::now(),
@@ -131,7 +179,10 @@ impl Catalog {
             is_passed_through: false,
             counts: Counts::default(),
         };
-        self.lock().insert(name.clone(), stream);
+        let mut streams = self.lock();
+        if let Some(before) = streams.insert(name.clone(), stream) {
+            self.has_ended(&before);
+        }
     }
 
     /// Does nothing for a stream that is gone.
@@ -150,7 +201,11 @@ impl Catalog {
 
     pub fn remove(&self, name: &StreamName) {
         let mut streams = self.lock();
-        if streams.remove(name).is_some_and(|stream| stream.is_ready) {
+        let Some(stream) = streams.remove(name) else {
+            return;
+        };
+        self.has_ended(&stream);
+        if stream.is_ready {
             let _ = self.changes.send(Change::Gone(name.clone()));
         }
     }

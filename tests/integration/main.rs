@@ -26,6 +26,8 @@ mod output;
 mod policy;
 mod quirks;
 mod recording;
+mod relay;
+mod relay_sharing;
 mod resume;
 mod routes;
 mod sequence;

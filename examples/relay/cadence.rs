@@ -1,0 +1,504 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Pictures and sound at the times of a publisher -> 30 pictures and 48,000 samples in each second.
+//!
+//! Without I/O and without a clock: what comes out depends on what comes in and its times alone. Each
+//! picture is the last one until the next; a picture for whose place there is another one already is
+//! dropped. Sound is moved by no more than can't be heard, else there is silence, or less of it.
+//! Neither of the two is ever far behind the other, so that whoever puts them together need not wait
+//! for one that has stopped.
+
+use crate::segmenter::FRAMES;
+
+/// Samples in a second.
+pub const RATE: i64 = 48_000;
+
+/// Pictures in a second.
+const PICTURES: i64 = 30;
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Of a place for a picture. Times are counted in these.
+const MILLI: i64 = 1_000;
+
+/// How much earlier than its place a picture may be: publishers round their timestamps, and networks and
+/// cameras jitter.
+const EARLY: i64 = 750;
+
+/// What of time may be between two moments of sound, in samples, without anything being done: 40 ms.
+const SLACK: i64 = RATE / 25;
+
+/// What is missing is filled for so long, in seconds. A longer gap is left out: no segment consists of
+/// one picture for no other reason than that nobody was there.
+const MAX_FILL: i64 = 3;
+
+/// By how much one of pictures and sound may be behind the other, in seconds.
+const MAX_LAG: i64 = 1;
+
+/// So much sound may be left over behind the last segment, in samples.
+const MAX_SOUND_LEFT: i64 = RATE / 2;
+
+/// Sound without pictures for so long, in seconds, is a stream without pictures.
+const SOUND_ALONE: i64 = 2;
+
+/// The same where pictures are known to come, and none has been decoded.
+const PICTURES_MISSING: i64 = 10;
+
+/// What comes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output<P> {
+    /// The picture of this place.
+    Picture(P, u64),
+    /// Samples from this one on.
+    Sound(Vec<u8>, u64),
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub pictures_in: u64,
+    pub pictures_out: u64,
+    pub duplicated: u64,
+    pub dropped: u64,
+}
+
+#[derive(Debug)]
+pub struct Cadence<P> {
+    /// The time of the first picture and sample, moved where a gap was left out.
+    zero: Option<i64>,
+    last: Option<P>,
+    /// The next place of a picture, and the next sample.
+    place: i64,
+    sample: i64,
+    has_pictures: bool,
+    has_sound: bool,
+    /// Sound from before it was known whether there are pictures.
+    held: Vec<(i64, Vec<u8>)>,
+    out: Vec<Output<P>>,
+    counts: Counts,
+}
+
+/// Bytes of a sample: two channels of 16 bits.
+const FRAME: i64 = 4;
+
+impl<P: Clone> Default for Cadence<P> {
+    fn default() -> Self {
+        Cadence {
+            zero: None,
+            last: None,
+            place: 0,
+            sample: 0,
+            has_pictures: false,
+            has_sound: false,
+            held: Vec::new(),
+            out: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl<P: Clone> Cadence<P> {
+    /// Pictures will come.
+    pub fn expect_pictures(&mut self) {
+        self.has_pictures = true;
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// What there is to be coded, in order.
+    pub fn take(&mut self) -> Vec<Output<P>> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// A picture and its time in nanoseconds. Under `pressure` the last one takes its place, which costs an
+    /// encoder next to nothing.
+    pub fn picture(&mut self, time: i64, picture: P, pressure: bool) {
+        self.has_pictures = true;
+        self.counts.pictures_in += 1;
+        if self.last.is_none() {
+            self.first_picture(time);
+        }
+        let mut at = self.places(time);
+        if (at - self.place * MILLI).abs() > MAX_FILL * PICTURES * MILLI {
+            self.leave_out(time);
+            at = self.places(time);
+        }
+        while self.last.is_some() && self.place * MILLI + MILLI / 2 < at {
+            self.repeat();
+        }
+        if at + EARLY < self.place * MILLI {
+            self.counts.dropped += 1;
+        } else if pressure && self.last.is_some() {
+            self.counts.dropped += 1;
+            self.repeat();
+        } else {
+            self.last = Some(picture.clone());
+            self.emit(picture);
+        }
+        self.keep_sound_up();
+    }
+
+    /// Samples, two channels of 16 bits, and their time in nanoseconds.
+    pub fn sound(&mut self, time: i64, samples: Vec<u8>) {
+        if self.zero.is_none() {
+            self.held.push((time, samples));
+            let first = self.held.first().map_or(time, |(time, _)| *time);
+            let patience = match self.has_pictures {
+                true => PICTURES_MISSING,
+                false => SOUND_ALONE,
+            };
+            if time - first >= patience * SECOND {
+                self.start(first);
+            }
+            return;
+        }
+        self.place_sound(time, samples);
+        self.keep_pictures_up();
+    }
+
+    /// Fills up the last segment.
+    pub fn finish(&mut self) {
+        if let (None, Some((first, _))) = (self.zero, self.held.first()) {
+            self.start(*first);
+        }
+        self.fill_segment();
+    }
+
+    fn start(&mut self, time: i64) {
+        self.zero = Some(time);
+        for (time, samples) in std::mem::take(&mut self.held) {
+            self.place_sound(time, samples);
+        }
+    }
+
+    fn first_picture(&mut self, time: i64) {
+        if self.zero.is_none() {
+            return self.start(time);
+        }
+        // Sound has been alone so far. The places of pictures start here.
+        self.place = (self.places(time) / MILLI).max(0);
+    }
+
+    /// In thousandths of a place.
+    fn places(&self, time: i64) -> i64 {
+        let from_zero = time.saturating_sub(self.zero.unwrap_or(time));
+        from_zero.saturating_mul(PICTURES) / (SECOND / MILLI)
+    }
+
+    fn emit(&mut self, picture: P) {
+        self.out.push(Output::Picture(picture, self.place as u64));
+        self.place += 1;
+        self.counts.pictures_out += 1;
+    }
+
+    fn repeat(&mut self) {
+        if let Some(last) = self.last.clone() {
+            self.counts.duplicated += 1;
+            self.emit(last);
+        }
+    }
+
+    fn place_sound(&mut self, time: i64, samples: Vec<u8>) {
+        if !self.has_sound {
+            // Sound may come late, and starts then.
+            self.sample = self.picture_sample();
+        }
+        let mut ahead = self.ahead(time);
+        if ahead.abs() > MAX_FILL * RATE {
+            self.leave_out(time);
+            ahead = self.ahead(time);
+        }
+        if !self.has_sound {
+            self.has_sound = true;
+            let first = (self.sample + ahead).max(0);
+            ahead += self.sample - first;
+            self.sample = first;
+        }
+        if ahead > SLACK {
+            self.silence(ahead);
+        }
+        let mut samples = samples;
+        if ahead < -SLACK {
+            let late = usize::try_from(-ahead * FRAME).unwrap_or(0);
+            samples.drain(..late.min(samples.len()));
+        }
+        self.emit_sound(samples);
+    }
+
+    /// By how many samples this time is ahead of the next sample.
+    fn ahead(&self, time: i64) -> i64 {
+        let from_zero = time.saturating_sub(self.zero.unwrap_or(time));
+        let at = i128::from(from_zero) * i128::from(RATE) / i128::from(SECOND);
+        i64::try_from(at).unwrap_or(i64::MAX) - self.sample
+    }
+
+    fn emit_sound(&mut self, samples: Vec<u8>) {
+        if !samples.is_empty() {
+            let count = samples.len() as i64 / FRAME;
+            self.out.push(Output::Sound(samples, self.sample as u64));
+            self.sample += count;
+        }
+    }
+
+    fn silence(&mut self, count: i64) {
+        let bytes = usize::try_from(count * FRAME).unwrap_or(0);
+        self.emit_sound(vec![0; bytes]);
+    }
+
+    /// Where pictures are, in samples.
+    fn picture_sample(&self) -> i64 {
+        self.place * (RATE / PICTURES)
+    }
+
+    fn keep_sound_up(&mut self) {
+        let missing = self.picture_sample() - MAX_LAG * RATE - self.sample;
+        if self.has_sound && missing > 0 {
+            self.silence(missing);
+        }
+    }
+
+    fn keep_pictures_up(&mut self) {
+        while self.last.is_some() && self.picture_sample() + MAX_LAG * RATE < self.sample {
+            self.repeat();
+        }
+    }
+
+    /// What comes next is at this time, and goes on from the end of a segment.
+    fn leave_out(&mut self, time: i64) {
+        self.fill_segment();
+        let done = match self.last {
+            Some(_) => self.place * SECOND / PICTURES,
+            None => self.sample * SECOND / RATE,
+        };
+        self.zero = Some(time.saturating_sub(done));
+    }
+
+    fn fill_segment(&mut self) {
+        if self.last.is_none() {
+            return;
+        }
+        // What sound is ahead by more than that has to have pictures.
+        let length = RATE / PICTURES;
+        let place = match self.has_sound {
+            true => (self.sample - MAX_SOUND_LEFT + length - 1) / length,
+            false => 0,
+        };
+        while self.place < place || !self.counts.pictures_out.is_multiple_of(FRAMES as u64) {
+            self.repeat();
+        }
+        if self.has_sound {
+            self.silence(self.picture_sample() - self.sample);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    fn pictures(out: &[Output<u32>]) -> Vec<(u32, u64)> {
+        let of = |output: &Output<u32>| match output {
+            Output::Picture(picture, place) => Some((*picture, *place)),
+            Output::Sound(..) => None,
+        };
+        out.iter().filter_map(of).collect()
+    }
+
+    /// Samples in all; each output has to go on from the one before.
+    fn samples(out: &[Output<u32>]) -> i64 {
+        let (mut first, mut next) = (None, 0);
+        for output in out {
+            if let Output::Sound(samples, at) = output {
+                let at = *at as i64;
+                assert_eq!(at, *first.get_or_insert(at) + next);
+                next += samples.len() as i64 / FRAME;
+            }
+        }
+        next
+    }
+
+    fn first_sample(out: &[Output<u32>]) -> i64 {
+        let of = |output: &Output<u32>| match output {
+            Output::Sound(_, at) => Some(*at as i64),
+            Output::Picture(..) => None,
+        };
+        out.iter().find_map(of).unwrap_or(0)
+    }
+
+    fn tone(ms: i64) -> Vec<u8> {
+        vec![1; (ms * RATE / 1000 * FRAME) as usize]
+    }
+
+    #[test]
+    fn a_steady_publisher_passes() {
+        let mut cadence = Cadence::default();
+        for index in 0..300 {
+            // As FLV rounds it.
+            let time = (index * 1000 + 500) / 30 * MS;
+            cadence.picture(time, index as u32, false);
+        }
+        let out = cadence.take();
+        let expected: Vec<_> = (0..300).map(|index| (index as u32, index)).collect();
+        assert_eq!(pictures(&out), expected);
+        assert_eq!(cadence.counts().duplicated + cadence.counts().dropped, 0);
+    }
+
+    #[test]
+    fn a_slow_one_is_repeated_and_a_fast_one_thinned_out() {
+        let mut cadence = Cadence::default();
+        for index in 0..10 {
+            cadence.picture(5 * SECOND + index * SECOND / 10, index as u32, false);
+        }
+        assert_eq!(pictures(&cadence.take()).len(), 28);
+        let mut cadence = Cadence::default();
+        for index in 0..120 {
+            cadence.picture(index * SECOND / 60, index as u32, false);
+        }
+        let count = pictures(&cadence.take()).len();
+        assert!((60..=62).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn a_gap_is_filled_only_if_it_is_short() {
+        let mut cadence = Cadence::default();
+        cadence.picture(0, 1, false);
+        cadence.picture(2 * SECOND, 2, false);
+        assert_eq!(pictures(&cadence.take()).len(), 61);
+        cadence.picture(60 * SECOND, 3, false);
+        let out = pictures(&cadence.take());
+        // The segment is filled up, and the next one starts with the new picture.
+        assert_eq!(out.last(), Some(&(3, 120)));
+        assert_eq!(out.len(), 60);
+        cadence.picture(60 * SECOND + SECOND / 30, 4, false);
+        assert_eq!(pictures(&cadence.take()), [(4, 121)]);
+        // A clock that goes far back is one that was set.
+        cadence.picture(0, 5, false);
+        assert_eq!(pictures(&cadence.take()).last(), Some(&(5, 180)));
+    }
+
+    #[test]
+    fn the_end_fills_a_segment_with_both() {
+        let mut cadence = Cadence::default();
+        cadence.expect_pictures();
+        cadence.sound(0, tone(100));
+        cadence.picture(50 * MS, 1, false);
+        cadence.finish();
+        let out = cadence.take();
+        assert_eq!(pictures(&out).len(), 60);
+        assert_eq!(samples(&out), 2 * RATE);
+        cadence.finish();
+        assert!(cadence.take().is_empty(), "nothing is added twice");
+    }
+
+    #[test]
+    fn sound_of_before_the_first_picture_is_left_out() {
+        let mut cadence = Cadence::<u32>::default();
+        cadence.expect_pictures();
+        for index in 0..40 {
+            cadence.sound(index * 100 * MS, tone(100));
+        }
+        assert!(cadence.take().is_empty());
+        cadence.picture(3 * SECOND, 1, false);
+        assert_eq!(samples(&cadence.take()), RATE);
+    }
+
+    #[test]
+    fn sound_alone_starts_after_two_seconds_and_pictures_may_still_come() {
+        let mut cadence = Cadence::<u32>::default();
+        for index in 0..=20 {
+            assert!(cadence.take().is_empty());
+            cadence.sound(SECOND + index * 100 * MS, tone(100));
+        }
+        assert_eq!(samples(&cadence.take()), 21 * RATE / 10);
+        cadence.picture(SECOND + 2_100 * MS, 7, false);
+        assert_eq!(pictures(&cadence.take()), [(7, 63)]);
+        cadence.finish();
+        assert_eq!(pictures(&cadence.take()).len(), 59);
+    }
+
+    #[test]
+    fn sound_that_comes_late_starts_there() {
+        let mut cadence = Cadence::default();
+        for index in 0..300 {
+            cadence.picture(index * SECOND / 30, 1, false);
+        }
+        cadence.sound(10 * SECOND - 50 * MS, tone(100));
+        let out = cadence.take();
+        assert_eq!(first_sample(&out), 10 * RATE - RATE / 20);
+        assert_eq!(samples(&out), RATE / 10);
+        assert_eq!(pictures(&out).len(), 300);
+    }
+
+    #[test]
+    fn neither_waits_for_the_other() {
+        let mut cadence = Cadence::default();
+        cadence.picture(0, 1, false);
+        cadence.sound(0, tone(20));
+        for index in 1..=100 {
+            cadence.sound(index * 100 * MS, tone(100));
+        }
+        let out = cadence.take();
+        assert_eq!(samples(&out), 101 * RATE / 10);
+        assert_eq!(pictures(&out).len(), 273);
+        for index in 0..300 {
+            cadence.picture(10 * SECOND + index * SECOND / 30, 2, false);
+        }
+        let silence: i64 = cadence
+            .take()
+            .iter()
+            .map(|output| match output {
+                Output::Sound(samples, _) => samples.len() as i64 / FRAME,
+                Output::Picture(..) => 0,
+            })
+            .sum();
+        assert!((RATE * 8..RATE * 9).contains(&silence), "{silence}");
+    }
+
+    #[test]
+    fn under_pressure_the_last_picture_stays() {
+        let mut cadence = Cadence::default();
+        for index in 0..30 {
+            cadence.picture(index * SECOND / 30, index as u32, index > 0);
+        }
+        let out = pictures(&cadence.take());
+        assert!(out.iter().all(|(picture, _)| *picture == 0));
+        assert_eq!(out.len(), 30);
+        assert_eq!(cadence.counts().dropped, 29);
+    }
+
+    proptest! {
+        /// Whatever the times are, places and samples go on one by one, and the end is that of a segment.
+        #[test]
+        fn there_are_no_holes(
+            steps in prop::collection::vec((any::<bool>(), -5_000..8_000i64), 1..200),
+        ) {
+            let mut cadence = Cadence::default();
+            let mut time = 0;
+            for (is_picture, step) in steps {
+                time += step / 16 * MS * if step % 50 == 0 { 100 } else { 1 };
+                match is_picture {
+                    true => cadence.picture(time, 0u32, false),
+                    false => cadence.sound(time, tone(20)),
+                }
+            }
+            cadence.finish();
+            let out = cadence.take();
+            let first = pictures(&out).first().map_or(0, |(_, place)| *place);
+            for (index, (_, place)) in pictures(&out).iter().enumerate() {
+                prop_assert_eq!(*place, first + index as u64);
+            }
+            prop_assert_eq!(pictures(&out).len() % FRAMES, 0);
+            let heard = samples(&out);
+            if heard > 0 && !pictures(&out).is_empty() {
+                let seen = (first as i64 + pictures(&out).len() as i64) * RATE / PICTURES;
+                let left = first_sample(&out) + heard - seen;
+                prop_assert!((0..=MAX_SOUND_LEFT).contains(&left), "{}", left);
+            }
+        }
+    }
+}

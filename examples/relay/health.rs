@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Whether the program can do its work, as load balancers and supervisors ask it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// However often it is asked, the disk is tried this often.
+const KEEPS: Duration = Duration::from_secs(1);
+/// A disk that takes longer is none that one can write segments to.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub struct Health {
+    directory: PathBuf,
+    /// What others have said, by the part that it is about.
+    problems: Mutex<BTreeMap<&'static str, String>>,
+    /// The last time that the disk was tried, and what was wrong.
+    disk: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
+    /// The disk is being tried: one that hangs costs one thread.
+    is_trying: Arc<AtomicBool>,
+}
+
+impl Health {
+    /// With where the streams are written.
+    pub fn new(directory: PathBuf) -> Self {
+        Health {
+            directory,
+            problems: Mutex::default(),
+            disk: tokio::sync::Mutex::default(),
+            is_trying: Arc::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is wrong with a part of the program, as `rtmp`; None when it works again.
+    pub fn set(&self, part: &'static str, problem: Option<String>) {
+        let mut problems = self.lock();
+        match problem {
+            Some(problem) => problems.insert(part, problem),
+            None => problems.remove(part),
+        };
+    }
+
+    /// All that is wrong: nothing, if all is well.
+    pub async fn problems(&self) -> BTreeMap<&'static str, String> {
+        let disk = self.disk().await;
+        let mut problems = self.lock().clone();
+        problems.extend(disk.map(|problem| ("disk", problem)));
+        problems
+    }
+
+    async fn disk(&self) -> Option<String> {
+        let mut last = self.disk.lock().await;
+        if let Some((when, problem)) = &*last
+            && when.elapsed() < KEEPS
+        {
+            return problem.clone();
+        }
+        let problem = self.try_disk().await;
+        *last = Some((Instant::now(), problem.clone()));
+        problem
+    }
+
+    async fn try_disk(&self) -> Option<String> {
+        let hangs = || format!("{} does not answer", self.directory.display());
+        if self.is_trying.swap(true, Ordering::AcqRel) {
+            return Some(hangs());
+        }
+        let (directory, is_trying) = (self.directory.clone(), self.is_trying.clone());
+        let trial = tokio::task::spawn_blocking(move || {
+            let result = write(&directory);
+            is_trying.store(false, Ordering::Release);
+            result
+        });
+        match tokio::time::timeout(TIMEOUT, trial).await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) => Some(format!(
+                "{} can't be written to: {error}",
+                self.directory.display()
+            )),
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(hangs()),
+        }
+    }
+}
+
+/// As much as a file system can't hide. The file is hidden, and never served.
+fn write(directory: &Path) -> std::io::Result<()> {
+    let mut file = tempfile::Builder::new()
+        .prefix(".health-")
+        .tempfile_in(directory)?;
+    file.write_all(&[0; 4096])?;
+    file.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_is_said_until_it_is_mended() {
+        let directory = tempfile::tempdir().unwrap();
+        let health = Health::new(directory.path().to_owned());
+        assert!(health.problems().await.is_empty());
+        health.set("rtmp", Some("the port is taken".to_owned()));
+        assert_eq!(health.problems().await["rtmp"], "the port is taken");
+        health.set("rtmp", None);
+        assert!(health.problems().await.is_empty());
+        let left = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 0);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_gone_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let health = Health::new(directory.path().join("gone"));
+        let problem = &health.problems().await["disk"];
+        assert!(problem.contains("gone can't be written to"), "{problem}");
+    }
+}

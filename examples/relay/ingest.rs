@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Where publishers come in: one port, and a pad for each of them.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gst::prelude::*;
+use gst_app::{AppSink, AppSinkCallbacks};
+use gstrtmp2server::StreamStatus;
+
+use crate::catalog::StreamName;
+use crate::mailbox::{End, Mailbox, Tag, Taken};
+use crate::options::Options;
+use crate::streams::Streams;
+use crate::web::Site;
+
+/// Application and stream key of those who are taken.
+const ROUTES: [(&str, &str); 2] = [
+    ("{application}/{user}", "{stream}"),
+    ("{application}", "{stream}"),
+];
+
+/// Connections there may be, however few streams.
+const MIN_CLIENTS: u32 = 100;
+
+/// One element for each route, all on the same port.
+#[derive(Debug)]
+pub struct Ingest {
+    entries: Vec<Arc<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pipeline: gst::Pipeline,
+    /// Of all entries.
+    max_streams: usize,
+    streams: Arc<Streams>,
+    site: Arc<Site>,
+    /// By the names of their pads.
+    publishers: Mutex<HashMap<String, Publisher>>,
+}
+
+#[derive(Debug)]
+struct Publisher {
+    name: StreamName,
+    sink: AppSink,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Ingest {
+    /// With the port that it listens on.
+    pub fn start(
+        options: &Options,
+        streams: &Arc<Streams>,
+        site: &Arc<Site>,
+    ) -> Result<(Self, u16), Box<dyn Error>> {
+        let mut ingest = Ingest {
+            entries: Vec::new(),
+        };
+        // The first one may take any free port; the others join it there.
+        let mut port = u32::from(options.rtmp.port);
+        for (application, stream_key) in ROUTES {
+            let source = gst::ElementFactory::make("rtmp2multiserversrc")
+                .property("host", &options.rtmp.host)
+                .property("port", port)
+                .property("application", application)
+                .property("stream-key", stream_key)
+                .property("max-streams", options.max_streams)
+                .property(
+                    "max-clients",
+                    options.max_streams.saturating_mul(2).max(MIN_CLIENTS),
+                )
+                // All of them may be behind one address.
+                .property(
+                    "max-clients-per-address",
+                    options.max_streams.max(MIN_CLIENTS),
+                )
+                .build()?;
+            let entry = Entry::start(&source, options.max_streams, streams, site);
+            let entry = entry.map_err(|error| format!("--rtmp {}: {error}", options.rtmp))?;
+            ingest.entries.push(entry);
+            port = source.property("current-port");
+        }
+        Ok((ingest, u16::try_from(port)?))
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        for entry in &self.entries {
+            let _ = entry.pipeline.set_state(gst::State::Null);
+        }
+    }
+}
+
+impl Entry {
+    fn start(
+        source: &gst::Element,
+        max_streams: u32,
+        streams: &Arc<Streams>,
+        site: &Arc<Site>,
+    ) -> Result<Arc<Self>, Box<dyn Error>> {
+        let pipeline = gst::Pipeline::new();
+        pipeline.add(source)?;
+        let entry = Arc::new(Entry {
+            pipeline,
+            max_streams: usize::try_from(max_streams)?,
+            streams: streams.clone(),
+            site: site.clone(),
+            publishers: Mutex::default(),
+        });
+        entry.listen_to(source);
+        let bus = entry.pipeline.bus().ok_or("a pipeline has a bus")?;
+        if entry.pipeline.set_state(gst::State::Playing).is_err() {
+            let message = bus.pop_filtered(&[gst::MessageType::Error]);
+            entry.pipeline.set_state(gst::State::Null)?;
+            return Err(match message.as_ref().map(|message| message.view()) {
+                Some(gst::MessageView::Error(error)) => error.error().to_string().into(),
+                _ => "the port can't be listened on".into(),
+            });
+        }
+        let weak = Arc::downgrade(&entry);
+        bus.set_sync_handler(move |_, message| {
+            if let Some(entry) = weak.upgrade() {
+                entry.hear(message);
+            }
+            gst::BusSyncReply::Drop
+        });
+        Ok(entry)
+    }
+
+    fn listen_to(self: &Arc<Self>, source: &gst::Element) {
+        let entry = Arc::downgrade(self);
+        source.connect("publisher-connecting", false, move |arguments| {
+            let info: gst::Structure = arguments[1].get().ok()?;
+            let verdict = entry.upgrade()?.judge(&info);
+            if let Err(why) = verdict {
+                eprintln!("a publisher was refused: {why}");
+            }
+            Some(verdict.is_ok().to_value())
+        });
+        let entry = Arc::downgrade(self);
+        source.connect_pad_added(move |_, pad| {
+            if let Some(entry) = entry.upgrade() {
+                entry.add(pad);
+            }
+        });
+        let entry = Arc::downgrade(self);
+        source.connect_pad_removed(move |_, pad| {
+            if let Some(entry) = entry.upgrade() {
+                entry.remove(&pad.name());
+            }
+        });
+        let entry = Arc::downgrade(self);
+        source.connect("publisher-added", false, move |arguments| {
+            let entry = entry.upgrade()?;
+            let source: gst::Element = arguments[0].get().ok()?;
+            let info: gst::Structure = arguments[1].get().ok()?;
+            let pad: &str = info.get("pad").ok()?;
+            entry
+                .site
+                .reconnect
+                .ask(&source, pad, &info, &name_of(&info)?);
+            None
+        });
+    }
+
+    fn judge(&self, info: &gst::StructureRef) -> Result<(), &'static str> {
+        let Some(name) = name_of(info) else {
+            return Err(
+                "application, user and stream have to be names of directories, which do not start with a \
+                 dot, nor end in .ts or .m3u8",
+            );
+        };
+        let streams = self.site.catalog.streams();
+        // Who comes back takes no room.
+        if streams.len() >= self.max_streams && streams.iter().all(|(other, _)| *other != name) {
+            return Err("there are as many streams as --max-streams allows");
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Publisher>> {
+        self.publishers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what comes from a pad to its stream.
+    fn add(&self, pad: &gst::Pad) {
+        let variables: gst::Structure = pad.property("variables");
+        // Others were refused.
+        let Some(name) = name_in(&variables) else {
+            return;
+        };
+        if let Err(error) = self.try_add(pad, &name) {
+            eprintln!("{name}: it can't be taken: {error}. Its publisher has to come again");
+        }
+    }
+
+    fn try_add(&self, pad: &gst::Pad, name: &StreamName) -> Result<(), Box<dyn Error>> {
+        let mailbox = self.streams.start(name)?;
+        let sink = sink(name, &mailbox);
+        let publisher = Publisher {
+            name: name.clone(),
+            sink: sink.clone(),
+            mailbox,
+        };
+        self.lock().insert(pad.name().to_string(), publisher);
+        self.pipeline.add(&sink)?;
+        sink.sync_state_with_parent()?;
+        let entry = sink.static_pad("sink").ok_or("a sink without a pad")?;
+        pad.link(&entry)?;
+        Ok(())
+    }
+
+    fn remove(&self, pad: &str) {
+        let Some(publisher) = self.lock().remove(pad) else {
+            return;
+        };
+        publisher.mailbox.end(End::Gone);
+        let pipeline = self.pipeline.clone();
+        // This may be the thread that brings the tags.
+        publisher.sink.call_async(move |sink| {
+            let _ = sink.set_state(gst::State::Null);
+            let _ = pipeline.remove(sink);
+        });
+    }
+
+    fn hear(&self, message: &gst::Message) {
+        match message.view() {
+            gst::MessageView::Error(error) => {
+                let error = error.error().to_string();
+                eprintln!("no more publishers are taken: {error}. Start this program again");
+                self.site.health.set("rtmp", Some(error));
+            }
+            gst::MessageView::Element(element) => {
+                if let Some(structure) = element.structure()
+                    && structure.name() == "rtmp2-stream-status"
+                {
+                    self.status_changed(structure);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn status_changed(&self, status: &gst::StructureRef) {
+        let pad = status.get::<&str>("pad").ok();
+        let is_paused = status.get("stream-status") == Ok(StreamStatus::Paused);
+        let publishers = self.lock();
+        if let Some(publisher) = pad.and_then(|pad| publishers.get(pad)) {
+            self.site.catalog.update(&publisher.name, |stream| {
+                stream.is_interrupted = is_paused;
+            });
+        }
+    }
+}
+
+/// Whose publisher is told of.
+fn name_of(info: &gst::StructureRef) -> Option<StreamName> {
+    let variables: gst::Structure = info.get("variables").ok()?;
+    name_in(&variables)
+}
+
+fn name_in(variables: &gst::StructureRef) -> Option<StreamName> {
+    let user = variables.get::<&str>("user").ok();
+    StreamName::new(
+        variables.get("application").ok()?,
+        user,
+        variables.get("stream").ok()?,
+    )
+}
+
+/// Puts each tag into the mailbox, and never waits.
+fn sink(name: &StreamName, mailbox: &Arc<Mailbox>) -> AppSink {
+    let (name, ended, mailbox) = (name.clone(), mailbox.clone(), mailbox.clone());
+    let callbacks = AppSinkCallbacks::builder()
+        .eos(move |_| ended.end(End::Gone))
+        .new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            if let Some(tag) = tag(&sample)
+                && mailbox.push(tag) == Taken::Full
+            {
+                eprintln!(
+                    "{name}: all of it is left out up to a keyframe, since it comes faster than it can be decoded and \
+                     coded. This machine has too many streams, or pictures that are too large for it"
+                );
+            }
+            Ok(gst::FlowSuccess::Ok)
+        })
+        .build();
+    AppSink::builder()
+        .sync(false)
+        .async_(false)
+        .callbacks(callbacks)
+        .build()
+}
+
+fn tag(sample: &gst::Sample) -> Option<Tag> {
+    let buffer = sample.buffer_owned()?;
+    let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
+    let time = segment.to_running_time(buffer.dts_or_pts()?)?;
+    let flags = buffer.flags();
+    let is_header = flags.contains(gst::BufferFlags::HEADER);
+    let meta = gst::meta::CustomMeta::from_buffer(&buffer, "Rtmp2EpochMeta").ok()?;
+    let epoch = meta.structure().get("epoch").ok()?;
+    Some(Tag {
+        caps: sample.caps_owned()?,
+        time: i64::try_from(time.nseconds()).ok()?,
+        epoch,
+        is_start: !is_header && !flags.contains(gst::BufferFlags::DELTA_UNIT),
+        buffer,
+    })
+}

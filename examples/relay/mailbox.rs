@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Where the tags of a publisher wait for the thread of their stream.
+//!
+//! Whoever brings them never waits: a stream that does not keep up loses whole groups of pictures, and
+//! the others nothing.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What may wait: nanoseconds and bytes.
+const MAX_TIME: i64 = 20_000_000_000;
+const MAX_BYTES: usize = 32 << 20;
+
+/// From here on it is said that too much waits: nanoseconds. What a publisher kept during an outage and sends
+/// all at once is less.
+const PRESSURE: i64 = 12_000_000_000;
+
+/// A tag of FLV, as it came.
+#[derive(Debug, Clone)]
+pub struct Tag {
+    pub buffer: gst::Buffer,
+    /// With the stream header.
+    pub caps: gst::Caps,
+    /// Running time of decoding, in nanoseconds.
+    pub time: i64,
+    pub epoch: u64,
+    /// Decoding can start here.
+    pub is_start: bool,
+}
+
+/// Why there are no more tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The publisher is gone.
+    Gone,
+    /// Somebody else has this stream, or the program ends: it goes on.
+    Continued,
+}
+
+/// How a run has ended by itself.
+pub type Outcome = Result<(), String>;
+
+#[derive(Debug)]
+pub enum Next {
+    Tag(Tag),
+    Outcome(Outcome),
+    End(End),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tags: VecDeque<Tag>,
+    bytes: usize,
+    end: Option<End>,
+    outcome: Option<Outcome>,
+    /// Waits for a tag at which decoding can start.
+    is_leaking: bool,
+}
+
+impl State {
+    fn time(&self) -> i64 {
+        let first = self.tags.front().map_or(0, |tag| tag.time);
+        self.tags.back().map_or(0, |tag| tag.time - first)
+    }
+}
+
+/// What became of a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    Yes,
+    /// It is the first one that there was no room for.
+    Full,
+    No,
+}
+
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn push(&self, tag: Tag) -> Taken {
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return Taken::No;
+        }
+        let size = tag.buffer.size();
+        if state.is_leaking {
+            let has_room = state.bytes <= MAX_BYTES / 2 && state.time() <= MAX_TIME / 2;
+            if !(tag.is_start && has_room) {
+                return Taken::No;
+            }
+            state.is_leaking = false;
+        } else if state.bytes + size > MAX_BYTES || state.time() > MAX_TIME {
+            state.is_leaking = true;
+            return Taken::Full;
+        }
+        state.bytes += size;
+        state.tags.push_back(tag);
+        self.changed.notify_all();
+        Taken::Yes
+    }
+
+    pub fn end(&self, end: End) {
+        self.lock().end.get_or_insert(end);
+        self.changed.notify_all();
+    }
+
+    /// Something that a waiter has asked for is different now.
+    pub fn wake(&self) {
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    /// A run has ended, or failed.
+    pub fn set_outcome(&self, outcome: Outcome) {
+        self.lock().outcome.get_or_insert(outcome);
+        self.changed.notify_all();
+    }
+
+    /// Before another run.
+    pub fn clear_outcome(&self) {
+        self.lock().outcome = None;
+    }
+
+    /// So much waits that something should be done about it.
+    pub fn has_pressure(&self) -> bool {
+        let state = self.lock();
+        state.is_leaking || state.time() > PRESSURE || state.bytes > MAX_BYTES / 2
+    }
+
+    /// Waits for what is next. Tags only when there is room for them: `is_full` is asked at each wake-up.
+    pub fn next(&self, is_full: impl Fn() -> bool) -> Next {
+        let mut state = self.lock();
+        loop {
+            if let Some(outcome) = state.outcome.take() {
+                return Next::Outcome(outcome);
+            }
+            if !state.tags.is_empty() && !is_full() {
+                if let Some(tag) = state.tags.pop_front() {
+                    state.bytes -= tag.buffer.size();
+                    return Next::Tag(tag);
+                }
+            } else if state.tags.is_empty()
+                && let Some(end) = state.end
+            {
+                return Next::End(end);
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// None when it takes too long.
+    pub fn wait_for_outcome(&self, patience: Duration) -> Option<Outcome> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.lock();
+        loop {
+            if let Some(outcome) = state.outcome.take() {
+                return Some(outcome);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn tag(time: i64, length: usize, is_start: bool) -> Tag {
+        gst::init().unwrap();
+        Tag {
+            buffer: gst::Buffer::from_slice(vec![0; length]),
+            caps: gst::Caps::new_empty_simple("video/x-flv"),
+            time,
+            epoch: 1,
+            is_start,
+        }
+    }
+
+    fn times(mailbox: &Mailbox) -> Vec<i64> {
+        let next = || match mailbox.next(|| false) {
+            Next::Tag(tag) => Some(tag.time / SECOND),
+            _ => None,
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_up_to_a_keyframe() {
+        let mailbox = Mailbox::default();
+        let taken: Vec<_> = (0..40)
+            .map(|second| mailbox.push(tag(second * SECOND, 10, second % 5 == 0)))
+            .collect();
+        // There is never more than the limit, and it is said once.
+        assert_eq!(
+            taken.iter().filter(|taken| **taken == Taken::Full).count(),
+            1
+        );
+        assert!(mailbox.has_pressure());
+        let first: Vec<_> = (0..22)
+            .map(|_| match mailbox.next(|| false) {
+                Next::Tag(tag) => tag.time / SECOND,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(first, (0..22).collect::<Vec<_>>());
+        assert_eq!(mailbox.push(tag(41 * SECOND, 10, false)), Taken::No);
+        assert_eq!(mailbox.push(tag(45 * SECOND, 10, true)), Taken::Yes);
+        assert_eq!(mailbox.push(tag(46 * SECOND, 10, false)), Taken::Yes);
+        assert!(!mailbox.has_pressure());
+        mailbox.end(End::Gone);
+        assert_eq!(times(&mailbox), [45, 46]);
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let mailbox = Mailbox::default();
+        let taken = (0..40).map(|_| mailbox.push(tag(0, 1 << 20, true)));
+        assert_eq!(taken.filter(|taken| *taken == Taken::Yes).count(), 32);
+    }
+
+    #[test]
+    fn the_end_comes_behind_the_tags_and_an_outcome_before_them() {
+        let mailbox = Mailbox::default();
+        mailbox.push(tag(0, 1, true));
+        mailbox.end(End::Gone);
+        mailbox.end(End::Continued);
+        assert_eq!(mailbox.push(tag(1, 1, true)), Taken::No);
+        mailbox.set_outcome(Err("broken".into()));
+        assert!(matches!(mailbox.next(|| true), Next::Outcome(Err(_))));
+        assert!(matches!(mailbox.next(|| false), Next::Tag(_)));
+        assert!(matches!(mailbox.next(|| true), Next::End(End::Gone)));
+        assert_eq!(mailbox.wait_for_outcome(Duration::ZERO), None);
+    }
+}

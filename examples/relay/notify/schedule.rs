@@ -1,0 +1,535 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What is to be sent when, without a clock and without sending: time is passed in, and so is chance.
+//!
+//! The notices of a stream go one after the other, those of different streams at the same time. What waits is bounded: for one
+//! stream at most three, since a ready that has not been tried yet and its gone cancel each other; for all of
+//! them `MAX_WAITING`.
+
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::time::{Duration, Instant};
+
+use crate::catalog::StreamName;
+
+/// Requests at a time. A receiver that takes its time holds up no more than these.
+pub const MAX_UNDER_WAY: usize = 8;
+/// Notices of all streams. Publishers with ever new names, while the receiver is away, cost no more.
+pub const MAX_WAITING: usize = 10_000;
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+const MAX_DELAY: Duration = Duration::from_secs(60);
+/// What a receiver may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
+/// What is older is of no use to anybody.
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    Ready,
+    Gone,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Another one for each notice, and the same each time that it is sent.
+    pub number: u64,
+    pub event: Event,
+    pub name: StreamName,
+    /// When it happened, to be told.
+    pub time: String,
+}
+
+/// How an attempt went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Taken,
+    /// It may go better later: not before this time, if one was said.
+    Failed(Option<Duration>),
+    /// It won't go better later.
+    Refused,
+}
+
+/// What becomes of a notice after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Over,
+    /// It is sent again after this time.
+    Again(Duration),
+    /// The stream is gone meanwhile: its gone is sent instead.
+    Superseded,
+    GivenUp,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    notice: Notice,
+    since: Instant,
+    /// It may have arrived, even if nobody has said so.
+    was_tried: bool,
+}
+
+/// What is to be sent of one stream: never empty.
+#[derive(Debug)]
+struct Line {
+    waiting: VecDeque<Waiting>,
+    /// Of the first one.
+    is_under_way: bool,
+    due: Instant,
+    /// Attempts that failed, since the last one that did not.
+    failures: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct Schedule {
+    lines: BTreeMap<StreamName, Line>,
+    last_number: u64,
+    waiting: usize,
+    under_way: usize,
+}
+
+impl Schedule {
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// False if there is no room.
+    #[must_use]
+    pub fn push(&mut self, event: Event, name: StreamName, time: String, now: Instant) -> bool {
+        if event == Event::Gone && self.cancel_ready(&name) {
+            return true;
+        }
+        if self.waiting >= MAX_WAITING {
+            return false;
+        }
+        self.last_number += 1;
+        let notice = Notice {
+            number: self.last_number,
+            event,
+            name: name.clone(),
+            time,
+        };
+        let line = self.lines.entry(name).or_insert_with(|| Line {
+            waiting: VecDeque::new(),
+            is_under_way: false,
+            due: now,
+            failures: 0,
+        });
+        // Tried and not answered well: the receiver may have it or not, and the gone is right in both cases.
+        let is_superseded = |last: &Waiting| last.notice.event == Event::Ready;
+        if event == Event::Gone
+            && !line.is_under_way
+            && line.waiting.back().is_some_and(is_superseded)
+        {
+            line.waiting.pop_back();
+            self.waiting -= 1;
+        }
+        line.waiting.push_back(Waiting {
+            notice,
+            since: now,
+            was_tried: false,
+        });
+        self.waiting += 1;
+        true
+    }
+
+    /// A ready that nobody can know of is forgotten. True if there was one.
+    fn cancel_ready(&mut self, name: &StreamName) -> bool {
+        let Entry::Occupied(mut entry) = self.lines.entry(name.clone()) else {
+            return false;
+        };
+        let line = entry.get_mut();
+        let is_unknown = |last: &Waiting| last.notice.event == Event::Ready && !last.was_tried;
+        if !line.waiting.back().is_some_and(is_unknown) {
+            return false;
+        }
+        line.waiting.pop_back();
+        self.waiting -= 1;
+        if line.waiting.is_empty() {
+            entry.remove();
+        }
+        true
+    }
+
+    /// What is to be sent now. Each is followed by `finished`.
+    pub fn next(&mut self, now: Instant) -> Option<Notice> {
+        if self.under_way >= MAX_UNDER_WAY {
+            return None;
+        }
+        let line = self.lines.values_mut().filter(|line| !line.is_under_way);
+        let line = line.min_by_key(|line| line.due)?;
+        if line.due > now {
+            return None;
+        }
+        let first = line.waiting.front_mut()?;
+        first.was_tried = true;
+        line.is_under_way = true;
+        self.under_way += 1;
+        Some(first.notice.clone())
+    }
+
+    /// When there is something to be sent next. None as long as something else has to happen first.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        if self.under_way >= MAX_UNDER_WAY {
+            return None;
+        }
+        let lines = self.lines.values().filter(|line| !line.is_under_way);
+        lines.map(|line| line.due).min()
+    }
+
+    /// What was under way of a stream has ended. `chance` is between 0 and 1, another one each time.
+    pub fn finished(
+        &mut self,
+        name: &StreamName,
+        outcome: Outcome,
+        now: Instant,
+        chance: f64,
+    ) -> Fate {
+        let Entry::Occupied(mut entry) = self.lines.entry(name.clone()) else {
+            return Fate::Over;
+        };
+        let line = entry.get_mut();
+        line.is_under_way = false;
+        self.under_way -= 1;
+        let fate = match outcome {
+            Outcome::Taken | Outcome::Refused => {
+                line.failures = 0;
+                line.due = now;
+                Fate::Over
+            }
+            Outcome::Failed(retry_after) => {
+                let delay = delay(line.failures, chance);
+                let delay = delay.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
+                line.failures = line.failures.saturating_add(1);
+                line.due = now + delay;
+                match line.waiting.front() {
+                    Some(first) if first.notice.event == Event::Ready && line.waiting.len() > 1 => {
+                        Fate::Superseded
+                    }
+                    Some(first) if now.saturating_duration_since(first.since) >= GIVE_UP_AFTER => {
+                        Fate::GivenUp
+                    }
+                    _ => Fate::Again(delay),
+                }
+            }
+        };
+        if !matches!(fate, Fate::Again(_)) {
+            line.waiting.pop_front();
+            self.waiting -= 1;
+            if line.waiting.is_empty() {
+                entry.remove();
+            }
+        }
+        fate
+    }
+}
+
+/// Twice as long each time; not all at the same time when a receiver is back.
+fn delay(failures: u32, chance: f64) -> Duration {
+    let doubled = FIRST_DELAY.saturating_mul(2_u32.saturating_pow(failures));
+    doubled.min(MAX_DELAY).mul_f64(0.5 + chance / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Event::{Gone, Ready};
+
+    use proptest::prelude::*;
+
+    const TAKEN: Outcome = Outcome::Taken;
+    const FAILED: Outcome = Outcome::Failed(None);
+
+    /// With a clock that the test moves.
+    struct Bench {
+        schedule: Schedule,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Bench {
+                schedule: Schedule::default(),
+                now: Instant::now(),
+            }
+        }
+
+        fn push(&mut self, event: Event, name: &str) {
+            assert!(
+                self.schedule
+                    .push(event, stream(name), String::new(), self.now)
+            );
+        }
+
+        fn next(&mut self) -> Option<(Event, String)> {
+            let notice = self.schedule.next(self.now)?;
+            Some((notice.event, notice.name.stream))
+        }
+
+        #[track_caller]
+        fn sends(&mut self, event: Event, name: &str) {
+            assert_eq!(self.next(), Some((event, name.to_owned())));
+        }
+
+        fn finished(&mut self, name: &str, outcome: Outcome) -> Fate {
+            self.schedule
+                .finished(&stream(name), outcome, self.now, 1.0)
+        }
+
+        fn wait(&mut self) -> Duration {
+            let due = self.schedule.wakes_at().unwrap();
+            let waited = due.saturating_duration_since(self.now);
+            self.now += waited;
+            waited
+        }
+
+        #[track_caller]
+        fn is_over(&mut self) {
+            assert_eq!(self.next(), None);
+            assert_eq!(self.schedule.wakes_at(), None);
+            assert_eq!(self.schedule.waiting(), 0);
+            assert!(self.schedule.lines.is_empty());
+        }
+    }
+
+    fn stream(name: &str) -> StreamName {
+        StreamName::new("live", None, name).unwrap()
+    }
+
+    #[test]
+    fn what_happens_is_sent_once_and_at_once() {
+        let mut bench = Bench::new();
+        bench.push(Ready, "a");
+        bench.sends(Ready, "a");
+        assert_eq!(bench.next(), None);
+        assert_eq!(bench.finished("a", TAKEN), Fate::Over);
+        bench.push(Gone, "a");
+        bench.sends(Gone, "a");
+        assert_eq!(bench.finished("a", TAKEN), Fate::Over);
+        bench.is_over();
+    }
+
+    #[test]
+    fn what_fails_is_sent_again_later_and_later() {
+        let mut bench = Bench::new();
+        bench.push(Ready, "a");
+        let mut waited = Vec::new();
+        for _ in 0..8 {
+            bench.sends(Ready, "a");
+            let fate = bench.finished("a", FAILED);
+            assert_eq!(bench.next(), None);
+            let delay = bench.wait();
+            assert_eq!(fate, Fate::Again(delay));
+            waited.push(delay.as_secs());
+        }
+        assert_eq!(waited, [1, 2, 4, 8, 16, 32, 60, 60]);
+        bench.sends(Ready, "a");
+        bench.finished("a", TAKEN);
+        // From the start.
+        bench.push(Gone, "a");
+        bench.sends(Gone, "a");
+        bench.finished("a", FAILED);
+        assert_eq!(bench.wait(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn chance_spreads_what_is_sent_again() {
+        assert_eq!(delay(3, 0.0), Duration::from_secs(4));
+        assert_eq!(delay(3, 1.0), Duration::from_secs(8));
+        assert_eq!(delay(u32::MAX, 1.0), MAX_DELAY);
+    }
+
+    #[test]
+    fn a_receiver_may_say_when_within_reason() {
+        let mut bench = Bench::new();
+        bench.push(Ready, "a");
+        for (said, waited) in [(7, 7), (0, 2), (1_000_000, 600)] {
+            bench.sends(Ready, "a");
+            bench.finished("a", Outcome::Failed(Some(Duration::from_secs(said))));
+            assert_eq!(bench.wait(), Duration::from_secs(waited));
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_over() {
+        let mut bench = Bench::new();
+        bench.push(Ready, "a");
+        bench.sends(Ready, "a");
+        bench.push(Gone, "a");
+        assert_eq!(bench.finished("a", Outcome::Refused), Fate::Over);
+        bench.sends(Gone, "a");
+        bench.finished("a", Outcome::Refused);
+        bench.is_over();
+    }
+
+    #[test]
+    fn a_gone_waits_for_its_ready() {
+        let mut bench = Bench::new();
+        bench.push(Ready, "a");
+        bench.sends(Ready, "a");
+        bench.push(Gone, "a");
+        assert_eq!(bench.next(), None);
+        bench.finished("a", TAKEN);
+        bench.sends(Gone, "a");
+    }
+
+    #[test]
+    fn a_ready_that_fails_is_not_sent_behind_its_gone() {
+        // While it is under way,
+        let mut bench = Bench::new();
+        bench.push(Ready, "a");
+        bench.sends(Ready, "a");
+        bench.push(Gone, "a");
+        assert_eq!(bench.finished("a", FAILED), Fate::Superseded);
+        assert_eq!(bench.wait(), Duration::from_secs(1));
+        bench.sends(Gone, "a");
+        bench.finished("a", TAKEN);
+        bench.is_over();
+        // and while it waits.
+        bench.push(Ready, "a");
+        bench.sends(Ready, "a");
+        bench.finished("a", FAILED);
+        bench.push(Gone, "a");
+        assert_eq!(bench.next(), None);
+        bench.wait();
+        bench.sends(Gone, "a");
+        // The receiver is still in trouble.
+        bench.finished("a", FAILED);
+        assert_eq!(bench.wait(), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn what_nobody_knows_of_is_forgotten() {
+        let mut bench = Bench::new();
+        bench.push(Ready, "a");
+        bench.push(Gone, "a");
+        bench.is_over();
+        bench.push(Gone, "a");
+        bench.sends(Gone, "a");
+        for _ in 0..100 {
+            bench.push(Ready, "a");
+            bench.push(Gone, "a");
+        }
+        assert_eq!(bench.schedule.waiting(), 1);
+        bench.push(Ready, "a");
+        bench.finished("a", TAKEN);
+        bench.sends(Ready, "a");
+    }
+
+    #[test]
+    fn after_an_hour_it_is_given_up() {
+        let mut bench = Bench::new();
+        bench.push(Gone, "a");
+        let start = bench.now;
+        loop {
+            bench.sends(Gone, "a");
+            if bench.finished("a", FAILED) == Fate::GivenUp {
+                break;
+            }
+            bench.wait();
+        }
+        assert!(bench.now - start >= GIVE_UP_AFTER);
+        assert!(bench.now - start <= GIVE_UP_AFTER + MAX_DELAY);
+        bench.is_over();
+    }
+
+    #[test]
+    fn one_that_fails_holds_up_nobody() {
+        let mut bench = Bench::new();
+        bench.push(Ready, "a");
+        bench.sends(Ready, "a");
+        bench.push(Ready, "b");
+        bench.sends(Ready, "b");
+        bench.finished("a", FAILED);
+        bench.finished("b", TAKEN);
+        bench.push(Ready, "c");
+        bench.sends(Ready, "c");
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut bench = Bench::new();
+        for number in 0..MAX_WAITING {
+            bench.push(Ready, &number.to_string());
+        }
+        let now = bench.now;
+        let mut push =
+            |event, name: &str| bench.schedule.push(event, stream(name), String::new(), now);
+        assert!(!push(Ready, "one more"));
+        assert!(!push(Gone, "another"));
+        // This one makes room.
+        assert!(push(Gone, "7"));
+        assert!(push(Ready, "one more"));
+        for _ in 0..MAX_UNDER_WAY {
+            assert!(bench.next().is_some());
+        }
+        assert_eq!(bench.next(), None);
+        assert_eq!(bench.schedule.wakes_at(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_the_order_is_kept(
+            steps in prop::collection::vec((0..4_u8, 0..12_usize, any::<bool>()), 1..300)
+        ) {
+            let mut bench = Bench::new();
+            let names: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+            let mut is_ready = [false; 12];
+            let mut under_way: Vec<Notice> = Vec::new();
+            let mut last_numbers = BTreeMap::new();
+            let mut known = BTreeMap::new();
+            let mut answer = |bench: &mut Bench, notice: Notice, outcome| {
+                bench.finished(&notice.name.stream, outcome);
+                if outcome == TAKEN {
+                    let last = last_numbers.insert(notice.name.clone(), notice.number);
+                    assert!(last.is_none_or(|last| last < notice.number), "out of order");
+                    known.insert(notice.name.stream, notice.event);
+                }
+            };
+            for (what, index, goes_well) in steps {
+                match what {
+                    0 => {
+                        is_ready[index] = !is_ready[index];
+                        let event = if is_ready[index] { Ready } else { Gone };
+                        bench.push(event, &names[index]);
+                    }
+                    1 => {
+                        if let Some(notice) = bench.schedule.next(bench.now) {
+                            let is_first = |other: &Notice| other.name != notice.name;
+                            prop_assert!(under_way.iter().all(is_first));
+                            under_way.push(notice);
+                        }
+                    }
+                    2 if !under_way.is_empty() => {
+                        let notice = under_way.swap_remove(index % under_way.len());
+                        answer(&mut bench, notice, if goes_well { TAKEN } else { FAILED });
+                    }
+                    _ => bench.now += Duration::from_secs(index as u64),
+                }
+                prop_assert!(under_way.len() <= MAX_UNDER_WAY);
+                let lines = bench.schedule.lines.values();
+                let lengths: Vec<usize> = lines.map(|line| line.waiting.len()).collect();
+                prop_assert!(lengths.iter().all(|length| (1..=3).contains(length)));
+                prop_assert_eq!(lengths.iter().sum::<usize>(), bench.schedule.waiting());
+            }
+            // Then all goes well.
+            loop {
+                for notice in std::mem::take(&mut under_way) {
+                    answer(&mut bench, notice, TAKEN);
+                }
+                if let Some(due) = bench.schedule.wakes_at() {
+                    bench.now = bench.now.max(due);
+                }
+                while let Some(notice) = bench.schedule.next(bench.now) {
+                    under_way.push(notice);
+                }
+                if under_way.is_empty() {
+                    break;
+                }
+            }
+            bench.is_over();
+            for (name, is_ready) in names.iter().zip(is_ready) {
+                prop_assert_eq!(known.get(name) == Some(&Ready), is_ready);
+            }
+        }
+    }
+}

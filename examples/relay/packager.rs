@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Where the coded pictures and sound of a stream end up: in segments, on its shelf, and in the catalog.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use url::Url;
+
+use crate::catalog::{Catalog, Counts, StreamName};
+use crate::segmenter::{Segment, Segmenter, Unit};
+use crate::shelf::Shelf;
+
+/// A playlist that can be played has so many segments.
+const READY: u64 = 2;
+
+#[derive(Debug)]
+pub struct Packager {
+    name: StreamName,
+    /// Of the playlist.
+    address: Url,
+    catalog: Arc<Catalog>,
+    segmenter: Segmenter,
+    shelf: Shelf,
+    listed: u64,
+    /// Frames are counted as they come, which is not known of those that are cleaned.
+    counts_frames: bool,
+    has_failed: bool,
+}
+
+impl Packager {
+    pub fn new(
+        name: StreamName,
+        address: Url,
+        catalog: Arc<Catalog>,
+        directory: &Path,
+    ) -> io::Result<Self> {
+        let shelf = Shelf::open(directory, SystemTime::now())?;
+        Ok(Packager {
+            name,
+            address,
+            catalog,
+            segmenter: Segmenter::new(shelf.next()),
+            shelf,
+            listed: 0,
+            counts_frames: false,
+            has_failed: false,
+        })
+    }
+
+    /// `is_passed`: it comes as its publisher made it.
+    pub fn start_run(&mut self, is_passed: bool) {
+        self.counts_frames = is_passed;
+        self.segmenter.start_run(is_passed);
+        self.catalog
+            .update(&self.name, |stream| stream.is_passed_through = is_passed);
+    }
+
+    pub fn expect_pictures(&mut self) {
+        let segment = self.segmenter.expect_pictures();
+        self.list(segment);
+    }
+
+    pub fn expect_sound(&mut self) {
+        self.segmenter.expect_sound();
+    }
+
+    pub fn picture(&mut self, unit: Unit) {
+        let segment = self.segmenter.picture(unit);
+        self.list(segment);
+    }
+
+    pub fn sound(&mut self, unit: Unit) {
+        let segment = self.segmenter.sound(unit);
+        self.list(segment);
+    }
+
+    /// What is whole is kept; what is not will come again in another way.
+    pub fn take_complete(&mut self) {
+        let segments = self.segmenter.take_complete();
+        self.list(segments);
+    }
+
+    pub fn finish_run(&mut self) {
+        let segments = self.segmenter.finish_run();
+        self.list(segments);
+    }
+
+    /// There will be no more.
+    pub fn end(&mut self) {
+        let result = self.shelf.end();
+        self.report(&result);
+    }
+
+    pub fn count(&self, change: impl FnOnce(&mut Counts)) {
+        self.catalog
+            .update(&self.name, |stream| change(&mut stream.counts));
+    }
+
+    fn list(&mut self, segments: impl IntoIterator<Item = Segment>) {
+        for segment in segments {
+            let result = self.shelf.add(&segment, SystemTime::now());
+            self.report(&result);
+            let Ok(has_gap) = result else {
+                continue;
+            };
+            self.listed += 1;
+            let frames = if self.counts_frames {
+                segment.frames
+            } else {
+                0
+            };
+            self.count(|counts| {
+                counts.segments += 1;
+                counts.segment_bytes += segment.bytes.len() as u64;
+                counts.discontinuities += u64::from(has_gap);
+                counts.frames_in += frames;
+                counts.frames_out += frames;
+            });
+            if self.listed == READY {
+                self.catalog
+                    .update(&self.name, |stream| stream.is_ready = true);
+                println!("ready {} {}", self.name, self.address);
+            }
+        }
+    }
+
+    /// Once, until it works again.
+    fn report<T>(&mut self, result: &io::Result<T>) {
+        match result {
+            Err(error) if !self.has_failed => eprintln!(
+                "{}: its segments can't be written: {error}. They are left out until there is room and \
+                 permission to write in --directory",
+                self.name
+            ),
+            Ok(_) if self.has_failed => eprintln!("{}: its segments are written again", self.name),
+            _ => {}
+        }
+        self.has_failed = result.is_err();
+    }
+}

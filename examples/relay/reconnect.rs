@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Publishers that came to the wrong relay are asked to go to the right one, once.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use crate::catalog::StreamName;
+use crate::ring::Ring;
+
+/// Who is here again sooner did not get in where it belongs, and is served here.
+const ASKS_AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// Publishers that are remembered: one that is forgotten may be asked twice.
+const MAX_REMEMBERED: usize = 10_000;
+
+#[derive(Debug, Default)]
+pub struct Reconnect {
+    ring: Ring,
+    asked: Mutex<HashMap<StreamName, Instant>>,
+    /// Publishers that belong to another relay: asked to go there, and served here.
+    moved: AtomicU64,
+    kept: AtomicU64,
+}
+
+impl Reconnect {
+    pub fn new(ring: Ring) -> Self {
+        Reconnect {
+            ring,
+            ..Reconnect::default()
+        }
+    }
+
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// For each publisher that was added: the pad that it is on, and what the element says of it. True if it was asked
+    /// to connect to another relay, which it does in a moment; until then it is served here.
+    pub fn ask(
+        &self,
+        element: &gst::Element,
+        pad: &str,
+        info: &gst::StructureRef,
+        name: &StreamName,
+    ) -> bool {
+        let Some(relay) = self.ring.elsewhere(name) else {
+            return false;
+        };
+        let was_asked = if self.may_ask(name, Instant::now()) {
+            let text = |field: &str| info.get::<&str>(field).unwrap_or_default();
+            let tc_url = moved_to(relay, text("tc-url"), text("application"));
+            let description = "This user belongs to another relay";
+            element.emit_by_name("request-reconnect", &[&pad, &tc_url, &description])
+        } else {
+            false
+        };
+        let counter = if was_asked { &self.moved } else { &self.kept };
+        counter.fetch_add(1, Ordering::Relaxed);
+        was_asked
+    }
+
+    /// Remembers that it is asked.
+    fn may_ask(&self, name: &StreamName, now: Instant) -> bool {
+        // It is never left half changed.
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |when: &Instant| now.saturating_duration_since(*when) < ASKS_AGAIN_AFTER;
+        if asked.get(name).is_some_and(is_recent) {
+            return false;
+        }
+        if asked.len() >= MAX_REMEMBERED {
+            asked.retain(|_, when| is_recent(when));
+        }
+        if asked.len() >= MAX_REMEMBERED {
+            asked.clear();
+        }
+        asked.insert(name.clone(), now);
+        true
+    }
+}
+
+/// What the publisher has said, at another relay: with its application as it named it, since it keeps the rest of its path.
+fn moved_to(relay: &str, tc_url: &str, application: &str) -> String {
+    let behind_scheme = tc_url.split_once("://").map(|(_, rest)| rest);
+    let path = behind_scheme.and_then(|rest| rest.split_once('/'));
+    match path {
+        Some((_, path)) if !path.is_empty() => format!("{relay}/{path}"),
+        _ => format!("{relay}/{application}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: usize) -> StreamName {
+        StreamName::new("live", Some(&format!("user{number}")), "cam").unwrap()
+    }
+
+    #[test]
+    fn the_application_goes_with_it() {
+        let moved = |tc_url| moved_to("rtmps://b.example:443", tc_url, "live");
+        assert_eq!(moved("rtmp://a/live/ann"), "rtmps://b.example:443/live/ann");
+        assert_eq!(
+            moved("rtmp://a:1/live?token=1"),
+            "rtmps://b.example:443/live?token=1"
+        );
+        for without in ["", "rtmp://a", "rtmp://a/", "live"] {
+            assert_eq!(moved(without), "rtmps://b.example:443/live");
+        }
+    }
+
+    #[test]
+    fn nobody_is_asked_again_and_again() {
+        let reconnect = Reconnect::default();
+        let start = Instant::now();
+        assert!(reconnect.may_ask(&name(0), start));
+        assert!(reconnect.may_ask(&name(1), start));
+        assert!(!reconnect.may_ask(&name(0), start + ASKS_AGAIN_AFTER / 2));
+        assert!(reconnect.may_ask(&name(0), start + ASKS_AGAIN_AFTER));
+    }
+
+    #[test]
+    fn no_more_are_remembered_than_there_is_room_for() {
+        let reconnect = Reconnect::default();
+        let start = Instant::now();
+        for number in 0..3 * MAX_REMEMBERED {
+            assert!(reconnect.may_ask(&name(number), start));
+        }
+        assert!(reconnect.asked.lock().unwrap().len() <= MAX_REMEMBERED);
+    }
+}

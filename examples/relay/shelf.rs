@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The files of a stream: its segments, and the playlist that lists the last of them.
+//!
+//! Files are there whole or not at all, names are never used again, and those of segments that have
+//! left the list stay for as long as a player may still ask for them. A stream that comes back finds
+//! its playlist and goes on with it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gst::glib;
+use m3u8_rs::{MediaPlaylist, MediaSegment};
+
+use crate::catalog::PLAYLIST;
+use crate::segmenter::Segment;
+use crate::ts::CLOCK;
+
+/// Segments in the list.
+pub const LISTED: usize = 5;
+
+/// Segments that stay behind those: players have seen a list that is that old.
+const KEPT: usize = 2 * LISTED;
+
+const TARGET_DURATION: u64 = 2;
+
+/// By how much the times of segments may be behind the clock, and ahead of it, before they are set anew. A
+/// segment that was filled up is ahead.
+const MAX_BEHIND: Duration = Duration::from_secs(1);
+const MAX_AHEAD: Duration = Duration::from_secs(4);
+
+const PREFIX: &str = "segment-";
+const SUFFIX: &str = ".ts";
+const UNFINISHED: &str = ".unfinished-";
+
+#[derive(Debug)]
+pub struct Shelf {
+    directory: PathBuf,
+    playlist: MediaPlaylist,
+    /// The number of the next segment.
+    next: u64,
+    /// Names of files that have left the list, the oldest first.
+    left: VecDeque<String>,
+    /// When the next segment starts if all goes on.
+    due: Option<SystemTime>,
+    /// The next segment does not go on from the last one in the list.
+    has_gap: bool,
+}
+
+impl Shelf {
+    /// Goes on with what is there.
+    pub fn open(directory: &Path, now: SystemTime) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let text = fs::read(directory.join(PLAYLIST)).unwrap_or_default();
+        let old = m3u8_rs::parse_media_playlist_res(&text).ok();
+        let mut old = old.unwrap_or_default();
+        let old_next = old.media_sequence + old.segments.len() as u64;
+        let mut files = files(directory)?;
+        for unfinished in files.extract_if(.., |name| name.starts_with(UNFINISHED)) {
+            fs::remove_file(directory.join(unfinished))?;
+        }
+        files.sort_by_key(|name| number(name));
+        let is_whole = old.segments.iter().all(|s| files.contains(&s.uri));
+        if !is_whole {
+            old.segments.clear();
+        }
+        let last = files.last().and_then(|name| number(name));
+        let left = files.into_iter().filter(|name| number(name).is_some());
+        let left = left.filter(|name| !old.segments.iter().any(|s| s.uri == *name));
+        let next = [old_next, by_clock(now), last.map_or(0, |last| last + 1)];
+        // A list that goes on has no holes in its numbers.
+        let next = match (old.segments.is_empty(), next) {
+            (false, [old_next, ..]) => old_next,
+            (true, next) => next.into_iter().max().unwrap_or(0),
+        };
+        Ok(Shelf {
+            directory: directory.to_owned(),
+            left: left.collect(),
+            has_gap: !old.segments.is_empty(),
+            next,
+            due: None,
+            playlist: MediaPlaylist {
+                version: Some(6),
+                target_duration: TARGET_DURATION,
+                media_sequence: next - old.segments.len() as u64,
+                segments: old.segments,
+                discontinuity_sequence: old.discontinuity_sequence,
+                independent_segments: true,
+                ..MediaPlaylist::default()
+            },
+        })
+    }
+
+    /// The number of the next segment: it only grows, over all processes.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Writes and lists a segment whose last frame came now. Says whether the list has a gap before it.
+    pub fn add(&mut self, segment: &Segment, now: SystemTime) -> io::Result<bool> {
+        let has_gap = self.has_gap || segment.is_discontinuous;
+        let result = self.try_add(segment, has_gap, now);
+        // What could not be written is missing in the list.
+        self.has_gap = match result {
+            Ok(()) => false,
+            Err(_) => !self.playlist.segments.is_empty(),
+        };
+        result.map(|()| has_gap)
+    }
+
+    fn try_add(&mut self, segment: &Segment, has_gap: bool, now: SystemTime) -> io::Result<()> {
+        let name = format!("{PREFIX}{}{SUFFIX}", self.next);
+        self.write(&name, &segment.bytes)?;
+        self.next += 1;
+        let length = Duration::from_nanos(segment.duration * 1_000_000_000 / CLOCK);
+        let start = self.start_of(has_gap, length, now);
+        self.due = Some(start + length);
+        self.playlist.segments.push(MediaSegment {
+            uri: name,
+            duration: length.as_secs_f32(),
+            discontinuity: has_gap,
+            program_date_time: iso_8601(start).and_then(|text| text.parse().ok()),
+            ..MediaSegment::default()
+        });
+        while self.playlist.segments.len() > LISTED {
+            let gone = self.playlist.segments.remove(0);
+            self.playlist.media_sequence += 1;
+            self.playlist.discontinuity_sequence += u64::from(gone.discontinuity);
+            self.left.push_back(gone.uri);
+        }
+        self.playlist.end_list = false;
+        self.write_playlist()?;
+        self.delete(KEPT)
+    }
+
+    /// The times of segments that go on from each other do too, as long as they are about right.
+    fn start_of(&self, has_gap: bool, length: Duration, now: SystemTime) -> SystemTime {
+        let by_clock = now.checked_sub(length).unwrap_or(now);
+        let is_right = |due: &SystemTime| match due.duration_since(by_clock) {
+            Ok(ahead) => ahead <= MAX_AHEAD,
+            Err(behind) => behind.duration() <= MAX_BEHIND,
+        };
+        let goes_on = self.due.filter(|due| !has_gap && is_right(due));
+        goes_on.unwrap_or(by_clock)
+    }
+
+    /// There will be no more: players stop asking.
+    pub fn end(&mut self) -> io::Result<()> {
+        if self.playlist.segments.is_empty() {
+            return Ok(());
+        }
+        self.playlist.end_list = true;
+        self.write_playlist()
+    }
+
+    fn write_playlist(&self) -> io::Result<()> {
+        let mut text = Vec::new();
+        self.playlist.write_to(&mut text)?;
+        self.write(PLAYLIST, &text)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let unfinished = self.directory.join(format!("{UNFINISHED}{name}"));
+        let written = fs::write(&unfinished, bytes)
+            .and_then(|()| fs::rename(&unfinished, self.directory.join(name)));
+        if written.is_err() {
+            // What was written of it takes room that may be what is missing.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written
+    }
+
+    fn delete(&mut self, keep: usize) -> io::Result<()> {
+        while self.left.len() > keep {
+            let Some(name) = self.left.pop_front() else {
+                break;
+            };
+            match fs::remove_file(self.directory.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number that no earlier segment had, whatever became of the files: segments take two seconds.
+fn by_clock(now: SystemTime) -> u64 {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() / TARGET_DURATION
+}
+
+fn iso_8601(time: SystemTime) -> Option<glib::GString> {
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    let seconds = i64::try_from(since.as_secs()).ok()?;
+    let second = glib::DateTime::from_unix_utc(seconds).ok()?;
+    let format = format!("%Y-%m-%dT%H:%M:%S.{:03}+00:00", since.subsec_millis());
+    second.format(&format).ok()
+}
+
+/// The number of a segment's file.
+fn number(name: &str) -> Option<u64> {
+    let number = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+    number.parse().ok()
+}
+
+/// Names of files in a directory, as far as they can be its own.
+fn files(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
+/// Removes all that a shelf has put into its directory, and the directory if nothing else is in it.
+pub fn clear(directory: &Path) -> io::Result<()> {
+    for name in files(directory)? {
+        if name == PLAYLIST || number(&name).is_some() || name.starts_with(UNFINISHED) {
+            fs::remove_file(directory.join(name))?;
+        }
+    }
+    // Whatever else is there belongs to somebody else.
+    let _ = fs::remove_dir(directory);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(number: u8) -> Segment {
+        Segment {
+            bytes: vec![number; 188],
+            frames: 60,
+            duration: 2 * CLOCK,
+            is_discontinuous: false,
+        }
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn list(directory: &Path) -> MediaPlaylist {
+        let text = fs::read(directory.join(PLAYLIST)).unwrap();
+        m3u8_rs::parse_media_playlist_res(&text).unwrap()
+    }
+
+    fn segments(directory: &Path) -> usize {
+        let names = files(directory).unwrap();
+        names.iter().filter(|name| number(name).is_some()).count()
+    }
+
+    #[test]
+    fn five_are_listed_and_old_ones_deleted_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut shelf = Shelf::open(directory.path(), at(1000)).unwrap();
+        for index in 0..40 {
+            let has_gap = shelf.add(&segment(index), at(1002 + 2 * u64::from(index)));
+            assert!(!has_gap.unwrap());
+            let list = list(directory.path());
+            let count = usize::from(index) + 1;
+            assert_eq!(list.segments.len(), count.min(LISTED));
+            assert_eq!(segments(directory.path()), count.min(LISTED + KEPT));
+            let first = 500 + count.saturating_sub(LISTED) as u64;
+            assert_eq!(list.media_sequence, first);
+            for (number, segment) in (first..).zip(&list.segments) {
+                assert_eq!(segment.uri, format!("segment-{number}.ts"));
+                assert_eq!(segment.duration, 2.0);
+                let bytes = fs::read(directory.path().join(&segment.uri)).unwrap();
+                assert_eq!(bytes, [(number - 500) as u8; 188]);
+                let time = segment.program_date_time.unwrap();
+                assert_eq!(time.timestamp(), 2 * number as i64);
+            }
+            assert!(list.independent_segments && !list.end_list);
+            assert_eq!(list.target_duration, 2);
+        }
+        assert_eq!(files(directory.path()).unwrap().len(), LISTED + KEPT + 1);
+    }
+
+    #[test]
+    fn a_discontinuity_is_counted_when_it_leaves_the_list() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut shelf = Shelf::open(directory.path(), at(0)).unwrap();
+        for index in 0..20 {
+            let is_discontinuous = index == 3 || index == 5;
+            let segment = Segment {
+                is_discontinuous,
+                ..segment(index)
+            };
+            shelf.add(&segment, at(u64::from(index))).unwrap();
+            let list = list(directory.path());
+            let gone = |discontinuity: u8| u64::from(index >= discontinuity + 5);
+            assert_eq!(list.discontinuity_sequence, gone(3) + gone(5), "{index}");
+            let listed = list.segments.iter().filter(|s| s.discontinuity).count() as u64;
+            let all = u64::from(index >= 3) + u64::from(index >= 5);
+            assert_eq!(list.discontinuity_sequence + listed, all);
+        }
+    }
+
+    #[test]
+    fn who_comes_back_goes_on_with_a_gap() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut shelf = Shelf::open(directory.path(), at(1000)).unwrap();
+        for index in 0..7 {
+            shelf.add(&segment(index), at(1000)).unwrap();
+        }
+        shelf.end().unwrap();
+        assert!(list(directory.path()).end_list);
+        fs::write(directory.path().join(".unfinished-segment-9.ts"), "").unwrap();
+        fs::write(directory.path().join("notes.txt"), "").unwrap();
+        let mut shelf = Shelf::open(directory.path(), at(9000)).unwrap();
+        assert!(shelf.add(&segment(7), at(9000)).unwrap());
+        let list = list(directory.path());
+        assert_eq!((list.media_sequence, list.segments.len()), (503, 5));
+        assert!(list.segments[4].discontinuity && !list.end_list);
+        // The list, what left it, the notes, and nothing unfinished.
+        assert_eq!(files(directory.path()).unwrap().len(), 8 + 2);
+        clear(directory.path()).unwrap();
+        assert_eq!(files(directory.path()).unwrap(), ["notes.txt"]);
+    }
+
+    #[test]
+    fn numbers_do_not_come_again_when_all_files_are_gone() {
+        let top = tempfile::tempdir().unwrap();
+        let directory = top.path().join("live/cam");
+        let mut shelf = Shelf::open(&directory, at(1000)).unwrap();
+        shelf.add(&segment(0), at(1002)).unwrap();
+        clear(&directory).unwrap();
+        assert!(!directory.exists());
+        let mut shelf = Shelf::open(&directory, at(1060)).unwrap();
+        assert!(!shelf.add(&segment(1), at(1062)).unwrap());
+        assert_eq!(list(&directory).media_sequence, 530);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_a_gap() {
+        let top = tempfile::tempdir().unwrap();
+        let directory = top.path().join("live");
+        let mut shelf = Shelf::open(&directory, at(0)).unwrap();
+        shelf.add(&segment(0), at(2)).unwrap();
+        let away = top.path().join("away");
+        fs::rename(&directory, &away).unwrap();
+        assert!(shelf.add(&segment(1), at(4)).is_err());
+        fs::rename(&away, &directory).unwrap();
+        assert!(shelf.add(&segment(2), at(6)).unwrap());
+        let list = list(&directory);
+        assert_eq!(list.segments[1].uri, "segment-1.ts");
+        assert!(list.segments[1].discontinuity);
+    }
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The streams that there are, each on its thread, and the files of those that are gone.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use url::Url;
+
+use crate::catalog::{Catalog, PLAYLIST, StreamName};
+use crate::mailbox::{End, Mailbox};
+use crate::packager::Packager;
+use crate::shelf;
+use crate::stream::Worker;
+use crate::web;
+
+/// How long the files of a stream stay that is gone: who plays it can play it to its end, and who comes
+/// back goes on with them.
+const STAYS: Duration = Duration::from_secs(60);
+
+/// Application, user and stream.
+const DEPTH: usize = 3;
+
+#[derive(Debug)]
+pub struct Settings {
+    pub catalog: Arc<Catalog>,
+    /// Of all streams.
+    pub directory: PathBuf,
+    /// Under which viewers reach the HTTP server.
+    pub base: Url,
+    pub passthrough: bool,
+}
+
+#[derive(Debug)]
+pub struct Streams {
+    settings: Settings,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: HashMap<StreamName, Running>,
+    /// Directories of streams that are gone, below that of all streams, and when they go too.
+    gone: HashMap<PathBuf, Instant>,
+    is_over: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    mailbox: Arc<Mailbox>,
+    thread: JoinHandle<()>,
+}
+
+impl Streams {
+    /// What an earlier process has left is removed, unless its streams come back.
+    pub fn new(settings: Settings) -> io::Result<Arc<Self>> {
+        let mut found = Vec::new();
+        find_streams(&settings.directory, Path::new(""), &mut found)?;
+        let until = Instant::now() + STAYS;
+        let state = State {
+            gone: found.into_iter().map(|path| (path, until)).collect(),
+            ..State::default()
+        };
+        let streams = Arc::new(Streams {
+            settings,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        let janitor = Arc::downgrade(&streams);
+        let named = std::thread::Builder::new().name("janitor".into());
+        named.spawn(move || {
+            if let Some(streams) = janitor.upgrade() {
+                streams.clean_up();
+            }
+        })?;
+        Ok(streams)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A publisher was taken. Who was there before under that name has ended, or does now.
+    pub fn start(self: &Arc<Self>, name: &StreamName) -> io::Result<Arc<Mailbox>> {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut state = self.lock();
+        if state.is_over {
+            return Err(io::Error::other("the program ends"));
+        }
+        state.gone.remove(&name.directory());
+        let before = state.running.remove(name);
+        if let Some(before) = &before {
+            before.mailbox.end(End::Continued);
+        }
+        let (streams, mine, own_name) = (self.clone(), mailbox.clone(), name.clone());
+        let thread = std::thread::Builder::new().name(format!("stream {name}"));
+        let thread = thread.spawn(move || {
+            if let Some(before) = before {
+                // It has written its last segment by then. What it panicked of it has said.
+                let _ = before.thread.join();
+            }
+            streams.run(&own_name, &mine);
+        })?;
+        let running = Running {
+            mailbox: mailbox.clone(),
+            thread,
+        };
+        state.running.insert(name.clone(), running);
+        Ok(mailbox)
+    }
+
+    /// The thread of a stream.
+    fn run(&self, name: &StreamName, mailbox: &Arc<Mailbox>) {
+        let Settings {
+            catalog,
+            directory,
+            base,
+            passthrough,
+        } = &self.settings;
+        let directory = directory.join(name.directory());
+        catalog.add(name);
+        let address = web::playlist(base, name);
+        let open = || Packager::new(name.clone(), address.clone(), catalog.clone(), &directory);
+        // A directory above may just have been removed, since nothing was in it.
+        match open().or_else(|_| open()) {
+            Ok(packager) => {
+                Worker::new(name.clone(), mailbox.clone(), packager, *passthrough).work();
+            }
+            Err(error) => eprintln!(
+                "{name}: no segments can be written to {}: {error}. It is not served until its publisher \
+                 comes again; look at --directory and its permissions",
+                directory.display()
+            ),
+        }
+        catalog.remove(name);
+        println!("gone {name}");
+        let mut state = self.lock();
+        let is_mine = |running: &Running| Arc::ptr_eq(&running.mailbox, mailbox);
+        if state.running.get(name).is_some_and(is_mine) {
+            state.running.remove(name);
+            let until = Instant::now() + STAYS;
+            state.gone.insert(name.directory(), until);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Ends all streams, and waits for them. Their playlists stay open: they go on with the next process.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.is_over = true;
+        let running = std::mem::take(&mut state.running);
+        drop(state);
+        self.changed.notify_all();
+        for running in running.values() {
+            running.mailbox.end(End::Continued);
+        }
+        for running in running.into_values() {
+            let _ = running.thread.join();
+        }
+    }
+
+    /// The janitor's thread: removes what nobody needs any more.
+    fn clean_up(&self) {
+        let mut state = self.lock();
+        while !state.is_over {
+            let now = Instant::now();
+            let due = state.gone.extract_if(|_, until| *until <= now);
+            let due: Vec<PathBuf> = due.map(|(path, _)| path).collect();
+            // Under the lock, so that no stream starts in a directory that is being removed.
+            due.iter().for_each(|path| self.remove(path));
+            let next = state.gone.values().min();
+            let pause = next.map(|until| until.saturating_duration_since(now));
+            state = match pause {
+                Some(pause) => {
+                    let waited = self.changed.wait_timeout(state, pause);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.changed.wait(state);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+    }
+
+    fn remove(&self, path: &Path) {
+        let top = &self.settings.directory;
+        let directory = top.join(path);
+        if let Err(error) = shelf::clear(&directory) {
+            eprintln!(
+                "{} can't be removed: {error}. It is of a stream that is gone",
+                directory.display()
+            );
+        }
+        // Those above go with the last one in them.
+        for above in path.ancestors().skip(1) {
+            if above.as_os_str().is_empty() || std::fs::remove_dir(top.join(above)).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// Directories with a playlist, below this one.
+fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in std::fs::read_dir(top.join(path))? {
+        let entry = entry?;
+        let below = path.join(entry.file_name());
+        // Links are somebody else's.
+        if entry.file_type()?.is_dir() {
+            if below.components().count() <= DEPTH {
+                find_streams(top, &below, found)?;
+            }
+        } else if entry.file_name() == PLAYLIST && !path.as_os_str().is_empty() {
+            found.push(path.to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_of_an_earlier_process_are_found_and_removed() {
+        let top = tempfile::tempdir().unwrap();
+        for name in ["live/ann/cam", "live/cam", "a/b/c/d"] {
+            std::fs::create_dir_all(top.path().join(name)).unwrap();
+            std::fs::write(top.path().join(name).join(PLAYLIST), "").unwrap();
+        }
+        std::fs::create_dir_all(top.path().join("live/notes")).unwrap();
+        let mut found = Vec::new();
+        find_streams(top.path(), Path::new(""), &mut found).unwrap();
+        found.sort();
+        assert_eq!(found, [Path::new("live/ann/cam"), Path::new("live/cam")]);
+        let streams = Streams::new(Settings {
+            catalog: Arc::new(Catalog::new().0),
+            directory: top.path().to_owned(),
+            base: Url::parse("http://localhost/").unwrap(),
+            passthrough: false,
+        });
+        let streams = streams.unwrap();
+        found.iter().for_each(|path| streams.remove(path));
+        assert!(!top.path().join("live/ann").exists());
+        assert!(top.path().join("live/notes").exists());
+        streams.stop();
+        assert!(
+            streams
+                .start(&StreamName::new("live", None, "cam").unwrap())
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,430 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""Runs the relay of examples/relay as its users do: a publisher, a receiver of its notifications, and Chromium without a display on
+its page, which plays the stream while its publisher breaks off and comes back.
+
+Runs with the Python of .venv, which has selenium. Chromium and its driver are those on the PATH, or those that CHROMIUM and CHROMEDRIVER name.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import http.server
+import json
+import os
+import pathlib
+import queue
+import re
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import harness
+import prometheus_text
+
+RELAY = harness.RELEASE / "examples" / "relay"
+PAGE_LINE = re.compile(r"^page on (http://\S+/)")
+STREAM = "live/ann/cam"
+SIZE = (640, 360)
+# One without a user.
+OTHER = "live/plain"
+OTHER_SIZE = (320, 180)
+SEGMENT_SECONDS = 2
+# Long enough for anything on a busy machine. Nothing waits for it unless something is broken.
+PATIENCE = 120
+NAMES = ["application", "stream", "user"]
+
+
+def is_signed(headers, body, secret):
+    """What each receiver of notifications is to look at first."""
+    timestamp = headers["X-Relay-Timestamp"]
+    mac = hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256)
+    is_fresh = abs(time.time() - int(timestamp)) < 300
+    return is_fresh and hmac.compare_digest("sha256=" + mac.hexdigest(), headers["X-Relay-Signature"])
+
+
+class Receiver:
+    """An HTTP server that says 503 to the first notification, and 204 to all others. It keeps what it understood."""
+
+    def __init__(self):
+        self.secret = secrets.token_hex(32)
+        self.attempts = []
+        self.wrong = []
+        self._taken = queue.Queue()
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status = receiver.receive(self.headers, body)
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def receive(self, headers, body):
+        """What a receiver in earnest does, too. The status of the answer."""
+        if not is_signed(headers, body, self.secret.encode()):
+            self.wrong.append(f"signature of {body!r}, {headers['X-Relay-Timestamp']}")
+            return 401
+        told = json.loads(body)
+        if told["id"] != headers["X-Relay-Id"]:
+            self.wrong.append(f"two ids: {headers['X-Relay-Id']} and {told['id']}")
+        self.attempts.append(told)
+        if len(self.attempts) == 1:
+            return 503
+        self._taken.put(told)
+        return 204
+
+    def expect(self, event, stream):
+        """Waits for the next one that was taken: it has to be this one."""
+        try:
+            told = self._taken.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise harness.Failure(f"nobody was told that {stream} is {event}; attempts: {self.attempts}") from None
+        name = "/".join(part for part in (told["application"], told["user"], told["stream"]) if part)
+        if (told["event"], name) != (event, stream) or self.wrong:
+            raise harness.Failure(f"instead of {event} of {stream} came {told}; wrong: {self.wrong}")
+        return told
+
+    def finish(self):
+        if not self._taken.empty() or self.wrong:
+            raise harness.Failure(f"more came than was expected: {list(self._taken.queue)}; wrong: {self.wrong}")
+
+
+class Relay:
+    def __init__(self, directory, receiver):
+        secret = directory / "secret"
+        secret.write_text(receiver.secret + "\n")
+        self.directory = directory / "hls"
+        self.process = harness.Process(
+            [RELAY, "--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--directory", self.directory,
+             "--notify", receiver.url, "--notify-secret-file", secret],
+        )
+
+    def __enter__(self):
+        self.process.__enter__()
+        self.page = self.process.wait_for(PAGE_LINE).group(1)
+        self.port = int(self.process.wait_for(harness.LISTENING_LINE).group(1))
+        return self
+
+    def __exit__(self, *arguments):
+        self.process.__exit__(*arguments)
+
+    def ask(self, method, path):
+        """(status, headers, body)"""
+        request = urllib.request.Request(self.page + path, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                return response.status, response.headers, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, error.read()
+
+    def get(self, path):
+        """(status, headers, text)"""
+        status, headers, body = self.ask("GET", path)
+        return status, headers, body.decode()
+
+    def json(self, path):
+        status, _, text = self.get(path)
+        if status != 200:
+            raise harness.Failure(f"/{path} answers {status}: {text}")
+        return json.loads(text)
+
+    def metrics(self):
+        status, headers, text = self.get("metrics")
+        if status != 200 or headers["Content-Type"] != "text/plain; version=0.0.4":
+            raise harness.Failure(f"/metrics answers {status} {headers['Content-Type']}: {text}")
+        try:
+            return prometheus_text.parse(text)
+        except prometheus_text.Malformed as malformed:
+            raise harness.Failure(f"{malformed} in:\n{text}") from None
+
+
+# Some 12 frames a second at no steady rate, and groups of pictures of one frame and of 5 s.
+DIRTY = [
+    *("-vf", r"select=gt(random(1)\,0.6)", "-fps_mode", "vfr", "-g", "600", "-sc_threshold", "0"),
+    *("-force_key_frames", "expr:lt(mod(n,60),2)", "-ar", "44100", "-ac", "1"),
+]
+
+
+def publisher(relay, stream, size=SIZE, more=()):
+    """A publisher that goes on until it is stopped."""
+    arguments = harness.generated(3600, size="{}x{}".format(*size))
+    return harness.ffmpeg([*arguments, *more, "-f", "flv", f"rtmp://127.0.0.1:{relay.port}/{stream}"])
+
+
+def program(variable, *names):
+    """The path of a program that a variable names, or that is there by one of its names."""
+    candidates = [os.environ.get(variable), *map(shutil.which, names)]
+    path = next((path for path in candidates if path), None)
+    if path is None:
+        raise harness.Failure(
+            f"none of {', '.join(names)} is there. On Debian: apt install chromium chromium-driver; on Ubuntu: snap install chromium. "
+            f"Any other one of the two with the same version: say with CHROMIUM and CHROMEDRIVER where they are"
+        )
+    return path
+
+
+@contextlib.contextmanager
+def chromium():
+    try:
+        from selenium import webdriver
+    except ImportError:
+        raise harness.Failure("selenium is missing: run scripts/setup.sh test") from None
+    options = webdriver.ChromeOptions()
+    options.binary_location = program("CHROMIUM", "chromium", "google-chrome")
+    flags = [
+        "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--mute-audio", "--window-size=1000,800",
+        # It is small in containers.
+        "--disable-dev-shm-usage",
+    ]
+    if os.geteuid() == 0:
+        # Root can't use it.
+        flags.append("--no-sandbox")
+    for flag in flags:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(program("CHROMEDRIVER", "chromedriver", "chromium.chromedriver"))
+    driver = webdriver.Chrome(options, service)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+class Player:
+    """The page in the browser."""
+
+    STATE = """
+        const quality = video.getVideoPlaybackQuality();
+        const buffered = [...Array(video.buffered.length).keys()].map((i) => [video.buffered.start(i), video.buffered.end(i)]);
+        return {
+            time: video.currentTime, ended: video.ended, width: video.videoWidth, height: video.videoHeight, paused: video.paused,
+            frames: quality.totalVideoFrames, dropped: quality.droppedVideoFrames, buffered,
+            sound: video.webkitAudioDecodedByteCount, text: document.body.innerText,
+            segments: window.segments?.length ?? 0,
+            continuity: window.segments?.at(-1) ?? null,
+        };
+    """
+    # What is played, segment by segment: each with the number of discontinuities before it.
+    WATCH = """
+        window.segments = [];
+        hls.on(Hls.Events.FRAG_CHANGED, (_, change) => window.segments.push(change.frag.cc));
+    """
+
+    def __init__(self, driver, page):
+        from selenium.webdriver.common.by import By
+
+        self.by = By
+        self.driver = driver
+        driver.get(page)
+
+    def state(self):
+        return self.driver.execute_script(self.STATE)
+
+    def until(self, what, holds):
+        """The state of the page in which it holds."""
+        from selenium.common.exceptions import TimeoutException
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        state = {}
+
+        def look(_):
+            state.update(self.state())
+            return holds(state)
+
+        try:
+            WebDriverWait(self.driver, PATIENCE, 0.2).until(look)
+        except TimeoutException:
+            raise harness.Failure(f"the page does not come to this: {what}; {state}; {self.console()}") from None
+        return state
+
+    def choose(self, name):
+        """Clicks the stream in the list, as soon as that can be done."""
+        from selenium.common.exceptions import TimeoutException
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        def can_be_clicked(driver):
+            buttons = driver.find_elements(self.by.CSS_SELECTOR, "#streams button:enabled")
+            return next((button for button in buttons if name in button.text.splitlines()), None)
+
+        try:
+            WebDriverWait(self.driver, PATIENCE, 0.2).until(can_be_clicked).click()
+        except TimeoutException:
+            raise harness.Failure(f"no {name} in the list: {self.state()}; {self.console()}") from None
+        self.watch()
+
+    def watch(self):
+        self.driver.execute_script(self.WATCH)
+
+    def plays(self, segments, size=SIZE):
+        """Plays so many segments more."""
+        before = self.state()
+        seconds = (segments - 1) * SEGMENT_SECONDS
+
+        def holds(state):
+            return (
+                state["time"] >= before["time"] + seconds
+                and state["frames"] > before["frames"]
+                and state["segments"] >= before["segments"] + segments
+            )
+
+        state = self.until(f"{segments} segments more than {before}", holds)
+        if (state["width"], state["height"]) != size or not state["sound"] or state["paused"]:
+            raise harness.Failure(f"it does not play what was sent: {state}")
+        return state
+
+    def console(self):
+        return [entry for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
+
+    def finish(self):
+        """Nothing was said in the console that is a warning or an error."""
+        console = self.console()
+        if console:
+            raise harness.Failure(f"the page is not silent: {console}")
+
+
+def check_served(relay, told):
+    """All that is served beside the page, while there is a stream."""
+    health = relay.json("health")
+    if health != {"status": "ok"}:
+        raise harness.Failure(f"health is {health}")
+    (stream,) = relay.json("streams")["streams"]
+    if not stream["ready"] or stream["playlist"] != told["playlist"] or not told["playlist"].startswith(relay.page):
+        raise harness.Failure(f"told was {told}, and listed is {stream}")
+    playlist = stream["path"]
+    status, headers, text = relay.get(playlist)
+    expected = {
+        "Content-Type": "application/vnd.apple.mpegurl",
+        "Cache-Control": "no-cache",
+        "Access-Control-Allow-Origin": "*",
+    }
+    if status != 200 or any(headers[name] != value for name, value in expected.items()):
+        raise harness.Failure(f"{playlist} answers {status} {dict(headers)}")
+    segment = re.findall(r"^[^#\s].*$", text, re.MULTILINE)[-1]
+    status, headers, _ = relay.ask("HEAD", playlist.rsplit("/", 1)[0] + "/" + segment)
+    if status != 200 or headers["Content-Type"] != "video/mp2t" or "immutable" not in headers["Cache-Control"]:
+        raise harness.Failure(f"{segment} answers {status} {dict(headers)}")
+    for hidden in ("hls/", "hls/live/", "hls/../secret", "hls/%2e%2e/secret"):
+        if relay.get(hidden)[0] != 404:
+            raise harness.Failure(f"{hidden} is served")
+    labels = tuple(zip(NAMES, ("live", "cam", "ann")))
+    samples = relay.metrics()
+    for name, is_right in {
+        ("relay_stream_ready", labels): lambda value: value == 1,
+        ("relay_stream_uptime_seconds", labels): lambda value: value > 0,
+        ("relay_stream_segments_total", labels): lambda value: value >= 2,
+        ("relay_stream_frames_written_total", labels): lambda value: value >= 60,
+        ("relay_streams", ()): lambda value: value == 1,
+        ("relay_healthy", ()): lambda value: value == 1,
+        ("relay_notifications_total", (("outcome", "delivered"),)): lambda value: value == 1,
+        ("relay_notifications_total", (("outcome", "retried"),)): lambda value: value == 1,
+    }.items():
+        if name not in samples or not is_right(samples[name]):
+            raise harness.Failure(f"{name} is {samples.get(name)}")
+
+
+def check_sick(relay):
+    """Without its directory it is of no use, and says so."""
+    elsewhere = relay.directory.with_name("elsewhere")
+    relay.directory.rename(elsewhere)
+    status, _, text = relay.get("health")
+    if status != 503 or "can't be written to" not in json.loads(text)["problems"]["disk"]:
+        raise harness.Failure(f"health is {status} {text}")
+    if relay.metrics()["relay_healthy", ()] != 0:
+        raise harness.Failure("the metrics say that all is well")
+    elsewhere.rename(relay.directory)
+
+
+def check(directory):
+    with Receiver() as receiver, Relay(directory, receiver) as relay, chromium() as driver:
+        try:
+            watch(relay, receiver, driver)
+        except harness.Failure as failure:
+            raise harness.Failure(f"{failure}\n{relay.process}") from None
+
+
+def watch(relay, receiver, driver):
+    if relay.json("streams") != {"streams": []}:
+        raise harness.Failure("there are streams that nobody publishes")
+    player = Player(driver, relay.page)
+    player.until("no streams", lambda state: "There are no streams" in state["text"])
+    with publisher(relay, STREAM, more=DIRTY) as first:
+        told = receiver.expect("ready", STREAM)
+        if receiver.attempts[0] != receiver.attempts[1]:
+            raise harness.Failure(f"it was told otherwise the second time: {receiver.attempts}")
+        player.choose(STREAM)
+        before = player.plays(4)
+        check_served(relay, told)
+        first.signal(signal.SIGKILL)
+    with publisher(relay, STREAM) as second:
+        player.until("behind the gap", lambda state: state["continuity"] > before["continuity"])
+        after = player.plays(4)
+        with publisher(relay, OTHER, OTHER_SIZE) as other:
+            receiver.expect("ready", OTHER)
+            player.choose(OTHER)
+            player.plays(2, OTHER_SIZE)
+            other.signal(signal.SIGTERM)
+            receiver.expect("gone", OTHER)
+        # As one that leaves in the orderly way.
+        second.signal(signal.SIGTERM)
+        receiver.expect("gone", STREAM)
+    # Another player.
+    counts = harness.packets(told["playlist"])
+    if counts["video"] < 120 or counts["audio"] == 0:
+        raise harness.Failure(f"ffprobe finds {counts} in {told['playlist']}")
+    player.until("an empty list", lambda state: "There are no streams" in state["text"])
+    player.until("the end", lambda state: state["ended"] and "The stream has ended" in state["text"])
+    check_sick(relay)
+    with publisher(relay, OTHER, OTHER_SIZE):
+        receiver.expect("ready", OTHER)
+        # Without a click.
+        player.until("the return", lambda state: not state["ended"] and state["frames"] > 0)
+        player.watch()
+        player.plays(2, OTHER_SIZE)
+        player.finish()
+        relay.process.signal(signal.SIGTERM)
+        receiver.expect("gone", OTHER)
+        relay.process.finish()
+    receiver.finish()
+    print(
+        f"relay: ok, played {after['time']:.1f} s in {after['segments']} segments, {after['frames']} frames of which"
+        f" {after['dropped']} were dropped, over {after['continuity'] - before['continuity']} discontinuity"
+    )
+
+
+def main():
+    if not RELAY.exists():
+        raise harness.Failure(f"{RELAY} is missing: cargo build --release --examples")
+    with tempfile.TemporaryDirectory() as directory:
+        check(pathlib.Path(directory))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except harness.Failure as failure:
+        sys.exit(f"check_relay: {failure}")
