@@ -4,25 +4,34 @@
 //!
 //! A segment has to be cut at a frame, begin with its tables, and have counters that go on from the
 //! one before, over publishers that leave and come back. mpegtsmux does none of that by itself, and
-//! waits for tracks; what is needed of the format is this page.
+//! waits for tracks. So what is in which packet is decided here; how a packet is written is up to
+//! `mpeg2ts`.
+
+use mpeg2ts::es::{StreamId, StreamType};
+use mpeg2ts::pes::PesHeader;
+use mpeg2ts::time::{ClockReference, Timestamp};
+use mpeg2ts::ts::payload::{Bytes, Pat, Pes, Pmt};
+use mpeg2ts::ts::{
+    AdaptationField, ContinuityCounter, EsInfo, Pid, ProgramAssociation,
+    TransportScramblingControl, TsHeader, TsPacket, TsPacketWriter, TsPayload, VersionNumber,
+    WriteTsPacket,
+};
 
 /// Ticks in a second.
-pub const CLOCK: u64 = 90_000;
+pub const CLOCK: u64 = Timestamp::RESOLUTION;
 
-const PACKET: usize = 188;
-const SYNC: u8 = 0x47;
-const PAYLOAD: usize = PACKET - 4;
-
-const PAT_PID: u16 = 0;
+const PAT_PID: u16 = Pid::PAT;
 const PMT_PID: u16 = 0x1000;
 const VIDEO_PID: u16 = 0x100;
 const AUDIO_PID: u16 = 0x101;
-
-const H264: u8 = 0x1B;
-const AAC_ADTS: u8 = 0x0F;
+const PROGRAM: u16 = 1;
 
 /// By how much the clock is behind what is to be shown: time for the bytes of a keyframe to come in.
 const HEAD_START: u64 = CLOCK / 2;
+
+/// In front of each picture and each piece of sound, and how much of that its length counts.
+const PES_HEADER: usize = 14;
+const PES_HEADER_COUNTED: usize = 8;
 
 /// The tracks of a segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,32 +54,21 @@ pub struct Writer {
 /// Of the packets of one kind.
 #[derive(Debug, Default)]
 struct Counter {
-    next: u8,
+    next: ContinuityCounter,
     has_started: bool,
 }
 
-impl Counter {
-    /// The adaptation field of the next packet without its length. The very first one says that whatever was
-    /// counted before, by another writer, does not go on.
-    fn field(&mut self, is_random_access: bool, clock: Option<u64>) -> Vec<u8> {
-        let is_first = !std::mem::replace(&mut self.has_started, true);
-        let flags = [
-            (is_first, 0x80),
-            (is_random_access, 0x40),
-            (clock.is_some(), 0x10),
-        ];
-        let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
-        let flags = flags.fold(0, |all, (_, flag)| all | flag);
-        if flags == 0 {
-            return Vec::new();
-        }
-        let mut field = vec![flags];
-        if let Some(clock) = clock {
-            let base = (clock & 0x1_FFFF_FFFF) << 15 | 0x7E00;
-            field.extend(&base.to_be_bytes()[2..]);
-        }
-        field
-    }
+/// A piece of a track.
+struct Piece<'a> {
+    pid: u16,
+    stream: u8,
+    is_random_access: bool,
+    /// Nothing is reordered, so one is enough.
+    time: u64,
+    has_clock: bool,
+    /// None where it may be longer than its length can say.
+    length: Option<u16>,
+    bytes: &'a [u8],
 }
 
 impl Writer {
@@ -78,130 +76,164 @@ impl Writer {
     pub fn tables(&mut self, out: &mut Vec<u8>, tracks: Tracks) {
         if tracks != self.tracks {
             self.tracks = tracks;
-            self.version = (self.version + 1) & 0x1F;
+            self.version = (self.version + 1) & VersionNumber::MAX;
         }
-        let version = 0xC1 | self.version << 1;
-        let [high, low] = (0xE000 | PMT_PID).to_be_bytes();
-        let pat = section(0, &[0, 1, version, 0, 0, 0, 1, high, low]);
-        table(out, PAT_PID, &mut self.pat, &pat);
-        let clock_pid = if tracks.video { VIDEO_PID } else { AUDIO_PID };
-        let [high, low] = (0xE000 | clock_pid).to_be_bytes();
-        let mut pmt = vec![0, 1, version, 0, 0, high, low, 0xF0, 0];
+        let version_number = valid(VersionNumber::from_u8(self.version));
+        let pat = TsPayload::Pat(Pat {
+            transport_stream_id: 1,
+            version_number,
+            table: vec![ProgramAssociation {
+                program_num: PROGRAM,
+                program_map_pid: pid(PMT_PID),
+            }],
+        });
         let streams = [
-            (tracks.video, H264, VIDEO_PID),
-            (tracks.audio, AAC_ADTS, AUDIO_PID),
+            (tracks.video, StreamType::H264, VIDEO_PID),
+            (tracks.audio, StreamType::AdtsAac, AUDIO_PID),
         ];
-        for (_, kind, pid) in streams.into_iter().filter(|(is_there, ..)| *is_there) {
-            let [high, low] = (0xE000 | pid).to_be_bytes();
-            pmt.extend([kind, high, low, 0xF0, 0]);
-        }
-        table(out, PMT_PID, &mut self.pmt, &section(2, &pmt));
+        let there = streams.into_iter().filter(|(is_there, ..)| *is_there);
+        let info = |(_, stream_type, number)| EsInfo {
+            stream_type,
+            elementary_pid: pid(number),
+            descriptors: Vec::new(),
+        };
+        let clock_pid = if tracks.video { VIDEO_PID } else { AUDIO_PID };
+        let pmt = TsPayload::Pmt(Pmt {
+            program_num: PROGRAM,
+            pcr_pid: Some(pid(clock_pid)),
+            version_number,
+            program_info: Vec::new(),
+            es_info: there.map(info).collect(),
+        });
+        let field = self.pat.field(false, None);
+        self.pat.write(out, PAT_PID, field, pat);
+        let field = self.pmt.field(false, None);
+        self.pmt.write(out, PMT_PID, field, pmt);
     }
 
     /// A picture in Annex B.
     pub fn picture(&mut self, out: &mut Vec<u8>, time: u64, is_idr: bool, bytes: &[u8]) {
-        let clock = time.saturating_sub(HEAD_START);
-        let field = self.video.field(is_idr, Some(clock));
-        // No length: pictures may be longer than it can say.
-        let pes = pes(0xE0, 0, time, bytes);
-        packets(out, VIDEO_PID, &mut self.video, field, &pes);
+        let piece = Piece {
+            pid: VIDEO_PID,
+            stream: StreamId::VIDEO_MIN,
+            is_random_access: is_idr,
+            time,
+            has_clock: true,
+            length: None,
+            bytes,
+        };
+        self.video.cut(out, &piece);
     }
 
     /// AAC with its ADTS header.
     pub fn sound(&mut self, out: &mut Vec<u8>, time: u64, bytes: &[u8]) {
         let has_clock = !self.tracks.video;
-        let clock = has_clock.then_some(time.saturating_sub(HEAD_START));
-        let field = self.audio.field(has_clock, clock);
-        let length = u16::try_from(bytes.len() + 8).unwrap_or(0);
-        let pes = pes(0xC0, length, time, bytes);
-        packets(out, AUDIO_PID, &mut self.audio, field, &pes);
+        let piece = Piece {
+            pid: AUDIO_PID,
+            stream: StreamId::AUDIO_MIN,
+            is_random_access: has_clock,
+            time,
+            has_clock,
+            length: u16::try_from(bytes.len() + PES_HEADER_COUNTED).ok(),
+            bytes,
+        };
+        self.audio.cut(out, &piece);
     }
 }
 
-/// A table with its length and checksum, behind its pointer field.
-fn section(table: u8, body: &[u8]) -> Vec<u8> {
-    let [high, low] = (0xB000 | (body.len() + 4) as u16).to_be_bytes();
-    let mut section = vec![table, high, low];
-    section.extend_from_slice(body);
-    let checksum = crc32(&section).to_be_bytes();
-    section.extend(checksum);
-    section.insert(0, 0);
-    section
-}
+impl Counter {
+    /// The adaptation field of the next packet, if it needs one. The very first one says that whatever was
+    /// counted before, by another writer, does not go on.
+    fn field(&mut self, is_random_access: bool, clock: Option<u64>) -> Option<AdaptationField> {
+        let is_first = !std::mem::replace(&mut self.has_started, true);
+        let is_needed = is_first || is_random_access || clock.is_some();
+        let ticks = ClockReference::RESOLUTION / CLOCK;
+        let reference = |time| valid(ClockReference::new((time & Timestamp::MAX) * ticks));
+        is_needed.then(|| AdaptationField {
+            discontinuity_indicator: is_first,
+            random_access_indicator: is_random_access,
+            es_priority_indicator: false,
+            pcr: clock.map(reference),
+            opcr: None,
+            splice_countdown: None,
+            transport_private_data: Vec::new(),
+            extension: None,
+        })
+    }
 
-/// One packet, which is filled up.
-fn table(out: &mut Vec<u8>, pid: u16, counter: &mut Counter, section: &[u8]) {
-    let field = counter.field(false, None);
-    let used = if field.is_empty() { 0 } else { field.len() + 1 };
-    let mut section = section.to_vec();
-    section.resize(PAYLOAD - used, 0xFF);
-    packets(out, pid, counter, field, &section);
-}
-
-/// ISO/IEC 13818-1, annex A.
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte) << 24;
-        for _ in 0..8 {
-            let carry = crc & 1 << 31 != 0;
-            crc <<= 1;
-            if carry {
-                crc ^= 0x04C1_1DB7;
-            }
+    /// Into packets, the last of which is filled up.
+    fn cut(&mut self, out: &mut Vec<u8>, piece: &Piece<'_>) {
+        let clock = piece.time.saturating_sub(HEAD_START);
+        let field = self.field(piece.is_random_access, piece.has_clock.then_some(clock));
+        let room = Bytes::MAX_SIZE - PES_HEADER - size(field.as_ref());
+        let (first, rest) = piece.bytes.split_at(piece.bytes.len().min(room));
+        let header = PesHeader {
+            stream_id: StreamId::new(piece.stream),
+            priority: false,
+            data_alignment_indicator: true,
+            copyright: false,
+            original_or_copy: false,
+            pts: Some(valid(Timestamp::new(piece.time & Timestamp::MAX))),
+            dts: None,
+            escr: None,
+        };
+        let start = TsPayload::PesStart(Pes {
+            header,
+            pes_packet_len: piece.length.unwrap_or(0),
+            data: valid(Bytes::new(first)),
+        });
+        self.write(out, piece.pid, field, start);
+        for bytes in rest.chunks(Bytes::MAX_SIZE) {
+            let bytes = valid(Bytes::new(bytes));
+            self.write(out, piece.pid, None, TsPayload::PesContinuation(bytes));
         }
     }
-    crc
-}
 
-/// A packet of the elementary stream. Nothing is reordered, so one time is enough.
-fn pes(stream: u8, length: u16, time: u64, bytes: &[u8]) -> Vec<u8> {
-    let [high, low] = length.to_be_bytes();
-    let time = time & 0x1_FFFF_FFFF;
-    let marked = |bits: u64| (bits << 1) as u8 | 1;
-    let mut pes = vec![0, 0, 1, stream, high, low, 0x84, 0x80, 5];
-    pes.push(0x20 | marked(time >> 30 & 7));
-    pes.extend([(time >> 22) as u8, marked(time >> 15 & 0x7F)]);
-    pes.extend([(time >> 7) as u8, marked(time & 0x7F)]);
-    pes.extend_from_slice(bytes);
-    pes
-}
-
-/// Cuts into packets. The first has this adaptation field; the last is filled up.
-fn packets(out: &mut Vec<u8>, pid: u16, counter: &mut Counter, first: Vec<u8>, bytes: &[u8]) {
-    let mut field = (!first.is_empty()).then_some(first);
-    let mut rest = bytes;
-    let mut is_start = true;
-    while !rest.is_empty() {
-        let mut field = field.take();
-        let used = field.as_ref().map_or(0, |field| field.len() + 1);
-        let (now, later) = rest.split_at(rest.len().min(PAYLOAD - used));
-        let missing = PAYLOAD - used - now.len();
-        match &mut field {
-            Some(field) => field.resize(field.len() + missing, 0xFF),
-            None if missing > 0 => {
-                // The length, and then perhaps flags, none of which is set.
-                let mut filler = vec![0xFF; missing - 1];
-                filler.iter_mut().take(1).for_each(|flags| *flags = 0);
-                field = Some(filler);
-            }
-            None => {}
-        }
-        let [high, low] = (u16::from(is_start) << 14 | pid).to_be_bytes();
-        let contents = if field.is_some() { 0x30 } else { 0x10 };
-        out.extend([SYNC, high, low, contents | counter.next]);
-        if let Some(field) = field {
-            out.push(field.len() as u8);
-            out.extend(field);
-        }
-        out.extend_from_slice(now);
-        counter.next = (counter.next + 1) & 0x0F;
-        (rest, is_start) = (later, false);
+    /// One packet.
+    fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        number: u16,
+        adaptation_field: Option<AdaptationField>,
+        payload: TsPayload,
+    ) {
+        let header = TsHeader {
+            transport_error_indicator: false,
+            transport_priority: false,
+            pid: pid(number),
+            transport_scrambling_control: TransportScramblingControl::NotScrambled,
+            continuity_counter: self.next,
+        };
+        self.next.increment();
+        let packet = TsPacket {
+            header,
+            adaptation_field,
+            payload: Some(payload),
+        };
+        valid(TsPacketWriter::new(out).write_ts_packet(&packet));
     }
+}
+
+/// Length, flags and clock.
+fn size(field: Option<&AdaptationField>) -> usize {
+    field.map_or(0, |field| if field.pcr.is_some() { 8 } else { 2 })
+}
+
+fn pid(number: u16) -> Pid {
+    valid(Pid::new(number))
+}
+
+/// What is written here is in its range and fits, and memory takes all.
+fn valid<T>(result: mpeg2ts::Result<T>) -> T {
+    result.expect("a packet as it has to be")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use mpeg2ts::ts::{ReadTsPacket, TsPacketReader};
+
     use super::*;
 
     const BOTH: Tracks = Tracks {
@@ -209,12 +241,10 @@ mod tests {
         audio: true,
     };
 
-    #[test]
-    fn checksum_of_a_table_as_known() {
-        // Over a whole section, checksum included, it is 0.
-        let pat = section(0, &[0, 1, 0xC1, 0, 0, 0, 1, 0xF0, 0]);
-        assert_eq!(crc32(&pat[1..17]), 0);
-        assert_eq!(crc32(b"123456789"), 0x0376_E6E7);
+    fn read(bytes: &[u8]) -> Vec<TsPacket> {
+        let mut reader = TsPacketReader::new(bytes);
+        let packets = std::iter::from_fn(|| reader.read_ts_packet().unwrap());
+        packets.collect()
     }
 
     #[test]
@@ -229,44 +259,74 @@ mod tests {
             writer.sound(&mut out, length as u64, &payload);
             expected.extend(payload);
         }
-        assert_eq!(out.len() % PACKET, 0);
-        let (mut got, mut counters) = (Vec::new(), std::collections::HashMap::new());
-        for packet in out.chunks(PACKET) {
-            assert_eq!(packet[0], SYNC);
-            let pid = u16::from_be_bytes([packet[1], packet[2]]) & 0x1FFF;
-            let counter = counters.entry(pid).or_insert(0);
-            assert_eq!(packet[3] & 0x0F, *counter, "of {pid}");
-            *counter = (*counter + 1) & 0x0F;
-            let field = match packet[3] & 0x20 {
-                0 => 0,
-                _ => 1 + usize::from(packet[4]),
-            };
-            if pid == VIDEO_PID {
-                let front = if packet[1] & 0x40 != 0 { 14 } else { 0 };
-                got.extend_from_slice(&packet[4 + field + front..]);
+        assert_eq!(out.len() % TsPacket::SIZE, 0);
+        let mut got: HashMap<u16, Vec<u8>> = HashMap::new();
+        let mut counters = HashMap::new();
+        for packet in read(&out) {
+            let pid = packet.header.pid.as_u16();
+            let counter = counters.entry(pid).or_insert(ContinuityCounter::new());
+            assert_eq!(packet.header.continuity_counter, *counter, "of {pid}");
+            counter.increment();
+            match packet.payload.unwrap() {
+                TsPayload::PesStart(pes) => got.entry(pid).or_default().extend(&*pes.data),
+                TsPayload::PesContinuation(bytes) => got.entry(pid).or_default().extend(&*bytes),
+                _ => {}
             }
         }
-        assert_eq!(got, expected);
+        assert_eq!(got[&VIDEO_PID], expected);
+        assert_eq!(got[&AUDIO_PID], expected);
+    }
+
+    #[test]
+    fn times_and_flags_are_where_they_belong() {
+        let mut writer = Writer::default();
+        let mut out = Vec::new();
+        writer.tables(&mut out, BOTH);
+        let time = (1 << 33) + 2 * CLOCK;
+        writer.picture(&mut out, time, true, b"picture");
+        writer.sound(&mut out, time, b"sound");
+        let packets = read(&out);
+        let [_, _, picture, sound] = &packets[..] else {
+            panic!("{packets:?}");
+        };
+        let field = picture.adaptation_field.as_ref().unwrap();
+        assert!(field.discontinuity_indicator && field.random_access_indicator);
+        assert_eq!(field.pcr.unwrap().as_u64(), 300 * 3 * CLOCK / 2);
+        let field = sound.adaptation_field.as_ref().unwrap();
+        assert!(field.discontinuity_indicator && !field.random_access_indicator);
+        assert_eq!(field.pcr, None);
+        for (packet, length) in [(picture, 0), (sound, 13)] {
+            let Some(TsPayload::PesStart(pes)) = &packet.payload else {
+                panic!("{packet:?}");
+            };
+            assert_eq!(pes.header.pts.unwrap().as_u64(), 2 * CLOCK);
+            assert_eq!(pes.pes_packet_len, length);
+        }
     }
 
     #[test]
     fn tables_have_a_new_version_with_other_tracks() {
         let mut writer = Writer::default();
-        let version = |writer: &mut Writer, tracks| {
+        let mut tables = |tracks| {
             let mut out = Vec::new();
             writer.tables(&mut out, tracks);
-            let field = match out[PACKET + 3] & 0x20 {
-                0 => 0,
-                _ => 1 + usize::from(out[PACKET + 4]),
-            };
-            out[PACKET + field + 10]
+            match read(&out).swap_remove(1).payload {
+                Some(TsPayload::Pmt(pmt)) => {
+                    let streams = pmt.es_info.iter().map(|info| info.stream_type);
+                    (pmt.version_number, streams.collect::<Vec<_>>())
+                }
+                other => panic!("{other:?}"),
+            }
         };
-        let first = version(&mut writer, BOTH);
-        assert_eq!(version(&mut writer, BOTH), first);
+        let first = tables(BOTH);
+        assert_eq!(first.1, [StreamType::H264, StreamType::AdtsAac]);
+        assert_eq!(tables(BOTH), first);
         let alone = Tracks {
             video: true,
             audio: false,
         };
-        assert_ne!(version(&mut writer, alone), first);
+        let second = tables(alone);
+        assert_eq!(second.1, [StreamType::H264]);
+        assert_ne!(second.0, first.0);
     }
 }
