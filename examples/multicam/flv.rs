@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! An FLV file, tag by tag, once or again and again.
+//! A file as FLV, tag by tag, once or again and again.
 
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
 use gstrtmp2server::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, TagInfo, TagKind};
+
+use super::remux::Remuxed;
+
+const SIGNATURE: &[u8] = b"FLV";
 
 /// Where there is nothing to tell how long the last frame is.
 const STEP: u32 = 40;
@@ -19,7 +23,7 @@ const MAX_STEP: u32 = 1000;
 pub enum Unplayable {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is no FLV file: make one of it with ffmpeg -i FILE -c copy FILE.flv")]
+    #[error("it is no FLV file")]
     NotFlv,
     #[error("there is a broken tag in it after {0} bytes")]
     Broken(u64),
@@ -50,7 +54,7 @@ pub struct Player {
 }
 
 /// What can be read again.
-trait Input: Read + Send {
+pub trait Input: Read + Send {
     fn rewind(&mut self) -> io::Result<()>;
 }
 
@@ -128,7 +132,12 @@ impl Clock {
 
 impl Player {
     pub fn open(path: &Path, is_loop: bool) -> Result<Self, Unplayable> {
-        Self::over(Box::new(BufReader::new(File::open(path)?)), is_loop)
+        let mut file = BufReader::new(File::open(path)?);
+        let input: Box<dyn Input> = match file.fill_buf()?.starts_with(SIGNATURE) {
+            true => Box::new(file),
+            false => Box::new(Remuxed::open(path)?),
+        };
+        Self::over(input, is_loop)
     }
 
     fn over(input: Box<dyn Input>, is_loop: bool) -> Result<Self, Unplayable> {
@@ -169,7 +178,7 @@ impl Player {
         let length = u64::from(u32::from_be_bytes([
             header[5], header[6], header[7], header[8],
         ]));
-        if !is_there || !header.starts_with(b"FLV") || length < 9 {
+        if !is_there || !header.starts_with(SIGNATURE) || length < 9 {
             return Err(Unplayable::NotFlv);
         }
         let rest = length - 9 + TRAILER_LENGTH as u64;

@@ -16,6 +16,7 @@ mod metrics;
 mod options;
 mod plan;
 mod program;
+mod remux;
 mod screen;
 mod source;
 mod status;

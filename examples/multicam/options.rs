@@ -47,9 +47,9 @@ errors.
                   {"rtmp": {"application": A, "stream_key": K}}: the publisher of rtmp://THIS-HOST:PORT/A/K. It may
                     come, go and come back. In the example, for "main" of "1":
                     ffmpeg -re -i FILE -c copy -f flv rtmp://THIS-HOST:1935/cameras/1-main
-                  {"file": {"path": P, "loop": false}}: an FLV file as it is, at its own pace, from when a server takes
-                    the stream for the first time. P is from the folder of the configuration. Other files become FLV by
-                    ffmpeg -i FILE -c copy FILE.flv
+                  {"file": {"path": P, "loop": false}}: a file as it is, at its own pace, from when a server takes the
+                    stream for the first time. P is from the folder of the configuration. FLV of all codecs; of other
+                    files (MP4, Matroska, MPEG-TS) the first tracks in H.264, AAC and MP3
                   {"test": {...}}: a picture that moves, with a tone. "pattern": smpte, ball, snow or black; the other
                     values above are the defaults.
   url_template    Where to send to, rtmp:// or rtmps://, with user and password where the server wants them.

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::flv::{self, AUDIO, Tag, VIDEO, assert_same_media};
-use crate::support::media::{copy, small};
+use crate::support::media::{copy, made_by, small};
 use crate::support::raw::{RawClient, send};
 use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;
@@ -347,7 +347,7 @@ fn what_fails_starts_again_by_itself_and_alone() {
     // What is no FLV file is said to be none.
     let path = program.folder.path().join("1.flv");
     std::fs::write(&path, "this is not it").unwrap();
-    program.wait_for_status(0, "1/main", "it is no FLV file");
+    program.wait_for_status(0, "1/main", "Could not determine type of stream");
     // Files come into their places whole.
     let whole = program.folder.path().join("whole.flv");
     std::fs::copy(small(1), &whole).unwrap();
@@ -434,4 +434,59 @@ fn the_example_file_runs() {
     program.signal(Signal::INT);
     let (status, text) = program.wait();
     assert!(status.success(), "{status}\n{text}");
+}
+
+/// What is in the tags of one kind, without their times.
+fn payloads(tags: &[Tag], kind: u8) -> Vec<Vec<u8>> {
+    let front = if kind == VIDEO { 5 } else { 2 };
+    let coded = tags.iter().filter(|tag| tag.kind == kind && tag.is_coded());
+    coded.map(|tag| tag.body[front..].to_vec()).collect()
+}
+
+#[test]
+fn files_of_other_kinds_are_sent_without_being_coded_anew() {
+    let flv = small(2);
+    let kinds = ["mp4", "mkv"];
+    let servers = kinds.map(|id| server(id, "main"));
+    let cameras = kinds.iter().zip(&servers).map(|(kind, server)| {
+        let arguments = format!("-i {} -c copy -f {}", flv.display(), format_of(kind));
+        let path = made_by(FFMPEG, &format!("small-2.{kind}"), &arguments);
+        camera(kind, server.port(), &file(&path, false))
+    });
+    let cameras: Vec<String> = cameras.collect();
+    let program = Program::start(&configuration(&cameras));
+    let sent = flv::read_file(&flv);
+    for (kind, server) in kinds.iter().zip(&servers) {
+        program.wait_for_status(0, &format!("{kind}/main"), "source ended");
+        let last = payloads(&sent, VIDEO).pop().unwrap();
+        server.wait_until("the last picture", |buffers| {
+            let has = |buffer: &gst::Buffer| {
+                let bytes = buffer.map_readable().unwrap();
+                bytes[0] == VIDEO && bytes.get(16..16 + last.len()) == Some(&last[..])
+            };
+            buffers.iter().any(has)
+        });
+        let got = server.tags();
+        let pictures = [&sent, &got].map(|tags| payloads(tags, VIDEO));
+        assert_eq!(pictures[0].len(), pictures[1].len(), "{kind}");
+        // The parser may put the configuration into the stream besides.
+        let mut pairs = pictures[0].iter().zip(&pictures[1]);
+        let other = pairs.position(|(sent, got)| !got.ends_with(sent));
+        assert_eq!(other, None, "{kind}");
+        // Some of it comes before the first picture, which is what servers get first.
+        let (sent, got) = (payloads(&sent, AUDIO), payloads(&got, AUDIO));
+        assert!(
+            got.len() + 3 >= sent.len() && sent.ends_with(&got),
+            "{kind}"
+        );
+        assert_undisturbed(server);
+    }
+}
+
+/// As ffmpeg calls it.
+fn format_of(kind: &str) -> &str {
+    match kind {
+        "mkv" => "matroska",
+        kind => kind,
+    }
 }

@@ -147,7 +147,12 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{}", self.lines.0.lock().unwrap().join("\n"));
+            let lines = self
+                .lines
+                .0
+                .lock()
+                .unwrap_or_else(|error| error.into_inner());
+            eprintln!("{}", lines.join("\n"));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

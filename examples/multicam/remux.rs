@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Files of other kinds, as the FLV that they become without being coded anew.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use gst::prelude::*;
+use gst_app::{AppSink, AppSinkCallbacks};
+
+use super::flv::Input;
+
+/// Tags that wait to be read.
+const AHEAD: usize = 64;
+
+/// In bytes, what may wait of one track for the other: files have them in stretches.
+const APART: u32 = 64 << 20;
+
+/// What a tag with metadata begins with.
+const METADATA: u8 = 18;
+
+/// What to do with a file that can't be sent.
+const HINT: &str = "make one that can be sent with ffmpeg -i FILE -c:v libx264 -c:a aac FILE.flv";
+
+/// Reads as an FLV file would.
+pub struct Remuxed {
+    path: PathBuf,
+    pass: Pass,
+}
+
+/// Once through the file.
+struct Pass {
+    pipeline: gst::Pipeline,
+    /// None when nothing may be sent any more.
+    told: Option<Receiver<Told>>,
+    tag: Bytes,
+    position: usize,
+}
+
+type Bytes = gst::MappedBuffer<gst::buffer::Readable>;
+
+enum Told {
+    Tag(Bytes),
+    Error(String),
+    End,
+}
+
+impl Remuxed {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Remuxed {
+            path: path.to_owned(),
+            pass: Pass::start(path)?,
+        })
+    }
+}
+
+impl Read for Remuxed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.pass.read(buffer)
+    }
+}
+
+impl Input for Remuxed {
+    fn rewind(&mut self) -> io::Result<()> {
+        self.pass = Pass::start(&self.path)?;
+        Ok(())
+    }
+}
+
+impl Pass {
+    fn start(path: &Path) -> io::Result<Self> {
+        let (sender, told) = sync_channel(AHEAD);
+        let pipeline = pipeline(path, &sender).map_err(io::Error::other)?;
+        let bus = pipeline.bus();
+        let bus = bus.ok_or_else(|| io::Error::other("a pipeline without a bus"))?;
+        bus.set_sync_handler(move |_, message| {
+            if let gst::MessageView::Error(error) = message.view() {
+                let error = error.error();
+                let text = error.message().trim_end_matches('.');
+                // Who reads comes to it, or is gone.
+                let _ = sender.send(Told::Error(format!("{text}: {HINT}")));
+            }
+            gst::BusSyncReply::Drop
+        });
+        // What is wrong was told above.
+        let _ = pipeline.set_state(gst::State::Playing);
+        Ok(Pass {
+            pipeline,
+            told: Some(told),
+            tag: gst::Buffer::new()
+                .into_mapped_buffer_readable()
+                .map_err(|_| io::Error::other("no memory"))?,
+            position: 0,
+        })
+    }
+}
+
+impl Read for Pass {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.position == self.tag.len() {
+            let told = self.told.as_ref().and_then(|told| told.recv().ok());
+            match told {
+                Some(Told::Tag(tag)) => (self.tag, self.position) = (tag, 0),
+                Some(Told::Error(error)) => return Err(io::Error::other(error)),
+                Some(Told::End) | None => {
+                    self.told = None;
+                    return Ok(0);
+                }
+            }
+        }
+        let rest = &self.tag[self.position..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.position += count;
+        Ok(count)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        // A thread of the pipeline may wait for room in there.
+        self.told = None;
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+fn pipeline(
+    path: &Path,
+    sender: &SyncSender<Told>,
+) -> Result<gst::Pipeline, Box<dyn std::error::Error + Send + Sync>> {
+    let pipeline = gst::Pipeline::new();
+    let make = |name| gst::ElementFactory::make(name);
+    let file = make("filesrc").property("location", path).build()?;
+    let parser = make("parsebin").build()?;
+    let muxer = make("flvmux").property("streamable", true).build()?;
+    let tags = tags(sender);
+    pipeline.add_many([&file, &parser, &muxer, tags.upcast_ref()])?;
+    file.link(&parser)?;
+    muxer.link(&tags)?;
+    take_tracks(&pipeline, &parser, &muxer);
+    Ok(pipeline)
+}
+
+/// Where the muxer gives its tags to.
+fn tags(sender: &SyncSender<Told>) -> AppSink {
+    let (tags, end) = (sender.clone(), sender.clone());
+    let mut has_metadata = false;
+    let callbacks = AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let buffer = sample.buffer_owned().ok_or(gst::FlowError::Error)?;
+            let tag = buffer.into_mapped_buffer_readable();
+            let tag = tag.map_err(|_| gst::FlowError::Error)?;
+            // The muxer makes new metadata of each bitrate that a parser has measured.
+            let is_metadata = tag.first() == Some(&METADATA);
+            if !(is_metadata && std::mem::replace(&mut has_metadata, is_metadata)) {
+                let sent = tags.send(Told::Tag(tag));
+                sent.map_err(|_| gst::FlowError::Flushing)?;
+            }
+            Ok(gst::FlowSuccess::Ok)
+        })
+        .eos(move |_| {
+            let _ = end.send(Told::End);
+        });
+    AppSink::builder()
+        .sync(false)
+        .callbacks(callbacks.build())
+        .build()
+}
+
+/// The first of each kind that FLV has a place for.
+fn take_tracks(pipeline: &gst::Pipeline, parser: &gst::Element, muxer: &gst::Element) {
+    let (pipeline, of_tracks) = (pipeline.downgrade(), muxer.clone());
+    parser.connect_pad_added(move |_, pad| {
+        if let Some(pipeline) = pipeline.upgrade()
+            && let Err(error) = take(&pipeline, pad, &of_tracks)
+        {
+            gst::element_error!(pipeline, gst::StreamError::Failed, ("{error}"));
+        }
+    });
+    let muxer = muxer.clone();
+    // It has no signal before that which says that there are no more tracks.
+    parser.connect("drained", false, move |arguments| {
+        if muxer.sink_pads().is_empty() {
+            let parser: gst::Element = arguments[0].get().ok()?;
+            gst::element_error!(
+                parser,
+                gst::StreamError::WrongType,
+                ("There is no track in it that can be sent as it is")
+            );
+        }
+        None
+    });
+}
+
+/// All tracks are there before the first of them gives anything.
+fn take(
+    pipeline: &gst::Pipeline,
+    pad: &gst::Pad,
+    muxer: &gst::Element,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let (kind, parser) = match caps.structure(0).map(|caps| caps.name().as_str()) {
+        Some("video/x-h264") => ("video", "h264parse"),
+        Some("audio/mpeg") if is_mp3(&caps) => ("audio", "mpegaudioparse"),
+        Some("audio/mpeg") => ("audio", "aacparse"),
+        _ => ("", ""),
+    };
+    let is_free = !kind.is_empty() && muxer.static_pad(kind).is_none();
+    let elements = if is_free {
+        let queue = gst::ElementFactory::make("queue")
+            .property("max-size-buffers", 0u32)
+            .property("max-size-time", 0u64)
+            .property("max-size-bytes", APART)
+            .build()?;
+        // The parser brings it into the form that FLV has it in.
+        let parser = gst::ElementFactory::make(parser).build()?;
+        pipeline.add_many([&queue, &parser])?;
+        queue.link(&parser)?;
+        parser.link_pads(Some("src"), muxer, Some(kind))?;
+        vec![parser, queue]
+    } else {
+        let rest = gst::ElementFactory::make("fakesink")
+            .property("sync", false)
+            .property("async", false)
+            .build()?;
+        pipeline.add(&rest)?;
+        vec![rest]
+    };
+    let first = elements
+        .last()
+        .and_then(|element| element.static_pad("sink"));
+    pad.link(&first.ok_or("an element without a pad")?)?;
+    elements
+        .iter()
+        .try_for_each(|element| element.sync_state_with_parent())?;
+    Ok(())
+}
+
+fn is_mp3(caps: &gst::Caps) -> bool {
+    let structure = caps.structure(0);
+    structure.and_then(|caps| caps.get::<i32>("mpegversion").ok()) == Some(1)
+}
