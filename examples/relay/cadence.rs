@@ -129,6 +129,7 @@ impl<P: Clone> Cadence<P> {
         }
         while self.last.is_some() && self.place * MILLI + MILLI / 2 < at {
             self.repeat();
+            self.keep_sound_up();
         }
         if at + EARLY < self.place * MILLI {
             self.counts.dropped += 1;
@@ -258,10 +259,7 @@ impl<P: Clone> Cadence<P> {
     }
 
     fn keep_sound_up(&mut self) {
-        let missing = self.picture_sample() - MAX_LAG * RATE - self.sample;
-        if self.has_sound && missing > 0 {
-            self.silence(missing);
-        }
+        self.keep_up_to(self.picture_sample() - MAX_LAG * RATE);
     }
 
     fn keep_pictures_up(&mut self) {
@@ -290,11 +288,18 @@ impl<P: Clone> Cadence<P> {
             true => (self.sample - MAX_SOUND_LEFT + length - 1) / length,
             false => 0,
         };
+        // Side by side, since whoever puts them together does not wait for long.
         while self.place < place || !self.counts.pictures_out.is_multiple_of(FRAMES as u64) {
             self.repeat();
+            self.keep_up_to(self.picture_sample());
         }
-        if self.has_sound {
-            self.silence(self.picture_sample() - self.sample);
+        self.keep_up_to(self.picture_sample());
+    }
+
+    /// Sound has come so far at least.
+    fn keep_up_to(&mut self, sample: i64) {
+        if self.has_sound && self.sample < sample {
+            self.silence(sample - self.sample);
         }
     }
 }
