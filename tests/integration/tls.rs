@@ -14,7 +14,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, gst_launch, publish};
+use crate::multi::studio::Studio;
+use crate::support::clients::{FFMPEG, NEW_FFMPEG, Running, ffmpeg, gst_launch, publish};
 use crate::support::flv;
 use crate::support::launch::Launch;
 use crate::support::media::{copy, small};
@@ -87,6 +88,20 @@ fn both_ffmpegs_publish_over_tls() {
         let sent = flv::read_file(&copy(program, &file));
         flv::assert_same_media(&sent, &recorder.finish());
         assert_eq!(signals.wait_for(1)[0].info.get("tls"), Ok(true));
+    }
+}
+
+#[test]
+fn several_publish_to_one_element_over_tls() {
+    let files = Files::new();
+    let studio = Studio::start(&files.properties());
+    let file = small(4);
+    let url = |key| format!("rtmps://127.0.0.1:{}/live/{key}", studio.port());
+    let publishers = ["a", "b"].map(|key| publish(FFMPEG, &file, false, &url(key)));
+    publishers.into_iter().for_each(Running::succeed);
+    for pad in ["src_0", "src_1"] {
+        studio.wait_for(&format!("-{pad}"));
+        flv::assert_same_media(&flv::read_file(&copy(FFMPEG, &file)), &studio.tags(pad));
     }
 }
 

@@ -7,4 +7,4 @@ mod branches;
 mod crowd;
 mod stopping;
 mod streams;
-mod studio;
+pub mod studio;

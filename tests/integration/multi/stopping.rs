@@ -8,6 +8,8 @@ use gst::prelude::*;
 
 use super::studio::{Studio, into_fakesink};
 use crate::support::PATIENCE;
+use crate::support::flv::read_file;
+use crate::support::launch::Launch;
 use crate::support::raw::{RawClient, send, unpublish};
 use crate::support::synthetic::stream;
 
@@ -183,6 +185,27 @@ fn while_it_pauses_and_plays() {
         unpublish(client);
         studio.wait_for(&format!("-src_{round}"));
     }
+}
+
+/// A stream that is on ends where it is, and what was recorded of it is whole.
+#[test]
+fn by_ctrl_c_with_e() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.flv");
+    let text = format!(
+        "rtmp2multiserversrc port=0 application=live ! identity silent=false ! filesink location={}",
+        file.display()
+    );
+    let mut launch = Launch::start("-e", &text);
+    let mut client = RawClient::publish(launch.port(), "live", "key");
+    send(&mut client, &stream(0, 4));
+    for _ in 0..5 {
+        launch.wait_for("last-message = chain");
+    }
+    launch.interrupt();
+    let (status, _) = launch.wait();
+    assert!(status.success(), "{}", launch.output);
+    assert!(read_file(&file).len() > 3);
 }
 
 /// Neither the element nor what is in it stays behind when it is given up while it runs.
