@@ -514,7 +514,7 @@ mod tests {
             for (index, (_, place)) in pictures(&out).iter().enumerate() {
                 prop_assert_eq!(*place, first + index as u64);
             }
-            let is_whole = pictures(&out).len() % FRAMES == 0;
+            let is_whole = pictures(&out).len().is_multiple_of(FRAMES);
             prop_assert!(is_whole || pictures(&out).len() < MIN_PICTURES as usize);
             let heard = samples(&out);
             if is_whole && heard > 0 && !pictures(&out).is_empty() {
