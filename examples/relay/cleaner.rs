@@ -30,7 +30,7 @@ const MAX_WAITING: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 const MAX_WAITING_BYTES: u64 = 1 << 20;
 
 /// How long the rest of a run may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const VIDEO: &str = "deinterlace ! videoconvert ! videoscale \
     ! video/x-raw,format=I420,width=(int)[2,8192,2],height=(int)[2,8192,2],interlace-mode=progressive \

@@ -19,8 +19,8 @@ pub const FRAME: u64 = CLOCK / 30;
 /// Ticks of a segment.
 pub const LENGTH: u64 = FRAMES as u64 * FRAME;
 
-/// So many frames a segment waits for its sound.
-const PATIENCE: usize = 45;
+/// So many frames a segment waits for its sound: more than it is ever late, as long as it is coded at all.
+const PATIENCE: usize = 90;
 
 /// A coded picture or the sound of a moment. Times are ticks from the start of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -300,7 +300,7 @@ mod tests {
         let rest = segmenter.expect_pictures().unwrap();
         assert_eq!(rest.duration, (210 - 2 * 94) * 1920);
         let time = 210 * 1920;
-        let last = (0..120).find_map(|index| {
+        let last = (0..200).find_map(|index| {
             let mut unit = picture(index);
             unit.time += time;
             segmenter.picture(unit)

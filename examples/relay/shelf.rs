@@ -139,11 +139,12 @@ impl Shelf {
     /// The times of segments that go on from each other do too, as long as they are about right.
     fn start_of(&self, has_gap: bool, length: Duration, now: SystemTime) -> SystemTime {
         let by_clock = now.checked_sub(length).unwrap_or(now);
+        // Times never overlap, but where the clock was set.
         let is_right = |due: &SystemTime| match due.duration_since(by_clock) {
             Ok(ahead) => ahead <= MAX_AHEAD,
-            Err(behind) => behind.duration() <= MAX_BEHIND,
+            Err(behind) => !has_gap && behind.duration() <= MAX_BEHIND,
         };
-        let goes_on = self.due.filter(|due| !has_gap && is_right(due));
+        let goes_on = self.due.filter(is_right);
         goes_on.unwrap_or(by_clock)
     }
 

@@ -191,9 +191,13 @@ fn assert_clean(segments: &[Segment]) {
         let [video, audio] = [&segment.video, &segment.audio];
         // No more than what a listener hears: sound is in frames of 21 ms.
         let skew = (audio[0].time - video[0].time).abs();
-        assert!(skew <= 2 * FRAME, "{segment:?}");
+        assert!(skew <= 2 * FRAME, "{skew} in {}", segment.path.display());
         let ends = [video, audio].map(|packets| packets.last().unwrap().time);
-        assert!((ends[0] - ends[1]).abs() <= 3 * FRAME, "{segment:?}");
+        assert!(
+            (ends[0] - ends[1]).abs() <= 3 * FRAME,
+            "{ends:?} in {}",
+            segment.path.display()
+        );
         for pair in audio.windows(2) {
             assert!((pair[1].time - pair[0].time - 1920).abs() <= 1, "{pair:?}");
         }
@@ -625,6 +629,7 @@ fn what_is_wrong_with_one_stream_is_its_own_affair() {
     // Noise where pictures should be; and a file where a directory should be.
     let mut noise = relay.publish("bob");
     send(&mut noise, &synthetic::stream(0, 100));
+    std::fs::create_dir_all(folder.path().join("live")).unwrap();
     std::fs::write(folder.path().join("live/carl"), "").unwrap();
     let mut nowhere = relay.publish("carl");
     send(&mut nowhere, &media);
