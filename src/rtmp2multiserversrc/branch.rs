@@ -2,6 +2,7 @@
 
 //! One stream: its source in the bin, and its pad.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use gst::glib;
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::Rtmp2MultiServerSrcPad;
 use super::imp::CAT;
+use super::late::{self, Late};
 use crate::rtmp2serversrc::Rtmp2ServerSrc;
 use crate::rtmp2serversrc::signals::pad_name;
 use crate::server::{Intake, Publisher, Stream};
@@ -22,19 +24,23 @@ pub(super) struct Branch {
     progress: Arc<Mutex<Progress>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Progress {
     phase: Phase,
+    /// What holds back the first media until there is a pad for it.
+    barrier: Option<gst::PadProbeId>,
     /// Somebody has taken the pad away, or is about to.
     pad_is_gone: bool,
 }
 
-/// Opening takes a while, since the application is told of the pad; the element may be stopped meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Starting the source and showing the pad take a while, since the application is told of the pad; the
+/// element may be stopped meanwhile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Phase {
-    Opening,
-    Open,
-    /// Whoever opens it has to take it away again.
+    #[default]
+    Idle,
+    Busy,
+    /// Whoever is busy with it has to take it away again.
     Abandoned,
 }
 
@@ -51,36 +57,80 @@ impl Branch {
             .property("name", format!("stream_{run}_{number}"))
             .build();
         source.imp().give(stream);
-        let pad = build_pad(bin, &pad_name(number), intake)?;
+        let pad = build_pad(bin, &pad_name(number), intake.clone())?;
         pad.imp().show(source.clone(), publisher);
-        Ok(Branch {
+        let branch = Branch {
             source,
             pad,
-            progress: Arc::new(Mutex::new(Progress {
-                phase: Phase::Opening,
-                pad_is_gone: false,
-            })),
+            progress: Arc::default(),
+        };
+        branch.progress.lock().barrier = branch.hold_back(intake);
+        Ok(branch)
+    }
+
+    /// The first media waits until there is a pad, and tells that it is there.
+    fn hold_back(&self, intake: Weak<Intake>) -> Option<gst::PadProbeId> {
+        let is_told = AtomicBool::new(false);
+        let kinds =
+            gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+        let source = self.source.static_pad("src")?;
+        source.add_probe(kinds, move |_, _| {
+            if !is_told.swap(true, Ordering::Relaxed)
+                && let Some(intake) = intake.upgrade()
+            {
+                intake.tell_flowing();
+            }
+            gst::PadProbeReturn::Ok
         })
     }
 
-    /// Makes it part of the bin, lets the application link its pad, and starts it.
+    /// Makes it part of the bin, and starts it. It has no pad until there is something to come out of that:
+    /// what is linked to it would keep the whole pipeline waiting.
     pub(super) fn open(&self, bin: &super::Rtmp2MultiServerSrc) {
-        // A bin unlinks what is added to it, so the pad gets its target after that.
-        let opened = bin
-            .add(&self.source)
-            .and_then(|()| self.pad.set_target(self.source.static_pad("src").as_ref()))
-            .and_then(|()| self.pad.set_active(true))
-            .and_then(|()| bin.add_pad(&self.pad));
-        if let Err(error) = opened {
-            gst::error!(CAT, obj = bin, "{error}");
-        }
-        bin.imp().between_states(|| {
-            let _ = self.source.sync_state_with_parent();
+        self.work(bin, || {
+            // A bin unlinks what is added to it, so the pad gets its target after that.
+            let opened = bin
+                .add(&self.source)
+                .and_then(|()| self.pad.set_target(self.source.static_pad("src").as_ref()))
+                .and_then(|()| self.pad.set_active(true));
+            if let Err(error) = opened {
+                gst::error!(CAT, obj = bin, "{error}");
+            }
+            bin.imp().between_states(|| {
+                let _ = self.source.sync_state_with_parent();
+            });
         });
+    }
+
+    /// There is media: lets the application link the pad, and then goes on.
+    pub(super) fn show(&self, bin: &super::Rtmp2MultiServerSrc) {
+        self.work(bin, || {
+            if let Err(error) = bin.add_pad(&self.pad) {
+                gst::error!(CAT, obj = bin, "{error}");
+            }
+            let barrier = self.progress.lock().barrier.take();
+            if let (Some(barrier), Some(source)) = (barrier, self.source.static_pad("src")) {
+                source.remove_probe(barrier);
+            }
+        });
+    }
+
+    /// Does something that the application may hear of, unless the element was stopped.
+    fn work(&self, bin: &super::Rtmp2MultiServerSrc, work: impl FnOnce()) {
         let mut progress = self.progress.lock();
-        let before = std::mem::replace(&mut progress.phase, Phase::Open);
+        if progress.phase == Phase::Abandoned {
+            return;
+        }
+        progress.phase = Phase::Busy;
         drop(progress);
-        if before == Phase::Abandoned {
+        work();
+        let mut progress = self.progress.lock();
+        let is_abandoned = progress.phase == Phase::Abandoned;
+        if !is_abandoned {
+            progress.phase = Phase::Idle;
+        }
+        drop(progress);
+        if is_abandoned {
             self.close(bin);
         }
     }
@@ -88,19 +138,16 @@ impl Branch {
     /// Takes it away; what somebody is still busy with, as soon as it is open.
     pub(super) fn abandon(&self, bin: &super::Rtmp2MultiServerSrc) {
         let mut progress = self.progress.lock();
-        let is_open = progress.phase == Phase::Open;
-        if !is_open {
-            progress.phase = Phase::Abandoned;
-        }
+        let before = std::mem::replace(&mut progress.phase, Phase::Abandoned);
         drop(progress);
-        if is_open {
-            self.close(bin);
-        } else {
-            self.detach(bin);
+        match before {
+            Phase::Idle => self.close(bin),
             // The application may have it in its hands. Its name is free for the next.
-            if self.pad.parent().is_some() {
+            Phase::Busy => {
+                self.detach(bin);
                 self.remove_pad(bin);
             }
+            Phase::Abandoned => {}
         }
     }
 
@@ -120,7 +167,11 @@ impl Branch {
         });
     }
 
+    /// Unless there is none yet, or no more.
     fn remove_pad(&self, bin: &super::Rtmp2MultiServerSrc) {
+        if self.pad.parent().is_none() {
+            return;
+        }
         let is_gone = std::mem::replace(&mut self.progress.lock().pad_is_gone, true);
         if !is_gone {
             let _ = self.pad.set_active(false);
@@ -137,13 +188,33 @@ fn build_pad(
 ) -> Result<Rtmp2MultiServerSrcPad, glib::BoolError> {
     let template = bin.pad_template("src_%u");
     let template = template.ok_or_else(|| glib::bool_error!("There is no template src_%u"))?;
+    let late: Arc<Mutex<Late>> = Arc::default();
+    let of_lists = late.clone();
     let builder = gst::PadBuilder::<Rtmp2MultiServerSrcPad>::from_template(&template)
         .name(name)
-        .proxy_pad_chain_function(|pad, parent, buffer| {
-            survive(gst::ProxyPad::chain_default(pad, parent, buffer))
+        .proxy_pad_chain_function(move |pad, parent, buffer| {
+            let chain = |buffer| gst::ProxyPad::chain_default(pad, parent, buffer);
+            survive(match ghost(parent) {
+                Some(ghost) => late::push(&late, ghost, buffer, &chain),
+                None => chain(buffer),
+            })
         })
-        .proxy_pad_chain_list_function(|pad, parent, list| {
-            survive(gst::ProxyPad::chain_list_default(pad, parent, list))
+        .proxy_pad_chain_list_function(move |pad, parent, list| {
+            let chain = |buffer| gst::ProxyPad::chain_default(pad, parent, buffer);
+            let chain_list = |list| gst::ProxyPad::chain_list_default(pad, parent, list);
+            survive(match ghost(parent) {
+                Some(ghost) => late::push_list(&of_lists, ghost, list, &chain, &chain_list),
+                None => chain_list(list),
+            })
+        })
+        .event_function(|pad, parent, event| match event.type_() {
+            // Nothing waits in a live source that could be thrown away, and it would not go on after that.
+            gst::EventType::FlushStart => true,
+            gst::EventType::FlushStop => {
+                restore_segment(pad);
+                true
+            }
+            _ => gst::Pad::event_default(pad, parent, event),
         })
         .proxy_pad_event_function(move |pad, parent, event| {
             let is_end = event.type_() == gst::EventType::Eos;
@@ -155,6 +226,20 @@ fn build_pad(
             taken
         });
     Ok(builder.build())
+}
+
+/// A pad forgets its segment when it is flushed.
+fn restore_segment(pad: &Rtmp2MultiServerSrcPad) {
+    let inner = pad.internal();
+    let segment = inner.and_then(|inner| inner.sticky_event::<gst::event::Segment>(0));
+    if let Some(segment) = segment {
+        let _ = pad.store_sticky_event(&segment);
+    }
+}
+
+/// The pad that an inner one belongs to.
+fn ghost(parent: Option<&gst::Object>) -> Option<&gst::Pad> {
+    parent.and_then(|parent| parent.downcast_ref())
 }
 
 /// What the source learns of the flow downstream. Where nobody takes the stream any more it ends, and

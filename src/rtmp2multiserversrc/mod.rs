@@ -17,17 +17,19 @@
 //! meanwhile, and nobody takes what they send.
 //!
 //! ```bash
-//! gst-launch-1.0 -e rtmp2multiserversrc name=s port=1935 application=live \
-//!     s.src_0 ! filesink location=first.flv s.src_1 ! filesink location=second.flv
+//! gst-launch-1.0 rtmp2multiserversrc name=s port=1935 application=live \
+//!     s.src_0 ! filesink async=false location=first.flv s.src_1 ! filesink async=false location=second.flv
 //! ```
-//! Records the first two. An application links pads in a handler of `pad-added`, and knows by their
+//! Records the first two. Without `async=false` the first one would wait for the second, and with `-e` the
+//! end would wait for pads that have not come. An application links pads in a handler of `pad-added`, and knows by their
 //! properties what they are.
 //!
 //! ## Streams and pads
 //!
-//! Each application and stream key on the route of the element is a stream. Its pad `src_%u` comes when its first
-//! publisher was taken, and never for a client that is refused or only asks; pads are numbered upwards,
-//! and no number comes twice while the element runs. When the publisher has left, the pad gets EOS, and is removed
+//! Each application and stream key on the route of the element is a stream from when its first publisher was
+//! taken. Its pad `src_%u` comes with the first media that can be decoded, which waits until the pad was
+//! linked: one that never sends any has none, and no sink waits for it. Streams are numbered upwards, and no
+//! number comes twice while the element runs. When the publisher has left, the pad gets EOS, and is removed
 //! once that has gone downstream: at once where it has ended its stream, after
 //! #GstRtmp2MultiServerSrc:resume-timeout where it was cut off. A publisher that comes back before that goes
 //! on with the same pad, and one that comes later gets a new one. A second publisher of a stream meets
@@ -49,13 +51,14 @@
 //! | `stats` | what the statistics of rtmp2serversrc have of a publisher and a stream, without `process` and `rejected`; they stay when the stream is over |
 //!
 //! `pad-added`, `pad-removed` and the signals about publishers are emitted on one thread, one after the other,
-//! `pad-added` before `publisher-added`. While a handler takes its time, what publishers send waits in their
+//! `publisher-added` with the name of the pad that will come before `pad-added`. While a handler takes its time, what publishers send waits in their
 //! queues, each of #GstRtmp2MultiServerSrc:max-bytes. `pad-removed` comes when nothing streams any more.
 //!
 //! ## What is linked to a pad
 //!
 //! Nothing that happens behind a pad touches another one. What comes out of a pad that is not linked is thrown
-//! away, and it may be linked at any time. When what is linked fails, has enough (EOS) or was stopped, its stream
+//! away, and it may be linked at any time: whoever is linked late gets the headers of the stream first, and
+//! then starts at a keyframe. When what is linked fails, has enough (EOS) or was stopped, its stream
 //! ends: its publisher is told that the server has ended it, it is removed with the reason `disconnected`, and the
 //! pad gets EOS and goes. The element posts no error for it, since whoever has failed has done so; where
 //! the format does not fit, nobody else would tell, and it posts a warning.
@@ -95,6 +98,7 @@ use gst::prelude::*;
 
 mod branch;
 mod imp;
+mod late;
 mod observer;
 mod pad;
 mod run;

@@ -30,7 +30,7 @@ impl StreamObserver {
         }
     }
 
-    /// Gives a publisher's stream its pad, if it has none yet.
+    /// Starts a publisher's stream, if that has not been done yet.
     fn open(&self, element: &Rtmp2MultiServerSrc, publisher: &Arc<Publisher>) {
         let imp = element.imp();
         imp.wait_for_start();
@@ -55,8 +55,17 @@ impl StreamObserver {
         // From here on it hears of changes.
         imp.configure(&branch);
         branch.open(element);
-        // Whoever was linked to it has to learn of the latency.
-        imp.post_latency();
+    }
+
+    /// A stream has media: its pad comes.
+    fn show(&self, element: &Rtmp2MultiServerSrc, number: u32) {
+        let imp = element.imp();
+        let branch = imp.with_run(self.run, |run| run.branch(number));
+        if let Some(branch) = branch.flatten() {
+            branch.show(element);
+            // Whoever was linked to it has to learn of the latency.
+            imp.post_latency();
+        }
     }
 
     /// All of a stream has left: its pad goes.
@@ -81,6 +90,7 @@ impl Observer for StreamObserver {
         };
         match notice {
             Notice::Added(publisher) => self.open(&element, publisher),
+            Notice::Flowing(number) => self.show(&element, *number),
             Notice::Finished(number) => self.finish(&element, *number),
             Notice::Rejected(publisher, refusal) => {
                 let mut structure = announcements::rejected(publisher, *refusal);

@@ -70,6 +70,10 @@ impl Run {
         self.branches.insert(number, branch);
     }
 
+    pub(super) fn branch(&self, number: u32) -> Option<Branch> {
+        self.branches.get(&number).cloned()
+    }
+
     /// Takes a stream out that is over, and keeps what it has counted.
     pub(super) fn remove(&mut self, number: u32) -> Option<Branch> {
         let branch = self.branches.remove(&number)?;

@@ -156,7 +156,7 @@ pub(crate) fn emit(element: &gst::Element, notice: &Notice) {
             element.emit_by_name::<()>("publisher-rejected", &[&info(publisher), &reason]);
         }
         // That is between an element and its streams.
-        Notice::Finished(_) => {}
+        Notice::Flowing(_) | Notice::Finished(_) => {}
     }
 }
 

@@ -296,6 +296,13 @@ impl Intake {
         true
     }
 
+    /// The first of the stream is about to leave the element. The observer hears of it.
+    pub fn tell_flowing(&self) {
+        if let Some(stream) = self.stream {
+            self.entrance.post(Notice::Flowing(stream));
+        }
+    }
+
     /// All of the stream has left the element, or it takes no more of it. Whoever still publishes is
     /// told so. The observer hears of that first.
     pub fn finish(self: &Arc<Self>) {

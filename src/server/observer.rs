@@ -20,6 +20,8 @@ pub enum Notice {
     Added(Arc<Publisher>),
     Removed(Arc<Publisher>, Removal),
     Rejected(Arc<Publisher>, Refusal),
+    /// Of the stream with this number there is something to come out.
+    Flowing(u32),
     /// Nothing of the stream with this number is to come any more: what an element has for it alone
     /// can go.
     Finished(u32),

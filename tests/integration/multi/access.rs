@@ -6,7 +6,7 @@ use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
 use gstrtmp2server::amf0::Value;
 
-use super::studio::Studio;
+use super::studio::{Studio, publisher};
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::media::small;
 use crate::support::raw::{RawClient, code, send, unpublish};
@@ -134,9 +134,9 @@ fn who_does_not_publish_in_the_end_leaves_nothing() {
         "NetConnection.Connect.InvalidApp"
     );
     studio.wait_for("rejected no-application");
-    let client = RawClient::publish(port, "live", "good");
+    let client = publisher(port, "good");
     // The first pad is that of the first publisher.
-    studio.wait_for("added src_0");
+    studio.wait_for("+src_0");
     assert_eq!(studio.element.num_src_pads(), 1);
     assert_eq!(studio.stats().get::<u64>("publishers"), Ok(1));
     assert_eq!(studio.stats().get::<u64>("rejected"), Ok(2));
@@ -157,8 +157,8 @@ fn an_element_whose_route_says_more_gets_the_publisher() {
         unpublish(client);
         recorder.finish();
     }
-    let client = RawClient::publish(port, "live", "any");
-    studio.wait_for("added src_0");
+    let client = publisher(port, "any");
+    studio.wait_for("+src_0");
     drop(client);
     studio.wait_for("-src_0");
     assert_eq!(studio.stats().get::<u64>("publishers"), Ok(1));
@@ -200,8 +200,12 @@ fn drained_it_asks_all_to_go_and_takes_nobody() {
     let port = other.port();
     let mut can = RawClient::connect(port);
     can.try_publish_with("live", "can", 1.0).unwrap();
-    let cannot = RawClient::publish(port, "live", "cannot");
-    let awaited = RawClient::publish(port, "live", "awaited");
+    send(&mut can, &stream(0, 4));
+    let cannot = publisher(port, "cannot");
+    let awaited = publisher(port, "awaited");
+    for pad in ["+src_0", "+src_1", "+src_2"] {
+        studio.wait_for(pad);
+    }
     drop(awaited);
     studio.wait_for("removed src_2 closed");
     studio.element.set_property("drain", true);
@@ -224,8 +228,8 @@ fn drained_it_asks_all_to_go_and_takes_nobody() {
 #[test]
 fn a_drain_that_takes_too_long_cuts_off() {
     let studio = Studio::start("drain-timeout=1");
-    let _stays = RawClient::publish(studio.port(), "live", "stays");
-    studio.wait_for("added src_0");
+    let _stays = publisher(studio.port(), "stays");
+    studio.wait_for("+src_0");
     studio.element.set_property("drain", true);
     studio.wait_for("removed src_0 drained");
     studio.wait_for("-src_0");
@@ -236,8 +240,9 @@ fn actions_are_about_the_stream_of_a_pad() {
     let studio = Studio::start("");
     let mut first = RawClient::connect(studio.port());
     first.try_publish_with("live", "first", 1.0).unwrap();
-    let mut second = RawClient::publish(studio.port(), "live", "second");
-    for pad in ["added src_0", "added src_1"] {
+    send(&mut first, &stream(0, 4));
+    let mut second = publisher(studio.port(), "second");
+    for pad in ["+src_0", "+src_1"] {
         studio.wait_for(pad);
     }
     let ask = |pad: &str| -> bool {

@@ -6,7 +6,7 @@ use gst::prelude::*;
 
 use super::studio::{Studio, into, into_fakesink};
 use crate::support::PATIENCE;
-use crate::support::flv::Tag;
+use crate::support::flv::{self, Tag};
 use crate::support::raw::{RawClient, code, send, unpublish};
 use crate::support::synthetic::stream;
 
@@ -45,6 +45,47 @@ fn assert_ends_alone(studio: &Studio, mut ended: RawClient, mut other: RawClient
     assert_eq!(errors, 0);
 }
 
+/// What somebody gets who was linked later.
+struct Taken(std::sync::mpsc::Receiver<Vec<u8>>);
+
+impl Taken {
+    fn link(studio: &Studio, pad: &gst::Pad) -> Self {
+        let sink = gst::parse::bin_from_description("fakesink sync=false async=false", true);
+        let sink = sink.unwrap();
+        let entry = sink.static_pad("sink").unwrap();
+        let (arrived, has_arrived) = std::sync::mpsc::channel();
+        let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+        entry.add_probe(kinds, move |_, info| {
+            let buffers: Vec<gst::Buffer> = match &info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => vec![buffer.clone()],
+                Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),
+                _ => Vec::new(),
+            };
+            for buffer in buffers {
+                let _ = arrived.send(buffer.map_readable().unwrap().to_vec());
+            }
+            gst::PadProbeReturn::Ok
+        });
+        studio.pipeline.add(&sink).unwrap();
+        sink.sync_state_with_parent().unwrap();
+        pad.link(&entry).unwrap();
+        Taken(has_arrived)
+    }
+
+    /// All up to a tag, which make an FLV stream.
+    #[track_caller]
+    fn wait_for(&self, last: &Tag) -> Vec<Tag> {
+        let mut bytes = Vec::new();
+        loop {
+            let tag = self.0.recv_timeout(PATIENCE).expect("it gets media");
+            bytes.extend_from_slice(&tag);
+            if tag.get(11..11 + last.body.len()) == Some(&last.body[..]) {
+                return flv::parse(&bytes).expect("it is FLV");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_pad_that_nobody_linked_costs_nobody() {
     // No queue would take as much as is sent.
@@ -59,20 +100,17 @@ fn a_pad_that_nobody_linked_costs_nobody() {
         send(&mut idle, &media(1000 * round));
     }
     studio.wait_for_buffers("src_0", 20 * (media(0).len() - 3));
-    // Somebody may take it later, and learns what it is.
+    // Somebody may take it later, and gets a stream that begins there.
     let pad = studio.element.static_pad("src_0").unwrap();
-    into_fakesink(&studio.pipeline, &pad);
-    let peer = pad.peer().unwrap();
-    let (arrived, has_arrived) = std::sync::mpsc::channel();
-    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-    peer.add_probe(kinds, move |_, _| {
-        let _ = arrived.send(());
-        gst::PadProbeReturn::Ok
-    });
+    let taken = Taken::link(&studio, &pad);
     send(&mut idle, &media(30_000));
-    has_arrived.recv_timeout(PATIENCE).expect("it gets media");
-    let caps = peer.current_caps().expect("it has its caps");
-    assert_eq!(caps.structure(0).unwrap().name(), "video/x-flv");
+    let last = media(30_000).pop().unwrap();
+    let tags = taken.wait_for(&last);
+    let first = tags.iter().position(Tag::is_coded).unwrap();
+    let headers = tags[..first].iter();
+    assert_eq!(headers.filter(|tag| tag.is_sequence_header()).count(), 2);
+    assert_eq!(tags[first].kind, flv::VIDEO);
+    assert_eq!(tags[first].body[0] >> 4, 1, "a keyframe");
     for client in [idle, other] {
         unpublish(client);
     }
@@ -255,5 +293,42 @@ fn each_stream_starts_at_the_running_time_of_its_arrival() {
     assert!(pad.query(&mut latency));
     assert_eq!(latency.result().1, gst::ClockTime::from_mseconds(300));
     drop(clients);
+    studio.wait_for("-src_0");
+}
+
+/// Sinks as they are by default wait for their first buffer, and the pipeline with them.
+#[test]
+fn who_sends_nothing_holds_up_nobody() {
+    let studio = Studio::start_with("", |pipeline, pad| into(pipeline, pad, "fakesink"));
+    let mut silent = RawClient::publish(studio.port(), "live", "silent");
+    // What can't be decoded is nothing either.
+    let frames = media(0).into_iter().filter(|tag| tag.kind == flv::VIDEO);
+    let frames: Vec<Tag> = frames
+        .filter(|tag| !tag.is_coded() || tag.body[0] >> 4 != 1)
+        .collect();
+    send(&mut silent, &frames);
+    studio.wait_for("added src_0");
+    let other = publisher(&studio, "other", "src_1");
+    let sink = studio.pipeline.by_name("sink_src_1").unwrap();
+    let (state, current, _) = sink.state(gst::ClockTime::from_seconds(PATIENCE.as_secs()));
+    assert_eq!((state.is_ok(), current), (true, gst::State::Playing));
+    unpublish(other);
+    studio.wait_for("-src_1");
+    unpublish(silent);
+    studio.wait_for("removed src_0 unpublished");
+    assert!(!studio.look(|seen| seen.has("+src_0")));
+}
+
+#[test]
+fn a_flush_from_downstream_stops_nothing() {
+    let studio = Studio::start("");
+    let mut client = publisher(&studio, "key", "src_0");
+    let pad = studio.element.static_pad("src_0").unwrap();
+    let peer = pad.peer().unwrap();
+    assert!(peer.push_event(gst::event::FlushStart::new()));
+    assert!(peer.push_event(gst::event::FlushStop::new(true)));
+    send(&mut client, &media(10_000));
+    studio.wait_for_buffers("src_0", 2 * media(0).len() - 2);
+    unpublish(client);
     studio.wait_for("-src_0");
 }

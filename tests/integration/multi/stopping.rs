@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use gst::prelude::*;
 
-use super::studio::{Studio, into_fakesink};
+use super::studio::{Studio, into_fakesink, publisher};
 use crate::support::PATIENCE;
 use crate::support::flv::read_file;
 use crate::support::launch::Launch;
-use crate::support::raw::{RawClient, send, unpublish};
+use crate::support::raw::{RawClient, send, try_send, unpublish};
 use crate::support::synthetic::stream;
 
 const CYCLES: usize = 20;
@@ -112,6 +112,9 @@ fn in_a_handler() {
             studio.play();
             let mut client = RawClient::connect(studio.port());
             let published = client.try_publish("live", "key");
+            if published.is_some() {
+                let _ = try_send(&mut client, &stream(0, 4));
+            }
             if published.is_some() && name.ends_with("removed") {
                 let _ =
                     client.try_command(1, "closeStream", 0.0, &[gstrtmp2server::amf0::Value::Null]);
@@ -136,7 +139,7 @@ fn while_a_pad_is_being_linked() {
         let _ = linking.lock().unwrap().send(());
         let _ = may_go_on.lock().unwrap().recv();
     });
-    let _client = RawClient::publish(studio.port(), "live", "key");
+    let _client = publisher(studio.port(), "key");
     is_linking.recv().unwrap();
     studio.pipeline.set_state(gst::State::Null).unwrap();
     // It starts again, with a stream that waits for its turn.

@@ -9,6 +9,8 @@ use gst::glib;
 use gst::prelude::*;
 
 use crate::support::flv::{self, Tag};
+use crate::support::raw::{RawClient, send};
+use crate::support::synthetic::stream;
 use crate::support::{PATIENCE, init};
 
 /// Gives a new pad somewhere to go to.
@@ -179,6 +181,13 @@ impl Drop for Studio {
     }
 }
 
+/// A publisher that has sent a bit, without which there is no pad.
+pub fn publisher(port: u16, key: &str) -> RawClient {
+    let mut client = RawClient::publish(port, "live", key);
+    send(&mut client, &stream(0, 4));
+    client
+}
+
 /// Into a sink of its own.
 pub fn into_fakesink(pipeline: &gst::Pipeline, pad: &gst::Pad) {
     into(pipeline, pad, "fakesink sync=false async=false");
@@ -235,13 +244,15 @@ fn watch_pads(
     });
 }
 
+/// What comes to the pad, whoever is linked to it.
 fn watch_pad(pad: &gst::Pad, seen: &Arc<(Mutex<Seen>, Condvar)>) {
     let kinds = gst::PadProbeType::BUFFER
         | gst::PadProbeType::BUFFER_LIST
         | gst::PadProbeType::EVENT_DOWNSTREAM;
     let kept = seen.clone();
     let name = pad.name().to_string();
-    pad.add_probe(kinds, move |_, info| {
+    let inner = pad.downcast_ref::<gst::GhostPad>().unwrap().internal();
+    inner.unwrap().add_probe(kinds, move |_, info| {
         let buffers: Vec<gst::Buffer> = match &info.data {
             Some(gst::PadProbeData::Buffer(buffer)) => vec![buffer.clone()],
             Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),

@@ -231,9 +231,14 @@ impl RawClient {
 
 /// Tags, each with a type 0 header.
 pub fn send(client: &mut RawClient, tags: &[Tag]) {
-    for tag in tags {
-        client.send(&Wire::of(tag).absolute(tag).concat());
-    }
+    try_send(client, tags).unwrap();
+}
+
+pub fn try_send(client: &mut RawClient, tags: &[Tag]) -> io::Result<()> {
+    tags.iter().try_for_each(|tag| {
+        let bytes = Wire::of(tag).absolute(tag).concat();
+        client.socket.write_all(&bytes)
+    })
 }
 
 /// Ends the stream on purpose, and waits until that is confirmed.
