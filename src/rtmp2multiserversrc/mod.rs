@@ -37,6 +37,10 @@
 //! ended get three seconds to leave; then it is refused with `NetStream.Publish.BadName`, and the reason
 //! `full`. One that may come back, and one whose EOS has not gone downstream yet, count.
 //!
+//! EOS that is sent to the element, or to the pipeline as `gst-launch-1.0 -e` does, ends all streams: each pad gets it,
+//! and publishers are told that the server has ended them. Nobody is taken after it until the element is started again,
+//! for the reason `ended`, so the pipeline comes to its end though encoders connect again.
+//!
 //! An element whose properties say more about a stream takes it, wherever it is in the process: the rules
 //! are those of rtmp2serversrc, and the two share ports with each other.
 //!

@@ -55,6 +55,7 @@ impl StreamObserver {
         // From here on it hears of changes.
         imp.configure(&branch);
         branch.open(element);
+        imp.end_late(&branch);
         // Whoever was linked to it has to learn of the latency.
         imp.post_latency();
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::entrance::Entrance;
 use super::intake::{Intake, IntakeConfig, IntakeSettings, MAX_DEPARTURE};
@@ -47,6 +47,8 @@ struct Streams {
     newest: HashMap<Name, u32>,
     next: u32,
     drained: bool,
+    /// Its pipeline is to come to its end: there is nothing new for it.
+    ended: bool,
     closed: bool,
     /// What those that are gone had counted.
     gone: Sums,
@@ -66,6 +68,7 @@ impl Lobby {
                 newest: HashMap::new(),
                 next: 0,
                 drained: false,
+                ended: false,
                 closed: false,
                 gone: Sums::default(),
             }),
@@ -122,7 +125,7 @@ impl Lobby {
     /// Whether a publisher would be taken, as far as it can be said now.
     pub(super) fn availability(&self, publisher: &Publisher) -> Result<(), Refusal> {
         let deadline = Instant::now() + MAX_DEPARTURE;
-        let present = self.streams.lock().newest(&name(publisher));
+        let present = self.streams.lock().going_on(&name(publisher))?;
         // Under no lock of ours: it may wait for one that is about to leave.
         if let Some(intake) = present {
             match intake.availability() {
@@ -130,26 +133,29 @@ impl Lobby {
                 said => return said,
             }
         }
-        self.wait_for_room(deadline)
+        self.wait_for_room(&mut self.streams.lock(), deadline)
     }
 
     /// Streams that have ended go as soon as their end has left the element.
-    fn wait_for_room(&self, deadline: Instant) -> Result<(), Refusal> {
-        let mut streams = self.streams.lock();
+    fn wait_for_room(
+        &self,
+        streams: &mut MutexGuard<'_, Streams>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
         loop {
-            match self.check(&streams) {
+            match self.check(streams) {
                 Err(Refusal::Full) if streams.intakes().any(|intake| intake.is_over()) => {}
                 said => return said,
             }
-            if self.room.wait_until(&mut streams, deadline).timed_out() {
-                return self.check(&streams);
+            if self.room.wait_until(streams, deadline).timed_out() {
+                return self.check(streams);
             }
         }
     }
 
     /// Whether there may be one more stream.
     fn check(&self, streams: &Streams) -> Result<(), Refusal> {
-        if streams.closed {
+        if streams.closed || streams.ended {
             Err(Refusal::Ended)
         } else if streams.drained {
             Err(Refusal::Draining)
@@ -169,8 +175,9 @@ impl Lobby {
         link: &Arc<Link>,
     ) -> Result<(Arc<Intake>, Arc<Publisher>), Refusal> {
         let name = name(publisher);
+        let deadline = Instant::now() + MAX_DEPARTURE;
         loop {
-            let before = self.streams.lock().newest(&name);
+            let before = self.streams.lock().going_on(&name)?;
             if let Some(intake) = &before {
                 match intake.take(publisher.clone(), link.clone()) {
                     Err(Refusal::Ended) => {}
@@ -178,12 +185,14 @@ impl Lobby {
                 }
             }
             let mut streams = self.streams.lock();
+            // It may have ended since somebody asked whether it goes on, and count as one yet.
+            let room = self.wait_for_room(&mut streams, deadline);
             // Another client may have been faster, and has the stream of this name now.
             let newest = streams.newest(&name);
             if newest.as_ref().map(Arc::as_ptr) != before.as_ref().map(Arc::as_ptr) {
                 continue;
             }
-            self.check(&streams)?;
+            room?;
             return self.open(&mut streams, name, publisher, link);
         }
     }
@@ -221,6 +230,16 @@ impl Lobby {
         client
     }
 
+    /// The streams that there are come to their ends, and there are no others.
+    pub fn end(&self) {
+        self.streams.lock().ended = true;
+        self.room.notify_all();
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.streams.lock().ended
+    }
+
     /// The element stops. Gives the clients that published.
     pub(super) fn close(&self) -> Vec<u64> {
         let mut streams = self.streams.lock();
@@ -255,7 +274,7 @@ impl Lobby {
 
     pub(super) fn takes_publishers(&self) -> bool {
         let streams = self.streams.lock();
-        !streams.drained && !streams.closed
+        !streams.drained && !streams.ended && !streams.closed
     }
 
     pub(super) fn set_last_error(&self, address: SocketAddr, reason: String) {
@@ -277,6 +296,14 @@ impl Lobby {
 impl Streams {
     fn intakes(&self) -> impl Iterator<Item = &Arc<Intake>> {
         self.present.values().map(|(_, intake)| intake)
+    }
+
+    /// The stream that the next publisher of a name would go on with.
+    fn going_on(&self, name: &Name) -> Result<Option<Arc<Intake>>, Refusal> {
+        if self.ended {
+            return Err(Refusal::Ended);
+        }
+        Ok(self.newest(name))
     }
 
     fn newest(&self, name: &Name) -> Option<Arc<Intake>> {
