@@ -109,6 +109,7 @@ impl Branch {
         self.pad.imp().keep_stats();
         self.detach(bin);
         let _ = self.source.set_state(gst::State::Null);
+        self.source.imp().give_up();
         self.remove_pad(bin);
         let _ = bin.remove(&self.source);
     }

@@ -282,6 +282,13 @@ impl Rtmp2ServerSrc {
         };
     }
 
+    /// It will not start any more: whoever keeps it has nothing of the server.
+    pub(crate) fn give_up(&self) {
+        // Dropped without the lock: that closes the stream.
+        let given = self.origin.lock().give_up();
+        drop(given);
+    }
+
     /// Takes over the properties of the element that it serves. What counts while it runs does so at
     /// once.
     pub(crate) fn adopt(&self, settings: &Settings) {
