@@ -201,9 +201,12 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let running = self.running.lock().take();
+        let streaming = self.streaming.lock().take();
+        if let (Some(Running::Stream(_)), Some(streaming)) = (&running, streaming) {
+            streaming.tell_rest(self);
+        }
         // Joins the threads that served this element.
         drop(running);
-        *self.streaming.lock() = None;
         // Nothing comes out of the queue any more that would say so.
         for (before, after) in self.apply(Input::Ended) {
             streaming::tell(self, &before, &after);
