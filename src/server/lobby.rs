@@ -56,9 +56,7 @@ struct Streams {
 
 impl Lobby {
     pub fn new(config: IntakeConfig, max_streams: usize) -> Self {
-        // Each of them may come and go while the application is busy with another one.
-        let max_waiting = MAX_WAITING.max(max_streams.saturating_mul(4));
-        let (entrance, settings) = Entrance::new(config, max_waiting);
+        let (entrance, settings) = Entrance::new(config, max_waiting(max_streams));
         Lobby {
             entrance,
             streams: Mutex::new(Streams {
@@ -85,6 +83,7 @@ impl Lobby {
         for intake in streams.intakes() {
             intake.configure(settings);
         }
+        self.entrance.set_max_waiting(max_waiting(max_streams));
         drop(streams);
         self.room.notify_all();
     }
@@ -313,6 +312,114 @@ impl Streams {
     }
 }
 
+/// Each stream may come and go while the application is busy with another one.
+fn max_waiting(max_streams: usize) -> usize {
+    MAX_WAITING.max(max_streams.saturating_mul(4))
+}
+
 fn name(publisher: &Publisher) -> Name {
     (publisher.application.clone(), publisher.stream_key.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc;
+
+    use super::super::access::Access;
+    use super::super::listener::{ListenerSettings, PortSettings};
+    use super::super::observer::Observer;
+    use super::super::publisher::Removal;
+    use super::super::route::Route;
+    use super::super::{Leak, Policy, QueueLimits};
+    use super::*;
+
+    /// Is busy with the first one until that is over.
+    #[derive(Debug)]
+    struct Busy(Mutex<mpsc::Receiver<()>>);
+
+    impl Observer for Busy {
+        fn may_publish(&self, _publisher: &Publisher) -> bool {
+            true
+        }
+
+        fn notify(&self, _notice: &Notice) {
+            let _ = self.0.lock().recv();
+        }
+    }
+
+    fn settings() -> IntakeSettings {
+        IntakeSettings {
+            limits: QueueLimits {
+                max_bytes: 0,
+                max_time: Duration::ZERO,
+                leak: Leak::None,
+            },
+            timeout: Duration::ZERO,
+            keep_listening: false,
+            policy: Policy::Reject,
+            stall_timeout: Duration::ZERO,
+            resume_timeout: Duration::ZERO,
+        }
+    }
+
+    fn lobby(observer: Arc<dyn Observer>, max_streams: usize) -> Lobby {
+        let config = IntakeConfig {
+            name: "name".into(),
+            route: Route::default(),
+            access: Access::default(),
+            settings: settings(),
+            listener: ListenerSettings {
+                chunk_size: 4096,
+                max_message_size: 4096,
+                max_clients: 1,
+                max_clients_per_address: 1,
+                handshake_timeout: Duration::ZERO,
+            },
+            port: PortSettings::default(),
+            observer,
+        };
+        Lobby::new(config, max_streams)
+    }
+
+    fn publisher() -> Publisher {
+        Publisher {
+            client: 1,
+            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1),
+            application: "live".into(),
+            stream_key: "key".into(),
+            query: String::new(),
+            tc_url: String::new(),
+            flash_ver: String::new(),
+            tls: false,
+            variables: Vec::new(),
+            since: Instant::now(),
+            stream: None,
+        }
+    }
+
+    #[test]
+    fn more_streams_may_be_more_that_the_application_has_not_heard_of() {
+        let (go_on, may_go_on) = mpsc::channel();
+        let lobby = lobby(Arc::new(Busy(Mutex::new(may_go_on))), 1);
+        while !lobby.entrance.is_behind() {
+            let notice = Notice::Removed(Arc::new(publisher()), Removal::Closed);
+            lobby.entrance.post(notice);
+        }
+        assert_eq!(lobby.availability(&publisher()), Err(Refusal::Busy));
+        lobby.configure(settings(), MAX_WAITING);
+        assert_eq!(lobby.availability(&publisher()), Ok(()));
+        drop(go_on);
+        lobby.entrance.flush_notices();
+    }
+
+    #[test]
+    fn nobody_is_taken_after_the_end() {
+        let (_go_on, may_go_on) = mpsc::channel();
+        let lobby = lobby(Arc::new(Busy(Mutex::new(may_go_on))), 1);
+        assert_eq!(lobby.availability(&publisher()), Ok(()));
+        lobby.end();
+        assert_eq!(lobby.availability(&publisher()), Err(Refusal::Ended));
+        assert!(!lobby.takes_publishers());
+    }
 }
