@@ -69,10 +69,10 @@
 //! ## What the application is told
 //!
 //! The signals are those of rtmp2serversrc. `info` has a field `pad` (string) in `publisher-added` and
-//! `publisher-removed`. The actions take the name of a pad first: `disconnect-publisher(pad)`,
-//! `request-reconnect(pad, tc-url, description)`. The element messages `rtmp2-stream-status` and
+//! `publisher-removed`. The actions take the name of a pad first: `disconnect-publisher(pad)`, which also ends the wait
+//! for one that was cut off, and `request-reconnect(pad, tc-url, description)`. The element messages `rtmp2-stream-status` and
 //! `rtmp2-stream-event` come from this element, and have a field `pad`, which is empty where a client was
-//! refused.
+//! refused. What happened to the publishers of a stream that was ended from downstream is told when its pad goes.
 //!
 //! An upstream force-key-unit event is for the publisher of the pad that it is sent to, and for all when it is sent to
 //! the element.

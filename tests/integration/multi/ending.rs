@@ -69,6 +69,8 @@ fn a_pipeline_comes_to_its_end_though_publishers_come_back() {
         studio.wait_for(pad);
     }
     assert!(!studio.look(|seen| seen.has("+src_2")));
+    studio.wait_for_gone("src_0", "disconnected");
+    studio.wait_for_gone("src_1", "not-resumed");
 
     // At the next start it takes publishers again.
     studio.pipeline.set_state(gst::State::Null).unwrap();
