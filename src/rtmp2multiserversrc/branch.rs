@@ -156,6 +156,7 @@ impl Branch {
         self.pad.imp().keep_stats();
         self.detach(bin);
         let _ = self.source.set_state(gst::State::Null);
+        self.source.imp().give_up();
         self.remove_pad(bin);
         let _ = bin.remove(&self.source);
     }
@@ -230,10 +231,13 @@ fn build_pad(
 
 /// A pad forgets its segment when it is flushed.
 fn restore_segment(pad: &Rtmp2MultiServerSrcPad) {
-    let inner = pad.internal();
-    let segment = inner.and_then(|inner| inner.sticky_event::<gst::event::Segment>(0));
-    if let Some(segment) = segment {
-        let _ = pad.store_sticky_event(&segment);
+    if let Some(inner) = pad.internal() {
+        inner.sticky_events_foreach(|event| {
+            if event.type_() == gst::EventType::Segment {
+                let _ = pad.store_sticky_event(event);
+            }
+            std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)
+        });
     }
 }
 

@@ -202,6 +202,9 @@ impl ElementImpl for Rtmp2MultiServerSrc {
             let send = |branch: Branch| branch.source.send_event(event.clone());
             return self.branches().into_iter().map(send).max() == Some(true);
         }
+        if event.type_() == gst::EventType::Eos {
+            self.end();
+        }
         self.parent_send_event(event)
     }
 
@@ -296,6 +299,21 @@ impl Rtmp2MultiServerSrc {
         drop(run);
         self.obj().notify("current-port");
         gst::info!(CAT, imp = self, "Stopped");
+    }
+
+    /// The pipeline is to come to its end, which it would never see while publishers come back.
+    fn end(&self) {
+        if let Some(lobby) = self.lobby() {
+            lobby.end();
+            gst::info!(CAT, imp = self, "Nobody is taken any more");
+        }
+    }
+
+    /// Ends a stream that has just been opened, if all of them were told to end while it was.
+    pub(super) fn end_late(&self, branch: &Branch) {
+        if self.lobby().is_some_and(|lobby| lobby.has_ended()) {
+            branch.source.send_event(gst::event::Eos::new());
+        }
     }
 
     /// Waits until the element has taken note of what it has claimed.

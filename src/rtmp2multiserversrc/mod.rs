@@ -39,6 +39,10 @@
 //! ended get three seconds to leave; then it is refused with `NetStream.Publish.BadName`, and the reason
 //! `full`. One that may come back, and one whose EOS has not gone downstream yet, count.
 //!
+//! EOS that is sent to the element, or to the pipeline as `gst-launch-1.0 -e` does, ends all streams: each pad gets it,
+//! and publishers are told that the server has ended them. Nobody is taken after it until the element is started again,
+//! for the reason `ended`, so the pipeline comes to its end though encoders connect again.
+//!
 //! An element whose properties say more about a stream takes it, wherever it is in the process: the rules
 //! are those of rtmp2serversrc, and the two share ports with each other.
 //!
@@ -68,10 +72,10 @@
 //! ## What the application is told
 //!
 //! The signals are those of rtmp2serversrc. `info` has a field `pad` (string) in `publisher-added` and
-//! `publisher-removed`. The actions take the name of a pad first: `disconnect-publisher(pad)`,
-//! `request-reconnect(pad, tc-url, description)`. The element messages `rtmp2-stream-status` and
+//! `publisher-removed`. The actions take the name of a pad first: `disconnect-publisher(pad)`, which also ends the wait
+//! for one that was cut off, and `request-reconnect(pad, tc-url, description)`. The element messages `rtmp2-stream-status` and
 //! `rtmp2-stream-event` come from this element, and have a field `pad`, which is empty where a client was
-//! refused.
+//! refused. What happened to the publishers of a stream that was ended from downstream is told when its pad goes.
 //!
 //! An upstream force-key-unit event is for the publisher of the pad that it is sent to, and for all when it is sent to
 //! the element.

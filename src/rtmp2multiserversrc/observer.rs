@@ -55,6 +55,7 @@ impl StreamObserver {
         // From here on it hears of changes.
         imp.configure(&branch);
         branch.open(element);
+        imp.end_late(&branch);
     }
 
     /// A stream has media: its pad comes.

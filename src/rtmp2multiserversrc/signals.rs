@@ -16,7 +16,8 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
     let string = String::static_type();
     let mut signals = build_told();
     signals.push(
-        // Ends the publisher of the stream of this pad, which is told so.
+        // Ends the publisher of the stream of this pad, which is told so, or the wait for one that was
+        // cut off.
         Signal::builder("disconnect-publisher")
             .param_types([string])
             .run_last()

@@ -42,6 +42,14 @@ impl Origin {
         }
     }
 
+    /// What was given, which is not to start any more.
+    pub(super) fn give_up(&mut self) -> Option<Stream> {
+        match self {
+            Origin::Route => None,
+            Origin::Stream { given, .. } => given.take(),
+        }
+    }
+
     /// The stream that was given, if it is not from a route.
     pub(super) fn take(&mut self) -> Result<Option<Stream>, gst::ErrorMessage> {
         match self {

@@ -201,9 +201,12 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let running = self.running.lock().take();
+        let streaming = self.streaming.lock().take();
+        if let (Some(Running::Stream(_)), Some(streaming)) = (&running, streaming) {
+            streaming.tell_rest(self);
+        }
         // Joins the threads that served this element.
         drop(running);
-        *self.streaming.lock() = None;
         // Nothing comes out of the queue any more that would say so.
         for (before, after) in self.apply(Input::Ended) {
             streaming::tell(self, &before, &after);
@@ -280,6 +283,13 @@ impl Rtmp2ServerSrc {
             number: stream.number(),
             given: Some(stream),
         };
+    }
+
+    /// It will not start any more: whoever keeps it has nothing of the server.
+    pub(crate) fn give_up(&self) {
+        // Dropped without the lock: that closes the stream.
+        let given = self.origin.lock().give_up();
+        drop(given);
     }
 
     /// Takes over the properties of the element that it serves. What counts while it runs does so at

@@ -88,7 +88,8 @@
 //! segment (but with #GstRtmp2ServerSrc:timestamp-mode publisher) or another file header, first with
 //! sequence headers and a keyframe. From when it is cut off to its first media, GAP events tell mixers
 //! and muxers that there is nothing. There are none while a publisher is connected and silent, since it
-//! may yet send what is due, none in timestamp-mode publisher, and none once it counts as gone.
+//! may yet send what is due, none in timestamp-mode publisher, and none once it counts as gone. That is at once
+//! with the action `disconnect-publisher`.
 //!
 //! A publisher that has nothing to send is asked whether it is there (an RTMP ping) after half of
 //! #GstRtmp2ServerSrc:timeout; an answer counts as a byte, and a missing one as nothing. One whose

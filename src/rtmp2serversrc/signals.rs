@@ -34,7 +34,7 @@ pub(crate) fn build(
 ) -> Vec<Signal> {
     let mut signals = build_told();
     signals.push(
-        // Ends the present publisher, which is told so.
+        // Ends the present publisher, which is told so, or the wait for one that was cut off.
         Signal::builder("disconnect-publisher")
             .run_last()
             .action()

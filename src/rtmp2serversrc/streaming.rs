@@ -196,6 +196,24 @@ impl Streaming {
         imp.set_repairs(self.feed.repairs());
     }
 
+    /// The stream was ended from downstream, and media that is left goes nowhere. What happened to its
+    /// publishers meanwhile is told.
+    pub(super) fn tell_rest(mut self, imp: &Rtmp2ServerSrc) {
+        self.items.extend(self.intake.queue().take_rest());
+        for mark in std::mem::take(&mut self.marks) {
+            self.pass_mark(imp, mark);
+        }
+        for item in std::mem::take(&mut self.items) {
+            match item {
+                Item::Start(publisher) => self.pass_mark(imp, Mark::Started(publisher)),
+                Item::Lost => self.pass_mark(imp, Mark::Lost),
+                Item::Event(event) => self.pass_mark(imp, Mark::Event(event)),
+                Item::End { .. } => self.pass_mark(imp, Mark::Ended),
+                Item::Tag { .. } | Item::Stalled { .. } | Item::Resumed => {}
+            }
+        }
+    }
+
     fn starts_that_wait(&self, is_start: fn(&Item) -> bool) -> usize {
         let here = self.items.iter().filter(|item| is_start(item)).count();
         here + self.intake.queue().count(is_start)

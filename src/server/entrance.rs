@@ -61,6 +61,10 @@ impl Entrance {
         &self.port
     }
 
+    pub(super) fn set_max_waiting(&self, max_waiting: usize) {
+        self.notices.set_max_waiting(max_waiting);
+    }
+
     /// Asks the application. It may take its time.
     pub(super) fn may_publish(&self, publisher: &Publisher) -> bool {
         self.observer.may_publish(publisher)

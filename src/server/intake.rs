@@ -284,16 +284,23 @@ impl Intake {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Ends the present publisher, and tells it so. False if there is none.
-    pub fn disconnect(self: &Arc<Self>) -> bool {
-        let seat = self.seat.lock();
-        let Some(link) = seat.occupant().map(|occupant| occupant.link.clone()) else {
-            return false;
-        };
-        drop(seat);
+    /// Ends the present publisher, and tells it so. One that was cut off is not awaited any longer.
+    pub fn disconnect(self: &Arc<Self>) {
+        let mut seat = self.seat.lock();
+        match &seat.holder {
+            Holder::Taken(occupant) => {
+                let link = occupant.link.clone();
+                drop(seat);
+                self.dismiss(&link);
+            }
+            Holder::Awaited { .. } => self.stop_awaiting(&mut seat),
+            Holder::Vacant | Holder::Ended => {}
+        }
+    }
+
+    fn dismiss(self: &Arc<Self>, link: &Link) {
         link.dismiss(Removal::Disconnected);
         self.leave(link.client, Removal::Disconnected);
-        true
     }
 
     /// The first of the stream is about to leave the element. The observer hears of it.
@@ -306,10 +313,23 @@ impl Intake {
     /// All of the stream has left the element, or it takes no more of it. Whoever still publishes is
     /// told so. The observer hears of that first.
     pub fn finish(self: &Arc<Self>) {
-        self.disconnect();
+        let mut seat = self.seat.lock();
+        // Another one may take over while this one is told.
+        while let Some(link) = seat.occupant().map(|occupant| occupant.link.clone()) {
+            drop(seat);
+            self.dismiss(&link);
+            seat = self.seat.lock();
+        }
+        if !matches!(seat.holder, Holder::Ended) {
+            self.queue.end(true);
+            seat.holder = Holder::Ended;
+        }
+        // In one step with that, so that nobody is added who would be cut off without a word.
         if let Some(stream) = self.stream {
             self.entrance.post(Notice::Finished(stream));
         }
+        drop(seat);
+        self.vacated.notify_all();
     }
 
     /// Asks the present publisher to connect again, perhaps elsewhere.
@@ -376,15 +396,29 @@ impl Intake {
     /// Whether a publisher would be taken, as far as it can be said now.
     pub(super) fn availability(&self) -> Result<(), Refusal> {
         let deadline = Instant::now() + MAX_DEPARTURE;
-        self.queue.wait_for_room_to_start(deadline);
-        let mut seat = self.seat.lock();
+        let mut seat = self.wait_for_room_to_start(deadline);
         self.wait_for_departure(&mut seat, deadline);
         self.check(&seat)
+    }
+
+    /// There has to be room only where there may be another publisher.
+    fn wait_for_room_to_start(&self, deadline: Instant) -> MutexGuard<'_, Seat> {
+        let seat = self.seat.lock();
+        if self.has_ended(&seat) {
+            return seat;
+        }
+        drop(seat);
+        self.queue.wait_for_room_to_start(deadline);
+        self.seat.lock()
     }
 
     fn check(&self, seat: &Seat) -> Result<(), Refusal> {
         if seat.drained_at.is_some() {
             return Err(Refusal::Draining);
+        }
+        // First, since another stream would have room.
+        if self.has_ended(seat) {
+            return Err(Refusal::Ended);
         }
         if !self.queue.has_room_to_start() || self.entrance.is_behind() {
             return Err(Refusal::Busy);
@@ -398,18 +432,12 @@ impl Intake {
 
     fn check_policy(&self, occupant: &Occupant) -> Result<(), Refusal> {
         let IntakeSettings {
-            keep_listening,
             policy,
             stall_timeout,
             ..
         } = *self.settings.lock();
         if occupant.leaving {
-            let next = if keep_listening {
-                Ok(())
-            } else {
-                Err(Refusal::Ended)
-            };
-            return next;
+            return Ok(());
         }
         let may_replace = match policy {
             Policy::Reject => false,
@@ -442,8 +470,7 @@ impl Intake {
         publisher.stream = self.stream;
         let publisher = Arc::new(publisher);
         let deadline = Instant::now() + MAX_DEPARTURE;
-        self.queue.wait_for_room_to_start(deadline);
-        let mut seat = self.seat.lock();
+        let mut seat = self.wait_for_room_to_start(deadline);
         self.wait_for_departure(&mut seat, deadline);
         self.check(&seat)?;
         let occupant = Occupant {
@@ -606,7 +633,11 @@ impl Intake {
 
     /// Whether the stream has ended: the next publisher would need another one.
     pub(super) fn is_over(&self) -> bool {
-        match &self.seat.lock().holder {
+        self.has_ended(&self.seat.lock())
+    }
+
+    fn has_ended(&self, seat: &Seat) -> bool {
+        match &seat.holder {
             Holder::Ended => true,
             Holder::Taken(occupant) => occupant.leaving && !self.settings.lock().keep_listening,
             Holder::Vacant | Holder::Awaited { .. } => false,
@@ -627,17 +658,20 @@ impl Intake {
                 occupant.link.cut_off(Removal::Drained);
                 self.queue.revoke();
             }
-            Holder::Awaited { until } if *until <= now => {
-                let is_last = !self.settings.lock().keep_listening;
-                self.queue.end(is_last);
-                seat.holder = if is_last {
-                    Holder::Ended
-                } else {
-                    Holder::Vacant
-                };
-            }
+            Holder::Awaited { until } if *until <= now => self.stop_awaiting(&mut seat),
             _ => {}
         }
+    }
+
+    /// Who was cut off does not come back.
+    fn stop_awaiting(&self, seat: &mut Seat) {
+        let is_last = !self.settings.lock().keep_listening;
+        self.queue.end(is_last);
+        seat.holder = if is_last {
+            Holder::Ended
+        } else {
+            Holder::Vacant
+        };
     }
 
     /// The element stops: nobody may wait in here, and the publisher has to go. Gives its id.

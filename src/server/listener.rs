@@ -202,6 +202,8 @@ impl Listener {
         if let Some(thread) = accept_thread {
             join(thread);
         }
+        // Whoever has a stream may keep the listener for longer.
+        self.shared.socket.lock().open = None;
         // Nobody is accepted any more.
         let threads = self.shared.crowd.lock().take_all();
         threads.into_iter().for_each(join);

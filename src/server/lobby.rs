@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::entrance::Entrance;
 use super::intake::{Intake, IntakeConfig, IntakeSettings, MAX_DEPARTURE};
@@ -47,6 +47,8 @@ struct Streams {
     newest: HashMap<Name, u32>,
     next: u32,
     drained: bool,
+    /// Its pipeline is to come to its end: there is nothing new for it.
+    ended: bool,
     closed: bool,
     /// What those that are gone had counted.
     gone: Sums,
@@ -54,9 +56,7 @@ struct Streams {
 
 impl Lobby {
     pub fn new(config: IntakeConfig, max_streams: usize) -> Self {
-        // Each of them may come and go while the application is busy with another one.
-        let max_waiting = MAX_WAITING.max(max_streams.saturating_mul(4));
-        let (entrance, settings) = Entrance::new(config, max_waiting);
+        let (entrance, settings) = Entrance::new(config, max_waiting(max_streams));
         Lobby {
             entrance,
             streams: Mutex::new(Streams {
@@ -66,6 +66,7 @@ impl Lobby {
                 newest: HashMap::new(),
                 next: 0,
                 drained: false,
+                ended: false,
                 closed: false,
                 gone: Sums::default(),
             }),
@@ -82,6 +83,7 @@ impl Lobby {
         for intake in streams.intakes() {
             intake.configure(settings);
         }
+        self.entrance.set_max_waiting(max_waiting(max_streams));
         drop(streams);
         self.room.notify_all();
     }
@@ -122,7 +124,7 @@ impl Lobby {
     /// Whether a publisher would be taken, as far as it can be said now.
     pub(super) fn availability(&self, publisher: &Publisher) -> Result<(), Refusal> {
         let deadline = Instant::now() + MAX_DEPARTURE;
-        let present = self.streams.lock().newest(&name(publisher));
+        let present = self.streams.lock().going_on(&name(publisher))?;
         // Under no lock of ours: it may wait for one that is about to leave.
         if let Some(intake) = present {
             match intake.availability() {
@@ -130,26 +132,29 @@ impl Lobby {
                 said => return said,
             }
         }
-        self.wait_for_room(deadline)
+        self.wait_for_room(&mut self.streams.lock(), deadline)
     }
 
     /// Streams that have ended go as soon as their end has left the element.
-    fn wait_for_room(&self, deadline: Instant) -> Result<(), Refusal> {
-        let mut streams = self.streams.lock();
+    fn wait_for_room(
+        &self,
+        streams: &mut MutexGuard<'_, Streams>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
         loop {
-            match self.check(&streams) {
+            match self.check(streams) {
                 Err(Refusal::Full) if streams.intakes().any(|intake| intake.is_over()) => {}
                 said => return said,
             }
-            if self.room.wait_until(&mut streams, deadline).timed_out() {
-                return self.check(&streams);
+            if self.room.wait_until(streams, deadline).timed_out() {
+                return self.check(streams);
             }
         }
     }
 
     /// Whether there may be one more stream.
     fn check(&self, streams: &Streams) -> Result<(), Refusal> {
-        if streams.closed {
+        if streams.closed || streams.ended {
             Err(Refusal::Ended)
         } else if streams.drained {
             Err(Refusal::Draining)
@@ -169,8 +174,9 @@ impl Lobby {
         link: &Arc<Link>,
     ) -> Result<(Arc<Intake>, Arc<Publisher>), Refusal> {
         let name = name(publisher);
+        let deadline = Instant::now() + MAX_DEPARTURE;
         loop {
-            let before = self.streams.lock().newest(&name);
+            let before = self.streams.lock().going_on(&name)?;
             if let Some(intake) = &before {
                 match intake.take(publisher.clone(), link.clone()) {
                     Err(Refusal::Ended) => {}
@@ -178,12 +184,14 @@ impl Lobby {
                 }
             }
             let mut streams = self.streams.lock();
+            // It may have ended since somebody asked whether it goes on, and count as one yet.
+            let room = self.wait_for_room(&mut streams, deadline);
             // Another client may have been faster, and has the stream of this name now.
             let newest = streams.newest(&name);
             if newest.as_ref().map(Arc::as_ptr) != before.as_ref().map(Arc::as_ptr) {
                 continue;
             }
-            self.check(&streams)?;
+            room?;
             return self.open(&mut streams, name, publisher, link);
         }
     }
@@ -221,6 +229,16 @@ impl Lobby {
         client
     }
 
+    /// The streams that there are come to their ends, and there are no others.
+    pub fn end(&self) {
+        self.streams.lock().ended = true;
+        self.room.notify_all();
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.streams.lock().ended
+    }
+
     /// The element stops. Gives the clients that published.
     pub(super) fn close(&self) -> Vec<u64> {
         let mut streams = self.streams.lock();
@@ -255,7 +273,7 @@ impl Lobby {
 
     pub(super) fn takes_publishers(&self) -> bool {
         let streams = self.streams.lock();
-        !streams.drained && !streams.closed
+        !streams.drained && !streams.ended && !streams.closed
     }
 
     pub(super) fn set_last_error(&self, address: SocketAddr, reason: String) {
@@ -279,6 +297,14 @@ impl Streams {
         self.present.values().map(|(_, intake)| intake)
     }
 
+    /// The stream that the next publisher of a name would go on with.
+    fn going_on(&self, name: &Name) -> Result<Option<Arc<Intake>>, Refusal> {
+        if self.ended {
+            return Err(Refusal::Ended);
+        }
+        Ok(self.newest(name))
+    }
+
     fn newest(&self, name: &Name) -> Option<Arc<Intake>> {
         let number = self.newest.get(name)?;
         let found = self.present.get(number);
@@ -286,6 +312,114 @@ impl Streams {
     }
 }
 
+/// Each stream may come and go while the application is busy with another one.
+fn max_waiting(max_streams: usize) -> usize {
+    MAX_WAITING.max(max_streams.saturating_mul(4))
+}
+
 fn name(publisher: &Publisher) -> Name {
     (publisher.application.clone(), publisher.stream_key.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc;
+
+    use super::super::access::Access;
+    use super::super::listener::{ListenerSettings, PortSettings};
+    use super::super::observer::Observer;
+    use super::super::publisher::Removal;
+    use super::super::route::Route;
+    use super::super::{Leak, Policy, QueueLimits};
+    use super::*;
+
+    /// Is busy with the first one until that is over.
+    #[derive(Debug)]
+    struct Busy(Mutex<mpsc::Receiver<()>>);
+
+    impl Observer for Busy {
+        fn may_publish(&self, _publisher: &Publisher) -> bool {
+            true
+        }
+
+        fn notify(&self, _notice: &Notice) {
+            let _ = self.0.lock().recv();
+        }
+    }
+
+    fn settings() -> IntakeSettings {
+        IntakeSettings {
+            limits: QueueLimits {
+                max_bytes: 0,
+                max_time: Duration::ZERO,
+                leak: Leak::None,
+            },
+            timeout: Duration::ZERO,
+            keep_listening: false,
+            policy: Policy::Reject,
+            stall_timeout: Duration::ZERO,
+            resume_timeout: Duration::ZERO,
+        }
+    }
+
+    fn lobby(observer: Arc<dyn Observer>, max_streams: usize) -> Lobby {
+        let config = IntakeConfig {
+            name: "name".into(),
+            route: Route::default(),
+            access: Access::default(),
+            settings: settings(),
+            listener: ListenerSettings {
+                chunk_size: 4096,
+                max_message_size: 4096,
+                max_clients: 1,
+                max_clients_per_address: 1,
+                handshake_timeout: Duration::ZERO,
+            },
+            port: PortSettings::default(),
+            observer,
+        };
+        Lobby::new(config, max_streams)
+    }
+
+    fn publisher() -> Publisher {
+        Publisher {
+            client: 1,
+            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1),
+            application: "live".into(),
+            stream_key: "key".into(),
+            query: String::new(),
+            tc_url: String::new(),
+            flash_ver: String::new(),
+            tls: false,
+            variables: Vec::new(),
+            since: Instant::now(),
+            stream: None,
+        }
+    }
+
+    #[test]
+    fn more_streams_may_be_more_that_the_application_has_not_heard_of() {
+        let (go_on, may_go_on) = mpsc::channel();
+        let lobby = lobby(Arc::new(Busy(Mutex::new(may_go_on))), 1);
+        while !lobby.entrance.is_behind() {
+            let notice = Notice::Removed(Arc::new(publisher()), Removal::Closed);
+            lobby.entrance.post(notice);
+        }
+        assert_eq!(lobby.availability(&publisher()), Err(Refusal::Busy));
+        lobby.configure(settings(), MAX_WAITING);
+        assert_eq!(lobby.availability(&publisher()), Ok(()));
+        drop(go_on);
+        lobby.entrance.flush_notices();
+    }
+
+    #[test]
+    fn nobody_is_taken_after_the_end() {
+        let (_go_on, may_go_on) = mpsc::channel();
+        let lobby = lobby(Arc::new(Busy(Mutex::new(may_go_on))), 1);
+        assert_eq!(lobby.availability(&publisher()), Ok(()));
+        lobby.end();
+        assert_eq!(lobby.availability(&publisher()), Err(Refusal::Ended));
+        assert!(!lobby.takes_publishers());
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,8 @@ const MAX_FLUSH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Notices {
     observer: Arc<dyn Observer>,
-    max_waiting: usize,
+    /// More are not kept for an observer that does not keep up.
+    max_waiting: AtomicUsize,
     state: Mutex<State>,
     delivered: Condvar,
 }
@@ -68,10 +70,14 @@ impl Notices {
     pub(super) fn new(observer: Arc<dyn Observer>, max_waiting: usize) -> Self {
         Notices {
             observer,
-            max_waiting,
+            max_waiting: AtomicUsize::new(max_waiting),
             state: Mutex::default(),
             delivered: Condvar::new(),
         }
+    }
+
+    pub(super) fn set_max_waiting(&self, max_waiting: usize) {
+        self.max_waiting.store(max_waiting, Ordering::Relaxed);
     }
 
     /// Call it under the lock that makes the order: it does not wait for anything.
@@ -108,7 +114,7 @@ impl Notices {
     /// Whether so many publishers have come and gone unheard that there should be no more.
     pub(super) fn is_full(&self) -> bool {
         let state = self.state.lock();
-        state.waiting.len() - state.refusals >= self.max_waiting
+        state.waiting.len() - state.refusals >= self.max_waiting.load(Ordering::Relaxed)
     }
 
     /// Waits until all is delivered, if that does not take too long: a handler may wait for the

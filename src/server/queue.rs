@@ -392,6 +392,13 @@ impl MediaQueue {
         }
         Ok(())
     }
+
+    /// What is left when nobody pops any more.
+    pub fn take_rest(&self) -> VecDeque<Item> {
+        let mut state = self.state.lock();
+        (state.bytes, state.starts, state.events) = (0, 0, 0);
+        std::mem::take(&mut state.items)
+    }
 }
 
 impl Item {

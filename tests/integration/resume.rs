@@ -185,3 +185,21 @@ fn another_resolution_and_sample_rate_change_caps_once_for_each_track() {
     assert_eq!(now(), [2; 4]);
     assert_eq!(recorder.element.property::<u64>("epoch"), 3);
 }
+
+/// The application knows that it will not.
+#[test]
+fn who_was_cut_off_need_not_be_awaited() {
+    let recorder = Recorder::start(PATIENT);
+    let element = recorder.pipeline.by_name("src").unwrap();
+    let (lost, is_lost) = std::sync::mpsc::channel();
+    let lost = std::sync::Mutex::new(lost);
+    element.connect("publisher-removed", false, move |_| {
+        let _ = lost.lock().unwrap().send(());
+        None
+    });
+    let client = RawClient::publish(recorder.port(), "live", "key");
+    drop(client);
+    is_lost.recv_timeout(crate::support::PATIENCE).unwrap();
+    element.emit_by_name::<()>("disconnect-publisher", &[]);
+    recorder.wait_for(gst::MessageType::Eos);
+}

@@ -2,9 +2,11 @@
 
 //! What is linked to one pad is the affair of that stream alone.
 
+use std::sync::{Arc, Mutex, mpsc};
+
 use gst::prelude::*;
 
-use super::studio::{Studio, into, into_fakesink};
+use super::studio::{self, Studio, into, into_fakesink};
 use crate::support::PATIENCE;
 use crate::support::flv::{self, Tag};
 use crate::support::raw::{RawClient, code, send, unpublish};
@@ -34,6 +36,7 @@ fn assert_ends_alone(studio: &Studio, mut ended: RawClient, mut other: RawClient
         history.contains(&"removed src_0 disconnected".to_owned()),
         "{history:?}"
     );
+    studio.wait_for_gone("src_0", "disconnected");
     let status = ended.try_expect_command("onStatus").expect("it is told");
     assert_eq!(code(&status), "NetStream.Publish.Rejected");
     send(&mut other, &media(10_000));
@@ -46,14 +49,14 @@ fn assert_ends_alone(studio: &Studio, mut ended: RawClient, mut other: RawClient
 }
 
 /// What somebody gets who was linked later.
-struct Taken(std::sync::mpsc::Receiver<Vec<u8>>);
+struct Taken(mpsc::Receiver<Vec<u8>>);
 
 impl Taken {
     fn link(studio: &Studio, pad: &gst::Pad) -> Self {
         let sink = gst::parse::bin_from_description("fakesink sync=false async=false", true);
         let sink = sink.unwrap();
         let entry = sink.static_pad("sink").unwrap();
-        let (arrived, has_arrived) = std::sync::mpsc::channel();
+        let (arrived, has_arrived) = mpsc::channel();
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         entry.add_probe(kinds, move |_, info| {
             let buffers: Vec<gst::Buffer> = match &info.data {
@@ -331,4 +334,92 @@ fn a_flush_from_downstream_stops_nothing() {
     studio.wait_for_buffers("src_0", 2 * media(0).len() - 2);
     unpublish(client);
     studio.wait_for("-src_0");
+}
+/// Its publisher was cut off before, and is back before the pad has gone: it has a stream of its own, or is told.
+#[test]
+fn who_comes_back_while_a_branch_ends_is_told_or_taken() {
+    let (reached, is_reached) = mpsc::channel();
+    let (fail, may_fail) = mpsc::channel::<()>();
+    let (linking, is_linking) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let may_fail = Arc::new(Mutex::new(may_fail));
+    let (reached, linking) = (Mutex::new(reached), Mutex::new(linking));
+    let (reached, may_go_on) = (Arc::new(reached), Mutex::new(may_go_on));
+    let studio = Studio::start_with("resume-timeout=600000", move |pipeline, pad| {
+        into_fakesink(pipeline, pad);
+        if pad.name() == "src_1" {
+            // Pads come and go on the thread that is held here.
+            let _ = linking.lock().unwrap().send(());
+            let _ = may_go_on.lock().unwrap().recv();
+        }
+        if pad.name() == "src_0" {
+            let (reached, may_fail) = (reached.clone(), may_fail.clone());
+            let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+            let fail = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
+                let _ = reached.lock().unwrap().send(());
+                let _ = may_fail.lock().unwrap().recv();
+                info.flow_res = Err(gst::FlowError::Error);
+                info.data = None;
+                gst::PadProbeReturn::Handled
+            };
+            pad.peer().unwrap().add_probe(kinds, fail);
+        }
+    });
+    let mut client = RawClient::publish(studio.port(), "live", "key");
+    send(&mut client, &media(0));
+    is_reached.recv_timeout(PATIENCE).unwrap();
+    drop(client);
+    studio.wait_for("removed src_0 closed");
+    let _other = studio::publisher(studio.port(), "other");
+    is_linking.recv_timeout(PATIENCE).unwrap();
+    drop(fail);
+    studio.wait_for("eos src_0");
+    let mut client = RawClient::publish(studio.port(), "live", "key");
+    drop(go_on);
+    let is_taken = studio.wait_until("what becomes of it", |seen| {
+        let is_removed = seen.has("removed src_0 disconnected");
+        assert!(!seen.has("removed src_0 stopped"), "without a word");
+        (seen.has("added src_2") || is_removed).then_some(!is_removed)
+    });
+    if !is_taken {
+        let status = client.try_expect_command("onStatus").expect("it is told");
+        assert_eq!(code(&status), "NetStream.Publish.Rejected");
+    }
+    studio.wait_for("-src_0");
+}
+
+/// So many that no other can be, and the stream has ended behind them.
+#[test]
+fn a_stuck_branch_does_not_keep_the_next_stream_of_its_name_out() {
+    const RESUMES: usize = 16;
+    let (stuck, is_stuck) = mpsc::channel();
+    let stuck = Arc::new(Mutex::new(stuck));
+    let studio = Studio::start_with("resume-timeout=600000", move |pipeline, pad| {
+        into_fakesink(pipeline, pad);
+        if pad.name() == "src_0" {
+            let stuck = stuck.clone();
+            // At its first buffer, so its first publisher is out of the queue.
+            let media = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+            pad.add_probe(gst::PadProbeType::BLOCK | media, move |_, _| {
+                let _ = stuck.lock().unwrap().send(());
+                gst::PadProbeReturn::Ok
+            });
+        }
+    });
+    let mut client = RawClient::publish(studio.port(), "live", "key");
+    send(&mut client, &media(0));
+    is_stuck.recv_timeout(PATIENCE).unwrap();
+    for resume in 1..=RESUMES {
+        drop(client);
+        studio.wait_until("the end of a connection", |seen| {
+            let removed = seen.happened.iter();
+            let removed = removed.filter(|what| *what == "removed src_0 closed");
+            (removed.count() == resume).then_some(())
+        });
+        client = RawClient::publish(studio.port(), "live", "key");
+    }
+    unpublish(client);
+    studio.wait_for("removed src_0 unpublished");
+    let _next = RawClient::publish(studio.port(), "live", "key");
+    studio.wait_for("added src_1");
 }

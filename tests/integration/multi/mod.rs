@@ -5,6 +5,7 @@
 mod access;
 mod branches;
 mod crowd;
+mod ending;
 mod stopping;
 mod streams;
 pub mod studio;

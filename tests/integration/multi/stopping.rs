@@ -11,6 +11,7 @@ use crate::support::PATIENCE;
 use crate::support::flv::read_file;
 use crate::support::launch::Launch;
 use crate::support::raw::{RawClient, send, try_send, unpublish};
+use crate::support::resources::listening;
 use crate::support::synthetic::stream;
 
 const CYCLES: usize = 20;
@@ -151,6 +152,40 @@ fn while_a_pad_is_being_linked() {
     let pads = studio.element.src_pads();
     let keys: Vec<String> = pads.iter().map(|pad| pad.property("stream-key")).collect();
     assert_eq!(keys, ["next"]);
+}
+
+/// The application keeps a pad whose stream was stopped before it could start.
+#[test]
+fn and_a_kept_pad_keeps_nothing_open() {
+    let (linking, is_linking) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (linking, may_go_on) = (Mutex::new(linking), Mutex::new(may_go_on));
+    let studio = Studio::start_with("", move |_, pad| {
+        let bin = pad.parent().and_downcast::<gst::Bin>().unwrap();
+        let source = bin.children().remove(0);
+        let _ = linking.lock().unwrap().send((pad.clone(), source));
+        let _ = may_go_on.lock().unwrap().recv();
+    });
+    let port = studio.port();
+    let sockets = listening(port);
+    assert!(!sockets.is_empty());
+    let _client = RawClient::publish(port, "live", "key");
+    let (pad, source) = is_linking.recv().unwrap();
+    let publishers = || source.property::<gst::Structure>("stats").get("publishers");
+    assert_eq!(publishers(), Ok(1u64));
+    studio.pipeline.set_state(gst::State::Null).unwrap();
+    let left = listening(port);
+    assert!(sockets.iter().all(|socket| !left.contains(socket)));
+    drop(go_on);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while source.parent().is_some() {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    // It has let go of its stream, and what was counted stays with the pad.
+    assert_eq!(publishers(), Ok(0));
+    let stats: gst::Structure = pad.property("stats");
+    assert_eq!(stats.get("publishers"), Ok(1u64));
 }
 
 /// With a pad at an element that takes nothing more, so that its streaming thread waits in it.

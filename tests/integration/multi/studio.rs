@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use gst::glib;
 use gst::prelude::*;
+use gstrtmp2server::StreamEvent;
 
 use crate::support::flv::{self, Tag};
 use crate::support::raw::{RawClient, send};
@@ -149,6 +150,21 @@ impl Studio {
     pub fn wait_for_buffers(&self, pad: &str, count: usize) {
         self.wait_until(&format!("{count} buffers of {pad}"), |seen| {
             (seen.buffers(pad) >= count).then_some(())
+        });
+    }
+
+    /// Waits until the bus has told that a publisher of this pad is gone, for this reason.
+    #[track_caller]
+    pub fn wait_for_gone(&self, pad: &str, reason: &str) {
+        self.wait_until(&format!("{reason} of {pad}"), |seen| {
+            let told = seen.told("rtmp2-stream-event").into_iter();
+            let mut gone = told.filter(|(_, event)| {
+                let details = event.get::<gst::Structure>("details").unwrap();
+                event.get("event") == Ok(StreamEvent::PublisherGone)
+                    && event.get("pad") == Ok(pad)
+                    && details.get("reason") == Ok(reason)
+            });
+            gone.next().map(|_| ())
         });
     }
 

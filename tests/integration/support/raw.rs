@@ -75,7 +75,7 @@ impl RawClient {
             &[Value::Null, stream_key.into(), "live".into()],
         );
         let status = client.expect_command("onStatus");
-        assert_eq!(code(&status), "NetStream.Publish.Start");
+        assert_eq!(code(&status), "NetStream.Publish.Start", "{status:?}");
         client
     }
 

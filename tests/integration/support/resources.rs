@@ -36,3 +36,12 @@ pub fn memory() -> u64 {
     let number = line.unwrap().trim().trim_end_matches("kB").trim();
     number.parse().unwrap()
 }
+
+/// What the system knows listening sockets of a port by: it gives no other socket the same name.
+pub fn listening(port: u16) -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let port = format!(":{port:04X}");
+    let rows = text.lines().map(|line| line.split_whitespace().collect());
+    let listening = rows.filter(|row: &Vec<&str>| row[1].ends_with(&port) && row[3] == "0A");
+    listening.map(|row| row[9].to_owned()).collect()
+}
