@@ -81,7 +81,9 @@ pub struct Options {
     /// Where to serve the page, HLS, health and metrics; port 0 is any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
-    /// Where to write playlists and segments; made if it is missing. What is in it is served
+    /// Where to write playlists and segments; made if it is missing. What is in it is served.
+    /// The file .relay marks what is the relay's own, and only that is removed: a minute after its stream is gone, or
+    /// after the start if it is of an earlier process
     #[arg(long, value_name = "DIRECTORY", default_value = "hls")]
     pub directory: PathBuf,
     /// Pass on what is clean already, as it is: that takes far less of the processor

@@ -36,6 +36,9 @@ const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".ts";
 const UNFINISHED: &str = ".unfinished-";
 
+/// In each directory that is a stream's: what others have written is never taken for it, nor removed.
+const MARKER: &str = ".relay";
+
 #[derive(Debug)]
 pub struct Shelf {
     directory: PathBuf,
@@ -54,6 +57,7 @@ impl Shelf {
     /// Goes on with what is there.
     pub fn open(directory: &Path, now: SystemTime) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
+        take_over(directory)?;
         let text = fs::read(directory.join(PLAYLIST)).unwrap_or_default();
         let old = m3u8_rs::parse_media_playlist_res(&text).ok();
         let mut old = old.unwrap_or_default();
@@ -220,16 +224,46 @@ fn files(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes all that a shelf has put into its directory, and the directory if nothing else is in it.
-pub fn clear(directory: &Path) -> io::Result<()> {
-    for name in files(directory)? {
-        if name == PLAYLIST || number(&name).is_some() || name.starts_with(UNFINISHED) {
-            fs::remove_file(directory.join(name))?;
-        }
+/// What a file of this name in the directory of a stream is for.
+fn is_own(name: &str) -> bool {
+    name == PLAYLIST || number(name).is_some() || name.starts_with(UNFINISHED)
+}
+
+/// Whether a shelf was opened there.
+pub fn is_shelf(directory: &Path) -> bool {
+    fs::symlink_metadata(directory.join(MARKER)).is_ok_and(|marker| marker.is_file())
+}
+
+/// Marks the directory of a stream, unless somebody else has one there.
+fn take_over(directory: &Path) -> io::Result<()> {
+    if is_shelf(directory) {
+        return Ok(());
     }
+    if let Some(name) = files(directory)?.into_iter().find(|name| is_own(name)) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "{name} is there already, and not of this program, since there is no {MARKER} beside it"
+            ),
+        ));
+    }
+    fs::File::create_new(directory.join(MARKER)).map(drop)
+}
+
+/// Removes all that a shelf has put into its directory, and the directory if nothing else is in it. Says whether it
+/// was that of a shelf: all others stay as they are.
+pub fn clear(directory: &Path) -> io::Result<bool> {
+    if !is_shelf(directory) {
+        return Ok(false);
+    }
+    for name in files(directory)?.iter().filter(|name| is_own(name)) {
+        fs::remove_file(directory.join(name))?;
+    }
+    // The last one, so that what could not be removed is found again.
+    fs::remove_file(directory.join(MARKER))?;
     // Whatever else is there belongs to somebody else.
     let _ = fs::remove_dir(directory);
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -283,7 +317,8 @@ mod tests {
             assert!(list.independent_segments && !list.end_list);
             assert_eq!(list.target_duration, 2);
         }
-        assert_eq!(files(directory.path()).unwrap().len(), LISTED + KEPT + 1);
+        // The playlist and the marker too.
+        assert_eq!(files(directory.path()).unwrap().len(), LISTED + KEPT + 2);
     }
 
     #[test]
@@ -322,10 +357,34 @@ mod tests {
         let list = list(directory.path());
         assert_eq!((list.media_sequence, list.segments.len()), (503, 5));
         assert!(list.segments[4].discontinuity && !list.end_list);
-        // The list, what left it, the notes, and nothing unfinished.
-        assert_eq!(files(directory.path()).unwrap().len(), 8 + 2);
+        // The list, what left it, the marker, the notes, and nothing unfinished.
+        assert_eq!(files(directory.path()).unwrap().len(), 8 + 3);
         clear(directory.path()).unwrap();
         assert_eq!(files(directory.path()).unwrap(), ["notes.txt"]);
+    }
+
+    #[test]
+    fn what_is_of_others_is_neither_used_nor_removed() {
+        let top = tempfile::tempdir().unwrap();
+        for name in [PLAYLIST, "segment-7.ts"] {
+            let directory = top.path().join(name);
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join(name), "of others").unwrap();
+            let error = Shelf::open(&directory, at(0)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert!(error.to_string().contains(name), "{error}");
+            assert!(!clear(&directory).unwrap());
+            assert_eq!(files(&directory).unwrap(), [name]);
+        }
+        // Where there is nothing of that kind, it is no matter what else there is.
+        let directory = top.path().join("notes");
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("notes.txt"), "").unwrap();
+        assert!(!clear(&directory).unwrap());
+        Shelf::open(&directory, at(0)).unwrap();
+        assert!(is_shelf(&directory) && clear(&directory).unwrap());
+        assert_eq!(files(&directory).unwrap(), ["notes.txt"]);
+        assert!(!clear(&top.path().join("gone")).unwrap());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use crate::catalog::{Catalog, PLAYLIST, StreamName};
+use crate::catalog::{Catalog, StreamName};
 use crate::mailbox::{End, Mailbox};
 use crate::packager::Packager;
 use crate::shelf;
@@ -191,11 +191,17 @@ impl Streams {
     fn remove(&self, path: &Path) {
         let top = &self.settings.directory;
         let directory = top.join(path);
-        if let Err(error) = shelf::clear(&directory) {
-            eprintln!(
-                "{} can't be removed: {error}. It is of a stream that is gone",
-                directory.display()
-            );
+        match shelf::clear(&directory) {
+            Ok(true) => {}
+            // It is no stream's.
+            Ok(false) => return,
+            Err(error) => {
+                eprintln!(
+                    "{} can't be removed: {error}. It is of a stream that is gone",
+                    directory.display()
+                );
+                return;
+            }
         }
         // Those above go with the last one in them.
         for above in path.ancestors().skip(1) {
@@ -206,7 +212,7 @@ impl Streams {
     }
 }
 
-/// Directories with a playlist, below this one.
+/// Directories of streams, below this one: those that an earlier process has marked as its own.
 fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in std::fs::read_dir(top.join(path))? {
         let entry = entry?;
@@ -216,23 +222,33 @@ fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result
             if below.components().count() <= DEPTH {
                 find_streams(top, &below, found)?;
             }
-        } else if entry.file_name() == PLAYLIST && !path.as_os_str().is_empty() {
-            found.push(path.to_owned());
         }
+    }
+    if !path.as_os_str().is_empty() && shelf::is_shelf(&top.join(path)) {
+        found.push(path.to_owned());
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::catalog::PLAYLIST;
+    use crate::shelf::Shelf;
 
     #[test]
     fn streams_of_an_earlier_process_are_found_and_removed() {
         let top = tempfile::tempdir().unwrap();
         for name in ["live/ann/cam", "live/cam", "a/b/c/d"] {
-            std::fs::create_dir_all(top.path().join(name)).unwrap();
-            std::fs::write(top.path().join(name).join(PLAYLIST), "").unwrap();
+            Shelf::open(&top.path().join(name), SystemTime::now()).unwrap();
+        }
+        // Somebody else's, with names as those of a stream.
+        let theirs = top.path().join("films/one");
+        std::fs::create_dir_all(&theirs).unwrap();
+        for name in [PLAYLIST, "segment-1.ts"] {
+            std::fs::write(theirs.join(name), "").unwrap();
         }
         std::fs::create_dir_all(top.path().join("live/notes")).unwrap();
         let mut found = Vec::new();
@@ -247,6 +263,8 @@ mod tests {
         });
         let streams = streams.unwrap();
         found.iter().for_each(|path| streams.remove(path));
+        streams.remove(Path::new("films/one"));
+        assert!(theirs.join(PLAYLIST).exists() && theirs.join("segment-1.ts").exists());
         assert!(!top.path().join("live/ann").exists());
         assert!(top.path().join("live/notes").exists());
         streams.stop();
