@@ -10,13 +10,21 @@
 
 use crate::segmenter::FRAMES;
 
+/// A count in other units, `to` of which are as long as `from` of its own. Over ten years too: nanoseconds times
+/// samples are more than 64 bits have room for after two days.
+pub fn convert(count: i64, to: i64, from: i64) -> i64 {
+    let converted = i128::from(count) * i128::from(to) / i128::from(from);
+    let limit = if converted < 0 { i64::MIN } else { i64::MAX };
+    i64::try_from(converted).unwrap_or(limit)
+}
+
 /// Samples in a second.
 pub const RATE: i64 = 48_000;
 
 /// Pictures in a second.
-const PICTURES: i64 = 30;
+pub const PICTURES: i64 = 30;
 
-const SECOND: i64 = 1_000_000_000;
+pub const SECOND: i64 = 1_000_000_000;
 
 /// Of a place for a picture. Times are counted in these.
 const MILLI: i64 = 1_000;
@@ -190,7 +198,7 @@ impl<P: Clone> Cadence<P> {
     /// In thousandths of a place.
     fn places(&self, time: i64) -> i64 {
         let from_zero = time.saturating_sub(self.zero.unwrap_or(time));
-        from_zero.saturating_mul(PICTURES) / (SECOND / MILLI)
+        convert(from_zero, PICTURES * MILLI, SECOND)
     }
 
     fn emit(&mut self, picture: P) {
@@ -236,8 +244,7 @@ impl<P: Clone> Cadence<P> {
     /// By how many samples this time is ahead of the next sample.
     fn ahead(&self, time: i64) -> i64 {
         let from_zero = time.saturating_sub(self.zero.unwrap_or(time));
-        let at = i128::from(from_zero) * i128::from(RATE) / i128::from(SECOND);
-        i64::try_from(at).unwrap_or(i64::MAX) - self.sample
+        convert(from_zero, RATE, SECOND) - self.sample
     }
 
     fn emit_sound(&mut self, samples: Vec<u8>) {
@@ -272,8 +279,8 @@ impl<P: Clone> Cadence<P> {
     fn leave_out(&mut self, time: i64) {
         self.fill_segment();
         let done = match self.last {
-            Some(_) => self.place * SECOND / PICTURES,
-            None => self.sample * SECOND / RATE,
+            Some(_) => convert(self.place, SECOND, PICTURES),
+            None => convert(self.sample, SECOND, RATE),
         };
         self.zero = Some(time.saturating_sub(done));
     }
@@ -491,6 +498,45 @@ mod tests {
         assert!(out.iter().all(|(picture, _)| *picture == 0));
         assert_eq!(out.len(), 30);
         assert_eq!(cadence.counts().dropped, 29);
+    }
+
+    #[test]
+    fn ten_years_go_by() {
+        let seconds = 10 * 366 * 86_400;
+        assert_eq!(convert(seconds * SECOND, RATE, SECOND), seconds * RATE);
+        assert_eq!(convert(seconds * RATE, SECOND, RATE), seconds * SECOND);
+        assert_eq!(convert(-seconds * RATE, SECOND, RATE), -seconds * SECOND);
+        assert_eq!(convert(i64::MIN, SECOND, 1), i64::MIN);
+        // Pictures and sound that have gone on for so long, and then have a gap.
+        let mut cadence = Cadence {
+            zero: Some(0),
+            last: Some(1),
+            place: seconds * PICTURES,
+            sample: seconds * RATE,
+            has_pictures: true,
+            has_sound: true,
+            ..Cadence::default()
+        };
+        let gap = seconds + 100;
+        cadence.picture(seconds * SECOND, 2, false);
+        cadence.picture(gap * SECOND, 3, false);
+        cadence.sound(gap * SECOND, tone(100));
+        let out = cadence.take();
+        let places = pictures(&out);
+        assert_eq!(places[0], (2, (seconds * PICTURES) as u64));
+        let last = places[places.len() - 1];
+        assert_eq!((last.0, last.1 % 60, places.len()), (3, 0, 61));
+        assert_eq!(first_sample(&out), seconds * RATE);
+        // Sound alone.
+        let mut cadence = Cadence::<u32> {
+            zero: Some(0),
+            sample: seconds * RATE,
+            has_sound: true,
+            ..Cadence::default()
+        };
+        cadence.sound(gap * SECOND, tone(100));
+        assert_eq!(samples(&cadence.take()), RATE / 10);
+        assert_eq!(cadence.ahead(gap * SECOND), -RATE / 10);
     }
 
     proptest! {
