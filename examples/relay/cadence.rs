@@ -182,8 +182,12 @@ impl<P: Clone> Cadence<P> {
 
     fn start(&mut self, time: i64) {
         self.zero = Some(time);
-        for (time, samples) in std::mem::take(&mut self.held) {
-            self.place_sound(time, samples);
+        for (at, samples) in std::mem::take(&mut self.held) {
+            // What is over before that is no gap, however long it is.
+            let length = convert(samples.len() as i64 / FRAME, SECOND, RATE);
+            if at.saturating_add(length) > time {
+                self.place_sound(at, samples);
+            }
         }
     }
 
@@ -224,19 +228,25 @@ impl<P: Clone> Cadence<P> {
             self.leave_out(time);
             ahead = self.ahead(time);
         }
+        let mut slack = SLACK;
         if !self.has_sound {
-            self.has_sound = true;
             let first = (self.sample + ahead).max(0);
             ahead += self.sample - first;
             self.sample = first;
-        }
-        if ahead > SLACK {
-            self.silence(ahead);
+            // All that comes later goes on from it, and would be late by as much.
+            slack = 0;
         }
         let mut samples = samples;
-        if ahead < -SLACK {
+        if ahead < -slack {
             let late = usize::try_from(-ahead * FRAME).unwrap_or(0);
             samples.drain(..late.min(samples.len()));
+        }
+        if samples.is_empty() {
+            return;
+        }
+        self.has_sound = true;
+        if ahead > slack {
+            self.silence(ahead);
         }
         self.emit_sound(samples);
     }
@@ -433,6 +443,53 @@ mod tests {
         assert!(cadence.take().is_empty());
         cadence.picture(3 * SECOND, 1, false);
         assert_eq!(samples(&cadence.take()), RATE);
+    }
+
+    #[test]
+    fn sound_that_begins_shortly_before_the_first_picture_is_not_moved() {
+        // What the samples are says when they were.
+        let moments = |from: i64, count: i64| -> Vec<u8> {
+            let moments = (from..from + count).map(|moment| moment as i32);
+            moments.flat_map(i32::to_le_bytes).collect()
+        };
+        for early in [1, 500, 1024, SLACK, 3000, 5 * RATE] {
+            let mut cadence = Cadence::<u32>::default();
+            cadence.expect_pictures();
+            let zero = 20 * SECOND;
+            for index in 0..250 {
+                let from = index * 1024 - early;
+                // Late enough for those of before to have been held.
+                if from >= 0 && cadence.zero.is_none() {
+                    cadence.picture(zero, 1, false);
+                }
+                let time = zero + (from * SECOND).div_euclid(RATE);
+                cadence.sound(time, moments(from, 1024));
+            }
+            let out = cadence.take();
+            let (first, bytes) = out
+                .iter()
+                .find_map(|output| match output {
+                    Output::Sound(samples, at) => Some((*at as i32, samples)),
+                    Output::Picture(..) => None,
+                })
+                .unwrap();
+            let heard = i32::from_le_bytes(bytes[..4].try_into().unwrap());
+            // Times are in nanoseconds, and samples are not.
+            assert!((first - heard).abs() <= 1, "{heard} at {first}, {early}");
+            assert!(first < 1024);
+        }
+    }
+
+    #[test]
+    fn sound_that_is_over_before_the_first_picture_is_none() {
+        let mut cadence = Cadence::<u32>::default();
+        cadence.picture(SECOND, 1, false);
+        cadence.sound(SECOND - 30 * MS, tone(20));
+        assert_eq!(samples(&cadence.take()), 0);
+        assert!(!cadence.has_sound);
+        cadence.sound(SECOND - 10 * MS, tone(20));
+        let out = cadence.take();
+        assert_eq!((first_sample(&out), samples(&out)), (0, RATE / 100));
     }
 
     #[test]
