@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         directory: options.directory.clone(),
         base: base.clone(),
         hls_js: web::read_hls_js(&options.hls_js),
-        health: Arc::new(Health::new(options.directory.clone())),
+        health: Arc::new(Health::new(options.directory.clone(), catalog.clone())),
         deliveries: Arc::new(Deliveries::default()),
         reconnect: Arc::new(Reconnect::new(ring)),
     });

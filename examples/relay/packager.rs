@@ -139,5 +139,8 @@ impl Packager {
             _ => {}
         }
         self.has_failed = result.is_err();
+        let failure = result.as_ref().err().map(io::Error::to_string);
+        self.catalog
+            .update(&self.name, |stream| stream.failure = failure);
     }
 }

@@ -112,12 +112,14 @@ impl Shelf {
             Ok(()) => false,
             Err(_) => !self.playlist.segments.is_empty(),
         };
-        result.map(|()| has_gap)
+        result?;
+        self.delete(KEPT)?;
+        Ok(has_gap)
     }
 
     fn try_add(&mut self, segment: &Segment, has_gap: bool, now: SystemTime) -> io::Result<()> {
         let name = format!("{PREFIX}{}{SUFFIX}", self.next);
-        self.write(&name, &segment.bytes)?;
+        self.write_somehow(&name, &segment.bytes)?;
         self.next += 1;
         let length = Duration::from_nanos(segment.duration * 1_000_000_000 / CLOCK);
         let start = self.start_of(has_gap, length, now);
@@ -136,8 +138,7 @@ impl Shelf {
             self.left.push_back(gone.uri);
         }
         self.playlist.end_list = false;
-        self.write_playlist()?;
-        self.delete(KEPT)
+        self.write_playlist()
     }
 
     /// The times of segments that go on from each other do too, as long as they are about right.
@@ -161,10 +162,24 @@ impl Shelf {
         self.write_playlist()
     }
 
-    fn write_playlist(&self) -> io::Result<()> {
+    fn write_playlist(&mut self) -> io::Result<()> {
         let mut text = Vec::new();
         self.playlist.write_to(&mut text)?;
-        self.write(PLAYLIST, &text)
+        self.write_somehow(PLAYLIST, &text)
+    }
+
+    /// On a disk that is full the old segments give way. Else none could be written there ever again, since they go only
+    /// when new ones are there.
+    fn write_somehow(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let Err(error) = self.write(name, bytes) else {
+            return Ok(());
+        };
+        if self.left.is_empty() {
+            return Err(error);
+        }
+        // The same is wrong with both, most likely.
+        let _ = self.delete(0);
+        self.write(name, bytes)
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -178,17 +193,21 @@ impl Shelf {
         written
     }
 
+    /// All but the last ones. What can't be removed is tried again the next time.
     fn delete(&mut self, keep: usize) -> io::Result<()> {
-        while self.left.len() > keep {
-            let Some(name) = self.left.pop_front() else {
-                break;
-            };
-            match fs::remove_file(self.directory.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        let mut result = Ok(());
+        let count = self.left.len().saturating_sub(keep);
+        let old: Vec<String> = self.left.drain(..count).collect();
+        for name in old.into_iter().rev() {
+            match fs::remove_file(self.directory.join(&name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.left.push_front(name);
+                    result = Err(error);
+                }
                 _ => {}
             }
         }
-        Ok(())
+        result
     }
 }
 
@@ -398,6 +417,57 @@ mod tests {
         let mut shelf = Shelf::open(&directory, at(1060)).unwrap();
         assert!(!shelf.add(&segment(1), at(1062)).unwrap());
         assert_eq!(list(&directory).media_sequence, 530);
+    }
+
+    #[test]
+    fn old_segments_give_way_when_nothing_can_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut shelf = Shelf::open(directory.path(), at(0)).unwrap();
+        for index in 0..10 {
+            shelf.add(&segment(index), at(2)).unwrap();
+        }
+        assert_eq!(segments(directory.path()), 10);
+        // A name that can't be written to, as it is with all of them when a disk is full.
+        let name = format!("{UNFINISHED}segment-{}.ts", shelf.next());
+        fs::create_dir(directory.path().join(&name)).unwrap();
+        assert!(shelf.add(&segment(10), at(2)).is_err());
+        assert_eq!(
+            segments(directory.path()),
+            LISTED,
+            "all that are not listed"
+        );
+        assert_eq!(list(directory.path()).segments.len(), LISTED);
+        fs::remove_dir(directory.path().join(&name)).unwrap();
+        assert!(shelf.add(&segment(10), at(2)).unwrap());
+    }
+
+    #[test]
+    fn what_can_not_be_removed_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut shelf = Shelf::open(directory.path(), at(0)).unwrap();
+        for index in 0..5 {
+            shelf.add(&segment(index), at(2)).unwrap();
+        }
+        // No file, so it is not removed as one.
+        let stuck = directory.path().join("segment-1.ts");
+        fs::remove_file(&stuck).unwrap();
+        fs::create_dir(&stuck).unwrap();
+        let results: Vec<_> = (5..20)
+            .map(|index| shelf.add(&segment(index), at(2)).is_ok())
+            .collect();
+        assert_eq!(results.iter().filter(|is_ok| **is_ok).count(), 11);
+        // It held up none of the others, and is no gap: all is listed.
+        assert_eq!(segments(directory.path()), LISTED + KEPT);
+        assert!(
+            list(directory.path())
+                .segments
+                .iter()
+                .all(|s| !s.discontinuity)
+        );
+        fs::remove_dir(&stuck).unwrap();
+        fs::write(&stuck, "").unwrap();
+        assert!(!shelf.add(&segment(20), at(2)).unwrap());
+        assert!(!stuck.exists());
     }
 
     #[test]
