@@ -109,8 +109,8 @@ impl Health {
     }
 }
 
-/// As much as a file system can't hide. The file is hidden, and never served.
-fn write(directory: &Path) -> std::io::Result<()> {
+/// Whether one can write there: as much as a file system can't hide. The file is hidden, and never served.
+pub fn write(directory: &Path) -> std::io::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix(".health-")
         .tempfile_in(directory)?;

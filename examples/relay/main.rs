@@ -50,6 +50,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
     std::fs::create_dir_all(&options.directory)
         .map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
+    health::write(&options.directory).map_err(|error| {
+        let directory = options.directory.display();
+        format!("--directory {directory}: it can't be written to: {error}")
+    })?;
     let socket = TcpListener::bind(options.http)
         .await
         .map_err(|error| format!("--http {}: {error}", options.http))?;

@@ -22,6 +22,9 @@ use crate::web;
 /// back goes on with them.
 const STAYS: Duration = Duration::from_secs(60);
 
+/// After which a directory that can't be opened is tried again.
+const OPENED_AGAIN: Duration = Duration::from_secs(2);
+
 /// Application, user and stream.
 const DEPTH: usize = 3;
 
@@ -126,17 +129,11 @@ impl Streams {
         catalog.add(name);
         let address = web::playlist(base, name);
         let open = || Packager::new(name.clone(), address.clone(), catalog.clone(), &directory);
-        // A directory above may just have been removed, since nothing was in it.
-        match open().or_else(|_| open()) {
-            Ok(packager) => {
-                Worker::new(name.clone(), mailbox.clone(), packager, *passthrough).work();
-            }
-            Err(error) => eprintln!(
-                "{name}: no segments can be written to {}: {error}. It is not served until its publisher \
-                 comes again; look at --directory and its permissions",
-                directory.display()
-            ),
+        if let Some(packager) = open_at_last(name, &directory, catalog, mailbox, open) {
+            Worker::new(name.clone(), mailbox.clone(), packager, *passthrough).work();
         }
+        // Nobody takes anything out of it any more.
+        mailbox.end(End::Gone);
         catalog.remove(name);
         println!("gone {name}");
         let mut state = self.lock();
@@ -212,9 +209,49 @@ impl Streams {
     }
 }
 
+/// Tries it until it succeeds, or the stream ends. What comes meanwhile is lost.
+fn open_at_last(
+    name: &StreamName,
+    directory: &Path,
+    catalog: &Catalog,
+    mailbox: &Mailbox,
+    open: impl Fn() -> io::Result<Packager>,
+) -> Option<Packager> {
+    let mut has_failed = false;
+    loop {
+        // A directory above may just have been removed, since nothing was in it.
+        let failure = match open().or_else(|_| open()) {
+            Ok(packager) => {
+                catalog.update(name, |stream| stream.failure = None);
+                return Some(packager);
+            }
+            Err(error) => error.to_string(),
+        };
+        if !has_failed {
+            eprintln!(
+                "{name}: no segments can be written to {}: {failure}. It is tried again until they can, and nothing \
+                 is served of it until then; look at --directory and its permissions",
+                directory.display()
+            );
+        }
+        has_failed = true;
+        catalog.update(name, |stream| stream.failure = Some(failure));
+        if mailbox.refuse(OPENED_AGAIN).is_some() {
+            return None;
+        }
+    }
+}
+
 /// Directories of streams, below this one: those that an earlier process has marked as its own.
 fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in std::fs::read_dir(top.join(path))? {
+    let entries = match std::fs::read_dir(top.join(path)) {
+        // What can't be read is somebody else's, as lost+found is.
+        Err(error) if is_below(path) && error.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(());
+        }
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let below = path.join(entry.file_name());
         // Links are somebody else's.
@@ -224,19 +261,39 @@ fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result
             }
         }
     }
-    if !path.as_os_str().is_empty() && shelf::is_shelf(&top.join(path)) {
+    if is_below(path) && shelf::is_shelf(&top.join(path)) {
         found.push(path.to_owned());
     }
     Ok(())
 }
 
+/// Whether it is another directory than that of all streams.
+fn is_below(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::DirBuilderExt;
     use std::time::SystemTime;
 
     use super::*;
     use crate::catalog::PLAYLIST;
     use crate::shelf::Shelf;
+
+    #[test]
+    fn what_can_not_be_read_is_somebody_elses() {
+        let top = tempfile::tempdir().unwrap();
+        Shelf::open(&top.path().join("live/cam"), SystemTime::now()).unwrap();
+        let lost = top.path().join("lost+found");
+        // For all but root, who reads it, and finds nothing.
+        std::fs::DirBuilder::new().mode(0).create(&lost).unwrap();
+        let mut found = Vec::new();
+        find_streams(top.path(), Path::new(""), &mut found).unwrap();
+        assert_eq!(found, [Path::new("live/cam")]);
+        let error = find_streams(&top.path().join("none"), Path::new(""), &mut found);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn streams_of_an_earlier_process_are_found_and_removed() {
