@@ -275,7 +275,10 @@ mod tests {
         assert!(!mailbox.has_pressure());
         assert_eq!(mailbox.push(tag(50 * SECOND, 10, true)), Taken::Yes);
         mailbox.end(End::Continued);
-        assert_eq!(mailbox.refuse(Duration::from_secs(600)), Some(End::Continued));
+        assert_eq!(
+            mailbox.refuse(Duration::from_secs(600)),
+            Some(End::Continued)
+        );
         assert!(matches!(mailbox.next(|| false), Next::End(_)));
     }
 }

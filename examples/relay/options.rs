@@ -64,6 +64,10 @@ line, where others see it: openssl rand -hex 32 > secret
 Several relays (--relay, --this): each user belongs to one of them, which all relays work out from the same list. A publisher that comes to another one is \
 asked to connect to the right one if it knows how to (Enhanced RTMP); else it is served where it is.
 
+SIGTERM or SIGINT ends it, within 9 s: what is being coded is written, and notifications have 3 s to arrive. Streams go on in the same playlists if \
+it is started again within a minute. A second signal ends it at once. Exit codes: 0 after a signal, 1 for what failed and after a second signal, \
+2 for a wrong command line.
+
 Example: a relay that tells https://app.example of its streams, and one publisher
   openssl rand -hex 32 > secret
   relay --rtmp 0.0.0.0:1935 --http 127.0.0.1:8080 --directory /var/lib/relay \\
@@ -346,6 +350,8 @@ mod tests {
             "RELAY_NOTIFY_SECRET",
             "npm ci",
             "ffmpeg",
+            "SIGTERM",
+            ".relay",
         ] {
             assert!(help.contains(word), "{word}");
         }
