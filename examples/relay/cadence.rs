@@ -481,6 +481,21 @@ mod tests {
     }
 
     #[test]
+    fn sound_that_jitters_stays_as_it_is() {
+        let mut cadence = Cadence::<u32>::default();
+        cadence.picture(0, 1, false);
+        for index in 0..40 {
+            let jitter = [0, 30, -30, 39, -39][index as usize % 5];
+            cadence.sound((index * 20 + jitter) * MS, tone(20));
+        }
+        let out = cadence.take();
+        let heard =
+            |output: &Output<u32>| matches!(output, Output::Sound(bytes, _) if *bytes == tone(20));
+        let count = out.iter().filter(|output| heard(output)).count();
+        assert_eq!((count, samples(&out)), (40, 40 * RATE / 50));
+    }
+
+    #[test]
     fn sound_that_is_over_before_the_first_picture_is_none() {
         let mut cadence = Cadence::<u32>::default();
         cadence.picture(SECOND, 1, false);

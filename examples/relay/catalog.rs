@@ -74,7 +74,7 @@ pub struct Stream {
     pub is_interrupted: bool,
     /// It is passed on as it comes, since it is clean.
     pub is_passed_through: bool,
-    /// Why its segments can't be written.
+    /// What is wrong with its files.
     pub failure: Option<String>,
     pub counts: Counts,
 }

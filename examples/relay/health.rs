@@ -62,12 +62,12 @@ impl Health {
         problems
     }
 
-    /// Those that can't be written, with the reason of the first one.
+    /// Those that fail, with the reason of the first one.
     fn streams(&self) -> Option<String> {
         let streams = self.catalog.streams().into_iter();
         let mut failing = streams.filter_map(|(name, stream)| Some((name, stream.failure?)));
         let (name, failure) = failing.next()?;
-        let problem = format!("{name} can't be written: {failure}");
+        let problem = format!("{name}: {failure}");
         Some(match failing.count() {
             0 => problem,
             others => format!("{problem}; and {others} more"),
@@ -139,10 +139,10 @@ mod tests {
             catalog.update(name, |stream| stream.failure = failure.map(str::to_owned));
         };
         fail(&names[1], Some("no room"));
-        let said = "live/bob/cam can't be written: no room";
+        let said = "live/bob/cam: no room";
         assert_eq!(health.problems().await["streams"], said);
         fail(&names[0], Some("no way"));
-        let said = "live/ann/cam can't be written: no way; and 1 more";
+        let said = "live/ann/cam: no way; and 1 more";
         assert_eq!(health.problems().await["streams"], said);
         fail(&names[0], None);
         catalog.remove(&names[1]);

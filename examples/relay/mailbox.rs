@@ -167,7 +167,7 @@ impl Mailbox {
         loop {
             state.tags.clear();
             state.bytes = 0;
-            // Somebody else may be told what there was no room for.
+            // It is not for want of room.
             state.is_leaking = false;
             if state.end.is_some() {
                 return state.end;

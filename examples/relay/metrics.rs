@@ -39,7 +39,7 @@ const OF_STREAM: &[OfStream] = &[
     ),
     (
         "relay_stream_failing",
-        "Whether its segments can't be written.",
+        "Whether its files can't be written or removed.",
         |stream| flag(stream.failure.is_some()),
     ),
 ];

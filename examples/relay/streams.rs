@@ -225,13 +225,15 @@ fn open_at_last(
                 catalog.update(name, |stream| stream.failure = None);
                 return Some(packager);
             }
-            Err(error) => error.to_string(),
+            Err(error) => format!(
+                "no segments can be written to {}: {error}",
+                directory.display()
+            ),
         };
         if !has_failed {
             eprintln!(
-                "{name}: no segments can be written to {}: {failure}. It is tried again until they can, and nothing \
-                 is served of it until then; look at --directory and its permissions",
-                directory.display()
+                "{name}: {failure}. It is tried again until they can, and nothing \
+                 is served of it until then; look at --directory and its permissions"
             );
         }
         has_failed = true;

@@ -702,7 +702,7 @@ fn a_stream_is_written_as_soon_as_it_can_be() {
     let media = clean_media(10);
     send(&mut client, &media);
     relay.wait_for_health(|status, text| {
-        status == 503 && text.contains("live/ann/cam can't be written: index.m3u8 is there already")
+        status == 503 && text.contains("/live/ann/cam: index.m3u8 is there already")
     });
     assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
     std::fs::remove_file(&theirs).unwrap();
