@@ -10,13 +10,21 @@
 
 use crate::segmenter::FRAMES;
 
+/// A count in other units, `to` of which are as long as `from` of its own. Over ten years too: nanoseconds times
+/// samples are more than 64 bits have room for after two days.
+pub fn convert(count: i64, to: i64, from: i64) -> i64 {
+    let converted = i128::from(count) * i128::from(to) / i128::from(from);
+    let limit = if converted < 0 { i64::MIN } else { i64::MAX };
+    i64::try_from(converted).unwrap_or(limit)
+}
+
 /// Samples in a second.
 pub const RATE: i64 = 48_000;
 
 /// Pictures in a second.
-const PICTURES: i64 = 30;
+pub const PICTURES: i64 = 30;
 
-const SECOND: i64 = 1_000_000_000;
+pub const SECOND: i64 = 1_000_000_000;
 
 /// Of a place for a picture. Times are counted in these.
 const MILLI: i64 = 1_000;
@@ -174,8 +182,12 @@ impl<P: Clone> Cadence<P> {
 
     fn start(&mut self, time: i64) {
         self.zero = Some(time);
-        for (time, samples) in std::mem::take(&mut self.held) {
-            self.place_sound(time, samples);
+        for (at, samples) in std::mem::take(&mut self.held) {
+            // What is over before that is no gap, however long it is.
+            let length = convert(samples.len() as i64 / FRAME, SECOND, RATE);
+            if at.saturating_add(length) > time {
+                self.place_sound(at, samples);
+            }
         }
     }
 
@@ -190,7 +202,7 @@ impl<P: Clone> Cadence<P> {
     /// In thousandths of a place.
     fn places(&self, time: i64) -> i64 {
         let from_zero = time.saturating_sub(self.zero.unwrap_or(time));
-        from_zero.saturating_mul(PICTURES) / (SECOND / MILLI)
+        convert(from_zero, PICTURES * MILLI, SECOND)
     }
 
     fn emit(&mut self, picture: P) {
@@ -216,19 +228,25 @@ impl<P: Clone> Cadence<P> {
             self.leave_out(time);
             ahead = self.ahead(time);
         }
+        let mut slack = SLACK;
         if !self.has_sound {
-            self.has_sound = true;
             let first = (self.sample + ahead).max(0);
             ahead += self.sample - first;
             self.sample = first;
-        }
-        if ahead > SLACK {
-            self.silence(ahead);
+            // All that comes later goes on from it, and would be late by as much.
+            slack = 0;
         }
         let mut samples = samples;
-        if ahead < -SLACK {
+        if ahead < -slack {
             let late = usize::try_from(-ahead * FRAME).unwrap_or(0);
             samples.drain(..late.min(samples.len()));
+        }
+        if samples.is_empty() {
+            return;
+        }
+        self.has_sound = true;
+        if ahead > slack {
+            self.silence(ahead);
         }
         self.emit_sound(samples);
     }
@@ -236,8 +254,7 @@ impl<P: Clone> Cadence<P> {
     /// By how many samples this time is ahead of the next sample.
     fn ahead(&self, time: i64) -> i64 {
         let from_zero = time.saturating_sub(self.zero.unwrap_or(time));
-        let at = i128::from(from_zero) * i128::from(RATE) / i128::from(SECOND);
-        i64::try_from(at).unwrap_or(i64::MAX) - self.sample
+        convert(from_zero, RATE, SECOND) - self.sample
     }
 
     fn emit_sound(&mut self, samples: Vec<u8>) {
@@ -272,8 +289,8 @@ impl<P: Clone> Cadence<P> {
     fn leave_out(&mut self, time: i64) {
         self.fill_segment();
         let done = match self.last {
-            Some(_) => self.place * SECOND / PICTURES,
-            None => self.sample * SECOND / RATE,
+            Some(_) => convert(self.place, SECOND, PICTURES),
+            None => convert(self.sample, SECOND, RATE),
         };
         self.zero = Some(time.saturating_sub(done));
     }
@@ -429,6 +446,68 @@ mod tests {
     }
 
     #[test]
+    fn sound_that_begins_shortly_before_the_first_picture_is_not_moved() {
+        // What the samples are says when they were.
+        let moments = |from: i64, count: i64| -> Vec<u8> {
+            let moments = (from..from + count).map(|moment| moment as i32);
+            moments.flat_map(i32::to_le_bytes).collect()
+        };
+        for early in [1, 500, 1024, SLACK, 3000, 5 * RATE] {
+            let mut cadence = Cadence::<u32>::default();
+            cadence.expect_pictures();
+            let zero = 20 * SECOND;
+            for index in 0..250 {
+                let from = index * 1024 - early;
+                // Late enough for those of before to have been held.
+                if from >= 0 && cadence.zero.is_none() {
+                    cadence.picture(zero, 1, false);
+                }
+                let time = zero + (from * SECOND).div_euclid(RATE);
+                cadence.sound(time, moments(from, 1024));
+            }
+            let out = cadence.take();
+            let (first, bytes) = out
+                .iter()
+                .find_map(|output| match output {
+                    Output::Sound(samples, at) => Some((*at as i32, samples)),
+                    Output::Picture(..) => None,
+                })
+                .unwrap();
+            let heard = i32::from_le_bytes(bytes[..4].try_into().unwrap());
+            // Times are in nanoseconds, and samples are not.
+            assert!((first - heard).abs() <= 1, "{heard} at {first}, {early}");
+            assert!(first < 1024);
+        }
+    }
+
+    #[test]
+    fn sound_that_jitters_stays_as_it_is() {
+        let mut cadence = Cadence::<u32>::default();
+        cadence.picture(0, 1, false);
+        for index in 0..40 {
+            let jitter = [0, 30, -30, 39, -39][index as usize % 5];
+            cadence.sound((index * 20 + jitter) * MS, tone(20));
+        }
+        let out = cadence.take();
+        let heard =
+            |output: &Output<u32>| matches!(output, Output::Sound(bytes, _) if *bytes == tone(20));
+        let count = out.iter().filter(|output| heard(output)).count();
+        assert_eq!((count, samples(&out)), (40, 40 * RATE / 50));
+    }
+
+    #[test]
+    fn sound_that_is_over_before_the_first_picture_is_none() {
+        let mut cadence = Cadence::<u32>::default();
+        cadence.picture(SECOND, 1, false);
+        cadence.sound(SECOND - 30 * MS, tone(20));
+        assert_eq!(samples(&cadence.take()), 0);
+        assert!(!cadence.has_sound);
+        cadence.sound(SECOND - 10 * MS, tone(20));
+        let out = cadence.take();
+        assert_eq!((first_sample(&out), samples(&out)), (0, RATE / 100));
+    }
+
+    #[test]
     fn sound_alone_starts_after_two_seconds_and_pictures_may_still_come() {
         let mut cadence = Cadence::<u32>::default();
         for index in 0..=20 {
@@ -491,6 +570,45 @@ mod tests {
         assert!(out.iter().all(|(picture, _)| *picture == 0));
         assert_eq!(out.len(), 30);
         assert_eq!(cadence.counts().dropped, 29);
+    }
+
+    #[test]
+    fn ten_years_go_by() {
+        let seconds = 10 * 366 * 86_400;
+        assert_eq!(convert(seconds * SECOND, RATE, SECOND), seconds * RATE);
+        assert_eq!(convert(seconds * RATE, SECOND, RATE), seconds * SECOND);
+        assert_eq!(convert(-seconds * RATE, SECOND, RATE), -seconds * SECOND);
+        assert_eq!(convert(i64::MIN, SECOND, 1), i64::MIN);
+        // Pictures and sound that have gone on for so long, and then have a gap.
+        let mut cadence = Cadence {
+            zero: Some(0),
+            last: Some(1),
+            place: seconds * PICTURES,
+            sample: seconds * RATE,
+            has_pictures: true,
+            has_sound: true,
+            ..Cadence::default()
+        };
+        let gap = seconds + 100;
+        cadence.picture(seconds * SECOND, 2, false);
+        cadence.picture(gap * SECOND, 3, false);
+        cadence.sound(gap * SECOND, tone(100));
+        let out = cadence.take();
+        let places = pictures(&out);
+        assert_eq!(places[0], (2, (seconds * PICTURES) as u64));
+        let last = places[places.len() - 1];
+        assert_eq!((last.0, last.1 % 60, places.len()), (3, 0, 61));
+        assert_eq!(first_sample(&out), seconds * RATE);
+        // Sound alone.
+        let mut cadence = Cadence::<u32> {
+            zero: Some(0),
+            sample: seconds * RATE,
+            has_sound: true,
+            ..Cadence::default()
+        };
+        cadence.sound(gap * SECOND, tone(100));
+        assert_eq!(samples(&cadence.take()), RATE / 10);
+        assert_eq!(cadence.ahead(gap * SECOND), -RATE / 10);
     }
 
     proptest! {

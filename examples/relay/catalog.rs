@@ -74,6 +74,8 @@ pub struct Stream {
     pub is_interrupted: bool,
     /// It is passed on as it comes, since it is clean.
     pub is_passed_through: bool,
+    /// What is wrong with its files.
+    pub failure: Option<String>,
     pub counts: Counts,
 }
 
@@ -177,6 +179,7 @@ impl Catalog {
             is_ready: false,
             is_interrupted: false,
             is_passed_through: false,
+            failure: None,
             counts: Counts::default(),
         };
         let mut streams = self.lock();

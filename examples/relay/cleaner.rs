@@ -18,7 +18,7 @@ use std::time::Duration;
 use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks, AppSrc, AppSrcCallbacks};
 
-use crate::cadence::{Cadence, Counts, Output, RATE};
+use crate::cadence::{Cadence, Counts, Output, PICTURES, RATE, SECOND, convert};
 use crate::encoder;
 use crate::mailbox::{Mailbox, Outcome};
 use crate::packager::Packager;
@@ -334,7 +334,7 @@ impl Core {
                     let Some(encoder) = &state.pictures else {
                         continue;
                     };
-                    let at = |place: u64| gst::ClockTime::from_nseconds(place * 1_000_000_000 / 30);
+                    let at = |place| moment(place, PICTURES);
                     let picture = buffer.make_mut();
                     picture.set_pts(at(place));
                     picture.set_dts(gst::ClockTime::NONE);
@@ -347,9 +347,8 @@ impl Core {
                         Some(encoder) => encoder,
                         None => state.sound.insert(self.code_sound()?),
                     };
-                    let at = first * 1_000_000_000 / RATE as u64;
                     let mut buffer = gst::Buffer::from_mut_slice(samples);
-                    buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at));
+                    buffer.make_mut().set_pts(moment(first, RATE));
                     encoder.push_buffer(buffer)?;
                 }
             }
@@ -424,6 +423,13 @@ impl Core {
     }
 }
 
+/// Of the picture or the sample with this number, of which there are so many in a second.
+fn moment(number: u64, rate: i64) -> gst::ClockTime {
+    let number = i64::try_from(number).unwrap_or(i64::MAX);
+    let time = convert(number, SECOND, rate);
+    gst::ClockTime::from_nseconds(u64::try_from(time).unwrap_or_default())
+}
+
 fn running_time(sample: &gst::Sample) -> Option<i64> {
     let time = sample.buffer()?.pts()?;
     let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
@@ -434,9 +440,8 @@ fn running_time(sample: &gst::Sample) -> Option<i64> {
 /// What is coded, at its time from the start of the run.
 fn unit(sample: &gst::Sample) -> Option<Unit> {
     let buffer = sample.buffer()?;
-    let time = i128::from(running_time(sample)?) * i128::from(CLOCK) / 1_000_000_000;
     Some(Unit {
-        time: i64::try_from(time).ok()?,
+        time: convert(running_time(sample)?, CLOCK as i64, SECOND),
         is_idr: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
         bytes: buffer.map_readable().ok()?.to_vec(),
     })
@@ -455,4 +460,18 @@ fn decoder(caps: &gst::Caps, is_video: bool) -> Option<gst::ElementFactory> {
         .into_iter()
         .filter(|factory| factory.can_sink_all_caps(caps));
     fitting.max_by_key(|factory| factory.rank())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_right_after_ten_years() {
+        let seconds = 10 * 366 * 86_400;
+        for rate in [PICTURES, RATE] {
+            let number = seconds * rate as u64;
+            assert_eq!(moment(number, rate), gst::ClockTime::from_seconds(seconds));
+        }
+    }
 }

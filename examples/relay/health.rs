@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::catalog::Catalog;
+
 /// However often it is asked, the disk is tried this often.
 const KEEPS: Duration = Duration::from_secs(1);
 /// A disk that takes longer is none that one can write segments to.
@@ -17,6 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Health {
     directory: PathBuf,
+    catalog: Arc<Catalog>,
     /// What others have said, by the part that it is about.
     problems: Mutex<BTreeMap<&'static str, String>>,
     /// The last time that the disk was tried, and what was wrong.
@@ -26,10 +29,11 @@ pub struct Health {
 }
 
 impl Health {
-    /// With where the streams are written.
-    pub fn new(directory: PathBuf) -> Self {
+    /// With where the streams are written, and which there are.
+    pub fn new(directory: PathBuf, catalog: Arc<Catalog>) -> Self {
         Health {
             directory,
+            catalog,
             problems: Mutex::default(),
             disk: tokio::sync::Mutex::default(),
             is_trying: Arc::default(),
@@ -54,7 +58,20 @@ impl Health {
         let disk = self.disk().await;
         let mut problems = self.lock().clone();
         problems.extend(disk.map(|problem| ("disk", problem)));
+        problems.extend(self.streams().map(|problem| ("streams", problem)));
         problems
+    }
+
+    /// Those that fail, with the reason of the first one.
+    fn streams(&self) -> Option<String> {
+        let streams = self.catalog.streams().into_iter();
+        let mut failing = streams.filter_map(|(name, stream)| Some((name, stream.failure?)));
+        let (name, failure) = failing.next()?;
+        let problem = format!("{name}: {failure}");
+        Some(match failing.count() {
+            0 => problem,
+            others => format!("{problem}; and {others} more"),
+        })
     }
 
     async fn disk(&self) -> Option<String> {
@@ -92,8 +109,8 @@ impl Health {
     }
 }
 
-/// As much as a file system can't hide. The file is hidden, and never served.
-fn write(directory: &Path) -> std::io::Result<()> {
+/// Whether one can write there: as much as a file system can't hide. The file is hidden, and never served.
+pub fn write(directory: &Path) -> std::io::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix(".health-")
         .tempfile_in(directory)?;
@@ -104,11 +121,38 @@ fn write(directory: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::StreamName;
+
+    fn catalog() -> Arc<Catalog> {
+        Arc::new(Catalog::new().0)
+    }
+
+    #[tokio::test]
+    async fn streams_that_fail_are_told_while_they_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = catalog();
+        let health = Health::new(directory.path().to_owned(), catalog.clone());
+        let names = ["ann", "bob"].map(|user| StreamName::new("live", Some(user), "cam").unwrap());
+        names.iter().for_each(|name| catalog.add(name));
+        assert!(health.problems().await.is_empty());
+        let fail = |name, failure: Option<&str>| {
+            catalog.update(name, |stream| stream.failure = failure.map(str::to_owned));
+        };
+        fail(&names[1], Some("no room"));
+        let said = "live/bob/cam: no room";
+        assert_eq!(health.problems().await["streams"], said);
+        fail(&names[0], Some("no way"));
+        let said = "live/ann/cam: no way; and 1 more";
+        assert_eq!(health.problems().await["streams"], said);
+        fail(&names[0], None);
+        catalog.remove(&names[1]);
+        assert!(health.problems().await.is_empty());
+    }
 
     #[tokio::test]
     async fn what_is_wrong_is_said_until_it_is_mended() {
         let directory = tempfile::tempdir().unwrap();
-        let health = Health::new(directory.path().to_owned());
+        let health = Health::new(directory.path().to_owned(), catalog());
         assert!(health.problems().await.is_empty());
         health.set("rtmp", Some("the port is taken".to_owned()));
         assert_eq!(health.problems().await["rtmp"], "the port is taken");
@@ -121,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn a_directory_that_is_gone_is_told() {
         let directory = tempfile::tempdir().unwrap();
-        let health = Health::new(directory.path().join("gone"));
+        let health = Health::new(directory.path().join("gone"), catalog());
         let problem = &health.problems().await["disk"];
         assert!(problem.contains("gone can't be written to"), "{problem}");
     }

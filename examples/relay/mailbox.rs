@@ -160,6 +160,24 @@ impl Mailbox {
         }
     }
 
+    /// For so long nothing is kept of what comes. How it ended, if it did meanwhile.
+    pub fn refuse(&self, pause: Duration) -> Option<End> {
+        let deadline = Instant::now() + pause;
+        let mut state = self.lock();
+        loop {
+            state.tags.clear();
+            state.bytes = 0;
+            // It is not for want of room.
+            state.is_leaking = false;
+            if state.end.is_some() {
+                return state.end;
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// None when it takes too long.
     pub fn wait_for_outcome(&self, patience: Duration) -> Option<Outcome> {
         let deadline = Instant::now() + patience;
@@ -246,5 +264,21 @@ mod tests {
         assert!(matches!(mailbox.next(|| false), Next::Tag(_)));
         assert!(matches!(mailbox.next(|| true), Next::End(End::Gone)));
         assert_eq!(mailbox.wait_for_outcome(Duration::ZERO), None);
+    }
+    #[test]
+    fn what_is_refused_is_gone() {
+        let mailbox = Mailbox::default();
+        (0..40).for_each(|second| {
+            mailbox.push(tag(second * SECOND, 10, true));
+        });
+        assert_eq!(mailbox.refuse(Duration::ZERO), None);
+        assert!(!mailbox.has_pressure());
+        assert_eq!(mailbox.push(tag(50 * SECOND, 10, true)), Taken::Yes);
+        mailbox.end(End::Continued);
+        assert_eq!(
+            mailbox.refuse(Duration::from_secs(600)),
+            Some(End::Continued)
+        );
+        assert!(matches!(mailbox.next(|| false), Next::End(_)));
     }
 }

@@ -24,7 +24,11 @@ mod ts;
 mod web;
 
 use std::error::Error;
+use std::io;
+use std::pin::pin;
+use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use catalog::Catalog;
 use health::Health;
@@ -35,21 +39,67 @@ use reconnect::Reconnect;
 use ring::Ring;
 use streams::{Settings, Streams};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use web::Site;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+/// How long it may take to end. Supervisors kill what takes longer than 10 s.
+const FAREWELL: Duration = Duration::from_secs(9);
+
+/// Those that end the program.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn main() -> ExitCode {
     let options = Options::read();
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(options));
+    // Without waiting for threads that wait for others: a notification that nobody answers, or a disk that hangs.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     gst::init()?;
     gstrtmp2server::plugin_register_static()?;
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let mut signals = Signals::new()?;
     std::fs::create_dir_all(&options.directory)
         .map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
+    health::write(&options.directory).map_err(|error| {
+        let directory = options.directory.display();
+        format!("--directory {directory}: it can't be written to: {error}")
+    })?;
     let socket = TcpListener::bind(options.http)
         .await
         .map_err(|error| format!("--http {}: {error}", options.http))?;
@@ -64,7 +114,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         directory: options.directory.clone(),
         base: base.clone(),
         hls_js: web::read_hls_js(&options.hls_js),
-        health: Arc::new(Health::new(options.directory.clone())),
+        health: Arc::new(Health::new(options.directory.clone(), catalog.clone())),
         deliveries: Arc::new(Deliveries::default()),
         reconnect: Arc::new(Reconnect::new(ring)),
     });
@@ -92,18 +142,39 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (ingest, port) = Ingest::start(&options, &streams, &site)?;
     println!("listening on rtmp://{}:{port}/", options.rtmp.host);
 
-    web::serve(socket, site, async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-    .await?;
-    // Before their publishers are cut off, which would be the end of the streams: another process goes on with them.
-    tokio::task::spawn_blocking(move || streams.stop()).await?;
-    drop(ingest);
-    // All that there was to be told is on its way.
-    drop(end);
-    telling.await?;
-    Ok(())
+    let (close, closed) = oneshot::channel::<()>();
+    let closed = async {
+        let _ = closed.await;
+    };
+    let mut serving = pin!(web::serve(socket, site, closed));
+    tokio::select! {
+        result = &mut serving => return Ok(result?),
+        () = signals.next() => {}
+    }
+    drop(close);
+    let farewell = async {
+        let stopping = tokio::task::spawn_blocking(move || {
+            // Before their publishers are cut off, which would be the end of the streams: another process goes on with them.
+            streams.stop();
+            drop(ingest);
+        });
+        let (served, stopped) = tokio::join!(serving, stopping);
+        served?;
+        stopped?;
+        // All that there was to be told is on its way.
+        drop(end);
+        Ok(telling.await?)
+    };
+    tokio::select! {
+        result = farewell => result,
+        () = tokio::time::sleep(FAREWELL) => Err(too_long().into()),
+        () = signals.next() => Err("ended at once, by a second signal".into()),
+    }
+}
+
+fn too_long() -> String {
+    let seconds = FAREWELL.as_secs();
+    format!(
+        "ended after {seconds} s, before all of the streams was written: their last segments may be missing"
+    )
 }

@@ -37,6 +37,11 @@ const OF_STREAM: &[OfStream] = &[
         "Whether it is passed on as it comes.",
         |stream| flag(stream.is_passed_through),
     ),
+    (
+        "relay_stream_failing",
+        "Whether its files can't be written or removed.",
+        |stream| flag(stream.failure.is_some()),
+    ),
 ];
 
 /// What is counted of each stream and of all of them: the end of its name, help, value.

@@ -27,7 +27,7 @@ use schedule::{Event, Fate, Notice, Outcome, Schedule};
 /// For one attempt, from the name's lookup to the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// For what is still to be sent when the program ends.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Whom to tell, and what it takes to be believed.
 #[derive(Debug, Clone)]

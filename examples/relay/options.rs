@@ -64,6 +64,10 @@ line, where others see it: openssl rand -hex 32 > secret
 Several relays (--relay, --this): each user belongs to one of them, which all relays work out from the same list. A publisher that comes to another one is \
 asked to connect to the right one if it knows how to (Enhanced RTMP); else it is served where it is.
 
+SIGTERM or SIGINT ends it, within 9 s: what is being coded is written, and notifications have 3 s to arrive. Streams go on in the same playlists if \
+it is started again within a minute. A second signal ends it at once. Exit codes: 0 after a signal, 1 for what failed and after a second signal, \
+2 for a wrong command line.
+
 Example: a relay that tells https://app.example of its streams, and one publisher
   openssl rand -hex 32 > secret
   relay --rtmp 0.0.0.0:1935 --http 127.0.0.1:8080 --directory /var/lib/relay \\
@@ -81,7 +85,9 @@ pub struct Options {
     /// Where to serve the page, HLS, health and metrics; port 0 is any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
-    /// Where to write playlists and segments; made if it is missing. What is in it is served
+    /// Where to write playlists and segments; made if it is missing. What is in it is served.
+    /// The file .relay marks what is the relay's own, and only that is removed: a minute after its stream is gone, or
+    /// after the start if it is of an earlier process
     #[arg(long, value_name = "DIRECTORY", default_value = "hls")]
     pub directory: PathBuf,
     /// Pass on what is clean already, as it is: that takes far less of the processor
@@ -344,6 +350,8 @@ mod tests {
             "RELAY_NOTIFY_SECRET",
             "npm ci",
             "ffmpeg",
+            "SIGTERM",
+            ".relay",
         ] {
             assert!(help.contains(word), "{word}");
         }

@@ -91,7 +91,7 @@ impl Packager {
     /// There will be no more.
     pub fn end(&mut self) {
         let result = self.shelf.end();
-        self.report(&result);
+        self.report(result, Ok(()));
     }
 
     pub fn count(&self, change: impl FnOnce(&mut Counts)) {
@@ -102,10 +102,15 @@ impl Packager {
     fn list(&mut self, segments: impl IntoIterator<Item = Segment>) {
         for segment in segments {
             let result = self.shelf.add(&segment, SystemTime::now());
-            self.report(&result);
-            let Ok(has_gap) = result else {
-                continue;
+            let has_gap = match result {
+                Ok(has_gap) => has_gap,
+                Err(error) => {
+                    self.report(Err(error), Ok(()));
+                    continue;
+                }
             };
+            let removed = self.shelf.tidy_up();
+            self.report(Ok(()), removed);
             self.listed += 1;
             let frames = if self.counts_frames {
                 segment.frames
@@ -127,17 +132,23 @@ impl Packager {
         }
     }
 
-    /// Once, until it works again.
-    fn report<T>(&mut self, result: &io::Result<T>) {
-        match result {
-            Err(error) if !self.has_failed => eprintln!(
-                "{}: its segments can't be written: {error}. They are left out until there is room and \
-                 permission to write in --directory",
-                self.name
-            ),
-            Ok(_) if self.has_failed => eprintln!("{}: its segments are written again", self.name),
+    /// Says it once, until it works again.
+    fn report(&mut self, written: io::Result<()>, removed: io::Result<()>) {
+        let failure = match (written, removed) {
+            (Err(error), _) => Some(format!(
+                "its segments can't be written: {error}. They are left out until there is room and \
+                 permission to write in --directory"
+            )),
+            (_, Err(error)) => Some(format!("its old segments can't be removed: {error}")),
+            (Ok(()), Ok(())) => None,
+        };
+        match &failure {
+            Some(failure) if !self.has_failed => eprintln!("{}: {failure}", self.name),
+            None if self.has_failed => eprintln!("{}: its files are in order again", self.name),
             _ => {}
         }
-        self.has_failed = result.is_err();
+        self.has_failed = failure.is_some();
+        self.catalog
+            .update(&self.name, |stream| stream.failure = failure);
     }
 }

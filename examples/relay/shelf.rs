@@ -36,6 +36,9 @@ const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".ts";
 const UNFINISHED: &str = ".unfinished-";
 
+/// In each directory that is a stream's: what others have written is never taken for it, nor removed.
+const MARKER: &str = ".relay";
+
 #[derive(Debug)]
 pub struct Shelf {
     directory: PathBuf,
@@ -54,6 +57,7 @@ impl Shelf {
     /// Goes on with what is there.
     pub fn open(directory: &Path, now: SystemTime) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
+        take_over(directory)?;
         let text = fs::read(directory.join(PLAYLIST)).unwrap_or_default();
         let old = m3u8_rs::parse_media_playlist_res(&text).ok();
         let mut old = old.unwrap_or_default();
@@ -111,9 +115,14 @@ impl Shelf {
         result.map(|()| has_gap)
     }
 
+    /// Removes what no player asks for any more.
+    pub fn tidy_up(&mut self) -> io::Result<()> {
+        self.delete(KEPT)
+    }
+
     fn try_add(&mut self, segment: &Segment, has_gap: bool, now: SystemTime) -> io::Result<()> {
         let name = format!("{PREFIX}{}{SUFFIX}", self.next);
-        self.write(&name, &segment.bytes)?;
+        self.write_somehow(&name, &segment.bytes)?;
         self.next += 1;
         let length = Duration::from_nanos(segment.duration * 1_000_000_000 / CLOCK);
         let start = self.start_of(has_gap, length, now);
@@ -132,8 +141,7 @@ impl Shelf {
             self.left.push_back(gone.uri);
         }
         self.playlist.end_list = false;
-        self.write_playlist()?;
-        self.delete(KEPT)
+        self.write_playlist()
     }
 
     /// The times of segments that go on from each other do too, as long as they are about right.
@@ -157,10 +165,24 @@ impl Shelf {
         self.write_playlist()
     }
 
-    fn write_playlist(&self) -> io::Result<()> {
+    fn write_playlist(&mut self) -> io::Result<()> {
         let mut text = Vec::new();
         self.playlist.write_to(&mut text)?;
-        self.write(PLAYLIST, &text)
+        self.write_somehow(PLAYLIST, &text)
+    }
+
+    /// On a disk that is full the old segments give way. Else none could be written there ever again, since they go only
+    /// when new ones are there.
+    fn write_somehow(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let Err(error) = self.write(name, bytes) else {
+            return Ok(());
+        };
+        if self.left.is_empty() {
+            return Err(error);
+        }
+        // The same is wrong with both, most likely.
+        let _ = self.delete(0);
+        self.write(name, bytes)
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -174,17 +196,21 @@ impl Shelf {
         written
     }
 
+    /// All but the last ones. What can't be removed is tried again the next time.
     fn delete(&mut self, keep: usize) -> io::Result<()> {
-        while self.left.len() > keep {
-            let Some(name) = self.left.pop_front() else {
-                break;
-            };
-            match fs::remove_file(self.directory.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        let mut result = Ok(());
+        let count = self.left.len().saturating_sub(keep);
+        let old: Vec<String> = self.left.drain(..count).collect();
+        for name in old.into_iter().rev() {
+            match fs::remove_file(self.directory.join(&name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.left.push_front(name);
+                    result = Err(error);
+                }
                 _ => {}
             }
         }
-        Ok(())
+        result
     }
 }
 
@@ -220,16 +246,46 @@ fn files(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes all that a shelf has put into its directory, and the directory if nothing else is in it.
-pub fn clear(directory: &Path) -> io::Result<()> {
-    for name in files(directory)? {
-        if name == PLAYLIST || number(&name).is_some() || name.starts_with(UNFINISHED) {
-            fs::remove_file(directory.join(name))?;
-        }
+/// What a file of this name in the directory of a stream is for.
+fn is_own(name: &str) -> bool {
+    name == PLAYLIST || number(name).is_some() || name.starts_with(UNFINISHED)
+}
+
+/// Whether a shelf was opened there.
+pub fn is_shelf(directory: &Path) -> bool {
+    fs::symlink_metadata(directory.join(MARKER)).is_ok_and(|marker| marker.is_file())
+}
+
+/// Marks the directory of a stream, unless somebody else has one there.
+fn take_over(directory: &Path) -> io::Result<()> {
+    if is_shelf(directory) {
+        return Ok(());
     }
+    if let Some(name) = files(directory)?.into_iter().find(|name| is_own(name)) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "{name} is there already, and not of this program, since there is no {MARKER} beside it"
+            ),
+        ));
+    }
+    fs::File::create_new(directory.join(MARKER)).map(drop)
+}
+
+/// Removes all that a shelf has put into its directory, and the directory if nothing else is in it. Says whether it
+/// was that of a shelf: all others stay as they are.
+pub fn clear(directory: &Path) -> io::Result<bool> {
+    if !is_shelf(directory) {
+        return Ok(false);
+    }
+    for name in files(directory)?.iter().filter(|name| is_own(name)) {
+        fs::remove_file(directory.join(name))?;
+    }
+    // The last one, so that what could not be removed is found again.
+    fs::remove_file(directory.join(MARKER))?;
     // Whatever else is there belongs to somebody else.
     let _ = fs::remove_dir(directory);
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -266,6 +322,7 @@ mod tests {
         for index in 0..40 {
             let has_gap = shelf.add(&segment(index), at(1002 + 2 * u64::from(index)));
             assert!(!has_gap.unwrap());
+            shelf.tidy_up().unwrap();
             let list = list(directory.path());
             let count = usize::from(index) + 1;
             assert_eq!(list.segments.len(), count.min(LISTED));
@@ -283,7 +340,8 @@ mod tests {
             assert!(list.independent_segments && !list.end_list);
             assert_eq!(list.target_duration, 2);
         }
-        assert_eq!(files(directory.path()).unwrap().len(), LISTED + KEPT + 1);
+        // The playlist and the marker too.
+        assert_eq!(files(directory.path()).unwrap().len(), LISTED + KEPT + 2);
     }
 
     #[test]
@@ -322,10 +380,34 @@ mod tests {
         let list = list(directory.path());
         assert_eq!((list.media_sequence, list.segments.len()), (503, 5));
         assert!(list.segments[4].discontinuity && !list.end_list);
-        // The list, what left it, the notes, and nothing unfinished.
-        assert_eq!(files(directory.path()).unwrap().len(), 8 + 2);
+        // The list, what left it, the marker, the notes, and nothing unfinished.
+        assert_eq!(files(directory.path()).unwrap().len(), 8 + 3);
         clear(directory.path()).unwrap();
         assert_eq!(files(directory.path()).unwrap(), ["notes.txt"]);
+    }
+
+    #[test]
+    fn what_is_of_others_is_neither_used_nor_removed() {
+        let top = tempfile::tempdir().unwrap();
+        for name in [PLAYLIST, "segment-7.ts"] {
+            let directory = top.path().join(name);
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join(name), "of others").unwrap();
+            let error = Shelf::open(&directory, at(0)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert!(error.to_string().contains(name), "{error}");
+            assert!(!clear(&directory).unwrap());
+            assert_eq!(files(&directory).unwrap(), [name]);
+        }
+        // Where there is nothing of that kind, it is no matter what else there is.
+        let directory = top.path().join("notes");
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("notes.txt"), "").unwrap();
+        assert!(!clear(&directory).unwrap());
+        Shelf::open(&directory, at(0)).unwrap();
+        assert!(is_shelf(&directory) && clear(&directory).unwrap());
+        assert_eq!(files(&directory).unwrap(), ["notes.txt"]);
+        assert!(!clear(&top.path().join("gone")).unwrap());
     }
 
     #[test]
@@ -339,6 +421,58 @@ mod tests {
         let mut shelf = Shelf::open(&directory, at(1060)).unwrap();
         assert!(!shelf.add(&segment(1), at(1062)).unwrap());
         assert_eq!(list(&directory).media_sequence, 530);
+    }
+
+    #[test]
+    fn old_segments_give_way_when_nothing_can_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut shelf = Shelf::open(directory.path(), at(0)).unwrap();
+        for index in 0..10 {
+            shelf.add(&segment(index), at(2)).unwrap();
+        }
+        assert_eq!(segments(directory.path()), 10);
+        // A name that can't be written to, as it is with all of them when a disk is full.
+        let name = format!("{UNFINISHED}segment-{}.ts", shelf.next());
+        fs::create_dir(directory.path().join(&name)).unwrap();
+        assert!(shelf.add(&segment(10), at(2)).is_err());
+        assert_eq!(
+            segments(directory.path()),
+            LISTED,
+            "all that are not listed"
+        );
+        assert_eq!(list(directory.path()).segments.len(), LISTED);
+        fs::remove_dir(directory.path().join(&name)).unwrap();
+        assert!(shelf.add(&segment(10), at(2)).unwrap());
+    }
+
+    #[test]
+    fn what_can_not_be_removed_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut shelf = Shelf::open(directory.path(), at(0)).unwrap();
+        for index in 0..5 {
+            shelf.add(&segment(index), at(2)).unwrap();
+        }
+        // No file, so it is not removed as one.
+        let stuck = directory.path().join("segment-1.ts");
+        fs::remove_file(&stuck).unwrap();
+        fs::create_dir(&stuck).unwrap();
+        for index in 5..20 {
+            assert!(!shelf.add(&segment(index), at(2)).unwrap());
+            // It is the second one to go.
+            assert_eq!(shelf.tidy_up().is_ok(), index < 5 + 11, "{index}");
+        }
+        // It held up none of the others, and is no gap: all is listed.
+        assert_eq!(segments(directory.path()), LISTED + KEPT);
+        assert!(
+            list(directory.path())
+                .segments
+                .iter()
+                .all(|s| !s.discontinuity)
+        );
+        fs::remove_dir(&stuck).unwrap();
+        fs::write(&stuck, "").unwrap();
+        shelf.tidy_up().unwrap();
+        assert!(!stuck.exists());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use crate::catalog::{Catalog, PLAYLIST, StreamName};
+use crate::catalog::{Catalog, StreamName};
 use crate::mailbox::{End, Mailbox};
 use crate::packager::Packager;
 use crate::shelf;
@@ -21,6 +21,9 @@ use crate::web;
 /// How long the files of a stream stay that is gone: who plays it can play it to its end, and who comes
 /// back goes on with them.
 const STAYS: Duration = Duration::from_secs(60);
+
+/// After which a directory that can't be opened is tried again.
+const OPENED_AGAIN: Duration = Duration::from_secs(2);
 
 /// Application, user and stream.
 const DEPTH: usize = 3;
@@ -126,17 +129,11 @@ impl Streams {
         catalog.add(name);
         let address = web::playlist(base, name);
         let open = || Packager::new(name.clone(), address.clone(), catalog.clone(), &directory);
-        // A directory above may just have been removed, since nothing was in it.
-        match open().or_else(|_| open()) {
-            Ok(packager) => {
-                Worker::new(name.clone(), mailbox.clone(), packager, *passthrough).work();
-            }
-            Err(error) => eprintln!(
-                "{name}: no segments can be written to {}: {error}. It is not served until its publisher \
-                 comes again; look at --directory and its permissions",
-                directory.display()
-            ),
+        if let Some(packager) = open_at_last(name, &directory, catalog, mailbox, open) {
+            Worker::new(name.clone(), mailbox.clone(), packager, *passthrough).work();
         }
+        // Nobody takes anything out of it any more.
+        mailbox.end(End::Gone);
         catalog.remove(name);
         println!("gone {name}");
         let mut state = self.lock();
@@ -191,11 +188,17 @@ impl Streams {
     fn remove(&self, path: &Path) {
         let top = &self.settings.directory;
         let directory = top.join(path);
-        if let Err(error) = shelf::clear(&directory) {
-            eprintln!(
-                "{} can't be removed: {error}. It is of a stream that is gone",
-                directory.display()
-            );
+        match shelf::clear(&directory) {
+            Ok(true) => {}
+            // It is no stream's.
+            Ok(false) => return,
+            Err(error) => {
+                eprintln!(
+                    "{} can't be removed: {error}. It is of a stream that is gone",
+                    directory.display()
+                );
+                return;
+            }
         }
         // Those above go with the last one in them.
         for above in path.ancestors().skip(1) {
@@ -206,33 +209,105 @@ impl Streams {
     }
 }
 
-/// Directories with a playlist, below this one.
+/// Tries it until it succeeds, or the stream ends. What comes meanwhile is lost.
+fn open_at_last(
+    name: &StreamName,
+    directory: &Path,
+    catalog: &Catalog,
+    mailbox: &Mailbox,
+    open: impl Fn() -> io::Result<Packager>,
+) -> Option<Packager> {
+    let mut has_failed = false;
+    loop {
+        // A directory above may just have been removed, since nothing was in it.
+        let failure = match open().or_else(|_| open()) {
+            Ok(packager) => {
+                catalog.update(name, |stream| stream.failure = None);
+                return Some(packager);
+            }
+            Err(error) => format!(
+                "no segments can be written to {}: {error}",
+                directory.display()
+            ),
+        };
+        if !has_failed {
+            eprintln!(
+                "{name}: {failure}. It is tried again until they can, and nothing \
+                 is served of it until then; look at --directory and its permissions"
+            );
+        }
+        has_failed = true;
+        catalog.update(name, |stream| stream.failure = Some(failure));
+        if mailbox.refuse(OPENED_AGAIN).is_some() {
+            return None;
+        }
+    }
+}
+
+/// Directories of streams, below this one: those that an earlier process has marked as its own.
 fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in std::fs::read_dir(top.join(path))? {
+    let entries = match std::fs::read_dir(top.join(path)) {
+        // What can't be read is somebody else's, as lost+found is.
+        Err(error) if is_below(path) && error.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(());
+        }
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let below = path.join(entry.file_name());
         // Links are somebody else's.
-        if entry.file_type()?.is_dir() {
-            if below.components().count() <= DEPTH {
-                find_streams(top, &below, found)?;
-            }
-        } else if entry.file_name() == PLAYLIST && !path.as_os_str().is_empty() {
-            found.push(path.to_owned());
+        if entry.file_type()?.is_dir() && below.components().count() <= DEPTH {
+            find_streams(top, &below, found)?;
         }
+    }
+    if is_below(path) && shelf::is_shelf(&top.join(path)) {
+        found.push(path.to_owned());
     }
     Ok(())
 }
 
+/// Whether it is another directory than that of all streams.
+fn is_below(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::DirBuilderExt;
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::catalog::PLAYLIST;
+    use crate::shelf::Shelf;
+
+    #[test]
+    fn what_can_not_be_read_is_somebody_elses() {
+        let top = tempfile::tempdir().unwrap();
+        Shelf::open(&top.path().join("live/cam"), SystemTime::now()).unwrap();
+        let lost = top.path().join("lost+found");
+        // For all but root, who reads it, and finds nothing.
+        std::fs::DirBuilder::new().mode(0).create(&lost).unwrap();
+        let mut found = Vec::new();
+        find_streams(top.path(), Path::new(""), &mut found).unwrap();
+        assert_eq!(found, [Path::new("live/cam")]);
+        let error = find_streams(&top.path().join("none"), Path::new(""), &mut found);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Who can't read it can't remove it with all the rest either.
+        std::fs::remove_dir(&lost).unwrap();
+    }
 
     #[test]
     fn streams_of_an_earlier_process_are_found_and_removed() {
         let top = tempfile::tempdir().unwrap();
         for name in ["live/ann/cam", "live/cam", "a/b/c/d"] {
-            std::fs::create_dir_all(top.path().join(name)).unwrap();
-            std::fs::write(top.path().join(name).join(PLAYLIST), "").unwrap();
+            Shelf::open(&top.path().join(name), SystemTime::now()).unwrap();
+        }
+        // Somebody else's, with names as those of a stream.
+        let theirs = top.path().join("films/one");
+        std::fs::create_dir_all(&theirs).unwrap();
+        for name in [PLAYLIST, "segment-1.ts"] {
+            std::fs::write(theirs.join(name), "").unwrap();
         }
         std::fs::create_dir_all(top.path().join("live/notes")).unwrap();
         let mut found = Vec::new();
@@ -247,6 +322,8 @@ mod tests {
         });
         let streams = streams.unwrap();
         found.iter().for_each(|path| streams.remove(path));
+        streams.remove(Path::new("films/one"));
+        assert!(theirs.join(PLAYLIST).exists() && theirs.join("segment-1.ts").exists());
         assert!(!top.path().join("live/ann").exists());
         assert!(top.path().join("live/notes").exists());
         streams.stop();

@@ -7,6 +7,7 @@
 //! fast as they can.
 
 use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use m3u8_rs::MediaPlaylist;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::PATIENCE;
 use crate::support::clients::{FFMPEG, Running};
 use crate::support::flv::{self, AUDIO, Tag, VIDEO};
 use crate::support::launch::plugin_folder;
@@ -28,22 +30,16 @@ const NOISE: &str = "-f lavfi -i anoisesrc=amplitude=0.1:sample_rate";
 struct Relay {
     running: Running,
     lines: BufReader<ChildStdout>,
+    /// Of its HTTP server, with a slash at its end.
+    page: String,
     port: u16,
     directory: PathBuf,
 }
 
 impl Relay {
     fn start(directory: &Path, options: &[&str]) -> Self {
-        let program = plugin_folder().join("examples/relay");
-        assert!(program.exists(), "{} is not built", program.display());
-        let mut command = Command::new(program);
-        command
-            .args(["--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0"])
-            .arg("--directory")
-            .arg(directory)
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+        let mut command = command(directory);
+        command.args(options).stdout(Stdio::piped());
         // What it complains of is seen with the output of the test.
         let child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let mut running = Running(child);
@@ -51,9 +47,12 @@ impl Relay {
         let mut relay = Relay {
             running,
             lines,
+            page: String::new(),
             port: 0,
             directory: directory.to_owned(),
         };
+        let line = relay.wait_for("page on");
+        relay.page = line.trim().rsplit(' ').next().unwrap().to_owned();
         let line = relay.wait_for("listening on");
         let port = line.trim().trim_end_matches('/').rsplit(':').next();
         relay.port = port.unwrap().parse().unwrap();
@@ -99,11 +98,51 @@ impl Relay {
         segments(&self.stream(user))
     }
 
-    fn terminate(mut self) {
+    fn signal(&self) {
         let id = Pid::from_raw(self.running.0.id() as i32).unwrap();
         kill_process(id, Signal::TERM).unwrap();
+    }
+
+    fn terminate(mut self) {
+        self.signal();
         assert!(self.running.0.wait().unwrap().success());
     }
+
+    /// Status and text of /health.
+    fn health(&self) -> (u16, String) {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false);
+        let agent = ureq::Agent::new_with_config(agent.build());
+        let mut response = agent.get(format!("{}health", self.page)).call().unwrap();
+        let text = response.body_mut().read_to_string().unwrap();
+        (response.status().as_u16(), text)
+    }
+
+    /// Asks until it is as it should be.
+    #[track_caller]
+    fn wait_for_health(&self, is_right: impl Fn(u16, &str) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, text) = self.health();
+            if is_right(status, &text) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{status} {text}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// The program, on any free ports.
+fn command(directory: &Path) -> Command {
+    let program = plugin_folder().join("examples/relay");
+    assert!(program.exists(), "{} is not built", program.display());
+    let mut command = Command::new(program);
+    command
+        .args(["--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+        .arg("--directory")
+        .arg(directory)
+        .stdin(Stdio::null());
+    command
 }
 
 fn playlist(stream: &Path) -> MediaPlaylist {
@@ -648,6 +687,89 @@ fn what_is_wrong_with_one_stream_is_its_own_affair() {
     assert_eq!(segments.len(), 5);
     assert_clean(&segments);
     assert_goes_on(&segments);
+}
+
+#[test]
+fn a_stream_is_written_as_soon_as_it_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut relay = Relay::start(folder.path(), &[]);
+    assert_eq!(relay.health(), (200, r#"{"status":"ok"}"#.to_owned()));
+    // A playlist of somebody else where the stream's should be.
+    let theirs = relay.stream("ann").join("index.m3u8");
+    std::fs::create_dir_all(relay.stream("ann")).unwrap();
+    std::fs::write(&theirs, "theirs").unwrap();
+    let mut client = relay.publish("ann");
+    let media = clean_media(10);
+    send(&mut client, &media);
+    relay.wait_for_health(|status, text| {
+        status == 503 && text.contains("/live/ann/cam: index.m3u8 is there already")
+    });
+    assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
+    std::fs::remove_file(&theirs).unwrap();
+    relay.wait_for_health(|status, _| status == 200);
+    // The same publisher goes on, and is served from here on.
+    let later = media.into_iter().map(|tag| Tag {
+        timestamp: tag.timestamp + 10_000,
+        ..tag
+    });
+    send(&mut client, &later.collect::<Vec<_>>());
+    unpublish(client);
+    let seen = relay.wait_for("gone live/ann/cam");
+    assert!(seen.contains("ready live/ann/cam"), "{seen}");
+    assert_clean(&relay.segments("ann"));
+}
+
+#[test]
+fn a_directory_that_can_not_be_written_to_is_named_at_the_start() {
+    let output = command(Path::new("/proc")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.starts_with("--directory /proc: it can't be written to"),
+        "{said}"
+    );
+}
+
+/// A relay with a ready stream, of which nobody takes the notification.
+fn ignored(folder: &Path, listener: &TcpListener) -> (Relay, RawClient, TcpStream) {
+    let secret = folder.join("secret");
+    std::fs::write(&secret, "0123456789abcdef").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let secret = secret.to_str().unwrap();
+    let options = ["--notify", &url, "--notify-secret-file", secret];
+    let mut relay = Relay::start(&folder.join("hls"), &options);
+    let mut client = relay.publish("ann");
+    send(&mut client, &dirty_media(10, "relay-ten.flv", "0,4,8"));
+    relay.wait_for("ready live/ann/cam");
+    let (asking, _) = listener.accept().unwrap();
+    (relay, client, asking)
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_receiver_that_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (relay, _client, _asking) = ignored(folder.path(), &listener);
+    let start = Instant::now();
+    relay.terminate();
+    // An attempt takes 10 s, which began shortly before.
+    assert!(
+        start.elapsed() < Duration::from_millis(9_500),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut relay, _client, _asking) = ignored(folder.path(), &listener);
+    relay.signal();
+    // The stream has ended, so the first one was heard.
+    relay.wait_for("gone live/ann/cam");
+    relay.signal();
+    assert_eq!(relay.running.0.wait().unwrap().code(), Some(1));
 }
 
 #[test]

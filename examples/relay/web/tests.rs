@@ -27,12 +27,13 @@ impl Served {
             std::fs::write(path.join("live/ann/cam").join(name), "0123456789").unwrap();
         }
         std::fs::write(path.join("secret.ts"), "outside of it").unwrap();
+        let catalog = Arc::new(Catalog::new().0);
         let site = Arc::new(Site {
-            catalog: Arc::new(Catalog::new().0),
+            catalog: catalog.clone(),
             directory: path.to_owned(),
             base: Url::parse("https://video.example/tv/").unwrap(),
             hls_js: Some(Bytes::from("hls")),
-            health: Arc::new(Health::new(path.to_owned())),
+            health: Arc::new(Health::new(path.to_owned(), catalog)),
             deliveries: Arc::default(),
             reconnect: Arc::new(Reconnect::new(Ring::default())),
         });
