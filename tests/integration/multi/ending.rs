@@ -7,7 +7,7 @@ use std::sync::{Mutex, mpsc};
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
-use super::studio::{Studio, into_fakesink};
+use super::studio::{Studio, into_fakesink, publisher};
 use crate::support::raw::{RawClient, code, send};
 use crate::support::synthetic::stream;
 
@@ -94,13 +94,13 @@ fn a_stream_that_opens_meanwhile_ends() {
         let _ = may_go_on.lock().unwrap().recv();
         into_fakesink(pipeline, pad);
     });
-    let _first = RawClient::publish(studio.port(), "live", "first");
+    let _first = publisher(studio.port(), "first");
     is_linking.recv().unwrap();
-    // It waits for its turn.
-    let _second = RawClient::publish(studio.port(), "live", "second");
+    // It waits for its turn, and ends before it has a pad.
+    let _second = publisher(studio.port(), "second");
     studio.pipeline.send_event(gst::event::Eos::new());
     drop(go_on);
-    for what in ["eos src_0", "-src_0", "eos src_1", "-src_1"] {
+    for what in ["eos src_0", "-src_0", "removed src_1 disconnected"] {
         studio.wait_for(what);
     }
 }

@@ -169,7 +169,7 @@ fn and_a_kept_pad_keeps_nothing_open() {
     let port = studio.port();
     let sockets = listening(port);
     assert!(!sockets.is_empty());
-    let _client = RawClient::publish(port, "live", "key");
+    let _client = publisher(port, "key");
     let (pad, source) = is_linking.recv().unwrap();
     let publishers = || source.property::<gst::Structure>("stats").get("publishers");
     assert_eq!(publishers(), Ok(1u64));
