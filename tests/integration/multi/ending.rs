@@ -89,7 +89,8 @@ fn a_stream_that_opens_meanwhile_ends() {
     let (linking, is_linking) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let (linking, may_go_on) = (Mutex::new(linking), Mutex::new(may_go_on));
-    let studio = Studio::start_with("", move |pipeline, pad| {
+    // Nothing else ends a publisher that is silent.
+    let studio = Studio::start_with("timeout=0", move |pipeline, pad| {
         let _ = linking.lock().unwrap().send(());
         let _ = may_go_on.lock().unwrap().recv();
         into_fakesink(pipeline, pad);
