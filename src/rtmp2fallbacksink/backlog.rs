@@ -172,7 +172,7 @@ impl<T: Clone> Backlog<T> {
         if is_start || tag.info.content == Content::SequenceHeader {
             self.forget_taken();
         }
-        if tag.is_configuration() || !(is_start || !self.taken.is_empty()) {
+        if tag.is_configuration() || (!is_start && self.taken.is_empty()) {
             return;
         }
         self.taken_bytes += tag.bytes;
