@@ -9,6 +9,8 @@
 
 mod changes;
 mod config;
+#[path = "../common/connection.rs"]
+mod connection;
 #[path = "../common/exposition.rs"]
 mod exposition;
 mod flv;

@@ -45,7 +45,8 @@ errors.
                   there always.
   source          One of
                   {"rtmp": {"application": A, "stream_key": K}}: the publisher of rtmp://THIS-HOST:PORT/A/K. It may
-                    come, go and come back. In the example, for "main" of "1":
+                    come, go and come back. Servers have the stream from its first media until it is gone for 10 s. In
+                    the example, for "main" of "1":
                     ffmpeg -re -i FILE -c copy -f flv rtmp://THIS-HOST:1935/cameras/1-main
                   {"file": {"path": P, "loop": false}}: a file as it is, at its own pace, from when a server takes the
                     stream for the first time. P is from the folder of the configuration. FLV of all codecs; of other
@@ -66,6 +67,7 @@ While it runs
 
   A line is printed when the state of a stream changes; on a terminal all of them are shown all the time. Stream keys
   and passwords are in no line, no error and no metric, but for their first two characters.
+  Metrics are served to 16 connections at a time, each for as long as it is answered within 10 s.
 
   SIGHUP          Reads the configuration again. Streams that it does not change go on untouched; others are started,
                   stopped, or started anew. One that can't be used changes nothing, and is told.

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::changes::Changes;
+use super::connection::Patient;
 use super::exposition;
 use super::metrics::Board;
 use super::options::Options;
@@ -26,6 +27,12 @@ const MAX_END: Duration = Duration::from_secs(15);
 
 /// On a terminal.
 const REPAINT: Duration = Duration::from_secs(1);
+
+/// Of those who ask for metrics, more have to wait for each other.
+const MAX_CONNECTIONS: usize = 16;
+
+/// And each of them has to be done.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Program {
     options: Options,
@@ -122,7 +129,8 @@ impl Program {
         let board = self.board.clone();
         let answer = get(move || async move { exposition::respond(board.families()) });
         let router = Router::new().route("/metrics", answer);
-        tokio::spawn(async move { axum::serve(socket, router).await });
+        let listener = Patient::new(socket, MAX_CONNECTIONS, PATIENCE);
+        tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(())
     }
 

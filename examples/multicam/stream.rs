@@ -31,6 +31,9 @@ pub enum News {
 /// How long a server may take to hear of the end of a stream.
 const MAX_FAREWELL: Duration = Duration::from_secs(5);
 
+/// A publisher that is gone for longer has left: its server hears of the end of the stream.
+const MAX_ABSENCE: Duration = Duration::from_secs(10);
+
 /// A pipeline that has run for this long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
 
@@ -139,6 +142,8 @@ enum End {
     Failed(String),
     /// The file was sent.
     Ended,
+    /// The publisher has left.
+    Left,
     Asked(Command),
 }
 
@@ -150,6 +155,9 @@ enum Command {
 impl Worker {
     /// The thread.
     fn run(mut self) {
+        // Nothing has changed yet, and what there is should be seen.
+        let name = self.plan.name.clone();
+        let _ = self.context.news.send(News::Changed(name));
         while let Command::Play(plan) = self.play() {
             self.plan = plan;
             self.delay = None;
@@ -175,6 +183,11 @@ impl Worker {
                 End::Ended => {
                     self.update(|status| *status = Status::new(SourceState::Ended));
                     self.wait(None)
+                }
+                End::Left => {
+                    // It is told when the next one can come.
+                    self.delay = None;
+                    continue;
                 }
                 End::Failed(reason) => {
                     if start.elapsed() >= GOOD {
@@ -222,9 +235,13 @@ impl Worker {
     fn attend(&mut self, mut running: Running) -> End {
         let status = first_status(&self.plan);
         // Why it had to start again is worth knowing until it is better.
-        self.update(|present| present.source = status.source);
+        self.update(|present| {
+            let error = std::mem::take(&mut present.error);
+            *present = Status { error, ..status };
+        });
         let end = loop {
-            match self.receive(None) {
+            let deadline = running.gone_since.map(|since| since + MAX_ABSENCE);
+            match self.receive(deadline) {
                 Some(Input::Message(generation, message)) if generation == self.generation => {
                     if let Some(end) = self.hear(&mut running, &message) {
                         break end;
@@ -232,11 +249,13 @@ impl Worker {
                 }
                 Some(Input::Message(..)) => {}
                 Some(Input::Play(plan)) => break End::Asked(Command::Play(plan)),
-                Some(Input::Stop) | None => break End::Asked(Command::Stop),
+                Some(Input::Stop) => break End::Asked(Command::Stop),
+                None => break End::Left,
             }
         };
         match end {
             End::Asked(command) => End::Asked(self.say_goodbye(&running).unwrap_or(command)),
+            End::Left => self.say_goodbye(&running).map_or(End::Left, End::Asked),
             end => end,
         }
     }
@@ -281,7 +300,7 @@ impl Worker {
                 let structure = element.structure()?;
                 match structure.name().as_str() {
                     "rtmp2-fallback-status" => return self.hear_sink(running, structure),
-                    "rtmp2-stream-status" => self.hear_source(structure),
+                    "rtmp2-stream-status" => self.hear_source(running, structure),
                     _ => {}
                 }
             }
@@ -313,13 +332,15 @@ impl Worker {
         None
     }
 
-    fn hear_source(&self, told: &gst::StructureRef) {
+    fn hear_source(&self, running: &mut Running, told: &gst::StructureRef) {
         let state = match told.get("stream-status") {
             Ok(StreamStatus::Active) => SourceState::Active,
             Ok(StreamStatus::Reconfiguring) => SourceState::Starting,
             Ok(StreamStatus::Paused) => SourceState::Stalled,
             _ => SourceState::Waiting,
         };
+        let is_gone = state == SourceState::Waiting && running.has_outlet();
+        running.gone_since = is_gone.then(|| running.gone_since.unwrap_or_else(Instant::now));
         self.update(|status| status.source = state);
     }
 
@@ -345,6 +366,10 @@ struct Running {
     shared: Arc<Shared>,
     pipeline: gst::Pipeline,
     source: gst::Element,
+    /// Of a publisher only once there is one.
+    sink: gst::Element,
+    /// Since when that one is gone.
+    gone_since: Option<Instant>,
     /// A file that nobody has taken yet.
     player: Option<Player>,
     feeder: Option<Feeder>,
@@ -360,17 +385,24 @@ impl Running {
         let source = source::make(&plan.source).map_err(|error| error.message().to_owned())?;
         let sink = make_sink(plan).map_err(|error| error.to_string())?;
         let pipeline = gst::Pipeline::new();
-        pipeline
-            .add_many([&source, &sink])
-            .and_then(|()| source.link(&sink))
-            .map_err(|error| error.to_string())?;
+        pipeline.add(&source).map_err(|error| error.to_string())?;
+        let outlet = Outlet {
+            pipeline: pipeline.downgrade(),
+            sink: sink.clone(),
+            shared: worker.shared.clone(),
+        };
+        match plan.source {
+            Source::Rtmp { .. } => outlet.open_with_first_media(&source)?,
+            _ => outlet.open(&source).map_err(|error| error.to_string())?,
+        }
         worker.generation += 1;
         let failure = listen(&pipeline, worker.generation, &worker.sender)?;
-        worker.shared.attach(&sink);
         let running = Running {
             shared: worker.shared.clone(),
             pipeline,
             source,
+            sink,
+            gone_since: None,
             player,
             feeder: None,
         };
@@ -382,6 +414,11 @@ impl Running {
             reason.unwrap_or_else(|| "The pipeline does not start".to_owned())
         })?;
         Ok(running)
+    }
+
+    /// A publisher has sent something.
+    fn has_outlet(&self) -> bool {
+        self.sink.parent().is_some()
     }
 
     fn play(&self) -> Result<(), gst::StateChangeError> {
@@ -397,9 +434,63 @@ impl Drop for Running {
             bus.set_flushing(true);
         }
         let _ = self.pipeline.set_state(gst::State::Null);
+        // A publisher may have come just then.
+        self.shared.detach();
+        let _ = self.sink.set_state(gst::State::Null);
         if let Some(feeder) = self.feeder.take() {
             feeder.join();
         }
+    }
+}
+
+/// Where a stream leaves its pipeline.
+struct Outlet {
+    pipeline: gst::glib::WeakRef<gst::Pipeline>,
+    sink: gst::Element,
+    shared: Arc<Shared>,
+}
+
+impl Outlet {
+    fn open(&self, source: &gst::Element) -> Result<(), gst::glib::BoolError> {
+        let Some(pipeline) = self.pipeline.upgrade() else {
+            return Ok(());
+        };
+        pipeline.add(&self.sink)?;
+        self.shared.attach(&self.sink);
+        self.sink.sync_state_with_parent()?;
+        source.link(&self.sink)
+    }
+
+    /// Servers hear of a stream when there is one: the sink connects as soon as it plays. What comes until
+    /// a server has accepted it waits in there.
+    fn open_with_first_media(self, source: &gst::Element) -> Result<(), String> {
+        let pad = source.static_pad("src").ok_or("A source has a pad")?;
+        use gst::PadProbeType;
+        let kinds = PadProbeType::BLOCK | PadProbeType::BUFFER | PadProbeType::BUFFER_LIST;
+        let probe = pad.add_probe(kinds, move |pad, info| {
+            // Headers are in the caps too, which the sink gets then.
+            let is_header =
+                |buffer: &gst::BufferRef| buffer.flags().contains(gst::BufferFlags::HEADER);
+            let has_media = match &info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => !is_header(buffer),
+                Some(gst::PadProbeData::BufferList(list)) => !list.iter().all(is_header),
+                _ => false,
+            };
+            if !has_media {
+                return gst::PadProbeReturn::Drop;
+            }
+            let source = pad.parent_element();
+            if let Some(source) = source
+                && let Err(error) = self.open(&source)
+            {
+                gst::element_error!(source, gst::CoreError::StateChange, ("{error}"));
+                return gst::PadProbeReturn::Drop;
+            }
+            gst::PadProbeReturn::Remove
+        });
+        probe
+            .map(|_| ())
+            .ok_or_else(|| "A pad takes a probe".to_owned())
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! The HTTP server: a page, the HLS files, what there is, and how it does.
 
+#[path = "../common/connection.rs"]
 mod connection;
 mod files;
 
@@ -18,6 +19,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use url::Url;
@@ -33,6 +35,12 @@ use connection::Patient;
 const HLS: &str = "hls";
 /// How long connections may take to end when the program does.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Each connection costs some memory.
+const MAX_CONNECTIONS: usize = 2000;
+/// One connection has a descriptor, and one of a file: publishers and their segments need the others.
+const SHARE_OF_DESCRIPTORS: u64 = 4;
+/// Requests are short, and whoever plays takes a segment every two seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// All that the page needs, and nothing else: hls.js makes a worker of a blob, and plays from one.
@@ -92,7 +100,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (over, is_over) = tokio::sync::oneshot::channel();
-    let server = axum::serve(Patient::new(socket), router(site));
+    let listener = Patient::new(socket, max_connections(), PATIENCE);
+    let server = axum::serve(listener, router(site));
     let server = server.with_graceful_shutdown(async move {
         shutdown.await;
         // It may have ended by itself.
@@ -106,6 +115,13 @@ pub async fn serve(
         result = async { server.await } => result,
         () = farewell => Ok(()),
     }
+}
+
+fn max_connections() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let share = descriptors.map(|count| count / SHARE_OF_DESCRIPTORS);
+    let share = share.and_then(|share| usize::try_from(share).ok());
+    share.unwrap_or(MAX_CONNECTIONS).clamp(1, MAX_CONNECTIONS)
 }
 
 fn router(site: Arc<Site>) -> Router {

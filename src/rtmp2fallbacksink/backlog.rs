@@ -4,7 +4,8 @@
 //! be decoded from its start on.
 //!
 //! While nobody sends, it holds the last group of pictures as far as it has come, so that a server
-//! that comes back gets a keyframe at once.
+//! that comes back gets a keyframe at once. What the sender took of the group under way is kept for
+//! that too, as long as there is room.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -48,6 +49,11 @@ pub(super) struct Backlog<T> {
     limits: Limits,
     tags: VecDeque<Tag<T>>,
     bytes: usize,
+    /// So many of them, at the front, were taken by somebody before.
+    again: usize,
+    /// What was taken last, from where decoding can start: what follows on it is in `tags`.
+    taken: VecDeque<Tag<T>>,
+    taken_bytes: usize,
     /// What holds at the front of `tags`.
     configuration: Vec<Tag<T>>,
     /// Counts up when that changes.
@@ -66,6 +72,9 @@ impl<T: Clone> Backlog<T> {
             limits,
             tags: VecDeque::new(),
             bytes: 0,
+            again: 0,
+            taken: VecDeque::new(),
+            taken_bytes: 0,
             configuration: Vec::new(),
             version: 0,
             is_taken: false,
@@ -75,8 +84,13 @@ impl<T: Clone> Backlog<T> {
         }
     }
 
+    /// What waits.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tags.is_empty()
     }
 
     pub(super) fn has_video(&self) -> bool {
@@ -101,14 +115,31 @@ impl<T: Clone> Backlog<T> {
         self.is_taken = true;
     }
 
-    /// Nobody sends any more. Of what is here only the last group of pictures is worth keeping.
+    /// Nobody sends any more. Of what is here only the last group of pictures is worth keeping, from its
+    /// start on, which may have been taken already.
     pub(super) fn give_back(&mut self) {
         self.is_taken = false;
         let last = (0..self.tags.len()).rfind(|index| self.is_start(*index));
-        if last.is_none() {
+        if let Some(last) = last {
+            self.forget_taken();
+            return self.remove_front(last);
+        }
+        if self.is_taken_of_use() {
+            self.again += self.taken.len();
+            self.bytes += self.taken_bytes;
+            self.taken.append(&mut self.tags);
+            self.tags = std::mem::take(&mut self.taken);
+        } else {
+            self.remove_front(self.tags.len());
             self.leaking = true;
         }
-        self.remove_front(last.unwrap_or(self.tags.len()));
+        self.forget_taken();
+    }
+
+    /// All was sent, and nobody sends any more: what may come is another stream.
+    pub(super) fn end(&mut self) {
+        self.forget_taken();
+        self.give_back();
     }
 
     /// Whether what comes out next can be decoded by who has seen nothing before it.
@@ -117,11 +148,52 @@ impl<T: Clone> Backlog<T> {
         first.is_some_and(|index| self.is_start(index))
     }
 
+    /// For the sender.
     pub(super) fn pop(&mut self) -> Option<Tag<T>> {
+        let (tag, _) = self.pop_front()?;
+        self.keep_taken(&tag);
+        Some(tag)
+    }
+
+    /// And whether it was taken before.
+    fn pop_front(&mut self) -> Option<(Tag<T>, bool)> {
         let tag = self.tags.pop_front()?;
         self.bytes -= tag.bytes;
+        let was_taken = self.again > 0;
+        self.again -= usize::from(was_taken);
         self.learn(&tag);
-        Some(tag)
+        Some((tag, was_taken))
+    }
+
+    /// In case that somebody else has to send it once more.
+    fn keep_taken(&mut self, tag: &Tag<T>) {
+        let is_start = self.can_start(tag);
+        // What comes before a change of configuration can't be decoded after it.
+        if is_start || tag.info.content == Content::SequenceHeader {
+            self.forget_taken();
+        }
+        if tag.is_configuration() || (!is_start && self.taken.is_empty()) {
+            return;
+        }
+        self.taken_bytes += tag.bytes;
+        self.taken.push_back(tag.clone());
+        let max_bytes = self.limits.max_bytes;
+        if max_bytes > 0 && (self.bytes + self.taken_bytes) as u64 > max_bytes {
+            self.forget_taken();
+        }
+    }
+
+    fn forget_taken(&mut self) {
+        self.taken.clear();
+        self.taken_bytes = 0;
+    }
+
+    /// Decoding can still start there, and what is now is not far from it.
+    fn is_taken_of_use(&self) -> bool {
+        let max_time = self.limits.max_time;
+        let is_start = self.taken.front().is_some_and(|tag| self.can_start(tag));
+        let span = span(self.taken.iter().chain(&self.tags));
+        is_start && (max_time.is_zero() || span <= max_time)
     }
 
     pub(super) fn push(&mut self, tag: Tag<T>) {
@@ -145,6 +217,10 @@ impl<T: Clone> Backlog<T> {
             return;
         }
         self.leaking = false;
+        let max_bytes = self.limits.max_bytes;
+        if max_bytes > 0 && (self.bytes + self.taken_bytes + tag.bytes) as u64 > max_bytes {
+            self.forget_taken();
+        }
         while self.is_full_for(tag.bytes) {
             let mut starts = (0..self.tags.len()).filter(|index| self.is_start(*index));
             let (first, second) = (starts.next(), starts.next());
@@ -205,19 +281,14 @@ impl<T: Clone> Backlog<T> {
     }
 
     pub(super) fn time(&self) -> Duration {
-        let coded = || self.tags.iter().filter(|tag| tag.info.is_coded());
-        let times = coded().next().zip(coded().next_back());
-        // Tracks are not in order with each other, so this may be less than nothing.
-        let millis = times.map_or(0, |(first, last)| {
-            last.timestamp.wrapping_sub(first.timestamp) as i32
-        });
-        Duration::from_millis(millis.max(0) as u64)
+        span(self.tags.iter())
     }
 
     fn remove_front(&mut self, count: usize) {
         for _ in 0..count {
-            if let Some(tag) = self.pop()
+            if let Some((tag, was_taken)) = self.pop_front()
                 && !tag.is_configuration()
+                && !was_taken
             {
                 self.dropped += 1;
             }
@@ -228,12 +299,27 @@ impl<T: Clone> Backlog<T> {
     fn drop_media(&mut self, start: usize, end: usize) {
         let (kept, dropped): (Vec<_>, Vec<_>) =
             self.tags.drain(start..end).partition(Tag::is_configuration);
-        self.dropped += dropped.len() as u64;
+        // There is no configuration in what was taken before.
+        let taken = self.again.min(end).saturating_sub(start);
+        self.again -= taken;
+        self.dropped += (dropped.len() - taken) as u64;
         self.bytes -= dropped.iter().map(|tag| tag.bytes).sum::<usize>();
         for tag in kept.into_iter().rev() {
             self.tags.insert(start, tag);
         }
     }
+}
+
+/// The time of media from the first to the last.
+fn span<'a, T: 'a>(tags: impl DoubleEndedIterator<Item = &'a Tag<T>>) -> Duration {
+    let mut coded = tags.filter(|tag| tag.info.is_coded());
+    let first = coded.next();
+    let times = first.zip(coded.next_back());
+    // Tracks are not in order with each other, so this may be less than nothing.
+    let millis = times.map_or(0, |(first, last)| {
+        last.timestamp.wrapping_sub(first.timestamp) as i32
+    });
+    Duration::from_millis(millis.max(0) as u64)
 }
 
 #[cfg(test)]
@@ -313,18 +399,104 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_when_the_sender_failed_starts_with_a_keyframe_again() {
+    fn what_is_left_when_the_sender_failed_starts_with_a_keyframe_again() {
         let mut backlog = backlog(100);
         push(&mut backlog, [keyframe(0), frame(40)]);
         backlog.take();
-        assert_eq!(backlog.pop().unwrap().timestamp, 0);
-        // The rest of the group is of no use to anybody else.
+        assert_eq!(pop_all(&mut backlog), [0, 40]);
+        push(&mut backlog, [frame(80), audio(90), frame(120)]);
+        assert_eq!(backlog.pop().unwrap().timestamp, 80);
+        assert_eq!(backlog.bytes(), 20);
         backlog.give_back();
-        push(&mut backlog, [frame(80), audio(90)]);
-        assert!(backlog.bytes() == 0 && !backlog.is_at_start());
-        assert_eq!(backlog.dropped(), 3);
-        push(&mut backlog, [keyframe(120)]);
+        push(&mut backlog, [frame(160)]);
         assert!(backlog.is_at_start());
+        assert_eq!((backlog.bytes(), backlog.dropped()), (60, 0));
+        // The next one fails too, in the middle of it.
+        backlog.take();
+        assert_eq!(backlog.pop().unwrap().timestamp, 0);
+        backlog.give_back();
+        backlog.take();
+        assert_eq!(pop_all(&mut backlog), [0, 40, 80, 90, 120, 160]);
+        assert_eq!((backlog.bytes(), backlog.dropped()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_taken_and_is_not_sent_again_was_not_dropped() {
+        let mut backlog = backlog(6);
+        backlog.take();
+        push(&mut backlog, [keyframe(0), frame(40), frame(80)]);
+        assert_eq!(backlog.pop().unwrap().timestamp, 0);
+        assert_eq!(backlog.pop().unwrap().timestamp, 40);
+        backlog.give_back();
+        push(&mut backlog, [keyframe(120), frame(160)]);
+        assert_eq!(backlog.dropped(), 1);
+        // Also where there is no room for it.
+        backlog.take();
+        assert_eq!(pop_all(&mut backlog), [120, 160]);
+        backlog.give_back();
+        push(
+            &mut backlog,
+            [frame(200), frame(240), frame(280), frame(320)],
+        );
+        assert_eq!((backlog.bytes(), backlog.dropped()), (60, 1));
+        push(&mut backlog, [frame(360)]);
+        assert_eq!((backlog.bytes(), backlog.dropped()), (0, 6));
+    }
+
+    #[test]
+    fn what_comes_first_has_the_room() {
+        let mut backlog = backlog(4);
+        backlog.take();
+        push(&mut backlog, [keyframe(0), frame(40), frame(80)]);
+        assert_eq!(pop_all(&mut backlog), [0, 40, 80]);
+        push(&mut backlog, [frame(120), frame(160)]);
+        assert_eq!((backlog.bytes(), backlog.dropped()), (20, 0));
+        // There was none for all of the group, so its rest is of no use.
+        backlog.give_back();
+        push(&mut backlog, [frame(200)]);
+        assert_eq!((backlog.bytes(), backlog.dropped()), (0, 3));
+        // What is taken and larger than all the room is not kept.
+        push(&mut backlog, [keyframe(240)]);
+        backlog.take();
+        for time in 250..260 {
+            backlog.pop();
+            backlog.push(frame(time));
+        }
+        backlog.give_back();
+        assert_eq!((backlog.bytes(), backlog.dropped()), (0, 4));
+    }
+
+    #[test]
+    fn what_is_long_ago_is_not_sent_again() {
+        let mut backlog = Backlog::new(Limits {
+            max_bytes: 0,
+            max_time: Duration::from_millis(100),
+        });
+        for (end, left) in [(100, vec![0, 40, 100]), (101, vec![])] {
+            backlog.take();
+            push(&mut backlog, [keyframe(0), frame(40), frame(end)]);
+            assert_eq!(pop_all(&mut backlog), [0, 40, end]);
+            backlog.give_back();
+            assert_eq!(pop_all(&mut backlog), left);
+        }
+    }
+
+    #[test]
+    fn another_configuration_and_the_end_make_what_was_taken_useless() {
+        let mut backlog = backlog(100);
+        backlog.take();
+        push(&mut backlog, [keyframe(0), frame(40), header("b")]);
+        assert_eq!(pop_all(&mut backlog), [0, 40, 0]);
+        backlog.give_back();
+        assert!(!backlog.is_at_start());
+        backlog.take();
+        push(&mut backlog, [keyframe(80), frame(120)]);
+        assert_eq!(pop_all(&mut backlog), [80, 120]);
+        backlog.end();
+        push(&mut backlog, [frame(160), keyframe(200)]);
+        assert_eq!(backlog.dropped(), 1);
+        backlog.take();
+        assert_eq!(pop_all(&mut backlog), [200]);
     }
 
     #[test]

@@ -97,7 +97,6 @@ impl Connection {
             is_over,
             version: 0,
             times: Times::default(),
-            last: 0,
         };
         let thread = thread::Builder::new().name(format!("rtmp-send-{id}"));
         connection.thread = Some(thread.spawn(move || feeder.run())?);
@@ -150,8 +149,6 @@ struct Feeder {
     /// Of the configuration that the server has.
     version: u64,
     times: Times,
-    /// The time of the last tag that was sent.
-    last: u32,
 }
 
 impl Feeder {
@@ -195,7 +192,6 @@ impl Feeder {
                     let buffer = self.times.stamp(&tag);
                     self.pad.push(buffer)?;
                     sent = Some(tag.bytes);
-                    self.last = self.times.of(&tag);
                 }
                 Next::Configure(configuration) => self.configure(&configuration)?,
                 Next::Finish => {
@@ -210,7 +206,7 @@ impl Feeder {
 
     fn configure(&self, configuration: &[BufferTag]) -> Result<(), gst::FlowError> {
         for tag in configuration {
-            self.pad.push(self.times.stamp_at(tag, self.last))?;
+            self.pad.push(self.times.stamp_at_last(tag))?;
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ impl<W: World> Driver<W> {
                 }
                 actions
             }
-            Event::Finished(id) => self.schedule.finished(id, now),
+            Event::Finished(id) => self.schedule.finished(id, self.shared.is_over(), now),
             Event::Begun if self.schedule.state() == State::Idle => self.schedule.start(now),
             Event::Begun | Event::Ended => Vec::new(),
         }

@@ -32,7 +32,7 @@ const MIN_SECRET: usize = 4;
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Location {
     url: String,
-    /// What must not be shown: stream key, password, query.
+    /// What must not be shown: stream key, password, query. The longest come first.
     secrets: Vec<String>,
     shown: String,
 }
@@ -58,7 +58,7 @@ impl Location {
         }
         // As rtmp2sink does it: the stream key is behind the last slash.
         let path = parsed.path().trim_start_matches('/');
-        let (application, _) = path.rsplit_once('/').ok_or_else(invalid)?;
+        let (application, stream) = path.rsplit_once('/').ok_or_else(invalid)?;
         let after_slash = url.rsplit_once('/').map(|(_, key)| key.to_owned());
         let key = after_slash.filter(|key| !key.is_empty());
         let key = key.ok_or_else(invalid)?;
@@ -71,12 +71,10 @@ impl Location {
             parsed.scheme(),
             parsed.host_str().unwrap_or_default(),
             port.unwrap_or_default(),
-            application.split('?').next().unwrap_or_default(),
-            Secret(&key)
+            application,
+            Secret(stream)
         );
-        let password = parsed.password().map(str::to_owned);
-        let mut secrets = vec![url.clone(), key];
-        secrets.extend(password.filter(|password| !password.is_empty()));
+        let secrets = secrets(&url, &parsed, &key);
         Ok(Location {
             url,
             secrets,
@@ -106,6 +104,36 @@ impl Location {
         }
         text
     }
+}
+
+/// All that is secret in a URL. In a query there may be a slash, and with it the end of what rtmp2sink takes
+/// for the application: the key is the end of the path all the same.
+fn secrets(url: &str, parsed: &Url, key: &str) -> Vec<String> {
+    let (before_query, query) = url.split_once('?').unwrap_or((url, ""));
+    let written = before_query.rsplit('/').next().unwrap_or_default();
+    let path = parsed.path().rsplit('/').next().unwrap_or_default();
+    let password = parsed.password().unwrap_or_default();
+    let mut secrets: Vec<String> = [url, key, written, path, password]
+        .into_iter()
+        .filter(|secret| !secret.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let values = query.split('&').map(|pair| {
+        let value = pair.split_once('=').map_or(pair, |(_, value)| value);
+        value.to_owned()
+    });
+    let decoded = parsed.query_pairs().map(|(_, value)| value.into_owned());
+    let of_query = values.chain(decoded).chain([query.to_owned()]);
+    for value in of_query {
+        let parts = value.split('/').chain([&*value]);
+        // What is short in there is an option, and none of it a secret.
+        let long = parts.filter(|part| part.len() >= MIN_SECRET);
+        secrets.extend(long.map(str::to_owned));
+    }
+    // One may be part of another one.
+    secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    secrets.dedup();
+    secrets
 }
 
 fn fill(
@@ -185,6 +213,29 @@ mod tests {
         ] {
             assert_eq!(filled(url), Err(InvalidLocation::Url(2)), "{url}");
         }
+    }
+
+    #[test]
+    fn a_slash_in_the_query_hides_no_key_from_those_who_hide_it() {
+        let url = "rtmp://host/live/stream-key?token=first/second-token&sign=a%2Fsignature&v=1";
+        let location = filled(url).unwrap();
+        assert_eq!(location.shown(), "rtmp://host/live/st…");
+        for said in [
+            "stream-key",
+            "live/stream-key?token=first",
+            "second-token",
+            "first/second-token is wrong",
+            "a%2Fsignature",
+            "a/signature",
+            url,
+        ] {
+            let shown = location.without_secrets(said);
+            for secret in ["stream-key", "second-token", "signature"] {
+                assert!(!shown.contains(secret), "{said}: {shown}");
+            }
+        }
+        let said = "Error 1: the server is full";
+        assert_eq!(location.without_secrets(said), said);
     }
 
     #[test]

@@ -44,10 +44,15 @@
 //! and no tag is lost.
 //!
 //! A server gets metadata and sequence headers first, then the stream from a keyframe on, at times that
-//! start with 0 there. While there is no server, the last group of pictures is held for the next one.
-//! While a server takes too little, whole groups are dropped beyond #GstRtmp2FallbackSink:max-bytes or
+//! start with 0 there. Where upstream starts its time anew, that of the server stays and then goes on.
+//!
+//! While there is no server, the last group of pictures is held for the next one, and so is what another
+//! server has got of it: the next one gets the group that was under way from its keyframe on, unless that is
+//! longer ago than #GstRtmp2FallbackSink:max-time, or larger than #GstRtmp2FallbackSink:max-bytes together with
+//! what waits. While a server takes too little, whole groups are dropped beyond #GstRtmp2FallbackSink:max-bytes or
 //! #GstRtmp2FallbackSink:max-time. That a server takes nothing shows only when the buffers of both systems
-//! are full, which a stream of few bits takes a while to do; what is in them is lost.
+//! are full, which a stream of few bits takes a while to do; what is in them is lost, but for the group of
+//! pictures under way.
 //!
 //! Sound waits for the next picture to be sent with, at most 50 ms.
 //!
@@ -66,7 +71,7 @@
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `status`, `location-index` | as in the message | where it sends to |
-//! | `tags-sent`, `bytes-sent` | guint64 | given to servers; configuration that is sent again does not count |
+//! | `tags-sent`, `bytes-sent` | guint64 | given to servers, each time that this was done; configuration that is sent again does not count |
 //! | `tags-dropped` | guint64 | not given to any |
 //! | `bitrate`, `bitrate-average`, `bitrate-peak` | guint64 | bits per second: in the last whole second (0 while there is no server), over all time with a server, and in the second that had the most |
 //! | `current-level-bytes`, `current-level-time` | guint64 | what waits |

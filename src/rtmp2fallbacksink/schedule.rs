@@ -93,6 +93,8 @@ struct Sending {
     /// When to try the first location again.
     return_at: Option<Instant>,
     returning: Option<Returning>,
+    /// The first location took the connection, and was lost before the stream had moved there.
+    has_lost_first: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -195,21 +197,40 @@ impl Schedule {
     }
 
     /// A connection has sent all that it was to send: it was taken over from, or the stream has ended.
-    pub(super) fn finished(&mut self, id: Id, now: Instant) -> Vec<Action> {
-        let (returning, was_good) = match &self.phase {
-            Phase::Sending(sending) if sending.id == id => {
-                (sending.returning, sending.was_good(now))
+    /// `is_over` says that the latter is still so.
+    pub(super) fn finished(&mut self, id: Id, is_over: bool, now: Instant) -> Vec<Action> {
+        let mut actions = vec![Action::Close { id }];
+        let sending = match &mut self.phase {
+            Phase::Sending(sending) if sending.id == id => sending,
+            Phase::Sending(sending) if sending.is_returning(id) => {
+                // At the end it may be done before the one that it took over from.
+                sending.returning = None;
+                return actions;
             }
             _ => return Vec::new(),
         };
-        if was_good {
+        let (returning, has_lost_first) = (sending.returning, sending.has_lost_first);
+        if sending.was_good(now) {
             self.end_outage(true);
         }
-        self.phase = match returning {
-            Some(returning) if returning.is_open => self.sending(returning.attempt.id, 0, now),
-            _ => Phase::Idle,
-        };
-        vec![Action::Close { id }]
+        match returning {
+            Some(returning) if returning.is_open => {
+                self.phase = self.sending(returning.attempt.id, 0, now);
+            }
+            // It is the one to wait for now.
+            Some(returning) if !is_over => self.phase = Phase::Trying(returning.attempt),
+            Some(returning) => {
+                self.phase = Phase::Idle;
+                let id = returning.attempt.id;
+                actions.push(Action::Close { id });
+            }
+            None if is_over => self.phase = Phase::Idle,
+            // Who took over was lost meanwhile.
+            None if has_lost_first => self.go_on_after(0, now, &mut actions),
+            // There is more after all.
+            None => self.try_location(0, now, &mut actions),
+        }
+        actions
     }
 
     /// A connection was refused or lost.
@@ -238,6 +259,7 @@ impl Schedule {
                 }
             }
             Phase::Sending(sending) if sending.is_returning(id) => {
+                sending.has_lost_first |= sending.returning.is_some_and(|r| r.is_open);
                 sending.returning = None;
                 sending.return_at = Some(now + self.config.return_to_primary);
             }
@@ -295,6 +317,7 @@ impl Schedule {
             look_at: now + self.config.timeout,
             return_at: (location > 0 && !after.is_zero()).then(|| now + after),
             returning: None,
+            has_lost_first: false,
         })
     }
 
@@ -403,7 +426,11 @@ mod tests {
         }
 
         fn finished(&mut self, id: Id, millis: u64) -> Vec<Action> {
-            self.schedule.finished(id, self.at(millis))
+            self.schedule.finished(id, false, self.at(millis))
+        }
+
+        fn ended(&mut self, id: Id, millis: u64) -> Vec<Action> {
+            self.schedule.finished(id, true, self.at(millis))
         }
 
         fn tick(&mut self, millis: u64) -> Vec<Action> {
@@ -559,15 +586,6 @@ mod tests {
 
     #[test]
     fn on_the_way_back_either_may_fail() {
-        let returning = || {
-            let mut test = Test::new(2);
-            test.start(0);
-            test.failed(1, 0);
-            test.opened(2, 0);
-            test.tick(30_000);
-            assert_eq!(test.opened(3, 30_100), [TakeOver { id: 3 }]);
-            test
-        };
         let mut test = returning();
         assert_eq!(test.failed(3, 30_200), [Close { id: 3 }]);
         assert_eq!(test.schedule.state(), State::Sending { location: 1 });
@@ -580,16 +598,67 @@ mod tests {
         assert_eq!(stalled, [Close { id: 2 }, Send { id: 3 }]);
     }
 
+    /// The first one is to take over from the second one.
+    fn returning() -> Test {
+        let mut test = Test::new(2);
+        test.start(0);
+        test.failed(1, 0);
+        test.opened(2, 0);
+        test.tick(30_000);
+        assert_eq!(test.opened(3, 30_100), [TakeOver { id: 3 }]);
+        test
+    }
+
+    #[test]
+    fn who_has_taken_over_may_fail_before_the_other_one_has_finished() {
+        let mut test = returning();
+        assert_eq!(test.failed(3, 30_200), [Close { id: 3 }]);
+        assert_eq!(test.finished(2, 30_300), [Close { id: 2 }, open(4, 1)]);
+        assert_eq!(test.deadline(), Some(35_300));
+        assert_eq!(test.opened(4, 30_400), [Send { id: 4 }]);
+        // The stream may also end then.
+        let mut test = returning();
+        test.failed(3, 30_200);
+        assert_eq!(test.ended(2, 30_300), [Close { id: 2 }]);
+        assert_eq!(test.schedule.state(), State::Idle);
+    }
+
     #[test]
     fn at_the_end_of_the_stream_there_is_nothing_more_to_do() {
         let mut test = Test::new(2);
         test.start(0);
         test.opened(1, 0);
-        assert_eq!(test.finished(1, 100), [Close { id: 1 }]);
+        assert_eq!(test.ended(1, 100), [Close { id: 1 }]);
         assert_eq!(
             (test.schedule.state(), test.deadline()),
             (State::Idle, None)
         );
+    }
+
+    #[test]
+    fn at_the_end_either_may_be_done_first() {
+        for [first, second] in [[2, 3], [3, 2]] {
+            let mut test = returning();
+            assert_eq!(test.ended(first, 30_200), [Close { id: first }]);
+            assert_eq!(test.ended(second, 30_200), [Close { id: second }]);
+            assert_eq!(test.schedule.state(), State::Idle);
+        }
+        // Or the first location has not answered yet.
+        let mut test = Test::new(2);
+        test.start(0);
+        test.failed(1, 0);
+        test.opened(2, 0);
+        test.tick(30_000);
+        assert_eq!(test.ended(2, 30_001), [Close { id: 2 }, Close { id: 3 }]);
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_while_its_end_is_sent_is_started_again() {
+        let mut test = Test::new(2);
+        test.start(0);
+        test.opened(1, 0);
+        assert_eq!(test.finished(1, 100), [Close { id: 1 }, open(2, 0)]);
+        assert_eq!(test.opened(2, 200), [Send { id: 2 }]);
     }
 
     #[test]

@@ -63,6 +63,8 @@ struct State {
     successor: Option<Id>,
     /// Since when the sender hands over what it took last.
     busy_since: Option<Instant>,
+    /// Who was told to end its stream last, and since when it does that.
+    finishing: Option<(Id, Instant)>,
     /// The sender has sent all, and looks for more by itself soon.
     is_dozing: bool,
     ended: bool,
@@ -111,6 +113,7 @@ impl Shared {
                 sender: None,
                 successor: None,
                 busy_since: None,
+                finishing: None,
                 is_dozing: false,
                 ended: false,
                 is_done: false,
@@ -169,6 +172,12 @@ impl Shared {
         self.state.lock().ended
     }
 
+    /// The stream has ended, and nothing of it waits for anybody.
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.ended && state.backlog.is_empty()
+    }
+
     pub(super) fn set_done(&self) {
         self.state.lock().is_done = true;
         self.done.notify_all();
@@ -190,6 +199,12 @@ impl Shared {
         state.open.retain(|open| *open != id);
         if state.successor == Some(id) {
             state.successor = None;
+        }
+        if state
+            .finishing
+            .is_some_and(|(finishing, _)| finishing == id)
+        {
+            state.finishing = None;
         }
         if state.sender == Some(id) {
             state.sender = None;
@@ -227,7 +242,7 @@ impl Shared {
                 None => self.news.wait(&mut state),
                 Some(deadline) => {
                     if self.news.wait_until(&mut state, deadline).timed_out() {
-                        return News::Due(state.busy_since);
+                        return News::Due(state.busy_since());
                     }
                 }
             }
@@ -300,8 +315,7 @@ impl State {
     fn next(&mut self, version: &mut u64) -> Option<Next> {
         self.busy_since = None;
         if self.successor.is_some() && self.backlog.is_at_start() {
-            self.sender = self.successor.take();
-            return Some(Next::Finish);
+            return Some(self.finish());
         }
         // Changes within the stream come in their place, and are known when they have.
         if self.backlog.version() != *version {
@@ -316,8 +330,94 @@ impl State {
             return Some(Next::Send(tag));
         }
         self.ended.then(|| {
-            self.sender = None;
-            Next::Finish
+            self.backlog.end();
+            self.finish()
         })
+    }
+
+    /// The sender ends its stream. Who takes over does so also at the end, to find nothing there.
+    fn finish(&mut self) -> Next {
+        let sender = self.sender.take();
+        self.finishing = sender.map(|id| (id, Instant::now()));
+        if let Some(successor) = self.successor.take() {
+            self.set_sender(successor);
+        }
+        Next::Finish
+    }
+
+    fn busy_since(&self) -> Option<Instant> {
+        let finishing = self.finishing.map(|(_, since)| since);
+        [self.busy_since, finishing].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flv::{Content, TagInfo};
+
+    fn keyframe(timestamp: u32) -> BufferTag {
+        Tag {
+            payload: gst::Buffer::new(),
+            bytes: 10,
+            kind: TagKind::Video,
+            info: TagInfo {
+                content: Content::Keyframe,
+                track: 0,
+                composition_time: 0,
+            },
+            timestamp,
+        }
+    }
+
+    /// 1 sends, and 2 is to take over.
+    fn shared() -> Shared {
+        gst::init().unwrap();
+        let limits = Limits {
+            max_bytes: 0,
+            max_time: Duration::ZERO,
+        };
+        let shared = Shared::new(limits, Instant::now());
+        for id in [1, 2] {
+            shared.open(id);
+            shared.set_sender(id);
+        }
+        shared
+    }
+
+    fn next(shared: &Shared, id: Id) -> Option<u32> {
+        match shared.next(id, None, &mut 0) {
+            Next::Send(tag) => Some(tag.timestamp),
+            Next::Finish => None,
+            next => panic!("{next:?}"),
+        }
+    }
+
+    fn is_busy(shared: &Shared) -> bool {
+        matches!(shared.wait(Some(Instant::now())), News::Due(Some(_)))
+    }
+
+    #[test]
+    fn what_is_left_by_who_has_taken_over_is_for_the_next_one() {
+        let shared = shared();
+        shared.push(keyframe(40));
+        assert_eq!(next(&shared, 1), None);
+        assert_eq!(next(&shared, 2), Some(40));
+        shared.close(2);
+        // The first one still tells its server of the end, which must not take for ever either.
+        assert!(is_busy(&shared));
+        shared.close(1);
+        assert!(!is_busy(&shared) && !shared.is_over());
+        shared.open(3);
+        shared.set_sender(3);
+        assert_eq!(next(&shared, 3), Some(40));
+    }
+
+    #[test]
+    fn at_the_end_who_was_to_take_over_ends_too() {
+        let shared = shared();
+        shared.state.lock().ended = true;
+        assert_eq!((next(&shared, 1), next(&shared, 2)), (None, None));
+        assert!(shared.is_over() && is_busy(&shared));
     }
 }

@@ -89,36 +89,84 @@ fn has_same_body(one: &gst::Buffer, other: &gst::Buffer) -> bool {
     one.get(FRONT_LENGTH..) == other.get(FRONT_LENGTH..)
 }
 
-/// The times of one connection: they start at its first media.
+/// What a track may step back by and be late; beyond it there is another clock.
+const MAX_LATE: i32 = 1000;
+
+/// The times of one connection: they start at its first media, and go on from tag to tag.
 #[derive(Debug, Default)]
 pub(super) struct Times {
-    start: Option<u32>,
+    last: Option<Last>,
+    /// Where each track is, as it came.
+    tracks: Vec<(TagKind, u8, u32)>,
+}
+
+/// The last media.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    came: u32,
+    /// Since the start, which a server is told modulo 2^32.
+    left: u64,
 }
 
 impl Times {
     /// A tag as it leaves.
     pub(super) fn stamp(&mut self, tag: &BufferTag) -> gst::Buffer {
-        if tag.info.is_coded() {
-            self.start.get_or_insert(tag.timestamp);
-        }
-        stamped(&tag.payload, self.of(tag))
-    }
-
-    /// Where a tag belongs.
-    pub(super) fn of(&self, tag: &BufferTag) -> u32 {
-        self.start.map_or(0, |start| since(start, tag.timestamp))
+        let time = self.of(tag);
+        stamped(&tag.payload, time)
     }
 
     /// A tag whose own time means nothing here.
-    pub(super) fn stamp_at(&self, tag: &BufferTag, time: u32) -> gst::Buffer {
-        stamped(&tag.payload, time)
+    pub(super) fn stamp_at_last(&self, tag: &BufferTag) -> gst::Buffer {
+        stamped(&tag.payload, self.last.map_or(0, |last| last.left as u32))
     }
-}
 
-/// Of another track it may be from shortly before the start.
-fn since(start: u32, timestamp: u32) -> u32 {
-    let elapsed = timestamp.wrapping_sub(start);
-    if elapsed as i32 >= 0 { elapsed } else { 0 }
+    fn of(&mut self, tag: &BufferTag) -> u32 {
+        let came = tag.timestamp;
+        let is_media = tag.info.is_coded();
+        let Some(last) = self.last else {
+            if is_media {
+                self.go_on(tag, 0);
+            }
+            return 0;
+        };
+        let step = came.wrapping_sub(last.came) as i32;
+        if !is_media {
+            let step = if step < -MAX_LATE { 0 } else { step };
+            return last.left.saturating_add_signed(step.into()) as u32;
+        }
+        if step < 0 && self.is_behind_itself(tag) {
+            // Upstream has started anew: time stands still for one tag, and goes on from there.
+            self.tracks.clear();
+            self.go_on(tag, last.left);
+            return last.left as u32;
+        }
+        match last.left.checked_add_signed(step.into()) {
+            Some(left) => {
+                self.go_on(tag, left);
+                left as u32
+            }
+            // Of another track it may be from shortly before the start.
+            None => 0,
+        }
+    }
+
+    fn go_on(&mut self, tag: &BufferTag, left: u64) {
+        let came = tag.timestamp;
+        self.last = Some(Last { came, left });
+        let (kind, track) = (tag.kind, tag.info.track);
+        let same = |seen: &&mut (TagKind, u8, u32)| (seen.0, seen.1) == (kind, track);
+        match self.tracks.iter_mut().find(same) {
+            Some(seen) => seen.2 = came,
+            None => self.tracks.push((kind, track, came)),
+        }
+    }
+
+    /// Tracks are not in order with each other, but each is with itself.
+    fn is_behind_itself(&self, tag: &BufferTag) -> bool {
+        let mut same = self.tracks.iter();
+        let same = same.find(|seen| (seen.0, seen.1) == (tag.kind, tag.info.track));
+        same.is_some_and(|seen| (tag.timestamp.wrapping_sub(seen.2) as i32) < -MAX_LATE)
+    }
 }
 
 /// The same tag at another time, without anything that says more of it.
@@ -150,6 +198,10 @@ mod tests {
 
     fn frame(timestamp: u32) -> gst::Buffer {
         buffer(TagKind::Video, timestamp, &[0x17, 1, 0, 0, 0, 5])
+    }
+
+    fn audio(timestamp: u32) -> gst::Buffer {
+        buffer(TagKind::Audio, timestamp, &[0xAF, 1, 0])
     }
 
     fn time(buffer: &gst::Buffer) -> u32 {
@@ -185,8 +237,66 @@ mod tests {
         assert_eq!(stamp(&header), 0);
         assert_eq!(stamp(&frame(start)), 0);
         // Audio from before the keyframe, and the wrap of times.
-        assert_eq!(stamp(&buffer(TagKind::Audio, start - 5, &[0xAF, 1, 0])), 0);
+        assert_eq!(stamp(&audio(start - 5)), 0);
         assert_eq!(stamp(&frame(start.wrapping_add(40))), 40);
         assert_eq!(stamp(&frame(start.wrapping_add(100_000_000))), 100_000_000);
+        // A header says nothing of its time.
+        assert_eq!(stamp(&header), 100_000_000);
+    }
+
+    #[test]
+    fn times_go_on_for_as_long_as_a_connection_holds() {
+        let mut times = Times::default();
+        let mut stamp = |buffer: &gst::Buffer| time(&times.stamp(&read(buffer).unwrap().unwrap()));
+        let day = 24 * 3600 * 1000;
+        let mut sent = 0u32;
+        // More than twice around.
+        for _ in 0..120 {
+            assert_eq!(stamp(&frame(sent.wrapping_add(5000))), sent);
+            assert_eq!(stamp(&audio(sent.wrapping_add(5007))), sent.wrapping_add(7));
+            sent = sent.wrapping_add(day);
+        }
+    }
+
+    #[test]
+    fn around_the_wrap_sound_may_be_behind() {
+        let mut times = Times::default();
+        let mut stamp = |buffer: &gst::Buffer| time(&times.stamp(&read(buffer).unwrap().unwrap()));
+        for time in [0, 1 << 30, 1 << 31, 3 << 30] {
+            assert_eq!(stamp(&frame(time)), time);
+        }
+        assert_eq!(stamp(&audio(u32::MAX - 20)), u32::MAX - 20);
+        assert_eq!(stamp(&frame(3)), 3);
+        assert_eq!(stamp(&audio(u32::MAX - 5)), u32::MAX - 5);
+        assert_eq!(stamp(&frame(43)), 43);
+    }
+
+    #[test]
+    fn where_the_clock_upstream_starts_anew_time_stays_and_then_goes_on() {
+        for length in [200, 1_000_000] {
+            let mut times = Times::default();
+            let mut stamp =
+                |buffer: &gst::Buffer| time(&times.stamp(&read(buffer).unwrap().unwrap()));
+            let start = 90_000;
+            assert_eq!(stamp(&frame(start)), 0);
+            assert_eq!(stamp(&frame(start + length)), length);
+            assert_eq!(stamp(&audio(start + length - 20)), length - 20);
+            // A step too small for that is as it came.
+            assert_eq!(stamp(&audio(start + length - 30)), length - 30);
+            assert_eq!(stamp(&frame(start + length + 40)), length + 40);
+            assert_eq!(stamp(&frame(0)), length + 40);
+            assert_eq!(stamp(&audio(10)), length + 50);
+            assert_eq!(stamp(&frame(40)), length + 80);
+        }
+    }
+
+    #[test]
+    fn a_track_that_is_always_late_is_no_step_back() {
+        let mut times = Times::default();
+        let mut stamp = |buffer: &gst::Buffer| time(&times.stamp(&read(buffer).unwrap().unwrap()));
+        for at in (0..10_000).step_by(40) {
+            assert_eq!(stamp(&frame(5000 + at)), at);
+            assert_eq!(stamp(&audio(2000 + at)), at.saturating_sub(3000));
+        }
     }
 }

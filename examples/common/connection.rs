@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Connections that cost only so much: there is a number of them, and each has to get on.
+//! Connections of the HTTP servers of examples, which cost only so much: there is a number of them, and each has to
+//! get on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,35 +11,20 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::serve::Listener;
-use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Each costs some memory. Those beyond wait until one of them ends.
-const MAX_CONNECTIONS: usize = 2000;
-/// One connection has a descriptor, and one of a file: publishers and their segments need the others.
-const SHARE_OF_DESCRIPTORS: u64 = 4;
-/// Requests are short, and whoever plays takes a segment every two seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-pub(super) struct Patient {
+pub struct Patient {
     socket: TcpListener,
     places: Arc<Semaphore>,
     patience: Duration,
 }
 
 impl Patient {
-    pub(super) fn new(socket: TcpListener) -> Self {
-        let descriptors = getrlimit(Resource::Nofile).current;
-        let share = descriptors.map(|count| count / SHARE_OF_DESCRIPTORS);
-        let share = share.and_then(|share| usize::try_from(share).ok());
-        let connections = share.unwrap_or(MAX_CONNECTIONS).clamp(1, MAX_CONNECTIONS);
-        Patient::with(socket, connections, PATIENCE)
-    }
-
-    fn with(socket: TcpListener, connections: usize, patience: Duration) -> Self {
+    /// Those beyond so many wait until one of them ends.
+    pub fn new(socket: TcpListener, connections: usize, patience: Duration) -> Self {
         Patient {
             socket,
             places: Arc::new(Semaphore::new(connections)),
@@ -74,7 +60,7 @@ impl Listener for Patient {
 
 /// Ends with an error once it could write nothing for too long. What comes in does not count, so a request
 /// has to be complete in that time, and its client has to read the answer.
-pub(super) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     patience: Duration,
     timer: Pin<Box<Sleep>>,
@@ -173,7 +159,7 @@ mod tests {
                 tell.send(socket.local_addr().unwrap()).unwrap();
                 let get = || async { vec![0_u8; BODY] };
                 let router = Router::new().route("/", axum::routing::get(get));
-                let listener = Patient::with(socket, connections, patience);
+                let listener = Patient::new(socket, connections, patience);
                 axum::serve(listener, router).await.unwrap();
             });
         });
