@@ -99,9 +99,22 @@ fn a_stream_that_opens_meanwhile_ends() {
     is_linking.recv().unwrap();
     // It waits for its turn, and ends before it has a pad.
     let _second = publisher(studio.port(), "second");
-    studio.pipeline.send_event(gst::event::Eos::new());
+    // Who tells a source of the end waits for what it is busy with.
+    let pipeline = studio.pipeline.clone();
+    let ending = std::thread::spawn(move || pipeline.send_event(gst::event::Eos::new()));
+    let mut others = Vec::new();
+    // Until the door is closed.
+    loop {
+        let mut other = RawClient::connect(studio.port());
+        let key = format!("other{}", others.len());
+        if other.try_publish("live", &key).is_none() {
+            break;
+        }
+        others.push(other);
+    }
     drop(go_on);
     for what in ["eos src_0", "-src_0", "removed src_1 disconnected"] {
         studio.wait_for(what);
     }
+    ending.join().unwrap();
 }

@@ -157,8 +157,8 @@ fn who_was_cut_off_goes_on_with_the_same_pad() {
 #[test]
 fn who_was_cut_off_need_not_be_awaited() {
     let studio = Studio::start(PATIENT);
-    let client = RawClient::publish(studio.port(), "live", "key");
-    studio.wait_for("added src_0");
+    let client = publisher(studio.port(), "key");
+    studio.wait_for("+src_0");
     drop(client);
     studio.wait_for("removed src_0 closed");
     studio
