@@ -287,7 +287,7 @@ mod tests {
         Shelf::open(&top.path().join("live/cam"), SystemTime::now()).unwrap();
         let lost = top.path().join("lost+found");
         // For all but root, who reads it, and finds nothing.
-        std::fs::DirBuilder::new().mode(0).create(&lost).unwrap();
+        std::fs::DirBuilder::new().mode(0o0).create(&lost).unwrap();
         let mut found = Vec::new();
         find_streams(top.path(), Path::new(""), &mut found).unwrap();
         assert_eq!(found, [Path::new("live/cam")]);
