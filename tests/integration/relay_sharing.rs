@@ -15,7 +15,8 @@ use crate::support::PATIENCE;
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::launch::plugin_folder;
 use crate::support::media::small;
-use crate::support::raw::{RawClient, code, unpublish};
+use crate::support::raw::{RawClient, code, send, unpublish};
+use crate::support::synthetic::stream;
 
 const HERE: &str = "rtmp://a.example:1935";
 const ELSEWHERE: &str = "rtmp://b.example:1935";
@@ -166,7 +167,9 @@ fn who_came_to_the_wrong_relay_is_asked_to_go_once() {
 #[test]
 fn who_belongs_here_or_cannot_go_is_served() {
     let relay = Relay::start();
-    let here = relay.publish(&format!("live/{OF_HERE}"), RECONNECT);
+    let mut here = relay.publish(&format!("live/{OF_HERE}"), RECONNECT);
+    // There is no stream before there is media.
+    send(&mut here, &stream(0, 4));
     relay.wait_until("streams", |text| text.contains(OF_HERE));
     relay.wait_for(0, 0);
     let cannot = relay.publish(&format!("live/{OF_ELSEWHERE}"), 0.0);
