@@ -25,8 +25,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[path = "common/exposition.rs"]
 mod exposition;
+#[path = "common/statistics.rs"]
+mod statistics;
 
-use exposition::{Unit, family, labels, number};
+use exposition::{family, labels};
+use statistics::{Unit, number};
 
 /// Take RTMP publishers, and serve metrics of them to Prometheus.
 #[derive(Parser)]
@@ -523,7 +526,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let served = ingests.clone();
     let router = Router::new().route(
         "/metrics",
-        get(move || async move { exposition::respond(families(&served)) }),
+        get(move || async move { statistics::respond(families(&served)) }),
     );
     axum::serve(socket, router)
         .with_graceful_shutdown(async move {

@@ -1,40 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What examples that serve metrics have in common: from the statistics of elements to the text that Prometheus
-//! reads.
+//! What Prometheus reads, for all examples that serve metrics.
 
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{TEXT_FORMAT, TextEncoder};
-
-/// How a field of the statistics becomes what Prometheus wants: base units.
-#[derive(Clone, Copy)]
-pub enum Unit {
-    None,
-    Nanoseconds,
-    BitsPerSecond,
-}
-
-/// A field as a number. None where there is nothing to tell.
-pub fn number(stats: &gst::StructureRef, field: &str, unit: Unit) -> Option<f64> {
-    let value = stats.value(field).ok()?;
-    let number = if let Ok(number) = value.get::<u64>() {
-        (number != gst::ffi::GST_CLOCK_TIME_NONE).then_some(number as f64)?
-    } else if let Ok(number) = value.get::<f64>() {
-        number
-    } else if let Ok(flag) = value.get::<bool>() {
-        f64::from(u8::from(flag))
-    } else {
-        // Also what is one of several names.
-        value.transform::<i32>().ok()?.get::<i32>().ok()?.into()
-    };
-    Some(match unit {
-        Unit::None => number,
-        Unit::Nanoseconds => number / 1e9,
-        Unit::BitsPerSecond => number / 8.0,
-    })
-}
+use prometheus::{Result, TextEncoder};
 
 pub fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
     let named = pairs.iter().filter(|(name, _)| !name.is_empty());
@@ -75,11 +44,8 @@ pub fn family(name: &str, help: &str, samples: Vec<(Vec<LabelPair>, f64)>) -> Me
     family
 }
 
-/// The answer to who asks for metrics. Those about which there is nothing to tell are left out.
-pub fn respond(mut families: Vec<MetricFamily>) -> Response {
+/// Those about which there is nothing to tell are left out.
+pub fn text(mut families: Vec<MetricFamily>) -> Result<String> {
     families.retain(|family| !family.get_metric().is_empty());
-    match TextEncoder::new().encode_to_string(&families) {
-        Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    TextEncoder::new().encode_to_string(&families)
 }

@@ -21,6 +21,8 @@ mod program;
 mod remux;
 mod screen;
 mod source;
+#[path = "../common/statistics.rs"]
+mod statistics;
 mod status;
 mod stream;
 mod template;

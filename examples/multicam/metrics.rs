@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::proto::MetricFamily;
 
-use super::exposition::{Unit, family, labels, number};
+use super::exposition::{family, labels};
+use super::statistics::{Unit, number};
 use super::status::{COUNTERS, Shared, Snapshot, SourceState};
 
 /// What the metrics are made of, as it is now.

@@ -15,11 +15,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::changes::Changes;
 use super::connection::Patient;
-use super::exposition;
 use super::metrics::Board;
 use super::options::Options;
 use super::plan::{self, Plan};
 use super::screen::Screen;
+use super::statistics;
 use super::stream::{Context, News, Ports, Stream};
 
 /// How long all streams together may take to end.
@@ -127,7 +127,7 @@ impl Program {
         self.screen
             .tell(&format!("metrics on http://{address}/metrics"));
         let board = self.board.clone();
-        let answer = get(move || async move { exposition::respond(board.families()) });
+        let answer = get(move || async move { statistics::respond(board.families()) });
         let router = Router::new().route("/metrics", answer);
         let listener = Patient::new(socket, MAX_CONNECTIONS, PATIENCE);
         tokio::spawn(async move { axum::serve(listener, router).await });

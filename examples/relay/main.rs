@@ -6,6 +6,8 @@ mod cadence;
 mod catalog;
 mod cleaner;
 mod encoder;
+#[path = "../common/exposition.rs"]
+mod exposition;
 mod health;
 mod ingest;
 mod mailbox;

@@ -7,10 +7,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus::TextEncoder;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{LabelPair, MetricFamily};
 
 use crate::catalog::{Counts, Stream, StreamName};
+use crate::exposition::{self, family, labels};
 use crate::web::Site;
 
 /// What is told of each stream: name, help, value.
@@ -85,53 +85,16 @@ fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-fn labels(name: &StreamName) -> Vec<LabelPair> {
-    vec![
-        label("application", &name.application),
-        label("stream", &name.stream),
-        label("user", name.user.as_deref().unwrap_or_default()),
-    ]
-}
-
-type Sample = (Vec<LabelPair>, f64);
-
-/// The name says what it is: that of a counter ends in `_total`.
-fn family(name: &str, help: &str, samples: impl IntoIterator<Item = Sample>) -> MetricFamily {
-    let is_counter = name.ends_with("_total");
-    let metric = |(labels, value)| {
-        let mut metric = Metric::from_label(labels);
-        if is_counter {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        metric
-    };
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(if is_counter {
-        MetricType::COUNTER
-    } else {
-        MetricType::GAUGE
-    });
-    family.set_metric(samples.into_iter().map(metric).collect());
-    family
+fn of(name: &StreamName) -> Vec<LabelPair> {
+    labels(&[
+        ("application", &name.application),
+        ("stream", &name.stream),
+        ("user", name.user.as_deref().unwrap_or_default()),
+    ])
 }
 
 fn one(name: &str, help: &str, value: f64) -> MetricFamily {
-    family(name, help, [(Vec::new(), value)])
+    family(name, help, vec![(Vec::new(), value)])
 }
 
 fn of_streams(streams: &[(StreamName, Stream)]) -> Vec<MetricFamily> {
@@ -139,17 +102,19 @@ fn of_streams(streams: &[(StreamName, Stream)]) -> Vec<MetricFamily> {
     for (name, help, value) in OF_STREAM {
         let samples = streams
             .iter()
-            .map(|(name, stream)| (labels(name), value(stream)));
-        families.push(family(name, help, samples));
+            .map(|(name, stream)| (of(name), value(stream)));
+        families.push(family(name, help, samples.collect()));
     }
     for (name, help, value) in COUNTED {
         let samples = streams
             .iter()
-            .map(|(name, stream)| (labels(name), value(&stream.counts) as f64));
-        families.push(family(&format!("relay_stream_{name}"), help, samples));
+            .map(|(name, stream)| (of(name), value(&stream.counts) as f64));
+        families.push(family(
+            &format!("relay_stream_{name}"),
+            help,
+            samples.collect(),
+        ));
     }
-    // Those of nobody would have a head alone.
-    families.retain(|family| !family.get_metric().is_empty());
     families
 }
 
@@ -193,7 +158,9 @@ pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> 
     families.push(family(
         "relay_notifications_total",
         "Notifications by what became of them; those retried are counted for each attempt that failed.",
-        outcomes.map(|(outcome, counter)| (vec![label("outcome", outcome)], read(counter))),
+        outcomes
+            .map(|(outcome, counter)| (labels(&[("outcome", outcome)]), read(counter)))
+            .to_vec(),
     ));
     families.push(one(
         "relay_notifications_waiting",
@@ -207,12 +174,14 @@ pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> 
     families.push(family(
         "relay_publishers_of_other_relays_total",
         "Publishers that belong to another relay: asked to go there, or served here.",
-        outcomes.map(|(outcome, count)| (vec![label("outcome", outcome)], count as f64)),
+        outcomes
+            .map(|(outcome, count)| (labels(&[("outcome", outcome)]), count as f64))
+            .to_vec(),
     ));
     families.push(one(
         "relay_healthy",
         "Whether /health says that all is well.",
         flag(is_healthy),
     ));
-    TextEncoder::new().encode_to_string(&families)
+    exposition::text(families)
 }
