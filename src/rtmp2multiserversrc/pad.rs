@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::Mutex;
 
-use crate::rtmp2serversrc::{ConnectionState, Rtmp2ServerSrc, StreamStatus, signals};
+use crate::rtmp2serversrc::{self, Rtmp2ServerSrc, signals};
 use crate::server::Publisher;
 
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ struct Stream {
 }
 
 static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-    vec![
+    let mut specs = vec![
         glib::ParamSpecString::builder("application")
             .nick("Application")
             .blurb("Application that the publisher has named")
@@ -43,30 +43,18 @@ static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .blurb("What the variables of application and stream-key have matched")
             .read_only()
             .build(),
-        glib::ParamSpecEnum::builder::<ConnectionState>("connection-state")
-            .nick("Connection state")
-            .blurb("How far the connection of the publisher is")
-            .read_only()
-            .build(),
-        glib::ParamSpecEnum::builder::<StreamStatus>("stream-status")
-            .nick("Stream status")
-            .blurb("What a consumer has to expect of the stream")
-            .read_only()
-            .build(),
-        glib::ParamSpecUInt64::builder("epoch")
-            .nick("Epoch")
-            .blurb("Counts up whenever a decoder has to start afresh")
-            .read_only()
-            .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb("Counters of the publisher, or of the last one, and of the stream")
             .read_only()
             .build(),
-    ]
+    ];
+    let of_source = rtmp2serversrc::build_specs().into_iter();
+    specs.extend(of_source.filter(|spec| CHANGING.contains(&spec.name())));
+    specs
 });
 
-/// Those that change.
+/// Those of the source, which change.
 const CHANGING: [&str; 3] = ["connection-state", "stream-status", "epoch"];
 
 #[glib::object_subclass]
