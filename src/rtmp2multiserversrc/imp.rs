@@ -202,8 +202,8 @@ impl ElementImpl for Rtmp2MultiServerSrc {
             let send = |branch: Branch| branch.source.send_event(event.clone());
             return self.branches().into_iter().map(send).max() == Some(true);
         }
-        if event.type_() == gst::EventType::Eos {
-            self.end();
+        if event.type_() == gst::EventType::Eos && self.end() {
+            return true;
         }
         self.parent_send_event(event)
     }
@@ -301,18 +301,24 @@ impl Rtmp2MultiServerSrc {
         gst::info!(CAT, imp = self, "Stopped");
     }
 
-    /// The pipeline is to come to its end, which it would never see while publishers come back.
-    fn end(&self) {
-        if let Some(lobby) = self.lobby() {
-            lobby.end();
-            gst::info!(CAT, imp = self, "Nobody is taken any more");
+    /// The pipeline is to come to its end, which it would never see while publishers come back. False where
+    /// the element does not run.
+    fn end(&self) -> bool {
+        let Some(lobby) = self.lobby() else {
+            return false;
+        };
+        lobby.end();
+        gst::info!(CAT, imp = self, "Nobody is taken any more");
+        for branch in self.branches() {
+            branch.source.imp().end();
         }
+        true
     }
 
     /// Ends a stream that has just been opened, if all of them were told to end while it was.
     pub(super) fn end_late(&self, branch: &Branch) {
         if self.lobby().is_some_and(|lobby| lobby.has_ended()) {
-            branch.source.send_event(gst::event::Eos::new());
+            branch.source.imp().end();
         }
     }
 

@@ -140,6 +140,10 @@ impl ElementImpl for Rtmp2ServerSrc {
         if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
             return self.request_keyframe();
         }
+        // The base class would wait for the streaming thread, and throw away what is in the queue.
+        if event.type_() == gst::EventType::Eos && self.end() {
+            return true;
+        }
         self.parent_send_event(event)
     }
 
@@ -301,6 +305,12 @@ impl Rtmp2ServerSrc {
     /// Its number, if it has one stream of another element.
     pub(crate) fn stream(&self) -> Option<u32> {
         self.origin.lock().number()
+    }
+
+    /// The stream comes to its end, with what there is of it. False where it has not begun. Waits for nothing.
+    pub(crate) fn end(&self) -> bool {
+        let intake = self.intake();
+        intake.inspect(|intake| intake.end()).is_some()
     }
 
     pub(crate) fn disconnect_publisher(&self) {

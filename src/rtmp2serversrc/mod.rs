@@ -96,6 +96,10 @@
 //! network is gone without a word is found by TCP keepalive too, within #GstRtmp2ServerSrc:timeout,
 //! or within a minute where that is 0.
 //!
+//! EOS that is sent to the element, or to the pipeline as `gst-launch-1.0 -e` does, ends the stream: what was taken until
+//! then still leaves, the publisher is told that the server has ended it, and nobody is taken until the element is
+//! started again.
+//!
 //! ## Timestamps that are not what they should be
 //!
 //! In #GstRtmp2ServerSrc:timestamp-mode running-time, no track goes back, and audio and video are moved

@@ -310,9 +310,25 @@ impl Intake {
         }
     }
 
+    /// The stream is to end: whoever publishes is told to go, and nobody comes any more. What there is still leaves.
+    pub fn end(self: &Arc<Self>) {
+        drop(self.end_seat());
+        self.vacated.notify_all();
+    }
+
     /// All of the stream has left the element, or it takes no more of it. Whoever still publishes is
     /// told so. The observer hears of that first.
     pub fn finish(self: &Arc<Self>) {
+        let seat = self.end_seat();
+        // In one step with that, so that nobody is added who would be cut off without a word.
+        if let Some(stream) = self.stream {
+            self.entrance.post(Notice::Finished(stream));
+        }
+        drop(seat);
+        self.vacated.notify_all();
+    }
+
+    fn end_seat(self: &Arc<Self>) -> MutexGuard<'_, Seat> {
         let mut seat = self.seat.lock();
         // Another one may take over while this one is told.
         while let Some(link) = seat.occupant().map(|occupant| occupant.link.clone()) {
@@ -324,12 +340,7 @@ impl Intake {
             self.queue.end(true);
             seat.holder = Holder::Ended;
         }
-        // In one step with that, so that nobody is added who would be cut off without a word.
-        if let Some(stream) = self.stream {
-            self.entrance.post(Notice::Finished(stream));
-        }
-        drop(seat);
-        self.vacated.notify_all();
+        seat
     }
 
     /// Asks the present publisher to connect again, perhaps elsewhere.

@@ -4,13 +4,17 @@
 
 use std::net::TcpListener;
 use std::process::Command;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use gst::prelude::*;
+use gstrtmp2server::amf0::Value;
 
+use crate::support::apart::is_apart;
 use crate::support::clients::{FFMPEG, Running, publish};
 use crate::support::launch::Launch;
-use crate::support::raw::RawClient;
+use crate::support::raw::{RawClient, code, send};
+use crate::support::recorder::Recorder;
 use crate::support::resources::resources;
 use crate::support::synthetic::stream;
 use crate::support::wire::Wire;
@@ -21,21 +25,19 @@ const MAX_EXIT_DELAY: Duration = Duration::from_millis(500);
 
 const CYCLES: usize = 200;
 
-/// Set in the process that counts its own threads and descriptors.
-const CYCLING: &str = "RTMP2SERVER_TEST_CYCLING";
-
 #[track_caller]
 fn assert_exits(launch: &mut Launch) {
     launch.interrupt();
     let (_, delay) = launch.wait();
-    assert!(delay < MAX_EXIT_DELAY, "{delay:?}: {}", launch.output);
+    assert!(delay < MAX_EXIT_DELAY, "{delay:?}: {}", launch.output());
 }
 
 #[test]
 fn ctrl_c_ends_an_idle_pipeline() {
     for options in ["", "-e"] {
         let mut launch = Launch::start(options, "rtmp2serversrc port=0 ! fakesink");
-        launch.port();
+        // With -e, gst-launch-1.0 may wait forever if it is interrupted before it plays.
+        launch.wait_for("New clock");
         assert_exits(&mut launch);
     }
 }
@@ -117,6 +119,39 @@ fn a_busy_port_is_an_error_that_names_it() {
     );
 }
 
+/// Told by the application, while nothing downstream moves.
+#[test]
+fn eos_waits_for_nothing_and_comes_behind_all_that_was_taken() {
+    let recorder = Recorder::start_into("keep-listening=true", "fakesink name=sink sync=false");
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let sink = recorder.pipeline.by_name("sink").unwrap();
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    let pad = sink.static_pad("sink").unwrap();
+    pad.add_probe(kinds, move |_, _| {
+        let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+        gst::PadProbeReturn::Ok
+    });
+    let sent = stream(0, 50);
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &sent);
+    // Its answer comes when all before it has been taken.
+    client.command(0, "createStream", 4.0, &[Value::Null]);
+    client.expect_command("_result");
+
+    let (told, is_told) = mpsc::channel();
+    let element = recorder.element.clone();
+    std::thread::spawn(move || told.send(element.send_event(gst::event::Eos::new())));
+    assert_eq!(is_told.recv_timeout(PATIENCE), Ok(true));
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Publish.Rejected");
+    let mut other = RawClient::connect(recorder.port());
+    assert!(other.try_publish("live", "other").is_none());
+
+    drop(release);
+    flv::assert_same_media(&flv::media(&sent), &flv::media(&recorder.finish()));
+}
+
 fn cycle(tags: &[u8]) {
     let text = "rtmp2serversrc name=src port=0 ! fakesink sync=false async=false";
     let pipeline = gst::parse::launch(text).unwrap();
@@ -136,16 +171,8 @@ fn cycle(tags: &[u8]) {
 
 #[test]
 fn cycles_with_a_publisher_leave_no_thread_and_no_descriptor() {
-    if std::env::var_os(CYCLING).is_none() {
-        // In a process of its own, where no other test makes threads.
-        let name = "leaving::cycles_with_a_publisher_leave_no_thread_and_no_descriptor";
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture", "--test-threads=1"])
-            .env(CYCLING, "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}");
+    // Where no other test makes threads.
+    if !is_apart("leaving::cycles_with_a_publisher_leave_no_thread_and_no_descriptor") {
         return;
     }
     init();

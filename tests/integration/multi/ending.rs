@@ -2,12 +2,13 @@
 
 //! EOS for all streams: what there is comes to its end, and nobody is taken after it.
 
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
 use super::studio::{Studio, into_fakesink, publisher};
+use crate::support::PATIENCE;
 use crate::support::raw::{RawClient, code, send};
 use crate::support::synthetic::stream;
 
@@ -21,6 +22,15 @@ fn assert_is_closed(studio: &Studio, key: &str) {
     let status = client.expect_command("onStatus");
     assert_eq!(code(&status), "NetStream.Publish.BadName", "{key}");
     studio.wait_for("rejected ended");
+}
+
+/// Tells the pipeline of its end. That has to come back at once.
+#[track_caller]
+fn end(studio: &Studio) {
+    let (told, is_told) = mpsc::channel();
+    let pipeline = studio.pipeline.clone();
+    std::thread::spawn(move || told.send(pipeline.send_event(gst::event::Eos::new())));
+    assert_eq!(is_told.recv_timeout(PATIENCE), Ok(true));
 }
 
 #[track_caller]
@@ -58,7 +68,7 @@ fn a_pipeline_comes_to_its_end_though_publishers_come_back() {
     }
     drop(leaves);
     studio.wait_for("removed src_1 closed");
-    studio.pipeline.send_event(gst::event::Eos::new());
+    end(&studio);
     for key in ["stays", "leaves", "other"] {
         assert_is_closed(&studio, key);
     }
@@ -92,29 +102,52 @@ fn a_stream_that_opens_meanwhile_ends() {
     // Nothing else ends a publisher that is silent.
     let studio = Studio::start_with("timeout=0", move |pipeline, pad| {
         let _ = linking.lock().unwrap().send(());
-        let _ = may_go_on.lock().unwrap().recv();
+        let _ = may_go_on.lock().unwrap().recv_timeout(PATIENCE);
         into_fakesink(pipeline, pad);
     });
     let _first = publisher(studio.port(), "first");
-    is_linking.recv().unwrap();
+    is_linking.recv_timeout(PATIENCE).unwrap();
     // It waits for its turn, and ends before it has a pad.
     let _second = publisher(studio.port(), "second");
-    // Who tells a source of the end waits for what it is busy with.
-    let pipeline = studio.pipeline.clone();
-    let ending = std::thread::spawn(move || pipeline.send_event(gst::event::Eos::new()));
-    let mut others = Vec::new();
-    // Until the door is closed.
-    loop {
-        let mut other = RawClient::connect(studio.port());
-        let key = format!("other{}", others.len());
-        if other.try_publish("live", &key).is_none() {
-            break;
-        }
-        others.push(other);
-    }
+    // Who tells of the end waits for nobody.
+    end(&studio);
+    let mut third = RawClient::connect(studio.port());
+    assert!(third.try_publish("live", "third").is_none());
     drop(go_on);
     for what in ["eos src_0", "-src_0", "removed src_1 disconnected"] {
         studio.wait_for(what);
     }
-    ending.join().unwrap();
+}
+
+/// The others come to their end, and that one does as soon as it goes on.
+#[test]
+fn a_stream_that_is_stuck_holds_up_no_end() {
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (stuck, is_stuck) = mpsc::channel();
+    let held = Arc::new(Mutex::new((stuck, may_go_on)));
+    let studio = Studio::start_with("", move |pipeline, pad| {
+        into_fakesink(pipeline, pad);
+        if pad.name() != "src_0" {
+            return;
+        }
+        let held = held.clone();
+        let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+        pad.add_probe(kinds, move |_, _| {
+            let (stuck, may_go_on) = &*held.lock().unwrap();
+            let _ = stuck.send(());
+            let _ = may_go_on.recv_timeout(PATIENCE);
+            gst::PadProbeReturn::Ok
+        });
+    });
+    // Dropped before the studio, which could not stop without that.
+    let go_on = go_on;
+    let _stuck = publisher(studio.port(), "stuck");
+    is_stuck.recv_timeout(PATIENCE).unwrap();
+    let _other = publisher(studio.port(), "other");
+    studio.wait_for_buffers("src_1", 5);
+    end(&studio);
+    studio.wait_for("-src_1");
+    assert!(!studio.look(|seen| seen.has("-src_0")));
+    drop(go_on);
+    studio.wait_for("-src_0");
 }
