@@ -2,22 +2,23 @@
 
 //! Behind a load balancer: PROXY headers, health checks, and draining.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::support::camera::{self, Camera, Report};
 use crate::support::clients::{FFMPEG, Running, publish};
 use crate::support::flv;
 use crate::support::launch::Launch;
 use crate::support::media::small;
+use crate::support::program::Program;
 use crate::support::raw::{RawClient, code};
 use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;
@@ -195,8 +196,7 @@ fn a_port_that_was_closed_for_draining_opens_again() {
 
 /// The example that records cameras, in a process of its own.
 struct Ingest {
-    running: Running,
-    lines: BufReader<ChildStdout>,
+    program: Program,
     port: u16,
     folder: tempfile::TempDir,
 }
@@ -217,43 +217,22 @@ impl Ingest {
                 "--folder",
             ])
             .arg(folder.path());
-        let mut running = Running::spawn(&mut command);
-        let lines = BufReader::new(running.0.stdout.take().unwrap());
-        let mut ingest = Ingest {
-            running,
-            lines,
-            port,
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut program = Program::start(&mut command);
+        let address = program.behind("listening on ");
+        let port = address.trim_end_matches('/').rsplit(':').next();
+        Ingest {
+            program,
+            port: port.unwrap().parse().unwrap(),
             folder,
-        };
-        let line = ingest.wait_for("listening on");
-        let port = line.trim().trim_end_matches('/').rsplit(':').next();
-        ingest.port = port.unwrap().parse().unwrap();
-        ingest
-    }
-
-    fn wait_for(&mut self, text: &str) -> String {
-        loop {
-            let mut line = String::new();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "no {text}");
-            if line.contains(text) {
-                return line;
-            }
         }
     }
 
     /// Asks it to drain itself, and waits for its end.
-    fn drain(self) -> tempfile::TempDir {
-        let id = Pid::from_raw(self.running.0.id() as i32).unwrap();
-        kill_process(id, Signal::TERM).unwrap();
-        let Ingest {
-            running,
-            lines,
-            folder,
-            ..
-        } = self;
-        std::io::read_to_string(lines).unwrap();
-        running.succeed();
-        folder
+    fn drain(mut self) -> tempfile::TempDir {
+        self.program.signal(Signal::TERM);
+        assert!(self.program.wait().success());
+        self.folder
     }
 }
 
@@ -346,18 +325,18 @@ fn one_of_two_processes_is_drained_and_restarted_under_four_publishers() {
     // By turns, so two of them are on each.
     for ingest in [&mut first, &mut second] {
         for _ in 0..2 {
-            let line = ingest.wait_for("publishes");
+            let line = ingest.program.wait_for("publishes");
             assert!(line.contains(": 127.0.1."), "{line}");
         }
     }
     let mut folders = vec![first.drain()];
     // Those two have come back at the other one, or are about to.
-    (0..2).for_each(|_| drop(second.wait_for("publishes")));
+    (0..2).for_each(|_| drop(second.program.wait_for("publishes")));
     let restarted = Ingest::start(first_port);
     // It is used again: the other one can be drained.
     let mut restarted = restarted;
     let drained = std::thread::spawn(|| second.drain());
-    (0..4).for_each(|_| drop(restarted.wait_for("publishes")));
+    (0..4).for_each(|_| drop(restarted.program.wait_for("publishes")));
     folders.push(drained.join().unwrap());
     let reports: Vec<Report> = cameras.into_iter().map(Camera::stop).collect();
     folders.push(restarted.drain());

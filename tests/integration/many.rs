@@ -3,11 +3,12 @@
 //! A thousand small publishers in one process.
 
 use std::io::Write;
-use std::process::Command;
 use std::time::Duration;
 
 use gst::prelude::*;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::support::apart::is_apart;
 use crate::support::raw::{RawClient, media_chunks};
 use crate::support::recorder::Recorder;
 use crate::support::{PATIENCE, flv};
@@ -19,9 +20,6 @@ const FRAME: usize = 1250;
 const STEP: Duration = Duration::from_millis(100);
 const FRAMES: u32 = 30;
 
-/// Set in the process that has a thousand publishers, and room for their descriptors.
-const CROWDED: &str = "RTMP2SERVER_TEST_CROWDED";
-
 /// A line of `/proc/self/status`, as a number.
 fn status(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -31,25 +29,12 @@ fn status(name: &str) -> usize {
 
 #[test]
 fn a_thousand_small_publishers() {
-    if std::env::var_os(CROWDED).is_none() {
-        let name = "many::a_thousand_small_publishers";
-        let test = std::env::current_exe().unwrap();
-        let output = Command::new("sh")
-            .args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""])
-            .arg(test)
-            .args(["--exact", name, "--nocapture", "--test-threads=1"])
-            .env(CROWDED, "1")
-            .output()
-            .unwrap();
-        let (text, errors) = (output.stdout, output.stderr);
-        print!("{}", String::from_utf8_lossy(&text));
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&errors)
-        );
+    // Where there is room for its descriptors.
+    if !is_apart("many::a_thousand_small_publishers") {
         return;
     }
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     // Nobody is waited for at the end. The clients take turns, and the last one has to wait.
     let limits = "max-clients=1100 max-clients-per-address=1100 resume-timeout=0 \
                   handshake-timeout=60000";

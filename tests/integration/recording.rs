@@ -60,7 +60,7 @@ fn gst_launch_records_to_a_file() {
     )
     .succeed();
     let (status, _) = launch.wait();
-    assert!(status.success(), "{}", launch.output);
+    assert!(status.success(), "{}", launch.output());
     let frames = flv::read_file(&file)
         .iter()
         .filter(|tag| tag.is_frame())

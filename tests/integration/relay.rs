@@ -6,21 +6,21 @@
 //! that was sent is in segments, however long the machine took for it. So most of these publishers send as
 //! fast as they can.
 
-use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use m3u8_rs::MediaPlaylist;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::support::PATIENCE;
-use crate::support::clients::{FFMPEG, Running};
+use crate::support::clients::FFMPEG;
 use crate::support::flv::{self, AUDIO, Tag, VIDEO};
 use crate::support::launch::plugin_folder;
 use crate::support::media::made_by;
+use crate::support::program::Program;
 use crate::support::raw::{RawClient, send, unpublish};
 use crate::support::synthetic;
 
@@ -28,8 +28,7 @@ const PICTURE: &str = "-f lavfi -i testsrc=size=160x120";
 const NOISE: &str = "-f lavfi -i anoisesrc=amplitude=0.1:sample_rate";
 
 struct Relay {
-    running: Running,
-    lines: BufReader<ChildStdout>,
+    program: Program,
     /// Of its HTTP server, with a slash at its end.
     page: String,
     port: u16,
@@ -41,36 +40,22 @@ impl Relay {
         let mut command = command(directory);
         command.args(options).stdout(Stdio::piped());
         // What it complains of is seen with the output of the test.
-        let child = command.stderr(Stdio::inherit()).spawn().unwrap();
-        let mut running = Running(child);
-        let lines = BufReader::new(running.0.stdout.take().unwrap());
-        let mut relay = Relay {
-            running,
-            lines,
-            page: String::new(),
-            port: 0,
+        let mut program = Program::start(command.stderr(Stdio::inherit()));
+        let page = program.behind("page on ");
+        let address = program.behind("listening on ");
+        let port = address.trim_end_matches('/').rsplit(':').next();
+        Relay {
+            program,
+            page,
+            port: port.unwrap().parse().unwrap(),
             directory: directory.to_owned(),
-        };
-        let line = relay.wait_for("page on");
-        relay.page = line.trim().rsplit(' ').next().unwrap().to_owned();
-        let line = relay.wait_for("listening on");
-        let port = line.trim().trim_end_matches('/').rsplit(':').next();
-        relay.port = port.unwrap().parse().unwrap();
-        relay
+        }
     }
 
-    /// Reads on to a line with this, and gives all lines up to there.
+    /// Goes on to a line with this, and gives all lines up to there.
     #[track_caller]
     fn wait_for(&mut self, text: &str) -> String {
-        let mut seen = String::new();
-        loop {
-            let start = seen.len();
-            let count = self.lines.read_line(&mut seen).unwrap();
-            assert!(count > 0, "\"{text}\" did not come, but:\n{seen}");
-            if seen[start..].contains(text) {
-                return seen;
-            }
-        }
+        self.program.wait_for(text)
     }
 
     fn publish(&self, user: &str) -> RawClient {
@@ -99,13 +84,12 @@ impl Relay {
     }
 
     fn signal(&self) {
-        let id = Pid::from_raw(self.running.0.id() as i32).unwrap();
-        kill_process(id, Signal::TERM).unwrap();
+        self.program.signal(Signal::TERM);
     }
 
     fn terminate(mut self) {
         self.signal();
-        assert!(self.running.0.wait().unwrap().success());
+        assert!(self.program.wait().success());
     }
 
     /// Status and text of /health.
@@ -372,7 +356,7 @@ fn a_dirty_publisher_gives_clean_segments_and_is_ready_in_time() {
         }
         // Six seconds of media from the first keyframe on have to be enough. How long the machine takes
         // for them is not what is measured.
-        is_ready.recv().unwrap();
+        is_ready.recv_timeout(PATIENCE).unwrap();
         start = start.max(Instant::now() - Duration::from_secs(6));
         for timed in rest {
             pace(start, timed.made);
@@ -769,7 +753,7 @@ fn a_second_signal_ends_it_at_once() {
     // The stream has ended, so the first one was heard.
     relay.wait_for("gone live/ann/cam");
     relay.signal();
-    assert_eq!(relay.running.0.wait().unwrap().code(), Some(1));
+    assert_eq!(relay.program.wait().code(), Some(1));
 }
 
 #[test]

@@ -4,9 +4,7 @@
 //!
 //! Each test runs the program `examples/relay` as one of two. Which users belong to which of them never changes.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use gstrtmp2server::amf0::Value;
@@ -15,6 +13,7 @@ use crate::support::PATIENCE;
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::launch::plugin_folder;
 use crate::support::media::small;
+use crate::support::program::Program;
 use crate::support::raw::{RawClient, code, send, unpublish};
 use crate::support::synthetic::stream;
 
@@ -27,9 +26,7 @@ const OF_ELSEWHERE: &str = "ann";
 const RECONNECT: f64 = 1.0;
 
 struct Relay {
-    child: Child,
-    /// What it prints.
-    lines: Receiver<String>,
+    program: Program,
     port: u16,
     page: String,
     _directory: tempfile::TempDir,
@@ -39,45 +36,23 @@ impl Relay {
     fn start() -> Self {
         let program = plugin_folder().join("examples/relay");
         let directory = tempfile::tempdir().unwrap();
-        let mut child = Command::new(&program)
+        let mut command = Command::new(program);
+        command
             .args(["--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(["--relay", HERE, "--relay", ELSEWHERE, "--this", HERE])
             .arg("--directory")
             .arg(directory.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (print, lines) = channel();
-        std::thread::spawn(move || {
-            // Until one of both sides is gone.
-            let _ = output
-                .lines()
-                .try_for_each(|line| print.send(line.unwrap()));
-        });
-        let mut relay = Relay {
-            child,
-            lines,
-            port: 0,
-            page: String::new(),
+            .stdout(Stdio::piped());
+        let mut program = Program::start(&mut command);
+        let page = program.behind("page on ");
+        let address = program.behind("listening on ");
+        let port = address.trim_end_matches('/').rsplit(':').next();
+        Relay {
+            program,
+            port: port.unwrap().parse().unwrap(),
+            page: page.trim_end_matches('/').to_owned(),
             _directory: directory,
-        };
-        relay.page = relay.behind("page on ");
-        let address = relay.behind("listening on ");
-        relay.port = address.rsplit_once(':').unwrap().1.parse().unwrap();
-        relay
-    }
-
-    /// Waits for a line that starts so, and says how it goes on.
-    #[track_caller]
-    fn behind(&self, start: &str) -> String {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|error| panic!("no line '{start}...': {error}"));
-            if let Some(rest) = line.strip_prefix(start) {
-                return rest.trim_end_matches('/').to_owned();
-            }
         }
     }
 
@@ -129,13 +104,6 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// It is asked to go where it belongs.
 #[track_caller]
 fn is_asked(client: &mut RawClient, application: &str) {
@@ -166,7 +134,7 @@ fn who_came_to_the_wrong_relay_is_asked_to_go_once() {
 
 #[test]
 fn who_belongs_here_or_cannot_go_is_served() {
-    let relay = Relay::start();
+    let mut relay = Relay::start();
     let mut here = relay.publish(&format!("live/{OF_HERE}"), RECONNECT);
     // There is no stream before there is media.
     send(&mut here, &stream(0, 4));
@@ -177,7 +145,7 @@ fn who_belongs_here_or_cannot_go_is_served() {
     drop((here, cannot));
     let url = format!("rtmp://127.0.0.1:{}/live/cora/cam", relay.port);
     let client = publish(FFMPEG, &small(20), true, &url);
-    relay.behind("ready live/cora/cam ");
+    relay.program.wait_for("ready live/cora/cam ");
     relay.wait_for(0, 2);
     drop(client);
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
+use crate::support::PATIENCE;
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::flv;
 use crate::support::media::small;
@@ -117,13 +118,20 @@ fn a_handler_that_takes_its_time_holds_up_its_own_client_only() {
     slow.element
         .connect("publisher-connecting", false, move |_| {
             asked.send(()).unwrap();
-            Some(answers.lock().unwrap().recv().unwrap().to_value())
+            Some(
+                answers
+                    .lock()
+                    .unwrap()
+                    .recv_timeout(PATIENCE)
+                    .unwrap()
+                    .to_value(),
+            )
         });
     let mut waiting = RawClient::connect(port);
     waiting.handshake().connect_application("live");
     waiting.expect_command("_result");
     waiting.command(1, "publish", 2.0, &[Value::Null, "slow".into()]);
-    is_asked.recv().unwrap();
+    is_asked.recv_timeout(PATIENCE).unwrap();
     // While it is undecided: another element's publisher comes and goes, and what the slow one's
     // client sends already is kept.
     let file = small(1);
@@ -316,6 +324,6 @@ fn a_handler_may_stop_the_element() {
     client.expect_command("_result");
     client.command(1, "publish", 2.0, &[Value::Null, "key".into()]);
     while client.next_message().is_some() {}
-    has_stopped.recv().unwrap();
+    has_stopped.recv_timeout(PATIENCE).unwrap();
     assert_eq!(recorder.pipeline.current_state(), gst::State::Null);
 }

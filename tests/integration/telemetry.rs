@@ -3,12 +3,12 @@
 //! What `stats` counts, against what was sent.
 
 use std::net::Shutdown;
-use std::process::Command;
 use std::sync::{Mutex, mpsc};
 
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
+use crate::support::apart::is_apart;
 use crate::support::flv::{self, Tag};
 use crate::support::raw::{RawClient, send};
 use crate::support::recorder::Recorder;
@@ -315,21 +315,12 @@ fn what_a_full_queue_drops_and_holds_is_counted() {
     );
 }
 
-/// Set in the process that has no elements but its own.
-const ALONE: &str = "RTMP2SERVER_TEST_ALONE";
-
 #[test]
 fn the_process_is_the_sum_of_its_elements() {
-    if std::env::var_os(ALONE).is_some() {
-        return sum_of_three();
+    // Where there are no elements but its own.
+    if is_apart("telemetry::the_process_is_the_sum_of_its_elements") {
+        sum_of_three();
     }
-    let name = "telemetry::the_process_is_the_sum_of_its_elements";
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name])
-        .env(ALONE, "1")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
 }
 
 fn sum_of_three() {

@@ -3,18 +3,17 @@
 //! `rtmp2fallbacksink` where servers are slow, wrong or nowhere, and stopped whatever it does.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gstrtmp2server::FallbackStatus as Status;
 
 use crate::fallback::{KEY, Source, received, server, url};
+use crate::support::apart::is_apart;
 use crate::support::init;
 use crate::support::lab::{self, Machine};
 use crate::support::nginx::Nginx;
+use crate::support::ports::reserved_port;
 use crate::support::recorder::Recorder;
 use crate::support::resources::resources;
 
@@ -25,18 +24,6 @@ const HOUR: [(&str, u32); 2] = [("timeout", 3_600_000), ("retry-initial-delay", 
 
 /// Half of the cycles with a server, and half without.
 const CYCLES: usize = 300;
-
-/// Set in the process that counts its own threads and descriptors.
-const CYCLING: &str = "RTMP2SERVER_TEST_CYCLING";
-
-/// Connections to it are refused: it is bound, and nobody listens.
-fn closed_port() -> (OwnedFd, u16) {
-    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
-    (socket, address.port())
-}
 
 #[test]
 fn it_stops_at_once_while_a_server_takes_nothing() {
@@ -152,21 +139,13 @@ fn cycle(location: &str, status: Status) {
 
 #[test]
 fn cycles_leave_no_thread_and_no_descriptor() {
-    if std::env::var_os(CYCLING).is_none() {
-        // In a process of its own, where no other test makes threads.
-        let name = "troubles::cycles_leave_no_thread_and_no_descriptor";
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture", "--test-threads=1"])
-            .env(CYCLING, "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}");
+    // Where no other test makes threads.
+    if !is_apart("troubles::cycles_leave_no_thread_and_no_descriptor") {
         return;
     }
     init();
     let nginx = Nginx::recorder();
-    let (_reserved, port) = closed_port();
+    let (_reserved, port) = reserved_port();
     let closed = format!("rtmp://127.0.0.1:{port}/live/{KEY}");
     let both = || {
         // Each has a name of its own: nginx takes a moment to see that the one before it is gone.

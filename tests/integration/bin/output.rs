@@ -228,7 +228,7 @@ fn gst_launch_links_it_when_its_pads_come() {
     let url = format!("rtmp://127.0.0.1:{port}/live/key");
     publish(FFMPEG, &small(2), true, &url).succeed();
     let (status, _) = launch.wait();
-    assert!(status.success(), "{}", launch.output);
-    let frames = launch.output.matches("last-message = chain").count();
-    assert_eq!(frames, 60, "{}", launch.output);
+    assert!(status.success(), "{}", launch.output());
+    let frames = launch.output().matches("last-message = chain").count();
+    assert_eq!(frames, 60, "{}", launch.output());
 }

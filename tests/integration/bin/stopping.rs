@@ -156,7 +156,7 @@ fn while_a_client_connects() {
             .bin
             .connect("publisher-connecting", false, move |_| {
                 asked.lock().unwrap().send(()).unwrap();
-                let _ = answers.lock().unwrap().recv();
+                let _ = answers.lock().unwrap().recv_timeout(PATIENCE);
                 Some(true.to_value())
             });
         receiver.play();
@@ -230,7 +230,7 @@ fn by_ctrl_c_with_e() {
     }
     launch.interrupt();
     let (status, _) = launch.wait();
-    assert!(status.success(), "{}", launch.output);
+    assert!(status.success(), "{}", launch.output());
     let frames = ffmpeg(
         FFMPEG,
         &format!("-i {} -map 0:v -c copy -f framecrc -", file.display()),

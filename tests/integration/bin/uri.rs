@@ -195,7 +195,7 @@ fn several_tracks_of_other_codecs_are_played() {
         let url = format!("rtmp://127.0.0.1:{}/live/key", player.port());
         publish(&*NEW_FFMPEG, &file, true, &url).succeed();
         let (status, _) = player.wait();
-        let output = &player.output;
+        let output = player.output();
         assert!(status.success() && !output.contains("ERROR"), "{output}");
         assert!(output.contains("Reached end of play list"), "{output}");
         for caps in ["video/x-raw", "video/x-h265", "audio/x-opus"] {
@@ -211,7 +211,7 @@ fn gst_play_plays_it() {
         let url = format!("rtmp://127.0.0.1:{}/live/key", player.port());
         publish(FFMPEG, &small(2), true, &url).succeed();
         let (status, _) = player.wait();
-        let output = &player.output;
+        let output = player.output();
         assert!(status.success(), "{output}");
         assert!(!output.contains("ERROR"), "{output}");
         assert!(output.contains("Reached end of play list"), "{output}");
@@ -267,7 +267,7 @@ fn gst_play_plays_it_over_tls() {
     let Output { status, stderr, .. } = publish(FFMPEG, &small(2), true, &url).wait();
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     let (status, _) = player.wait();
-    let output = &player.output;
+    let output = player.output();
     assert!(status.success() && !output.contains("ERROR"), "{output}");
     assert!(output.contains("Reached end of play list"), "{output}");
 }

@@ -7,6 +7,7 @@ use gstrtmp2server::StreamEvent;
 use gstrtmp2server::amf0::Value;
 
 use super::studio::{Studio, publisher};
+use crate::support::PATIENCE;
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::media::small;
 use crate::support::raw::{RawClient, code, send, unpublish};
@@ -283,9 +284,9 @@ fn properties_do_what_those_of_a_single_one_do() {
             let _ = port.send(element.property::<u32>("current-port"));
         });
     studio.play();
-    assert_ne!(is_port.recv().unwrap(), 0);
+    assert_ne!(is_port.recv_timeout(PATIENCE).unwrap(), 0);
     studio.pipeline.set_state(gst::State::Null).unwrap();
-    assert_eq!(is_port.recv().unwrap(), 0);
+    assert_eq!(is_port.recv_timeout(PATIENCE).unwrap(), 0);
 
     let studio = Studio::start("allowed-addresses=<192.0.2.0/24>");
     let mut client = RawClient::connect(studio.port());

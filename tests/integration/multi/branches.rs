@@ -350,14 +350,14 @@ fn who_comes_back_while_a_branch_ends_is_told_or_taken() {
         if pad.name() == "src_1" {
             // Pads come and go on the thread that is held here.
             let _ = linking.lock().unwrap().send(());
-            let _ = may_go_on.lock().unwrap().recv();
+            let _ = may_go_on.lock().unwrap().recv_timeout(PATIENCE);
         }
         if pad.name() == "src_0" {
             let (reached, may_fail) = (reached.clone(), may_fail.clone());
             let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
             let fail = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
                 let _ = reached.lock().unwrap().send(());
-                let _ = may_fail.lock().unwrap().recv();
+                let _ = may_fail.lock().unwrap().recv_timeout(PATIENCE);
                 info.flow_res = Err(gst::FlowError::Error);
                 info.data = None;
                 gst::PadProbeReturn::Handled

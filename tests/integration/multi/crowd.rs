@@ -3,7 +3,6 @@
 //! Unknown publishers come and go in any order, and nothing of them stays.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
@@ -12,6 +11,7 @@ use gst::prelude::*;
 
 use super::studio::Studio;
 use crate::support::PATIENCE;
+use crate::support::apart::is_apart;
 use crate::support::clients::{FFMPEG, NEW_FFMPEG, publish};
 use crate::support::flv::{self, Tag, assert_same_media};
 use crate::support::gst_clients::publish_with;
@@ -20,9 +20,6 @@ use crate::support::resources::{memory, resources};
 
 const PUBLISHERS: usize = 20;
 const AT_ONCE: usize = 4;
-
-/// Set in the process that has this test alone.
-const ALONE: &str = "RTMP2SERVER_TEST_ALONE";
 
 /// What the allocator may keep of it all, in kB.
 const MAX_GROWTH: u64 = 16 * 1024;
@@ -117,15 +114,7 @@ fn settle(is_settled: impl Fn(usize) -> bool) -> usize {
 #[test]
 fn publishers_come_and_go_and_leave_nothing() {
     // What other tests have in use is not counted.
-    if std::env::var_os(ALONE).is_none() {
-        let name = "multi::crowd::publishers_come_and_go_and_leave_nothing";
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture", "--test-threads=1"])
-            .env(ALONE, "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}");
+    if !is_apart("multi::crowd::publishers_come_and_go_and_leave_nothing") {
         return;
     }
     let studio = Studio::start("application=live max-streams=8");

@@ -138,10 +138,10 @@ fn while_a_pad_is_being_linked() {
     let (linking, may_go_on) = (Mutex::new(linking), Mutex::new(may_go_on));
     let studio = Studio::start_with("", move |_, _| {
         let _ = linking.lock().unwrap().send(());
-        let _ = may_go_on.lock().unwrap().recv();
+        let _ = may_go_on.lock().unwrap().recv_timeout(PATIENCE);
     });
     let _client = publisher(studio.port(), "key");
-    is_linking.recv().unwrap();
+    is_linking.recv_timeout(PATIENCE).unwrap();
     studio.pipeline.set_state(gst::State::Null).unwrap();
     // It starts again, with a stream that waits for its turn.
     studio.play();
@@ -164,13 +164,13 @@ fn and_a_kept_pad_keeps_nothing_open() {
         let bin = pad.parent().and_downcast::<gst::Bin>().unwrap();
         let source = bin.children().remove(0);
         let _ = linking.lock().unwrap().send((pad.clone(), source));
-        let _ = may_go_on.lock().unwrap().recv();
+        let _ = may_go_on.lock().unwrap().recv_timeout(PATIENCE);
     });
     let port = studio.port();
     let sockets = listening(port);
     assert!(!sockets.is_empty());
     let _client = publisher(port, "key");
-    let (pad, source) = is_linking.recv().unwrap();
+    let (pad, source) = is_linking.recv_timeout(PATIENCE).unwrap();
     let publishers = || source.property::<gst::Structure>("stats").get("publishers");
     assert_eq!(publishers(), Ok(1u64));
     studio.pipeline.set_state(gst::State::Null).unwrap();
@@ -242,7 +242,7 @@ fn by_ctrl_c_with_e() {
     }
     launch.interrupt();
     let (status, _) = launch.wait();
-    assert!(status.success(), "{}", launch.output);
+    assert!(status.success(), "{}", launch.output());
     assert!(read_file(&file).len() > 3);
 }
 

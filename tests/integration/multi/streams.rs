@@ -7,6 +7,7 @@ use gstrtmp2server::amf0::Value;
 use gstrtmp2server::{ConnectionState, StreamEvent, StreamStatus};
 
 use super::studio::{Studio, publisher};
+use crate::support::PATIENCE;
 use crate::support::flv::assert_same_media;
 use crate::support::raw::{RawClient, code, send, unpublish};
 use crate::support::synthetic::{self, stream};
@@ -86,7 +87,7 @@ fn a_pad_says_from_the_start_what_stream_it_is() {
         },
     );
     let client = publisher(studio.port(), "cam7_main");
-    let (application, key, variables, state) = is_seen.recv().unwrap();
+    let (application, key, variables, state) = is_seen.recv_timeout(PATIENCE).unwrap();
     assert_eq!((&application[..], &key[..]), ("live", "cam7_main"));
     assert_eq!(
         variables,
@@ -109,7 +110,7 @@ fn a_pad_says_from_the_start_what_stream_it_is() {
     // It may have been before there was anybody to be told.
     drop(notified);
     if pad.property::<StreamStatus>("stream-status") != StreamStatus::Active {
-        while is_notified.recv().unwrap() != StreamStatus::Active {}
+        while is_notified.recv_timeout(PATIENCE).unwrap() != StreamStatus::Active {}
     }
     assert_eq!(pad.property::<u64>("epoch"), 1);
     assert_eq!(

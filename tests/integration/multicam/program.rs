@@ -3,23 +3,17 @@
 //! The program in a process of its own.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::{self, JoinHandle};
+use std::process::{Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::support::PATIENCE;
 use crate::support::launch::plugin_folder;
-
-type Lines = Arc<(Mutex<Vec<String>>, Condvar)>;
+use crate::support::program;
 
 pub struct Program {
-    child: Child,
-    lines: Lines,
-    readers: Vec<JoinHandle<()>>,
+    running: program::Program,
     /// With the configuration, `cameras.json`.
     pub folder: tempfile::TempDir,
 }
@@ -45,25 +39,8 @@ impl Program {
         let mut command = command();
         command.args(["--metrics", "127.0.0.1:0"]);
         command.arg(folder.path().join("cameras.json"));
-        let mut child = command.spawn().unwrap();
-        let lines = Lines::default();
-        let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
-        let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().unwrap());
-        let readers = [stdout, stderr].map(|stream| {
-            let lines = lines.clone();
-            thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    lines.0.lock().unwrap().push(line);
-                    lines.1.notify_all();
-                }
-            })
-        });
-        Program {
-            child,
-            lines,
-            readers: readers.into(),
-            folder,
-        }
+        let running = program::Program::start(&mut command);
+        Program { running, folder }
     }
 
     pub fn configuration(&self) -> PathBuf {
@@ -72,19 +49,13 @@ impl Program {
 
     /// How many lines there are.
     pub fn mark(&self) -> usize {
-        self.lines.0.lock().unwrap().len()
+        self.running.mark()
     }
 
     /// The first line after a mark that satisfies a condition, also one that is there already.
     #[track_caller]
     pub fn wait_from(&self, mark: usize, what: &str, is_it: impl Fn(&str) -> bool) -> String {
-        let (lines, more) = &*self.lines;
-        let found = |lines: &[String]| lines[mark..].iter().find(|line| is_it(line)).cloned();
-        let waited = more.wait_timeout_while(lines.lock().unwrap(), PATIENCE, |lines| {
-            found(lines).is_none()
-        });
-        let (lines, _) = waited.unwrap();
-        found(&lines).unwrap_or_else(|| panic!("no {what} in:\n{}", lines.join("\n")))
+        self.running.wait_from(mark, what, is_it)
     }
 
     /// A line that has this text.
@@ -119,8 +90,7 @@ impl Program {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let id = Pid::from_raw(self.child.id() as i32).unwrap();
-        kill_process(id, signal).unwrap();
+        self.running.signal(signal);
     }
 
     /// What it tells Prometheus, read by the letter of the format, by name and stream.
@@ -135,27 +105,8 @@ impl Program {
 
     /// Waits for its end. Gives all that it has printed too.
     pub fn wait(mut self) -> (ExitStatus, String) {
-        let status = self.child.wait().unwrap();
-        for reader in self.readers.drain(..) {
-            reader.join().unwrap();
-        }
-        let text = self.lines.0.lock().unwrap().join("\n");
-        (status, text)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let lines = self
-                .lines
-                .0
-                .lock()
-                .unwrap_or_else(|error| error.into_inner());
-            eprintln!("{}", lines.join("\n"));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let status = self.running.wait();
+        (status, self.running.output())
     }
 }
 

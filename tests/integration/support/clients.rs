@@ -5,6 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::thread;
+
+use super::program::end_of;
 
 /// The ffmpeg of the distribution.
 pub const FFMPEG: &str = "ffmpeg";
@@ -36,13 +39,17 @@ impl Running {
     }
 
     /// Waits for its end and gives its output.
+    #[track_caller]
     pub fn wait(mut self) -> Output {
         let stderr = self.0.stderr.take();
         let stdout = self.0.stdout.take();
-        let reader = std::thread::spawn(move || read(stderr));
-        let stdout = read(stdout);
-        let status = self.0.wait().unwrap();
-        let stderr = reader.join().unwrap();
+        let stderr = thread::spawn(move || read(stderr));
+        let stdout = thread::spawn(move || read(stdout));
+        let status = end_of(&mut self.0);
+        let [stdout, stderr] = [stdout, stderr].map(|reader| reader.join().unwrap());
+        let Some(status) = status else {
+            panic!("it did not end: {}", String::from_utf8_lossy(&stderr));
+        };
         Output {
             status,
             stdout,

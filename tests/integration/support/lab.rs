@@ -7,6 +7,8 @@
 
 use std::process::{Command, ExitStatus};
 
+use super::program::end_of;
+
 /// Says to a test that it is in its own network.
 const INSIDE: &str = "RTMP2SERVER_TEST_LAB";
 
@@ -30,13 +32,14 @@ pub fn enter(test: &str) -> Option<ExitStatus> {
     }
     // Names of network namespaces are files in /run.
     let script = "mount -t tmpfs none /run && exec \"$0\" \"$@\"";
-    let status = command
+    let process = command
         .args(["--net", "--mount", "--", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
-        .status();
-    Some(status.expect("unshare of util-linux starts"))
+        .spawn();
+    let status = end_of(&mut process.expect("unshare of util-linux starts"));
+    Some(status.expect("it ends"))
 }
 
 fn ip(arguments: &str) {

@@ -2,18 +2,16 @@
 
 //! `gst-launch-1.0` with the plugin as it was built, in a process of its own.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+
+use super::program::Program;
 
 pub struct Launch {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
-    /// What it has printed so far.
-    pub output: String,
+    program: Program,
     /// With the registry, and the log where there is one.
     folder: tempfile::TempDir,
 }
@@ -68,65 +66,45 @@ impl Launch {
         options: &str,
         pipeline: &str,
     ) -> Self {
-        let mut child = command
+        command
             .arg("-v")
             .args(options.split_whitespace())
             .args(pipeline.split_whitespace())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Launch {
-            child,
-            lines,
-            output: String::new(),
-            folder,
-        }
+            .stdout(Stdio::piped());
+        let program = Program::start(&mut command);
+        Launch { program, folder }
     }
 
-    /// Reads on until a line contains this, and gives that line.
+    /// Goes on to a line with this text, and gives all lines from where it was.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> String {
-        loop {
-            let mut line = String::new();
-            if self.lines.read_line(&mut line).unwrap() == 0 {
-                panic!("\"{text}\" did not come, but:\n{}", self.output);
-            }
-            self.output.push_str(&line);
-            if line.contains(text) {
-                return line;
-            }
-        }
+        self.program.wait_for(text)
     }
 
     /// The port that the element says it listens on.
+    #[track_caller]
     pub fn port(&mut self) -> u16 {
-        let line = self.wait_for("current-port = ");
-        line.rsplit(' ').next().unwrap().trim().parse().unwrap()
+        self.program.behind("current-port = ").parse().unwrap()
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.program.id()
+    }
+
+    /// What it has printed so far.
+    pub fn output(&self) -> String {
+        self.program.output()
     }
 
     pub fn interrupt(&self) {
-        let id = Pid::from_raw(self.child.id() as i32).unwrap();
-        kill_process(id, Signal::INT).unwrap();
+        self.program.signal(Signal::INT);
     }
 
     /// Waits for its end, and says how long that took.
+    #[track_caller]
     pub fn wait(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
-        while self.lines.read_line(&mut self.output).unwrap() > 0 {}
-        (self.child.wait().unwrap(), start.elapsed())
-    }
-}
-
-impl Drop for Launch {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        (self.program.wait(), start.elapsed())
     }
 }

@@ -2,6 +2,7 @@
 
 //! What the tests have in common.
 
+pub mod apart;
 pub mod camera;
 pub mod clients;
 pub mod demuxer;
@@ -12,6 +13,8 @@ pub mod lab;
 pub mod launch;
 pub mod media;
 pub mod nginx;
+pub mod ports;
+pub mod program;
 pub mod raw;
 pub mod recorder;
 pub mod resources;

@@ -2,29 +2,29 @@
 
 //! nginx with its RTMP module.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::PATIENCE;
 use super::clients::Running;
 use super::lab::Machine;
+use super::ports::reserved_port;
 
 const PROGRAM: &str = "/usr/sbin/nginx";
 
 pub struct Nginx {
     pub port: u16,
+    /// Also while it does not run.
+    _reserved: OwnedFd,
     address: String,
     application: &'static str,
     folder: tempfile::TempDir,
     process: Option<Running>,
-}
-
-/// A port that is free now. nginx can't be told to take any.
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
 }
 
 impl Nginx {
@@ -64,8 +64,11 @@ impl Nginx {
     }
 
     fn stopped(application: &'static str, address: &str) -> Self {
+        // nginx can't be told to take any port.
+        let (reserved, port) = reserved_port();
         Nginx {
-            port: free_port(),
+            port,
+            _reserved: reserved,
             address: address.to_owned(),
             application,
             folder: tempfile::tempdir().unwrap(),
@@ -97,11 +100,18 @@ impl Nginx {
         command.arg("-e").arg(folder.join("early.log"));
         command.arg("-c").arg(folder.join("nginx.conf"));
         command.arg("-p").arg(folder);
-        self.process = Some(Running::spawn(command));
+        let mut process = Running::spawn(command);
+        let deadline = Instant::now() + PATIENCE;
         // It listens as soon as a connection is taken.
         while TcpStream::connect((&self.address[..], self.port)).is_err() {
+            let ended = process.0.try_wait().unwrap();
+            if ended.is_some() || Instant::now() > deadline {
+                let log = std::fs::read_to_string(folder.join("error.log"));
+                panic!("nginx does not listen: {ended:?} {log:?}");
+            }
             std::thread::yield_now();
         }
+        self.process = Some(process);
     }
 
     pub fn kill(&mut self) {

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Tests that count what their process has, where no other test has anything.
+
+use std::process::Command;
+
+use super::clients::Running;
+
+/// Set in a process that one test has for itself.
+const APART: &str = "RTMP2SERVER_TEST_APART";
+
+/// Runs a test again, in a process of its own. Says whether this is that process, where the test has to go on.
+#[track_caller]
+pub fn is_apart(test: &str) -> bool {
+    if std::env::var_os(APART).is_some() {
+        return true;
+    }
+    let output = Running::spawn(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(APART, "1"),
+    );
+    let output = output.wait();
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    false
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Ports for servers that can't be told to take any.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+
+/// A port of 127.0.0.1 that nobody else is given as long as the socket is there. Nobody listens on it, so connections
+/// are refused, until a server that allows addresses to be used again, as nginx does, takes it.
+pub fn reserved_port() -> (OwnedFd, u16) {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
+    (socket, address.port())
+}
