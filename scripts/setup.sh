@@ -33,6 +33,7 @@ demo_packages=(
 )
 test_packages=(
     git
+    gdb                             # where a test is that waits forever
     gstreamer1.0-plugins-ugly       # x264enc
     gstreamer1.0-libav              # avdec_h264, avdec_aac
     iproute2                        # networks of the tests' own

@@ -51,8 +51,11 @@ step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
 step build cargo build --release --locked --lib --examples
 # Those with failing networks and servers run dozens of processes at once, and would starve the others.
 heavy=(faults:: network:: soak::)
-step test cargo test --release --locked -- "${heavy[@]/#/--skip=}"
-step network cargo test --release --locked --test integration -- --test-threads=1 "${heavy[@]}"
+step tests cargo test --release --locked --no-run
+# No test is silent for so long, not even on a busy machine. One that is waits forever, and it is to be known for what.
+watched=(scripts/watched.py 300)
+step test "${watched[@]}" cargo test --release --locked -- "${heavy[@]/#/--skip=}"
+step network "${watched[@]}" cargo test --release --locked --test integration -- --test-threads=1 "${heavy[@]}"
 step inspect scripts/check-inspect.sh
 step examples scripts/check_examples.py
 step relay .venv/bin/python scripts/check_relay.py
