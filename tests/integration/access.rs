@@ -209,3 +209,42 @@ fn who_does_not_publish_in_time_is_closed() {
     assert!(read_to_close(&mut silent).is_empty());
     assert!(half.next_message().is_none());
 }
+
+/// When the system asks a publisher's own system for a sign of life, as `/proc/net/tcp` tells it.
+fn keepalive(server: u16, client: u16) -> Option<Duration> {
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for line in std::fs::read_to_string(file).unwrap().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if (port(fields[1]), port(fields[2])) != (Some(server), Some(client)) {
+                continue;
+            }
+            // Timer 2 is that of keepalive; it runs when nothing is on its way.
+            let (timer, ticks) = fields[5].split_once(':').unwrap();
+            let ticks = u64::from_str_radix(ticks, 16).unwrap();
+            return (timer == "02").then(|| Duration::from_millis(ticks * 10));
+        }
+    }
+    None
+}
+
+#[test]
+fn the_system_watches_over_who_is_silent() {
+    for (timeout, most) in [(0, 30), (20, 10)] {
+        let recorder = Recorder::start(&format!("timeout={timeout}"));
+        let client = RawClient::publish(recorder.port(), "live", "key");
+        let port = client.socket.local_addr().unwrap().port();
+        let deadline = Instant::now() + PATIENCE;
+        let left = loop {
+            // What it was sent is acknowledged soon.
+            if let Some(left) = keepalive(recorder.port(), port) {
+                break left;
+            }
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        };
+        assert!(left <= Duration::from_secs(most), "{timeout}: {left:?}");
+        // And not all the time.
+        assert!(left > Duration::from_secs(most) / 4, "{timeout}: {left:?}");
+    }
+}

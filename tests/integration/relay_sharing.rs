@@ -2,17 +2,20 @@
 
 //! Relays that share users: who came to the wrong one is asked to go, once, and else served.
 //!
-//! Each test runs the program `examples/relay` as one of two. Which users belong to which of them never changes.
+//! The program `examples/relay` runs as one of two, or twice. Which users belong to which relay never changes as long as
+//! their addresses do not.
 
-use std::process::{Command, Stdio};
+use std::process::{self, Stdio};
 use std::time::Instant;
 
 use gstrtmp2server::amf0::Value;
+use gstrtmp2server::rtmp::command::Command;
 
 use crate::support::PATIENCE;
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::launch::plugin_folder;
 use crate::support::media::small;
+use crate::support::ports::reserved_port;
 use crate::support::program::Program;
 use crate::support::raw::{RawClient, code, send, unpublish};
 use crate::support::synthetic::stream;
@@ -34,12 +37,17 @@ struct Relay {
 
 impl Relay {
     fn start() -> Self {
+        Self::start_as("127.0.0.1:0", &[HERE, ELSEWHERE], HERE)
+    }
+
+    /// One of these, which listens at an address.
+    fn start_as(address: &str, relays: &[&str], this: &str) -> Self {
         let program = plugin_folder().join("examples/relay");
         let directory = tempfile::tempdir().unwrap();
-        let mut command = Command::new(program);
+        let mut command = process::Command::new(program);
         command
-            .args(["--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0"])
-            .args(["--relay", HERE, "--relay", ELSEWHERE, "--this", HERE])
+            .args(["--rtmp", address, "--http", "127.0.0.1:0"])
+            .args(["--relay", &relays.join(","), "--this", this])
             .arg("--directory")
             .arg(directory.path())
             .stdin(Stdio::null())
@@ -104,6 +112,28 @@ impl Relay {
     }
 }
 
+/// Where it has been asked to go so far.
+fn destination(client: &mut RawClient) -> Option<String> {
+    // What was sent before the answer to this has come by then.
+    client.command(0, "releaseStream", 9.0, &[Value::Null, "cam".into()]);
+    client.command(0, "createStream", 10.0, &[Value::Null]);
+    let mut destination = None;
+    while let Some(message) = client.next_message() {
+        let Ok(command) = Command::read(message.payload.body()) else {
+            continue;
+        };
+        if command.name == "_result" && command.transaction_id == 10.0 {
+            break;
+        }
+        if command.name == "onStatus" {
+            assert_eq!(code(&command), "NetConnection.Connect.ReconnectRequest");
+            let tc_url = command.arguments[1].get("tcUrl").and_then(Value::as_str);
+            destination = tc_url.map(str::to_owned);
+        }
+    }
+    destination
+}
+
 /// It is asked to go where it belongs.
 #[track_caller]
 fn is_asked(client: &mut RawClient, application: &str) {
@@ -148,4 +178,49 @@ fn who_belongs_here_or_cannot_go_is_served() {
     relay.program.wait_for("ready live/cora/cam ");
     relay.wait_for(0, 2);
     drop(client);
+}
+
+#[test]
+fn two_relays_have_each_user_once() {
+    let ports = [reserved_port(), reserved_port()];
+    let addresses = ports
+        .each_ref()
+        .map(|(_, port)| format!("127.0.0.1:{port}"));
+    let urls = addresses
+        .each_ref()
+        .map(|address| format!("rtmp://{address}"));
+    let list = urls.each_ref().map(String::as_str);
+    let relays = [0, 1].map(|index| Relay::start_as(&addresses[index], &list, list[index]));
+    let mut homes = Vec::new();
+    // With so many there are some for each of the two, wherever the two are.
+    for number in 0..32 {
+        let (user, first) = (format!("user{number}"), number % 2);
+        let application = format!("live/{user}");
+        let here = |index: usize| {
+            let mut client = relays[index].publish(&application, RECONNECT);
+            send(&mut client, &stream(0, 4));
+            relays[index].wait_until("streams", |text| text.contains(&format!("{user}/")));
+            client
+        };
+        let mut client = here(first);
+        let mut home = first;
+        if let Some(destination) = destination(&mut client) {
+            home = 1 - first;
+            assert_eq!(destination, format!("{}/{application}", urls[home]));
+            unpublish(client);
+            client = here(home);
+        }
+        // Nobody is sent about.
+        assert_eq!(self::destination(&mut client), None, "{user}");
+        homes.push((first, home));
+    }
+    for (first, home) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        assert!(homes.contains(&(first, home)), "{homes:?}");
+    }
+    for (index, relay) in relays.iter().enumerate() {
+        let sent_away = homes
+            .iter()
+            .filter(|(first, home)| *first == index && *home != index);
+        relay.wait_for(sent_away.count() as u32, 0);
+    }
 }
