@@ -27,7 +27,6 @@ mod policy;
 mod quirks;
 mod recording;
 mod relay;
-mod relay_sharing;
 mod resume;
 mod routes;
 mod sequence;

@@ -5,18 +5,15 @@
 //! The program `examples/relay` runs as one of two, or twice. Which users belong to which relay never changes as long as
 //! their addresses do not.
 
-use std::process::{self, Stdio};
-use std::time::Instant;
+use std::path::Path;
 
 use gstrtmp2server::amf0::Value;
 use gstrtmp2server::rtmp::command::Command;
 
-use crate::support::PATIENCE;
+use super::program::Relay;
 use crate::support::clients::{FFMPEG, publish};
-use crate::support::launch::plugin_folder;
 use crate::support::media::small;
 use crate::support::ports::reserved_port;
-use crate::support::program::Program;
 use crate::support::raw::{RawClient, code, send, unpublish};
 use crate::support::synthetic::stream;
 
@@ -28,88 +25,43 @@ const OF_ELSEWHERE: &str = "ann";
 /// `capsEx`: it knows how to connect again.
 const RECONNECT: f64 = 1.0;
 
-struct Relay {
-    program: Program,
-    port: u16,
-    page: String,
-    _directory: tempfile::TempDir,
+/// One of several relays, which starts at an address.
+fn start_as(folder: &Path, address: &str, relays: &[&str], this: &str) -> Relay {
+    let options = ["--relay", &relays.join(","), "--this", this];
+    Relay::start_at(address, folder, &options)
 }
 
-impl Relay {
-    fn start() -> Self {
-        Self::start_as("127.0.0.1:0", &[HERE, ELSEWHERE], HERE)
-    }
+fn start(folder: &Path) -> Relay {
+    start_as(folder, "127.0.0.1:0", &[HERE, ELSEWHERE], HERE)
+}
 
-    /// One of these, which listens at an address.
-    fn start_as(address: &str, relays: &[&str], this: &str) -> Self {
-        let program = plugin_folder().join("examples/relay");
-        let directory = tempfile::tempdir().unwrap();
-        let mut command = process::Command::new(program);
-        command
-            .args(["--rtmp", address, "--http", "127.0.0.1:0"])
-            .args(["--relay", &relays.join(","), "--this", this])
-            .arg("--directory")
-            .arg(directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut program = Program::start(&mut command);
-        let page = program.behind("page on ");
-        let address = program.behind("listening on ");
-        let port = address.trim_end_matches('/').rsplit(':').next();
-        Relay {
-            program,
-            port: port.unwrap().parse().unwrap(),
-            page: page.trim_end_matches('/').to_owned(),
-            _directory: directory,
-        }
-    }
+/// Publishers of the other relay: how many were asked to go there, and how many are served.
+#[track_caller]
+fn wait_for(relay: &Relay, asked: u32, served: u32) {
+    let name = "relay_publishers_of_other_relays_total";
+    let lines = [("asked", asked), ("served", served)]
+        .map(|(outcome, count)| format!("{name}{{outcome=\"{outcome}\"}} {count}\n"));
+    relay.wait_until("metrics", |text| {
+        lines.iter().all(|line| text.contains(line))
+    });
+}
 
-    fn get(&self, path: &str) -> String {
-        let mut response = ureq::get(format!("{}/{path}", self.page)).call().unwrap();
-        response.body_mut().read_to_string().unwrap()
-    }
-
-    /// Asks again and again, until it holds.
-    #[track_caller]
-    fn wait_until(&self, path: &str, holds: impl Fn(&str) -> bool) {
-        let start = Instant::now();
-        loop {
-            let text = self.get(path);
-            if holds(&text) {
-                break;
-            }
-            assert!(start.elapsed() < PATIENCE, "{text}");
-        }
-    }
-
-    /// Publishers of the other relay: how many were asked to go there, and how many are served.
-    #[track_caller]
-    fn wait_for(&self, asked: u32, served: u32) {
-        let name = "relay_publishers_of_other_relays_total";
-        let lines = [("asked", asked), ("served", served)]
-            .map(|(outcome, count)| format!("{name}{{outcome=\"{outcome}\"}} {count}\n"));
-        self.wait_until("metrics", |text| {
-            lines.iter().all(|line| text.contains(line))
-        });
-    }
-
-    /// A publisher that says what it can of Enhanced RTMP.
-    fn publish(&self, application: &str, capabilities: f64) -> RawClient {
-        let mut client = RawClient::connect(self.port);
-        client.handshake();
-        let tc_url = format!("{HERE}/{application}");
-        let object = Value::Object(vec![
-            ("app".into(), application.into()),
-            ("tcUrl".into(), tc_url.as_str().into()),
-            ("capsEx".into(), capabilities.into()),
-        ]);
-        client.command(0, "connect", 1.0, &[object]);
-        client.expect_command("_result");
-        client.command(1, "publish", 2.0, &[Value::Null, "cam".into()]);
-        let status = client.expect_command("onStatus");
-        assert_eq!(code(&status), "NetStream.Publish.Start");
-        client
-    }
+/// A publisher that says what it can of Enhanced RTMP.
+fn publish_to(relay: &Relay, application: &str, capabilities: f64) -> RawClient {
+    let mut client = RawClient::connect(relay.port);
+    client.handshake();
+    let tc_url = format!("{HERE}/{application}");
+    let object = Value::Object(vec![
+        ("app".into(), application.into()),
+        ("tcUrl".into(), tc_url.as_str().into()),
+        ("capsEx".into(), capabilities.into()),
+    ]);
+    client.command(0, "connect", 1.0, &[object]);
+    client.expect_command("_result");
+    client.command(1, "publish", 2.0, &[Value::Null, "cam".into()]);
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Publish.Start");
+    client
 }
 
 /// Where it has been asked to go so far.
@@ -146,37 +98,39 @@ fn is_asked(client: &mut RawClient, application: &str) {
 
 #[test]
 fn who_came_to_the_wrong_relay_is_asked_to_go_once() {
-    let relay = Relay::start();
+    let folder = tempfile::tempdir().unwrap();
+    let relay = start(folder.path());
     let application = format!("live/{OF_ELSEWHERE}");
-    let mut client = relay.publish(&application, RECONNECT);
+    let mut client = publish_to(&relay, &application, RECONNECT);
     is_asked(&mut client, &application);
-    relay.wait_for(1, 0);
+    wait_for(&relay, 1, 0);
     unpublish(client);
     // It did not get in there, and is here again.
-    let client = relay.publish(&application, RECONNECT);
-    relay.wait_for(1, 1);
+    let client = publish_to(&relay, &application, RECONNECT);
+    wait_for(&relay, 1, 1);
     unpublish(client);
     // Streams without a user are each for themselves.
-    let mut client = relay.publish("live", RECONNECT);
+    let mut client = publish_to(&relay, "live", RECONNECT);
     is_asked(&mut client, "live");
-    relay.wait_for(2, 1);
+    wait_for(&relay, 2, 1);
 }
 
 #[test]
 fn who_belongs_here_or_cannot_go_is_served() {
-    let mut relay = Relay::start();
-    let mut here = relay.publish(&format!("live/{OF_HERE}"), RECONNECT);
+    let folder = tempfile::tempdir().unwrap();
+    let mut relay = start(folder.path());
+    let mut here = publish_to(&relay, &format!("live/{OF_HERE}"), RECONNECT);
     // There is no stream before there is media.
     send(&mut here, &stream(0, 4));
     relay.wait_until("streams", |text| text.contains(OF_HERE));
-    relay.wait_for(0, 0);
-    let cannot = relay.publish(&format!("live/{OF_ELSEWHERE}"), 0.0);
-    relay.wait_for(0, 1);
+    wait_for(&relay, 0, 0);
+    let cannot = publish_to(&relay, &format!("live/{OF_ELSEWHERE}"), 0.0);
+    wait_for(&relay, 0, 1);
     drop((here, cannot));
     let url = format!("rtmp://127.0.0.1:{}/live/cora/cam", relay.port);
     let client = publish(FFMPEG, &small(20), true, &url);
-    relay.program.wait_for("ready live/cora/cam ");
-    relay.wait_for(0, 2);
+    relay.wait_for("ready live/cora/cam ");
+    wait_for(&relay, 0, 2);
     drop(client);
 }
 
@@ -190,14 +144,18 @@ fn two_relays_have_each_user_once() {
         .each_ref()
         .map(|address| format!("rtmp://{address}"));
     let list = urls.each_ref().map(String::as_str);
-    let relays = [0, 1].map(|index| Relay::start_as(&addresses[index], &list, list[index]));
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let relays = [0, 1].map(|index| {
+        let folder = folders[index].path();
+        start_as(folder, &addresses[index], &list, list[index])
+    });
     let mut homes = Vec::new();
     // With so many there are some for each of the two, wherever the two are.
     for number in 0..32 {
         let (user, first) = (format!("user{number}"), number % 2);
         let application = format!("live/{user}");
         let here = |index: usize| {
-            let mut client = relays[index].publish(&application, RECONNECT);
+            let mut client = publish_to(&relays[index], &application, RECONNECT);
             send(&mut client, &stream(0, 4));
             relays[index].wait_until("streams", |text| text.contains(&format!("{user}/")));
             client
@@ -221,6 +179,6 @@ fn two_relays_have_each_user_once() {
         let sent_away = homes
             .iter()
             .filter(|(first, home)| *first == index && *home != index);
-        relay.wait_for(sent_away.count() as u32, 0);
+        wait_for(relay, sent_away.count() as u32, 0);
     }
 }
