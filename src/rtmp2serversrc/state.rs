@@ -143,25 +143,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
-    use std::time::Instant;
-
     use super::*;
 
     fn publisher() -> Arc<Publisher> {
-        Arc::new(Publisher {
-            client: 1,
-            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1),
-            application: "live".into(),
-            stream_key: "key".into(),
-            query: String::new(),
-            tc_url: String::new(),
-            flash_ver: String::new(),
-            tls: false,
-            variables: Vec::new(),
-            since: Instant::now(),
-            stream: None,
-        })
+        Arc::new(Publisher::example(1))
     }
 
     /// Connection state, stream status and epoch as numbers.

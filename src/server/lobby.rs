@@ -323,7 +323,6 @@ fn name(publisher: &Publisher) -> Name {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
     use std::sync::mpsc;
 
     use super::super::access::Access;
@@ -382,33 +381,20 @@ mod tests {
         Lobby::new(config, max_streams)
     }
 
-    fn publisher() -> Publisher {
-        Publisher {
-            client: 1,
-            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1),
-            application: "live".into(),
-            stream_key: "key".into(),
-            query: String::new(),
-            tc_url: String::new(),
-            flash_ver: String::new(),
-            tls: false,
-            variables: Vec::new(),
-            since: Instant::now(),
-            stream: None,
-        }
-    }
-
     #[test]
     fn more_streams_may_be_more_that_the_application_has_not_heard_of() {
         let (go_on, may_go_on) = mpsc::channel();
         let lobby = lobby(Arc::new(Busy(Mutex::new(may_go_on))), 1);
         while !lobby.entrance.is_behind() {
-            let notice = Notice::Removed(Arc::new(publisher()), Removal::Closed);
+            let notice = Notice::Removed(Arc::new(Publisher::example(1)), Removal::Closed);
             lobby.entrance.post(notice);
         }
-        assert_eq!(lobby.availability(&publisher()), Err(Refusal::Busy));
+        assert_eq!(
+            lobby.availability(&Publisher::example(1)),
+            Err(Refusal::Busy)
+        );
         lobby.configure(settings(), MAX_WAITING);
-        assert_eq!(lobby.availability(&publisher()), Ok(()));
+        assert_eq!(lobby.availability(&Publisher::example(1)), Ok(()));
         drop(go_on);
         lobby.entrance.flush_notices();
     }
@@ -417,9 +403,12 @@ mod tests {
     fn nobody_is_taken_after_the_end() {
         let (_go_on, may_go_on) = mpsc::channel();
         let lobby = lobby(Arc::new(Busy(Mutex::new(may_go_on))), 1);
-        assert_eq!(lobby.availability(&publisher()), Ok(()));
+        assert_eq!(lobby.availability(&Publisher::example(1)), Ok(()));
         lobby.end();
-        assert_eq!(lobby.availability(&publisher()), Err(Refusal::Ended));
+        assert_eq!(
+            lobby.availability(&Publisher::example(1)),
+            Err(Refusal::Ended)
+        );
         assert!(!lobby.takes_publishers());
     }
 }

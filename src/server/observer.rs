@@ -148,25 +148,10 @@ impl Notices {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
-    use std::time::Instant;
-
     use super::*;
 
     fn publisher(client: u64) -> Arc<Publisher> {
-        Arc::new(Publisher {
-            client,
-            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1),
-            application: "live".into(),
-            stream_key: "key".into(),
-            query: String::new(),
-            tc_url: String::new(),
-            flash_ver: String::new(),
-            tls: false,
-            variables: Vec::new(),
-            since: Instant::now(),
-            stream: None,
-        })
+        Arc::new(Publisher::example(client))
     }
 
     /// Posts another notice from within each, as a handler that disconnects does.

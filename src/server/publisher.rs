@@ -28,6 +28,26 @@ pub struct Publisher {
     pub stream: Option<u32>,
 }
 
+#[cfg(test)]
+impl Publisher {
+    /// Of `live/key`, from this machine.
+    pub(crate) fn example(client: u64) -> Self {
+        Publisher {
+            client,
+            address: SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 1),
+            application: "live".into(),
+            stream_key: "key".into(),
+            query: String::new(),
+            tc_url: String::new(),
+            flash_ver: String::new(),
+            tls: false,
+            variables: Vec::new(),
+            since: Instant::now(),
+            stream: None,
+        }
+    }
+}
+
 impl std::fmt::Debug for Publisher {
     /// Without what is secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
