@@ -356,6 +356,8 @@ fn adts(payload: usize) -> Option<[u8; 7]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HEADER: [u8; 22] = [
@@ -499,5 +501,40 @@ mod tests {
         let verdicts =
             (1..60).map(|index| passthrough.push(in_millis(index) - in_millis(0), &frame(false)));
         assert_eq!(verdicts.filter(Result::is_ok).count(), 30);
+    }
+
+    /// What a publisher may send: what is clean, with a few bytes that are not, cut anywhere.
+    fn any_tag() -> impl Strategy<Value = Vec<u8>> {
+        let tags = [
+            tag(9, &HEADER),
+            frame(true),
+            frame(false),
+            tag(8, &[0xAF, 0, 0x11, 0x90]),
+            tag(8, &[0xAF, 1, 0x21, 7]),
+        ];
+        let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+        let clean = prop::sample::select(tags.to_vec());
+        (clean, changes, 0..50_usize).prop_map(|(mut tag, changes, length)| {
+            for (at, byte) in changes {
+                let at = at.index(tag.len());
+                tag[at] = byte;
+            }
+            tag.truncate(length.max(1));
+            tag
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_clean_or_dirty(
+            tags in prop::collection::vec((any_tag(), 0..10 * SECOND), 0..50)
+        ) {
+            let mut passthrough = Passthrough::default();
+            for (tag, time) in tags {
+                if let Ok(Some(Passed::Picture(unit))) = passthrough.push(time, &tag) {
+                    prop_assert!(unit.bytes.starts_with(&START_CODE));
+                }
+            }
+        }
     }
 }
