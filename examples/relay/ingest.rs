@@ -11,7 +11,7 @@ use gst_app::{AppSink, AppSinkCallbacks};
 use gstrtmp2server::StreamStatus;
 
 use crate::catalog::StreamName;
-use crate::mailbox::{End, Mailbox, Tag, Taken};
+use crate::mailbox::{Mailbox, Tag, Taken};
 use crate::options::Options;
 use crate::streams::Streams;
 use crate::web::Site;
@@ -220,7 +220,7 @@ impl Entry {
         let Some(publisher) = self.lock().remove(pad) else {
             return;
         };
-        publisher.mailbox.end(End::Gone);
+        publisher.mailbox.end();
         let pipeline = self.pipeline.clone();
         // This may be the thread that brings the tags.
         publisher.sink.call_async(move |sink| {
@@ -278,7 +278,7 @@ fn name_in(variables: &gst::StructureRef) -> Option<StreamName> {
 fn sink(name: &StreamName, mailbox: &Arc<Mailbox>) -> AppSink {
     let (name, ended, mailbox) = (name.clone(), mailbox.clone(), mailbox.clone());
     let callbacks = AppSinkCallbacks::builder()
-        .eos(move |_| ended.end(End::Gone))
+        .eos(move |_| ended.end())
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             if let Some(tag) = tag(&sample)

@@ -30,15 +30,6 @@ pub struct Tag {
     pub is_start: bool,
 }
 
-/// Why there are no more tags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The publisher is gone.
-    Gone,
-    /// Somebody else has this stream, or the program ends: it goes on.
-    Continued,
-}
-
 /// How a run has ended by itself.
 pub type Outcome = Result<(), String>;
 
@@ -46,14 +37,15 @@ pub type Outcome = Result<(), String>;
 pub enum Next {
     Tag(Tag),
     Outcome(Outcome),
-    End(End),
+    /// There are no more tags.
+    End,
 }
 
 #[derive(Debug, Default)]
 struct State {
     tags: VecDeque<Tag>,
     bytes: usize,
-    end: Option<End>,
+    has_ended: bool,
     outcome: Option<Outcome>,
     /// Waits for a tag at which decoding can start.
     is_leaking: bool,
@@ -88,7 +80,7 @@ impl Mailbox {
 
     pub fn push(&self, tag: Tag) -> Taken {
         let mut state = self.lock();
-        if state.end.is_some() {
+        if state.has_ended {
             return Taken::No;
         }
         let size = tag.buffer.size();
@@ -108,8 +100,9 @@ impl Mailbox {
         Taken::Yes
     }
 
-    pub fn end(&self, end: End) {
-        self.lock().end.get_or_insert(end);
+    /// The publisher is gone, somebody else has this stream, or the program ends.
+    pub fn end(&self) {
+        self.lock().has_ended = true;
         self.changed.notify_all();
     }
 
@@ -148,10 +141,8 @@ impl Mailbox {
                     state.bytes -= tag.buffer.size();
                     return Next::Tag(tag);
                 }
-            } else if state.tags.is_empty()
-                && let Some(end) = state.end
-            {
-                return Next::End(end);
+            } else if state.tags.is_empty() && state.has_ended {
+                return Next::End;
             }
             state = self
                 .changed
@@ -160,8 +151,8 @@ impl Mailbox {
         }
     }
 
-    /// For so long nothing is kept of what comes. How it ended, if it did meanwhile.
-    pub fn refuse(&self, pause: Duration) -> Option<End> {
+    /// For so long nothing is kept of what comes. Whether it has ended meanwhile.
+    pub fn refuse(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         let mut state = self.lock();
         loop {
@@ -169,10 +160,12 @@ impl Mailbox {
             state.bytes = 0;
             // It is not for want of room.
             state.is_leaking = false;
-            if state.end.is_some() {
-                return state.end;
+            if state.has_ended {
+                return true;
             }
-            let left = deadline.checked_duration_since(Instant::now())?;
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return false;
+            };
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -241,7 +234,7 @@ mod tests {
         assert_eq!(mailbox.push(tag(45 * SECOND, 10, true)), Taken::Yes);
         assert_eq!(mailbox.push(tag(46 * SECOND, 10, false)), Taken::Yes);
         assert!(!mailbox.has_pressure());
-        mailbox.end(End::Gone);
+        mailbox.end();
         assert_eq!(times(&mailbox), [45, 46]);
     }
 
@@ -256,13 +249,12 @@ mod tests {
     fn the_end_comes_behind_the_tags_and_an_outcome_before_them() {
         let mailbox = Mailbox::default();
         mailbox.push(tag(0, 1, true));
-        mailbox.end(End::Gone);
-        mailbox.end(End::Continued);
+        mailbox.end();
         assert_eq!(mailbox.push(tag(1, 1, true)), Taken::No);
         mailbox.set_outcome(Err("broken".into()));
         assert!(matches!(mailbox.next(|| true), Next::Outcome(Err(_))));
         assert!(matches!(mailbox.next(|| false), Next::Tag(_)));
-        assert!(matches!(mailbox.next(|| true), Next::End(End::Gone)));
+        assert!(matches!(mailbox.next(|| true), Next::End));
         assert_eq!(mailbox.wait_for_outcome(Duration::ZERO), None);
     }
     #[test]
@@ -271,14 +263,11 @@ mod tests {
         (0..40).for_each(|second| {
             mailbox.push(tag(second * SECOND, 10, true));
         });
-        assert_eq!(mailbox.refuse(Duration::ZERO), None);
+        assert!(!mailbox.refuse(Duration::ZERO));
         assert!(!mailbox.has_pressure());
         assert_eq!(mailbox.push(tag(50 * SECOND, 10, true)), Taken::Yes);
-        mailbox.end(End::Continued);
-        assert_eq!(
-            mailbox.refuse(Duration::from_secs(600)),
-            Some(End::Continued)
-        );
-        assert!(matches!(mailbox.next(|| false), Next::End(_)));
+        mailbox.end();
+        assert!(mailbox.refuse(Duration::from_secs(600)));
+        assert!(matches!(mailbox.next(|| false), Next::End));
     }
 }

@@ -26,11 +26,13 @@ mod ts;
 mod web;
 
 use std::error::Error;
+use std::fs::{File, TryLockError};
 use std::io;
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use catalog::Catalog;
 use health::Health;
@@ -46,8 +48,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use web::Site;
 
+/// Locked by who uses the directory of all streams.
+const CLAIM: &str = ".relay.lock";
+
 /// How long it may take to end. Supervisors kill what takes longer than 10 s.
 const FAREWELL: Duration = Duration::from_secs(9);
+
+/// The same signal within so long is the same one.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Those that end the program.
 struct Signals {
@@ -63,11 +71,18 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
         }
+    }
+
+    /// Somebody does not want to wait.
+    async fn another(&mut self, first: SignalKind) {
+        let start = Instant::now();
+        // Supervisors signal a process and its group: that is one signal.
+        while self.next().await == first && start.elapsed() < ONE_SIGNAL {}
     }
 }
 
@@ -98,6 +113,8 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new()?;
     std::fs::create_dir_all(&options.directory)
         .map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
+    // Kept to the end, which gives it back.
+    let _claim = claim(&options.directory)?;
     health::write(&options.directory).map_err(|error| {
         let directory = options.directory.display();
         format!("--directory {directory}: it can't be written to: {error}")
@@ -149,10 +166,10 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         let _ = closed.await;
     };
     let mut serving = pin!(web::serve(socket, site, closed));
-    tokio::select! {
+    let first = tokio::select! {
         result = &mut serving => return Ok(result?),
-        () = signals.next() => {}
-    }
+        signal = signals.next() => signal,
+    };
     drop(close);
     let farewell = async {
         let stopping = tokio::task::spawn_blocking(move || {
@@ -170,7 +187,29 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     tokio::select! {
         result = farewell => result,
         () = tokio::time::sleep(FAREWELL) => Err(too_long().into()),
-        () = signals.next() => Err("ended at once, by a second signal".into()),
+        () = signals.another(first) => Err("ended at once, by a second signal".into()),
+    }
+}
+
+/// Two relays would remove each other's files.
+fn claim(directory: &Path) -> Result<File, String> {
+    let failure = |error: &dyn Error| {
+        let directory = directory.display();
+        format!("--directory {directory}: it can't be written to: {error}")
+    };
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let file = options.open(directory.join(CLAIM));
+    let file = file.map_err(|error| failure(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let directory = directory.display();
+            Err(format!(
+                "--directory {directory}: another relay uses it. Give each relay a directory of its own"
+            ))
+        }
+        Err(TryLockError::Error(error)) => Err(failure(&error)),
     }
 }
 

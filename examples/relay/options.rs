@@ -27,7 +27,8 @@ Takes RTMP publishers, cleans what they send, and serves it as HLS.
 
 Publishers come to rtmp://HOST:1935/APPLICATION/USER/STREAM or rtmp://HOST:1935/APPLICATION/STREAM. \
 Whatever they send leaves as HLS with segments of 2 s: 30 frames a second, a closed group of pictures in each segment, H.264 baseline, \
-AAC 48 kHz stereo. A publisher that comes back goes on in the same playlist, behind a discontinuity mark.
+AAC 48 kHz stereo. A publisher that comes back within 30 s goes on in the same playlist, behind a discontinuity mark. After that the playlist \
+ends, and 30 s later its files go.
 
 The name of a stream is public: it is in the address of its playlist, in the list of streams, in metrics and notifications. Whoever knows \
 it can publish while nobody else does, so let only those reach the RTMP port who may.";
@@ -54,8 +55,8 @@ Notifications (--notify): once the playlist of a stream has its first segments, 
   X-Relay-Id         the id: the same when it is sent again, so that it can be told from a new one
   X-Relay-Timestamp  when this attempt was made, in seconds since 1970: refuse what is older than some minutes
   X-Relay-Signature  sha256=HEX, the HMAC-SHA256 of the timestamp, a dot and the body, with the secret
-Answer 2xx. On 5xx, 408, 425, 429, a timeout or no connection it is sent again, after 1 s at first and 60 s at most or what Retry-After says, \
-for an hour. Any other answer, redirects too, ends it, and the log says so. Of one stream they come in their order. A ready that nobody took until its stream \
+Answer 2xx. On 5xx, 408, 425, 429, a timeout or no connection it is sent again, after 0.5 to 1 s at first, up to twice as long each time, \
+60 s at most, or what Retry-After says, for an hour. Any other answer, redirects too, ends it, and the log says so. Of one stream they come in their order. A ready that nobody took until its stream \
 was gone is not sent any more, so a gone may come without one.
 
 The secret is in the file of --notify-secret-file or in the environment variable RELAY_NOTIFY_SECRET, 16 bytes or more. It is never on the command \
@@ -65,7 +66,7 @@ Several relays (--relay, --this): each user belongs to one of them, which all re
 asked to connect to the right one if it knows how to (Enhanced RTMP); else it is served where it is.
 
 SIGTERM or SIGINT ends it, within 9 s: what is being coded is written, and notifications have 3 s to arrive. Streams go on in the same playlists if \
-it is started again within a minute. A second signal ends it at once. Exit codes: 0 after a signal, 1 for what failed and after a second signal, \
+they are there again within 30 s of its next start. A second signal ends it at once; the same one within a second counts as one. Exit codes: 0 after a signal, 1 for what failed and after a second signal, \
 2 for a wrong command line.
 
 Example: a relay that tells https://app.example of its streams, and one publisher
@@ -87,7 +88,7 @@ pub struct Options {
     pub http: SocketAddr,
     /// Where to write playlists and segments; made if it is missing. What is in it is served.
     /// The file .relay marks what is the relay's own, and only that is removed: a minute after its stream is gone, or
-    /// after the start if it is of an earlier process
+    /// after the start if it is of an earlier process. No other relay may use it meanwhile
     #[arg(long, value_name = "DIRECTORY", default_value = "hls")]
     pub directory: PathBuf,
     /// Pass on what is clean already, as it is: that takes far less of the processor

@@ -88,12 +88,6 @@ impl Packager {
         self.list(segments);
     }
 
-    /// There will be no more.
-    pub fn end(&mut self) {
-        let result = self.shelf.end();
-        self.report(result, Ok(()));
-    }
-
     pub fn count(&self, change: impl FnOnce(&mut Counts)) {
         self.catalog
             .update(&self.name, |stream| change(&mut stream.counts));

@@ -68,7 +68,8 @@ impl Shelf {
         }
         files.sort_by_key(|name| number(name));
         let is_whole = old.segments.iter().all(|s| files.contains(&s.uri));
-        if !is_whole {
+        // A list that has ended does not go on (RFC 8216, 6.2.1): that of another stream is in its place.
+        if !is_whole || old.end_list {
             old.segments.clear();
         }
         let last = files.last().and_then(|name| number(name));
@@ -122,7 +123,13 @@ impl Shelf {
 
     fn try_add(&mut self, segment: &Segment, has_gap: bool, now: SystemTime) -> io::Result<()> {
         let name = format!("{PREFIX}{}{SUFFIX}", self.next);
-        self.write_somehow(&name, &segment.bytes)?;
+        match self.write_somehow(&name, &segment.bytes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.start_anew()?;
+                self.write(&name, &segment.bytes)?;
+            }
+            written => written?,
+        }
         self.next += 1;
         let length = Duration::from_nanos(segment.duration * 1_000_000_000 / CLOCK);
         let start = self.start_of(has_gap, length, now);
@@ -140,8 +147,19 @@ impl Shelf {
             self.playlist.discontinuity_sequence += u64::from(gone.discontinuity);
             self.left.push_back(gone.uri);
         }
-        self.playlist.end_list = false;
         self.write_playlist()
+    }
+
+    /// Somebody has removed the directory, and with it what was listed.
+    fn start_anew(&mut self) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        take_over(&self.directory)?;
+        let gone = std::mem::take(&mut self.playlist.segments);
+        let marks = gone.iter().filter(|segment| segment.discontinuity).count();
+        self.playlist.discontinuity_sequence += marks as u64;
+        self.playlist.media_sequence = self.next;
+        self.left.clear();
+        Ok(())
     }
 
     /// The times of segments that go on from each other do too, as long as they are about right.
@@ -154,15 +172,6 @@ impl Shelf {
         };
         let goes_on = self.due.filter(is_right);
         goes_on.unwrap_or(by_clock)
-    }
-
-    /// There will be no more: players stop asking.
-    pub fn end(&mut self) -> io::Result<()> {
-        if self.playlist.segments.is_empty() {
-            return Ok(());
-        }
-        self.playlist.end_list = true;
-        self.write_playlist()
     }
 
     fn write_playlist(&mut self) -> io::Result<()> {
@@ -186,14 +195,7 @@ impl Shelf {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let unfinished = self.directory.join(format!("{UNFINISHED}{name}"));
-        let written = fs::write(&unfinished, bytes)
-            .and_then(|()| fs::rename(&unfinished, self.directory.join(name)));
-        if written.is_err() {
-            // What was written of it takes room that may be what is missing.
-            let _ = fs::remove_file(&unfinished);
-        }
-        written
+        write_whole(&self.directory, name, bytes)
     }
 
     /// All but the last ones. What can't be removed is tried again the next time.
@@ -270,6 +272,36 @@ fn take_over(directory: &Path) -> io::Result<()> {
         ));
     }
     fs::File::create_new(directory.join(MARKER)).map(drop)
+}
+
+/// A file that is there whole or not at all.
+fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = directory.join(format!("{UNFINISHED}{name}"));
+    let written =
+        fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, directory.join(name)));
+    if written.is_err() {
+        // What was written of it takes room that may be what is missing.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
+/// There will be no more in the list of a shelf: players stop asking.
+pub fn end(directory: &Path) -> io::Result<()> {
+    if !is_shelf(directory) {
+        return Ok(());
+    }
+    let text = match fs::read(directory.join(PLAYLIST)) {
+        // Nothing was ever listed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        text => text?,
+    };
+    let playlist = m3u8_rs::parse_media_playlist_res(&text);
+    let mut playlist = playlist.map_err(|_| io::Error::other("it is no playlist"))?;
+    playlist.end_list = true;
+    let mut text = Vec::new();
+    playlist.write_to(&mut text)?;
+    write_whole(directory, PLAYLIST, &text)
 }
 
 /// Removes all that a shelf has put into its directory, and the directory if nothing else is in it. Says whether it
@@ -371,19 +403,57 @@ mod tests {
         for index in 0..7 {
             shelf.add(&segment(index), at(1000)).unwrap();
         }
-        shelf.end().unwrap();
-        assert!(list(directory.path()).end_list);
         fs::write(directory.path().join(".unfinished-segment-9.ts"), "").unwrap();
         fs::write(directory.path().join("notes.txt"), "").unwrap();
         let mut shelf = Shelf::open(directory.path(), at(9000)).unwrap();
         assert!(shelf.add(&segment(7), at(9000)).unwrap());
         let list = list(directory.path());
         assert_eq!((list.media_sequence, list.segments.len()), (503, 5));
-        assert!(list.segments[4].discontinuity && !list.end_list);
+        assert!(list.segments[4].discontinuity);
         // The list, what left it, the marker, the notes, and nothing unfinished.
         assert_eq!(files(directory.path()).unwrap().len(), 8 + 3);
         clear(directory.path()).unwrap();
         assert_eq!(files(directory.path()).unwrap(), ["notes.txt"]);
+    }
+
+    #[test]
+    fn a_list_that_has_ended_does_not_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        // Nothing was listed, and it is nobody's.
+        end(directory.path()).unwrap();
+        assert_eq!(files(directory.path()).unwrap(), [""; 0]);
+        let mut shelf = Shelf::open(directory.path(), at(1000)).unwrap();
+        end(directory.path()).unwrap();
+        for index in 0..7 {
+            shelf.add(&segment(index), at(1000)).unwrap();
+        }
+        end(directory.path()).unwrap();
+        let ended = list(directory.path());
+        assert!(ended.end_list && ended.segments.len() == LISTED);
+        // Another one is in its place, with numbers that were not there.
+        let mut shelf = Shelf::open(directory.path(), at(1030)).unwrap();
+        assert!(!shelf.add(&segment(7), at(1030)).unwrap());
+        let list = list(directory.path());
+        assert!(!list.end_list && list.segments.len() == 1);
+        assert_eq!(list.media_sequence, 515);
+        // Who plays the one before finds its files for a while.
+        assert_eq!(segments(directory.path()), 8);
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_is_made_again() {
+        let top = tempfile::tempdir().unwrap();
+        let directory = top.path().join("live/cam");
+        let mut shelf = Shelf::open(&directory, at(1000)).unwrap();
+        for index in 0..2 {
+            shelf.add(&segment(index), at(1000)).unwrap();
+        }
+        fs::remove_dir_all(top.path().join("live")).unwrap();
+        shelf.add(&segment(2), at(1006)).unwrap();
+        let list = list(&directory);
+        assert_eq!((list.media_sequence, list.segments.len()), (502, 1));
+        assert!(is_shelf(&directory));
+        assert!(directory.join(&list.segments[0].uri).exists());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::StreamName;
 use crate::cleaner::Cleaner;
-use crate::mailbox::{End, Mailbox, Next, Outcome, Tag};
+use crate::mailbox::{Mailbox, Next, Outcome, Tag};
 use crate::packager::Packager;
 use crate::passthrough::{Dirty, Passed, Passthrough};
 
@@ -86,13 +86,7 @@ impl Worker {
                     self.run = None;
                     self.has_ended(outcome);
                 }
-                Next::End(end) => {
-                    self.finish_run();
-                    if end == End::Gone {
-                        lock(&self.packager).end();
-                    }
-                    return;
-                }
+                Next::End => return self.finish_run(),
             }
         }
     }

@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use crate::catalog::{Catalog, StreamName};
-use crate::mailbox::{End, Mailbox};
+use crate::mailbox::Mailbox;
 use crate::packager::Packager;
 use crate::shelf;
 use crate::stream::Worker;
 use crate::web;
 
-/// How long the files of a stream stay that is gone: who plays it can play it to its end, and who comes
-/// back goes on with them.
-const STAYS: Duration = Duration::from_secs(60);
+/// How long a stream that is gone may come back and go on in its playlist, which stays open for that.
+const OPEN: Duration = Duration::from_secs(30);
+
+/// How long its files stay after that: who plays it can play it to its end.
+const STAYS: Duration = Duration::from_secs(30);
 
 /// After which a directory that can't be opened is tried again.
 const OPENED_AGAIN: Duration = Duration::from_secs(2);
@@ -48,9 +50,25 @@ pub struct Streams {
 #[derive(Debug, Default)]
 struct State {
     running: HashMap<StreamName, Running>,
-    /// Directories of streams that are gone, below that of all streams, and when they go too.
-    gone: HashMap<PathBuf, Instant>,
+    /// Directories of streams that are gone, below that of all streams, and what is next for them.
+    gone: HashMap<PathBuf, Due>,
     is_over: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// The playlist ends.
+    End(Instant),
+    /// The files go too.
+    Removal(Instant),
+}
+
+impl Due {
+    fn time(self) -> Instant {
+        match self {
+            Due::End(time) | Due::Removal(time) => time,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -64,9 +82,9 @@ impl Streams {
     pub fn new(settings: Settings) -> io::Result<Arc<Self>> {
         let mut found = Vec::new();
         find_streams(&settings.directory, Path::new(""), &mut found)?;
-        let until = Instant::now() + STAYS;
+        let due = Due::End(Instant::now() + OPEN);
         let state = State {
-            gone: found.into_iter().map(|path| (path, until)).collect(),
+            gone: found.into_iter().map(|path| (path, due)).collect(),
             ..State::default()
         };
         let streams = Arc::new(Streams {
@@ -98,7 +116,7 @@ impl Streams {
         state.gone.remove(&name.directory());
         let before = state.running.remove(name);
         if let Some(before) = &before {
-            before.mailbox.end(End::Continued);
+            before.mailbox.end();
         }
         let (streams, mine, own_name) = (self.clone(), mailbox.clone(), name.clone());
         let thread = std::thread::Builder::new().name(format!("stream {name}"));
@@ -133,15 +151,15 @@ impl Streams {
             Worker::new(name.clone(), mailbox.clone(), packager, *passthrough).work();
         }
         // Nobody takes anything out of it any more.
-        mailbox.end(End::Gone);
+        mailbox.end();
         catalog.remove(name);
         println!("gone {name}");
         let mut state = self.lock();
         let is_mine = |running: &Running| Arc::ptr_eq(&running.mailbox, mailbox);
         if state.running.get(name).is_some_and(is_mine) {
             state.running.remove(name);
-            let until = Instant::now() + STAYS;
-            state.gone.insert(name.directory(), until);
+            let due = Due::End(Instant::now() + OPEN);
+            state.gone.insert(name.directory(), due);
             self.changed.notify_all();
         }
     }
@@ -154,24 +172,21 @@ impl Streams {
         drop(state);
         self.changed.notify_all();
         for running in running.values() {
-            running.mailbox.end(End::Continued);
+            running.mailbox.end();
         }
         for running in running.into_values() {
             let _ = running.thread.join();
         }
     }
 
-    /// The janitor's thread: removes what nobody needs any more.
+    /// The janitor's thread: ends what does not go on, and removes what nobody needs any more.
     fn clean_up(&self) {
         let mut state = self.lock();
         while !state.is_over {
             let now = Instant::now();
-            let due = state.gone.extract_if(|_, until| *until <= now);
-            let due: Vec<PathBuf> = due.map(|(path, _)| path).collect();
-            // Under the lock, so that no stream starts in a directory that is being removed.
-            due.iter().for_each(|path| self.remove(path));
-            let next = state.gone.values().min();
-            let pause = next.map(|until| until.saturating_duration_since(now));
+            self.work_off(&mut state.gone, now);
+            let next = state.gone.values().map(|due| due.time()).min();
+            let pause = next.map(|time| time.saturating_duration_since(now));
             state = match pause {
                 Some(pause) => {
                     let waited = self.changed.wait_timeout(state, pause);
@@ -182,6 +197,28 @@ impl Streams {
                     waited.unwrap_or_else(PoisonError::into_inner)
                 }
             };
+        }
+    }
+
+    /// Under the lock, so that no stream starts in a directory that is being removed.
+    fn work_off(&self, gone: &mut HashMap<PathBuf, Due>, now: Instant) {
+        let due = gone.extract_if(|_, due| due.time() <= now);
+        for (path, due) in due.collect::<Vec<_>>() {
+            match due {
+                Due::End(_) => {
+                    self.end(&path);
+                    gone.insert(path, Due::Removal(now + STAYS));
+                }
+                Due::Removal(_) => self.remove(&path),
+            }
+        }
+    }
+
+    fn end(&self, path: &Path) {
+        let directory = self.settings.directory.join(path);
+        if let Err(error) = shelf::end(&directory) {
+            let directory = directory.display();
+            eprintln!("the playlist in {directory} can't be ended: {error}");
         }
     }
 
@@ -238,7 +275,7 @@ fn open_at_last(
         }
         has_failed = true;
         catalog.update(name, |stream| stream.failure = Some(failure));
-        if mailbox.refuse(OPENED_AGAIN).is_some() {
+        if mailbox.refuse(OPENED_AGAIN) {
             return None;
         }
     }
@@ -321,7 +358,16 @@ mod tests {
             passthrough: false,
         });
         let streams = streams.unwrap();
-        found.iter().for_each(|path| streams.remove(path));
+        // First their playlists end, and then they go.
+        let now = Instant::now();
+        let mut gone = streams.lock().gone.clone();
+        assert_eq!(gone.len(), 2);
+        streams.work_off(&mut gone, now + OPEN);
+        let due = Due::Removal(now + OPEN + STAYS);
+        assert!(gone.values().all(|next| *next == due), "{gone:?}");
+        assert!(top.path().join("live/ann/cam").exists());
+        streams.work_off(&mut gone, now + OPEN + STAYS);
+        assert!(gone.is_empty());
         streams.remove(Path::new("films/one"));
         assert!(theirs.join(PLAYLIST).exists() && theirs.join("segment-1.ts").exists());
         assert!(!top.path().join("live/ann").exists());

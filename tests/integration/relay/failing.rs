@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::media::{clean_media, dirty_media};
 use super::program::{Relay, command};
 use super::segments::{assert_clean, assert_goes_on, assert_plays};
@@ -167,11 +169,55 @@ fn a_second_signal_ends_it_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut relay, _client, _asking) = ignored(folder.path(), &listener);
-    relay.signal();
+    relay.signal(Signal::TERM);
     // The stream has ended, so the first one was heard.
     relay.wait_for("gone live/ann/cam");
-    relay.signal();
+    relay.signal(Signal::INT);
     assert_eq!(relay.program.wait().code(), Some(1));
+}
+
+/// Supervisors signal a process and its group.
+#[test]
+fn the_same_signal_twice_at_once_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut relay = Relay::start(folder.path(), &[]);
+    let mut client = relay.publish("ann");
+    send(&mut client, &clean_media(10));
+    relay.wait_for("ready live/ann/cam");
+    relay.signal(Signal::TERM);
+    relay.signal(Signal::TERM);
+    relay.wait_for("gone live/ann/cam");
+    assert!(relay.program.wait().success());
+}
+
+#[test]
+fn a_directory_belongs_to_one_relay_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = Relay::start(folder.path(), &[]);
+    let output = command("127.0.0.1:0", folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("another relay uses it"), "{said}");
+    relay.terminate();
+    Relay::start(folder.path(), &[]).terminate();
+}
+
+#[test]
+fn a_directory_that_is_removed_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut relay = Relay::start(folder.path(), &[]);
+    let mut client = relay.publish("ann");
+    let media = clean_media(10);
+    send(&mut client, &media);
+    relay.wait_for("ready live/ann/cam");
+    std::fs::remove_dir_all(folder.path().join("live")).unwrap();
+    send(&mut client, &shifted(media, 10_000));
+    unpublish(client);
+    relay.wait_for("gone live/ann/cam");
+    let segments = relay.segments("ann");
+    assert!(segments.len() >= 4, "{segments:?}");
+    assert_clean(&segments);
+    assert_plays(&relay.stream("ann"));
 }
 
 #[test]

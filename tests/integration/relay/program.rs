@@ -77,12 +77,12 @@ impl Relay {
         segments(&self.stream(user))
     }
 
-    pub(super) fn signal(&self) {
-        self.program.signal(Signal::TERM);
+    pub(super) fn signal(&self, signal: Signal) {
+        self.program.signal(signal);
     }
 
     pub(super) fn terminate(mut self) {
-        self.signal();
+        self.signal(Signal::TERM);
         assert!(self.program.wait().success());
     }
 

@@ -138,9 +138,13 @@ pub(super) fn assert_goes_on(segments: &[Segment]) {
 /// Everything that is in the list, as a player reads it, and nothing is wrong with it.
 #[track_caller]
 pub(super) fn assert_plays(stream: &Path) {
+    // It stays open for a while, and ffmpeg would wait for more.
+    let open = std::fs::read_to_string(stream.join("index.m3u8")).unwrap();
+    let ended = stream.join("ended.m3u8");
+    std::fs::write(&ended, open + "#EXT-X-ENDLIST\n").unwrap();
     let output = Command::new(FFMPEG)
         .args(["-nostdin", "-v", "error", "-xerror", "-i"])
-        .arg(stream.join("index.m3u8"))
+        .arg(ended)
         .args(["-f", "null", "-"])
         .output()
         .unwrap();
