@@ -44,6 +44,9 @@ impl<T> Tag<T> {
     }
 }
 
+/// Whose keyframe is waited for while audio comes for so long without any video has none any more. In milliseconds.
+const MAX_VIDEO_SILENCE: i32 = 10_000;
+
 #[derive(Debug)]
 pub(super) struct Backlog<T> {
     limits: Limits,
@@ -63,6 +66,8 @@ pub(super) struct Backlog<T> {
     /// Nothing is taken in up to the next point where decoding can start.
     leaking: bool,
     has_video: bool,
+    /// The time of the last video.
+    video: u32,
     dropped: u64,
 }
 
@@ -80,6 +85,7 @@ impl<T: Clone> Backlog<T> {
             is_taken: false,
             leaking: true,
             has_video: false,
+            video: 0,
             dropped: 0,
         }
     }
@@ -202,6 +208,7 @@ impl<T: Clone> Backlog<T> {
             // What has begun without it goes on with its first keyframe.
             self.leaking = true;
         }
+        self.look_for_video(&tag);
         if tag.is_configuration() {
             if self.tags.is_empty() && !self.is_taken {
                 return self.learn(&tag);
@@ -239,6 +246,22 @@ impl<T: Clone> Backlog<T> {
             }
         }
         self.append(tag);
+    }
+
+    /// Another publisher may have audio alone, and what waits for a keyframe would do so for ever.
+    fn look_for_video(&mut self, tag: &Tag<T>) {
+        let silence = tag.timestamp.wrapping_sub(self.video) as i32;
+        match tag.kind {
+            TagKind::Video => self.video = tag.timestamp,
+            // Times start anew.
+            TagKind::Audio if silence < 0 => self.video = tag.timestamp,
+            TagKind::Audio if self.has_video && self.leaking && silence > MAX_VIDEO_SILENCE => {
+                self.has_video = false;
+                self.configuration.retain(|tag| tag.kind != TagKind::Video);
+                self.version += 1;
+            }
+            _ => {}
+        }
     }
 
     fn append(&mut self, tag: Tag<T>) {
@@ -396,6 +419,32 @@ mod tests {
         push(&mut backlog, [keyframe(200)]);
         assert_eq!(pop_all(&mut backlog), [120, 160, 200]);
         assert_eq!((backlog.bytes(), backlog.dropped()), (0, 4));
+    }
+
+    #[test]
+    fn who_has_no_video_any_more_is_not_kept_waiting_for_a_keyframe() {
+        let mut backlog = backlog(100);
+        push(&mut backlog, [header("video"), keyframe(0)]);
+        backlog.take();
+        pop_all(&mut backlog);
+        backlog.end();
+        push(&mut backlog, [audio(100), audio(10_000)]);
+        assert!(backlog.is_empty());
+        push(&mut backlog, [audio(10_001), audio(10_020)]);
+        backlog.take();
+        assert_eq!(pop_all(&mut backlog), [10_020]);
+        assert_eq!(backlog.configuration().1, []);
+        // Video that comes back does so with a keyframe.
+        push(&mut backlog, [frame(10_040), audio(10_050)]);
+        push(
+            &mut backlog,
+            [header("video"), keyframe(10_080), audio(10_090)],
+        );
+        assert_eq!(pop_all(&mut backlog), [0, 10_080, 10_090]);
+        // As long as it only pauses, it is waited for: times may start anew, too.
+        backlog.end();
+        push(&mut backlog, [audio(20_080), audio(5_000), audio(15_000)]);
+        assert!(backlog.is_empty());
     }
 
     #[test]
