@@ -15,6 +15,7 @@ use super::imp::CAT;
 use super::location::Location;
 use super::schedule::Id;
 use super::shared::{BufferTag, Event, Next, Shared};
+use super::sockets::Sockets;
 use super::tags::{self, Times};
 
 /// Frames are cut into few pieces.
@@ -88,6 +89,7 @@ impl Connection {
             thread: None,
         };
         connection.pad.set_active(true)?;
+        let before = Sockets::now();
         connection.sink.set_state(gst::State::Playing)?;
         let feeder = Feeder {
             id,
@@ -95,6 +97,8 @@ impl Connection {
             shared: shared.clone(),
             said,
             is_over,
+            before,
+            port: location.port(),
             version: 0,
             times: Times::default(),
         };
@@ -146,6 +150,9 @@ struct Feeder {
     said: Arc<Mutex<Option<String>>>,
     /// The stream was ended, after which servers close the connection: that is no error.
     is_over: Arc<AtomicBool>,
+    /// Sockets that are not this connection's.
+    before: Sockets,
+    port: u16,
     /// Of the configuration that the server has.
     version: u64,
     times: Times,
@@ -184,6 +191,7 @@ impl Feeder {
             self.pad.push(tags::empty_metadata())?;
         }
         self.configure(&configuration)?;
+        self.before.bound_new(self.port);
         self.shared.tell(Event::Opened(self.id));
         let mut sent = None;
         loop {

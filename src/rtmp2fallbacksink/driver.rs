@@ -170,17 +170,20 @@ impl<W: World> Driver<W> {
 
     fn give_up(&self) {
         self.shared.set_done();
+        // First, since many read no messages behind an error.
+        self.tell_status();
         let Some(element) = self.element.upgrade() else {
             return;
         };
         let last = self.telemetry.lock().last_error();
+        let rounds = match self.schedule.rounds() {
+            1 => "1 round".to_owned(),
+            rounds => format!("{rounds} rounds"),
+        };
         gst::element_error!(
             element,
             gst::ResourceError::OpenWrite,
-            (
-                "No server of locations takes the stream after {} rounds. The last one: {last}",
-                self.schedule.rounds()
-            )
+            ("No server of locations takes the stream after {rounds}. The last one: {last}")
         );
     }
 

@@ -32,6 +32,7 @@ const MIN_SECRET: usize = 4;
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Location {
     url: String,
+    port: u16,
     /// What must not be shown: stream key, password, query. The longest come first.
     secrets: Vec<String>,
     shown: String,
@@ -75,8 +76,13 @@ impl Location {
             Secret(stream)
         );
         let secrets = secrets(&url, &parsed, &key);
+        let default_port = match parsed.scheme() {
+            "rtmps" => 443,
+            _ => 1935,
+        };
         Ok(Location {
             url,
+            port: parsed.port().unwrap_or(default_port),
             secrets,
             shown,
         })
@@ -85,6 +91,11 @@ impl Location {
     /// For the connection itself, and for nothing else.
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Of the server.
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     /// For logs and messages.

@@ -52,7 +52,10 @@
 //! what waits. While a server takes too little, whole groups are dropped beyond #GstRtmp2FallbackSink:max-bytes or
 //! #GstRtmp2FallbackSink:max-time. That a server takes nothing shows only when the buffers of both systems
 //! are full, which a stream of few bits takes a while to do; what is in them is lost, but for the group of
-//! pictures under way.
+//! pictures under way. On Linux no more than 128 KiB waits to be sent in the own
+//! system, and what the server's takes is on top; on others it may be megabytes.
+//!
+//! Video that has not come for 10 seconds, while audio has, is not waited for by who connects then.
 //!
 //! Sound waits for the next picture to be sent with, at most 50 ms.
 //!
@@ -94,6 +97,7 @@ mod location;
 mod schedule;
 mod settings;
 mod shared;
+mod sockets;
 mod stats;
 mod tags;
 

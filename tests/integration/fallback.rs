@@ -148,6 +148,13 @@ impl Source {
         }
     }
 
+    /// Sends frames at the pace of the server for as long as there is one.
+    pub fn push_while_connected(&mut self) {
+        while self.sink.property::<Status>("status") == Status::Connected {
+            self.push_paced();
+        }
+    }
+
     /// One frame, and waits until it was sent or dropped.
     fn push_paced(&mut self) {
         self.push_frames(1);

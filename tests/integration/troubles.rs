@@ -20,6 +20,9 @@ use crate::support::resources::resources;
 /// What it waits for would take an hour.
 const MAX_STOP_DELAY: Duration = Duration::from_secs(5);
 
+/// In what the systems at both ends buffer.
+const MAX_LOST: u64 = 2 << 20;
+
 const HOUR: [(&str, u32); 2] = [("timeout", 3_600_000), ("retry-initial-delay", 3_600_000)];
 
 /// Half of the cycles with a server, and half without.
@@ -41,6 +44,23 @@ fn it_stops_at_once_while_a_server_takes_nothing() {
     assert!(start.elapsed() < MAX_STOP_DELAY);
     source.wait_for_status(Status::Disconnected, -1, 1);
     nginx.thaw();
+}
+
+/// The system would take megabytes for it, which would all be lost.
+#[test]
+fn a_server_that_stops_reading_is_noticed_before_much_is_lost() {
+    let nginx = Nginx::recorder();
+    let properties = [("timeout", 1000), ("retry-initial-delay", 3_600_000)];
+    let mut source = Source::start(&[nginx.url(KEY)], &properties);
+    source.push_headers();
+    source.push_until_connected(0, 1);
+    nginx.freeze();
+    let before = source.count("bytes-sent");
+    source.push_while_connected();
+    nginx.thaw();
+    assert!(source.last_error().contains("took nothing"));
+    let lost = source.count("bytes-sent") - before;
+    assert!(lost < MAX_LOST, "{lost}");
 }
 
 #[test]

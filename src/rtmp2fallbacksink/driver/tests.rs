@@ -195,7 +195,7 @@ fn it_waits_twice_as_long_each_time_and_gives_up_after_ten_rounds() {
     };
     let mut all: Vec<_> = (0..10).flat_map(round).collect();
     let text = "No server of locations takes the stream after 10 rounds. The last one: refused";
-    all.splice(29.., [Error(text.to_owned()), Is(Status::Error, -1, 10)]);
+    all.splice(29.., [Is(Status::Error, -1, 10), Error(text.to_owned())]);
     assert_eq!(told, all);
 }
 
