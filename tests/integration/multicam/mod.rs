@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::flv::{self, AUDIO, Tag, VIDEO, assert_same_media};
-use crate::support::media::{copy, made_by, small};
+use crate::support::media::{SMALL_VIDEO, TONE, copy, made_by, small};
 use crate::support::raw::{RawClient, send};
 use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;
@@ -490,9 +490,13 @@ fn the_example_file_runs() {
 
 /// What is in the tags of one kind, without their times.
 fn payloads(tags: &[Tag], kind: u8) -> Vec<Vec<u8>> {
-    let front = if kind == VIDEO { 5 } else { 2 };
     let coded = tags.iter().filter(|tag| tag.kind == kind && tag.is_coded());
-    coded.map(|tag| tag.body[front..].to_vec()).collect()
+    coded.map(|tag| tag.body[front(kind)..].to_vec()).collect()
+}
+
+/// Bytes of a tag's body before its payload.
+fn front(kind: u8) -> usize {
+    if kind == VIDEO { 5 } else { 2 }
 }
 
 #[test]
@@ -510,14 +514,17 @@ fn files_of_other_kinds_are_sent_without_being_coded_anew() {
     let sent = flv::read_file(&flv);
     for (kind, server) in kinds.iter().zip(&servers) {
         program.wait_for_status(0, &format!("{kind}/main"), "source ended");
-        let last = payloads(&sent, VIDEO).pop().unwrap();
-        server.wait_until("the last picture", |buffers| {
-            let has = |buffer: &gst::Buffer| {
-                let bytes = buffer.map_readable().unwrap();
-                bytes[0] == VIDEO && bytes.get(16..16 + last.len()) == Some(&last[..])
-            };
-            buffers.iter().any(has)
-        });
+        for track in [VIDEO, AUDIO] {
+            let last = payloads(&sent, track).pop().unwrap();
+            server.wait_until("the last of a track", |buffers| {
+                let has = |buffer: &gst::Buffer| {
+                    let bytes = buffer.map_readable().unwrap();
+                    let start = 11 + front(track);
+                    bytes[0] == track && bytes.get(start..start + last.len()) == Some(&last[..])
+                };
+                buffers.iter().any(has)
+            });
+        }
         let got = server.tags();
         let pictures = [&sent, &got].map(|tags| payloads(tags, VIDEO));
         assert_eq!(pictures[0].len(), pictures[1].len(), "{kind}");
@@ -535,10 +542,44 @@ fn files_of_other_kinds_are_sent_without_being_coded_anew() {
     }
 }
 
+#[test]
+fn files_of_other_kinds_go_on_where_they_start_again() {
+    let kinds = ["mp4", "mkv", "ts"];
+    let servers = kinds.map(|id| server(id, "main"));
+    let cameras = kinds.iter().zip(&servers).map(|(kind, server)| {
+        // Sound begins before the first picture, and pictures are decoded before they are shown.
+        let arguments = format!(
+            "{SMALL_VIDEO} {TONE} -t 2 -c:v libx264 -preset ultrafast -bf 2 -g 30 -c:a aac -f {}",
+            format_of(kind)
+        );
+        let path = made_by(FFMPEG, &format!("early-2.{kind}"), &arguments);
+        camera(kind, server.port(), &file(&path, true))
+    });
+    let cameras: Vec<String> = cameras.collect();
+    let _program = Program::start(&configuration(&cameras));
+    for (kind, server) in kinds.iter().zip(&servers) {
+        // Of 60 pictures and 94 frames of sound each.
+        server.wait_until("three passes", |buffers| buffers.len() > 2 * 154 + 50);
+        let tags = server.tags();
+        for track in [AUDIO, VIDEO] {
+            let tags = tags
+                .iter()
+                .filter(|tag| tag.kind == track && tag.is_coded());
+            let times: Vec<u32> = tags.map(|tag| tag.timestamp).collect();
+            let is_steady = |pair: &[u32]| pair[0] < pair[1] && pair[1] - pair[0] < 150;
+            assert!(
+                times.windows(2).all(is_steady),
+                "{kind}, {track}: {times:?}"
+            );
+        }
+    }
+}
+
 /// As ffmpeg calls it.
 fn format_of(kind: &str) -> &str {
     match kind {
         "mkv" => "matroska",
+        "ts" => "mpegts",
         kind => kind,
     }
 }
