@@ -416,6 +416,60 @@ fn what_fails_starts_again_by_itself_and_alone() {
     assert_eq!(metrics.get("source_active", "2/main"), 1.0);
 }
 
+#[test]
+fn signals_at_once_are_one() {
+    let server = server("1", "main");
+    let signals = Signals::watch(&server.element);
+    let program = Program::start(&configuration(&[camera("1", server.port(), TEST)]));
+    program.wait_for_status(0, "1/main", "sink connected, ");
+    server.wait_until("media", |buffers| buffers.len() > 10);
+    for signal in [Signal::TERM, Signal::INT, Signal::TERM] {
+        program.signal(signal);
+    }
+    let (status, text) = program.wait();
+    assert!(status.success(), "{status}\n{text}");
+    assert!(text.contains("1/main: stopped"), "{text}");
+    assert_eq!(signals.names(2), ["added", "removed unpublished"]);
+}
+
+#[test]
+fn a_state_is_told_once() {
+    let server = server("1", "main");
+    // Nobody listens on port 1.
+    let program = Program::start(&configuration(&[
+        camera("1", server.port(), TEST),
+        camera(
+            "2",
+            1,
+            &format!(r#"{TEST} "retry": {{"max_attempts": 1}},"#),
+        ),
+        camera("3", 1, &file(Path::new("missing.flv"), false)),
+    ]));
+    program.wait_for_status(0, "1/main", "sink connected, ");
+    program.wait_for_status(0, "3/main", "source failed, ");
+    // Some of its states last for no time at all.
+    for _ in 0..5 {
+        program.wait_for_status(program.mark(), "2/main", "source failed, ");
+    }
+    program.signal(Signal::TERM);
+    let (status, text) = program.wait();
+    assert!(status.success(), "{status}\n{text}");
+    for id in ["1", "2", "3"] {
+        let start = format!("{id}/main: source ");
+        // Without what changes by itself.
+        let is_state = |part: &&str| {
+            !part.ends_with("bit/s") && !part.ends_with(" dropped") && !part.starts_with("since ")
+        };
+        let lines = text.lines().filter(|line| line.starts_with(&start));
+        let mut states: Vec<Vec<&str>> = lines
+            .map(|line| line.split(", ").filter(is_state).collect())
+            .collect();
+        let told = states.len();
+        states.dedup();
+        assert!(told > 0 && told == states.len(), "{text}");
+    }
+}
+
 /// Its exit code, and what it has printed.
 fn run(arguments: &[&str], configuration: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
