@@ -498,7 +498,26 @@ fn what_is_wrong_with_a_configuration_is_told_at_the_start() {
             "timeout",
             "retry.timeout: unknown field `timeout`",
         ),
-        ("\"cameras\": [", "\"cameras\": [[", ".json:5:25: "),
+        (
+            "\"cameras\": [",
+            "\"cameras\": [[",
+            ".json:5:24: cameras[0]: invalid type: sequence, expected an object",
+        ),
+        (
+            r#"{"listen": {"host": "127.0.0.1", "port": 0}"#,
+            r#"{"listen": ["127.0.0.1", 0]"#,
+            "cameras.json:1:11: listen: invalid type: sequence, expected an object",
+        ),
+        (
+            "{\"host\": \"127.0.0.1\"",
+            "{\"host\": \"not a host\"",
+            "listen.host: it is neither an IP address nor the name of a host",
+        ),
+        (
+            "\"cameras\":",
+            r#""fallback_urls": ["rtmp://127.0.0.1:{port}/live/{camera_id}_{stream_name}_secret"], "cameras":"#,
+            "fallback_urls[0], for cameras[0].streams[0]: it comes to the same URL as url_template",
+        ),
     ] {
         let bad = good.replace(from, to);
         assert_ne!(bad, good);
@@ -518,15 +537,14 @@ fn what_is_wrong_with_a_configuration_is_told_at_the_start() {
 fn the_example_file_runs() {
     let recorder = Recorder::start("keep-listening=true application=live stream-key=camtest_main");
     let here = format!("127.0.0.1:{}", recorder.port());
-    // Nobody listens there.
-    let nowhere = "127.0.0.1:1";
     let example =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/multicam/multicam.json");
     let text = std::fs::read_to_string(example).unwrap();
     let text = text
         .replace("media.example", &here)
-        .replace("other.example", nowhere)
-        .replace("backup.example", nowhere)
+        // Nobody listens there.
+        .replace("other.example", "127.0.0.1:1")
+        .replace("backup.example", "127.0.0.1:2")
         .replace("\"0.0.0.0\", \"port\": 1935", "\"127.0.0.1\", \"port\": 0");
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(small(1), folder.path().join("pause.flv")).unwrap();
