@@ -9,6 +9,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::object::{self, Object};
+
 /// Why a configuration can't be used. No text of the file is in it: there are stream keys in it.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
@@ -48,15 +50,17 @@ pub type Variables = BTreeMap<String, String>;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::plain")]
     pub listen: Listen,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::of_texts")]
     pub variables: Variables,
+    #[serde(default, deserialize_with = "object::optional")]
     pub source: Option<Source>,
     pub url_template: Option<String>,
     pub fallback_urls: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::plain")]
     pub retry: Retry,
+    #[serde(deserialize_with = "object::list")]
     pub cameras: Vec<Camera>,
 }
 
@@ -81,13 +85,15 @@ impl Default for Listen {
 #[serde(deny_unknown_fields)]
 pub struct Camera {
     pub id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::of_texts")]
     pub variables: Variables,
+    #[serde(default, deserialize_with = "object::optional")]
     pub source: Option<Source>,
     pub url_template: Option<String>,
     pub fallback_urls: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::plain")]
     pub retry: Retry,
+    #[serde(deserialize_with = "object::list")]
     pub streams: Vec<Stream>,
 }
 
@@ -95,13 +101,14 @@ pub struct Camera {
 #[serde(deny_unknown_fields)]
 pub struct Stream {
     pub name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::of_texts")]
     pub variables: Variables,
+    #[serde(default, deserialize_with = "object::optional")]
     pub source: Option<Source>,
     /// In place of `url_template`.
     pub urls: Option<Vec<String>>,
     pub fallback_urls: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::plain")]
     pub retry: Retry,
 }
 
@@ -126,10 +133,13 @@ pub enum Source {
 
 /// As it is written: an enum of serde would not say which key is one too many.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object")]
+#[serde(deny_unknown_fields)]
 struct Sources {
+    #[serde(default, deserialize_with = "object::optional")]
     rtmp: Option<Rtmp>,
+    #[serde(default, deserialize_with = "object::optional")]
     file: Option<File>,
+    #[serde(default, deserialize_with = "object::optional")]
     test: Option<Test>,
 }
 
@@ -217,7 +227,7 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Refused> {
         place,
         what: without_text(error),
     };
-    let config = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let Object(config) = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let place = match error.path().to_string() {
             place if place == "." => String::new(),
             place => format!("{place}: "),
@@ -325,6 +335,67 @@ mod tests {
             let (_, rest) = rest.split_once(": ").unwrap();
             assert!(rest.starts_with(place), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        for (text, place) in [
+            ("[]", "1:0: "),
+            (
+                r#"{"cameras": [], "listen": ["127.0.0.1", 1935]}"#,
+                "1:26: listen: ",
+            ),
+            (
+                r#"{"cameras": [], "retry": [1000, 2000, 0, 0, 500]}"#,
+                "1:25: retry: ",
+            ),
+            (
+                r#"{"cameras": [], "variables": [["a", "b"]]}"#,
+                "1:29: variables: ",
+            ),
+            (
+                r#"{"cameras": [], "source": [null, {"path": "a.flv"}, null]}"#,
+                "1:26: source: ",
+            ),
+            (
+                r#"{"cameras": [], "source": {"file": ["a.flv", true]}}"#,
+                "1:35: source.file: ",
+            ),
+            (
+                r#"{"cameras": [], "source": {"rtmp": ["a", "k"]}}"#,
+                "1:35: source.rtmp: ",
+            ),
+            (
+                r#"{"cameras": [], "source": {"test": []}}"#,
+                "1:35: source.test: ",
+            ),
+            (r#"{"cameras": [["1", {}, null]]}"#, "1:13: cameras[0]: "),
+            (
+                r#"{"cameras": [{"id": "1", "retry": [], "streams": []}]}"#,
+                "1:34: cameras[0].retry: ",
+            ),
+            (
+                r#"{"cameras": [{"id": "1", "streams": [["main"]]}]}"#,
+                "1:37: cameras[0].streams[0]: ",
+            ),
+        ] {
+            assert_eq!(
+                refused(text),
+                format!("cameras.json:{place}invalid type: sequence, expected an object")
+            );
+        }
+    }
+
+    #[test]
+    fn variables_are_set_once() {
+        let text = r#"{
+  "variables": {"server": "one", "port": "1", "server": "two"},
+  "cameras": []
+}"#;
+        assert_eq!(
+            refused(text),
+            "cameras.json:2:54: variables: duplicate field `server`"
+        );
     }
 
     #[test]

@@ -69,6 +69,8 @@ impl<R: Read + io::Seek + Send> Input for BufReader<R> {
 struct Clock {
     /// The first timestamp of media.
     first: Option<u32>,
+    /// The lowest one: what comes first need not be first in time.
+    lowest: Option<u32>,
     video: Track,
     audio: Track,
     /// Of all passes before this one, in milliseconds.
@@ -103,6 +105,8 @@ impl Clock {
     /// Milliseconds from the start of the first pass to a tag.
     fn note(&mut self, timestamp: u32, is_video: bool) -> u64 {
         self.first.get_or_insert(timestamp);
+        let lowest = self.lowest.get_or_insert(timestamp);
+        *lowest = timestamp.min(*lowest);
         if is_video {
             self.video.note(timestamp);
         } else {
@@ -125,7 +129,11 @@ impl Clock {
 
     /// No track goes back: the one that ends later says where it goes on.
     fn next_pass(&mut self) {
-        self.before = self.at(self.video.end().max(self.audio.end()));
+        let end = self.video.end().max(self.audio.end());
+        let length = end
+            .zip(self.lowest)
+            .map(|(end, lowest)| end.saturating_sub(lowest));
+        self.before += u64::from(length.unwrap_or_default());
         (self.video.last, self.audio.last) = (None, None);
     }
 }
@@ -335,6 +343,24 @@ mod tests {
                 .iter()
                 .any(|tag| tag.bytes[11..].starts_with(&[0x17, 2]))
         );
+    }
+
+    #[test]
+    fn no_track_goes_back_where_what_comes_first_is_not_first_in_time() {
+        let tags = [
+            framed(9, 100, &[0x17, 1, 0, 0, 0, 5]),
+            framed(8, 80, &[0xAF, 1, 7]),
+            framed(8, 103, &[0xAF, 1, 8]),
+            framed(8, 126, &[0xAF, 1, 9]),
+        ];
+        let mut player = player(file(&tags), true).unwrap();
+        let mut next = || {
+            let bytes = player.next_tag().unwrap().unwrap().bytes;
+            u32::from_be_bytes([bytes[7], bytes[4], bytes[5], bytes[6]])
+        };
+        let timestamps: Vec<u32> = (0..8).map(|_| next()).collect();
+        // Its end is one step behind its last sound.
+        assert_eq!(timestamps, [100, 80, 103, 126, 169, 149, 172, 195]);
     }
 
     #[test]

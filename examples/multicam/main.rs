@@ -15,6 +15,7 @@ mod connection;
 mod exposition;
 mod flv;
 mod metrics;
+mod object;
 mod options;
 mod plan;
 mod program;

@@ -69,20 +69,20 @@ const METRICS: &[(&str, &str, Value)] = &[
     (
         "multicam_status",
         "Whether a server takes the stream: 0 disconnected, 1 connecting, 2 connected, 3 given up.",
-        |snapshot| Some(f64::from(snapshot.status.sink as u32)),
+        |snapshot| Some(f64::from(snapshot.state.status.sink as u32)),
     ),
     (
         "multicam_source_active",
         "Whether media comes from the source.",
         |snapshot| {
-            let is_active = snapshot.status.source == SourceState::Active;
+            let is_active = snapshot.state.status.source == SourceState::Active;
             Some(f64::from(u8::from(is_active)))
         },
     ),
     (
         "multicam_location",
         "Which server is connected or being tried: 0 is the first one, -1 none.",
-        |snapshot| Some(f64::from(snapshot.status.index)),
+        |snapshot| Some(f64::from(snapshot.state.status.index)),
     ),
     (
         "multicam_sent_tags_total",

@@ -71,6 +71,7 @@ While it runs
 
   SIGHUP          Reads the configuration again. Streams that it does not change go on untouched; others are started,
                   stopped, or started anew. One that can't be used changes nothing, and is told.
-  SIGINT, SIGTERM End all streams in the orderly way. A second one ends at once.
+  SIGINT, SIGTERM End all streams in the orderly way. Another one ends at once, if it comes a second after that or later:
+                  those before are taken for the same one.
 
 Exit codes: 0 after a signal, 1 for what failed, 2 for a wrong command line or configuration."#;

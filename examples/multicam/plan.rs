@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+
+use url::Host;
 
 use super::config::{self, Camera, Config, Problem, Refused, Retry, Variables};
 use super::template::{self, Unusable};
@@ -121,10 +124,16 @@ impl Planner<'_> {
     fn check_outside(&mut self) {
         self.check_variables("variables", &self.config.variables);
         self.check_retry("retry", &self.config.retry);
-        if self.config.listen.host.is_empty() {
+        let host = self.config.listen.host.as_str();
+        if host.is_empty() {
             self.add_problem(
                 "listen.host",
                 "it is empty: 0.0.0.0 stands for all addresses",
+            );
+        } else if !is_host(host) {
+            self.add_problem(
+                "listen.host",
+                "it is neither an IP address nor the name of a host",
             );
         }
     }
@@ -305,11 +314,24 @@ impl Planner<'_> {
             urls.push(self.usable(scope, place, url));
         }
         let urls: Option<Vec<String>> = urls.into_iter().collect();
+        self.check_fallbacks(scope, urls.as_deref().unwrap_or_default());
         for url in urls.iter().flatten() {
             let what = "put {camera_id} and {stream_name} into it, or one would replace the other";
             self.check_once("URL", url.clone(), scope.place, what);
         }
         urls
+    }
+
+    /// Each of a stream's URLs is another one: there is no use in falling back to where it just failed.
+    fn check_fallbacks(&mut self, scope: &Scope, urls: &[String]) {
+        for (index, url) in urls.iter().enumerate() {
+            if let Some(first) = urls[..index].iter().position(|first| first == url) {
+                let place = scope.placed(&scope.urls[index].0);
+                let first = &scope.urls[first].0;
+                let what = format!("it comes to the same URL as {first}: leave it out");
+                self.add_once(place, what);
+            }
+        }
     }
 
     fn filled(&mut self, scope: &Scope, place: &str, text: &str) -> Option<String> {
@@ -323,14 +345,8 @@ impl Planner<'_> {
         place: &str,
         text: Result<String, Unusable>,
     ) -> Option<String> {
-        text.map_err(|error| {
-            let place = match place.starts_with(scope.place) {
-                true => place.to_owned(),
-                false => format!("{place}, for {}", scope.place),
-            };
-            self.add_once(place, error.to_string());
-        })
-        .ok()
+        text.map_err(|error| self.add_once(scope.placed(place), error.to_string()))
+            .ok()
     }
 
     /// What is said for many streams is a problem once, at the first of them.
@@ -412,6 +428,28 @@ impl<'a> Scope<'a> {
             urls,
         }
     }
+
+    /// A place, with the stream where it is said for others too.
+    fn placed(&self, place: &str) -> String {
+        match place.starts_with(self.place) {
+            true => place.to_owned(),
+            false => format!("{place}, for {}", self.place),
+        }
+    }
+}
+
+/// An IP address, of IPv6 also one with its interface, or what may be the name of a host.
+fn is_host(host: &str) -> bool {
+    let (address, interface) = host.split_once('%').unwrap_or((host, "-"));
+    if host.parse::<Ipv4Addr>().is_ok()
+        || address.parse::<Ipv6Addr>().is_ok() && !interface.is_empty()
+    {
+        return true;
+    }
+    // It would decode what is coded by percents.
+    let is_name = !host.contains('%') && matches!(Host::parse(host), Ok(Host::Domain(_)));
+    let name = host.strip_suffix('.').unwrap_or(host);
+    is_name && name.split('.').all(|label| !label.is_empty())
 }
 
 /// The innermost comes first.

@@ -138,6 +138,84 @@ fn what_may_be_only_once_is_told_with_both_places() {
 }
 
 #[test]
+fn a_fallback_is_another_server() {
+    let secret = "rtmp://me:word@host/live/secret-key";
+    let own = |urls: &str| {
+        with_streams(&format!(
+            r#"{{"name": "main", "source": {{"test": {{}}}}, {urls}}}"#
+        ))
+    };
+    let stream = "cameras[0].streams[0]";
+    for (urls, place, first) in [
+        (
+            format!(r#""urls": ["{secret}"], "fallback_urls": ["rtmp://h/l/a", "{secret}"]"#),
+            "fallback_urls[1]",
+            "urls[0]",
+        ),
+        (
+            format!(r#""urls": ["rtmp://h/l/a"], "fallback_urls": ["{secret}", "{secret}"]"#),
+            "fallback_urls[1]",
+            "fallback_urls[0]",
+        ),
+        (
+            format!(r#""urls": ["{secret}", "{secret}"]"#),
+            "urls[1]",
+            "urls[0]",
+        ),
+    ] {
+        assert_eq!(
+            problem(&own(&urls)),
+            format!("{stream}.{place}: it comes to the same URL as {stream}.{first}: leave it out")
+        );
+    }
+    // What is said for all is told once.
+    let text = EIGHT
+        .replace("{server}", "second.example")
+        .replace(r#""fallback_urls": [], "#, "");
+    assert_eq!(
+        problem(&text),
+        format!(
+            "fallback_urls[0], for {stream}: it comes to the same URL as url_template: leave it out"
+        )
+    );
+}
+
+#[test]
+fn publishers_connect_to_a_host() {
+    let with_host = |host: &str| {
+        let listen = format!(r#"{{"listen": {{"host": "{host}"}}, "#);
+        with_streams(&format!(r#"{{"name": "main", {GOOD}}}"#)).replacen('{', &listen, 1)
+    };
+    for host in [
+        "not a host",
+        "[::1]",
+        "::1%",
+        "a..b",
+        ".",
+        "host:1935",
+        "300.1.1.1",
+        "a/b",
+        "%61",
+    ] {
+        assert_eq!(
+            problem(&with_host(host)),
+            "listen.host: it is neither an IP address nor the name of a host",
+            "{host}"
+        );
+    }
+    for host in [
+        "0.0.0.0",
+        "::",
+        "::1",
+        "fe80::1%eth0",
+        "localhost",
+        "gate-1.example.",
+    ] {
+        assert!(planned(&with_host(host)).is_ok(), "{host}");
+    }
+}
+
+#[test]
 fn a_template_that_is_wrong_for_all_is_told_once() {
     let text = EIGHT.replace("/live/cam{camera_id}_", "/live/cam{camera}_");
     let problems = planned(&text).unwrap_err();

@@ -25,6 +25,9 @@ use super::stream::{Context, News, Ports, Stream};
 /// How long all streams together may take to end.
 const MAX_END: Duration = Duration::from_secs(15);
 
+/// Signals this near to each other are one: who ends a process may end its group too, and it is in both.
+const SAME: Duration = Duration::from_secs(1);
+
 /// On a terminal.
 const REPAINT: Duration = Duration::from_secs(1);
 
@@ -60,6 +63,22 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })
+    }
+
+    /// Until one that ends the program.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {},
+            _ = self.terminate.recv() => {},
+        }
+    }
+
+    /// Until somebody is impatient with an end that began then.
+    async fn second_end(&mut self, began: Instant) {
+        self.end().await;
+        while began.elapsed() < SAME {
+            self.end().await;
+        }
     }
 }
 
@@ -107,10 +126,12 @@ impl Program {
                 _ = signals.terminate.recv() => break,
             }
         }
+        let began = Instant::now();
         tokio::select! {
+            // What has come already is the same one, however long the rest takes.
+            biased;
+            () = signals.second_end(began) => Err(ended_at_once()),
             ended = self.end() => ended,
-            _ = signals.interrupt.recv() => Err(ended_at_once()),
-            _ = signals.terminate.recv() => Err(ended_at_once()),
         }
     }
 
@@ -202,13 +223,13 @@ impl Program {
                 self.screen
                     .tell(&format!("listening on rtmp://{host}:{port}/"));
             }
-            News::Changed(name) if !self.screen.is_terminal() => {
+            News::Changed(name, state) if !self.screen.is_terminal() => {
                 let stream = self.streams.iter().find(|s| s.plan().name == name);
                 if let Some(stream) = stream {
-                    self.screen.tell(&stream.shared().line());
+                    self.screen.tell(&stream.shared().line_of(state));
                 }
             }
-            News::Changed(_) => {}
+            News::Changed(..) => {}
             News::Stopped(name) => {
                 let is_it = |stream: &mut Stream| stream.plan().name == name;
                 // It has nothing more to do.

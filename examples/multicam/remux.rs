@@ -17,6 +17,9 @@ const AHEAD: usize = 64;
 /// In bytes, what may wait of one track for the other: files have them in stretches.
 const APART: u32 = 64 << 20;
 
+/// What may come before the start of a segment.
+const EARLY: gst::ClockTime = gst::ClockTime::from_seconds(2);
+
 /// What a tag with metadata begins with.
 const METADATA: u8 = 18;
 
@@ -37,6 +40,8 @@ struct Pass {
     tag: Bytes,
     position: usize,
 }
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 type Bytes = gst::MappedBuffer<gst::buffer::Readable>;
 
@@ -125,10 +130,7 @@ impl Drop for Pass {
     }
 }
 
-fn pipeline(
-    path: &Path,
-    sender: &SyncSender<Told>,
-) -> Result<gst::Pipeline, Box<dyn std::error::Error + Send + Sync>> {
+fn pipeline(path: &Path, sender: &SyncSender<Told>) -> Result<gst::Pipeline, Failure> {
     let pipeline = gst::Pipeline::new();
     let make = |name| gst::ElementFactory::make(name);
     let file = make("filesrc").property("location", path).build()?;
@@ -172,9 +174,9 @@ fn tags(sender: &SyncSender<Told>) -> AppSink {
 /// The first of each kind that FLV has a place for.
 fn take_tracks(pipeline: &gst::Pipeline, parser: &gst::Element, muxer: &gst::Element) {
     let (pipeline, of_tracks) = (pipeline.downgrade(), muxer.clone());
-    parser.connect_pad_added(move |_, pad| {
+    parser.connect_pad_added(move |parser, pad| {
         if let Some(pipeline) = pipeline.upgrade()
-            && let Err(error) = take(&pipeline, pad, &of_tracks)
+            && let Err(error) = take(&pipeline, pad, &of_tracks, is_matroska(parser))
         {
             gst::element_error!(pipeline, gst::StreamError::Failed, ("{error}"));
         }
@@ -199,7 +201,8 @@ fn take(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
     muxer: &gst::Element,
-) -> Result<(), Box<dyn std::error::Error>> {
+    is_matroska: bool,
+) -> Result<(), Failure> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
     let (kind, parser) = match caps.structure(0).map(|caps| caps.name().as_str()) {
         Some("video/x-h264") => ("video", "h264parse"),
@@ -209,33 +212,91 @@ fn take(
     };
     let is_free = !kind.is_empty() && muxer.static_pad(kind).is_none();
     let elements = if is_free {
-        let queue = gst::ElementFactory::make("queue")
-            .property("max-size-buffers", 0u32)
-            .property("max-size-time", 0u64)
-            .property("max-size-bytes", APART)
-            .build()?;
-        // The parser brings it into the form that FLV has it in.
-        let parser = gst::ElementFactory::make(parser).build()?;
-        pipeline.add_many([&queue, &parser])?;
-        queue.link(&parser)?;
-        parser.link_pads(Some("src"), muxer, Some(kind))?;
-        vec![parser, queue]
+        make_chain(parser, kind, is_matroska)?
     } else {
-        let rest = gst::ElementFactory::make("fakesink")
-            .property("sync", false)
-            .property("async", false)
-            .build()?;
-        pipeline.add(&rest)?;
-        vec![rest]
+        vec![
+            gst::ElementFactory::make("fakesink")
+                .property("sync", false)
+                .property("async", false)
+                .build()?,
+        ]
     };
+    pipeline.add_many(&elements)?;
+    gst::Element::link_many(&elements)?;
+    if is_free && let Some(last) = elements.last() {
+        let end = last.static_pad("src").ok_or("an element without a pad")?;
+        change_segments(&end, start_early);
+        last.link_pads(Some("src"), muxer, Some(kind))?;
+    }
     let first = elements
-        .last()
+        .first()
         .and_then(|element| element.static_pad("sink"));
     pad.link(&first.ok_or("an element without a pad")?)?;
     elements
         .iter()
+        .rev()
         .try_for_each(|element| element.sync_state_with_parent())?;
     Ok(())
+}
+
+/// What a track goes through on its way to the muxer.
+fn make_chain(parser: &str, kind: &str, is_matroska: bool) -> Result<Vec<gst::Element>, Failure> {
+    let queue = gst::ElementFactory::make("queue")
+        .property("max-size-buffers", 0u32)
+        .property("max-size-time", 0u64)
+        .property("max-size-bytes", APART)
+        .build()?;
+    // The parser brings it into the form that FLV has it in.
+    let parser = gst::ElementFactory::make(parser).build()?;
+    let mut chain = vec![queue, parser];
+    if is_matroska {
+        // Its demuxer guesses where the segment starts, and corrects itself on the way.
+        let start = chain[0].static_pad("sink").ok_or("a queue without a pad")?;
+        change_segments(&start, |segment| segment.set_start(gst::ClockTime::ZERO));
+        if kind == "video" {
+            // It does not say when to decode a picture.
+            chain.push(gst::ElementFactory::make("h264timestamper").build()?);
+        }
+    }
+    Ok(chain)
+}
+
+/// The muxer puts all that comes before the start of a segment onto one time: where pictures are decoded
+/// before they are shown, what an encoder of audio begins with, and of MPEG-TS what comes before the first
+/// picture. So all segments start earlier, each track by the same time. Those are without an end: what is
+/// given belongs to them.
+fn start_early(segment: &mut Segment) {
+    let start = segment.start().unwrap_or_default();
+    let base = segment.base().unwrap_or_default();
+    let before = start.min(EARLY);
+    segment.set_start(start - before);
+    segment.set_base(base + (EARLY - before));
+    segment.set_stop(gst::ClockTime::NONE);
+}
+
+type Segment = gst::FormattedSegment<gst::ClockTime>;
+
+fn change_segments(pad: &gst::Pad, change: impl Fn(&mut Segment) + Send + Sync + 'static) {
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if let Some(gst::PadProbeData::Event(event)) = &mut info.data
+            && let gst::EventView::Segment(told) = event.view()
+            && let Some(segment) = told.segment().downcast_ref::<gst::ClockTime>()
+        {
+            let mut segment = segment.clone();
+            change(&mut segment);
+            let changed = gst::event::Segment::builder(&segment).seqnum(told.seqnum());
+            *event = changed.build();
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn is_matroska(parser: &gst::Element) -> bool {
+    let bin = parser.downcast_ref::<gst::Bin>();
+    bin.is_some_and(|bin| {
+        let mut demuxers = bin.iterate_all_by_element_factory_name("matroskademux");
+        matches!(demuxers.next(), Ok(Some(_)))
+    })
 }
 
 fn is_mp3(caps: &gst::Caps) -> bool {

@@ -62,6 +62,21 @@ impl Status {
     }
 }
 
+/// A status from when it became that.
+#[derive(Debug, Clone)]
+pub struct State {
+    pub status: Status,
+    /// On the clock of who reads it.
+    pub since: Option<glib::DateTime>,
+}
+
+impl State {
+    fn now(status: Status) -> Self {
+        let since = glib::DateTime::now_local().ok();
+        State { status, since }
+    }
+}
+
 /// Statistics of the sink that are counted on over all pipelines of a stream.
 pub const COUNTERS: [&str; 7] = [
     "tags-sent",
@@ -83,9 +98,7 @@ pub struct Shared {
 
 #[derive(Debug)]
 struct Inner {
-    status: Status,
-    /// When it became that, on the clock of who reads it.
-    since: Option<glib::DateTime>,
+    state: State,
     restarts: u64,
     sink: Option<gst::Element>,
     /// Since when there is none.
@@ -97,8 +110,7 @@ struct Inner {
 /// How things are now.
 #[derive(Debug)]
 pub struct Snapshot {
-    pub status: Status,
-    pub since: Option<glib::DateTime>,
+    pub state: State,
     pub restarts: u64,
     /// As [`COUNTERS`].
     pub counters: [u64; COUNTERS.len()],
@@ -109,8 +121,7 @@ pub struct Snapshot {
 impl Shared {
     pub fn new(name: Name, status: Status) -> Self {
         let inner = Inner {
-            status,
-            since: glib::DateTime::now_local().ok(),
+            state: State::now(status),
             restarts: 0,
             sink: None,
             without_sink: Instant::now(),
@@ -125,20 +136,19 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn status(&self) -> Status {
-        self.lock().status.clone()
+    pub fn state(&self) -> State {
+        self.lock().state.clone()
     }
 
-    /// True where that is news.
-    pub fn update(&self, change: impl FnOnce(&mut Status)) -> bool {
+    /// What it is now, where that is news.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) -> Option<State> {
         let mut inner = self.lock();
-        let before = inner.status.clone();
-        change(&mut inner.status);
-        let is_news = inner.status != before;
-        if is_news {
-            inner.since = glib::DateTime::now_local().ok();
-        }
-        is_news
+        let mut status = inner.state.status.clone();
+        change(&mut status);
+        (status != inner.state.status).then(|| {
+            inner.state = State::now(status);
+            inner.state.clone()
+        })
     }
 
     /// A pipeline begins.
@@ -177,8 +187,7 @@ impl Shared {
             *counter += now(field);
         }
         Snapshot {
-            status: inner.status.clone(),
-            since: inner.since.clone(),
+            state: inner.state.clone(),
             restarts: inner.restarts,
             counters,
             stats,
@@ -188,6 +197,15 @@ impl Shared {
     /// The line that shows it.
     pub fn line(&self) -> String {
         line(&self.name, &self.snapshot())
+    }
+
+    /// The same for a state that it was in: there may be another one already, which has a line of its own.
+    pub fn line_of(&self, state: State) -> String {
+        let snapshot = Snapshot {
+            state,
+            ..self.snapshot()
+        };
+        line(&self.name, &snapshot)
     }
 }
 
@@ -205,7 +223,7 @@ fn nanos(duration: Duration) -> u64 {
 
 /// What matters most comes first: terminals are narrow.
 fn line(name: &Name, snapshot: &Snapshot) -> String {
-    let status = &snapshot.status;
+    let State { status, since } = &snapshot.state;
     let sink = match status.sink {
         FallbackStatus::Disconnected => "disconnected",
         FallbackStatus::Connecting => "connecting",
@@ -219,7 +237,7 @@ fn line(name: &Name, snapshot: &Snapshot) -> String {
     let stats = snapshot.stats.as_ref();
     let rate: Option<u64> = stats.and_then(|stats| stats.get("bitrate").ok());
     let [_, _, dropped, ..] = snapshot.counters;
-    let since = snapshot.since.as_ref().map_or_else(String::new, time);
+    let since = since.as_ref().map_or_else(String::new, time);
     let mut line = format!(
         "{name}: source {}, sink {sink}{which}, {}, {dropped} dropped{since}",
         status.source,
@@ -268,8 +286,10 @@ mod tests {
         status.location = "rtmp://second.example/live/ca…".to_owned();
         status.error = "Connection refused".to_owned();
         let mut snapshot = Snapshot {
-            status,
-            since: glib::DateTime::from_local(2026, 2, 3, 4, 5, 6.7).ok(),
+            state: State {
+                status,
+                since: glib::DateTime::from_local(2026, 2, 3, 4, 5, 6.7).ok(),
+            },
             restarts: 0,
             counters: [120, 0, 3, 0, 0, 0, 0],
             stats: None,
@@ -279,8 +299,10 @@ mod tests {
             "7/main: source active, sink connected (fallback 1), 0 kbit/s, 3 dropped, since 2026-02-03 04:05:06, \
              rtmp://second.example/live/ca… (last error: Connection refused)"
         );
-        snapshot.status = Status::new(SourceState::Waiting);
-        snapshot.since = None;
+        snapshot.state = State {
+            status: Status::new(SourceState::Waiting),
+            since: None,
+        };
         assert_eq!(
             line(&name(), &snapshot),
             "7/main: source waiting, sink disconnected, 0 kbit/s, 3 dropped"
@@ -289,12 +311,27 @@ mod tests {
     }
 
     #[test]
+    fn each_state_has_a_line_of_its_own() {
+        let shared = Shared::new(name(), Status::new(SourceState::Waiting));
+        let mut turn = |source| shared.update(|status| status.source = source);
+        let states = [
+            SourceState::Waiting,
+            SourceState::Active,
+            SourceState::Active,
+        ];
+        let [none, active, again] = states.map(&mut turn);
+        assert!(none.is_none() && again.is_none());
+        let ended = turn(SourceState::Ended);
+        let lines = [active, ended].map(|state| shared.line_of(state.unwrap()));
+        assert!(lines[0].starts_with("7/main: source active, "), "{lines:?}");
+        assert!(lines[1].starts_with("7/main: source ended, "), "{lines:?}");
+    }
+
+    #[test]
     fn counters_go_on_when_the_sink_is_another_one() {
         gst::init().unwrap();
         gstrtmp2server::plugin_register_static().unwrap();
         let shared = Shared::new(name(), Status::new(SourceState::Waiting));
-        assert!(shared.update(|status| status.source = SourceState::Active));
-        assert!(!shared.update(|status| status.source = SourceState::Active));
         for _ in 0..3 {
             let sink = gst::ElementFactory::make("rtmp2fallbacksink")
                 .build()

@@ -17,12 +17,13 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::flv::Player;
 use super::plan::{Name, Plan, Policy, Source};
 use super::source::{self, Feeder};
-use super::status::{Shared, SourceState, Status};
+use super::status::{Shared, SourceState, State, Status};
 
 /// What is told to the program.
 #[derive(Debug)]
 pub enum News {
-    Changed(Name),
+    /// Each state once.
+    Changed(Name, State),
     Stopped(Name),
     /// Publishers can connect there.
     Listening(String, u32),
@@ -156,8 +157,7 @@ impl Worker {
     /// The thread.
     fn run(mut self) {
         // Nothing has changed yet, and what there is should be seen.
-        let name = self.plan.name.clone();
-        let _ = self.context.news.send(News::Changed(name));
+        self.tell(self.shared.state());
         while let Command::Play(plan) = self.play() {
             self.plan = plan;
             self.delay = None;
@@ -264,7 +264,7 @@ impl Worker {
     /// meanwhile.
     fn say_goodbye(&mut self, running: &Running) -> Option<Command> {
         let mut command = None;
-        if self.shared.status().sink != FallbackStatus::Connected {
+        if self.shared.state().status.sink != FallbackStatus::Connected {
             return command;
         }
         running.pipeline.send_event(gst::event::Eos::new());
@@ -345,11 +345,15 @@ impl Worker {
     }
 
     fn update(&self, change: impl FnOnce(&mut Status)) {
-        if self.shared.update(change) {
-            // The program may have ended.
-            let name = self.plan.name.clone();
-            let _ = self.context.news.send(News::Changed(name));
+        if let Some(state) = self.shared.update(change) {
+            self.tell(state);
         }
+    }
+
+    fn tell(&self, state: State) {
+        // The program may have ended.
+        let name = self.plan.name.clone();
+        let _ = self.context.news.send(News::Changed(name, state));
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::flv::{self, AUDIO, Tag, VIDEO, assert_same_media};
-use crate::support::media::{copy, made_by, small};
+use crate::support::media::{SMALL_VIDEO, TONE, copy, made_by, small};
 use crate::support::raw::{RawClient, send};
 use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;
@@ -416,6 +416,60 @@ fn what_fails_starts_again_by_itself_and_alone() {
     assert_eq!(metrics.get("source_active", "2/main"), 1.0);
 }
 
+#[test]
+fn signals_at_once_are_one() {
+    let server = server("1", "main");
+    let signals = Signals::watch(&server.element);
+    let program = Program::start(&configuration(&[camera("1", server.port(), TEST)]));
+    program.wait_for_status(0, "1/main", "sink connected, ");
+    server.wait_until("media", |buffers| buffers.len() > 10);
+    for signal in [Signal::TERM, Signal::INT, Signal::TERM] {
+        program.signal(signal);
+    }
+    let (status, text) = program.wait();
+    assert!(status.success(), "{status}\n{text}");
+    assert!(text.contains("1/main: stopped"), "{text}");
+    assert_eq!(signals.names(2), ["added", "removed unpublished"]);
+}
+
+#[test]
+fn a_state_is_told_once() {
+    let server = server("1", "main");
+    // Nobody listens on port 1.
+    let program = Program::start(&configuration(&[
+        camera("1", server.port(), TEST),
+        camera(
+            "2",
+            1,
+            &format!(r#"{TEST} "retry": {{"max_attempts": 1}},"#),
+        ),
+        camera("3", 1, &file(Path::new("missing.flv"), false)),
+    ]));
+    program.wait_for_status(0, "1/main", "sink connected, ");
+    program.wait_for_status(0, "3/main", "source failed, ");
+    // Some of its states last for no time at all.
+    for _ in 0..5 {
+        program.wait_for_status(program.mark(), "2/main", "source failed, ");
+    }
+    program.signal(Signal::TERM);
+    let (status, text) = program.wait();
+    assert!(status.success(), "{status}\n{text}");
+    for id in ["1", "2", "3"] {
+        let start = format!("{id}/main: source ");
+        // Without what changes by itself.
+        let is_state = |part: &&str| {
+            !part.ends_with("bit/s") && !part.ends_with(" dropped") && !part.starts_with("since ")
+        };
+        let lines = text.lines().filter(|line| line.starts_with(&start));
+        let mut states: Vec<Vec<&str>> = lines
+            .map(|line| line.split(", ").filter(is_state).collect())
+            .collect();
+        let told = states.len();
+        states.dedup();
+        assert!(told > 0 && told == states.len(), "{text}");
+    }
+}
+
 /// Its exit code, and what it has printed.
 fn run(arguments: &[&str], configuration: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -444,7 +498,26 @@ fn what_is_wrong_with_a_configuration_is_told_at_the_start() {
             "timeout",
             "retry.timeout: unknown field `timeout`",
         ),
-        ("\"cameras\": [", "\"cameras\": [[", ".json:5:25: "),
+        (
+            "\"cameras\": [",
+            "\"cameras\": [[",
+            ".json:5:24: cameras[0]: invalid type: sequence, expected an object",
+        ),
+        (
+            r#"{"listen": {"host": "127.0.0.1", "port": 0}"#,
+            r#"{"listen": ["127.0.0.1", 0]"#,
+            "cameras.json:1:11: listen: invalid type: sequence, expected an object",
+        ),
+        (
+            "{\"host\": \"127.0.0.1\"",
+            "{\"host\": \"not a host\"",
+            "listen.host: it is neither an IP address nor the name of a host",
+        ),
+        (
+            "\"cameras\":",
+            r#""fallback_urls": ["rtmp://127.0.0.1:{port}/live/{camera_id}_{stream_name}_secret"], "cameras":"#,
+            "fallback_urls[0], for cameras[0].streams[0]: it comes to the same URL as url_template",
+        ),
     ] {
         let bad = good.replace(from, to);
         assert_ne!(bad, good);
@@ -464,15 +537,14 @@ fn what_is_wrong_with_a_configuration_is_told_at_the_start() {
 fn the_example_file_runs() {
     let recorder = Recorder::start("keep-listening=true application=live stream-key=camtest_main");
     let here = format!("127.0.0.1:{}", recorder.port());
-    // Nobody listens there.
-    let nowhere = "127.0.0.1:1";
     let example =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/multicam/multicam.json");
     let text = std::fs::read_to_string(example).unwrap();
     let text = text
         .replace("media.example", &here)
-        .replace("other.example", nowhere)
-        .replace("backup.example", nowhere)
+        // Nobody listens there.
+        .replace("other.example", "127.0.0.1:1")
+        .replace("backup.example", "127.0.0.1:2")
         .replace("\"0.0.0.0\", \"port\": 1935", "\"127.0.0.1\", \"port\": 0");
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(small(1), folder.path().join("pause.flv")).unwrap();
@@ -490,9 +562,13 @@ fn the_example_file_runs() {
 
 /// What is in the tags of one kind, without their times.
 fn payloads(tags: &[Tag], kind: u8) -> Vec<Vec<u8>> {
-    let front = if kind == VIDEO { 5 } else { 2 };
     let coded = tags.iter().filter(|tag| tag.kind == kind && tag.is_coded());
-    coded.map(|tag| tag.body[front..].to_vec()).collect()
+    coded.map(|tag| tag.body[front(kind)..].to_vec()).collect()
+}
+
+/// Bytes of a tag's body before its payload.
+fn front(kind: u8) -> usize {
+    if kind == VIDEO { 5 } else { 2 }
 }
 
 #[test]
@@ -510,14 +586,17 @@ fn files_of_other_kinds_are_sent_without_being_coded_anew() {
     let sent = flv::read_file(&flv);
     for (kind, server) in kinds.iter().zip(&servers) {
         program.wait_for_status(0, &format!("{kind}/main"), "source ended");
-        let last = payloads(&sent, VIDEO).pop().unwrap();
-        server.wait_until("the last picture", |buffers| {
-            let has = |buffer: &gst::Buffer| {
-                let bytes = buffer.map_readable().unwrap();
-                bytes[0] == VIDEO && bytes.get(16..16 + last.len()) == Some(&last[..])
-            };
-            buffers.iter().any(has)
-        });
+        for track in [VIDEO, AUDIO] {
+            let last = payloads(&sent, track).pop().unwrap();
+            server.wait_until("the last of a track", |buffers| {
+                let has = |buffer: &gst::Buffer| {
+                    let bytes = buffer.map_readable().unwrap();
+                    let start = 11 + front(track);
+                    bytes[0] == track && bytes.get(start..start + last.len()) == Some(&last[..])
+                };
+                buffers.iter().any(has)
+            });
+        }
         let got = server.tags();
         let pictures = [&sent, &got].map(|tags| payloads(tags, VIDEO));
         assert_eq!(pictures[0].len(), pictures[1].len(), "{kind}");
@@ -535,10 +614,44 @@ fn files_of_other_kinds_are_sent_without_being_coded_anew() {
     }
 }
 
+#[test]
+fn files_of_other_kinds_go_on_where_they_start_again() {
+    let kinds = ["mp4", "mkv", "ts"];
+    let servers = kinds.map(|id| server(id, "main"));
+    let cameras = kinds.iter().zip(&servers).map(|(kind, server)| {
+        // Sound begins before the first picture, and pictures are decoded before they are shown.
+        let arguments = format!(
+            "{SMALL_VIDEO} {TONE} -t 2 -c:v libx264 -preset ultrafast -bf 2 -g 30 -c:a aac -f {}",
+            format_of(kind)
+        );
+        let path = made_by(FFMPEG, &format!("early-2.{kind}"), &arguments);
+        camera(kind, server.port(), &file(&path, true))
+    });
+    let cameras: Vec<String> = cameras.collect();
+    let _program = Program::start(&configuration(&cameras));
+    for (kind, server) in kinds.iter().zip(&servers) {
+        // Of 60 pictures and 94 frames of sound each.
+        server.wait_until("three passes", |buffers| buffers.len() > 2 * 154 + 50);
+        let tags = server.tags();
+        for track in [AUDIO, VIDEO] {
+            let tags = tags
+                .iter()
+                .filter(|tag| tag.kind == track && tag.is_coded());
+            let times: Vec<u32> = tags.map(|tag| tag.timestamp).collect();
+            let is_steady = |pair: &[u32]| pair[0] < pair[1] && pair[1] - pair[0] < 150;
+            assert!(
+                times.windows(2).all(is_steady),
+                "{kind}, {track}: {times:?}"
+            );
+        }
+    }
+}
+
 /// As ffmpeg calls it.
 fn format_of(kind: &str) -> &str {
     match kind {
         "mkv" => "matroska",
+        "ts" => "mpegts",
         kind => kind,
     }
 }
