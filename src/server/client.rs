@@ -457,6 +457,9 @@ impl Client {
             let (replies, notices) = (output.take_replies(), output.take_notices());
             let Connection { outbound, .. } = &self.connection;
             outbound.send(&replies, &notices, patience)?;
+            if let Some(Published { link, .. }) = &self.published {
+                link.has_started();
+            }
         }
         Ok(())
     }

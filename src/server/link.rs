@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 
@@ -23,6 +24,8 @@ pub(super) struct Link {
     /// The message stream that it publishes.
     msid: u32,
     can_reconnect: bool,
+    /// What it is to be told behind the answer that it publishes; None once it has that.
+    behind_start: Mutex<Option<Vec<u8>>>,
     /// Why it has to go, once it has to.
     dismissal: OnceLock<Removal>,
     goodbye: Once,
@@ -53,6 +56,7 @@ impl Link {
             connection,
             msid,
             can_reconnect,
+            behind_start: Mutex::new(Some(Vec::new())),
             dismissal: OnceLock::new(),
             goodbye: Once::new(),
             since: Instant::now(),
@@ -93,11 +97,25 @@ impl Link {
             return Err(NotAsked::NotSupported);
         }
         let request = notice::reconnect_request(self.connection.chunk_size, tc_url, description);
+        let mut behind_start = self.behind_start.lock();
+        if let Some(waiting) = &mut *behind_start {
+            waiting.extend(request);
+            return Ok(());
+        }
+        drop(behind_start);
         let sent = self.connection.outbound.try_send(&request);
         if sent {
             Ok(())
         } else {
             Err(NotAsked::NotReading)
+        }
+    }
+
+    /// The client was told that it publishes. The application may have wanted something of it before.
+    pub(super) fn has_started(&self) {
+        let waiting = self.behind_start.lock().take();
+        if let Some(waiting) = waiting.filter(|waiting| !waiting.is_empty()) {
+            self.connection.outbound.try_send(&waiting);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::support::PATIENCE;
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::flv;
 use crate::support::media::small;
-use crate::support::raw::{RawClient, code};
+use crate::support::raw::{RawClient, code, unpublish};
 use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;
 
@@ -304,6 +304,29 @@ fn request_reconnect_reaches_those_who_know_it() {
     // It still publishes, until it decides to go.
     client.media(flv::AUDIO, 0, &[0x2F, 1, 9], 128);
     recorder.wait_until("its media", |buffers| buffers.len() > 1);
+}
+
+/// It may be asked before its own thread has told it that it publishes.
+#[test]
+fn who_is_asked_when_it_is_added_knows_first_that_it_publishes() {
+    let recorder = Recorder::start("keep-listening=true");
+    recorder
+        .element
+        .connect("publisher-added", false, move |arguments| {
+            let element: gst::Element = arguments[0].get().unwrap();
+            let nothing: [Option<&str>; 2] = [None; 2];
+            let [tc_url, description] = nothing.each_ref();
+            let asked = element.emit_by_name::<bool>("request-reconnect", &[tc_url, description]);
+            assert!(asked);
+            None
+        });
+    for _ in 0..50 {
+        let mut client = RawClient::connect(recorder.port());
+        client.try_publish_with("live", "key", 1.0).unwrap();
+        let status = client.expect_command("onStatus");
+        assert_eq!(code(&status), "NetConnection.Connect.ReconnectRequest");
+        unpublish(client);
+    }
 }
 
 #[test]
