@@ -54,7 +54,7 @@ heavy=(faults:: network:: soak::)
 step tests cargo test --release --locked --no-run
 # No test is silent for so long, not even on a busy machine. One that is waits forever, and it is to be known for what.
 watched=(scripts/watched.py 300)
-step test "${watched[@]}" cargo test --release --locked -- "${heavy[@]/#/--skip=}"
+step test "${watched[@]}" cargo test --release --locked --no-fail-fast -- "${heavy[@]/#/--skip=}"
 step network "${watched[@]}" cargo test --release --locked --test integration -- --test-threads=1 "${heavy[@]}"
 step inspect scripts/check-inspect.sh
 step examples scripts/check_examples.py

@@ -551,10 +551,10 @@ mod tests {
         let directory = top.path().join("live");
         let mut shelf = Shelf::open(&directory, at(0)).unwrap();
         shelf.add(&segment(0), at(2)).unwrap();
-        let away = top.path().join("away");
-        fs::rename(&directory, &away).unwrap();
+        let in_the_way = directory.join(format!("{UNFINISHED}segment-1.ts"));
+        fs::create_dir(&in_the_way).unwrap();
         assert!(shelf.add(&segment(1), at(4)).is_err());
-        fs::rename(&away, &directory).unwrap();
+        fs::remove_dir(&in_the_way).unwrap();
         assert!(shelf.add(&segment(2), at(6)).unwrap());
         let list = list(&directory);
         assert_eq!(list.segments[1].uri, "segment-1.ts");
