@@ -9,16 +9,16 @@ use gstrtmp2server::amf0::{self, Value};
 use gstrtmp2server::feed::{Feed, FeedSettings, Reception};
 use gstrtmp2server::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 use gstrtmp2server::memory::Memory;
-use gstrtmp2server::rtmp::Room;
+use gstrtmp2server::rtmp::Headroom;
 use gstrtmp2server::rtmp::chunk::{ChunkReader, ChunkWriter, ReaderLimits};
 use gstrtmp2server::rtmp::message::type_id;
 
 /// What one read takes at most.
 const READ: usize = 64 * 1024;
 
-const ROOM: Room = Room {
-    head: FRONT_LENGTH,
-    tail: TRAILER_LENGTH,
+const HEADROOM: Headroom = Headroom {
+    front: FRONT_LENGTH,
+    back: TRAILER_LENGTH,
 };
 
 /// Sizes of the messages of two seconds of 1080p30 at 6 Mbit/s with audio.
@@ -57,7 +57,7 @@ fn chunk_reader(c: &mut Criterion) {
         let bytes = wire(chunk_size);
         group.bench_function(format!("{chunk_size} B chunks"), |b| {
             b.iter_batched_ref(
-                || ChunkReader::new(ReaderLimits::default(), ROOM),
+                || ChunkReader::new(ReaderLimits::default(), HEADROOM),
                 |reader| {
                     for mut piece in bytes.chunks(READ) {
                         while let Ok(Some(message)) = reader.read(&mut piece) {

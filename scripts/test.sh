@@ -50,7 +50,7 @@ step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
 # dependencies have the same features as for the tests, and are built once for both.
 step build cargo build --release --locked --lib --examples
 # Those with failing networks and servers run dozens of processes at once, and would starve the others.
-heavy=(faults:: network:: soak::)
+heavy=(fallback_failover:: network:: soak::)
 step tests cargo test --release --locked --no-run
 # No test is silent for so long, not even on a busy machine. One that is waits forever, and it is to be known for what.
 watched=(scripts/watched.py 300)

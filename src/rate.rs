@@ -9,7 +9,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// Bits in a second, counted as they come.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub(crate) struct BitrateMeter {
     since: Instant,
     bytes: u64,
     rate: u64,
@@ -17,9 +17,9 @@ pub(crate) struct Meter {
     at: Option<Instant>,
 }
 
-impl Meter {
+impl BitrateMeter {
     pub(crate) fn new(now: Instant) -> Self {
-        Meter {
+        BitrateMeter {
             since: now,
             bytes: 0,
             rate: 0,
@@ -54,7 +54,7 @@ impl Meter {
 #[test]
 fn bits_of_a_window_are_spread_over_it() {
     let start = Instant::now();
-    let mut meter = Meter::new(start);
+    let mut meter = BitrateMeter::new(start);
     meter.count(1000, start);
     meter.count(1500, start + Duration::from_millis(500));
     assert_eq!(meter.rate(), (0, None));

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! appsrc -> eflvdemux -+-> decoder -> deinterlace, scale -> appsink -+           +-> appsrc -> x264enc -> h264parse -> appsink -+
-//!                      |                                            +-> Cadence +                                              +-> Packager
+//!                      |                                            +-> FrameRateConverter +                                              +-> Packager
 //!                      +-> decoder -> convert, resample -> appsink -+           +-> appsrc -> AAC -> aacparse -------> appsink -+
 //! ```
 //!
@@ -18,8 +18,8 @@ use std::time::Duration;
 use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks, AppSrc, AppSrcCallbacks};
 
-use crate::cadence::{Cadence, Counts, Output, PICTURES, RATE, SECOND, convert};
 use crate::encoder;
+use crate::frame_rate::{Counts, FrameRateConverter, Output, PICTURES, RATE, SECOND, convert};
 use crate::mailbox::{Mailbox, Outcome};
 use crate::packager::Packager;
 use crate::segmenter::{FRAME, Unit};
@@ -62,7 +62,7 @@ struct Core {
 
 #[derive(Debug, Default)]
 struct State {
-    cadence: Cadence<gst::Buffer>,
+    cadence: FrameRateConverter<gst::Buffer>,
     counted: Counts,
     /// Tracks that have not ended.
     tracks: usize,

@@ -2,12 +2,12 @@
 
 //! Takes RTMP publishers, cleans what they send, and serves it as HLS.
 
-mod cadence;
 mod catalog;
 mod cleaner;
 mod encoder;
 #[path = "../common/exposition.rs"]
 mod exposition;
+mod frame_rate;
 mod health;
 mod ingest;
 mod mailbox;
@@ -17,9 +17,9 @@ mod options;
 mod packager;
 mod passthrough;
 mod reconnect;
-mod ring;
+mod rendezvous;
+mod segment_store;
 mod segmenter;
-mod shelf;
 mod stream;
 mod streams;
 mod ts;
@@ -40,7 +40,7 @@ use ingest::Ingest;
 use notify::{Deliveries, Receiver};
 use options::Options;
 use reconnect::Reconnect;
-use ring::Ring;
+use rendezvous::Placement;
 use streams::{Settings, Streams};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -127,7 +127,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
 
     let (catalog, changes) = Catalog::new();
     let catalog = Arc::new(catalog);
-    let ring = Ring::new(options.relays.clone(), options.this_relay.clone());
+    let ring = Placement::new(options.relays.clone(), options.this_relay.clone());
     let site = Arc::new(Site {
         catalog: catalog.clone(),
         directory: options.directory.clone(),

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use url::Url;
 
 use crate::catalog::{Catalog, Counts, StreamName};
+use crate::segment_store::SegmentStore;
 use crate::segmenter::{Segment, Segmenter, Unit};
-use crate::shelf::Shelf;
 
 /// A playlist that can be played has so many segments.
 const READY: u64 = 2;
@@ -23,7 +23,7 @@ pub struct Packager {
     address: Url,
     catalog: Arc<Catalog>,
     segmenter: Segmenter,
-    shelf: Shelf,
+    shelf: SegmentStore,
     listed: u64,
     /// Frames are counted as they come, which is not known of those that are cleaned.
     counts_frames: bool,
@@ -37,7 +37,7 @@ impl Packager {
         catalog: Arc<Catalog>,
         directory: &Path,
     ) -> io::Result<Self> {
-        let shelf = Shelf::open(directory, SystemTime::now())?;
+        let shelf = SegmentStore::open(directory, SystemTime::now())?;
         Ok(Packager {
             name,
             address,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 
 use crate::catalog::StreamName;
-use crate::ring::Ring;
+use crate::rendezvous::Placement;
 
 /// Who is here again sooner did not get in where it belongs, and is served here.
 const ASKS_AGAIN_AFTER: Duration = Duration::from_secs(600);
@@ -19,7 +19,7 @@ const MAX_REMEMBERED: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub struct Reconnect {
-    ring: Ring,
+    ring: Placement,
     asked: Mutex<HashMap<StreamName, Instant>>,
     /// Publishers that belong to another relay: asked to go there, and served here.
     moved: AtomicU64,
@@ -27,7 +27,7 @@ pub struct Reconnect {
 }
 
 impl Reconnect {
-    pub fn new(ring: Ring) -> Self {
+    pub fn new(ring: Placement) -> Self {
         Reconnect {
             ring,
             ..Reconnect::default()

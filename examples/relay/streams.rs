@@ -14,7 +14,7 @@ use url::Url;
 use crate::catalog::{Catalog, StreamName};
 use crate::mailbox::Mailbox;
 use crate::packager::Packager;
-use crate::shelf;
+use crate::segment_store;
 use crate::stream::Worker;
 use crate::web;
 
@@ -216,7 +216,7 @@ impl Streams {
 
     fn end(&self, path: &Path) {
         let directory = self.settings.directory.join(path);
-        if let Err(error) = shelf::end(&directory) {
+        if let Err(error) = segment_store::end(&directory) {
             let directory = directory.display();
             eprintln!("the playlist in {directory} can't be ended: {error}");
         }
@@ -225,7 +225,7 @@ impl Streams {
     fn remove(&self, path: &Path) {
         let top = &self.settings.directory;
         let directory = top.join(path);
-        match shelf::clear(&directory) {
+        match segment_store::clear(&directory) {
             Ok(true) => {}
             // It is no stream's.
             Ok(false) => return,
@@ -298,7 +298,7 @@ fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result
             find_streams(top, &below, found)?;
         }
     }
-    if is_below(path) && shelf::is_shelf(&top.join(path)) {
+    if is_below(path) && segment_store::is_shelf(&top.join(path)) {
         found.push(path.to_owned());
     }
     Ok(())
@@ -316,12 +316,12 @@ mod tests {
 
     use super::*;
     use crate::catalog::PLAYLIST;
-    use crate::shelf::Shelf;
+    use crate::segment_store::SegmentStore;
 
     #[test]
     fn what_can_not_be_read_is_somebody_elses() {
         let top = tempfile::tempdir().unwrap();
-        Shelf::open(&top.path().join("live/cam"), SystemTime::now()).unwrap();
+        SegmentStore::open(&top.path().join("live/cam"), SystemTime::now()).unwrap();
         let lost = top.path().join("lost+found");
         // For all but root, who reads it, and finds nothing.
         std::fs::DirBuilder::new().mode(0o0).create(&lost).unwrap();
@@ -338,7 +338,7 @@ mod tests {
     fn streams_of_an_earlier_process_are_found_and_removed() {
         let top = tempfile::tempdir().unwrap();
         for name in ["live/ann/cam", "live/cam", "a/b/c/d"] {
-            Shelf::open(&top.path().join(name), SystemTime::now()).unwrap();
+            SegmentStore::open(&top.path().join(name), SystemTime::now()).unwrap();
         }
         // Somebody else's, with names as those of a stream.
         let theirs = top.path().join("films/one");

@@ -9,20 +9,20 @@ use rtmp2server_core::meter;
 use rtmp2server_core::pieces::pieces;
 use rtmp2server_core::rtmp::chunk::{ChunkReader, ChunkWriter, ReaderLimits};
 use rtmp2server_core::rtmp::message::{Message, type_id};
-use rtmp2server_core::rtmp::{Room, Violation};
+use rtmp2server_core::rtmp::{Headroom, Violation};
 
 /// Small, so that inputs of a fuzzer's size reach them.
 const LIMITS: ReaderLimits = ReaderLimits {
     max_message_size: 40_000,
     max_buffered: 100_000,
 };
-const ROOM: Room = Room { head: 11, tail: 4 };
+const HEADROOM: Headroom = Headroom { front: 11, back: 4 };
 
 /// The messages, and what ended them if they did not just end.
 type Outcome = (Vec<Message>, Option<Violation>);
 
 fn read_pieces<'a>(input: impl Iterator<Item = &'a [u8]>) -> Outcome {
-    let mut reader = ChunkReader::new(LIMITS, ROOM);
+    let mut reader = ChunkReader::new(LIMITS, HEADROOM);
     let mut messages = Vec::new();
     for mut piece in input {
         loop {

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use rtmp2server_core::feed::{Feed, FeedSettings, Output, OutputTag, Reception, TimestampMode};
+use rtmp2server_core::feed::{Feed, FeedOutput, FeedSettings, OutputTag, Reception, TimestampMode};
 use rtmp2server_core::flv::codec::AcceptedCodecs;
 use rtmp2server_core::flv::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind};
 use rtmp2server_core::memory::Memory;
@@ -57,16 +57,16 @@ struct Left {
 }
 
 impl Left {
-    fn take(&mut self, output: Output, mode: TimestampMode) {
+    fn take(&mut self, output: FeedOutput, mode: TimestampMode) {
         match output {
-            Output::StreamHeader(headers) => {
+            FeedOutput::Headers(headers) => {
                 assert_eq!(headers[0][..], FILE_HEADER);
                 headers[1..].iter().for_each(|tag| check_framing(tag));
                 self.stream_header = true;
             }
-            Output::Segment { .. } => self.segments += 1,
-            Output::Mark | Output::Reconfigured | Output::Notice(_) => {}
-            Output::Tag(tag) => self.tag(&tag, mode),
+            FeedOutput::Segment { .. } => self.segments += 1,
+            FeedOutput::Mark | FeedOutput::Reconfigured | FeedOutput::Event(_) => {}
+            FeedOutput::Tag(tag) => self.tag(&tag, mode),
         }
     }
 

@@ -8,13 +8,13 @@
 use libfuzzer_sys::fuzz_target;
 use rtmp2server_core::meter;
 use rtmp2server_core::pieces::pieces;
-use rtmp2server_core::rtmp::Room;
+use rtmp2server_core::rtmp::Headroom;
 use rtmp2server_core::rtmp::chunk::{ChunkReader, ReaderLimits};
 use rtmp2server_core::rtmp::handshake::BLOCK_LENGTH;
-use rtmp2server_core::rtmp::session::{AckDue, Config, Event, Session, TakenCodecs};
+use rtmp2server_core::rtmp::session::{AckDue, Session, SessionConfig, SessionEvent, TakenCodecs};
 use rtmp2server_core::rtmp::status::{Status, code};
 
-const ROOM: Room = Room { head: 11, tail: 4 };
+const HEADROOM: Headroom = Headroom { front: 11, back: 4 };
 const MAX_MESSAGE_SIZE: u32 = 40_000;
 
 /// What a client brings about: every event in words, what it is sent, and why it is closed.
@@ -26,10 +26,10 @@ struct Outcome {
 }
 
 fn converse<'a>(input: impl Iterator<Item = &'a [u8]>, answers: u8) -> Outcome {
-    let mut session = Session::new(Config {
+    let mut session = Session::new(SessionConfig {
         max_message_size: MAX_MESSAGE_SIZE,
-        room: ROOM,
-        ..Config::default()
+        headroom: HEADROOM,
+        ..SessionConfig::default()
     });
     let mut outcome = Outcome::default();
     for mut piece in input {
@@ -63,8 +63,8 @@ fn converse<'a>(input: impl Iterator<Item = &'a [u8]>, answers: u8) -> Outcome {
     outcome
 }
 
-fn describe(session: &Session, event: &Event) -> String {
-    let Event::Media(media) = event else {
+fn describe(session: &Session, event: &SessionEvent) -> String {
+    let SessionEvent::Media(media) = event else {
         return format!("{event:?}");
     };
     assert!(session.is_publishing(), "media without a published stream");
@@ -78,45 +78,45 @@ fn describe(session: &Session, event: &Event) -> String {
 }
 
 /// Answers as the caller has to, and says whether the client was refused.
-fn answer(session: &mut Session, event: Event, answers: u8) -> bool {
+fn answer(session: &mut Session, event: SessionEvent, answers: u8) -> bool {
     match event {
-        Event::Connect(_) if answers & 0x10 != 0 => {
+        SessionEvent::Connect(_) if answers & 0x10 != 0 => {
             session.reject_connect(&Status::error(code::CONNECT_INVALID_APP, "no"));
             true
         }
-        Event::Connect(_) => {
+        SessionEvent::Connect(_) => {
             session.accept_connect(&TakenCodecs::default());
             false
         }
-        Event::Announce(_) if answers & 0x20 == 0 => {
+        SessionEvent::Announce(_) if answers & 0x20 == 0 => {
             session.confirm_announcement();
             false
         }
-        Event::Publish(_) if answers & 0x40 != 0 => {
+        SessionEvent::Publish(_) if answers & 0x40 != 0 => {
             session.reject_publish(&Status::error(code::PUBLISH_BAD_NAME, "no"));
             assert!(!session.is_publishing());
             true
         }
-        Event::Publish(_) => {
+        SessionEvent::Publish(_) => {
             session.accept_publish();
             assert!(session.is_publishing());
             false
         }
-        Event::Media(media) => {
+        SessionEvent::Media(media) => {
             assert!(
-                media.payload.head() >= ROOM.head,
+                media.payload.head() >= HEADROOM.front,
                 "no room before the payload"
             );
             false
         }
-        Event::Refused(_) => true,
-        Event::Announce(_) | Event::Unpublish | Event::Ignored(_) => false,
+        SessionEvent::Refused(_) => true,
+        SessionEvent::Announce(_) | SessionEvent::Unpublish | SessionEvent::Ignored(_) => false,
     }
 }
 
 /// What the server sends can be read by a client.
 fn check_messages(mut bytes: &[u8], only_control: bool) {
-    let mut reader = ChunkReader::new(ReaderLimits::default(), Room::default());
+    let mut reader = ChunkReader::new(ReaderLimits::default(), Headroom::default());
     while let Some(message) = reader.read(&mut bytes).expect("own messages can be read") {
         assert!(!only_control || message.csid == 2);
     }

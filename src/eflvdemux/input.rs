@@ -23,7 +23,7 @@ const MAX_DOUBTFUL_LENGTH: usize = 1024 * 1024;
 
 /// What is found in the bytes.
 #[derive(Debug)]
-pub(super) enum Unit<'a> {
+pub(super) enum Parsed<'a> {
     Tag(Tag<'a>),
     /// A tag of a type that is not known, or that is encrypted.
     UnknownTag(u8),
@@ -51,7 +51,7 @@ enum Expect {
     BackPointer,
     Tag,
     /// The next tag whose end agrees with its start.
-    Anything,
+    Resync,
 }
 
 impl Expect {
@@ -60,7 +60,7 @@ impl Expect {
         match self {
             Expect::FileHeader => FILE_HEADER_LENGTH,
             Expect::BackPointer => TRAILER_LENGTH + FRONT_LENGTH,
-            Expect::Tag | Expect::Anything => FRONT_LENGTH,
+            Expect::Tag | Expect::Resync => FRONT_LENGTH,
         }
     }
 }
@@ -108,10 +108,10 @@ impl Input {
     pub(super) fn push<E>(
         &mut self,
         buffer: gst::Buffer,
-        mut each: impl FnMut(Unit<'_>) -> Result<(), E>,
+        mut each: impl FnMut(Parsed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.adapter.available() == 0 {
-            return self.look_and_keep(buffer, true, &mut each);
+            return self.parse_and_buffer(buffer, true, &mut each);
         }
         self.adapter.push(buffer);
         while self.adapter.available() > 0 && self.adapter.available() >= self.wanted {
@@ -125,17 +125,17 @@ impl Input {
             let Ok(piece) = self.adapter.take_buffer(length) else {
                 break;
             };
-            self.look_and_keep(piece, false, &mut each)?;
+            self.parse_and_buffer(piece, false, &mut each)?;
         }
         Ok(())
     }
 
     /// Looks at a buffer, and puts what is left of it before what waits.
-    fn look_and_keep<E>(
+    fn parse_and_buffer<E>(
         &mut self,
         buffer: gst::Buffer,
         from_upstream: bool,
-        each: &mut impl FnMut(Unit<'_>) -> Result<(), E>,
+        each: &mut impl FnMut(Parsed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let progress = self.look(&buffer, from_upstream, each)?;
         self.wanted = progress.wanted;
@@ -162,7 +162,7 @@ impl Input {
         &mut self,
         buffer: &gst::Buffer,
         from_upstream: bool,
-        each: &mut impl FnMut(Unit<'_>) -> Result<(), E>,
+        each: &mut impl FnMut(Parsed<'_>) -> Result<(), E>,
     ) -> Result<Progress, E> {
         let Ok(map) = buffer.map_readable() else {
             return Ok(Progress {
@@ -214,9 +214,9 @@ impl Input {
                         self.expect = Expect::FileHeader;
                         continue;
                     }
-                    let front = Front::of(rest);
+                    let front = TagHeader::of(rest);
                     if !front.is_certain {
-                        self.expect = Expect::Anything;
+                        self.expect = Expect::Resync;
                         continue;
                     }
                     let end = FRONT_LENGTH + front.body_length;
@@ -228,16 +228,16 @@ impl Input {
                     at += end;
                     self.expect = Expect::BackPointer;
                 }
-                Expect::Anything => {
+                Expect::Resync => {
                     let (skip, wanted) = search(rest);
                     if skip > 0 {
-                        each(Unit::Lost(skip))?;
+                        each(Parsed::Lost(skip))?;
                         at += skip;
                     }
                     if let Some(wanted) = wanted {
                         return Ok(Progress { used: at, wanted });
                     }
-                    let front = Front::of(&bytes[at..]);
+                    let front = TagHeader::of(&bytes[at..]);
                     each(front.unit(buffer, bytes, at, false))?;
                     at += FRONT_LENGTH + front.body_length;
                     self.expect = Expect::BackPointer;
@@ -248,7 +248,7 @@ impl Input {
 }
 
 /// The start of a tag.
-struct Front {
+struct TagHeader {
     type_code: u8,
     body_length: usize,
     timestamp: u32,
@@ -256,10 +256,10 @@ struct Front {
     is_certain: bool,
 }
 
-impl Front {
+impl TagHeader {
     /// `bytes` are at least [`FRONT_LENGTH`].
     fn of(bytes: &[u8]) -> Self {
-        Front {
+        TagHeader {
             type_code: bytes[0],
             body_length: u32::from_be_bytes([0, bytes[1], bytes[2], bytes[3]]) as usize,
             timestamp: u32::from_be_bytes([bytes[7], bytes[4], bytes[5], bytes[6]]),
@@ -279,12 +279,12 @@ impl Front {
         bytes: &'a [u8],
         at: usize,
         starts_buffer: bool,
-    ) -> Unit<'a> {
+    ) -> Parsed<'a> {
         let Some(kind) = self.kind() else {
-            return Unit::UnknownTag(self.type_code);
+            return Parsed::UnknownTag(self.type_code);
         };
         let start = at + FRONT_LENGTH;
-        Unit::Tag(Tag {
+        Parsed::Tag(Tag {
             kind,
             timestamp: self.timestamp,
             buffer,
@@ -300,7 +300,7 @@ impl Front {
 fn search(bytes: &[u8]) -> (usize, Option<usize>) {
     let mut at = 0;
     while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= FRONT_LENGTH) {
-        let front = Front::of(rest);
+        let front = TagHeader::of(rest);
         if front.kind().is_some() && front.body_length <= MAX_DOUBTFUL_LENGTH {
             let end = FRONT_LENGTH + front.body_length;
             let Some(back) = rest.get(end..end + TRAILER_LENGTH) else {

@@ -8,7 +8,7 @@ use gst_base::UniqueFlowCombiner;
 
 use super::codec::Codec;
 use super::imp::{CAT, EFlvDemux};
-use super::input::{Input, Tag, Unit};
+use super::input::{Input, Parsed, Tag};
 use super::stats::Problem;
 use super::tags;
 use super::times::Times;
@@ -149,13 +149,13 @@ impl Stream {
         buffer: gst::Buffer,
     ) -> Flow {
         input.push(buffer, |unit| match unit {
-            Unit::Tag(tag) => self.tag(element, &tag),
-            Unit::UnknownTag(code) => {
+            Parsed::Tag(tag) => self.tag(element, &tag),
+            Parsed::UnknownTag(code) => {
                 let detail = format!("Tag type {code}");
                 element.skip(Problem::UnknownTag, 1, &detail);
                 Ok(())
             }
-            Unit::Lost(count) => {
+            Parsed::Lost(count) => {
                 self.discontinue();
                 let detail = format!("{count} bytes");
                 element.skip(Problem::LostBytes, count as u64, &detail);

@@ -3,7 +3,7 @@
 //! Which time of the outgoing stream a tag has.
 
 use super::input::Tag;
-use crate::feed::Unwrapper;
+use crate::feed::TimestampUnwrapper;
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
@@ -13,7 +13,7 @@ const RESET: i64 = 2_000 * NANOS_PER_MILLI;
 /// Times of tags, in nanoseconds.
 #[derive(Debug, Default)]
 pub(super) struct Times {
-    unwrapper: Unwrapper,
+    unwrapper: TimestampUnwrapper,
     /// What upstream says, and the tag that it said it of. Tags within a buffer keep their distance.
     anchor: Option<(gst::ClockTime, u32)>,
     /// Whether upstream's times are those of its segment.

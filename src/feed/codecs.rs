@@ -15,7 +15,7 @@ const MAX_TOLD: usize = 64;
 
 /// A track that is in a codec which is not wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RefusedTrack {
     /// Audio or video.
     pub kind: TagKind,
     pub track: u8,
@@ -37,7 +37,7 @@ pub(super) struct CodecFilter {
     /// HEVC comes as AVC.
     is_disguised: bool,
     /// What was told of the present publisher.
-    told: Vec<Refusal>,
+    told: Vec<RefusedTrack>,
     /// Of those, how many the caller has not seen.
     untold: usize,
     /// Packets, where a tag has one of each of its tracks.
@@ -63,7 +63,7 @@ impl CodecFilter {
     }
 
     /// What was refused and has not been told.
-    pub(super) fn news(&mut self) -> impl Iterator<Item = Refusal> {
+    pub(super) fn news(&mut self) -> impl Iterator<Item = RefusedTrack> {
         let known = self.told.len() - std::mem::take(&mut self.untold);
         self.told[known..].iter().copied()
     }
@@ -174,7 +174,7 @@ impl CodecFilter {
             return Kept::All;
         }
         self.dropped += 1;
-        let refusal = Refusal { kind, track, codec };
+        let refusal = RefusedTrack { kind, track, codec };
         if self.told.len() < MAX_TOLD && !self.told.contains(&refusal) {
             self.told.push(refusal);
             self.untold += 1;

@@ -6,14 +6,14 @@
 //! segments and tags with their times. It decides what is held back, dropped or sent again, and
 //! knows neither GStreamer nor threads nor a clock: running times are passed in.
 
-mod balance;
+mod backlog;
 mod codecs;
-mod config;
-mod gate;
-mod lateness;
+mod imbalance;
+mod keyframe_gate;
+mod pending;
+mod stream_header;
 mod timeline;
-mod unwrap;
-mod waiting;
+mod unwrapper;
 
 use std::collections::VecDeque;
 
@@ -23,17 +23,17 @@ use crate::flv::codec::AcceptedCodecs;
 use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
 use crate::memory::Memory;
 
-use balance::Balance;
-pub use balance::Imbalance;
+use backlog::{BacklogCandidate, BacklogFilter};
 use codecs::CodecFilter;
-pub use codecs::Refusal;
-use config::{Change, Configuration};
-use gate::{Gate, Verdict};
-use lateness::{Candidate, Lateness};
+pub use codecs::RefusedTrack;
+pub use imbalance::Imbalance;
+use imbalance::ImbalanceDetector;
+use keyframe_gate::{KeyframeGate, Verdict};
+use pending::PendingTags;
+use stream_header::{Change, StreamHeader};
 pub use timeline::{Jump, JumpKind, Repairs, TimestampMode};
-use timeline::{Placed, Timeline};
-pub(crate) use unwrap::Unwrapper;
-use waiting::Waiting;
+use timeline::{Placement, Timeline};
+pub(crate) use unwrapper::TimestampUnwrapper;
 
 /// Nanoseconds.
 pub type RunningTime = u64;
@@ -65,10 +65,10 @@ pub struct Reception {
 
 /// What is to leave, in the order in which it is to leave.
 #[derive(Debug)]
-pub enum Output {
+pub enum FeedOutput {
     /// From here on these are what a client needs that comes late: the file header, metadata and
     /// sequence headers.
-    StreamHeader(Vec<Bytes>),
+    Headers(Vec<Bytes>),
     /// From here on timestamp `start` means running time `base`. In nanoseconds.
     Segment {
         start: u64,
@@ -80,17 +80,17 @@ pub enum Output {
     /// A sequence header that follows takes the place of another one: decoders start afresh.
     Reconfigured,
     /// Something about the stream that the application should know.
-    Notice(Notice),
+    Event(FeedEvent),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice {
+pub enum FeedEvent {
     Jump(Jump),
     Imbalance(Imbalance),
     /// A backlog was skipped: so many tags.
     Late(u64),
     /// A track that is in a codec which is not wanted, told once.
-    Refused(Refusal),
+    Refused(RefusedTrack),
 }
 
 /// A tag with its times in nanoseconds.
@@ -136,18 +136,18 @@ const JUMP_INTERVAL: u64 = 1_000_000_000;
 pub struct Feed {
     codecs: CodecFilter,
     timeline: Timeline,
-    gate: Gate,
-    balance: Balance,
-    lateness: Lateness,
-    configuration: Configuration,
+    gate: KeyframeGate,
+    balance: ImbalanceDetector,
+    lateness: BacklogFilter,
+    configuration: StreamHeader,
     /// Metadata and sequence headers of a publisher that has not sent media yet.
-    waiting: Waiting,
+    waiting: PendingTags,
     /// End-of-sequence tags. flvdemux of GStreamer 1.28 ends the stream on them, so they leave only
     /// when it really ends.
     ends: Vec<Tag>,
     publisher: Publisher,
     file_header_sent: bool,
-    output: VecDeque<Output>,
+    output: VecDeque<FeedOutput>,
     dropped: Dropped,
     /// How much of that was late has been told.
     late_told: u64,
@@ -170,11 +170,11 @@ impl Feed {
         Feed {
             codecs: CodecFilter::default(),
             timeline: Timeline::new(settings.timestamp_mode),
-            gate: Gate::new(settings.wait_for_keyframe),
-            balance: Balance::new(settings.imbalance_timeout),
-            lateness: Lateness::new(settings.max_lateness),
-            configuration: Configuration::default(),
-            waiting: Waiting::default(),
+            gate: KeyframeGate::new(settings.wait_for_keyframe),
+            balance: ImbalanceDetector::new(settings.imbalance_timeout),
+            lateness: BacklogFilter::new(settings.max_lateness),
+            configuration: StreamHeader::default(),
+            waiting: PendingTags::default(),
             ends: Vec::new(),
             publisher: Publisher::default(),
             file_header_sent: false,
@@ -197,13 +197,13 @@ impl Feed {
     }
 
     /// The next thing to leave.
-    pub fn pop(&mut self) -> Option<Output> {
+    pub fn pop(&mut self) -> Option<FeedOutput> {
         self.output.pop_front()
     }
 
     /// How many tags leave before caps or a segment have to.
     pub fn tags_ahead(&self) -> usize {
-        let is_tag = |output: &&Output| matches!(output, Output::Tag(_));
+        let is_tag = |output: &&FeedOutput| matches!(output, FeedOutput::Tag(_));
         self.output.iter().take_while(is_tag).count()
     }
 
@@ -232,7 +232,7 @@ impl Feed {
 
     /// Remembers this place between what came before and what comes.
     pub fn mark(&mut self) {
-        self.output.push_back(Output::Mark);
+        self.output.push_back(FeedOutput::Mark);
     }
 
     /// Nothing has come for a while: moves the stream on to a running time, and gives where it was
@@ -249,7 +249,7 @@ impl Feed {
         self.gate.close();
         self.balance.start_publisher();
         self.lateness.start_afresh();
-        self.waiting = Waiting::default();
+        self.waiting = PendingTags::default();
         self.ends.clear();
         self.configuration.start_publisher();
         self.publisher = Publisher {
@@ -262,8 +262,8 @@ impl Feed {
     pub fn push(&mut self, tag: Tag, reception: Reception) {
         self.publisher.discont |= reception.discont;
         let tag = self.codecs.pass(tag);
-        let news = self.codecs.news().map(Notice::Refused);
-        self.output.extend(news.map(Output::Notice));
+        let news = self.codecs.news().map(FeedEvent::Refused);
+        self.output.extend(news.map(FeedOutput::Event));
         let Some(tag) = tag else {
             return;
         };
@@ -271,7 +271,7 @@ impl Feed {
         match tag.info.content {
             Content::Keyframe | Content::Frame => {
                 let imbalance = self.balance.flow(tag.kind, reception.arrival);
-                self.notice(imbalance.map(Notice::Imbalance));
+                self.notice(imbalance.map(FeedEvent::Imbalance));
                 self.coded(tag, reception);
             }
             Content::EndOfSequence => {
@@ -287,8 +287,8 @@ impl Feed {
         }
     }
 
-    fn notice(&mut self, notice: Option<Notice>) {
-        self.output.extend(notice.map(Output::Notice));
+    fn notice(&mut self, notice: Option<FeedEvent>) {
+        self.output.extend(notice.map(FeedOutput::Event));
     }
 
     /// The publisher has left. Audio that waited for a keyframe waits no more.
@@ -320,7 +320,7 @@ impl Feed {
         }
         let change = self.configuration.update(&tag);
         if change == Change::Replaced && tag.info.content == Content::SequenceHeader {
-            self.output.push_back(Output::Reconfigured);
+            self.output.push_back(FeedOutput::Reconfigured);
         }
         if change != Change::None {
             self.emit_stream_header();
@@ -346,36 +346,39 @@ impl Feed {
     /// Media of a publisher that flows.
     fn media(&mut self, tag: Tag, reception: Reception) {
         let mut spot = self.timeline.locate(&tag, reception.arrival);
-        let candidate = self.timeline.running_time(&spot).map(|time| Candidate {
-            time,
-            arrival: reception.arrival,
-            now: reception.now,
-            starts_decoding: self.is_sync_point(&tag),
-            is_newest: reception.is_newest,
-        });
+        let candidate = self
+            .timeline
+            .running_time(&spot)
+            .map(|time| BacklogCandidate {
+                time,
+                arrival: reception.arrival,
+                now: reception.now,
+                starts_decoding: self.is_sync_point(&tag),
+                is_newest: reception.is_newest,
+            });
         let verdict = candidate.map(|candidate| self.lateness.judge(&candidate));
-        match verdict.unwrap_or(lateness::Verdict::Pass) {
-            lateness::Verdict::Pass => {}
-            lateness::Verdict::Realign => self.timeline.realign(&mut spot, reception.arrival),
-            lateness::Verdict::Drop => {
+        match verdict.unwrap_or(backlog::Verdict::Pass) {
+            backlog::Verdict::Pass => {}
+            backlog::Verdict::Realign => self.timeline.realign(&mut spot, reception.arrival),
+            backlog::Verdict::Drop => {
                 self.dropped.late += 1;
                 self.publisher.discont = true;
                 return;
             }
         }
         let late = self.dropped.late - std::mem::replace(&mut self.late_told, self.dropped.late);
-        self.notice((late > 0).then_some(Notice::Late(late)));
+        self.notice((late > 0).then_some(FeedEvent::Late(late)));
         self.place(tag, spot, reception.arrival);
     }
 
-    fn place(&mut self, tag: Tag, spot: timeline::Spot, arrival: RunningTime) {
+    fn place(&mut self, tag: Tag, spot: timeline::Candidate, arrival: RunningTime) {
         if let Some(jump) = spot.jump {
             self.publisher.discont = true;
             self.lateness.start_afresh();
             let told = self.jump_told;
             if told.is_none_or(|told| arrival.saturating_sub(told) >= JUMP_INTERVAL) {
                 self.jump_told = Some(arrival);
-                self.notice(Some(Notice::Jump(jump)));
+                self.notice(Some(FeedEvent::Jump(jump)));
             }
         }
         let placed = self.timeline.settle(spot);
@@ -402,7 +405,7 @@ impl Feed {
         let arrival = media().map(|(_, arrival)| *arrival).next();
         let segment = self.timeline.begin(timestamps, arrival.unwrap_or_default());
         if let Some((start, base)) = segment {
-            self.output.push_back(Output::Segment { start, base });
+            self.output.push_back(FeedOutput::Segment { start, base });
         }
         let mut changed = !self.file_header_sent;
         for (tag, _) in &waiting {
@@ -428,14 +431,14 @@ impl Feed {
 
     fn emit_stream_header(&mut self) {
         let headers = self.configuration.stream_header();
-        self.output.push_back(Output::StreamHeader(headers));
+        self.output.push_back(FeedOutput::Headers(headers));
     }
 
     fn emit_file_header(&mut self) {
         let time = self.timeline.position();
         let time = nanos(time);
         let discont = std::mem::take(&mut self.publisher.discont);
-        self.output.push_back(Output::Tag(OutputTag {
+        self.output.push_back(FeedOutput::Tag(OutputTag {
             bytes: Memory::from_vec(FILE_HEADER.to_vec(), 0),
             dts: time,
             pts: time,
@@ -452,14 +455,14 @@ impl Feed {
         self.emit(tag, placed);
     }
 
-    fn emit(&mut self, tag: Tag, placed: Placed) {
+    fn emit(&mut self, tag: Tag, placed: Placement) {
         let dts = nanos(placed.time);
         let header = matches!(
             tag.info.content,
             Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
         );
         let starts_decoding = self.is_sync_point(&tag);
-        self.output.push_back(Output::Tag(OutputTag {
+        self.output.push_back(FeedOutput::Tag(OutputTag {
             dts,
             pts: dts.saturating_add_signed(tag.info.composition_time),
             publisher_time: Some(nanos(placed.publisher_time)),

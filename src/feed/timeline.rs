@@ -2,7 +2,7 @@
 
 //! Where on the outgoing stream's time a tag belongs.
 
-use super::unwrap::Unwrapper;
+use super::unwrapper::TimestampUnwrapper;
 use super::{NANOS_PER_MILLI, RunningTime};
 use crate::flv::{Tag, TagKind};
 
@@ -52,7 +52,7 @@ const MAX_TRACKS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Timeline {
     mode: TimestampMode,
-    unwrapper: Unwrapper,
+    unwrapper: TimestampUnwrapper,
     /// The newest one last. Tracks change over one after the other when the publisher's clock
     /// starts anew, and perhaps only some do.
     clocks: Vec<Clock>,
@@ -173,14 +173,14 @@ pub struct Jump {
 
 /// Milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Placed {
+pub(super) struct Placement {
     pub time: u64,
     pub publisher_time: u64,
 }
 
 /// Where media would be put.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Spot {
+pub(super) struct Candidate {
     track: usize,
     time: i64,
     source: i64,
@@ -192,7 +192,7 @@ impl Timeline {
     pub(super) fn new(mode: TimestampMode) -> Self {
         Timeline {
             mode,
-            unwrapper: Unwrapper::default(),
+            unwrapper: TimestampUnwrapper::default(),
             clocks: vec![Clock::default()],
             base: None,
             start: 0,
@@ -209,7 +209,7 @@ impl Timeline {
     }
 
     pub(super) fn start_publisher(&mut self) {
-        self.unwrapper = Unwrapper::default();
+        self.unwrapper = TimestampUnwrapper::default();
         self.clocks = vec![Clock::default()];
         self.tracks.clear();
     }
@@ -265,7 +265,7 @@ impl Timeline {
     }
 
     /// Finds a place for media, without moving the stream there yet.
-    pub(super) fn locate(&mut self, tag: &Tag, arrival: RunningTime) -> Spot {
+    pub(super) fn locate(&mut self, tag: &Tag, arrival: RunningTime) -> Candidate {
         let source = self.unwrapper.next(tag.timestamp);
         let index = self.track(tag, source, arrival);
         let jump = self.follow(index, source, arrival);
@@ -277,7 +277,7 @@ impl Timeline {
             TimestampMode::RunningTime if is_frozen => self.at(arrival),
             TimestampMode::RunningTime => source + self.clock(index).offset,
         };
-        Spot {
+        Candidate {
             track: index,
             time,
             source,
@@ -286,13 +286,13 @@ impl Timeline {
     }
 
     /// The running time of a spot. Whether it is late can't be told by the publisher's own times.
-    pub(super) fn running_time(&self, spot: &Spot) -> Option<i64> {
+    pub(super) fn running_time(&self, spot: &Candidate) -> Option<i64> {
         let base = self.base?.cast_signed();
         Some(base.saturating_add(spot.time.saturating_mul(NANOS_PER_MILLI.cast_signed())))
     }
 
     /// Moves all tracks so that this media is at its arrival.
-    pub(super) fn realign(&mut self, spot: &mut Spot, arrival: RunningTime) {
+    pub(super) fn realign(&mut self, spot: &mut Candidate, arrival: RunningTime) {
         if let Some(base) = self.base {
             let shift = self.continuation(base, arrival) - spot.time;
             for clock in &mut self.clocks {
@@ -303,8 +303,8 @@ impl Timeline {
     }
 
     /// Moves the stream on to media.
-    pub(super) fn settle(&mut self, spot: Spot) -> Placed {
-        let Spot { time, source, .. } = spot;
+    pub(super) fn settle(&mut self, spot: Candidate) -> Placement {
+        let Candidate { time, source, .. } = spot;
         if self.mode == TimestampMode::Publisher {
             self.position = source;
             return placed(source, source);
@@ -450,7 +450,7 @@ impl Timeline {
 
     /// Finds a place for what describes media: at its own time if that is near the media, and
     /// else where the media is. Like media, it does not go back.
-    pub(super) fn place_description(&mut self, tag: &Tag) -> Placed {
+    pub(super) fn place_description(&mut self, tag: &Tag) -> Placement {
         let source = self.unwrapper.peek(tag.timestamp);
         let own = source + self.newest().offset;
         let distance = own - self.position;
@@ -472,8 +472,8 @@ impl Timeline {
     }
 }
 
-fn placed(time: i64, source: i64) -> Placed {
-    Placed {
+fn placed(time: i64, source: i64) -> Placement {
+    Placement {
         time: time.max(0) as u64,
         publisher_time: source.max(0) as u64,
     }

@@ -28,7 +28,7 @@ pub type Payload = crate::memory::Memory;
 /// Bytes to leave free around the body of a message, so that whoever takes the message on can
 /// frame it in place instead of copying it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Room {
-    pub head: usize,
-    pub tail: usize,
+pub struct Headroom {
+    pub front: usize,
+    pub back: usize,
 }

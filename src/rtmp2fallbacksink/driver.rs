@@ -14,18 +14,18 @@ use super::connection::{CantStart, Connection};
 use super::imp::CAT;
 use super::location::Location;
 use super::schedule::{Action, Id, Schedule, State};
-use super::shared::{Event, News, Shared};
+use super::shared::{Event, Shared, Wakeup};
 use super::stats::Telemetry;
 use super::{Rtmp2FallbackSink, Status};
 
 /// The clock, and the way to servers.
-pub(super) trait World {
+pub(super) trait Environment {
     type Connection;
 
     fn now(&self) -> Instant;
 
     /// Waits for what is next, no longer than to the deadline.
-    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> News;
+    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> Wakeup;
 
     /// Begins to connect. What becomes of it is told to `shared`; dropping it ends it.
     fn connect(
@@ -37,16 +37,16 @@ pub(super) trait World {
 }
 
 /// That of everybody.
-pub(super) struct RealWorld;
+pub(super) struct SystemEnvironment;
 
-impl World for RealWorld {
+impl Environment for SystemEnvironment {
     type Connection = Connection;
 
     fn now(&self) -> Instant {
         Instant::now()
     }
 
-    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> News {
+    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> Wakeup {
         shared.wait(deadline)
     }
 
@@ -60,7 +60,7 @@ impl World for RealWorld {
     }
 }
 
-pub(super) struct Driver<W: World> {
+pub(super) struct Driver<W: Environment> {
     pub(super) world: W,
     pub(super) element: gst::glib::WeakRef<Rtmp2FallbackSink>,
     pub(super) shared: Arc<Shared>,
@@ -70,21 +70,21 @@ pub(super) struct Driver<W: World> {
     pub(super) connections: HashMap<Id, (usize, W::Connection)>,
 }
 
-impl<W: World> Driver<W> {
+impl<W: Environment> Driver<W> {
     /// The thread.
     pub(super) fn run(mut self) {
         let actions = self.schedule.start(self.world.now());
         self.perform_all(actions);
         loop {
             match self.world.wait(&self.shared, self.schedule.deadline()) {
-                News::Stop => break,
-                News::Due(busy_since) => {
+                Wakeup::Stop => break,
+                Wakeup::Due(busy_since) => {
                     let now = self.world.now();
                     let actions = self.schedule.tick(now, busy_since);
                     self.note_timeouts(&actions);
                     self.perform_all(actions);
                 }
-                News::Events(events) => {
+                Wakeup::Events(events) => {
                     for event in events {
                         let actions = self.hear(event);
                         self.perform_all(actions);

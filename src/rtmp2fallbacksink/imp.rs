@@ -14,7 +14,7 @@ use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
 use super::Status;
-use super::driver::{self, Driver, RealWorld};
+use super::driver::{self, Driver, SystemEnvironment};
 use super::schedule::Schedule;
 use super::settings::{SPECS, Settings};
 use super::shared::Shared;
@@ -118,7 +118,7 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
         let shared = Arc::new(Shared::new(settings.limits(), now));
         let telemetry = Arc::new(Mutex::new(Telemetry::new(now)));
         let driver = Driver {
-            world: RealWorld,
+            world: SystemEnvironment,
             element: self.obj().downgrade(),
             shared: shared.clone(),
             locations,

@@ -6,7 +6,7 @@ use std::fmt;
 
 use url::Url;
 
-use crate::server::Secret;
+use crate::server::Redacted;
 
 /// Why a location can't be used. The text shows no location, since there is a stream key in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +73,7 @@ impl Location {
             parsed.host_str().unwrap_or_default(),
             port.unwrap_or_default(),
             application,
-            Secret(stream)
+            Redacted(stream)
         );
         let secrets = secrets(&url, &parsed, &key);
         let default_port = match parsed.scheme() {
@@ -111,7 +111,7 @@ impl Location {
             if secret.len() < MIN_SECRET && text.contains(secret.as_str()) {
                 return String::new();
             }
-            text = text.replace(secret.as_str(), &Secret(secret).to_string());
+            text = text.replace(secret.as_str(), &Redacted(secret).to_string());
         }
         text
     }

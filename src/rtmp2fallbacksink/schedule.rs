@@ -92,13 +92,13 @@ struct Sending {
     look_at: Instant,
     /// When to try the first location again.
     return_at: Option<Instant>,
-    returning: Option<Returning>,
+    returning: Option<Failback>,
     /// The first location took the connection, and was lost before the stream had moved there.
     has_lost_first: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Returning {
+struct Failback {
     attempt: Attempt,
     /// It takes over where a group of pictures ends.
     is_open: bool,
@@ -286,7 +286,7 @@ impl Schedule {
                 if sending.look_at <= now {
                     sending.look_at = busy_since.unwrap_or(now) + timeout;
                 }
-                if let Some(Returning { attempt, is_open }) = sending.returning
+                if let Some(Failback { attempt, is_open }) = sending.returning
                     && !is_open
                     && attempt.deadline <= now
                 {
@@ -342,7 +342,7 @@ impl Schedule {
         let attempt = self.attempt(0, now);
         if let Phase::Sending(sending) = &mut self.phase {
             sending.return_at = None;
-            sending.returning = Some(Returning {
+            sending.returning = Some(Failback {
                 attempt,
                 is_open: false,
             });

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use super::backlog::{Backlog, Limits, Tag};
 use super::schedule::Id;
 use crate::flv::TagKind;
-use crate::rate::Meter;
+use crate::rate::BitrateMeter;
 
 /// So long the sound of a stream waits for the next picture at most. Each wake-up costs more than what
 /// is done with a tag.
@@ -72,7 +72,7 @@ struct State {
     flushing: bool,
     stopping: bool,
     sent: Sent,
-    meter: Meter,
+    meter: BitrateMeter,
 }
 
 /// What was handed over to servers.
@@ -96,7 +96,7 @@ pub(super) struct Levels {
 
 /// What wakes the driver.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum Wakeup {
     Events(Vec<Event>),
     /// The deadline has passed. Since when the sender has been busy.
     Due(Option<Instant>),
@@ -120,7 +120,7 @@ impl Shared {
                 flushing: false,
                 stopping: false,
                 sent: Sent::default(),
-                meter: Meter::new(now),
+                meter: BitrateMeter::new(now),
             }),
             work: Condvar::new(),
             news: Condvar::new(),
@@ -229,20 +229,20 @@ impl Shared {
     }
 
     /// Driver: waits for what is next.
-    pub(super) fn wait(&self, deadline: Option<Instant>) -> News {
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> Wakeup {
         let mut state = self.state.lock();
         loop {
             if state.stopping {
-                return News::Stop;
+                return Wakeup::Stop;
             }
             if !state.events.is_empty() {
-                return News::Events(std::mem::take(&mut state.events));
+                return Wakeup::Events(std::mem::take(&mut state.events));
             }
             match deadline {
                 None => self.news.wait(&mut state),
                 Some(deadline) => {
                     if self.news.wait_until(&mut state, deadline).timed_out() {
-                        return News::Due(state.busy_since());
+                        return Wakeup::Due(state.busy_since());
                     }
                 }
             }
@@ -394,7 +394,7 @@ mod tests {
     }
 
     fn is_busy(shared: &Shared) -> bool {
-        matches!(shared.wait(Some(Instant::now())), News::Due(Some(_)))
+        matches!(shared.wait(Some(Instant::now())), Wakeup::Due(Some(_)))
     }
 
     #[test]

@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 
 use super::Rtmp2MultiServerSrcPad;
 use super::imp::CAT;
-use super::late::{self, Late};
+use super::late_link::{self, LateLink};
 use crate::rtmp2serversrc::Rtmp2ServerSrc;
 use crate::rtmp2serversrc::signals::pad_name;
-use crate::server::{Intake, Publisher, Stream};
+use crate::server::{Publisher, Stream, StreamClaim};
 
 #[derive(Debug, Clone)]
 pub(super) struct Branch {
@@ -48,37 +48,37 @@ impl Branch {
     pub(super) fn new(
         bin: &super::Rtmp2MultiServerSrc,
         run: u64,
-        stream: Stream,
+        claim: StreamClaim,
         publisher: Arc<Publisher>,
     ) -> Result<Self, glib::BoolError> {
-        let number = stream.number();
-        let intake = Arc::downgrade(stream.intake());
+        let number = claim.number();
+        let stream = Arc::downgrade(claim.stream());
         let source: Rtmp2ServerSrc = glib::Object::builder()
             .property("name", format!("stream_{run}_{number}"))
             .build();
-        source.imp().give(stream);
-        let pad = build_pad(bin, &pad_name(number), intake.clone())?;
+        source.imp().attach(claim);
+        let pad = build_pad(bin, &pad_name(number), stream.clone())?;
         pad.imp().show(source.clone(), publisher);
         let branch = Branch {
             source,
             pad,
             progress: Arc::default(),
         };
-        branch.progress.lock().barrier = branch.hold_back(intake);
+        branch.progress.lock().barrier = branch.hold_back(stream);
         Ok(branch)
     }
 
     /// The first media waits until there is a pad, and tells that it is there.
-    fn hold_back(&self, intake: Weak<Intake>) -> Option<gst::PadProbeId> {
+    fn hold_back(&self, stream: Weak<Stream>) -> Option<gst::PadProbeId> {
         let is_told = AtomicBool::new(false);
         let kinds =
             gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         let source = self.source.static_pad("src")?;
         source.add_probe(kinds, move |_, _| {
             if !is_told.swap(true, Ordering::Relaxed)
-                && let Some(intake) = intake.upgrade()
+                && let Some(stream) = stream.upgrade()
             {
-                intake.tell_flowing();
+                stream.tell_flowing();
             }
             gst::PadProbeReturn::Ok
         })
@@ -144,7 +144,7 @@ impl Branch {
             Phase::Idle => self.close(bin),
             // The application may have it in its hands. Its name is free for the next.
             Phase::Busy => {
-                self.detach(bin);
+                self.lock_source_state(bin);
                 self.remove_pad(bin);
             }
             Phase::Abandoned => {}
@@ -154,15 +154,15 @@ impl Branch {
     /// Ends what is left of it. The streaming thread is at its end, or ends with this.
     pub(super) fn close(&self, bin: &super::Rtmp2MultiServerSrc) {
         self.pad.imp().keep_stats();
-        self.detach(bin);
+        self.lock_source_state(bin);
         let _ = self.source.set_state(gst::State::Null);
-        self.source.imp().give_up();
+        self.source.imp().detach();
         self.remove_pad(bin);
         let _ = bin.remove(&self.source);
     }
 
     /// Whatever becomes of the bin, the source stays as it is.
-    fn detach(&self, bin: &super::Rtmp2MultiServerSrc) {
+    fn lock_source_state(&self, bin: &super::Rtmp2MultiServerSrc) {
         bin.imp().between_states(|| {
             self.source.set_locked_state(true);
         });
@@ -185,18 +185,18 @@ impl Branch {
 fn build_pad(
     bin: &super::Rtmp2MultiServerSrc,
     name: &str,
-    intake: Weak<Intake>,
+    stream: Weak<Stream>,
 ) -> Result<Rtmp2MultiServerSrcPad, glib::BoolError> {
     let template = bin.pad_template("src_%u");
     let template = template.ok_or_else(|| glib::bool_error!("There is no template src_%u"))?;
-    let late: Arc<Mutex<Late>> = Arc::default();
+    let late: Arc<Mutex<LateLink>> = Arc::default();
     let of_lists = late.clone();
     let builder = gst::PadBuilder::<Rtmp2MultiServerSrcPad>::from_template(&template)
         .name(name)
         .proxy_pad_chain_function(move |pad, parent, buffer| {
             let chain = |buffer| gst::ProxyPad::chain_default(pad, parent, buffer);
             survive(match ghost(parent) {
-                Some(ghost) => late::push(&late, ghost, buffer, &chain),
+                Some(ghost) => late_link::push(&late, ghost, buffer, &chain),
                 None => chain(buffer),
             })
         })
@@ -204,7 +204,7 @@ fn build_pad(
             let chain = |buffer| gst::ProxyPad::chain_default(pad, parent, buffer);
             let chain_list = |list| gst::ProxyPad::chain_list_default(pad, parent, list);
             survive(match ghost(parent) {
-                Some(ghost) => late::push_list(&of_lists, ghost, list, &chain, &chain_list),
+                Some(ghost) => late_link::push_list(&of_lists, ghost, list, &chain, &chain_list),
                 None => chain_list(list),
             })
         })
@@ -221,8 +221,8 @@ fn build_pad(
             let is_end = event.type_() == gst::EventType::Eos;
             let taken = gst::Pad::event_default(pad, parent, event);
             // Only now: until then it is in the hands of whoever is downstream.
-            if is_end && let Some(intake) = intake.upgrade() {
-                intake.finish();
+            if is_end && let Some(stream) = stream.upgrade() {
+                stream.finish();
             }
             taken
         });

@@ -14,14 +14,14 @@ use parking_lot::{Mutex, ReentrantMutex};
 
 use super::branch::Branch;
 use super::observer::StreamObserver;
-use super::run::Run;
+use super::running::Running;
 use super::signals::SIGNALS;
 use super::specs::{DEFAULT_MAX_STREAMS, SPECS};
 use super::{Rtmp2MultiServerSrcPad, stats};
 use crate::rtmp2serversrc::settings::{Effect, Settings};
 use crate::rtmp2serversrc::signals::pad_name;
 use crate::rtmp2serversrc::{Rtmp2ServerSrc, claiming};
-use crate::server::{Lobby, Taker};
+use crate::server::{PublishPoint, StreamTable};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -48,7 +48,7 @@ pub struct Rtmp2MultiServerSrc {
     /// Held while the element claims its route: publishers may come before that is noted.
     starting: Mutex<()>,
     /// From start to stop.
-    running: Mutex<Option<Run>>,
+    running: Mutex<Option<Running>>,
     /// How often it was started. What is left of one run must not meddle with the next.
     runs: AtomicU64,
 }
@@ -88,7 +88,7 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
             match pspec.name() {
                 "max-streams" => {
                     settings.max_streams = value.get().expect("type checked upstream");
-                    Effect::Intake
+                    Effect::Stream
                 }
                 name => settings.common.set(name, value),
             }
@@ -103,10 +103,10 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
                     self.obj().notify(name);
                 }
             }
-            Effect::Intake => {
-                if let Some(lobby) = self.lobby() {
+            Effect::Stream => {
+                if let Some(table) = self.table() {
                     let settings = self.settings.lock();
-                    lobby.configure(settings.common.intake(), settings.max_streams as usize);
+                    table.configure(settings.common.stream(), settings.max_streams as usize);
                 }
             }
             Effect::Drain => self.apply_drain(),
@@ -224,7 +224,7 @@ impl BinImpl for Rtmp2MultiServerSrc {
         let source = message
             .src()
             .and_then(|s| s.downcast_ref::<Rtmp2ServerSrc>());
-        let Some(stream) = source.and_then(|source| source.imp().stream()) else {
+        let Some(stream) = source.and_then(|source| source.imp().stream_number()) else {
             return self.parent_handle_message(message);
         };
         let pad = pad_name(stream);
@@ -268,11 +268,11 @@ impl Rtmp2MultiServerSrc {
         let name = claiming::shown_name(self.obj().upcast_ref());
         let observer = Arc::new(StreamObserver::new(&self.obj(), id));
         let config = claiming::config(&settings, name, observer)?;
-        let lobby = Arc::new(Lobby::new(config, max_streams as usize));
+        let table = Arc::new(StreamTable::new(config, max_streams as usize));
         let starting = self.starting.lock();
-        let claim = claiming::claim(&settings, &Taker::Many(lobby.clone()))?;
+        let claim = claiming::claim(&settings, &PublishPoint::Many(table.clone()))?;
         gst::info!(CAT, imp = self, "Listening on {}", claim.address());
-        *self.running.lock() = Some(Run::new(id, claim, lobby));
+        *self.running.lock() = Some(Running::new(id, claim, table));
         drop(starting);
         if settings.drain().is_some() {
             self.apply_drain();
@@ -282,7 +282,7 @@ impl Rtmp2MultiServerSrc {
     }
 
     /// Takes nobody any more.
-    fn close(&self) -> Option<Run> {
+    fn close(&self) -> Option<Running> {
         let run = self.running.lock().take()?;
         run.close();
         for branch in run.branches() {
@@ -292,7 +292,7 @@ impl Rtmp2MultiServerSrc {
     }
 
     /// Nothing streams any more.
-    fn stop(&self, run: Run) {
+    fn stop(&self, run: Running) {
         for branch in run.branches() {
             branch.abandon(&self.obj());
         }
@@ -304,10 +304,10 @@ impl Rtmp2MultiServerSrc {
     /// The pipeline is to come to its end, which it would never see while publishers come back. False where
     /// the element does not run.
     fn end(&self) -> bool {
-        let Some(lobby) = self.lobby() else {
+        let Some(table) = self.table() else {
             return false;
         };
-        lobby.end();
+        table.end();
         gst::info!(CAT, imp = self, "Nobody is taken any more");
         for branch in self.branches() {
             branch.source.imp().end();
@@ -317,7 +317,7 @@ impl Rtmp2MultiServerSrc {
 
     /// Ends a stream that has just been opened, if all of them were told to end while it was.
     pub(super) fn end_late(&self, branch: &Branch) {
-        if self.lobby().is_some_and(|lobby| lobby.has_ended()) {
+        if self.table().is_some_and(|table| table.has_ended()) {
             branch.source.imp().end();
         }
     }
@@ -328,7 +328,11 @@ impl Rtmp2MultiServerSrc {
     }
 
     /// Works on a run, if that is still the present one.
-    pub(super) fn with_run<T>(&self, id: u64, work: impl FnOnce(&mut Run) -> T) -> Option<T> {
+    pub(super) fn with_running<T>(
+        &self,
+        id: u64,
+        work: impl FnOnce(&mut Running) -> T,
+    ) -> Option<T> {
         let mut running = self.running.lock();
         let run = running.as_mut().filter(|run| run.is(id));
         run.map(work)
@@ -341,19 +345,23 @@ impl Rtmp2MultiServerSrc {
         work()
     }
 
-    fn lobby(&self) -> Option<Arc<Lobby>> {
+    fn table(&self) -> Option<Arc<StreamTable>> {
         let running = self.running.lock();
-        running.as_ref().map(|run| run.lobby().clone())
+        running.as_ref().map(|run| run.table().clone())
     }
 
     fn branches(&self) -> Vec<Branch> {
         let running = self.running.lock();
-        running.iter().flat_map(Run::branches).cloned().collect()
+        running
+            .iter()
+            .flat_map(Running::branches)
+            .cloned()
+            .collect()
     }
 
     fn branch(&self, pad: &str) -> Option<Branch> {
         let running = self.running.lock();
-        let mut branches = running.iter().flat_map(Run::branches);
+        let mut branches = running.iter().flat_map(Running::branches);
         branches.find(|branch| branch.pad.name() == pad).cloned()
     }
 
@@ -361,7 +369,7 @@ impl Rtmp2MultiServerSrc {
     pub(super) fn configure(&self, branch: &Branch) {
         // Under the lock, so that none takes older ones over than another thread has given it.
         let settings = self.settings.lock();
-        branch.source.imp().adopt(&settings.common);
+        branch.source.imp().apply_settings(&settings.common);
     }
 
     pub(super) fn post_latency(&self) {
@@ -387,7 +395,7 @@ impl Rtmp2MultiServerSrc {
 
     fn apply_drain(&self) {
         let timeout = self.settings.lock().common.drain();
-        let control = self.running.lock().as_ref().map(Run::drain_control);
+        let control = self.running.lock().as_ref().map(Running::drain_control);
         if let Some(control) = control {
             claiming::drain(self.obj().upcast_ref(), &control, timeout);
         }

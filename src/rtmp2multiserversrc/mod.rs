@@ -102,10 +102,10 @@ use gst::prelude::*;
 
 mod branch;
 mod imp;
-mod late;
+mod late_link;
 mod observer;
 mod pad;
-mod run;
+mod running;
 mod signals;
 mod specs;
 mod stats;

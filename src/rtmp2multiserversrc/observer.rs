@@ -13,7 +13,7 @@ use super::Rtmp2MultiServerSrc;
 use super::branch::Branch;
 use super::imp::CAT;
 use crate::rtmp2serversrc::{announcements, signals};
-use crate::server::{Notice, Observer, Publisher};
+use crate::server::{Observer, Publisher, PublisherEvent};
 
 /// Of one run of an element.
 #[derive(Debug)]
@@ -37,18 +37,18 @@ impl StreamObserver {
         let Some(number) = publisher.stream else {
             return;
         };
-        let stream = imp.with_run(self.run, |run| run.new_stream(number));
-        let Some(stream) = stream.flatten() else {
+        let claim = imp.with_running(self.run, |run| run.new_stream(number));
+        let Some(claim) = claim.flatten() else {
             return;
         };
-        let branch = match Branch::new(element, self.run, stream, publisher.clone()) {
+        let branch = match Branch::new(element, self.run, claim, publisher.clone()) {
             Ok(branch) => branch,
             Err(error) => {
                 gst::error!(CAT, obj = element, "{error}");
                 return;
             }
         };
-        let added = imp.with_run(self.run, |run| run.add(number, branch.clone()));
+        let added = imp.with_running(self.run, |run| run.add(number, branch.clone()));
         if added.is_none() {
             return;
         }
@@ -61,7 +61,7 @@ impl StreamObserver {
     /// A stream has media: its pad comes.
     fn show(&self, element: &Rtmp2MultiServerSrc, number: u32) {
         let imp = element.imp();
-        let branch = imp.with_run(self.run, |run| run.branch(number));
+        let branch = imp.with_running(self.run, |run| run.branch(number));
         if let Some(branch) = branch.flatten() {
             branch.show(element);
             // Whoever was linked to it has to learn of the latency.
@@ -71,7 +71,9 @@ impl StreamObserver {
 
     /// All of a stream has left: its pad goes.
     fn finish(&self, element: &Rtmp2MultiServerSrc, number: u32) {
-        let removed = element.imp().with_run(self.run, |run| run.remove(number));
+        let removed = element
+            .imp()
+            .with_running(self.run, |run| run.remove(number));
         if let Some(branch) = removed.flatten() {
             branch.close(element);
         }
@@ -85,15 +87,15 @@ impl Observer for StreamObserver {
         element.is_some_and(|element| signals::ask(element.upcast_ref(), publisher))
     }
 
-    fn notify(&self, notice: &Notice) {
+    fn notify(&self, notice: &PublisherEvent) {
         let Some(element) = self.element.upgrade() else {
             return;
         };
         match notice {
-            Notice::Added(publisher) => self.open(&element, publisher),
-            Notice::Flowing(number) => self.show(&element, *number),
-            Notice::Finished(number) => self.finish(&element, *number),
-            Notice::Rejected(publisher, refusal) => {
+            PublisherEvent::Added(publisher) => self.open(&element, publisher),
+            PublisherEvent::Flowing(number) => self.show(&element, *number),
+            PublisherEvent::Finished(number) => self.finish(&element, *number),
+            PublisherEvent::Rejected(publisher, refusal) => {
                 let mut structure = announcements::rejected(publisher, *refusal);
                 // It had none.
                 structure.set("pad", "");
@@ -102,7 +104,7 @@ impl Observer for StreamObserver {
                     .build();
                 let _ = element.post_message(message);
             }
-            Notice::Removed(..) => {}
+            PublisherEvent::Removed(..) => {}
         }
         signals::emit(element.upcast_ref(), notice);
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::run::Run;
+use super::running::Running;
 use crate::rtmp2serversrc::stats::{process, with_last_error};
 
 /// What of the statistics of a stream makes sense as a sum.
@@ -59,8 +59,8 @@ fn number(stats: &gst::StructureRef, name: &str) -> u64 {
     stats.get(name).unwrap_or_default()
 }
 
-pub(super) fn structure(run: Option<&Run>) -> gst::Structure {
-    let branches = run.into_iter().flat_map(Run::branches);
+pub(super) fn structure(run: Option<&Running>) -> gst::Structure {
+    let branches = run.into_iter().flat_map(Running::branches);
     let streams = branches.map(|branch| {
         let mut stats = branch.source.imp().stats();
         stats.set("pad", branch.pad.name().as_str());
@@ -68,8 +68,8 @@ pub(super) fn structure(run: Option<&Run>) -> gst::Structure {
     });
     let streams: Vec<gst::Structure> = streams.collect();
     let sums = run.map(|run| run.sums(&streams)).unwrap_or_default();
-    let lobby = run.map(Run::lobby);
-    let publishing = lobby.map_or(0, |lobby| lobby.publishing() as u64);
+    let table = run.map(Running::table);
+    let publishing = table.map_or(0, |table| table.publishing() as u64);
     let mut structure = gst::Structure::builder("application/x-rtmp2multiserversrc-stats")
         .field("publishing", publishing);
     for (name, sum) in SUMMED.iter().zip(sums.0) {
@@ -79,9 +79,9 @@ pub(super) fn structure(run: Option<&Run>) -> gst::Structure {
         let sum: u64 = streams.iter().map(|stats| number(stats, name)).sum();
         structure = structure.field(name, sum);
     }
-    let error = lobby.and_then(|lobby| lobby.last_error());
+    let error = table.and_then(|table| table.last_error());
     with_last_error(structure, error.as_ref(), Instant::now())
-        .field("rejected", lobby.map_or(0, |lobby| lobby.rejected()))
+        .field("rejected", table.map_or(0, |table| table.rejected()))
         .field("process", process())
         .field("streams", gst::Array::new(streams))
         .build()

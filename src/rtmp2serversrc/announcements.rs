@@ -10,7 +10,7 @@ use gst::prelude::*;
 use super::signals;
 use super::state::Snapshot;
 use super::{Rtmp2ServerSrc, StreamEvent};
-use crate::feed::{Imbalance, Jump, JumpKind, Refusal};
+use crate::feed::{Imbalance, Jump, JumpKind, RefusedTrack};
 use crate::flv::TagKind;
 use crate::server::{self, Publisher};
 
@@ -64,7 +64,7 @@ fn event(event: StreamEvent, epoch: u64, details: gst::Structure) -> gst::Struct
 }
 
 /// That a client was refused.
-pub(crate) fn rejected(publisher: &Publisher, refusal: server::Refusal) -> gst::Structure {
+pub(crate) fn rejected(publisher: &Publisher, refusal: server::RejectReason) -> gst::Structure {
     let details = about_with_reason(publisher, refusal.nick());
     event(StreamEvent::PublisherRejected, 0, details)
 }
@@ -136,7 +136,7 @@ pub(super) fn about_imbalance(imbalance: &Imbalance) -> gst::Structure {
 }
 
 /// Details of an event that is about a track in a codec which is not accepted.
-pub(super) fn about_refusal(refusal: &Refusal) -> gst::Structure {
+pub(super) fn about_refusal(refusal: &RefusedTrack) -> gst::Structure {
     gst::Structure::builder("details")
         .field("kind", kind(refusal.kind))
         .field("track", u32::from(refusal.track))

@@ -11,8 +11,8 @@ use gst::prelude::*;
 
 use super::settings::Settings;
 use crate::server::{
-    self, Claim, ClaimError, ClaimErrorKind, DrainControl, Intake, IntakeConfig, Observer, Stream,
-    Taker,
+    self, Claim, ClaimError, ClaimErrorKind, DrainControl, Observer, PublishPoint,
+    PublishPointConfig, Stream, StreamClaim,
 };
 
 /// Where a stream comes from at the next start.
@@ -22,7 +22,10 @@ pub(super) enum Origin {
     #[default]
     Route,
     /// From who has given it, once.
-    Stream { number: u32, given: Option<Stream> },
+    Stream {
+        number: u32,
+        given: Option<StreamClaim>,
+    },
 }
 
 impl Origin {
@@ -35,15 +38,15 @@ impl Origin {
     }
 
     /// What was given and has not started yet.
-    pub(super) fn intake(&self) -> Option<Arc<Intake>> {
+    pub(super) fn stream(&self) -> Option<Arc<Stream>> {
         match self {
-            Origin::Stream { given, .. } => given.as_ref().map(|stream| stream.intake().clone()),
+            Origin::Stream { given, .. } => given.as_ref().map(|claim| claim.stream().clone()),
             Origin::Route => None,
         }
     }
 
     /// What was given, which is not to start any more.
-    pub(super) fn give_up(&mut self) -> Option<Stream> {
+    pub(super) fn detach(&mut self) -> Option<StreamClaim> {
         match self {
             Origin::Route => None,
             Origin::Stream { given, .. } => given.take(),
@@ -51,11 +54,11 @@ impl Origin {
     }
 
     /// The stream that was given, if it is not from a route.
-    pub(super) fn take(&mut self) -> Result<Option<Stream>, gst::ErrorMessage> {
+    pub(super) fn take(&mut self) -> Result<Option<StreamClaim>, gst::ErrorMessage> {
         match self {
             Origin::Route => Ok(None),
             Origin::Stream { given, .. } => match given.take() {
-                Some(stream) => Ok(Some(stream)),
+                Some(claim) => Ok(Some(claim)),
                 None => Err(gst::error_msg!(
                     gst::ResourceError::Busy,
                     ("The stream is over")
@@ -68,24 +71,24 @@ impl Origin {
 /// What is held from start to stop.
 #[derive(Debug)]
 pub(super) enum Running {
-    Route(Claim, Arc<Intake>),
-    Stream(Stream),
+    Route(Claim, Arc<Stream>),
+    Stream(StreamClaim),
 }
 
 impl Running {
     pub(super) fn claim(
         settings: &Settings,
-        config: IntakeConfig,
+        config: PublishPointConfig,
     ) -> Result<Self, gst::ErrorMessage> {
-        let intake = Arc::new(Intake::new(config));
-        let claim = claim(settings, &Taker::One(intake.clone()))?;
-        Ok(Running::Route(claim, intake))
+        let stream = Arc::new(Stream::new(config));
+        let claim = claim(settings, &PublishPoint::One(stream.clone()))?;
+        Ok(Running::Route(claim, stream))
     }
 
-    pub(super) fn intake(&self) -> &Arc<Intake> {
+    pub(super) fn stream(&self) -> &Arc<Stream> {
         match self {
-            Running::Route(_, intake) => intake,
-            Running::Stream(stream) => stream.intake(),
+            Running::Route(_, stream) => stream,
+            Running::Stream(claim) => claim.stream(),
         }
     }
 
@@ -109,13 +112,13 @@ pub(crate) fn config(
     settings: &Settings,
     name: String,
     observer: Arc<dyn Observer>,
-) -> Result<IntakeConfig, gst::ErrorMessage> {
+) -> Result<PublishPointConfig, gst::ErrorMessage> {
     let invalid = |error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error));
-    Ok(IntakeConfig {
+    Ok(PublishPointConfig {
         name,
         route: settings.route().map_err(invalid)?,
         access: settings.access().map_err(invalid)?,
-        settings: settings.intake(),
+        settings: settings.stream(),
         listener: settings.listener(),
         port: settings.port_settings().map_err(invalid)?,
         observer,
@@ -123,8 +126,8 @@ pub(crate) fn config(
 }
 
 /// Listens where the properties say.
-pub(crate) fn claim(settings: &Settings, taker: &Taker) -> Result<Claim, gst::ErrorMessage> {
-    let claimed = server::claim(settings.host(), settings.port(), taker);
+pub(crate) fn claim(settings: &Settings, point: &PublishPoint) -> Result<Claim, gst::ErrorMessage> {
+    let claimed = server::claim(settings.host(), settings.port(), point);
     claimed.map_err(|error| start_error(&error))
 }
 

@@ -26,7 +26,7 @@ use super::state::{Input, Snapshot, State};
 use super::stats::{self, StreamCounts};
 use super::streaming::{self, Streaming};
 use crate::feed::Repairs;
-use crate::server::{self, Intake};
+use crate::server::{self, Stream};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -77,10 +77,10 @@ impl ObjectImpl for Rtmp2ServerSrc {
                     self.obj().notify(name);
                 }
             }
-            Effect::Intake => {
-                let settings = self.settings.lock().intake();
-                if let Some(intake) = self.intake() {
-                    intake.configure(settings);
+            Effect::Stream => {
+                let settings = self.settings.lock().stream();
+                if let Some(stream) = self.stream() {
+                    stream.configure(settings);
                 }
             }
             Effect::Drain => self.apply_drain(),
@@ -93,7 +93,7 @@ impl ObjectImpl for Rtmp2ServerSrc {
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         let levels = || {
-            self.intake()
+            self.stream()
                 .map(|i| i.queue().levels())
                 .unwrap_or_default()
         };
@@ -178,7 +178,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         let settings = self.settings.lock().clone();
         let given = self.origin.lock().take()?;
         let running = match given {
-            Some(stream) => Running::Stream(stream),
+            Some(claim) => Running::Stream(claim),
             None => {
                 let name = claiming::shown_name(self.obj().upcast_ref());
                 let observer = Arc::new(Emitter::new(self.obj().upcast_ref()));
@@ -193,7 +193,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         *self.repairs.lock() = Repairs::default();
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         *self.keyframe_requests.lock() = KeyframeRequests::default();
-        let streaming = Streaming::new(running.intake().clone(), settings.feed());
+        let streaming = Streaming::new(running.stream().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
         *self.running.lock() = Some(running);
         if settings.drain().is_some() {
@@ -221,15 +221,15 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(intake) = self.intake() {
-            intake.queue().set_flushing(true);
+        if let Some(stream) = self.stream() {
+            stream.queue().set_flushing(true);
         }
         Ok(())
     }
 
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(intake) = self.intake() {
-            intake.queue().set_flushing(false);
+        if let Some(stream) = self.stream() {
+            stream.queue().set_flushing(false);
         }
         Ok(())
     }
@@ -273,67 +273,67 @@ impl PushSrcImpl for Rtmp2ServerSrc {
 }
 
 impl Rtmp2ServerSrc {
-    fn intake(&self) -> Option<Arc<Intake>> {
+    fn stream(&self) -> Option<Arc<Stream>> {
         let running = self.running.lock();
         match &*running {
-            Some(running) => Some(running.intake().clone()),
-            None => self.origin.lock().intake(),
+            Some(running) => Some(running.stream().clone()),
+            None => self.origin.lock().stream(),
         }
     }
 
     /// Makes it the element of one stream of another element, for once and instead of a route.
-    pub(crate) fn give(&self, stream: server::Stream) {
+    pub(crate) fn attach(&self, claim: server::StreamClaim) {
         *self.origin.lock() = Origin::Stream {
-            number: stream.number(),
-            given: Some(stream),
+            number: claim.number(),
+            given: Some(claim),
         };
     }
 
     /// It will not start any more: whoever keeps it has nothing of the server.
-    pub(crate) fn give_up(&self) {
+    pub(crate) fn detach(&self) {
         // Dropped without the lock: that closes the stream.
-        let given = self.origin.lock().give_up();
+        let given = self.origin.lock().detach();
         drop(given);
     }
 
     /// Takes over the properties of the element that it serves. What counts while it runs does so at
     /// once.
-    pub(crate) fn adopt(&self, settings: &Settings) {
+    pub(crate) fn apply_settings(&self, settings: &Settings) {
         *self.settings.lock() = settings.clone();
     }
 
     /// Its number, if it has one stream of another element.
-    pub(crate) fn stream(&self) -> Option<u32> {
+    pub(crate) fn stream_number(&self) -> Option<u32> {
         self.origin.lock().number()
     }
 
     /// The stream comes to its end, with what there is of it. False where it has not begun. Waits for nothing.
     pub(crate) fn end(&self) -> bool {
-        let intake = self.intake();
-        intake.inspect(|intake| intake.end()).is_some()
+        let stream = self.stream();
+        stream.inspect(|stream| stream.end()).is_some()
     }
 
     pub(crate) fn disconnect_publisher(&self) {
-        if let Some(intake) = self.intake() {
-            intake.disconnect();
+        if let Some(stream) = self.stream() {
+            stream.disconnect();
         }
     }
 
     pub(crate) fn request_reconnect(&self, tc_url: Option<&str>, description: &str) -> bool {
-        self.intake()
-            .is_some_and(|intake| intake.request_reconnect(tc_url, description).is_ok())
+        self.stream()
+            .is_some_and(|stream| stream.request_reconnect(tc_url, description).is_ok())
     }
 
     /// RTMP has no way to ask a publisher for a keyframe. One that connects again starts with one.
     fn request_keyframe(&self) -> bool {
         self.force_key_unit_events.fetch_add(1, Ordering::Relaxed);
         let is_wanted = self.settings.lock().reconnect_on_force_key_unit;
-        let Some(intake) = self.intake() else {
+        let Some(stream) = self.stream() else {
             return false;
         };
         let mut requests = self.keyframe_requests.lock();
         let asked = requests.request(is_wanted, Instant::now(), || {
-            intake.request_reconnect(None, "A keyframe is needed.")
+            stream.request_reconnect(None, "A keyframe is needed.")
         });
         drop(requests);
         let why_not = asked.err();
@@ -342,8 +342,8 @@ impl Rtmp2ServerSrc {
             imp = self,
             "A keyframe was asked for. Not asking the publisher to connect again: {why_not:?}"
         );
-        let event = server::Event::KeyframeRequested(why_not.map(NoKeyframe::nick));
-        intake.queue().tell(event);
+        let event = server::QueueEvent::KeyframeRequested(why_not.map(NoKeyframe::nick));
+        stream.queue().tell(event);
         why_not.is_none()
     }
 
@@ -371,12 +371,12 @@ impl Rtmp2ServerSrc {
             repairs: *self.repairs.lock(),
             force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
         };
-        let intake = self.intake();
-        let structure = stats::structure(intake.as_deref(), &self.state(), &counts);
-        match self.stream() {
+        let stream = self.stream();
+        let structure = stats::structure(stream.as_deref(), &self.state(), &counts);
+        match self.stream_number() {
             // Who was refused has asked for none of several streams.
             Some(_) => structure.build(),
-            None => stats::with_element(structure, intake.as_deref()).build(),
+            None => stats::with_element(structure, stream.as_deref()).build(),
         }
     }
 

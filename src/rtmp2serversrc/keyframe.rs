@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::server::NotAsked;
+use crate::server::ReconnectError;
 
 /// Between two requests to connect again. Decoders ask for keyframes as long as they get none.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -17,7 +17,7 @@ pub(super) enum NoKeyframe {
     Off,
     /// A publisher was asked a moment ago.
     TooSoon,
-    NotAsked(NotAsked),
+    ReconnectError(ReconnectError),
 }
 
 impl NoKeyframe {
@@ -26,9 +26,9 @@ impl NoKeyframe {
         match self {
             NoKeyframe::Off => "off",
             NoKeyframe::TooSoon => "too-soon",
-            NoKeyframe::NotAsked(NotAsked::NoPublisher) => "no-publisher",
-            NoKeyframe::NotAsked(NotAsked::NotSupported) => "not-supported",
-            NoKeyframe::NotAsked(NotAsked::NotReading) => "not-reading",
+            NoKeyframe::ReconnectError(ReconnectError::NoPublisher) => "no-publisher",
+            NoKeyframe::ReconnectError(ReconnectError::NotSupported) => "not-supported",
+            NoKeyframe::ReconnectError(ReconnectError::NotReading) => "not-reading",
         }
     }
 }
@@ -45,7 +45,7 @@ impl KeyframeRequests {
         &mut self,
         is_wanted: bool,
         now: Instant,
-        ask: impl FnOnce() -> Result<(), NotAsked>,
+        ask: impl FnOnce() -> Result<(), ReconnectError>,
     ) -> Result<(), NoKeyframe> {
         if !is_wanted {
             return Err(NoKeyframe::Off);
@@ -54,7 +54,7 @@ impl KeyframeRequests {
         if self.last.is_some_and(is_soon) {
             return Err(NoKeyframe::TooSoon);
         }
-        ask().map_err(NoKeyframe::NotAsked)?;
+        ask().map_err(NoKeyframe::ReconnectError)?;
         self.last = Some(now);
         Ok(())
     }
@@ -79,7 +79,7 @@ mod tests {
     fn nobody_is_asked_twice_in_ten_seconds() {
         let mut requests = KeyframeRequests::default();
         let start = Instant::now();
-        let mut at = |millis, is_wanted, answer: Result<(), NotAsked>| {
+        let mut at = |millis, is_wanted, answer: Result<(), ReconnectError>| {
             let mut asked = false;
             let ask = || {
                 asked = true;
@@ -88,8 +88,8 @@ mod tests {
             let now = start + Duration::from_millis(millis);
             (requests.request(is_wanted, now, ask), asked)
         };
-        let unreached = Err(NotAsked::NoPublisher);
-        let nobody = Err(NoKeyframe::NotAsked(NotAsked::NoPublisher));
+        let unreached = Err(ReconnectError::NoPublisher);
+        let nobody = Err(NoKeyframe::ReconnectError(ReconnectError::NoPublisher));
         assert_eq!(at(0, false, Ok(())), (Err(NoKeyframe::Off), false));
         // Nothing is gained by waiting where nobody was reached.
         assert_eq!(at(1, true, unreached), (nobody, true));

@@ -15,8 +15,8 @@ use crate::flv::codec::AcceptedCodecs;
 use crate::rtmp::authentication::{Credentials, MAX_USERNAME, Method};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 use crate::server::{
-    self, Access, AllowedAddresses, IntakeSettings, Leak, ListenerSettings, Policy, PortSettings,
-    QueueLimits, Route, TlsFiles,
+    self, Access, AllowedAddresses, Leak, ListenerSettings, Policy, PortSettings, QueueLimits,
+    Route, StreamSettings, TlsFiles,
 };
 
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ pub(crate) enum Effect {
     AtNextStart,
     /// Other properties have changed with it.
     Route,
-    Intake,
+    Stream,
     Latency,
     Drain,
 }
@@ -161,7 +161,7 @@ impl Settings {
         }
         match name {
             "keep-listening" | "timeout" | "max-bytes" | "max-time" | "leaky-type"
-            | "publisher-policy" | "stall-timeout" | "resume-timeout" => Effect::Intake,
+            | "publisher-policy" | "stall-timeout" | "resume-timeout" => Effect::Stream,
             "drain" => Effect::Drain,
             "latency" => Effect::Latency,
             "location" => Effect::Route,
@@ -357,8 +357,8 @@ impl Settings {
         }
     }
 
-    pub(crate) fn intake(&self) -> IntakeSettings {
-        IntakeSettings {
+    pub(crate) fn stream(&self) -> StreamSettings {
+        StreamSettings {
             limits: QueueLimits {
                 max_bytes: self.max_bytes,
                 max_time: Duration::from_nanos(self.max_time),

@@ -11,7 +11,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::Rtmp2ServerSrc;
-use crate::server::{Notice, Observer, Publisher};
+use crate::server::{Observer, Publisher, PublisherEvent};
 
 pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
     build(
@@ -142,21 +142,21 @@ pub(crate) fn ask(element: &gst::Element, publisher: &Publisher) -> bool {
 }
 
 /// Tells the application of an element what has happened.
-pub(crate) fn emit(element: &gst::Element, notice: &Notice) {
+pub(crate) fn emit(element: &gst::Element, notice: &PublisherEvent) {
     match notice {
-        Notice::Added(publisher) => {
+        PublisherEvent::Added(publisher) => {
             element.emit_by_name::<()>("publisher-added", &[&info(publisher)]);
         }
-        Notice::Removed(publisher, removal) => {
+        PublisherEvent::Removed(publisher, removal) => {
             let reason = removal.nick();
             element.emit_by_name::<()>("publisher-removed", &[&info(publisher), &reason]);
         }
-        Notice::Rejected(publisher, refusal) => {
+        PublisherEvent::Rejected(publisher, refusal) => {
             let reason = refusal.nick();
             element.emit_by_name::<()>("publisher-rejected", &[&info(publisher), &reason]);
         }
         // That is between an element and its streams.
-        Notice::Flowing(_) | Notice::Finished(_) => {}
+        PublisherEvent::Flowing(_) | PublisherEvent::Finished(_) => {}
     }
 }
 
@@ -181,7 +181,7 @@ impl Observer for Emitter {
         element.is_some_and(|element| ask(&element, publisher))
     }
 
-    fn notify(&self, notice: &Notice) {
+    fn notify(&self, notice: &PublisherEvent) {
         if let Some(element) = self.element.upgrade() {
             emit(&element, notice);
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::signals;
 use super::state::Snapshot;
 use crate::feed::Repairs;
-use crate::server::{self, Intake, IntakeStats, LastError, Publisher};
+use crate::server::{self, LastError, Publisher, Stream, StreamStats};
 
 /// A rate that is older than this says nothing about now.
 const MAX_RATE_AGE: Duration = Duration::from_secs(3);
@@ -23,13 +23,13 @@ pub(super) struct StreamCounts {
 pub(crate) type Builder = gst::structure::Builder;
 
 pub(super) fn structure(
-    intake: Option<&Intake>,
+    stream: Option<&Stream>,
     state: &Snapshot,
     counts: &StreamCounts,
 ) -> Builder {
     let now = Instant::now();
-    let publisher = intake.and_then(Intake::publisher);
-    let stats = intake.map(|intake| intake.stats(now)).unwrap_or_default();
+    let publisher = stream.and_then(Stream::publisher);
+    let stats = stream.map(|stream| stream.stats(now)).unwrap_or_default();
     let structure = gst::Structure::builder("application/x-rtmp2serversrc-stats")
         .field("connection-state", state.connection)
         .field("stream-status", state.status)
@@ -37,7 +37,7 @@ pub(super) fn structure(
         .field("publishing", publisher.is_some());
     let structure = with_publisher(structure, &stats, now);
     let structure = with_stream(structure, &stats, now);
-    let structure = with_queue_and_drops(structure, intake);
+    let structure = with_queue_and_drops(structure, stream);
     let structure = structure
         .field("timestamps-clamped", counts.repairs.clamped)
         .field("timestamp-jumps", counts.repairs.jumps)
@@ -50,14 +50,14 @@ pub(super) fn structure(
 }
 
 /// What is not of one stream.
-pub(super) fn with_element(structure: Builder, intake: Option<&Intake>) -> Builder {
+pub(super) fn with_element(structure: Builder, stream: Option<&Stream>) -> Builder {
     structure
-        .field("rejected", intake.map_or(0, Intake::rejected))
+        .field("rejected", stream.map_or(0, Stream::rejected))
         .field("process", process())
 }
 
 /// Of the present publisher, or the last one.
-fn with_publisher(structure: Builder, stats: &IntakeStats, now: Instant) -> Builder {
+fn with_publisher(structure: Builder, stats: &StreamStats, now: Instant) -> Builder {
     let uptime = stats.is_present.then_some(stats.stay);
     let publisher = &stats.publisher;
     let tags = publisher.audio_tags + publisher.video_tags + publisher.script_tags;
@@ -102,7 +102,7 @@ fn with_publisher(structure: Builder, stats: &IntakeStats, now: Instant) -> Buil
 }
 
 /// Of the stream, since it started.
-fn with_stream(structure: Builder, stats: &IntakeStats, now: Instant) -> Builder {
+fn with_stream(structure: Builder, stats: &StreamStats, now: Instant) -> Builder {
     let total = &stats.total;
     let structure = structure
         .field("total-in-bytes", total.in_bytes)
@@ -139,9 +139,9 @@ pub(crate) fn with_last_error(
         .field("time-since-last-error", error_age.unwrap_or(u64::MAX))
 }
 
-fn with_queue_and_drops(structure: Builder, intake: Option<&Intake>) -> Builder {
-    let levels = intake.map(|i| i.queue().levels()).unwrap_or_default();
-    let dropped = intake.map(Intake::dropped).unwrap_or_default();
+fn with_queue_and_drops(structure: Builder, stream: Option<&Stream>) -> Builder {
+    let levels = stream.map(|i| i.queue().levels()).unwrap_or_default();
+    let dropped = stream.map(Stream::dropped).unwrap_or_default();
     structure
         .field("current-level-bytes", levels.bytes)
         .field("current-level-time", nanos(levels.time))
@@ -180,7 +180,7 @@ pub(crate) fn process() -> gst::Structure {
 }
 
 /// Bits per second, lately. In its first second a publisher has only its average.
-fn bitrate(stats: &IntakeStats, now: Instant) -> u64 {
+fn bitrate(stats: &StreamStats, now: Instant) -> u64 {
     match stats.publisher.bitrate_at {
         _ if !stats.is_present => 0,
         Some(at) if now.saturating_duration_since(at) < MAX_RATE_AGE => stats.publisher.bitrate,
@@ -189,7 +189,7 @@ fn bitrate(stats: &IntakeStats, now: Instant) -> u64 {
     }
 }
 
-fn average_bitrate(stats: &IntakeStats) -> u64 {
+fn average_bitrate(stats: &StreamStats) -> u64 {
     if stats.stay.is_zero() {
         return 0;
     }

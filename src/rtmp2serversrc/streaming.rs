@@ -16,8 +16,8 @@ use super::announcements::{self, about, about_with_reason, post_event, post_stat
 use super::imp::{CAT, Rtmp2ServerSrc};
 use super::state::{Input, Snapshot};
 use super::{ConnectionState, StreamEvent, StreamStatus, buffers, keyframe};
-use crate::feed::{Feed, FeedSettings, Notice, Output, Reception};
-use crate::server::{self, Dropped, Intake, Item, Publisher};
+use crate::feed::{Feed, FeedEvent, FeedOutput, FeedSettings, Reception};
+use crate::server::{self, Dropped, Publisher, QueueItem, Stream};
 
 /// While a publisher is awaited that was cut off, the pipeline is told this often that there is
 /// nothing, so that what waits for this stream goes on.
@@ -26,10 +26,10 @@ const GAP_INTERVAL: Duration = Duration::from_millis(200);
 /// The state of create().
 #[derive(Debug)]
 pub(super) struct Streaming {
-    intake: Arc<Intake>,
+    stream: Arc<Stream>,
     feed: Feed,
     /// Taken out of the queue and not fed yet.
-    items: VecDeque<Item>,
+    items: VecDeque<QueueItem>,
     /// What stands between the tags that were fed: one for each mark in the feed.
     marks: VecDeque<Mark>,
     /// Made for a list that could not leave as one.
@@ -58,15 +58,15 @@ enum Mark {
     Resumed,
     Lost,
     Dropped,
-    Event(server::Event),
+    Event(server::QueueEvent),
     Ended,
 }
 
 impl Streaming {
-    pub(super) fn new(intake: Arc<Intake>, settings: FeedSettings) -> Self {
-        let codecs = intake.access().codecs.clone();
+    pub(super) fn new(stream: Arc<Stream>, settings: FeedSettings) -> Self {
+        let codecs = stream.access().codecs.clone();
         Streaming {
-            intake,
+            stream,
             feed: Feed::new(settings).accepting(codecs),
             items: VecDeque::new(),
             marks: VecDeque::new(),
@@ -99,7 +99,7 @@ impl Streaming {
             }
             let is_waiting = self.has_begun && self.is_awaited();
             let deadline = is_waiting.then(|| Instant::now() + GAP_INTERVAL);
-            let popped = self.intake.queue().pop(&mut self.items, deadline);
+            let popped = self.stream.queue().pop(&mut self.items, deadline);
             popped.map_err(|_| gst::FlowError::Flushing)?;
             if self.items.is_empty() {
                 self.send_gap(imp);
@@ -124,8 +124,8 @@ impl Streaming {
         // What decoding could start with, and is about to be fed or waits behind that. It matters
         // only where backlogs are skipped.
         let is_start = match self.feed.has_video() {
-            true => Item::is_keyframe,
-            false => Item::is_media,
+            true => QueueItem::is_keyframe,
+            false => QueueItem::is_media,
         };
         let mut starts = match max_lateness {
             0 => 0,
@@ -136,7 +136,7 @@ impl Streaming {
         while let Some(item) = self.items.pop_front() {
             starts -= usize::from(starts > 0 && is_start(&item));
             match item {
-                Item::Tag {
+                QueueItem::Tag {
                     tag,
                     arrival,
                     discont,
@@ -156,24 +156,24 @@ impl Streaming {
                     };
                     self.feed.push(tag, reception);
                 }
-                Item::Start(publisher) => {
+                QueueItem::Start(publisher) => {
                     gst::info!(CAT, imp = imp, "Publisher is {}", publisher.address);
                     // Nothing else ends one that was replaced.
                     self.feed.end_publisher();
                     self.mark(Mark::Started(publisher));
                     self.feed.start_publisher();
                 }
-                Item::Stalled { last_read } => {
+                QueueItem::Stalled { last_read } => {
                     let since_last_byte = now.saturating_duration_since(last_read);
                     self.mark(Mark::Stalled { since_last_byte });
                 }
-                Item::Resumed => self.mark(Mark::Resumed),
-                Item::Lost => {
+                QueueItem::Resumed => self.mark(Mark::Resumed),
+                QueueItem::Lost => {
                     self.feed.end_publisher();
                     self.mark(Mark::Lost);
                 }
-                Item::Event(event) => self.mark(Mark::Event(event)),
-                Item::End { is_last } => {
+                QueueItem::Event(event) => self.mark(Mark::Event(event)),
+                QueueItem::End { is_last } => {
                     self.feed.end_publisher();
                     self.mark(Mark::Ended);
                     if is_last {
@@ -186,7 +186,7 @@ impl Streaming {
             }
         }
         let dropped = self.feed.dropped();
-        self.intake.set_left_out(Dropped {
+        self.stream.set_left_out(Dropped {
             before_keyframe: dropped.before_keyframe,
             descriptions: dropped.waiting,
             late: dropped.late,
@@ -199,24 +199,24 @@ impl Streaming {
     /// The stream was ended from downstream, and media that is left goes nowhere. What happened to its
     /// publishers meanwhile is told.
     pub(super) fn tell_rest(mut self, imp: &Rtmp2ServerSrc) {
-        self.items.extend(self.intake.queue().take_rest());
+        self.items.extend(self.stream.queue().take_rest());
         for mark in std::mem::take(&mut self.marks) {
             self.pass_mark(imp, mark);
         }
         for item in std::mem::take(&mut self.items) {
             match item {
-                Item::Start(publisher) => self.pass_mark(imp, Mark::Started(publisher)),
-                Item::Lost => self.pass_mark(imp, Mark::Lost),
-                Item::Event(event) => self.pass_mark(imp, Mark::Event(event)),
-                Item::End { .. } => self.pass_mark(imp, Mark::Ended),
-                Item::Tag { .. } | Item::Stalled { .. } | Item::Resumed => {}
+                QueueItem::Start(publisher) => self.pass_mark(imp, Mark::Started(publisher)),
+                QueueItem::Lost => self.pass_mark(imp, Mark::Lost),
+                QueueItem::Event(event) => self.pass_mark(imp, Mark::Event(event)),
+                QueueItem::End { .. } => self.pass_mark(imp, Mark::Ended),
+                QueueItem::Tag { .. } | QueueItem::Stalled { .. } | QueueItem::Resumed => {}
             }
         }
     }
 
-    fn starts_that_wait(&self, is_start: fn(&Item) -> bool) -> usize {
+    fn starts_that_wait(&self, is_start: fn(&QueueItem) -> bool) -> usize {
         let here = self.items.iter().filter(|item| is_start(item)).count();
-        here + self.intake.queue().count(is_start)
+        here + self.stream.queue().count(is_start)
     }
 
     fn mark(&mut self, mark: Mark) {
@@ -263,7 +263,7 @@ impl Streaming {
 
     fn next_buffer(&mut self) -> Option<gst::Buffer> {
         match self.feed.pop()? {
-            Output::Tag(tag) => {
+            FeedOutput::Tag(tag) => {
                 self.starts_decoding |= tag.starts_decoding;
                 Some(buffers::buffer(tag, self.epoch))
             }
@@ -271,39 +271,39 @@ impl Streaming {
         }
     }
 
-    fn pass(&mut self, imp: &Rtmp2ServerSrc, output: Output) -> Result<(), gst::FlowError> {
+    fn pass(&mut self, imp: &Rtmp2ServerSrc, output: FeedOutput) -> Result<(), gst::FlowError> {
         let element = imp.obj();
         match output {
-            Output::StreamHeader(headers) => {
+            FeedOutput::Headers(headers) => {
                 let caps = buffers::caps_with_stream_header(headers);
                 let set = element.set_caps(&caps);
                 set.map_err(|_| gst::FlowError::NotNegotiated)?;
             }
-            Output::Segment { start, base } => {
+            FeedOutput::Segment { start, base } => {
                 let segment = buffers::segment(start, base);
                 let set = element.new_segment(segment.upcast_ref());
                 set.map_err(|_| gst::FlowError::Error)?;
             }
-            Output::Reconfigured => self.apply(imp, Input::Reconfigured),
-            Output::Mark => {
+            FeedOutput::Reconfigured => self.apply(imp, Input::Reconfigured),
+            FeedOutput::Mark => {
                 if let Some(mark) = self.marks.pop_front() {
                     self.pass_mark(imp, mark);
                 }
             }
-            Output::Notice(notice) => self.pass_notice(imp, notice),
-            Output::Tag(_) => {}
+            FeedOutput::Event(notice) => self.pass_notice(imp, notice),
+            FeedOutput::Tag(_) => {}
         }
         Ok(())
     }
 
-    fn pass_notice(&mut self, imp: &Rtmp2ServerSrc, notice: Notice) {
+    fn pass_notice(&mut self, imp: &Rtmp2ServerSrc, notice: FeedEvent) {
         let (event, details) = match notice {
-            Notice::Jump(jump) => (StreamEvent::TimestampJump, announcements::about_jump(&jump)),
-            Notice::Imbalance(imbalance) => (
+            FeedEvent::Jump(jump) => (StreamEvent::TimestampJump, announcements::about_jump(&jump)),
+            FeedEvent::Imbalance(imbalance) => (
                 StreamEvent::Imbalance,
                 announcements::about_imbalance(&imbalance),
             ),
-            Notice::Refused(refusal) => {
+            FeedEvent::Refused(refusal) => {
                 let (kind, track) = (refusal.kind, refusal.track);
                 let codec = refusal.codec;
                 gst::info!(CAT, imp = imp, "{kind:?} {track} is refused: {codec}");
@@ -312,7 +312,7 @@ impl Streaming {
                     announcements::about_refusal(&refusal),
                 )
             }
-            Notice::Late(tags) => (
+            FeedEvent::Late(tags) => (
                 StreamEvent::Dropped,
                 announcements::about_dropped(tags, "late"),
             ),
@@ -347,7 +347,7 @@ impl Streaming {
                 self.apply(imp, Input::Lost);
             }
             Mark::Dropped => {
-                let dropped = self.intake.queue().levels().dropped;
+                let dropped = self.stream.queue().levels().dropped;
                 let count = dropped - std::mem::replace(&mut self.dropped, dropped);
                 let details = announcements::about_dropped(count, "queue-full");
                 event(StreamEvent::Dropped, details);
@@ -361,23 +361,23 @@ impl Streaming {
                     event(StreamEvent::PublisherGone, details);
                 }
             }
-            Mark::Event(server::Event::Asked(_)) => self.apply(imp, Input::Asked),
-            Mark::Event(server::Event::Withdrawn) => self.apply(imp, Input::Withdrawn),
-            Mark::Event(server::Event::Rejected(publisher, refusal)) => {
+            Mark::Event(server::QueueEvent::Asked(_)) => self.apply(imp, Input::Asked),
+            Mark::Event(server::QueueEvent::Withdrawn) => self.apply(imp, Input::Withdrawn),
+            Mark::Event(server::QueueEvent::Rejected(publisher, refusal)) => {
                 self.apply(imp, Input::Withdrawn);
                 let details = about_with_reason(&publisher, refusal.nick());
                 event(StreamEvent::PublisherRejected, details);
             }
-            Mark::Event(server::Event::Replaced(publisher)) => {
+            Mark::Event(server::QueueEvent::Replaced(publisher)) => {
                 event(StreamEvent::Replaced, about(&publisher));
             }
-            Mark::Event(server::Event::ReconnectRequested(publisher)) => {
+            Mark::Event(server::QueueEvent::ReconnectRequested(publisher)) => {
                 event(StreamEvent::ReconnectRequested, about(&publisher));
             }
-            Mark::Event(server::Event::KeyframeRequested(why_not)) => {
+            Mark::Event(server::QueueEvent::KeyframeRequested(why_not)) => {
                 event(StreamEvent::KeyframeRequested, keyframe::details(why_not));
             }
-            Mark::Event(server::Event::Gone(publisher, removal)) => {
+            Mark::Event(server::QueueEvent::Gone(publisher, removal)) => {
                 let details = about_with_reason(&publisher, removal.nick());
                 event(StreamEvent::PublisherGone, details);
             }

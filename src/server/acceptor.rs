@@ -12,9 +12,9 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::CAT;
+use super::callback_thread;
 use super::client::Client;
-use super::listener::{NotAdmitted, Shared, join};
-use super::own_thread;
+use super::listener::{ListenerState, NotAllowed, join};
 use super::transport::ProxyProtocol;
 
 /// Enough for the protocol with its nested AMF values and for TLS, and touched only as far as it
@@ -45,11 +45,14 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 pub(super) struct Acceptor {
-    shared: Arc<Shared>,
+    shared: Arc<ListenerState>,
 }
 
 impl Acceptor {
-    pub(super) fn start(address: SocketAddr, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    pub(super) fn start(
+        address: SocketAddr,
+        shared: Arc<ListenerState>,
+    ) -> io::Result<JoinHandle<()>> {
         let acceptor = Acceptor { shared };
         thread::Builder::new()
             .name(format!("rtmp-{}", address.port()))
@@ -67,14 +70,14 @@ impl Acceptor {
                 continue;
             }
             let _ = rustix::io::read(self.shared.wake_fd(), &mut [0; 8]);
-            let finished = self.shared.crowd().lock().take_finished();
+            let finished = self.shared.connections().lock().take_finished();
             finished.into_iter().for_each(join);
             deadline = self.shared.run_timers();
             let accepted = socket.map_or(Ok(()), |socket| self.accept_some(&socket));
             exhausted = accepted.is_err();
             if exhausted {
                 // Descriptors and threads are clients too.
-                self.shared.crowd().lock().make_way();
+                self.shared.connections().lock().evict_one();
             }
         }
     }
@@ -131,20 +134,20 @@ impl Acceptor {
         // Behind a load balancer the address says nothing yet.
         let is_own = self.shared.proxy_protocol() == ProxyProtocol::Off;
         if is_own && !self.shared.allows(address.ip()) {
-            gst::info!(CAT, "Closed {address}: {}", NotAdmitted::Address);
+            gst::info!(CAT, "Closed {address}: {}", NotAllowed::Address);
             return Ok(());
         }
-        let mut crowd = self.shared.crowd().lock();
+        let mut connections = self.shared.connections().lock();
         let mut room = Ok(());
         if is_own {
-            room = crowd.make_room_at(address.ip(), settings.max_clients_per_address);
+            room = connections.reserve_for(address.ip(), settings.max_clients_per_address);
         }
-        let room = room.and_then(|()| crowd.make_room(settings.max_clients));
+        let room = room.and_then(|()| connections.reserve(settings.max_clients));
         if let Err(full) = room {
             gst::warning!(CAT, "Closed {address}: {full}");
             return Ok(());
         }
-        let id = crowd.next_id();
+        let id = connections.next_id();
         let socket = Arc::new(socket);
         let shared = self.shared.clone();
         let listed = shared.clone();
@@ -153,7 +156,7 @@ impl Acceptor {
             Ok(client) => Box::new(client),
             // It is gone again.
             Err(error) => {
-                drop(crowd);
+                drop(connections);
                 gst::debug!(CAT, "Lost {address}: {error}");
                 return Ok(());
             }
@@ -163,16 +166,16 @@ impl Acceptor {
             .stack_size(CLIENT_STACK)
             .spawn(move || {
                 let _listed = Listed { id, shared: listed };
-                own_thread::enter();
+                callback_thread::enter();
                 client.run();
             });
         match spawned {
             // The lock is still held, so the thread can't be done before it is listed. Where
             // there is no thread, the client is dropped here, and must not need the lock.
             Ok(thread) => {
-                crowd.add(id, socket, thread);
+                connections.add(id, socket, thread);
                 if is_own {
-                    crowd.set_address(id, address.ip());
+                    connections.set_address(id, address.ip());
                 }
                 Ok(())
             }
@@ -187,7 +190,7 @@ impl Acceptor {
 /// Takes a client thread off the list when it ends, however it does.
 struct Listed {
     id: u64,
-    shared: Arc<Shared>,
+    shared: Arc<ListenerState>,
 }
 
 impl Drop for Listed {

@@ -15,19 +15,19 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
-use super::crowd::Standing;
-use super::intake::Intake;
-use super::link::{Connection, Link};
-use super::listener::{FAREWELL, ListenerSettings, NotAdmitted, Shared};
-use super::publisher::Removal;
-use super::queue::{Item, Stopped};
+use super::connection_table::Stage;
+use super::listener::{FAREWELL, ListenerSettings, ListenerState, NotAllowed};
+use super::publisher::RemovalReason;
+use super::publisher_handle::{Connection, PublisherHandle};
+use super::queue::{QueueItem, Stopped};
+use super::stream::Stream;
 use super::transport::{Blocked, Received, Transport, TransportError, Wait};
 use super::{CAT, ClientStats};
 use crate::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
-use crate::rate::Meter;
-use crate::rtmp::session::{AckDue, Config, Event, Media, MediaKind, Session};
-use crate::rtmp::{Room, Violation};
-use admission::Decision;
+use crate::rate::BitrateMeter;
+use crate::rtmp::session::{AckDue, Media, MediaKind, Session, SessionConfig, SessionEvent};
+use crate::rtmp::{Headroom, Violation};
+use admission::Authorization;
 use buffer::ReadBuffer;
 use meter::FrameMeter;
 
@@ -43,7 +43,7 @@ const MAX_BLOCKED: Duration = Duration::from_secs(5);
 
 /// Why a conversation is over.
 #[derive(Debug, thiserror::Error)]
-enum Parting {
+enum CloseReason {
     #[error("it has closed the connection")]
     Closed,
     #[error("{0}")]
@@ -59,29 +59,31 @@ enum Parting {
     #[error("its end of the connection has vanished")]
     Vanished,
     #[error("{0}")]
-    NotAdmitted(#[from] NotAdmitted),
+    NotAllowed(#[from] NotAllowed),
     #[error("it did not answer the challenge")]
     NotAuthenticated,
     #[error("it does not read its replies")]
     Blocked,
     #[error("it had to go: {}", .0.nick())]
-    Dismissed(Removal),
+    Dismissed(RemovalReason),
     #[error("it had to go")]
     Stopped,
 }
 
-impl Parting {
-    fn removal(&self) -> Removal {
+impl CloseReason {
+    fn removal(&self) -> RemovalReason {
         match self {
-            Parting::Closed | Parting::Transport(_) | Parting::Blocked => Removal::Closed,
-            Parting::Violation(_) | Parting::Refused(_) => Removal::Violation,
-            Parting::HandshakeTimeout(_) | Parting::Timeout(_) | Parting::Vanished => {
-                Removal::Timeout
+            CloseReason::Closed | CloseReason::Transport(_) | CloseReason::Blocked => {
+                RemovalReason::Closed
             }
-            Parting::Dismissed(removal) => *removal,
+            CloseReason::Violation(_) | CloseReason::Refused(_) => RemovalReason::Violation,
+            CloseReason::HandshakeTimeout(_) | CloseReason::Timeout(_) | CloseReason::Vanished => {
+                RemovalReason::Timeout
+            }
+            CloseReason::Dismissed(removal) => *removal,
             // These do not publish, or the element has seen to it already.
-            Parting::NotAdmitted(_) | Parting::NotAuthenticated | Parting::Stopped => {
-                Removal::Stopped
+            CloseReason::NotAllowed(_) | CloseReason::NotAuthenticated | CloseReason::Stopped => {
+                RemovalReason::Stopped
             }
         }
     }
@@ -90,20 +92,20 @@ impl Parting {
     fn is_loss(&self) -> bool {
         matches!(
             self,
-            Parting::Closed | Parting::Transport(TransportError::Io(_))
+            CloseReason::Closed | CloseReason::Transport(TransportError::Io(_))
         )
     }
 }
 
-impl From<Blocked> for Parting {
+impl From<Blocked> for CloseReason {
     fn from(_: Blocked) -> Self {
-        Parting::Blocked
+        CloseReason::Blocked
     }
 }
 
-impl From<Stopped> for Parting {
+impl From<Stopped> for CloseReason {
     fn from(_: Stopped) -> Self {
-        Parting::Stopped
+        CloseReason::Stopped
     }
 }
 
@@ -116,13 +118,13 @@ pub(super) struct Client {
     session: Session,
     buffer: ReadBuffer,
     /// What one read brought, on its way to the media queue.
-    batch: Vec<Item>,
+    batch: Vec<QueueItem>,
     /// The streaming thread has not been told yet of what is in the queue.
     unannounced: bool,
     /// It has come through a load balancer that did not say from where, and has not been looked at.
     is_unadmitted: bool,
     /// What was decided about it, while it is on its way to publish.
-    decision: Decision,
+    decision: Authorization,
     /// Set while publishing.
     published: Option<Published>,
     /// When it has to publish, while it does not.
@@ -137,14 +139,14 @@ pub(super) struct Client {
     /// What the socket's read timeout is set to.
     read_timeout: Option<Duration>,
     stats: ClientStats,
-    meter: Meter,
+    meter: BitrateMeter,
     frame_meter: FrameMeter,
 }
 
 #[derive(Debug, Clone)]
 struct Published {
-    intake: Arc<Intake>,
-    link: Arc<Link>,
+    stream: Arc<Stream>,
+    link: Arc<PublisherHandle>,
 }
 
 impl Client {
@@ -153,20 +155,20 @@ impl Client {
         socket: Arc<TcpStream>,
         address: SocketAddr,
         settings: ListenerSettings,
-        shared: Arc<Shared>,
+        shared: Arc<ListenerState>,
     ) -> io::Result<Self> {
         // Not every system gives a blocking socket here.
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
-        let config = Config {
+        let config = SessionConfig {
             chunk_size: settings.chunk_size,
             max_message_size: settings.max_message_size,
-            room: Room {
-                head: FRONT_LENGTH,
-                tail: TRAILER_LENGTH,
+            headroom: Headroom {
+                front: FRONT_LENGTH,
+                back: TRAILER_LENGTH,
             },
             seed: fastrand::u64(..),
-            ..Config::default()
+            ..SessionConfig::default()
         };
         let now = Instant::now();
         let stats = ClientStats {
@@ -193,7 +195,7 @@ impl Client {
             batch: Vec::new(),
             unannounced: false,
             is_unadmitted: false,
-            decision: Decision::default(),
+            decision: Authorization::default(),
             published: None,
             deadline: now + settings.handshake_timeout,
             last_read: now,
@@ -202,7 +204,7 @@ impl Client {
             is_pinged: false,
             read_timeout: None,
             stats,
-            meter: Meter::new(now),
+            meter: BitrateMeter::new(now),
             frame_meter: FrameMeter::default(),
         })
     }
@@ -214,28 +216,28 @@ impl Client {
         let started = shared
             .tls()
             .map_or(Ok(()), |tls| self.transport.start_tls(tls));
-        let Err(parting) = started
-            .map_err(Parting::from)
+        let Err(reason) = started
+            .map_err(CloseReason::from)
             .and_then(|()| self.converse());
         // Load balancers and monitors open connections and close them again: not worth a line.
-        let is_probe = self.stats.in_bytes_total == 0 && parting.is_loss();
+        let is_probe = self.stats.in_bytes_total == 0 && reason.is_loss();
         if is_probe {
-            gst::trace!(CAT, "{} is closed: {parting}", self.address);
+            gst::trace!(CAT, "{} is closed: {reason}", self.address);
         } else {
-            gst::info!(CAT, "{} is closed: {parting}", self.address);
+            gst::info!(CAT, "{} is closed: {reason}", self.address);
         }
-        self.report(&parting);
+        self.report(&reason);
         // The stream ends now; the farewell may take a moment.
         let link = self.published.as_ref().map(|p| p.link.clone());
-        self.leave(parting.removal());
-        match parting {
-            Parting::Dismissed(_) => {
+        self.leave(reason.removal());
+        match reason {
+            CloseReason::Dismissed(_) => {
                 if let Some(link) = link {
                     link.say_goodbye();
                 }
                 self.wait_for_close(Instant::now());
             }
-            Parting::Refused(_) => {
+            CloseReason::Refused(_) => {
                 self.connection.outbound.finish();
                 self.wait_for_close(self.last_read);
             }
@@ -243,7 +245,7 @@ impl Client {
         }
     }
 
-    fn converse(&mut self) -> Result<std::convert::Infallible, Parting> {
+    fn converse(&mut self) -> Result<std::convert::Infallible, CloseReason> {
         loop {
             self.arm_timeout()?;
             let mut buffer = self.buffer.take();
@@ -252,20 +254,20 @@ impl Client {
             let outcome = match result {
                 Ok(Received::Data(count)) => {
                     filled = count;
-                    self.admit_late()
+                    self.admit_deferred()
                         .and_then(|()| self.received(&buffer[..count], count == buffer.len()))
                 }
                 Ok(Received::Nothing) => Ok(()),
                 Ok(Received::Header(source)) => self.announced(source),
-                Ok(Received::End) => Err(Parting::Closed),
+                Ok(Received::End) => Err(CloseReason::Closed),
                 Err(TransportError::Io(error)) if liveness::has_vanished(&error) => {
-                    Err(Parting::Vanished)
+                    Err(CloseReason::Vanished)
                 }
                 Err(TransportError::Io(error)) => match error.kind() {
                     io::ErrorKind::Interrupted => Ok(()),
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.silence(),
                     // Who closes with unread data resets the connection. That is an end too.
-                    io::ErrorKind::ConnectionReset => Err(Parting::Closed),
+                    io::ErrorKind::ConnectionReset => Err(CloseReason::Closed),
                     _ => Err(TransportError::Io(error).into()),
                 },
                 Err(error) => Err(error.into()),
@@ -277,9 +279,9 @@ impl Client {
     }
 
     /// Somebody else may have decided that this publisher has to go.
-    fn check_dismissal(&self) -> Result<(), Parting> {
+    fn check_dismissal(&self) -> Result<(), CloseReason> {
         let dismissal = self.published.as_ref().and_then(|p| p.link.dismissal());
-        dismissal.map_or(Ok(()), |removal| Err(Parting::Dismissed(removal)))
+        dismissal.map_or(Ok(()), |removal| Err(CloseReason::Dismissed(removal)))
     }
 
     /// Reads, and before it waits tells the streaming thread of what was read before.
@@ -289,7 +291,7 @@ impl Client {
         {
             match self.transport.read(buffer, Wait::No) {
                 Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    published.intake.queue().announce();
+                    published.stream.queue().announce();
                 }
                 result => {
                     self.unannounced = true;
@@ -301,12 +303,12 @@ impl Client {
     }
 
     /// A load balancer has said whom it speaks for, or that it speaks for itself.
-    fn announced(&mut self, source: Option<SocketAddr>) -> Result<(), Parting> {
+    fn announced(&mut self, source: Option<SocketAddr>) -> Result<(), CloseReason> {
         match source {
             Some(source) => {
                 gst::debug!(CAT, "{} is behind {}", source, self.address);
                 self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
-                self.admit_from(self.address)
+                self.admit_address(self.address)
             }
             // A health check says nothing more.
             None => {
@@ -316,20 +318,20 @@ impl Client {
         }
     }
 
-    fn admit_late(&mut self) -> Result<(), Parting> {
+    fn admit_deferred(&mut self) -> Result<(), CloseReason> {
         if std::mem::take(&mut self.is_unadmitted) {
-            self.admit_from(self.address)?;
+            self.admit_address(self.address)?;
         }
         Ok(())
     }
 
-    fn admit_from(&self, address: SocketAddr) -> Result<(), Parting> {
+    fn admit_address(&self, address: SocketAddr) -> Result<(), CloseReason> {
         let max = self.settings.max_clients_per_address;
         let Connection { shared, .. } = &self.connection;
-        Ok(shared.admit(self.id, address.ip(), max)?)
+        Ok(shared.admit_address(self.id, address.ip(), max)?)
     }
 
-    fn received(&mut self, bytes: &[u8], filled: bool) -> Result<(), Parting> {
+    fn received(&mut self, bytes: &[u8], filled: bool) -> Result<(), CloseReason> {
         let arrival = Instant::now();
         self.last_read = arrival;
         if std::mem::take(&mut self.is_pinged) {
@@ -343,7 +345,7 @@ impl Client {
         }
         // Replies first: handing over may have to wait for room in the queue.
         let patience = match outcome {
-            Err(Parting::Refused(_)) => FAREWELL,
+            Err(CloseReason::Refused(_)) => FAREWELL,
             _ => MAX_BLOCKED,
         };
         self.flush(patience)?;
@@ -351,7 +353,7 @@ impl Client {
         outcome
     }
 
-    fn read_events(&mut self, bytes: &[u8], arrival: Instant) -> Result<(), Parting> {
+    fn read_events(&mut self, bytes: &[u8], arrival: Instant) -> Result<(), CloseReason> {
         let mut input = bytes;
         while let Some(event) = self.session.read(&mut input)? {
             self.handle(event, arrival)?;
@@ -359,24 +361,24 @@ impl Client {
         Ok(())
     }
 
-    fn handle(&mut self, event: Event, arrival: Instant) -> Result<(), Parting> {
+    fn handle(&mut self, event: SessionEvent, arrival: Instant) -> Result<(), CloseReason> {
         match event {
-            Event::Media(media) => self.media(media, arrival),
-            Event::Connect(request) => return self.connect(&request),
-            Event::Announce(request) => self.announce(&request),
-            Event::Publish(request) => {
-                self.leave(Removal::Unpublished);
+            SessionEvent::Media(media) => self.media(media, arrival),
+            SessionEvent::Connect(request) => return self.connect(&request),
+            SessionEvent::Announce(request) => self.announce(&request),
+            SessionEvent::Publish(request) => {
+                self.leave(RemovalReason::Unpublished);
                 return self.publish(&request);
             }
-            Event::Unpublish => {
+            SessionEvent::Unpublish => {
                 self.hand_over(false)?;
                 if let Some(published) = &self.published {
-                    published.intake.set_leaving(self.id);
+                    published.stream.set_leaving(self.id);
                 }
                 self.deadline = arrival + CLOSING_GRACE;
             }
-            Event::Refused(reason) => return Err(Parting::Refused(reason.to_owned())),
-            Event::Ignored(what) => {
+            SessionEvent::Refused(reason) => return Err(CloseReason::Refused(reason.to_owned())),
+            SessionEvent::Ignored(what) => {
                 self.stats.skipped += 1;
                 gst::debug!(CAT, "{}: ignored {what:?}", self.address);
             }
@@ -393,7 +395,7 @@ impl Client {
         match Tag::new(kind, media.timestamp, media.payload) {
             Ok(tag) => {
                 self.count(&tag, arrival);
-                self.batch.push(Item::Tag {
+                self.batch.push(QueueItem::Tag {
                     tag,
                     arrival,
                     discont: false,
@@ -433,25 +435,25 @@ impl Client {
             out_window_ack_size: self.stats.out_window_ack_size,
             ..ClientStats::default()
         };
-        self.meter = Meter::new(self.last_read);
+        self.meter = BitrateMeter::new(self.last_read);
         self.frame_meter = FrameMeter::default();
     }
 
-    fn leave(&mut self, removal: Removal) {
+    fn leave(&mut self, removal: RemovalReason) {
         self.is_stalled = false;
-        if let Some(Published { intake, .. }) = self.published.take() {
-            intake.leave(self.id, removal);
-            self.set_standing(Standing::New);
+        if let Some(Published { stream, .. }) = self.published.take() {
+            stream.leave(self.id, removal);
+            self.set_stage(Stage::Connected);
             self.reset_stats();
         }
     }
 
     /// False if the client has been cut off meanwhile.
-    fn set_standing(&self, standing: Standing) -> bool {
-        self.connection.shared.set_standing(self.id, standing)
+    fn set_stage(&self, standing: Stage) -> bool {
+        self.connection.shared.set_stage(self.id, standing)
     }
 
-    fn flush(&mut self, patience: Duration) -> Result<(), Parting> {
+    fn flush(&mut self, patience: Duration) -> Result<(), CloseReason> {
         let output = self.session.output();
         if !output.is_empty() {
             let (replies, notices) = (output.take_replies(), output.take_notices());
@@ -466,24 +468,23 @@ impl Client {
 
     /// Puts the batch into the queue. A read that filled its buffer has probably left more behind,
     /// and waking the streaming thread for each of those would cost more than all else.
-    fn hand_over(&mut self, more_is_likely: bool) -> Result<(), Parting> {
+    fn hand_over(&mut self, more_is_likely: bool) -> Result<(), CloseReason> {
         self.update_stats();
-        let Some(Published { intake, link }) = &self.published else {
+        let Some(Published { stream, link }) = &self.published else {
             self.batch.clear();
             return Ok(());
         };
         let has_tags = !self.batch.is_empty();
-        let is_media =
-            |item: &Item| matches!(item, Item::Tag { tag, .. } if tag.kind != TagKind::Script);
+        let is_media = |item: &QueueItem| matches!(item, QueueItem::Tag { tag, .. } if tag.kind != TagKind::Script);
         // A large frame on a slow network takes its time, and is media all the while.
         let has_media = self.batch.iter().any(is_media) || self.session.buffered() > 0;
         if has_media && std::mem::take(&mut self.is_stalled) {
-            intake.queue().note(self.id, Item::Resumed);
+            stream.queue().note(self.id, QueueItem::Resumed);
         }
         if more_is_likely {
-            intake.queue().push_quietly(self.id, &mut self.batch)?;
+            stream.queue().push_quietly(self.id, &mut self.batch)?;
         } else if self.unannounced || has_tags {
-            intake.queue().push(self.id, &mut self.batch)?;
+            stream.queue().push(self.id, &mut self.batch)?;
         }
         self.brought_media = has_media;
         if has_media {
@@ -494,7 +495,7 @@ impl Client {
     }
 
     fn update_stats(&mut self) {
-        let Some(Published { intake, .. }) = &self.published else {
+        let Some(Published { stream, .. }) = &self.published else {
             return;
         };
         self.stats.out_bytes_total = self.connection.outbound.total();
@@ -506,11 +507,11 @@ impl Client {
         self.stats.bitrate_peak = self.meter.peak();
         self.stats.frames = self.frame_meter.stats();
         self.stats.last_byte = Some(self.last_read);
-        intake.set_stats(self.id, &self.stats);
+        stream.set_stats(self.id, &self.stats);
     }
 
     /// Sets how long the next read may take. Mostly there is nothing to set.
-    fn arm_timeout(&mut self) -> Result<(), Parting> {
+    fn arm_timeout(&mut self) -> Result<(), CloseReason> {
         let timeout = match &self.published {
             Some(published) if self.session.is_publishing() => {
                 let silence = self.until_timeout(published);
@@ -541,7 +542,7 @@ impl Client {
 
     /// How long there may be nothing at all before the publisher is cut off.
     fn until_timeout(&self, published: &Published) -> Option<Duration> {
-        let timeout = published.intake.timeout()?;
+        let timeout = published.stream.timeout()?;
         if self.brought_media {
             return Some(timeout);
         }
@@ -551,7 +552,7 @@ impl Client {
 
     /// How long there may be nothing at all before the publisher is asked whether it is there.
     fn until_ping(&self, published: &Published) -> Option<Duration> {
-        let after = liveness::ping_after(published.intake.timeout());
+        let after = liveness::ping_after(published.stream.timeout());
         if self.is_pinged {
             return None;
         }
@@ -564,7 +565,7 @@ impl Client {
 
     /// How long there may be no media before the publisher counts as stalled.
     fn until_stall(&self, published: &Published) -> Option<Duration> {
-        let timeout = published.intake.stall_timeout()?;
+        let timeout = published.stream.stall_timeout()?;
         if self.is_stalled {
             return None;
         }
@@ -576,7 +577,7 @@ impl Client {
     }
 
     /// Nothing came for as long as [`Client::arm_timeout`] said.
-    fn silence(&mut self) -> Result<(), Parting> {
+    fn silence(&mut self) -> Result<(), CloseReason> {
         let Some(published) = self
             .published
             .as_ref()
@@ -584,23 +585,25 @@ impl Client {
         else {
             return self.late();
         };
-        let intake = published.intake.clone();
-        if let Some(stall_timeout) = intake.stall_timeout()
+        let stream = published.stream.clone();
+        if let Some(stall_timeout) = stream.stall_timeout()
             && !self.is_stalled
             && published.link.silent_for() >= stall_timeout
         {
             self.is_stalled = true;
             let last_read = self.last_read;
-            intake.queue().note(self.id, Item::Stalled { last_read });
+            stream
+                .queue()
+                .note(self.id, QueueItem::Stalled { last_read });
         }
         // It need not be exact for what follows.
         self.brought_media = false;
-        if let Some(timeout) = intake.timeout()
+        if let Some(timeout) = stream.timeout()
             && self.last_read.elapsed() >= timeout
         {
-            return Err(Parting::Timeout(timeout));
+            return Err(CloseReason::Timeout(timeout));
         }
-        let patience = liveness::ping_after(intake.timeout());
+        let patience = liveness::ping_after(stream.timeout());
         if !self.is_pinged && self.last_read.elapsed() >= patience {
             self.is_pinged = true;
             self.session
@@ -615,16 +618,18 @@ impl Client {
 
     /// The deadline has passed: of a publisher that has ended its stream and stays, which may yet
     /// publish another, or of a client that has not published at all.
-    fn late(&mut self) -> Result<(), Parting> {
+    fn late(&mut self) -> Result<(), CloseReason> {
         if self.published.is_some() {
-            self.leave(Removal::Unpublished);
+            self.leave(RemovalReason::Unpublished);
             self.deadline = Instant::now() + self.settings.handshake_timeout;
             return Ok(());
         }
         if self.decision.is_challenged() {
-            return Err(Parting::NotAuthenticated);
+            return Err(CloseReason::NotAuthenticated);
         }
-        Err(Parting::HandshakeTimeout(self.settings.handshake_timeout))
+        Err(CloseReason::HandshakeTimeout(
+            self.settings.handshake_timeout,
+        ))
     }
 
     /// Lets a client that has to go read the reason. Closing at once, with what it sends meanwhile
@@ -651,7 +656,7 @@ impl Client {
 impl Drop for Client {
     /// Also on the way of a panic: nobody may wait for this publisher.
     fn drop(&mut self) {
-        self.leave(Removal::Closed);
+        self.leave(RemovalReason::Closed);
         self.decision.withdraw();
         let _ = self.connection.socket.shutdown(Shutdown::Both);
     }

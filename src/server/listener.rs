@@ -15,13 +15,13 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::CAT;
 use super::acceptor::{self, Acceptor};
-use super::crowd::{Crowd, Full, Standing};
-use super::entrance::Entrance;
-use super::intake::Intake;
-use super::own_thread;
+use super::callback_thread;
+use super::connection_table::{ConnectionTable, Full, Stage};
+use super::publish_point::PublishPoint;
 use super::registry::ClaimError;
-use super::route::{Matched, Request};
-use super::taker::Taker;
+use super::route::{MatchedNames, RequestedPath};
+use super::rules::PublishRules;
+use super::stream::Stream;
 use super::transport::{ProxyProtocol, Tls, TlsFiles};
 
 /// How long a client that has to go may take to read why.
@@ -64,15 +64,15 @@ pub struct PortSettings {
 #[derive(Debug)]
 pub(super) struct Listener {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ListenerState>,
     accept_thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the accept thread and the clients share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    routes: RwLock<Vec<Taker>>,
-    crowd: Mutex<Crowd>,
+pub(super) struct ListenerState {
+    routes: RwLock<Vec<PublishPoint>>,
+    connections: Mutex<ConnectionTable>,
     address: SocketAddr,
     socket: Mutex<Socket>,
     timers: Mutex<Vec<(Instant, Timer)>>,
@@ -97,25 +97,29 @@ struct Socket {
 pub(super) enum Timer {
     /// To cut off a client that should have gone by itself.
     Client(u64),
-    /// To call [`Intake::end_wait`].
-    Intake(Weak<Intake>),
+    /// To call [`Stream::end_wait`].
+    Stream(Weak<Stream>),
 }
 
 /// Whom a request goes to.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) taker: Taker,
-    pub(super) matched: Matched,
+pub(super) struct RouteMatch {
+    pub(super) point: PublishPoint,
+    pub(super) matched: MatchedNames,
 }
 
 impl Listener {
-    pub(super) fn start(address: SocketAddr, first: Taker, tls: Option<Tls>) -> io::Result<Self> {
+    pub(super) fn start(
+        address: SocketAddr,
+        first: PublishPoint,
+        tls: Option<Tls>,
+    ) -> io::Result<Self> {
         let socket = Arc::new(acceptor::listen(address)?);
         let address = socket.local_addr()?;
-        let shared = Arc::new(Shared {
-            port: first.entrance().port_settings().clone(),
+        let shared = Arc::new(ListenerState {
+            port: first.rules().port_settings().clone(),
             routes: RwLock::new(vec![first]),
-            crowd: Mutex::default(),
+            connections: Mutex::default(),
             address,
             socket: Mutex::new(Socket {
                 last: Arc::downgrade(&socket),
@@ -148,24 +152,24 @@ impl Listener {
     }
 
     pub(super) fn clients(&self) -> usize {
-        self.shared.crowd.lock().count()
+        self.shared.connections.lock().count()
     }
 
-    pub(super) fn call_at(&self, when: Instant, intake: &Arc<Intake>) {
-        let timer = Timer::Intake(Arc::downgrade(intake));
+    pub(super) fn call_at(&self, when: Instant, stream: &Arc<Stream>) {
+        let timer = Timer::Stream(Arc::downgrade(stream));
         self.shared.call_at(when, timer);
     }
 
-    pub(super) fn add_route(&self, taker: &Taker) -> Result<(), ClaimError> {
+    pub(super) fn add_route(&self, point: &PublishPoint) -> Result<(), ClaimError> {
         let mut routes = self.shared.routes.write();
         for other in routes.iter() {
-            check_compatible(self.address, taker.entrance(), other.entrance())?;
+            check_compatible(self.address, point.rules(), other.rules())?;
         }
-        routes.push(taker.clone());
+        routes.push(point.clone());
         drop(routes);
         // It may have stopped to listen while all others were drained.
         self.check_draining().map_err(|source| {
-            self.shared.routes.write().retain(|other| !other.is(taker));
+            self.shared.routes.write().retain(|other| !other.is(point));
             ClaimError::Bind {
                 host: self.address.ip().to_string(),
                 port: self.address.port(),
@@ -175,21 +179,21 @@ impl Listener {
     }
 
     /// Closes a route and waits until its publishers are gone.
-    pub(super) fn remove_route(&self, taker: &Taker) {
-        self.shared.routes.write().retain(|other| !other.is(taker));
+    pub(super) fn remove_route(&self, point: &PublishPoint) {
+        self.shared.routes.write().retain(|other| !other.is(point));
         // The others may all be drained.
         let _ = self.check_draining();
-        self.wait_for(taker.close());
+        self.wait_for(point.close());
     }
 
     /// Waits for the threads of clients that were cut off.
     pub(super) fn wait_for(&self, clients: impl IntoIterator<Item = u64>) {
         // From within a signal handler nobody is waited for: see `Claim::drop`.
-        if own_thread::is() {
+        if callback_thread::is() {
             return;
         }
         for client in clients {
-            let thread = self.shared.crowd.lock().take(client);
+            let thread = self.shared.connections.lock().take(client);
             thread.into_iter().for_each(join);
         }
     }
@@ -205,7 +209,7 @@ impl Listener {
         // Whoever has a stream may keep the listener for longer.
         self.shared.socket.lock().open = None;
         // Nobody is accepted any more.
-        let threads = self.shared.crowd.lock().take_all();
+        let threads = self.shared.connections.lock().take_all();
         threads.into_iter().for_each(join);
         gst::info!(CAT, "Stopped listening on {}", self.address);
     }
@@ -214,8 +218,8 @@ impl Listener {
 /// Whether two elements can share a listener.
 fn check_compatible(
     address: SocketAddr,
-    own: &Entrance,
-    other: &Entrance,
+    own: &PublishRules,
+    other: &PublishRules,
 ) -> Result<(), ClaimError> {
     let name = other.name().to_owned();
     let differs = |property| ClaimError::PortDiffers {
@@ -237,7 +241,7 @@ fn check_compatible(
             other: name,
         });
     }
-    let method = |of: &Entrance| of.access().credentials.as_ref().map(|c| c.method);
+    let method = |of: &PublishRules| of.access().credentials.as_ref().map(|c| c.method);
     if method(own) != method(other) && own.route().shares_application(other.route()) {
         return Err(ClaimError::AuthenticationDiffers {
             address,
@@ -253,7 +257,7 @@ pub(super) fn join(thread: JoinHandle<()>) {
     }
 }
 
-impl Shared {
+impl ListenerState {
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
@@ -266,67 +270,65 @@ impl Shared {
         self.tls.as_ref()
     }
 
-    pub(super) fn crowd(&self) -> &Mutex<Crowd> {
-        &self.crowd
+    pub(super) fn connections(&self) -> &Mutex<ConnectionTable> {
+        &self.connections
     }
 
     /// The settings for a client of which nothing is known yet.
     pub(super) fn settings(&self) -> Option<ListenerSettings> {
         let routes = self.routes.read();
-        let settings = routes
-            .iter()
-            .map(|route| route.entrance().listener_settings());
+        let settings = routes.iter().map(|route| route.rules().listener_settings());
         settings.reduce(ListenerSettings::merge)
     }
 
     /// Whether any element takes clients from there.
     pub(super) fn allows(&self, address: IpAddr) -> bool {
         let routes = self.routes.read();
-        let allows = |r: &Taker| r.entrance().access().addresses.allows(address);
+        let allows = |r: &PublishPoint| r.rules().access().addresses.allows(address);
         routes.iter().any(allows)
     }
 
     /// A load balancer has said where a client comes from: whether it may stay.
-    pub(super) fn admit(
+    pub(super) fn admit_address(
         &self,
         client: u64,
         address: IpAddr,
         max_per_address: usize,
-    ) -> Result<(), NotAdmitted> {
+    ) -> Result<(), NotAllowed> {
         if !self.allows(address) {
-            return Err(NotAdmitted::Address);
+            return Err(NotAllowed::Address);
         }
-        let mut crowd = self.crowd.lock();
-        crowd.make_room_at(address, max_per_address)?;
-        crowd.set_address(client, address);
+        let mut connections = self.connections.lock();
+        connections.reserve_for(address, max_per_address)?;
+        connections.set_address(client, address);
         Ok(())
     }
 
     /// False if the client has been cut off.
-    pub(super) fn set_standing(&self, client: u64, standing: Standing) -> bool {
-        self.crowd.lock().set_standing(client, standing)
+    pub(super) fn set_stage(&self, client: u64, standing: Stage) -> bool {
+        self.connections.lock().set_stage(client, standing)
     }
 
     /// Those that a client of this application might publish to.
-    pub(super) fn candidates(&self, application: &str) -> Vec<Taker> {
+    pub(super) fn candidates(&self, application: &str) -> Vec<PublishPoint> {
         let routes = self.routes.read();
-        let may_match = |r: &&Taker| r.entrance().route().may_match(application);
+        let may_match = |r: &&PublishPoint| r.rules().route().may_match(application);
         routes.iter().filter(may_match).cloned().collect()
     }
 
-    pub(super) fn all(&self) -> Vec<Taker> {
+    pub(super) fn all(&self) -> Vec<PublishPoint> {
         self.routes.read().clone()
     }
 
     /// The narrowest route that matches.
-    pub(super) fn find(&self, request: &Request) -> Option<Found> {
+    pub(super) fn find(&self, request: &RequestedPath) -> Option<RouteMatch> {
         let routes = self.routes.read();
-        let found = routes.iter().filter_map(|taker| {
-            let matched = taker.entrance().route().matches(request)?;
-            let taker = taker.clone();
-            Some(Found { taker, matched })
+        let found = routes.iter().filter_map(|point| {
+            let matched = point.rules().route().matches(request)?;
+            let point = point.clone();
+            Some(RouteMatch { point, matched })
         });
-        found.max_by_key(|found| found.taker.entrance().route().specificity())
+        found.max_by_key(|found| found.point.rules().route().specificity())
     }
 
     /// Gives a client a moment to go by itself.
@@ -349,10 +351,10 @@ impl Shared {
         drop(timers);
         for timer in due {
             match timer {
-                Timer::Client(client) => self.crowd.lock().cut_off(client),
-                Timer::Intake(intake) => {
-                    if let Some(intake) = intake.upgrade() {
-                        intake.end_wait(now);
+                Timer::Client(client) => self.connections.lock().disconnect(client),
+                Timer::Stream(stream) => {
+                    if let Some(stream) = stream.upgrade() {
+                        stream.end_wait(now);
                     }
                 }
             }
@@ -393,7 +395,7 @@ impl Shared {
 
     /// A client thread is at its end.
     pub(super) fn finished(&self, client: u64) {
-        let is_listed = self.crowd.lock().finished(client);
+        let is_listed = self.connections.lock().finished(client);
         if is_listed {
             self.wake();
         }
@@ -410,7 +412,7 @@ impl Shared {
 
 /// Why a client has to go as soon as its address is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotAdmitted {
+pub(super) enum NotAllowed {
     #[error("its address is not in allowed-addresses")]
     Address,
     #[error("{0}")]

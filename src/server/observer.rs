@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::CAT;
+use super::callback_thread;
 use super::listener::join;
-use super::own_thread;
-use super::publisher::{Publisher, Refusal, Removal};
+use super::publisher::{Publisher, RejectReason, RemovalReason};
 
 /// What has happened.
 #[derive(Debug, Clone)]
-pub enum Notice {
+pub enum PublisherEvent {
     Added(Arc<Publisher>),
-    Removed(Arc<Publisher>, Removal),
-    Rejected(Arc<Publisher>, Refusal),
+    Removed(Arc<Publisher>, RemovalReason),
+    Rejected(Arc<Publisher>, RejectReason),
     /// Of the stream with this number there is something to come out.
     Flowing(u32),
     /// Nothing of the stream with this number is to come any more: what an element has for it alone
@@ -36,7 +36,7 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
 
     /// One at a time, in the order in which things happened. Called on a thread for that, and holds
     /// up nobody.
-    fn notify(&self, notice: &Notice);
+    fn notify(&self, notice: &PublisherEvent);
 }
 
 /// More than this are not kept for an observer of one stream that does not keep up.
@@ -48,17 +48,17 @@ const MAX_FLUSH: Duration = Duration::from_secs(2);
 /// Brings notices from many threads into one order, and delivers them on a thread that is there as
 /// long as there are any.
 #[derive(Debug)]
-pub(super) struct Notices {
+pub(super) struct EventDispatcher {
     observer: Arc<dyn Observer>,
     /// More are not kept for an observer that does not keep up.
     max_waiting: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<DispatcherState>,
     delivered: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Notice>,
+struct DispatcherState {
+    waiting: VecDeque<PublisherEvent>,
     /// Of those that wait. Refusals can be had for nothing.
     refusals: usize,
     delivering: bool,
@@ -66,9 +66,9 @@ struct State {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Notices {
+impl EventDispatcher {
     pub(super) fn new(observer: Arc<dyn Observer>, max_waiting: usize) -> Self {
-        Notices {
+        EventDispatcher {
             observer,
             max_waiting: AtomicUsize::new(max_waiting),
             state: Mutex::default(),
@@ -81,9 +81,9 @@ impl Notices {
     }
 
     /// Call it under the lock that makes the order: it does not wait for anything.
-    pub(super) fn post(self: &Arc<Self>, notice: Notice) {
+    pub(super) fn post(self: &Arc<Self>, notice: PublisherEvent) {
         let mut state = self.state.lock();
-        if matches!(notice, Notice::Rejected(..)) {
+        if matches!(notice, PublisherEvent::Rejected(..)) {
             if state.refusals >= MAX_WAITING {
                 return;
             }
@@ -133,10 +133,10 @@ impl Notices {
     }
 
     fn deliver(&self) {
-        own_thread::enter();
+        callback_thread::enter();
         let mut state = self.state.lock();
         while let Some(notice) = state.waiting.pop_front() {
-            state.refusals -= usize::from(matches!(notice, Notice::Rejected(..)));
+            state.refusals -= usize::from(matches!(notice, PublisherEvent::Rejected(..)));
             drop(state);
             self.observer.notify(&notice);
             state = self.state.lock();
@@ -157,7 +157,7 @@ mod tests {
     /// Posts another notice from within each, as a handler that disconnects does.
     #[derive(Debug, Default)]
     struct Chain {
-        notices: Mutex<Option<Arc<Notices>>>,
+        notices: Mutex<Option<Arc<EventDispatcher>>>,
         seen: Mutex<Vec<u64>>,
     }
 
@@ -166,12 +166,12 @@ mod tests {
             true
         }
 
-        fn notify(&self, notice: &Notice) {
-            let Notice::Added(publisher) = notice else {
+        fn notify(&self, notice: &PublisherEvent) {
+            let PublisherEvent::Added(publisher) = notice else {
                 return;
             };
             if publisher.client < 5 {
-                let next = Notice::Added(self::publisher(publisher.client + 1));
+                let next = PublisherEvent::Added(self::publisher(publisher.client + 1));
                 let notices = self.notices.lock().clone();
                 notices.unwrap().post(next);
             }
@@ -182,9 +182,9 @@ mod tests {
     #[test]
     fn notices_come_one_at_a_time_and_in_order() {
         let chain = Arc::new(Chain::default());
-        let notices = Arc::new(Notices::new(chain.clone(), MAX_WAITING));
+        let notices = Arc::new(EventDispatcher::new(chain.clone(), MAX_WAITING));
         *chain.notices.lock() = Some(notices.clone());
-        notices.post(Notice::Added(publisher(1)));
+        notices.post(PublisherEvent::Added(publisher(1)));
         notices.flush();
         assert_eq!(*chain.seen.lock(), [1, 2, 3, 4, 5]);
         *chain.notices.lock() = None;
@@ -192,16 +192,19 @@ mod tests {
 
     #[test]
     fn refusals_neither_pile_up_nor_keep_publishers_out() {
-        let notices = Arc::new(Notices::new(Arc::new(Chain::default()), MAX_WAITING));
+        let notices = Arc::new(EventDispatcher::new(
+            Arc::new(Chain::default()),
+            MAX_WAITING,
+        ));
         // As if somebody were busy delivering.
         notices.state.lock().delivering = true;
         for _ in 0..2 * MAX_WAITING {
-            notices.post(Notice::Rejected(publisher(1), Refusal::Busy));
+            notices.post(PublisherEvent::Rejected(publisher(1), RejectReason::Busy));
         }
         assert_eq!(notices.state.lock().waiting.len(), MAX_WAITING);
         assert!(!notices.is_full());
         for _ in 0..MAX_WAITING {
-            notices.post(Notice::Removed(publisher(1), Removal::Closed));
+            notices.post(PublisherEvent::Removed(publisher(1), RemovalReason::Closed));
         }
         assert!(notices.is_full());
     }

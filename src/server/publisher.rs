@@ -61,7 +61,7 @@ impl std::fmt::Debug for Publisher {
 
 /// Why a client may not publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub enum RejectReason {
     NoApplication,
     NoStream,
     WrongCredentials,
@@ -75,20 +75,20 @@ pub enum Refusal {
     Draining,
 }
 
-impl Refusal {
+impl RejectReason {
     /// A short name that does not change.
     pub fn nick(self) -> &'static str {
         match self {
-            Refusal::NoApplication => "no-application",
-            Refusal::NoStream => "no-stream",
-            Refusal::WrongCredentials => "wrong-credentials",
-            Refusal::NotAuthenticated => "not-authenticated",
-            Refusal::Address => "address",
-            Refusal::Denied => "denied",
-            Refusal::Busy => "busy",
-            Refusal::Full => "full",
-            Refusal::Ended => "ended",
-            Refusal::Draining => "draining",
+            RejectReason::NoApplication => "no-application",
+            RejectReason::NoStream => "no-stream",
+            RejectReason::WrongCredentials => "wrong-credentials",
+            RejectReason::NotAuthenticated => "not-authenticated",
+            RejectReason::Address => "address",
+            RejectReason::Denied => "denied",
+            RejectReason::Busy => "busy",
+            RejectReason::Full => "full",
+            RejectReason::Ended => "ended",
+            RejectReason::Draining => "draining",
         }
     }
 
@@ -100,38 +100,38 @@ impl Refusal {
     /// What the client is told.
     pub(super) fn status(self) -> Status {
         let (code, description) = match self {
-            Refusal::NoApplication => (
+            RejectReason::NoApplication => (
                 code::CONNECT_INVALID_APP,
                 "There is no such application here.",
             ),
-            Refusal::NoStream => (
+            RejectReason::NoStream => (
                 code::PUBLISH_BAD_NAME,
                 "No stream of this application and stream key is taken here.",
             ),
-            Refusal::WrongCredentials => (
+            RejectReason::WrongCredentials => (
                 code::CONNECT_REJECTED,
                 "User name or password is wrong, or the answer came too late.",
             ),
-            Refusal::NotAuthenticated => (
+            RejectReason::NotAuthenticated => (
                 code::PUBLISH_DENIED,
                 "User name and password do not belong to this stream.",
             ),
-            Refusal::Address => (
+            RejectReason::Address => (
                 code::PUBLISH_DENIED,
                 "This stream is not taken from your address.",
             ),
-            Refusal::Denied => (code::PUBLISH_DENIED, "This publisher is not wanted here."),
-            Refusal::Busy => (
+            RejectReason::Denied => (code::PUBLISH_DENIED, "This publisher is not wanted here."),
+            RejectReason::Busy => (
                 code::PUBLISH_BAD_NAME,
                 "This stream has a publisher already.",
             ),
-            Refusal::Full => (
+            RejectReason::Full => (
                 code::PUBLISH_BAD_NAME,
                 "There are as many streams here as there may be.",
             ),
-            Refusal::Ended => (code::PUBLISH_BAD_NAME, "This stream has ended."),
+            RejectReason::Ended => (code::PUBLISH_BAD_NAME, "This stream has ended."),
             // Encoders give up on the codes of publish, and try again after this one.
-            Refusal::Draining => (
+            RejectReason::Draining => (
                 code::CONNECT_APP_SHUTDOWN,
                 "This server is about to stop: connect again.",
             ),
@@ -142,7 +142,7 @@ impl Refusal {
 
 /// Why a publisher is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Removal {
+pub enum RemovalReason {
     /// It has ended its stream.
     Unpublished,
     /// Its connection was closed or lost without that.
@@ -161,37 +161,37 @@ pub enum Removal {
     Stopped,
 }
 
-impl Removal {
+impl RemovalReason {
     /// Whether it may come back: nobody meant it to go.
     pub(super) fn is_cut_off(self) -> bool {
         matches!(
             self,
-            Removal::Closed | Removal::Timeout | Removal::Violation
+            RemovalReason::Closed | RemovalReason::Timeout | RemovalReason::Violation
         )
     }
 
     /// A short name that does not change.
     pub fn nick(self) -> &'static str {
         match self {
-            Removal::Unpublished => "unpublished",
-            Removal::Closed => "closed",
-            Removal::Timeout => "timeout",
-            Removal::Violation => "violation",
-            Removal::Replaced => "replaced",
-            Removal::Disconnected => "disconnected",
-            Removal::Drained => "drained",
-            Removal::Stopped => "stopped",
+            RemovalReason::Unpublished => "unpublished",
+            RemovalReason::Closed => "closed",
+            RemovalReason::Timeout => "timeout",
+            RemovalReason::Violation => "violation",
+            RemovalReason::Replaced => "replaced",
+            RemovalReason::Disconnected => "disconnected",
+            RemovalReason::Drained => "drained",
+            RemovalReason::Stopped => "stopped",
         }
     }
 
     /// What the client is told, if anything: encoders do not come back after such a status.
     pub(super) fn status(self) -> Option<Status> {
         match self {
-            Removal::Replaced => Some(Status::error(
+            RemovalReason::Replaced => Some(Status::error(
                 code::PUBLISH_BAD_NAME,
                 "Another publisher has taken over this stream.",
             )),
-            Removal::Disconnected => Some(Status::error(
+            RemovalReason::Disconnected => Some(Status::error(
                 code::PUBLISH_REJECTED,
                 "The server has ended this publisher.",
             )),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::publisher::{Publisher, Refusal, Removal};
+use super::publisher::{Publisher, RejectReason, RemovalReason};
 use crate::flv::{Content, Tag, TagKind};
 
 /// What to do when the queue is full.
@@ -48,7 +48,7 @@ pub struct QueueLevels {
 
 /// What the streaming thread gets.
 #[derive(Debug)]
-pub enum Item {
+pub enum QueueItem {
     Start(Arc<Publisher>),
     Tag {
         tag: Tag,
@@ -65,7 +65,7 @@ pub enum Item {
     /// The publisher was cut off, and may come back: another start, or the end, follows.
     Lost,
     /// Something that the application should know.
-    Event(Event),
+    Event(QueueEvent),
     /// The publisher has left.
     End {
         /// There will be no other.
@@ -75,19 +75,19 @@ pub enum Item {
 
 /// What happened to publishers, besides what they send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum QueueEvent {
     /// A client wants to publish, and it is not decided whether it may.
     Asked(Arc<Publisher>),
     /// It has gone before that.
     Withdrawn,
-    Rejected(Arc<Publisher>, Refusal),
+    Rejected(Arc<Publisher>, RejectReason),
     /// The present publisher was replaced by the one that starts next.
     Replaced(Arc<Publisher>),
     ReconnectRequested(Arc<Publisher>),
     /// Somebody downstream wants a keyframe. Why the publisher was not asked to connect again for
     /// it; None if it was.
     KeyframeRequested(Option<&'static str>),
-    Gone(Arc<Publisher>, Removal),
+    Gone(Arc<Publisher>, RemovalReason),
 }
 
 /// Publishers that may have come and gone without the streaming thread having noticed the first: a
@@ -114,17 +114,17 @@ const CONFIGURATION_BYTES: u64 = 128 * 1024;
 
 #[derive(Debug)]
 pub struct MediaQueue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     not_empty: Condvar,
     not_full: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct QueueState {
     limits: QueueLimits,
     /// The client that may put media in.
     writer: Option<u64>,
-    items: VecDeque<Item>,
+    items: VecDeque<QueueItem>,
     bytes: usize,
     dropped: u64,
     cut_off: u64,
@@ -155,7 +155,7 @@ enum Leaking {
 impl MediaQueue {
     pub fn new(limits: QueueLimits) -> Self {
         MediaQueue {
-            state: Mutex::new(State {
+            state: Mutex::new(QueueState {
                 limits,
                 writer: None,
                 items: VecDeque::new(),
@@ -195,7 +195,7 @@ impl MediaQueue {
     }
 
     /// How many of what waits are of a kind.
-    pub fn count(&self, is_of_kind: fn(&Item) -> bool) -> usize {
+    pub fn count(&self, is_of_kind: fn(&QueueItem) -> bool) -> usize {
         let state = self.state.lock();
         state.items.iter().filter(|item| is_of_kind(item)).count()
     }
@@ -221,7 +221,7 @@ impl MediaQueue {
     /// A publisher begins. What the one before has put in stays; what it still has does not get
     /// in. Starts and ends take no room, so this does not wait.
     pub fn start(&self, publisher: Arc<Publisher>) {
-        self.switch(Some(publisher.client), Item::Start(publisher));
+        self.switch(Some(publisher.client), QueueItem::Start(publisher));
     }
 
     /// Waits until there is room for one more start, or until a deadline.
@@ -243,12 +243,12 @@ impl MediaQueue {
 
     /// The publisher was cut off, and there may be another one.
     pub fn lose(&self) {
-        self.switch(None, Item::Lost);
+        self.switch(None, QueueItem::Lost);
     }
 
     /// Tells the streaming thread of something, in order with all else. What it does not get to in
     /// time is left out.
-    pub fn tell(&self, event: Event) {
+    pub fn tell(&self, event: QueueEvent) {
         let mut state = self.state.lock();
         let event = if state.events < MAX_EVENTS {
             Some(event)
@@ -257,13 +257,13 @@ impl MediaQueue {
         };
         if let Some(event) = event.filter(|_| !state.closed) {
             state.events += 1;
-            state.append(Item::Event(event));
+            state.append(QueueItem::Event(event));
             self.wake_reader(&mut state);
         }
     }
 
     /// The media of a client has stopped to come, or comes again.
-    pub fn note(&self, client: u64, item: Item) {
+    pub fn note(&self, client: u64, item: QueueItem) {
         let mut state = self.state.lock();
         if state.takes_from(client) {
             state.append(item);
@@ -273,10 +273,10 @@ impl MediaQueue {
 
     /// The publisher is gone.
     pub fn end(&self, is_last: bool) {
-        self.switch(None, Item::End { is_last });
+        self.switch(None, QueueItem::End { is_last });
     }
 
-    fn switch(&self, writer: Option<u64>, item: Item) {
+    fn switch(&self, writer: Option<u64>, item: QueueItem) {
         let mut state = self.state.lock();
         state.set_writer(writer);
         if !state.closed {
@@ -299,7 +299,7 @@ impl MediaQueue {
 
     /// Puts in what one read of a client brought. Waits for room as long as it takes, unless the
     /// queue leaks.
-    pub fn push(&self, client: u64, items: &mut Vec<Item>) -> Result<(), Stopped> {
+    pub fn push(&self, client: u64, items: &mut Vec<QueueItem>) -> Result<(), Stopped> {
         self.push_quietly(client, items)?;
         self.announce();
         Ok(())
@@ -316,7 +316,7 @@ impl MediaQueue {
     /// Like [`MediaQueue::push`], for who has more at hand and would wake the streaming thread over
     /// and over: it wakes only when enough has come together. Follow it by
     /// [`MediaQueue::announce`] or [`MediaQueue::push`] before waiting for anything.
-    pub fn push_quietly(&self, client: u64, items: &mut Vec<Item>) -> Result<(), Stopped> {
+    pub fn push_quietly(&self, client: u64, items: &mut Vec<QueueItem>) -> Result<(), Stopped> {
         let mut state = self.state.lock();
         let mut items = items.drain(..);
         while let Some(item) = items.next() {
@@ -341,7 +341,7 @@ impl MediaQueue {
         Ok(())
     }
 
-    fn wake_reader(&self, state: &mut State) {
+    fn wake_reader(&self, state: &mut QueueState) {
         if std::mem::take(&mut state.reader_waits) {
             self.not_empty.notify_one();
         }
@@ -351,7 +351,7 @@ impl MediaQueue {
     /// a deadline if there is one: then there may be nothing.
     pub fn pop(
         &self,
-        batch: &mut VecDeque<Item>,
+        batch: &mut VecDeque<QueueItem>,
         deadline: Option<Instant>,
     ) -> Result<(), Stopped> {
         let mut state = self.state.lock();
@@ -379,8 +379,8 @@ impl MediaQueue {
                 break;
             };
             bytes += item.memory();
-            state.starts -= usize::from(matches!(item, Item::Start(_)));
-            state.events -= usize::from(matches!(item, Item::Event(_)));
+            state.starts -= usize::from(matches!(item, QueueItem::Start(_)));
+            state.events -= usize::from(matches!(item, QueueItem::Event(_)));
             batch.push_back(item);
             if bytes >= MAX_BATCH_BYTES {
                 break;
@@ -394,17 +394,17 @@ impl MediaQueue {
     }
 
     /// What is left when nobody pops any more.
-    pub fn take_rest(&self) -> VecDeque<Item> {
+    pub fn take_rest(&self) -> VecDeque<QueueItem> {
         let mut state = self.state.lock();
         (state.bytes, state.starts, state.events) = (0, 0, 0);
         std::mem::take(&mut state.items)
     }
 }
 
-impl Item {
+impl QueueItem {
     fn memory(&self) -> usize {
         match self {
-            Item::Tag { tag, .. } => tag.memory(),
+            QueueItem::Tag { tag, .. } => tag.memory(),
             _ => 0,
         }
     }
@@ -416,7 +416,7 @@ impl Item {
 
     fn discont_mut(&mut self) -> Option<&mut bool> {
         match self {
-            Item::Tag { discont, .. } => Some(discont),
+            QueueItem::Tag { discont, .. } => Some(discont),
             _ => None,
         }
     }
@@ -427,13 +427,13 @@ impl Item {
 
     fn tag(&self) -> Option<&Tag> {
         match self {
-            Item::Tag { tag, .. } => Some(tag),
+            QueueItem::Tag { tag, .. } => Some(tag),
             _ => None,
         }
     }
 }
 
-impl State {
+impl QueueState {
     fn set_writer(&mut self, writer: Option<u64>) {
         self.writer = writer;
         self.writer_blocked = false;
@@ -444,7 +444,7 @@ impl State {
     }
 
     fn time(&self) -> Duration {
-        let coded = |item: &Item| {
+        let coded = |item: &QueueItem| {
             item.tag()
                 .filter(|tag| tag.info.is_coded())
                 .map(|t| t.timestamp)
@@ -471,7 +471,7 @@ impl State {
     }
 
     /// One item is always taken, however large it is. Starts and ends are always taken too.
-    fn is_full_for(&self, item: &Item) -> bool {
+    fn is_full_for(&self, item: &QueueItem) -> bool {
         item.memory() > 0 && !self.items.is_empty() && self.is_over(item.memory())
     }
 
@@ -492,20 +492,23 @@ impl State {
 
     /// What is to be told where there is no room for an event: that somebody asked and is gone must
     /// get through, once, since it may have been told that somebody asks.
-    fn end_of_request(&self, event: &Event) -> Option<Event> {
-        let is_told = matches!(self.items.back(), Some(Item::Event(Event::Withdrawn)));
-        let is_end = matches!(event, Event::Withdrawn | Event::Rejected(..));
-        (is_end && !is_told).then_some(Event::Withdrawn)
+    fn end_of_request(&self, event: &QueueEvent) -> Option<QueueEvent> {
+        let is_told = matches!(
+            self.items.back(),
+            Some(QueueItem::Event(QueueEvent::Withdrawn))
+        );
+        let is_end = matches!(event, QueueEvent::Withdrawn | QueueEvent::Rejected(..));
+        (is_end && !is_told).then_some(QueueEvent::Withdrawn)
     }
 
-    fn append(&mut self, item: Item) {
+    fn append(&mut self, item: QueueItem) {
         self.bytes += item.memory();
-        self.starts += usize::from(matches!(item, Item::Start(_)));
+        self.starts += usize::from(matches!(item, QueueItem::Start(_)));
         self.items.push_back(item);
     }
 
-    fn push(&mut self, item: Item) {
-        let Item::Tag { tag, .. } = &item else {
+    fn push(&mut self, item: QueueItem) {
+        let QueueItem::Tag { tag, .. } = &item else {
             self.leaking = Leaking::No;
             self.has_video = false;
             return self.append(item);
@@ -546,7 +549,7 @@ impl State {
 
     /// Drops whole groups of pictures from the front until there is room. The group whose start
     /// has left already stays whole as far as it has come.
-    fn drop_old_for(&mut self, item: Item) {
+    fn drop_old_for(&mut self, item: QueueItem) {
         while self.is_full_for(&item) {
             let mut starts = (0..self.items.len()).filter(|index| self.is_start(*index));
             let (first, second) = (starts.next(), starts.next());
@@ -561,7 +564,7 @@ impl State {
 
     /// Leaves out the group of pictures that the item belongs to: what is here of it, if its start
     /// is, and what is to come.
-    fn drop_new(&mut self, item: Item) {
+    fn drop_new(&mut self, item: QueueItem) {
         let last_start = (0..self.items.len()).rfind(|index| self.is_start(*index));
         let is_start = item.tag().is_some_and(|tag| self.is_sync_point(tag));
         if let (Some(start), false) = (last_start, is_start) {
@@ -591,14 +594,14 @@ impl State {
             self.items.insert(start, item);
         }
         let mut rest = self.items.range_mut(start..);
-        if let Some(discont) = rest.find_map(Item::discont_mut) {
+        if let Some(discont) = rest.find_map(QueueItem::discont_mut) {
             *discont = true;
         }
     }
 }
 
-fn discontinuous(mut item: Item) -> Item {
-    if let Item::Tag { discont, .. } = &mut item {
+fn discontinuous(mut item: QueueItem) -> QueueItem {
+    if let QueueItem::Tag { discont, .. } = &mut item {
         *discont = true;
     }
     item

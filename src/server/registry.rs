@@ -12,12 +12,12 @@ use std::time::Duration;
 use once_cell::sync::Lazy;
 use parking_lot::{Condvar, Mutex};
 
-use super::intake::Intake;
-use super::ledger::{Ledger, ProcessStats};
+use super::callback_thread;
 use super::listener::Listener;
-use super::lobby::Lobby;
-use super::own_thread;
-use super::taker::Taker;
+use super::process_counters::{ProcessCounters, ProcessStats};
+use super::publish_point::PublishPoint;
+use super::stream::Stream;
+use super::table::StreamTable;
 use super::transport::{Tls, TlsError};
 
 static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
@@ -27,7 +27,7 @@ struct Registry {
     entries: Mutex<HashMap<SocketAddr, Entry>>,
     /// An entry has closed.
     closed: Condvar,
-    ledger: Mutex<Ledger>,
+    counters: Mutex<ProcessCounters>,
 }
 
 enum Entry {
@@ -128,17 +128,17 @@ impl ClaimError {
 pub struct Claim {
     address: SocketAddr,
     listener: Arc<Listener>,
-    taker: Taker,
+    point: PublishPoint,
 }
 
 /// An element's hold on one stream of a claim that takes many. Dropping it closes the stream and cuts
 /// off its publisher.
 #[derive(Debug)]
-pub struct Stream {
+pub struct StreamClaim {
     listener: Arc<Listener>,
-    lobby: Arc<Lobby>,
+    table: Arc<StreamTable>,
     number: u32,
-    intake: Arc<Intake>,
+    stream: Arc<Stream>,
 }
 
 impl Claim {
@@ -148,47 +148,47 @@ impl Claim {
     }
 
     /// The stream with this number, if the claim takes many and there is one. To be held once.
-    pub fn stream(&self, number: u32) -> Option<Stream> {
-        let Taker::Many(lobby) = &self.taker else {
+    pub fn stream(&self, number: u32) -> Option<StreamClaim> {
+        let PublishPoint::Many(table) = &self.point else {
             return None;
         };
-        Some(Stream {
+        Some(StreamClaim {
             listener: self.listener.clone(),
-            lobby: lobby.clone(),
+            table: table.clone(),
             number,
-            intake: lobby.stream(number)?,
+            stream: table.stream(number)?,
         })
     }
 
     /// Takes nobody any more, cuts publishers off, and waits until they are gone and the application has
     /// heard of it.
     pub fn close(&self) {
-        self.listener.remove_route(&self.taker);
-        self.taker.entrance().flush_notices();
+        self.listener.remove_route(&self.point);
+        self.point.rules().flush_notices();
     }
 
     /// For use without the claim, which has to stay where it is.
     pub fn drain_control(&self) -> DrainControl {
         DrainControl {
             listener: self.listener.clone(),
-            taker: self.taker.clone(),
+            point: self.point.clone(),
         }
     }
 }
 
-impl Stream {
+impl StreamClaim {
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    pub fn intake(&self) -> &Arc<Intake> {
-        &self.intake
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
     }
 }
 
-impl Drop for Stream {
+impl Drop for StreamClaim {
     fn drop(&mut self) {
-        let client = self.lobby.close_stream(self.number);
+        let client = self.table.close_stream(self.number);
         self.listener.wait_for(client);
     }
 }
@@ -197,7 +197,7 @@ impl Drop for Stream {
 #[derive(Debug)]
 pub struct DrainControl {
     listener: Arc<Listener>,
-    taker: Taker,
+    point: PublishPoint,
 }
 
 impl DrainControl {
@@ -210,11 +210,11 @@ impl DrainControl {
     pub fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
         match timeout {
             Some(timeout) => {
-                for (deadline, intake) in self.taker.drain(timeout) {
-                    self.listener.call_at(deadline, &intake);
+                for (deadline, stream) in self.point.drain(timeout) {
+                    self.listener.call_at(deadline, &stream);
                 }
             }
-            None => self.taker.stop_draining(),
+            None => self.point.stop_draining(),
         }
         self.listener.check_draining()
     }
@@ -222,7 +222,7 @@ impl DrainControl {
 
 /// Listens on an address, or joins those who do, and takes a route there. Port 0 is any free port,
 /// and never one that is shared.
-pub fn claim(host: &str, port: u16, taker: &Taker) -> Result<Claim, ClaimError> {
+pub fn claim(host: &str, port: u16, point: &PublishPoint) -> Result<Claim, ClaimError> {
     let resolve_error = |source| ClaimError::Resolve {
         host: host.to_owned(),
         source,
@@ -233,11 +233,11 @@ pub fn claim(host: &str, port: u16, taker: &Taker) -> Result<Claim, ClaimError> 
     let mut last = None;
     for address in addresses {
         // Files are read before any lock is taken: they may be far away.
-        let files = taker.entrance().port_settings().tls.clone();
+        let files = point.rules().port_settings().tls.clone();
         let tls = files.map(Tls::load).transpose().map_err(ClaimError::Tls)?;
-        match REGISTRY.claim(address, taker, tls) {
+        match REGISTRY.claim(address, point, tls) {
             Ok(claim) => {
-                REGISTRY.ledger.lock().add(&claim.taker);
+                REGISTRY.counters.lock().add(&claim.point);
                 return Ok(claim);
             }
             Err(Failure::Final(error)) => return Err(error),
@@ -256,7 +256,7 @@ pub fn claim(host: &str, port: u16, taker: &Taker) -> Result<Claim, ClaimError> 
 
 /// What all elements of the process have counted, together.
 pub fn process_stats() -> ProcessStats {
-    let mut stats = REGISTRY.ledger.lock().stats();
+    let mut stats = REGISTRY.counters.lock().stats();
     let listeners: Vec<Arc<Listener>> = REGISTRY.listeners();
     stats.listeners = listeners.len() as u64;
     stats.clients = listeners.iter().map(|l| l.clients() as u64).sum();
@@ -270,7 +270,12 @@ enum Failure {
 }
 
 impl Registry {
-    fn claim(&self, wanted: SocketAddr, taker: &Taker, tls: Option<Tls>) -> Result<Claim, Failure> {
+    fn claim(
+        &self,
+        wanted: SocketAddr,
+        point: &PublishPoint,
+        tls: Option<Tls>,
+    ) -> Result<Claim, Failure> {
         let mut entries = self.entries.lock();
         // An element that stops and starts again finds its own port still closing.
         while wanted.port() != 0
@@ -279,19 +284,19 @@ impl Registry {
             })
         {
             // It waits for this very thread.
-            if own_thread::is() {
+            if callback_thread::is() {
                 return Err(Failure::Final(ClaimError::Closing(wanted)));
             }
             self.closed.wait(&mut entries);
         }
         let (address, listener) = match entries.get_mut(&wanted) {
             Some(Entry::Open { listener, claims }) => {
-                listener.add_route(taker).map_err(Failure::Final)?;
+                listener.add_route(point).map_err(Failure::Final)?;
                 *claims += 1;
                 (wanted, listener.clone())
             }
             _ => {
-                let listener = Listener::start(wanted, taker.clone(), tls);
+                let listener = Listener::start(wanted, point.clone(), tls);
                 let listener = listener.map_err(Failure::Bind)?;
                 let listener = Arc::new(listener);
                 let address = listener.address();
@@ -306,7 +311,7 @@ impl Registry {
         Ok(Claim {
             address,
             listener,
-            taker: taker.clone(),
+            point: point.clone(),
         })
     }
 
@@ -348,7 +353,7 @@ impl Registry {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.close();
-        REGISTRY.ledger.lock().remove(&self.taker);
+        REGISTRY.counters.lock().remove(&self.point);
         // No lock is held over the joins: a client thread may be on its way to take one.
         if let Some(listener) = REGISTRY.release(self.address) {
             let address = self.address;
@@ -358,7 +363,7 @@ impl Drop for Claim {
             };
             // A signal handler that stops the element runs on one of the threads to be joined, and
             // others may be in handlers that wait for this one.
-            if own_thread::is() {
+            if callback_thread::is() {
                 thread::spawn(shut_down);
             } else {
                 shut_down();

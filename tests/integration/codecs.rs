@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
 use gstrtmp2server::amf0::Value;
-use gstrtmp2server::rtmp::session::{Config, ConnectRequest, Event, Offer, Session};
+use gstrtmp2server::rtmp::session::{ConnectRequest, Offer, Session, SessionConfig, SessionEvent};
 
 use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
 use crate::support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO, assert_same_media};
@@ -109,12 +109,12 @@ fn request_of(arguments: impl Fn(&str) -> String) -> ConnectRequest {
         ffmpeg(FFMPEG, &client)
     };
     let (mut socket, _) = listener.accept().unwrap();
-    let mut session = Session::new(Config::default());
+    let mut session = Session::new(SessionConfig::default());
     let mut buffer = [0; 4096];
     loop {
         let count = socket.read(&mut buffer).unwrap();
         assert!(count > 0, "there was no connect");
-        if let Some(Event::Connect(request)) = session.read(&mut &buffer[..count]).unwrap() {
+        if let Some(SessionEvent::Connect(request)) = session.read(&mut &buffer[..count]).unwrap() {
             drop(client);
             return (*request).clone();
         }

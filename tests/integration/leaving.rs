@@ -10,8 +10,8 @@ use std::time::Duration;
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
-use crate::support::apart::is_apart;
 use crate::support::clients::{FFMPEG, Running, publish};
+use crate::support::isolated::is_apart;
 use crate::support::launch::Launch;
 use crate::support::raw::{RawClient, code, send};
 use crate::support::recorder::Recorder;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use gst::prelude::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::support::apart::is_apart;
+use crate::support::isolated::is_apart;
 use crate::support::raw::{RawClient, media_chunks};
 use crate::support::recorder::Recorder;
 use crate::support::{PATIENCE, flv};

@@ -13,8 +13,8 @@ use gstrtmp2server::{ConnectionState, StreamStatus};
 
 use crate::support::clients::{FFMPEG, Running};
 use crate::support::flv;
-use crate::support::lab::{self, Machine, SERVER};
 use crate::support::media::small;
+use crate::support::netns::{self, Machine, SERVER};
 use crate::support::recorder::{Recorder, epoch_of};
 use crate::support::rendered;
 
@@ -192,7 +192,7 @@ fn check_decoding(bytes: &[u8]) {
 }
 
 fn rounds(test: &str, outage: Duration, meanwhile: Meanwhile) {
-    if let Some(status) = lab::enter(test) {
+    if let Some(status) = netns::enter(test) {
         assert!(status.success(), "in a network of its own: {status}");
         return;
     }

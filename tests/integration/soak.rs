@@ -9,8 +9,8 @@ use gst::prelude::*;
 use gstrtmp2server::StreamStatus;
 
 use crate::support::clients::{FFMPEG, Running};
-use crate::support::lab::{self, Machine, SERVER};
 use crate::support::media::small;
+use crate::support::netns::{self, Machine, SERVER};
 use crate::support::resources::{memory, resources};
 use crate::support::{PATIENCE, init};
 
@@ -131,7 +131,7 @@ fn slope(points: &[(f64, f64)]) -> f64 {
 #[test]
 fn a_publisher_cut_off_at_random_costs_nothing_that_stays() {
     let test = "soak::a_publisher_cut_off_at_random_costs_nothing_that_stays";
-    if let Some(status) = lab::enter(test) {
+    if let Some(status) = netns::enter(test) {
         assert!(status.success(), "in a network of its own: {status}");
         return;
     }

@@ -8,8 +8,8 @@ use std::sync::{Mutex, mpsc};
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
-use crate::support::apart::is_apart;
 use crate::support::flv::{self, Tag};
+use crate::support::isolated::is_apart;
 use crate::support::raw::{RawClient, send};
 use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;

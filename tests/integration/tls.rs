@@ -14,7 +14,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
-use crate::multi::studio::Studio;
+use crate::multi::multi_recorder::MultiRecorder;
 use crate::support::clients::{FFMPEG, NEW_FFMPEG, Running, ffmpeg, gst_launch, publish};
 use crate::support::flv;
 use crate::support::launch::Launch;
@@ -94,7 +94,7 @@ fn both_ffmpegs_publish_over_tls() {
 #[test]
 fn several_publish_to_one_element_over_tls() {
     let files = Files::new();
-    let studio = Studio::start(&files.properties());
+    let studio = MultiRecorder::start(&files.properties());
     let file = small(4);
     let url = |key| format!("rtmps://127.0.0.1:{}/live/{key}", studio.port());
     let publishers = ["a", "b"].map(|key| publish(FFMPEG, &file, false, &url(key)));

@@ -4,7 +4,7 @@
 //! groups of pictures and frame rates, clocks that jump, steps back and repeated timestamps, audio
 //! long before video. What leaves is in order, and audio stays with video.
 
-use gstrtmp2server::feed::{Feed, FeedSettings, Output, Reception};
+use gstrtmp2server::feed::{Feed, FeedOutput, FeedSettings, Reception};
 use gstrtmp2server::flv::{Tag, TagKind};
 use gstrtmp2server::memory::Memory;
 use proptest::prelude::*;
@@ -125,7 +125,7 @@ fn check(source: &Source) -> Result<(), TestCaseError> {
         };
         feed.push(tag(*kind, *is_keyframe, *stamp), reception);
         while let Some(output) = feed.pop() {
-            if let Output::Tag(tag) = output
+            if let FeedOutput::Tag(tag) = output
                 && tag.bytes[0] != b'F'
                 && !tag.header
             {

@@ -2,7 +2,7 @@
 
 //! A chunk encoder for tests: it writes any legal form of the same messages.
 
-use gstrtmp2server::rtmp::Room;
+use gstrtmp2server::rtmp::Headroom;
 use gstrtmp2server::rtmp::chunk::{ChunkReader, ReaderLimits};
 use gstrtmp2server::rtmp::limits::MAX_BUFFERED;
 use proptest::prelude::*;
@@ -183,7 +183,7 @@ pub fn encode(lanes: &[Vec<Plan>], picks: &[(usize, Between)]) -> (Vec<u8>, Vec<
 
 /// Reads in pieces whose sizes are `steps`, over and over.
 pub fn read(bytes: &[u8], steps: &[usize]) -> Vec<Sent> {
-    let mut reader = ChunkReader::new(ReaderLimits::default(), Room { head: 11, tail: 4 });
+    let mut reader = ChunkReader::new(ReaderLimits::default(), Headroom { front: 11, back: 4 });
     let mut messages = Vec::new();
     let mut rest = bytes;
     let mut steps = steps.iter().cycle();

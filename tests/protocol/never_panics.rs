@@ -2,11 +2,11 @@
 
 use gstrtmp2server::amf0::{self, Value};
 use gstrtmp2server::flv::{TagInfo, TagKind};
-use gstrtmp2server::rtmp::Room;
+use gstrtmp2server::rtmp::Headroom;
 use gstrtmp2server::rtmp::authentication::{Challenger, Credentials, Method, Outcome};
 use gstrtmp2server::rtmp::chunk::{ChunkReader, ReaderLimits};
 use gstrtmp2server::rtmp::limits::MAX_BUFFERED;
-use gstrtmp2server::server::{Request, Route};
+use gstrtmp2server::server::{RequestedPath, Route};
 use proptest::prelude::*;
 
 use crate::encoder::{encode, lanes, picks};
@@ -63,7 +63,7 @@ proptest! {
         for (position, byte) in mutations {
             bytes[position % length] = byte;
         }
-        let mut reader = ChunkReader::new(ReaderLimits::default(), Room::default());
+        let mut reader = ChunkReader::new(ReaderLimits::default(), Headroom::default());
         let mut input = &bytes[..];
         while let Ok(Some(_)) = reader.read(&mut input) {
             prop_assert!(reader.buffered() <= MAX_BUFFERED);
@@ -104,7 +104,7 @@ proptest! {
             return Ok(());
         };
         route.may_match(&application);
-        if let Some(matched) = route.matches(&Request::new(&application, &key)) {
+        if let Some(matched) = route.matches(&RequestedPath::new(&application, &key)) {
             for (_, value) in matched.variables {
                 prop_assert!(!value.is_empty() && !value.contains('/'));
             }

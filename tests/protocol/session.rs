@@ -4,7 +4,7 @@ use gstrtmp2server::amf0::Value;
 use gstrtmp2server::rtmp::Violation;
 use gstrtmp2server::rtmp::chunk::ChunkWriter;
 use gstrtmp2server::rtmp::command::Command;
-use gstrtmp2server::rtmp::session::{Config, Event, Session, TakenCodecs};
+use gstrtmp2server::rtmp::session::{Session, SessionConfig, SessionEvent, TakenCodecs};
 use proptest::prelude::*;
 
 /// A whole publisher: handshake, commands, media.
@@ -27,7 +27,7 @@ fn publisher(media: &[Vec<u8>]) -> Vec<u8> {
 
 /// Everything that a session gives: its events as text, and its output.
 fn run(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>, Result<(), Violation>) {
-    let mut session = Session::new(Config::default());
+    let mut session = Session::new(SessionConfig::default());
     let (mut events, mut output) = (Vec::new(), Vec::new());
     for mut piece in bytes.chunks(step) {
         loop {
@@ -37,12 +37,14 @@ fn run(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>, Result<(), Violation
                 Err(violation) => return (events, output, Err(violation)),
             };
             events.push(match &event {
-                Event::Media(media) => format!("{:?} {:?}", media.kind, media.payload.body()),
+                SessionEvent::Media(media) => {
+                    format!("{:?} {:?}", media.kind, media.payload.body())
+                }
                 other => format!("{other:?}"),
             });
             match event {
-                Event::Connect(_) => session.accept_connect(&TakenCodecs::default()),
-                Event::Publish(_) => session.accept_publish(),
+                SessionEvent::Connect(_) => session.accept_connect(&TakenCodecs::default()),
+                SessionEvent::Publish(_) => session.accept_publish(),
                 _ => {}
             }
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::ring::Ring;
+use crate::rendezvous::Placement;
 
 /// A server of a directory with a stream, on a thread of its own.
 struct Served {
@@ -35,7 +35,7 @@ impl Served {
             hls_js: Some(Bytes::from("hls")),
             health: Arc::new(Health::new(path.to_owned(), catalog)),
             deliveries: Arc::default(),
-            reconnect: Arc::new(Reconnect::new(Ring::default())),
+            reconnect: Arc::new(Reconnect::new(Placement::default())),
         });
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();

@@ -172,7 +172,9 @@ fn timestamps_that_stand_still_give_way_to_times_of_arrival() {
         at(&mut run, 40 * step).video(0, FRAME).audio(0, AUDIO);
     }
     let left = run.left();
-    let notices = left.iter().filter(|left| matches!(left, Left::Notice(_)));
+    let notices = left
+        .iter()
+        .filter(|left| matches!(left, Left::FeedEvent(_)));
     assert_eq!(notices.count(), 1);
     let left = media(left);
     // Until it is clear that they stand still, they are where they say.
@@ -212,7 +214,9 @@ fn jumps_that_never_end_are_told_now_and_then() {
         at(&mut run, 20 * step).video([0, 500_000][step as usize % 2], FRAME);
     }
     let left = run.left();
-    let notices = left.iter().filter(|left| matches!(left, Left::Notice(_)));
+    let notices = left
+        .iter()
+        .filter(|left| matches!(left, Left::FeedEvent(_)));
     assert_eq!(notices.count(), 4);
     assert!(run.feed.repairs().jumps > 90);
     let times: Vec<u32> = left
@@ -237,7 +241,7 @@ fn a_missing_track_is_told_in_its_place() {
     at(&mut run, 1220).video(1220, KEYFRAME);
     let left = run.left();
     let imbalance = |time, over| {
-        Left::Notice(Notice::Imbalance(Imbalance {
+        Left::FeedEvent(FeedEvent::Imbalance(Imbalance {
             missing: VIDEO_TRACK,
             time,
             over,
@@ -267,7 +271,7 @@ fn a_backlog_that_a_publisher_starts_with_does_not_stay() {
     }
     let left = run.left();
     let skipped = run.feed.dropped().late;
-    let notice = Left::Notice(Notice::Late(skipped));
+    let notice = Left::FeedEvent(FeedEvent::Late(skipped));
     let index = left.iter().position(|left| *left == notice).unwrap();
     // Everything up to a second ahead, then nothing up to a keyframe, and then everything.
     assert_eq!(media(left[..index].to_vec()).len(), 2 * 25);

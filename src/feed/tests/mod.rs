@@ -20,7 +20,7 @@ struct Run {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Left {
-    Notice(super::Notice),
+    FeedEvent(super::FeedEvent),
     Headers(usize),
     Segment(u64, u64),
     File,
@@ -32,7 +32,7 @@ enum Left {
 }
 
 fn jump(kind: JumpKind, track: TagKind, from: i64, to: i64) -> Left {
-    Left::Notice(super::Notice::Jump(Jump {
+    Left::FeedEvent(super::FeedEvent::Jump(Jump {
         kind,
         track,
         from,
@@ -89,7 +89,7 @@ impl Run {
     fn tags(&mut self) -> Vec<OutputTag> {
         std::iter::from_fn(|| self.feed.pop())
             .filter_map(|output| match output {
-                Output::Tag(tag) => Some(tag),
+                FeedOutput::Tag(tag) => Some(tag),
                 _ => None,
             })
             .collect()
@@ -98,15 +98,15 @@ impl Run {
     fn left(&mut self) -> Vec<Left> {
         std::iter::from_fn(|| self.feed.pop())
             .map(|output| match output {
-                Output::StreamHeader(headers) => Headers(headers.len()),
-                Output::Segment { start, base } => Segment(start, base),
-                Output::Reconfigured => Reconfigured,
-                Output::Mark => Mark,
-                Output::Notice(Notice::Refused(refusal)) => {
+                FeedOutput::Headers(headers) => Headers(headers.len()),
+                FeedOutput::Segment { start, base } => Segment(start, base),
+                FeedOutput::Reconfigured => Reconfigured,
+                FeedOutput::Mark => Mark,
+                FeedOutput::Event(FeedEvent::Refused(refusal)) => {
                     Left::Refused(refusal.kind, refusal.track, refusal.codec.to_string())
                 }
-                Output::Notice(notice) => Left::Notice(notice),
-                Output::Tag(tag) => {
+                FeedOutput::Event(notice) => Left::FeedEvent(notice),
+                FeedOutput::Tag(tag) => {
                     let bytes = &tag.bytes[..];
                     if bytes[..3] == *b"FLV" {
                         return File;

@@ -15,7 +15,7 @@ use crate::rtmp::limits::{
     MAX_REPEATED_DELTA,
 };
 use crate::rtmp::message::{Message, type_id};
-use crate::rtmp::{Payload, Room, Violation};
+use crate::rtmp::{Headroom, Payload, Violation};
 
 /// What a client may make the reader hold.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ impl Default for ReaderLimits {
 #[derive(Debug)]
 pub struct ChunkReader {
     limits: ReaderLimits,
-    room: Room,
+    headroom: Headroom,
     pool: Pool,
     chunk_size: u32,
     streams: Vec<ChunkStream>,
@@ -94,11 +94,11 @@ struct Parsed {
 }
 
 impl ChunkReader {
-    /// Messages will have `room` around them.
-    pub fn new(limits: ReaderLimits, room: Room) -> Self {
+    /// Messages have `headroom` around them.
+    pub fn new(limits: ReaderLimits, headroom: Headroom) -> Self {
         ChunkReader {
             limits,
-            room,
+            headroom,
             pool: Pool::default(),
             chunk_size: DEFAULT_CHUNK_SIZE,
             streams: Vec::new(),
@@ -235,7 +235,9 @@ impl ChunkReader {
             return Err(Violation::MessageTooLarge { length, limit });
         }
         let reserve = (length as usize).min(stream.largest.max(INITIAL_RESERVE));
-        let partial = self.pool.take(self.room.head, reserve + self.room.tail);
+        let partial = self
+            .pool
+            .take(self.headroom.front, reserve + self.headroom.back);
         self.buffered += partial.capacity();
         stream.partial = Some(partial);
         if self.buffered > self.limits.max_buffered {
@@ -307,7 +309,7 @@ impl ChunkReader {
             return Ok(());
         };
         // What fits into the memory as it is.
-        let frame = partial.head() + self.room.tail;
+        let frame = partial.head() + self.headroom.back;
         let mut space = partial.capacity().saturating_sub(frame + partial.len());
         loop {
             let count = input.len().min(remaining);
@@ -317,7 +319,7 @@ impl ChunkReader {
                 // Double what is there, so that growing costs little, but not past the end.
                 let target = length.min(2 * partial.len());
                 let missing = target.saturating_sub(partial.len()).max(count);
-                partial.reserve(missing + self.room.tail);
+                partial.reserve(missing + self.headroom.back);
                 self.buffered = self.buffered - before + partial.capacity();
                 if self.buffered > self.limits.max_buffered {
                     return Err(Violation::TooMuchBuffered);

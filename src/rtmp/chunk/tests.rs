@@ -3,7 +3,7 @@
 use super::header::{BasicHeader, MessageHeader};
 use super::*;
 use crate::rtmp::message::{Message, type_id};
-use crate::rtmp::{Room, Violation, limits};
+use crate::rtmp::{Headroom, Violation, limits};
 
 /// Bytes on the wire, written chunk by chunk.
 #[derive(Default)]
@@ -33,8 +33,8 @@ impl Wire {
 
     /// Reads everything, in pieces of `step` bytes.
     fn read(&self, step: usize) -> Result<Vec<Read>, Violation> {
-        let room = Room { head: 11, tail: 4 };
-        let mut reader = ChunkReader::new(ReaderLimits::default(), room);
+        let headroom = Headroom { front: 11, back: 4 };
+        let mut reader = ChunkReader::new(ReaderLimits::default(), headroom);
         let mut messages = Vec::new();
         for mut piece in self.0.chunks(step) {
             while let Some(message) = reader.read(&mut piece)? {
@@ -297,7 +297,7 @@ fn empty_messages_are_messages() {
 
 #[test]
 fn a_claim_of_length_reserves_next_to_nothing() {
-    let mut reader = ChunkReader::new(ReaderLimits::default(), Room::default());
+    let mut reader = ChunkReader::new(ReaderLimits::default(), Headroom::default());
     let wire = Wire::default().chunk(4, full(0, 0xFF_FFFF, 9, 1), b"x");
     assert!(reader.read(&mut &wire.0[..]).unwrap().is_none());
     assert!(reader.buffered() <= limits::INITIAL_RESERVE);
@@ -310,7 +310,7 @@ fn limits_hold() {
             max_message_size: 1000,
             max_buffered: 40_000,
         },
-        Room::default(),
+        Headroom::default(),
     );
     let wire = Wire::default().chunk(4, full(0, 1001, 9, 1), b"");
     let too_large = Violation::MessageTooLarge {
@@ -341,12 +341,12 @@ fn growing_reaches_the_length_with_room_to_spare() {
     writer.set_chunk_size(4096);
     let mut wire = Wire::default().chunk(2, full(0, 4, 1, 0), &4096u32.to_be_bytes());
     writer.write(&mut wire.0, 6, 9, 1, &video);
-    let room = Room { head: 11, tail: 4 };
-    let mut reader = ChunkReader::new(ReaderLimits::default(), room);
+    let headroom = Headroom { front: 11, back: 4 };
+    let mut reader = ChunkReader::new(ReaderLimits::default(), headroom);
     let message = reader.read(&mut &wire.0[..]).unwrap().unwrap();
     assert_eq!(message.payload.body(), video);
     assert_eq!(reader.buffered(), 0);
     let payload = message.payload;
-    assert_eq!(payload.head(), room.head);
-    assert!(payload.capacity() >= room.head + payload.len() + room.tail);
+    assert_eq!(payload.head(), headroom.front);
+    assert!(payload.capacity() >= headroom.front + payload.len() + headroom.back);
 }

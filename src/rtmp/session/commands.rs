@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::request::name_of;
-use super::{Event, Phase, PublishRequest, Session, Undecided};
+use super::{Phase, PublishRequest, Session, SessionEvent, Undecided};
 use crate::amf0::Value;
 use crate::rtmp::Violation;
 use crate::rtmp::command::Command;
@@ -18,7 +18,7 @@ impl Session {
         &mut self,
         command: Command,
         msid: u32,
-    ) -> Result<Option<Event>, Violation> {
+    ) -> Result<Option<SessionEvent>, Violation> {
         match command.name.as_str() {
             "connect" => return self.connect(&command).map(Some),
             "createStream" => self.create_stream(&command),
@@ -43,13 +43,13 @@ impl Session {
         Ok(None)
     }
 
-    fn connect(&mut self, command: &Command) -> Result<Event, Violation> {
+    fn connect(&mut self, command: &Command) -> Result<SessionEvent, Violation> {
         let request = Arc::new(ConnectRequest::read(command.arguments.first())?);
         self.undecided = Some(Undecided::Connect {
             transaction_id: command.transaction_id,
             request: request.clone(),
         });
-        Ok(Event::Connect(request))
+        Ok(SessionEvent::Connect(request))
     }
 
     /// A client that says what it can of Enhanced RTMP is told the same of the server. The
@@ -110,12 +110,12 @@ impl Session {
         }
     }
 
-    fn announce(&mut self, command: &Command) -> Result<Option<Event>, Violation> {
+    fn announce(&mut self, command: &Command) -> Result<Option<SessionEvent>, Violation> {
         self.acknowledge_command(command);
         let Some(connect) = self.connect.clone() else {
             return Ok(None);
         };
-        Ok(Some(Event::Announce(PublishRequest {
+        Ok(Some(SessionEvent::Announce(PublishRequest {
             connect,
             stream_key: name_of(command.first_string().unwrap_or_default())?,
         })))
@@ -130,7 +130,7 @@ impl Session {
         self.output.connection_command(&confirmation);
     }
 
-    fn publish(&mut self, command: &Command, msid: u32) -> Result<Option<Event>, Violation> {
+    fn publish(&mut self, command: &Command, msid: u32) -> Result<Option<SessionEvent>, Violation> {
         let connect = self.connect.clone();
         let connect = connect.ok_or(Violation::PublishBeforeConnect)?;
         let stream_key = name_of(command.first_string().unwrap_or_default())?;
@@ -154,7 +154,7 @@ impl Session {
             msid,
             stream_key: stream_key.clone(),
         });
-        Ok(Some(Event::Publish(PublishRequest {
+        Ok(Some(SessionEvent::Publish(PublishRequest {
             connect,
             stream_key,
         })))
@@ -168,7 +168,8 @@ impl Session {
         self.start_publishing(msid, &stream_key);
         self.phase = Phase::Publishing { msid, stream_key };
         let held = self.held.close();
-        self.events.extend(held.into_iter().map(Event::Media));
+        self.events
+            .extend(held.into_iter().map(SessionEvent::Media));
     }
 
     /// The caller closes the connection once the output is written: some clients go on as if
@@ -187,7 +188,7 @@ impl Session {
         self.on_status(msid, &status);
     }
 
-    fn close_stream(&mut self, msid: u32) -> Option<Event> {
+    fn close_stream(&mut self, msid: u32) -> Option<SessionEvent> {
         let event = self.unpublish();
         if event.is_none() {
             // HaishinKit waits for this, also after FCUnpublish.
@@ -198,7 +199,7 @@ impl Session {
 
     /// The argument is the id of a message stream; rtmp2sink sends the stream key, and others
     /// nothing.
-    fn delete_stream(&mut self, command: &Command) -> Option<Event> {
+    fn delete_stream(&mut self, command: &Command) -> Option<SessionEvent> {
         let Phase::Publishing { msid, .. } = self.phase else {
             return None;
         };
@@ -209,20 +210,20 @@ impl Session {
         }
     }
 
-    fn unpublish(&mut self) -> Option<Event> {
+    fn unpublish(&mut self) -> Option<SessionEvent> {
         let Phase::Publishing { msid, .. } = self.phase else {
             return None;
         };
         self.on_status(msid, &unpublished());
         self.phase = Phase::Connected;
-        Some(Event::Unpublish)
+        Some(SessionEvent::Unpublish)
     }
 
-    fn refuse_play(&mut self, msid: u32) -> Event {
+    fn refuse_play(&mut self, msid: u32) -> SessionEvent {
         let description = "Nothing can be played here: this server only takes publishers.";
         let status = Status::error(code::PLAY_STREAM_NOT_FOUND, description);
         self.on_status(msid, &status);
-        Event::Refused("it wants to play, and this server only takes publishers")
+        SessionEvent::Refused("it wants to play, and this server only takes publishers")
     }
 
     fn on_status(&mut self, msid: u32, status: &Status) {

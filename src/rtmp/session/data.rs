@@ -4,7 +4,7 @@
 
 use crate::amf0;
 use crate::rtmp::command::without_selector;
-use crate::rtmp::{Payload, Room};
+use crate::rtmp::{Headroom, Payload};
 
 const SET_DATA_FRAME: &[u8] = b"@setDataFrame";
 const CLEAR_DATA_FRAME: &[u8] = b"@clearDataFrame";
@@ -20,7 +20,7 @@ pub(super) enum Data {
 
 /// Takes off the selector byte of the AMF3 message type and `@setDataFrame`, which asks a server
 /// to store what follows. What has AMF3 values in it is written anew, since FLV has only AMF0.
-pub(super) fn normalise(mut payload: Payload, room: Room) -> Data {
+pub(super) fn normalise(mut payload: Payload, headroom: Headroom) -> Data {
     let selector = payload.body().len() - without_selector(payload.body()).len();
     payload.skip(selector);
     match amf0::read_name(payload.body()) {
@@ -34,7 +34,7 @@ pub(super) fn normalise(mut payload: Payload, room: Room) -> Data {
         Ok(decoded) if decoded.had_amf3 => {
             let mut body = Vec::new();
             amf0::write_all(&mut body, &decoded.values);
-            Data::Script(copy(&body, room))
+            Data::Script(copy(&body, headroom))
         }
         Ok(_) => Data::Script(payload),
         Err(_) => Data::Malformed,
@@ -42,9 +42,9 @@ pub(super) fn normalise(mut payload: Payload, room: Room) -> Data {
 }
 
 /// A message body of its own, with room around it.
-pub(super) fn copy(body: &[u8], room: Room) -> Payload {
-    let mut bytes = Vec::with_capacity(room.head + body.len() + room.tail);
-    bytes.resize(room.head, 0);
+pub(super) fn copy(body: &[u8], headroom: Headroom) -> Payload {
+    let mut bytes = Vec::with_capacity(headroom.front + body.len() + headroom.back);
+    bytes.resize(headroom.front, 0);
     bytes.extend_from_slice(body);
-    Payload::from_vec(bytes, room.head)
+    Payload::from_vec(bytes, headroom.front)
 }

@@ -27,7 +27,7 @@ use super::command::Command;
 use super::control::Control;
 use super::handshake::Handshake;
 use super::message::{Message, type_id};
-use super::{Payload, Room, Violation, aggregate};
+use super::{Headroom, Payload, Violation, aggregate};
 
 pub use acknowledge::AckDue;
 use acknowledge::Acknowledgement;
@@ -38,25 +38,25 @@ pub use request::{ConnectRequest, PublishRequest};
 
 /// What the caller decides for a session.
 #[derive(Debug, Clone, Copy)]
-pub struct Config {
+pub struct SessionConfig {
     /// Chunk size of what the server sends, announced to the client, which often adopts it.
     pub chunk_size: u32,
     /// The acknowledgement window announced to the client, in bytes.
     pub window_ack_size: u32,
     pub max_message_size: u32,
     /// Free bytes wanted around each media payload.
-    pub room: Room,
+    pub headroom: Headroom,
     /// Fills the random parts of the handshake.
     pub seed: u64,
 }
 
-impl Default for Config {
+impl Default for SessionConfig {
     fn default() -> Self {
-        Config {
+        SessionConfig {
             chunk_size: 65_536,
             window_ack_size: 5_000_000,
             max_message_size: super::limits::MAX_MESSAGE_LENGTH,
-            room: Room::default(),
+            headroom: Headroom::default(),
             seed: 0,
         }
     }
@@ -64,7 +64,7 @@ impl Default for Config {
 
 /// What happened, for the caller to act on.
 #[derive(Debug)]
-pub enum Event {
+pub enum SessionEvent {
     /// The client asks for an application: answer with [`Session::accept_connect`] or
     /// [`Session::reject_connect`] before anything else.
     Connect(Arc<ConnectRequest>),
@@ -129,7 +129,7 @@ enum Phase {
 /// Server side state of one connection.
 #[derive(Debug)]
 pub struct Session {
-    config: Config,
+    config: SessionConfig,
     phase: Phase,
     reader: ChunkReader,
     output: Output,
@@ -140,7 +140,7 @@ pub struct Session {
     /// Message stream ids 1 to this one have been created.
     created_streams: u32,
     held: HeldMedia,
-    events: VecDeque<Event>,
+    events: VecDeque<SessionEvent>,
 }
 
 #[derive(Debug, Clone)]
@@ -156,7 +156,7 @@ enum Undecided {
 }
 
 impl Session {
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: SessionConfig) -> Self {
         let limits = ReaderLimits {
             max_message_size: config.max_message_size,
             ..ReaderLimits::default()
@@ -164,7 +164,7 @@ impl Session {
         Session {
             config,
             phase: Phase::Handshake(Box::new(Handshake::new(config.seed))),
-            reader: ChunkReader::new(limits, config.room),
+            reader: ChunkReader::new(limits, config.headroom),
             output: Output::default(),
             acknowledgement: Acknowledgement::new(config.window_ack_size),
             connect: None,
@@ -178,7 +178,7 @@ impl Session {
     /// Takes bytes off the front of `input` up to the next event, or all of them.
     ///
     /// Counting what came in for acknowledgements happens here, by what was taken.
-    pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {
+    pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<SessionEvent>, Violation> {
         debug_assert!(self.undecided.is_none(), "the last request has no answer");
         let before = input.len();
         let result = self.read_event(input);
@@ -186,7 +186,7 @@ impl Session {
         result
     }
 
-    fn read_event(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {
+    fn read_event(&mut self, input: &mut &[u8]) -> Result<Option<SessionEvent>, Violation> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
@@ -283,7 +283,7 @@ impl Session {
     }
 
     /// The hot path is a message of audio or video while publishing: it takes no detour.
-    fn handle(&mut self, message: Message) -> Result<Option<Event>, Violation> {
+    fn handle(&mut self, message: Message) -> Result<Option<SessionEvent>, Violation> {
         match message.type_id {
             type_id::AUDIO => Ok(self.media(MediaKind::Audio, message)),
             type_id::VIDEO => Ok(self.media(MediaKind::Video, message)),
@@ -295,7 +295,9 @@ impl Session {
             type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3 => {
                 match Command::read(message.payload.body()) {
                     Ok(command) => self.command(command, message.msid),
-                    Err(error) => Ok(Some(Event::Ignored(Ignored::MalformedCommand(error)))),
+                    Err(error) => Ok(Some(SessionEvent::Ignored(Ignored::MalformedCommand(
+                        error,
+                    )))),
                 }
             }
             type_id::ACKNOWLEDGEMENT
@@ -304,12 +306,14 @@ impl Session {
             | type_id::SET_PEER_BANDWIDTH => {
                 match Control::read(message.type_id, message.payload.body()) {
                     Some(control) => self.control(control),
-                    None => return Ok(Some(Event::Ignored(Ignored::MalformedControl))),
+                    None => return Ok(Some(SessionEvent::Ignored(Ignored::MalformedControl))),
                 }
                 Ok(None)
             }
             type_id::SHARED_OBJECT_AMF0 | type_id::SHARED_OBJECT_AMF3 => Ok(None),
-            unknown => Ok(Some(Event::Ignored(Ignored::UnknownMessageType(unknown)))),
+            unknown => Ok(Some(SessionEvent::Ignored(Ignored::UnknownMessageType(
+                unknown,
+            )))),
         }
     }
 
@@ -329,7 +333,7 @@ impl Session {
         }
     }
 
-    fn media(&mut self, kind: MediaKind, message: Message) -> Option<Event> {
+    fn media(&mut self, kind: MediaKind, message: Message) -> Option<SessionEvent> {
         let Message {
             msid,
             timestamp,
@@ -346,12 +350,12 @@ impl Session {
                 msid: published, ..
             } => {
                 if msid == published || !self.is_created(msid) {
-                    return Some(Event::Media(media));
+                    return Some(SessionEvent::Media(media));
                 }
-                Some(Event::Ignored(Ignored::OtherMessageStream(msid)))
+                Some(SessionEvent::Ignored(Ignored::OtherMessageStream(msid)))
             }
             _ if self.held.push(media) => None,
-            _ => Some(Event::Ignored(Ignored::MediaBeforePublish)),
+            _ => Some(SessionEvent::Ignored(Ignored::MediaBeforePublish)),
         }
     }
 
@@ -361,20 +365,20 @@ impl Session {
         (1..=self.created_streams).contains(&msid)
     }
 
-    fn data(&mut self, mut message: Message) -> Option<Event> {
-        match data::normalise(message.payload, self.config.room) {
+    fn data(&mut self, mut message: Message) -> Option<SessionEvent> {
+        match data::normalise(message.payload, self.config.headroom) {
             data::Data::Script(payload) => {
                 message.payload = payload;
                 self.media(MediaKind::Data, message)
             }
             data::Data::ForTheServer => None,
-            data::Data::Malformed => Some(Event::Ignored(Ignored::MalformedData)),
+            data::Data::Malformed => Some(SessionEvent::Ignored(Ignored::MalformedData)),
         }
     }
 
     fn aggregate(&mut self, message: &Message) {
         for part in aggregate::split(message.payload.body(), message.timestamp) {
-            let payload = data::copy(part.body, self.config.room);
+            let payload = data::copy(part.body, self.config.headroom);
             let part = Message {
                 csid: message.csid,
                 type_id: part.type_id,
@@ -386,7 +390,7 @@ impl Session {
                 type_id::AUDIO => self.media(MediaKind::Audio, part),
                 type_id::VIDEO => self.media(MediaKind::Video, part),
                 type_id::DATA_AMF0 | type_id::DATA_AMF3 => self.data(part),
-                other => Some(Event::Ignored(Ignored::UnknownMessageType(other))),
+                other => Some(SessionEvent::Ignored(Ignored::UnknownMessageType(other))),
             };
             self.events.extend(event);
         }

@@ -15,14 +15,14 @@ struct Client {
 impl Client {
     /// A client that has gone through the handshake.
     fn new() -> Self {
-        let mut session = Session::new(Config::default());
+        let mut session = Session::new(SessionConfig::default());
         let hello = [&[3][..], &[0; 2 * 1536]].concat();
         assert!(session.read(&mut &hello[..]).unwrap().is_none());
         assert_eq!(session.output().take_replies().len(), 1 + 2 * 1536);
         Client {
             session,
             writer: ChunkWriter::default(),
-            replies: ChunkReader::new(ReaderLimits::default(), Room::default()),
+            replies: ChunkReader::new(ReaderLimits::default(), Headroom::default()),
         }
     }
 
@@ -30,7 +30,7 @@ impl Client {
         let mut client = Client::new();
         let app = Value::Object(vec![("app".into(), "live".into())]);
         let events = client.command(0, "connect", 1.0, &[app]);
-        assert!(matches!(&events[..], [Event::Connect(c)] if c.application == "live"));
+        assert!(matches!(&events[..], [SessionEvent::Connect(c)] if c.application == "live"));
         client.session.accept_connect(&TakenCodecs::default());
         client.replies();
         client
@@ -46,25 +46,31 @@ impl Client {
         client
     }
 
-    fn publish(&mut self, key: &str) -> Vec<Event> {
+    fn publish(&mut self, key: &str) -> Vec<SessionEvent> {
         self.command(1, "publish", 3.0, &[Value::Null, key.into(), "live".into()])
     }
 
-    fn command(&mut self, msid: u32, name: &str, id: f64, arguments: &[Value]) -> Vec<Event> {
+    fn command(
+        &mut self,
+        msid: u32,
+        name: &str,
+        id: f64,
+        arguments: &[Value],
+    ) -> Vec<SessionEvent> {
         let body = Command::new(name, id, arguments.to_vec()).write();
         self.message(type_id::COMMAND_AMF0, msid, &body)
     }
 
-    fn message(&mut self, kind: u8, msid: u32, body: &[u8]) -> Vec<Event> {
+    fn message(&mut self, kind: u8, msid: u32, body: &[u8]) -> Vec<SessionEvent> {
         let mut bytes = Vec::new();
         self.writer.write(&mut bytes, 3, kind, msid, body);
         self.send(&bytes)
     }
 
-    fn send(&mut self, mut bytes: &[u8]) -> Vec<Event> {
+    fn send(&mut self, mut bytes: &[u8]) -> Vec<SessionEvent> {
         let mut events = Vec::new();
         while let Some(event) = self.session.read(&mut bytes).unwrap() {
-            let decides = matches!(event, Event::Connect(_) | Event::Publish(_));
+            let decides = matches!(event, SessionEvent::Connect(_) | SessionEvent::Publish(_));
             events.push(event);
             if decides {
                 break;
@@ -109,7 +115,7 @@ fn connect_is_answered_with_windows_chunk_size_and_result() {
         ("objectEncoding".into(), 3.0.into()),
     ]);
     let events = client.command(0, "connect", 7.0, &[object]);
-    let [Event::Connect(request)] = &events[..] else {
+    let [SessionEvent::Connect(request)] = &events[..] else {
         panic!("{events:?}");
     };
     assert_eq!(request.application, "live");
@@ -195,7 +201,7 @@ fn publish_starts_on_its_own_message_stream() {
     client.command(0, "createStream", 2.0, &[Value::Null]);
     client.replies();
     let events = client.publish("key?token=x");
-    assert!(matches!(&events[..], [Event::Publish(p)] if p.stream_key == "key?token=x"));
+    assert!(matches!(&events[..], [SessionEvent::Publish(p)] if p.stream_key == "key?token=x"));
     client.session.accept_publish();
     let replies = client.replies();
     assert_eq!((replies[0].0, replies[0].1), (2, type_id::USER_CONTROL));
@@ -210,7 +216,7 @@ fn publish_starts_on_its_own_message_stream() {
 fn a_client_that_will_be_refused_is_not_told_to_start() {
     let mut client = Client::connected();
     let events = client.command(0, "FCPublish", 2.0, &[Value::Null, "key".into()]);
-    assert!(matches!(events[..], [Event::Announce(_)]));
+    assert!(matches!(events[..], [SessionEvent::Announce(_)]));
     assert_eq!(client.answers(), [("_result".to_owned(), 2.0)]);
     client.session.confirm_announcement();
     assert_eq!(client.answers(), [("onFCPublish".to_owned(), 0.0)]);
@@ -238,7 +244,7 @@ fn every_way_to_end_a_stream_ends_it_once() {
         let mut client = Client::publishing();
         let events = client.command(1, name, 0.0, &arguments);
         assert!(
-            matches!(events[..], [Event::Unpublish]),
+            matches!(events[..], [SessionEvent::Unpublish]),
             "{name} {events:?}"
         );
         let replies = client.replies();
@@ -247,7 +253,10 @@ fn every_way_to_end_a_stream_ends_it_once() {
         assert!(client.command(1, name, 0.0, &arguments).is_empty());
         // The same connection may publish again.
         client.replies();
-        assert!(matches!(client.publish("other")[..], [Event::Publish(_)]));
+        assert!(matches!(
+            client.publish("other")[..],
+            [SessionEvent::Publish(_)]
+        ));
     }
 }
 
@@ -282,7 +291,7 @@ fn media_before_publish_is_kept_and_comes_out_in_order() {
         .send(&[])
         .into_iter()
         .map(|event| match event {
-            Event::Media(media) => media.payload.to_vec(),
+            SessionEvent::Media(media) => media.payload.to_vec(),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -295,7 +304,11 @@ fn media_of_a_stream_that_nobody_created_belongs_to_the_one_that_is_published() 
     client.command(0, "createStream", 4.0, &[Value::Null]);
     for (msid, taken) in [(1, true), (0, true), (77, true), (2, false)] {
         let events = client.message(type_id::VIDEO, msid, b"v");
-        assert_eq!(matches!(events[..], [Event::Media(_)]), taken, "{msid}");
+        assert_eq!(
+            matches!(events[..], [SessionEvent::Media(_)]),
+            taken,
+            "{msid}"
+        );
     }
 }
 
@@ -319,7 +332,7 @@ fn script_data_loses_what_rtmp_put_around_it() {
         (18, amf3),
     ] {
         let events = client.message(kind, 1, &body);
-        let [Event::Media(media)] = &events[..] else {
+        let [SessionEvent::Media(media)] = &events[..] else {
             panic!("{events:?}");
         };
         assert_eq!(media.kind, MediaKind::Data);
@@ -330,7 +343,7 @@ fn script_data_loses_what_rtmp_put_around_it() {
     assert!(client.message(18, 1, &clear).is_empty());
     assert!(matches!(
         client.message(18, 1, &[0xFF])[..],
-        [Event::Ignored(Ignored::MalformedData)]
+        [SessionEvent::Ignored(Ignored::MalformedData)]
     ));
 }
 
@@ -350,7 +363,7 @@ fn pings_are_answered_and_odd_messages_survived() {
         client.message(kind, 1, body);
     }
     let events = client.message(type_id::AUDIO, 1, b"a");
-    assert!(matches!(events[..], [Event::Media(_)]));
+    assert!(matches!(events[..], [SessionEvent::Media(_)]));
 }
 
 #[test]

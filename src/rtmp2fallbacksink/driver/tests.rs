@@ -28,7 +28,7 @@ enum Server {
     TakesItFor(Time),
 }
 
-struct World {
+struct Environment {
     start: Instant,
     now: Cell<Time>,
     /// What comes of connections, and when.
@@ -42,18 +42,18 @@ struct World {
     end: Time,
 }
 
-impl super::World for World {
+impl super::Environment for Environment {
     type Connection = ();
 
     fn now(&self) -> Instant {
         self.start + Duration::from_millis(self.now.get())
     }
 
-    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> News {
+    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> Wakeup {
         loop {
             // Without waiting: what is there, or that the time has come.
             match shared.wait(Some(self.start)) {
-                News::Due(_) => {}
+                Wakeup::Due(_) => {}
                 news => return news,
             }
             let deadline = deadline.map(|at| (at - self.start).as_millis() as Time);
@@ -65,7 +65,7 @@ impl super::World for World {
                 Some(next) => {
                     self.now.set(next.max(self.now.get()));
                     let Some(events) = first.filter(|at| *at == next) else {
-                        return News::Due(None);
+                        return Wakeup::Due(None);
                     };
                     let events = coming.remove(&events).unwrap();
                     events.into_iter().for_each(|event| shared.tell(event));
@@ -139,7 +139,7 @@ fn run(
         max_time: Duration::ZERO,
     };
     let driver = Driver {
-        world: World {
+        world: Environment {
             start,
             now: Cell::new(0),
             coming: RefCell::default(),

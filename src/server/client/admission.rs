@@ -7,26 +7,26 @@ use std::time::{Duration, Instant};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Client, Parting, Published, liveness};
+use super::{Client, CloseReason, Published, liveness};
 use crate::flv::codec::{AcceptedCodecs, CodecName};
 use crate::flv::codes::{AudioFourCc, VideoFourCc};
 use crate::rtmp::authentication::{Challenger, Outcome};
 use crate::rtmp::session::{ConnectRequest, PublishRequest, TakenCodecs};
 use crate::rtmp::status::{Status, code};
-use crate::server::crowd::Standing;
-use crate::server::link::Link;
-use crate::server::listener::Found;
-use crate::server::publisher::{Publisher, Refusal, Removal};
-use crate::server::route::Request;
-use crate::server::taker::Taker;
-use crate::server::{CAT, Secret, Shown};
+use crate::server::connection_table::Stage;
+use crate::server::listener::RouteMatch;
+use crate::server::publish_point::PublishPoint;
+use crate::server::publisher::{Publisher, RejectReason, RemovalReason};
+use crate::server::publisher_handle::PublisherHandle;
+use crate::server::route::RequestedPath;
+use crate::server::{CAT, Quoted, Redacted};
 
 /// How long a client that was asked to authenticate may take to do so on the same connection.
 /// Most come again on a new one.
 const SECOND_CONNECT: Duration = Duration::from_secs(2);
 
 /// Elements that are told of a client which may have meant any of them.
-const MAX_CONCERNED: usize = 8;
+const MAX_AFFECTED: usize = 8;
 
 /// Challenges are good in this process alone, on all of its ports.
 static CHALLENGER: LazyLock<Challenger> = LazyLock::new(|| {
@@ -41,28 +41,28 @@ static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// What was decided about a client so far.
 #[derive(Debug, Default)]
-pub(super) struct Decision {
+pub(super) struct Authorization {
     /// It was told how to authenticate, and has not done it yet.
     is_challenged: bool,
     /// When it authenticated, by the clock of challenges.
     authenticated: Option<Duration>,
     /// What the application of an element said of its last request. It is asked once, though most
     /// clients say twice what they want to publish: the answer is for one `publish`.
-    asked: Option<Asked>,
+    asked: Option<PendingAnswer>,
 }
 
 #[derive(Debug)]
-struct Asked {
-    taker: Taker,
+struct PendingAnswer {
+    point: PublishPoint,
     request: PublishRequest,
     may_publish: bool,
 }
 
-impl Decision {
+impl Authorization {
     /// The client is gone: an application that was asked need not expect it any more.
     pub(super) fn withdraw(&mut self) {
         if let Some(asked) = self.asked.take() {
-            asked.taker.withdraw();
+            asked.point.withdraw();
         }
     }
 
@@ -73,30 +73,30 @@ impl Decision {
 
 /// A request that was refused, and those who should know.
 struct Refused {
-    refusal: Refusal,
+    refusal: RejectReason,
     publisher: Publisher,
-    concerned: Vec<Taker>,
+    affected: Vec<PublishPoint>,
 }
 
 impl Client {
     /// An application that no route has is refused at once: clients show that error best.
-    pub(super) fn connect(&mut self, request: &Arc<ConnectRequest>) -> Result<(), Parting> {
+    pub(super) fn connect(&mut self, request: &Arc<ConnectRequest>) -> Result<(), CloseReason> {
         let shared = &self.connection.shared;
         let mut candidates = shared.candidates(&request.application);
         if candidates.is_empty() {
             let everybody = shared.all();
-            return self.refuse_connect(request, Refusal::NoApplication, None, everybody);
+            return self.refuse_connect(request, RejectReason::NoApplication, None, everybody);
         }
-        if candidates.iter().all(Taker::is_draining) {
-            return self.refuse_connect(request, Refusal::Draining, None, candidates);
+        if candidates.iter().all(PublishPoint::is_draining) {
+            return self.refuse_connect(request, RejectReason::Draining, None, candidates);
         }
         let codecs = taken_codecs(&candidates);
-        let is_open = |taker: &Taker| taker.entrance().access().credentials.is_none();
+        let is_open = |point: &PublishPoint| point.rules().access().credentials.is_none();
         let any_open = candidates.iter().any(is_open);
-        candidates.retain(|taker| !is_open(taker));
+        candidates.retain(|point| !is_open(point));
         let credentials: Vec<_> = candidates
             .iter()
-            .filter_map(|taker| taker.entrance().access().credentials.as_ref())
+            .filter_map(|point| point.rules().access().credentials.as_ref())
             .collect();
         // All of one application have the same method, or none. Where the application alone does
         // not tell, `publish` does.
@@ -122,7 +122,7 @@ impl Client {
                 Ok(())
             }
             Outcome::Failed(description) => {
-                let refusal = Refusal::WrongCredentials;
+                let refusal = RejectReason::WrongCredentials;
                 self.refuse_connect(request, refusal, Some(description), candidates)
             }
         }
@@ -131,10 +131,10 @@ impl Client {
     fn refuse_connect(
         &mut self,
         request: &Arc<ConnectRequest>,
-        refusal: Refusal,
+        refusal: RejectReason,
         description: Option<String>,
-        concerned: Vec<Taker>,
-    ) -> Result<(), Parting> {
+        affected: Vec<PublishPoint>,
+    ) -> Result<(), CloseReason> {
         let mut status = refusal.status();
         if let Some(description) = description {
             status.description = description;
@@ -146,50 +146,55 @@ impl Client {
         };
         let refused = Refused {
             refusal,
-            publisher: self.stranger(&asked),
-            concerned,
+            publisher: self.unmatched(&asked),
+            affected,
         };
-        let parting = parting(&refused);
+        let reason = reason(&refused);
         self.tell(refused);
-        Err(parting)
+        Err(reason)
     }
 
     /// The client has said what it is going to publish, and some wait for an answer.
     pub(super) fn announce(&mut self, request: &PublishRequest) {
-        if self.admit(request).is_ok() {
+        if self.authorize_publish(request).is_ok() {
             self.session.confirm_announcement();
         }
     }
 
-    pub(super) fn publish(&mut self, request: &PublishRequest) -> Result<(), Parting> {
-        let admitted = self.admit(request);
+    pub(super) fn publish(&mut self, request: &PublishRequest) -> Result<(), CloseReason> {
+        let admitted = self.authorize_publish(request);
         self.decision.asked = None;
-        let (taker, publisher) = match admitted {
+        let (point, publisher) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse_publish(*refused),
         };
         let can_reconnect = request.connect.can_reconnect();
         let msid = self.session.requested_msid();
         let connection = self.connection.clone();
-        let link = Arc::new(Link::new(self.id, connection, msid, can_reconnect));
+        let link = Arc::new(PublisherHandle::new(
+            self.id,
+            connection,
+            msid,
+            can_reconnect,
+        ));
         // Deciding may have taken a while: who is gone must not take the stream with it. Nobody
         // who publishes is cut off to make room, and who was cut off before does not publish.
         if link.has_hung_up() {
-            taker.withdraw();
-            return Err(Parting::Closed);
+            point.withdraw();
+            return Err(CloseReason::Closed);
         }
-        if !self.set_standing(Standing::Publishing) {
-            taker.withdraw();
-            return Err(Parting::Stopped);
+        if !self.set_stage(Stage::Publishing) {
+            point.withdraw();
+            return Err(CloseReason::Stopped);
         }
-        let (intake, publisher) = match taker.take(&publisher, &link) {
+        let (stream, publisher) = match point.take(&publisher, &link) {
             Ok(taken) => taken,
             Err(refusal) => {
-                self.set_standing(Standing::New);
+                self.set_stage(Stage::Connected);
                 return self.refuse_publish(Refused {
                     refusal,
                     publisher,
-                    concerned: vec![taker],
+                    affected: vec![point],
                 });
             }
         };
@@ -198,63 +203,66 @@ impl Client {
             "{} publishes {} to {}",
             self.address,
             shown(&publisher),
-            intake.entrance().name(),
+            stream.rules().name(),
         );
-        let max_message_size = intake.entrance().listener_settings().max_message_size;
+        let max_message_size = stream.rules().listener_settings().max_message_size;
         self.session.set_max_message_size(max_message_size);
-        liveness::watch(&self.connection.socket, intake.timeout());
-        self.published = Some(Published { intake, link });
+        liveness::watch(&self.connection.socket, stream.timeout());
+        self.published = Some(Published { stream, link });
         self.session.accept_publish();
         self.update_stats();
         Ok(())
     }
 
-    fn refuse_publish(&mut self, refused: Refused) -> Result<(), Parting> {
+    fn refuse_publish(&mut self, refused: Refused) -> Result<(), CloseReason> {
         self.session.reject_publish(&refused.refusal.status());
-        let parting = parting(&refused);
+        let reason = reason(&refused);
         self.tell(refused);
-        Err(parting)
+        Err(reason)
     }
 
     /// Finds out who takes this stream and whether this client may publish it, without giving it
     /// away.
-    fn admit(&mut self, request: &PublishRequest) -> Result<(Taker, Publisher), Box<Refused>> {
+    fn authorize_publish(
+        &mut self,
+        request: &PublishRequest,
+    ) -> Result<(PublishPoint, Publisher), Box<Refused>> {
         let connect = &request.connect;
-        let wanted = Request::new(&connect.application, &request.stream_key);
-        let stranger = self.stranger(request);
-        let refuse = |refusal, publisher, concerned| {
+        let wanted = RequestedPath::new(&connect.application, &request.stream_key);
+        let unmatched = self.unmatched(request);
+        let refuse = |refusal, publisher, affected| {
             Box::new(Refused {
                 refusal,
                 publisher,
-                concerned,
+                affected,
             })
         };
         let shared = &self.connection.shared;
-        let Some(Found { taker, matched }) = shared.find(&wanted) else {
+        let Some(RouteMatch { point, matched }) = shared.find(&wanted) else {
             let candidates = shared.candidates(&connect.application);
-            return Err(refuse(Refusal::NoStream, stranger, candidates));
+            return Err(refuse(RejectReason::NoStream, unmatched, candidates));
         };
         let publisher = Publisher {
             application: matched.application,
             stream_key: matched.stream_key,
             query: matched.query,
             variables: matched.variables,
-            ..stranger
+            ..unmatched
         };
         let decided = self
-            .check_access(&taker, &connect.application)
-            .and_then(|()| taker.availability(&publisher))
-            .and_then(|()| self.ask(&taker, request, &publisher));
+            .check_access(&point, &connect.application)
+            .and_then(|()| point.availability(&publisher))
+            .and_then(|()| self.ask(&point, request, &publisher));
         match decided {
-            Ok(()) => Ok((taker, publisher)),
-            Err(refusal) => Err(refuse(refusal, publisher, vec![taker])),
+            Ok(()) => Ok((point, publisher)),
+            Err(refusal) => Err(refuse(refusal, publisher, vec![point])),
         }
     }
 
-    fn check_access(&self, taker: &Taker, application: &str) -> Result<(), Refusal> {
-        let access = taker.entrance().access();
+    fn check_access(&self, point: &PublishPoint, application: &str) -> Result<(), RejectReason> {
+        let access = point.rules().access();
         if !access.addresses.allows(self.address.ip()) {
-            return Err(Refusal::Address);
+            return Err(RejectReason::Address);
         }
         let Some(credentials) = &access.credentials else {
             return Ok(());
@@ -264,43 +272,43 @@ impl Client {
         if self.decision.authenticated.is_some_and(is_right) {
             Ok(())
         } else {
-            Err(Refusal::NotAuthenticated)
+            Err(RejectReason::NotAuthenticated)
         }
     }
 
     /// Asks the application, which may take its time: that is not the client's.
     fn ask(
         &mut self,
-        taker: &Taker,
+        point: &PublishPoint,
         request: &PublishRequest,
         publisher: &Publisher,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RejectReason> {
         let known = self
             .decision
             .asked
             .as_ref()
-            .filter(|asked| asked.taker.is(taker) && asked.request == *request);
+            .filter(|asked| asked.point.is(point) && asked.request == *request);
         let may_publish = match known {
             Some(asked) => asked.may_publish,
             None => {
-                self.set_standing(Standing::Asked);
+                self.set_stage(Stage::Authorizing);
                 let start = Instant::now();
-                let may_publish = taker.may_publish(publisher);
+                let may_publish = point.may_publish(publisher);
                 self.deadline += start.elapsed();
-                self.set_standing(Standing::New);
-                self.decision.asked = Some(Asked {
-                    taker: taker.clone(),
+                self.set_stage(Stage::Connected);
+                self.decision.asked = Some(PendingAnswer {
+                    point: point.clone(),
                     request: request.clone(),
                     may_publish,
                 });
                 may_publish
             }
         };
-        may_publish.then_some(()).ok_or(Refusal::Denied)
+        may_publish.then_some(()).ok_or(RejectReason::Denied)
     }
 
     /// What is known of a client before its request is understood.
-    fn stranger(&self, request: &PublishRequest) -> Publisher {
+    fn unmatched(&self, request: &PublishRequest) -> Publisher {
         let connect = &request.connect;
         let (application, query) = connect
             .application
@@ -323,37 +331,37 @@ impl Client {
 
     /// Lets elements know why a client is gone, where it was neither its own decision nor somebody's
     /// here, and where they have not heard of it as a refusal.
-    pub(super) fn report(&self, parting: &Parting) {
+    pub(super) fn report(&self, reason: &CloseReason) {
         let publishes = self.session.is_publishing();
-        let is_worth_it = match parting {
-            Parting::Closed | Parting::Refused(_) | Parting::Dismissed(Removal::Drained) => {
-                publishes
-            }
+        let is_worth_it = match reason {
+            CloseReason::Closed
+            | CloseReason::Refused(_)
+            | CloseReason::Dismissed(RemovalReason::Drained) => publishes,
             // Who says nothing at all may be a monitor.
-            Parting::HandshakeTimeout(_) | Parting::Transport(_) | Parting::Timeout(_) => {
-                self.stats.in_bytes_total > 0
-            }
-            Parting::Violation(_)
-            | Parting::NotAuthenticated
-            | Parting::Blocked
-            | Parting::Vanished => true,
-            Parting::NotAdmitted(_) | Parting::Dismissed(_) | Parting::Stopped => false,
+            CloseReason::HandshakeTimeout(_)
+            | CloseReason::Transport(_)
+            | CloseReason::Timeout(_) => self.stats.in_bytes_total > 0,
+            CloseReason::Violation(_)
+            | CloseReason::NotAuthenticated
+            | CloseReason::Blocked
+            | CloseReason::Vanished => true,
+            CloseReason::NotAllowed(_) | CloseReason::Dismissed(_) | CloseReason::Stopped => false,
         };
         if !is_worth_it {
             return;
         }
-        let kind = match parting {
-            Parting::NotAuthenticated => "refused",
-            _ => parting.removal().nick(),
+        let kind = match reason {
+            CloseReason::NotAuthenticated => "refused",
+            _ => reason.removal().nick(),
         };
-        let reason = format!("{kind}: {parting}");
+        let reason = format!("{kind}: {reason}");
         match &self.published {
-            Some(published) => published.intake.set_last_error(self.address, reason),
+            Some(published) => published.stream.set_last_error(self.address, reason),
             None => {
                 let everybody = self.connection.shared.all();
-                if everybody.len() <= MAX_CONCERNED {
-                    for taker in everybody {
-                        taker.set_last_error(self.address, reason.clone());
+                if everybody.len() <= MAX_AFFECTED {
+                    for point in everybody {
+                        point.set_last_error(self.address, reason.clone());
                     }
                 }
             }
@@ -365,22 +373,22 @@ impl Client {
         let Refused {
             refusal,
             publisher,
-            concerned,
+            affected,
         } = refused;
-        if concerned.len() <= MAX_CONCERNED {
+        if affected.len() <= MAX_AFFECTED {
             let publisher = Arc::new(publisher);
-            for taker in concerned {
-                taker.reject(publisher.clone(), refusal);
+            for point in affected {
+                point.reject(publisher.clone(), refusal);
             }
         }
     }
 }
 
 /// What any of them takes: which one it will be is known only at `publish`.
-fn taken_codecs(candidates: &[Taker]) -> TakenCodecs {
+fn taken_codecs(candidates: &[PublishPoint]) -> TakenCodecs {
     let accepted = || {
-        let entrances = candidates.iter().map(Taker::entrance);
-        entrances.map(|entrance| &entrance.access().codecs)
+        let entrances = candidates.iter().map(PublishPoint::rules);
+        entrances.map(|rules| &rules.access().codecs)
     };
     let taken = |name: CodecName| {
         let is_taken = accepted().any(|codecs| codecs.accepts(name));
@@ -399,8 +407,8 @@ fn taken_codecs(candidates: &[Taker]) -> TakenCodecs {
     }
 }
 
-fn parting(refused: &Refused) -> Parting {
-    Parting::Refused(format!(
+fn reason(refused: &Refused) -> CloseReason {
+    CloseReason::Refused(format!(
         "{} was refused: {}",
         shown(&refused.publisher),
         refused.refusal.nick()
@@ -410,10 +418,10 @@ fn parting(refused: &Refused) -> Parting {
 /// For the log. Some clients put the stream key behind a slash of the application, or into it.
 fn shown(publisher: &Publisher) -> String {
     let application = publisher.application.split('/').next().unwrap_or_default();
-    let key = Secret(&publisher.stream_key);
+    let key = Redacted(&publisher.stream_key);
     if publisher.stream_key.is_empty() {
-        format!("\"{}\"", Secret(application))
+        format!("\"{}\"", Redacted(application))
     } else {
-        format!("application {}, stream key \"{key}\"", Shown(application))
+        format!("application {}, stream key \"{key}\"", Quoted(application))
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use crate::server::intake::FrameStats;
+use crate::server::stream::FrameStats;
 
 /// Frames are counted for this long at a time, in milliseconds of media.
 const FRAME_WINDOW: u32 = 1000;

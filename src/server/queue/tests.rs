@@ -5,29 +5,29 @@ use crate::memory::Memory;
 
 const BODY: usize = 1000;
 
-fn item(kind: TagKind, timestamp: u32, start: &[u8]) -> Item {
+fn item(kind: TagKind, timestamp: u32, start: &[u8]) -> QueueItem {
     let mut bytes = start.to_vec();
     bytes.resize(BODY, 0);
-    Item::Tag {
+    QueueItem::Tag {
         tag: Tag::new(kind, timestamp, Memory::from_vec(bytes, 0)).unwrap(),
         arrival: Instant::now(),
         discont: false,
     }
 }
 
-fn keyframe(timestamp: u32) -> Item {
+fn keyframe(timestamp: u32) -> QueueItem {
     item(TagKind::Video, timestamp, &[0x17, 1, 0, 0, 0])
 }
 
-fn frame(timestamp: u32) -> Item {
+fn frame(timestamp: u32) -> QueueItem {
     item(TagKind::Video, timestamp, &[0x27, 1, 0, 0, 0])
 }
 
-fn header(timestamp: u32) -> Item {
+fn header(timestamp: u32) -> QueueItem {
     item(TagKind::Video, timestamp, &[0x17, 0, 0, 0, 0])
 }
 
-fn audio(timestamp: u32) -> Item {
+fn audio(timestamp: u32) -> QueueItem {
     item(TagKind::Audio, timestamp, &[0xAF, 1])
 }
 
@@ -49,7 +49,7 @@ fn taken(queue: MediaQueue) -> MediaQueue {
     queue
 }
 
-fn push(queue: &MediaQueue, items: impl IntoIterator<Item = Item>) {
+fn push(queue: &MediaQueue, items: impl IntoIterator<Item = QueueItem>) {
     let mut items = items.into_iter().collect();
     queue.push(CLIENT, &mut items).unwrap();
 }
@@ -58,8 +58,8 @@ fn push(queue: &MediaQueue, items: impl IntoIterator<Item = Item>) {
 fn pop(queue: &MediaQueue) -> Vec<(u32, bool)> {
     let mut batch = VecDeque::new();
     queue.pop(&mut batch, None).unwrap();
-    let tag = |item: &Item| match item {
-        Item::Tag { tag, discont, .. } => Some((tag.timestamp, *discont)),
+    let tag = |item: &QueueItem| match item {
+        QueueItem::Tag { tag, discont, .. } => Some((tag.timestamp, *discont)),
         _ => None,
     };
     batch.iter().filter_map(tag).collect()

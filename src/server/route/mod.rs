@@ -7,7 +7,7 @@ use std::fmt;
 
 mod pattern;
 
-use super::Secret;
+use super::Redacted;
 pub use pattern::{InvalidTemplate, Variables};
 use pattern::{Pattern, check_unique};
 
@@ -22,7 +22,7 @@ pub struct Route {
 
 /// What a route found in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Matched {
+pub struct MatchedNames {
     pub application: String,
     pub stream_key: String,
     pub query: String,
@@ -128,12 +128,16 @@ impl Route {
         match_all(&wanted[..common], &path[..common]).is_some()
     }
 
-    pub fn matches(&self, request: &Request) -> Option<Matched> {
+    pub fn matches(&self, request: &RequestedPath) -> Option<MatchedNames> {
         let mut readings = request.readings.iter();
         readings.find_map(|reading| self.match_reading(reading, request.application_length))
     }
 
-    fn match_reading(&self, reading: &Reading, asked_application: usize) -> Option<Matched> {
+    fn match_reading(
+        &self,
+        reading: &Interpretation,
+        asked_application: usize,
+    ) -> Option<MatchedNames> {
         let path = &reading.path;
         let split = match (&self.application, &self.stream_key) {
             (Some(application), _) => application.len(),
@@ -151,7 +155,7 @@ impl Route {
         if let Some(wanted) = &self.stream_key {
             variables.extend(match_all(wanted, &key)?);
         }
-        Some(Matched {
+        Some(MatchedNames {
             application: application.join("/"),
             stream_key: key.join("/"),
             query: reading.query.clone(),
@@ -196,7 +200,7 @@ impl fmt::Display for Route {
             None => f.write_str("any application")?,
         }
         match &self.shown.1 {
-            Some(key) => write!(f, ", stream key \"{}\"", Secret(key)),
+            Some(key) => write!(f, ", stream key \"{}\"", Redacted(key)),
             None => f.write_str(", any stream key"),
         }
     }
@@ -204,22 +208,22 @@ impl fmt::Display for Route {
 
 /// What a client asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct RequestedPath {
     /// How it may be meant, the likeliest first.
-    readings: Vec<Reading>,
+    readings: Vec<Interpretation>,
     application_length: usize,
 }
 
 /// One way to understand a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Reading {
+struct Interpretation {
     /// Application and stream key in one path: clients split them in many ways.
     path: Vec<String>,
     /// Of the application and of the stream key, joined by `&`.
     query: String,
 }
 
-impl Request {
+impl RequestedPath {
     pub fn new(application: &str, stream_key: &str) -> Self {
         let stream_key = without_origin(stream_key, application);
         let (application, application_query) = cut_query(application);
@@ -230,18 +234,18 @@ impl Request {
         path.extend(segments(key).map(str::to_owned));
         let queries = [application_query, key_query];
         let queries: Vec<&str> = queries.into_iter().flatten().collect();
-        let mut readings = vec![Reading {
+        let mut readings = vec![Interpretation {
             path,
             query: queries.join("&"),
         }];
         // `live/key?token=a/b` comes as application `live/key?token=a` and stream key `b`.
         if let Some(query) = application_query {
-            readings.push(Reading {
+            readings.push(Interpretation {
                 path: application_alone,
                 query: format!("{query}/{stream_key}"),
             });
         }
-        Request {
+        RequestedPath {
             readings,
             application_length,
         }
@@ -303,7 +307,7 @@ mod tests {
     }
 
     fn matched(route: &Route, application: &str, key: &str) -> Option<(String, String)> {
-        let matched = route.matches(&Request::new(application, key))?;
+        let matched = route.matches(&RequestedPath::new(application, key))?;
         Some((matched.application, matched.stream_key))
     }
 
@@ -386,7 +390,7 @@ mod tests {
     #[test]
     fn variables_are_found_in_application_and_key() {
         let template = route(Some("live/{site}"), Some("cam{camera_id}_{stream_name}"));
-        let found = template.matches(&Request::new("live/roof", "cam7_main"));
+        let found = template.matches(&RequestedPath::new("live/roof", "cam7_main"));
         let found = found.unwrap();
         assert_eq!(found.application, "live/roof");
         assert_eq!(found.stream_key, "cam7_main");
@@ -449,7 +453,7 @@ mod tests {
         let query = |application: &str, key: &str| {
             let route = route(Some("live"), Some("key"));
             route
-                .matches(&Request::new(application, key))
+                .matches(&RequestedPath::new(application, key))
                 .unwrap()
                 .query
         };

@@ -6,7 +6,7 @@ use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
 use gstrtmp2server::amf0::Value;
 
-use super::studio::{Studio, publisher};
+use super::multi_recorder::{MultiRecorder, publisher};
 use crate::support::PATIENCE;
 use crate::support::clients::{FFMPEG, publish};
 use crate::support::media::small;
@@ -26,18 +26,18 @@ fn answer(port: u16, application: &str, key: &str) -> (String, RawClient) {
     (code(&status).to_owned(), client)
 }
 
-fn happened(studio: &Studio) -> Vec<String> {
-    studio.look(|seen| seen.happened.clone())
+fn happened(recorder: &MultiRecorder) -> Vec<String> {
+    recorder.look(|seen| seen.happened.clone())
 }
 
 #[test]
 fn a_second_publisher_of_a_stream_meets_the_policy() {
-    let studio = Studio::start("publisher-policy=reject");
-    let first = RawClient::publish(studio.port(), "live", "key");
-    studio.wait_for("added src_0");
-    assert_eq!(answer(studio.port(), "live", "key").0, BAD_NAME);
-    studio.wait_for("rejected busy");
-    let rejected = studio.look(|seen| {
+    let recorder = MultiRecorder::start("publisher-policy=reject");
+    let first = RawClient::publish(recorder.port(), "live", "key");
+    recorder.wait_for("added src_0");
+    assert_eq!(answer(recorder.port(), "live", "key").0, BAD_NAME);
+    recorder.wait_for("rejected busy");
+    let rejected = recorder.look(|seen| {
         let told = seen.told("rtmp2-stream-event").into_iter();
         let mut rejected =
             told.filter(|(_, s)| s.get("event") == Ok(StreamEvent::PublisherRejected));
@@ -45,72 +45,72 @@ fn a_second_publisher_of_a_stream_meets_the_policy() {
     });
     assert_eq!((&rejected.0[..], rejected.1.get("pad")), ("src", Ok("")));
 
-    studio
+    recorder
         .element
         .set_property_from_str("publisher-policy", "replace");
-    let mut second = RawClient::publish(studio.port(), "live", "key");
+    let mut second = RawClient::publish(recorder.port(), "live", "key");
     send(&mut second, &stream(0, 4));
-    studio.wait_until("the second one", |seen| {
+    recorder.wait_until("the second one", |seen| {
         let added = seen.happened.iter().filter(|h| *h == "added src_0");
         (added.count() == 2).then_some(())
     });
-    assert!(happened(&studio).contains(&"removed src_0 replaced".to_owned()));
+    assert!(happened(&recorder).contains(&"removed src_0 replaced".to_owned()));
     drop(first);
 
     // One that is silent may be replaced, and is.
-    studio.element.set_property("stall-timeout", 1u32);
-    studio
+    recorder.element.set_property("stall-timeout", 1u32);
+    recorder
         .element
         .set_property_from_str("publisher-policy", "replace-stalled");
     let third = loop {
-        let (code, client) = answer(studio.port(), "live", "key");
+        let (code, client) = answer(recorder.port(), "live", "key");
         if code == "NetStream.Publish.Start" {
             break client;
         }
     };
     drop(second);
     unpublish(third);
-    studio.wait_for("-src_0");
-    let pads = happened(&studio)
+    recorder.wait_for("-src_0");
+    let pads = happened(&recorder)
         .iter()
         .filter(|h| h.starts_with('+'))
         .count();
     assert_eq!(pads, 1);
-    assert_eq!(studio.stats().get::<u64>("replacements"), Ok(2));
+    assert_eq!(recorder.stats().get::<u64>("replacements"), Ok(2));
 }
 
 #[test]
 fn there_are_no_more_streams_than_there_may_be() {
-    let studio = Studio::start("max-streams=2 resume-timeout=600000");
-    let port = studio.port();
+    let recorder = MultiRecorder::start("max-streams=2 resume-timeout=600000");
+    let port = recorder.port();
     let mut clients = vec![
         RawClient::publish(port, "live", "a"),
         RawClient::publish(port, "live", "b"),
     ];
     assert_eq!(answer(port, "live", "c").0, BAD_NAME);
-    studio.wait_for("rejected full");
+    recorder.wait_for("rejected full");
     // One that may come back has its place, and comes back to it.
     drop(clients.pop());
-    studio.wait_for("removed src_1 closed");
+    recorder.wait_for("removed src_1 closed");
     assert_eq!(answer(port, "live", "c").0, BAD_NAME);
     clients.push(RawClient::publish(port, "live", "b"));
     // One that has left makes room at once.
     unpublish(clients.remove(0));
     clients.push(RawClient::publish(port, "live", "c"));
-    studio.wait_for("added src_2");
+    recorder.wait_for("added src_2");
     // It is taken as it is set.
-    studio.element.set_property("max-streams", 3u32);
+    recorder.element.set_property("max-streams", 3u32);
     clients.push(RawClient::publish(port, "live", "d"));
-    studio.wait_for("added src_3");
-    assert_eq!(studio.stats().get::<u64>("rejected"), Ok(2));
+    recorder.wait_for("added src_3");
+    assert_eq!(recorder.stats().get::<u64>("rejected"), Ok(2));
 }
 
 #[test]
 fn who_does_not_publish_in_the_end_leaves_nothing() {
-    let studio = Studio::start("application=live");
-    let port = studio.port();
+    let recorder = MultiRecorder::start("application=live");
+    let port = recorder.port();
     let asked = std::sync::Mutex::new(Vec::new());
-    studio
+    recorder
         .element
         .connect("publisher-connecting", false, move |arguments| {
             let info: gst::Structure = arguments[1].get().unwrap();
@@ -120,7 +120,7 @@ fn who_does_not_publish_in_the_end_leaves_nothing() {
             Some((key != "bad").to_value())
         });
     assert_eq!(answer(port, "live", "bad").0, "NetStream.Publish.Denied");
-    studio.wait_for("rejected denied");
+    recorder.wait_for("rejected denied");
     // It only says that it is going to.
     let mut client = RawClient::connect(port);
     client.handshake().connect_application("live");
@@ -134,13 +134,13 @@ fn who_does_not_publish_in_the_end_leaves_nothing() {
         code(&client.expect_command("_error")),
         "NetConnection.Connect.InvalidApp"
     );
-    studio.wait_for("rejected no-application");
+    recorder.wait_for("rejected no-application");
     let client = publisher(port, "good");
     // The first pad is that of the first publisher.
-    studio.wait_for("+src_0");
-    assert_eq!(studio.element.num_src_pads(), 1);
-    assert_eq!(studio.stats().get::<u64>("publishers"), Ok(1));
-    assert_eq!(studio.stats().get::<u64>("rejected"), Ok(2));
+    recorder.wait_for("+src_0");
+    assert_eq!(recorder.element.num_src_pads(), 1);
+    assert_eq!(recorder.stats().get::<u64>("publishers"), Ok(1));
+    assert_eq!(recorder.stats().get::<u64>("rejected"), Ok(2));
     drop(client);
 }
 
@@ -149,7 +149,7 @@ fn an_element_whose_route_says_more_gets_the_publisher() {
     // Started earlier, and later.
     let early = Recorder::start("application=live stream-key=early");
     let port = early.port();
-    let studio = Studio::start(&format!("port={port} application=live"));
+    let recorder = MultiRecorder::start(&format!("port={port} application=live"));
     let late = Recorder::start(&format!("port={port} application=live stream-key=late"));
     for (recorder, key) in [(&early, "early"), (&late, "late")] {
         let mut client = RawClient::publish(port, "live", key);
@@ -159,24 +159,24 @@ fn an_element_whose_route_says_more_gets_the_publisher() {
         recorder.finish();
     }
     let client = publisher(port, "any");
-    studio.wait_for("+src_0");
+    recorder.wait_for("+src_0");
     drop(client);
-    studio.wait_for("-src_0");
-    assert_eq!(studio.stats().get::<u64>("publishers"), Ok(1));
+    recorder.wait_for("-src_0");
+    assert_eq!(recorder.stats().get::<u64>("publishers"), Ok(1));
     // Nor does it matter which of them goes first.
     drop(early);
     let client = RawClient::publish(port, "live", "early");
-    studio.wait_for("added src_1");
+    recorder.wait_for("added src_1");
     drop(client);
 }
 
 #[test]
 fn the_same_route_twice_is_an_error() {
-    let studio = Studio::start("application=live");
-    let port = studio.port();
+    let recorder = MultiRecorder::start("application=live");
+    let port = recorder.port();
     let (error, text) = Recorder::refusal(&format!("port={port} application=live"));
     assert!(error.matches(gst::ResourceError::Busy), "{text}");
-    let second = Studio::new(&format!("port={port} application=live"), |_, _| {});
+    let second = MultiRecorder::new(&format!("port={port} application=live"), |_, _| {});
     assert!(second.pipeline.set_state(gst::State::Playing).is_err());
     let error = second.look(
         |seen| match seen.of_kind(gst::MessageType::Error)[0].view() {
@@ -187,7 +187,7 @@ fn the_same_route_twice_is_an_error() {
     assert!(error.matches(gst::ResourceError::Busy), "{error}");
     assert_eq!(second.port(), 0);
     // And once it is free it is taken.
-    drop(studio);
+    drop(recorder);
     second.pipeline.set_state(gst::State::Null).unwrap();
     second.play();
     assert_eq!(second.port(), port);
@@ -195,9 +195,9 @@ fn the_same_route_twice_is_an_error() {
 
 #[test]
 fn drained_it_asks_all_to_go_and_takes_nobody() {
-    let studio = Studio::start("drain-timeout=600000 resume-timeout=600000");
+    let recorder = MultiRecorder::start("drain-timeout=600000 resume-timeout=600000");
     // Another one keeps the port open.
-    let other = Recorder::start(&format!("port={} application=other", studio.port()));
+    let other = Recorder::start(&format!("port={} application=other", recorder.port()));
     let port = other.port();
     let mut can = RawClient::connect(port);
     can.try_publish_with("live", "can", 1.0).unwrap();
@@ -205,51 +205,51 @@ fn drained_it_asks_all_to_go_and_takes_nobody() {
     let cannot = publisher(port, "cannot");
     let awaited = publisher(port, "awaited");
     for pad in ["+src_0", "+src_1", "+src_2"] {
-        studio.wait_for(pad);
+        recorder.wait_for(pad);
     }
     drop(awaited);
-    studio.wait_for("removed src_2 closed");
-    studio.element.set_property("drain", true);
+    recorder.wait_for("removed src_2 closed");
+    recorder.element.set_property("drain", true);
     // Nobody is waited for any more.
-    studio.wait_for("-src_2");
+    recorder.wait_for("-src_2");
     let request = can.expect_command("onStatus");
     assert_eq!(code(&request), "NetConnection.Connect.ReconnectRequest");
     unpublish(can);
-    studio.wait_for("-src_0");
+    recorder.wait_for("-src_0");
     let mut late = RawClient::connect(port);
     late.handshake().connect_application("live");
     late.expect_command("_error");
     unpublish(cannot);
-    studio.wait_for("-src_1");
-    studio.element.set_property("drain", false);
+    recorder.wait_for("-src_1");
+    recorder.element.set_property("drain", false);
     let _again = RawClient::publish(port, "live", "again");
-    studio.wait_for("added src_3");
+    recorder.wait_for("added src_3");
 }
 
 #[test]
 fn a_drain_that_takes_too_long_cuts_off() {
-    let studio = Studio::start("drain-timeout=1");
-    let _stays = publisher(studio.port(), "stays");
-    studio.wait_for("+src_0");
-    studio.element.set_property("drain", true);
-    studio.wait_for("removed src_0 drained");
-    studio.wait_for("-src_0");
+    let recorder = MultiRecorder::start("drain-timeout=1");
+    let _stays = publisher(recorder.port(), "stays");
+    recorder.wait_for("+src_0");
+    recorder.element.set_property("drain", true);
+    recorder.wait_for("removed src_0 drained");
+    recorder.wait_for("-src_0");
 }
 
 #[test]
 fn actions_are_about_the_stream_of_a_pad() {
-    let studio = Studio::start("");
-    let mut first = RawClient::connect(studio.port());
+    let recorder = MultiRecorder::start("");
+    let mut first = RawClient::connect(recorder.port());
     first.try_publish_with("live", "first", 1.0).unwrap();
     send(&mut first, &stream(0, 4));
-    let mut second = publisher(studio.port(), "second");
+    let mut second = publisher(recorder.port(), "second");
     for pad in ["+src_0", "+src_1"] {
-        studio.wait_for(pad);
+        recorder.wait_for(pad);
     }
     let ask = |pad: &str| -> bool {
         let arguments: [&dyn ToValue; 3] = [&pad, &"rtmp://elsewhere/live", &"moved"];
         let values: Vec<gst::glib::Value> = arguments.iter().map(|a| a.to_value()).collect();
-        let asked = studio
+        let asked = recorder
             .element
             .emit_by_name_with_values("request-reconnect", &values);
         asked.unwrap().get().unwrap()
@@ -259,74 +259,77 @@ fn actions_are_about_the_stream_of_a_pad() {
     assert!(!ask("src_7"));
     let request = first.expect_command("onStatus");
     assert_eq!(code(&request), "NetConnection.Connect.ReconnectRequest");
-    studio
+    recorder
         .element
         .emit_by_name::<()>("disconnect-publisher", &[&"src_1"]);
-    studio.wait_for("removed src_1 disconnected");
-    studio.wait_for("-src_1");
+    recorder.wait_for("removed src_1 disconnected");
+    recorder.wait_for("-src_1");
     let status = second.expect_command("onStatus");
     assert_eq!(code(&status), "NetStream.Publish.Rejected");
-    assert!(studio.element.static_pad("src_0").is_some());
+    assert!(recorder.element.static_pad("src_0").is_some());
 }
 
 #[test]
 fn properties_do_what_those_of_a_single_one_do() {
-    let studio = Studio::new("", |_, _| {});
-    studio
+    let recorder = MultiRecorder::new("", |_, _| {});
+    recorder
         .element
-        .set_property("location", "rtmp://127.0.0.1:0/studio");
-    assert_eq!(studio.element.property::<String>("application"), "studio");
-    assert_eq!(studio.element.property::<String>("host"), "127.0.0.1");
+        .set_property("location", "rtmp://127.0.0.1:0/recorder");
+    assert_eq!(
+        recorder.element.property::<String>("application"),
+        "recorder"
+    );
+    assert_eq!(recorder.element.property::<String>("host"), "127.0.0.1");
     let (port, is_port) = std::sync::mpsc::channel();
-    studio
+    recorder
         .element
         .connect_notify(Some("current-port"), move |element, _| {
             let _ = port.send(element.property::<u32>("current-port"));
         });
-    studio.play();
+    recorder.play();
     assert_ne!(is_port.recv_timeout(PATIENCE).unwrap(), 0);
-    studio.pipeline.set_state(gst::State::Null).unwrap();
+    recorder.pipeline.set_state(gst::State::Null).unwrap();
     assert_eq!(is_port.recv_timeout(PATIENCE).unwrap(), 0);
 
-    let studio = Studio::start("allowed-addresses=<192.0.2.0/24>");
-    let mut client = RawClient::connect(studio.port());
+    let recorder = MultiRecorder::start("allowed-addresses=<192.0.2.0/24>");
+    let mut client = RawClient::connect(recorder.port());
     assert!(client.try_handshake().is_err());
 
-    let studio = Studio::start("authmod=adobe username=studio password=secret");
-    let port = studio.port();
-    let url = format!("rtmp://studio:wrong@127.0.0.1:{port}/live/key");
+    let recorder = MultiRecorder::start("authmod=adobe username=recorder password=secret");
+    let port = recorder.port();
+    let url = format!("rtmp://recorder:wrong@127.0.0.1:{port}/live/key");
     assert!(
         !publish(FFMPEG, &small(1), false, &url)
             .wait()
             .status
             .success()
     );
-    let url = format!("rtmp://studio:secret@127.0.0.1:{port}/live/key");
+    let url = format!("rtmp://recorder:secret@127.0.0.1:{port}/live/key");
     publish(FFMPEG, &small(1), false, &url).succeed();
-    studio.wait_for("-src_0");
+    recorder.wait_for("-src_0");
 
-    let studio = Studio::start("proxy-protocol=v1");
-    let mut client = RawClient::connect(studio.port());
+    let recorder = MultiRecorder::start("proxy-protocol=v1");
+    let mut client = RawClient::connect(recorder.port());
     client.send(b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 1935\r\n");
     client.try_publish("live", "key").unwrap();
-    studio.wait_for("added src_0");
-    let streams: gst::Array = studio.stats().get("streams").unwrap();
+    recorder.wait_for("added src_0");
+    let streams: gst::Array = recorder.stats().get("streams").unwrap();
     let stats: gst::Structure = streams[0].get().unwrap();
     assert_eq!(stats.get("address"), Ok("192.0.2.7:56324"));
 }
 
 #[test]
 fn statistics_are_sums_and_each_stream() {
-    let studio = Studio::start("");
-    let port = studio.port();
-    let before: gst::Structure = studio.stats().get("process").unwrap();
+    let recorder = MultiRecorder::start("");
+    let port = recorder.port();
+    let before: gst::Structure = recorder.stats().get("process").unwrap();
     let media = stream(0, 12);
     let mut clients = ["a", "b"].map(|key| RawClient::publish(port, "live", key));
     for (number, client) in clients.iter_mut().enumerate() {
         send(client, &media);
-        studio.wait_for_buffers(&format!("src_{number}"), media.len() + 1);
+        recorder.wait_for_buffers(&format!("src_{number}"), media.len() + 1);
     }
-    let stats = studio.stats();
+    let stats = recorder.stats();
     let tags = media.len() as u64;
     assert_eq!(stats.get::<u64>("publishing"), Ok(2));
     assert_eq!(stats.get::<u64>("total-tags"), Ok(2 * tags));
@@ -340,15 +343,15 @@ fn statistics_are_sums_and_each_stream() {
     }
     let [first, second] = clients;
     unpublish(first);
-    studio.wait_for("-src_0");
+    recorder.wait_for("-src_0");
     // Sums do not go back.
-    let stats = studio.stats();
+    let stats = recorder.stats();
     assert_eq!(stats.get::<u64>("publishing"), Ok(1));
     assert_eq!(stats.get::<u64>("total-tags"), Ok(2 * tags));
     assert_eq!(stats.get::<gst::Array>("streams").unwrap().len(), 1);
     drop(second);
-    studio.wait_for("-src_1");
-    let after: gst::Structure = studio.stats().get("process").unwrap();
+    recorder.wait_for("-src_1");
+    let after: gst::Structure = recorder.stats().get("process").unwrap();
     let grown = |name: &str| {
         let count = |stats: &gst::Structure| stats.get::<u64>(name).unwrap();
         count(&after) - count(&before)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use gst::prelude::*;
 
-use super::studio::{self, Studio, into, into_fakesink};
+use super::multi_recorder::{self, MultiRecorder, into, into_fakesink};
 use crate::support::PATIENCE;
 use crate::support::flv::{self, Tag};
 use crate::support::raw::{RawClient, code, send, unpublish};
@@ -19,32 +19,32 @@ fn media(start: u32) -> Vec<Tag> {
 }
 
 /// A publisher of `key` that sends a bit, and waits until that has left on this pad.
-fn publisher(studio: &Studio, key: &str, pad: &str) -> RawClient {
-    let mut client = RawClient::publish(studio.port(), "live", key);
+fn publisher(recorder: &MultiRecorder, key: &str, pad: &str) -> RawClient {
+    let mut client = RawClient::publish(recorder.port(), "live", key);
     send(&mut client, &media(0));
-    studio.wait_for_buffers(pad, media(0).len() + 1);
+    recorder.wait_for_buffers(pad, media(0).len() + 1);
     client
 }
 
 /// The stream on `src_0` ends by itself, its publisher is told, and that on `src_1` goes on to its own end.
 #[track_caller]
-fn assert_ends_alone(studio: &Studio, mut ended: RawClient, mut other: RawClient) {
-    studio.wait_for("-src_0");
-    let history = studio.history("src_0", 5);
+fn assert_ends_alone(recorder: &MultiRecorder, mut ended: RawClient, mut other: RawClient) {
+    recorder.wait_for("-src_0");
+    let history = recorder.history("src_0", 5);
     assert_eq!(history.last().unwrap(), "-src_0");
     assert!(
         history.contains(&"removed src_0 disconnected".to_owned()),
         "{history:?}"
     );
-    studio.wait_for_gone("src_0", "disconnected");
+    recorder.wait_for_gone("src_0", "disconnected");
     let status = ended.try_expect_command("onStatus").expect("it is told");
     assert_eq!(code(&status), "NetStream.Publish.Rejected");
     send(&mut other, &media(10_000));
-    studio.wait_for_buffers("src_1", 2 * media(0).len() - 2);
+    recorder.wait_for_buffers("src_1", 2 * media(0).len() - 2);
     unpublish(other);
-    studio.wait_for("-src_1");
-    assert_eq!(studio.element.num_src_pads(), 0);
-    let errors = studio.look(|seen| seen.of_kind(gst::MessageType::Error).len());
+    recorder.wait_for("-src_1");
+    assert_eq!(recorder.element.num_src_pads(), 0);
+    let errors = recorder.look(|seen| seen.of_kind(gst::MessageType::Error).len());
     assert_eq!(errors, 0);
 }
 
@@ -52,7 +52,7 @@ fn assert_ends_alone(studio: &Studio, mut ended: RawClient, mut other: RawClient
 struct Taken(mpsc::Receiver<Vec<u8>>);
 
 impl Taken {
-    fn link(studio: &Studio, pad: &gst::Pad) -> Self {
+    fn link(recorder: &MultiRecorder, pad: &gst::Pad) -> Self {
         let sink = gst::parse::bin_from_description("fakesink sync=false async=false", true);
         let sink = sink.unwrap();
         let entry = sink.static_pad("sink").unwrap();
@@ -69,7 +69,7 @@ impl Taken {
             }
             gst::PadProbeReturn::Ok
         });
-        studio.pipeline.add(&sink).unwrap();
+        recorder.pipeline.add(&sink).unwrap();
         sink.sync_state_with_parent().unwrap();
         pad.link(&entry).unwrap();
         Taken(has_arrived)
@@ -92,20 +92,20 @@ impl Taken {
 #[test]
 fn a_pad_that_nobody_linked_costs_nobody() {
     // No queue would take as much as is sent.
-    let studio = Studio::start_with("max-bytes=20000", |pipeline, pad| {
+    let recorder = MultiRecorder::start_with("max-bytes=20000", |pipeline, pad| {
         if pad.name() != "src_0" {
             into_fakesink(pipeline, pad);
         }
     });
-    let mut idle = publisher(&studio, "idle", "src_0");
-    let other = publisher(&studio, "other", "src_1");
+    let mut idle = publisher(&recorder, "idle", "src_0");
+    let other = publisher(&recorder, "other", "src_1");
     for round in 1..=20 {
         send(&mut idle, &media(1000 * round));
     }
-    studio.wait_for_buffers("src_0", 20 * (media(0).len() - 3));
+    recorder.wait_for_buffers("src_0", 20 * (media(0).len() - 3));
     // Somebody may take it later, and gets a stream that begins there.
-    let pad = studio.element.static_pad("src_0").unwrap();
-    let taken = Taken::link(&studio, &pad);
+    let pad = recorder.element.static_pad("src_0").unwrap();
+    let taken = Taken::link(&recorder, &pad);
     send(&mut idle, &media(30_000));
     let last = media(30_000).pop().unwrap();
     let tags = taken.wait_for(&last);
@@ -118,17 +118,17 @@ fn a_pad_that_nobody_linked_costs_nobody() {
         unpublish(client);
     }
     for pad in ["-src_0", "-src_1"] {
-        studio.wait_for(pad);
+        recorder.wait_for(pad);
     }
     assert_eq!(
-        studio.look(|seen| seen.of_kind(gst::MessageType::Warning).len()),
+        recorder.look(|seen| seen.of_kind(gst::MessageType::Warning).len()),
         0
     );
 }
 
 #[test]
 fn a_branch_that_fails_ends_its_stream_alone() {
-    let studio = Studio::start_with("", |pipeline, pad| match &pad.name()[..] {
+    let recorder = MultiRecorder::start_with("", |pipeline, pad| match &pad.name()[..] {
         "src_0" => into(
             pipeline,
             pad,
@@ -136,15 +136,15 @@ fn a_branch_that_fails_ends_its_stream_alone() {
         ),
         _ => into_fakesink(pipeline, pad),
     });
-    let first = RawClient::publish(studio.port(), "live", "first");
-    studio.wait_for("added src_0");
-    let other = publisher(&studio, "other", "src_1");
+    let first = RawClient::publish(recorder.port(), "live", "first");
+    recorder.wait_for("added src_0");
+    let other = publisher(&recorder, "other", "src_1");
     let mut first = first;
     send(&mut first, &media(0));
     send(&mut first, &media(1000));
-    studio.wait_for("-src_0");
+    recorder.wait_for("-src_0");
     // The one that has failed says so, and nobody else.
-    let errors = studio.look(|seen| {
+    let errors = recorder.look(|seen| {
         let errors = seen.of_kind(gst::MessageType::Error).into_iter();
         let names = errors.map(|message| message.src().unwrap().name().to_string());
         names.collect::<Vec<_>>()
@@ -154,14 +154,14 @@ fn a_branch_that_fails_ends_its_stream_alone() {
         "{errors:?}"
     );
     unpublish(other);
-    studio.wait_for("-src_1");
+    recorder.wait_for("-src_1");
     let status = first.try_expect_command("onStatus").expect("it is told");
     assert_eq!(code(&status), "NetStream.Publish.Rejected");
 }
 
 #[test]
 fn a_branch_that_has_enough_ends_its_stream_alone() {
-    let studio = Studio::start_with("", |pipeline, pad| match &pad.name()[..] {
+    let recorder = MultiRecorder::start_with("", |pipeline, pad| match &pad.name()[..] {
         "src_0" => into(
             pipeline,
             pad,
@@ -169,32 +169,32 @@ fn a_branch_that_has_enough_ends_its_stream_alone() {
         ),
         _ => into_fakesink(pipeline, pad),
     });
-    let first = RawClient::publish(studio.port(), "live", "first");
-    studio.wait_for("added src_0");
-    let other = publisher(&studio, "other", "src_1");
+    let first = RawClient::publish(recorder.port(), "live", "first");
+    recorder.wait_for("added src_0");
+    let other = publisher(&recorder, "other", "src_1");
     let mut first = first;
     send(&mut first, &media(0));
     send(&mut first, &media(1000));
-    assert_ends_alone(&studio, first, other);
+    assert_ends_alone(&recorder, first, other);
 }
 
 /// Stopped by the application, which leaves it linked.
 #[test]
 fn a_branch_that_was_stopped_ends_its_stream_alone() {
-    let studio = Studio::start("");
-    let mut first = publisher(&studio, "first", "src_0");
-    let other = publisher(&studio, "other", "src_1");
-    let sink = studio.pipeline.by_name("sink_src_0").unwrap();
+    let recorder = MultiRecorder::start("");
+    let mut first = publisher(&recorder, "first", "src_0");
+    let other = publisher(&recorder, "other", "src_1");
+    let sink = recorder.pipeline.by_name("sink_src_0").unwrap();
     sink.set_locked_state(true);
     sink.set_state(gst::State::Null).unwrap();
     send(&mut first, &media(1000));
-    assert_ends_alone(&studio, first, other);
+    assert_ends_alone(&recorder, first, other);
 }
 
 /// Nobody downstream says that, so the element does, as a warning.
 #[test]
 fn a_branch_that_takes_something_else_ends_its_stream_alone() {
-    let studio = Studio::start_with("", |pipeline, pad| match &pad.name()[..] {
+    let recorder = MultiRecorder::start_with("", |pipeline, pad| match &pad.name()[..] {
         "src_0" => {
             into_fakesink(pipeline, pad);
             // What is linked refuses the caps that come.
@@ -210,12 +210,12 @@ fn a_branch_that_takes_something_else_ends_its_stream_alone() {
         }
         _ => into_fakesink(pipeline, pad),
     });
-    let mut first = RawClient::publish(studio.port(), "live", "first");
-    studio.wait_for("added src_0");
-    let other = publisher(&studio, "other", "src_1");
+    let mut first = RawClient::publish(recorder.port(), "live", "first");
+    recorder.wait_for("added src_0");
+    let other = publisher(&recorder, "other", "src_1");
     send(&mut first, &media(0));
-    assert_ends_alone(&studio, first, other);
-    let warnings = studio.look(|seen| {
+    assert_ends_alone(&recorder, first, other);
+    let warnings = recorder.look(|seen| {
         let warnings = seen.of_kind(gst::MessageType::Warning).into_iter();
         let texts = warnings.map(|message| match message.view() {
             gst::MessageView::Warning(warning) => (
@@ -237,7 +237,7 @@ fn a_branch_that_takes_something_else_ends_its_stream_alone() {
 /// One that takes nothing holds up its own publisher.
 #[test]
 fn a_branch_that_is_stuck_holds_up_nobody_else() {
-    let studio = Studio::start_with("max-bytes=20000", |pipeline, pad| {
+    let recorder = MultiRecorder::start_with("max-bytes=20000", |pipeline, pad| {
         into_fakesink(pipeline, pad);
         if pad.name() == "src_0" {
             pad.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, |_, _| {
@@ -245,32 +245,32 @@ fn a_branch_that_is_stuck_holds_up_nobody_else() {
             });
         }
     });
-    let mut stuck = RawClient::publish(studio.port(), "live", "stuck");
-    studio.wait_for("added src_0");
+    let mut stuck = RawClient::publish(recorder.port(), "live", "stuck");
+    recorder.wait_for("added src_0");
     send(&mut stuck, &media(0));
     // Its end waits behind what it has sent, and streams come and go meanwhile.
     unpublish(stuck);
-    studio.wait_for("removed src_0 unpublished");
+    recorder.wait_for("removed src_0 unpublished");
     for number in 1..=5 {
-        let client = publisher(&studio, "other", &format!("src_{number}"));
+        let client = publisher(&recorder, "other", &format!("src_{number}"));
         unpublish(client);
-        studio.wait_for(&format!("-src_{number}"));
+        recorder.wait_for(&format!("-src_{number}"));
     }
-    assert!(!studio.look(|seen| seen.has("-src_0")));
+    assert!(!recorder.look(|seen| seen.has("-src_0")));
 }
 
 /// In the time of the pipeline, like that of a single element.
 #[test]
 fn each_stream_starts_at_the_running_time_of_its_arrival() {
-    let studio = Studio::start("latency=150");
+    let recorder = MultiRecorder::start("latency=150");
     let mut bases = Vec::new();
     let mut clients = Vec::new();
     for number in 0..2 {
         let pad = format!("src_{number}");
-        let before = studio.pipeline.current_running_time().unwrap();
-        clients.push(publisher(&studio, &pad, &pad));
-        let after = studio.pipeline.current_running_time().unwrap();
-        let pad = studio.element.static_pad(&pad).unwrap();
+        let before = recorder.pipeline.current_running_time().unwrap();
+        clients.push(publisher(&recorder, &pad, &pad));
+        let after = recorder.pipeline.current_running_time().unwrap();
+        let pad = recorder.element.static_pad(&pad).unwrap();
         let segment = pad.sticky_event::<gst::event::Segment>(0).unwrap();
         let segment = segment.segment().downcast_ref::<gst::ClockTime>().unwrap();
         let base = segment.to_running_time(segment.start()).unwrap();
@@ -287,53 +287,53 @@ fn each_stream_starts_at_the_running_time_of_its_arrival() {
     }
     assert!(bases[0] < bases[1]);
     let mut latency = gst::query::Latency::new();
-    assert!(studio.element.query(&mut latency));
+    assert!(recorder.element.query(&mut latency));
     assert_eq!(latency.result().1, gst::ClockTime::from_mseconds(150));
     // Changes reach the streams that there are.
-    studio.element.set_property("latency", 300u32);
-    let pad = studio.element.static_pad("src_1").unwrap();
+    recorder.element.set_property("latency", 300u32);
+    let pad = recorder.element.static_pad("src_1").unwrap();
     let mut latency = gst::query::Latency::new();
     assert!(pad.query(&mut latency));
     assert_eq!(latency.result().1, gst::ClockTime::from_mseconds(300));
     drop(clients);
-    studio.wait_for("-src_0");
+    recorder.wait_for("-src_0");
 }
 
 /// Sinks as they are by default wait for their first buffer, and the pipeline with them.
 #[test]
 fn who_sends_nothing_holds_up_nobody() {
-    let studio = Studio::start_with("", |pipeline, pad| into(pipeline, pad, "fakesink"));
-    let mut silent = RawClient::publish(studio.port(), "live", "silent");
+    let recorder = MultiRecorder::start_with("", |pipeline, pad| into(pipeline, pad, "fakesink"));
+    let mut silent = RawClient::publish(recorder.port(), "live", "silent");
     // What can't be decoded is nothing either.
     let frames = media(0).into_iter().filter(|tag| tag.kind == flv::VIDEO);
     let frames: Vec<Tag> = frames
         .filter(|tag| !tag.is_coded() || tag.body[0] >> 4 != 1)
         .collect();
     send(&mut silent, &frames);
-    studio.wait_for("added src_0");
-    let other = publisher(&studio, "other", "src_1");
-    let sink = studio.pipeline.by_name("sink_src_1").unwrap();
+    recorder.wait_for("added src_0");
+    let other = publisher(&recorder, "other", "src_1");
+    let sink = recorder.pipeline.by_name("sink_src_1").unwrap();
     let (state, current, _) = sink.state(gst::ClockTime::from_seconds(PATIENCE.as_secs()));
     assert_eq!((state.is_ok(), current), (true, gst::State::Playing));
     unpublish(other);
-    studio.wait_for("-src_1");
+    recorder.wait_for("-src_1");
     unpublish(silent);
-    studio.wait_for("removed src_0 unpublished");
-    assert!(!studio.look(|seen| seen.has("+src_0")));
+    recorder.wait_for("removed src_0 unpublished");
+    assert!(!recorder.look(|seen| seen.has("+src_0")));
 }
 
 #[test]
 fn a_flush_from_downstream_stops_nothing() {
-    let studio = Studio::start("");
-    let mut client = publisher(&studio, "key", "src_0");
-    let pad = studio.element.static_pad("src_0").unwrap();
+    let recorder = MultiRecorder::start("");
+    let mut client = publisher(&recorder, "key", "src_0");
+    let pad = recorder.element.static_pad("src_0").unwrap();
     let peer = pad.peer().unwrap();
     assert!(peer.push_event(gst::event::FlushStart::new()));
     assert!(peer.push_event(gst::event::FlushStop::new(true)));
     send(&mut client, &media(10_000));
-    studio.wait_for_buffers("src_0", 2 * media(0).len() - 2);
+    recorder.wait_for_buffers("src_0", 2 * media(0).len() - 2);
     unpublish(client);
-    studio.wait_for("-src_0");
+    recorder.wait_for("-src_0");
 }
 /// Its publisher was cut off before, and is back before the pad has gone: it has a stream of its own, or is told.
 #[test]
@@ -345,7 +345,7 @@ fn who_comes_back_while_a_branch_ends_is_told_or_taken() {
     let may_fail = Arc::new(Mutex::new(may_fail));
     let (reached, linking) = (Mutex::new(reached), Mutex::new(linking));
     let (reached, may_go_on) = (Arc::new(reached), Mutex::new(may_go_on));
-    let studio = Studio::start_with("resume-timeout=600000", move |pipeline, pad| {
+    let recorder = MultiRecorder::start_with("resume-timeout=600000", move |pipeline, pad| {
         into_fakesink(pipeline, pad);
         if pad.name() == "src_1" {
             // Pads come and go on the thread that is held here.
@@ -365,18 +365,18 @@ fn who_comes_back_while_a_branch_ends_is_told_or_taken() {
             pad.peer().unwrap().add_probe(kinds, fail);
         }
     });
-    let mut client = RawClient::publish(studio.port(), "live", "key");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &media(0));
     is_reached.recv_timeout(PATIENCE).unwrap();
     drop(client);
-    studio.wait_for("removed src_0 closed");
-    let _other = studio::publisher(studio.port(), "other");
+    recorder.wait_for("removed src_0 closed");
+    let _other = multi_recorder::publisher(recorder.port(), "other");
     is_linking.recv_timeout(PATIENCE).unwrap();
     drop(fail);
-    studio.wait_for("eos src_0");
-    let mut client = RawClient::publish(studio.port(), "live", "key");
+    recorder.wait_for("eos src_0");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
     drop(go_on);
-    let is_taken = studio.wait_until("what becomes of it", |seen| {
+    let is_taken = recorder.wait_until("what becomes of it", |seen| {
         let is_removed = seen.has("removed src_0 disconnected");
         assert!(!seen.has("removed src_0 stopped"), "without a word");
         (seen.has("added src_2") || is_removed).then_some(!is_removed)
@@ -385,7 +385,7 @@ fn who_comes_back_while_a_branch_ends_is_told_or_taken() {
         let status = client.try_expect_command("onStatus").expect("it is told");
         assert_eq!(code(&status), "NetStream.Publish.Rejected");
     }
-    studio.wait_for("-src_0");
+    recorder.wait_for("-src_0");
 }
 
 /// So many that no other can be, and the stream has ended behind them.
@@ -394,7 +394,7 @@ fn a_stuck_branch_does_not_keep_the_next_stream_of_its_name_out() {
     const RESUMES: usize = 16;
     let (stuck, is_stuck) = mpsc::channel();
     let stuck = Arc::new(Mutex::new(stuck));
-    let studio = Studio::start_with("resume-timeout=600000", move |pipeline, pad| {
+    let recorder = MultiRecorder::start_with("resume-timeout=600000", move |pipeline, pad| {
         into_fakesink(pipeline, pad);
         if pad.name() == "src_0" {
             let stuck = stuck.clone();
@@ -406,20 +406,20 @@ fn a_stuck_branch_does_not_keep_the_next_stream_of_its_name_out() {
             });
         }
     });
-    let mut client = RawClient::publish(studio.port(), "live", "key");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &media(0));
     is_stuck.recv_timeout(PATIENCE).unwrap();
     for resume in 1..=RESUMES {
         drop(client);
-        studio.wait_until("the end of a connection", |seen| {
+        recorder.wait_until("the end of a connection", |seen| {
             let removed = seen.happened.iter();
             let removed = removed.filter(|what| *what == "removed src_0 closed");
             (removed.count() == resume).then_some(())
         });
-        client = RawClient::publish(studio.port(), "live", "key");
+        client = RawClient::publish(recorder.port(), "live", "key");
     }
     unpublish(client);
-    studio.wait_for("removed src_0 unpublished");
-    let _next = RawClient::publish(studio.port(), "live", "key");
-    studio.wait_for("added src_1");
+    recorder.wait_for("removed src_0 unpublished");
+    let _next = RawClient::publish(recorder.port(), "live", "key");
+    recorder.wait_for("added src_1");
 }

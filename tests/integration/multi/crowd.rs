@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use gst::prelude::*;
 
-use super::studio::Studio;
+use super::multi_recorder::MultiRecorder;
 use crate::support::PATIENCE;
-use crate::support::apart::is_apart;
 use crate::support::clients::{FFMPEG, NEW_FFMPEG, publish};
 use crate::support::flv::{self, Tag, assert_same_media};
 use crate::support::gst_clients::publish_with;
+use crate::support::isolated::is_apart;
 use crate::support::media::{copy, small};
 use crate::support::resources::{memory, resources};
 
@@ -42,8 +42,8 @@ fn publish_one(number: usize, paced: bool, seconds: u32, url: &str) -> Vec<Tag> 
 }
 
 /// Some at a time, each when another one is done.
-fn round(studio: &Studio, random: &mut fastrand::Rng) {
-    let before = studio.look(|seen| seen.happened.len());
+fn round(recorder: &MultiRecorder, random: &mut fastrand::Rng) {
+    let before = recorder.look(|seen| seen.happened.len());
     let mut order: Vec<usize> = (0..PUBLISHERS).collect();
     random.shuffle(&mut order);
     let (jobs, queue) = mpsc::channel();
@@ -62,7 +62,7 @@ fn round(studio: &Studio, random: &mut fastrand::Rng) {
                     let Ok((number, paced, seconds)) = job else {
                         return;
                     };
-                    let url = studio.url(&format!("live/camera{number}"));
+                    let url = recorder.url(&format!("live/camera{number}"));
                     let tags = publish_one(number, paced, seconds, &url);
                     sent.lock().unwrap().push((number, tags));
                 }
@@ -71,16 +71,16 @@ fn round(studio: &Studio, random: &mut fastrand::Rng) {
     });
     for (number, expected) in sent.into_inner().unwrap() {
         let key = format!("camera{number}");
-        let pad = studio.wait_until(&key, |seen| {
+        let pad = recorder.wait_until(&key, |seen| {
             let happened = &seen.happened[before..];
             let mut gone = happened.iter().filter_map(|what| what.strip_prefix('-'));
             gone.find(|pad| seen.keys.get(*pad) == Some(&key))
                 .map(str::to_owned)
         });
-        assert_same_media(&expected, &studio.tags(&pad));
-        studio.forget(&pad);
+        assert_same_media(&expected, &recorder.tags(&pad));
+        recorder.forget(&pad);
     }
-    assert_eq!(studio.element.num_src_pads(), 0);
+    assert_eq!(recorder.element.num_src_pads(), 0);
 }
 
 /// What GStreamer keeps of threads that streamed, for the next pad.
@@ -117,17 +117,17 @@ fn publishers_come_and_go_and_leave_nothing() {
     if !is_apart("multi::crowd::publishers_come_and_go_and_leave_nothing") {
         return;
     }
-    let studio = Studio::start("application=live max-streams=8");
+    let recorder = MultiRecorder::start("application=live max-streams=8");
     let mut random = fastrand::Rng::with_seed(7);
-    round(&studio, &mut random);
+    round(&recorder, &mut random);
     let (before, memory_before) = (settle(|_| true), memory());
-    round(&studio, &mut random);
-    round(&studio, &mut random);
+    round(&recorder, &mut random);
+    round(&recorder, &mut random);
     settle(|descriptors| descriptors <= before);
     let growth = memory().saturating_sub(memory_before);
     assert!(growth < MAX_GROWTH, "{growth} kB");
     assert_eq!(
-        studio.stats().get::<u64>("publishers"),
+        recorder.stats().get::<u64>("publishers"),
         Ok(3 * PUBLISHERS as u64)
     );
 }

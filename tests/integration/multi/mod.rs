@@ -6,6 +6,6 @@ mod access;
 mod branches;
 mod crowd;
 mod ending;
+pub mod multi_recorder;
 mod stopping;
 mod streams;
-pub mod studio;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use gst::prelude::*;
 
-use super::studio::{Studio, into_fakesink, publisher};
+use super::multi_recorder::{MultiRecorder, into_fakesink, publisher};
 use crate::support::PATIENCE;
 use crate::support::flv::read_file;
 use crate::support::launch::Launch;
@@ -18,27 +18,27 @@ const CYCLES: usize = 20;
 
 /// Stops the pipeline on a thread of its own, which has to come to its end.
 #[track_caller]
-fn stop(studio: &Studio, state: gst::State) {
+fn stop(recorder: &MultiRecorder, state: gst::State) {
     let (stopped, has_stopped) = mpsc::channel();
-    let stopping = studio.pipeline.clone();
+    let stopping = recorder.pipeline.clone();
     let thread = std::thread::spawn(move || {
         let _ = stopped.send(stopping.set_state(state));
     });
     let result = has_stopped.recv_timeout(PATIENCE);
     result.expect("the pipeline stops").unwrap();
     thread.join().unwrap();
-    assert_eq!(studio.element.num_src_pads(), 0);
-    let bin = studio.element.downcast_ref::<gst::Bin>().unwrap();
+    assert_eq!(recorder.element.num_src_pads(), 0);
+    let bin = recorder.element.downcast_ref::<gst::Bin>().unwrap();
     assert_eq!(bin.children().len(), 0);
-    assert_eq!(studio.port(), 0);
+    assert_eq!(recorder.port(), 0);
 }
 
 #[test]
 fn while_streams_are_on() {
-    let studio = Studio::new("resume-timeout=600000", into_fakesink);
+    let recorder = MultiRecorder::new("resume-timeout=600000", into_fakesink);
     for index in 0..CYCLES {
-        studio.play();
-        let port = studio.port();
+        recorder.play();
+        let port = recorder.port();
         let mut clients: Vec<RawClient> = (0..3)
             .map(|key| RawClient::publish(port, "live", &format!("key{key}")))
             .collect();
@@ -50,8 +50,8 @@ fn while_streams_are_on() {
         if index % 2 == 0 {
             unpublish(clients.pop().unwrap());
         }
-        studio.wait_for("added src_0");
-        stop(&studio, [gst::State::Null, gst::State::Ready][index % 2]);
+        recorder.wait_for("added src_0");
+        stop(&recorder, [gst::State::Null, gst::State::Ready][index % 2]);
         for mut client in clients {
             while let Ok(Some(_)) = client.read_message() {}
         }
@@ -69,19 +69,19 @@ fn while_streams_come_and_go() {
         "-src_1",
     ];
     for index in 0..4 * moments.len() {
-        let studio = Studio::start("");
-        let port = studio.port();
+        let recorder = MultiRecorder::start("");
+        let port = recorder.port();
         let _stays = RawClient::publish(port, "live", "stays");
         let mut comes = RawClient::publish(port, "live", "comes");
         send(&mut comes, &stream(0, 4));
         let moment = moments[index % moments.len()];
         if index % moments.len() < 2 {
-            studio.wait_for(moment);
+            recorder.wait_for(moment);
         } else {
             unpublish(comes);
-            studio.wait_for(moment);
+            recorder.wait_for(moment);
         }
-        stop(&studio, gst::State::Null);
+        stop(&recorder, gst::State::Null);
     }
 }
 
@@ -96,11 +96,11 @@ fn in_a_handler() {
         "publisher-connecting",
     ] {
         for _ in 0..CYCLES / 2 {
-            let studio = Studio::new("", into_fakesink);
-            let weak = studio.pipeline.downgrade();
+            let recorder = MultiRecorder::new("", into_fakesink);
+            let weak = recorder.pipeline.downgrade();
             let (stopped, has_stopped) = mpsc::channel();
             let stopped = Mutex::new(Some(stopped));
-            studio.element.connect(name, false, move |_| {
+            recorder.element.connect(name, false, move |_| {
                 // Stopping removes pads and publishers.
                 let first = stopped.lock().unwrap().take();
                 if let Some(stopped) = first {
@@ -110,8 +110,8 @@ fn in_a_handler() {
                 }
                 (name == "publisher-connecting").then(|| true.to_value())
             });
-            studio.play();
-            let mut client = RawClient::connect(studio.port());
+            recorder.play();
+            let mut client = RawClient::connect(recorder.port());
             let published = client.try_publish("live", "key");
             if published.is_some() {
                 let _ = try_send(&mut client, &stream(0, 4));
@@ -121,11 +121,11 @@ fn in_a_handler() {
                     client.try_command(1, "closeStream", 0.0, &[gstrtmp2server::amf0::Value::Null]);
             }
             has_stopped.recv_timeout(PATIENCE).expect(name);
-            assert_eq!(studio.element.num_src_pads(), 0, "{name}");
+            assert_eq!(recorder.element.num_src_pads(), 0, "{name}");
             // And it starts again.
-            studio.play();
-            let _client = RawClient::publish(studio.port(), "live", "key");
-            studio.wait_for("added src_0");
+            recorder.play();
+            let _client = RawClient::publish(recorder.port(), "live", "key");
+            recorder.wait_for("added src_0");
         }
     }
 }
@@ -136,20 +136,20 @@ fn while_a_pad_is_being_linked() {
     let (linking, is_linking) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let (linking, may_go_on) = (Mutex::new(linking), Mutex::new(may_go_on));
-    let studio = Studio::start_with("", move |_, _| {
+    let recorder = MultiRecorder::start_with("", move |_, _| {
         let _ = linking.lock().unwrap().send(());
         let _ = may_go_on.lock().unwrap().recv_timeout(PATIENCE);
     });
-    let _client = publisher(studio.port(), "key");
+    let _client = publisher(recorder.port(), "key");
     is_linking.recv_timeout(PATIENCE).unwrap();
-    studio.pipeline.set_state(gst::State::Null).unwrap();
+    recorder.pipeline.set_state(gst::State::Null).unwrap();
     // It starts again, with a stream that waits for its turn.
-    studio.play();
-    let mut next = RawClient::publish(studio.port(), "live", "next");
+    recorder.play();
+    let mut next = RawClient::publish(recorder.port(), "live", "next");
     send(&mut next, &stream(0, 4));
     drop(go_on);
-    studio.wait_for_buffers("src_0", 5);
-    let pads = studio.element.src_pads();
+    recorder.wait_for_buffers("src_0", 5);
+    let pads = recorder.element.src_pads();
     let keys: Vec<String> = pads.iter().map(|pad| pad.property("stream-key")).collect();
     assert_eq!(keys, ["next"]);
 }
@@ -160,20 +160,20 @@ fn and_a_kept_pad_keeps_nothing_open() {
     let (linking, is_linking) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let (linking, may_go_on) = (Mutex::new(linking), Mutex::new(may_go_on));
-    let studio = Studio::start_with("", move |_, pad| {
+    let recorder = MultiRecorder::start_with("", move |_, pad| {
         let bin = pad.parent().and_downcast::<gst::Bin>().unwrap();
         let source = bin.children().remove(0);
         let _ = linking.lock().unwrap().send((pad.clone(), source));
         let _ = may_go_on.lock().unwrap().recv_timeout(PATIENCE);
     });
-    let port = studio.port();
+    let port = recorder.port();
     let sockets = listening(port);
     assert!(!sockets.is_empty());
     let _client = publisher(port, "key");
     let (pad, source) = is_linking.recv_timeout(PATIENCE).unwrap();
     let publishers = || source.property::<gst::Structure>("stats").get("publishers");
     assert_eq!(publishers(), Ok(1u64));
-    studio.pipeline.set_state(gst::State::Null).unwrap();
+    recorder.pipeline.set_state(gst::State::Null).unwrap();
     let left = listening(port);
     assert!(sockets.iter().all(|socket| !left.contains(socket)));
     drop(go_on);
@@ -194,7 +194,7 @@ fn while_a_branch_is_stuck() {
     for _ in 0..CYCLES {
         let (stuck, is_stuck) = mpsc::channel();
         let stuck = Arc::new(Mutex::new(stuck));
-        let studio = Studio::start_with("", move |pipeline, pad| {
+        let recorder = MultiRecorder::start_with("", move |pipeline, pad| {
             into_fakesink(pipeline, pad);
             let stuck = stuck.clone();
             pad.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, move |_, _| {
@@ -202,26 +202,26 @@ fn while_a_branch_is_stuck() {
                 gst::PadProbeReturn::Ok
             });
         });
-        let mut client = RawClient::publish(studio.port(), "live", "key");
+        let mut client = RawClient::publish(recorder.port(), "live", "key");
         send(&mut client, &stream(0, 4));
         is_stuck.recv_timeout(PATIENCE).unwrap();
-        stop(&studio, gst::State::Null);
+        stop(&recorder, gst::State::Null);
     }
 }
 
 #[test]
 fn while_it_pauses_and_plays() {
-    let studio = Studio::start("");
-    let port = studio.port();
+    let recorder = MultiRecorder::start("");
+    let port = recorder.port();
     for round in 0..CYCLES {
-        let result = studio.pipeline.set_state(gst::State::Paused);
+        let result = recorder.pipeline.set_state(gst::State::Paused);
         assert_eq!(result, Ok(gst::StateChangeSuccess::NoPreroll));
         let mut client = RawClient::publish(port, "live", "key");
         send(&mut client, &stream(0, 4));
-        studio.play();
-        studio.wait_for_buffers(&format!("src_{round}"), 5);
+        recorder.play();
+        recorder.wait_for_buffers(&format!("src_{round}"), 5);
         unpublish(client);
-        studio.wait_for(&format!("-src_{round}"));
+        recorder.wait_for(&format!("-src_{round}"));
     }
 }
 
@@ -250,16 +250,16 @@ fn by_ctrl_c_with_e() {
 #[test]
 fn and_nothing_is_left() {
     for _ in 0..CYCLES {
-        let studio = Studio::start("");
-        let mut client = RawClient::publish(studio.port(), "live", "key");
+        let recorder = MultiRecorder::start("");
+        let mut client = RawClient::publish(recorder.port(), "live", "key");
         send(&mut client, &stream(0, 4));
-        studio.wait_for_buffers("src_0", 5);
-        let pad = studio.element.static_pad("src_0").unwrap().downgrade();
-        let bin = studio.element.downcast_ref::<gst::Bin>().unwrap();
+        recorder.wait_for_buffers("src_0", 5);
+        let pad = recorder.element.static_pad("src_0").unwrap().downgrade();
+        let bin = recorder.element.downcast_ref::<gst::Bin>().unwrap();
         let source = bin.children().remove(0).downgrade();
-        let element = studio.element.downgrade();
-        studio.wait_for("added src_0");
-        drop(studio);
+        let element = recorder.element.downgrade();
+        recorder.wait_for("added src_0");
+        drop(recorder);
         let deadline = std::time::Instant::now() + PATIENCE;
         while element.upgrade().is_some() || source.upgrade().is_some() || pad.upgrade().is_some() {
             assert!(std::time::Instant::now() < deadline);

@@ -6,7 +6,7 @@ use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 use gstrtmp2server::{ConnectionState, StreamEvent, StreamStatus};
 
-use super::studio::{Studio, publisher};
+use super::multi_recorder::{MultiRecorder, publisher};
 use crate::support::PATIENCE;
 use crate::support::flv::assert_same_media;
 use crate::support::raw::{RawClient, code, send, unpublish};
@@ -22,17 +22,17 @@ fn media(start: u32) -> Vec<crate::support::flv::Tag> {
 
 #[test]
 fn each_publisher_has_a_pad_for_as_long_as_it_is_there() {
-    let studio = Studio::start("application=live");
+    let recorder = MultiRecorder::start("application=live");
     let mut clients: Vec<RawClient> = Vec::new();
     for (number, key) in ["a", "b", "c"].into_iter().enumerate() {
-        let mut client = RawClient::publish(studio.port(), "live", key);
+        let mut client = RawClient::publish(recorder.port(), "live", key);
         send(&mut client, &media(1000 * number as u32));
         clients.push(client);
     }
     for number in 0..3 {
         let pad = format!("src_{number}");
-        studio.wait_for_buffers(&pad, media(0).len() + 1);
-        let pad = studio.element.static_pad(&pad).unwrap();
+        recorder.wait_for_buffers(&pad, media(0).len() + 1);
+        let pad = recorder.element.static_pad(&pad).unwrap();
         assert_eq!(pad.property::<String>("application"), "live");
         assert_eq!(
             pad.property::<String>("stream-key"),
@@ -50,25 +50,25 @@ fn each_publisher_has_a_pad_for_as_long_as_it_is_there() {
             format!("removed {pad} unpublished"),
             format!("-{pad}"),
         ];
-        let mut history = studio.history(&pad, 5);
+        let mut history = recorder.history(&pad, 5);
         // These two are of two threads.
         history[2..4].sort();
         assert_eq!(history, expected);
         let expected = synthetic::from_zero(&media(1000 * number as u32));
-        assert_same_media(&expected, &studio.tags(&pad));
+        assert_same_media(&expected, &recorder.tags(&pad));
     }
-    assert_eq!(studio.element.num_src_pads(), 0);
+    assert_eq!(recorder.element.num_src_pads(), 0);
     // The same name again is another pad.
-    let client = publisher(studio.port(), "a");
-    studio.wait_for("+src_3");
+    let client = publisher(recorder.port(), "a");
+    recorder.wait_for("+src_3");
     drop(client);
-    studio.wait_for("-src_3");
+    recorder.wait_for("-src_3");
 }
 
 #[test]
 fn a_pad_says_from_the_start_what_stream_it_is() {
     let (seen, is_seen) = std::sync::mpsc::channel();
-    let studio = Studio::start_with(
+    let recorder = MultiRecorder::start_with(
         "application=live stream-key=cam{camera}_{quality}",
         move |_, pad| {
             let text = |name: &str| pad.property::<String>(name);
@@ -86,7 +86,7 @@ fn a_pad_says_from_the_start_what_stream_it_is() {
             .unwrap();
         },
     );
-    let client = publisher(studio.port(), "cam7_main");
+    let client = publisher(recorder.port(), "cam7_main");
     let (application, key, variables, state) = is_seen.recv_timeout(PATIENCE).unwrap();
     assert_eq!((&application[..], &key[..]), ("live", "cam7_main"));
     assert_eq!(
@@ -101,7 +101,7 @@ fn a_pad_says_from_the_start_what_stream_it_is() {
     );
     assert_eq!(state, expected);
     // It tells of changes.
-    let pad = studio.element.static_pad("src_0").unwrap();
+    let pad = recorder.element.static_pad("src_0").unwrap();
     let (notified, is_notified) = std::sync::mpsc::channel();
     let active = notified.clone();
     pad.connect_notify(Some("stream-status"), move |pad, _| {
@@ -118,7 +118,7 @@ fn a_pad_says_from_the_start_what_stream_it_is() {
         ConnectionState::Streaming
     );
     unpublish(client);
-    studio.wait_for("-src_0");
+    recorder.wait_for("-src_0");
     // What was counted stays with who keeps the pad.
     let stats: gst::Structure = pad.property("stats");
     assert_eq!(
@@ -133,54 +133,54 @@ fn a_pad_says_from_the_start_what_stream_it_is() {
 
 #[test]
 fn who_was_cut_off_goes_on_with_the_same_pad() {
-    let studio = Studio::start(PATIENT);
-    let mut client = RawClient::publish(studio.port(), "live", "key");
+    let recorder = MultiRecorder::start(PATIENT);
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &media(0));
-    studio.wait_for_buffers("src_0", media(0).len() + 1);
+    recorder.wait_for_buffers("src_0", media(0).len() + 1);
     drop(client);
-    studio.wait_for("removed src_0 closed");
-    let mut client = RawClient::publish(studio.port(), "live", "key");
+    recorder.wait_for("removed src_0 closed");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &media(50_000));
-    studio.wait_for_buffers("src_0", 2 * media(0).len() + 1);
+    recorder.wait_for_buffers("src_0", 2 * media(0).len() + 1);
     unpublish(client);
-    studio.wait_for("-src_0");
-    let happened = studio.look(|seen| seen.happened.clone());
+    recorder.wait_for("-src_0");
+    let happened = recorder.look(|seen| seen.happened.clone());
     let count = |what: &str| happened.iter().filter(|h| h.starts_with(what)).count();
     assert_eq!(
         (count("+"), count("eos"), count("-"), count("added")),
         (1, 1, 1, 2)
     );
-    let stats = studio.stats();
+    let stats = recorder.stats();
     assert_eq!(stats.get::<u64>("reconnects"), Ok(1));
     assert_eq!(stats.get::<u64>("publishers"), Ok(2));
 }
 
 #[test]
 fn who_was_cut_off_need_not_be_awaited() {
-    let studio = Studio::start(PATIENT);
-    let client = publisher(studio.port(), "key");
-    studio.wait_for("+src_0");
+    let recorder = MultiRecorder::start(PATIENT);
+    let client = publisher(recorder.port(), "key");
+    recorder.wait_for("+src_0");
     drop(client);
-    studio.wait_for("removed src_0 closed");
-    studio
+    recorder.wait_for("removed src_0 closed");
+    recorder
         .element
         .emit_by_name::<()>("disconnect-publisher", &[&"src_0"]);
-    studio.wait_for("-src_0");
-    studio.wait_for_gone("src_0", "not-resumed");
-    let _client = RawClient::publish(studio.port(), "live", "key");
-    studio.wait_for("added src_1");
+    recorder.wait_for("-src_0");
+    recorder.wait_for_gone("src_0", "not-resumed");
+    let _client = RawClient::publish(recorder.port(), "live", "key");
+    recorder.wait_for("added src_1");
 }
 
 #[test]
 fn who_comes_too_late_gets_a_new_pad() {
-    let studio = Studio::start("resume-timeout=1");
-    let client = publisher(studio.port(), "key");
-    studio.wait_for("+src_0");
+    let recorder = MultiRecorder::start("resume-timeout=1");
+    let client = publisher(recorder.port(), "key");
+    recorder.wait_for("+src_0");
     drop(client);
-    studio.wait_for("-src_0");
-    let _client = RawClient::publish(studio.port(), "live", "key");
-    studio.wait_for("added src_1");
-    let mut history = studio.history("src_0", 5);
+    recorder.wait_for("-src_0");
+    let _client = RawClient::publish(recorder.port(), "live", "key");
+    recorder.wait_for("added src_1");
+    let mut history = recorder.history("src_0", 5);
     // These two are told on different threads.
     history[2..4].sort();
     let expected = [
@@ -197,8 +197,8 @@ fn who_comes_too_late_gets_a_new_pad() {
 #[test]
 fn who_ends_a_stream_and_starts_another_gets_a_new_pad() {
     const ROUNDS: usize = 30;
-    let studio = Studio::start("max-streams=3");
-    let mut client = RawClient::publish(studio.port(), "live", "key");
+    let recorder = MultiRecorder::start("max-streams=3");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
     for round in 1..=ROUNDS {
         send(&mut client, &stream(0, 4));
         client.command(1, "closeStream", 0.0, &[Value::Null]);
@@ -210,26 +210,26 @@ fn who_ends_a_stream_and_starts_another_gets_a_new_pad() {
     send(&mut client, &stream(0, 4));
     drop(client);
     for round in 0..=ROUNDS {
-        studio.wait_for(&format!("-src_{round}"));
+        recorder.wait_for(&format!("-src_{round}"));
     }
     assert_eq!(
-        studio.stats().get::<u64>("publishers"),
+        recorder.stats().get::<u64>("publishers"),
         Ok(ROUNDS as u64 + 1)
     );
 }
 
 #[test]
 fn messages_come_from_the_element_and_name_the_pad() {
-    let studio = Studio::start("");
-    let mut clients = ["a", "b"].map(|key| RawClient::publish(studio.port(), "live", key));
+    let recorder = MultiRecorder::start("");
+    let mut clients = ["a", "b"].map(|key| RawClient::publish(recorder.port(), "live", key));
     for (number, client) in clients.iter_mut().enumerate() {
         send(client, &media(0));
-        studio.wait_for_buffers(&format!("src_{number}"), media(0).len() + 1);
+        recorder.wait_for_buffers(&format!("src_{number}"), media(0).len() + 1);
     }
     clients.into_iter().for_each(unpublish);
     for (pad, key) in [("src_0", "a"), ("src_1", "b")] {
-        studio.wait_for(&format!("-{pad}"));
-        let (sources, statuses): (Vec<String>, Vec<gst::Structure>) = studio.look(|seen| {
+        recorder.wait_for(&format!("-{pad}"));
+        let (sources, statuses): (Vec<String>, Vec<gst::Structure>) = recorder.look(|seen| {
             let told = seen.told("rtmp2-stream-status").into_iter();
             told.filter(|(_, s)| s.get("pad") == Ok(pad)).unzip()
         });
@@ -245,7 +245,7 @@ fn messages_come_from_the_element_and_name_the_pad() {
             StreamStatus::Stopped,
         ];
         assert_eq!(statuses, expected);
-        let events: Vec<StreamEvent> = studio.look(|seen| {
+        let events: Vec<StreamEvent> = recorder.look(|seen| {
             let told = seen.told("rtmp2-stream-event").into_iter();
             let of_pad = told.filter(|(source, s)| source == "src" && s.get("pad") == Ok(pad));
             of_pad.map(|(_, s)| s.get("event").unwrap()).collect()

@@ -14,7 +14,7 @@ use super::program::{Relay, command};
 use super::segments::{assert_clean, assert_goes_on, assert_plays};
 use crate::support::clients::Running;
 use crate::support::flv::Tag;
-use crate::support::lab;
+use crate::support::netns;
 use crate::support::raw::{RawClient, send, unpublish};
 use crate::support::synthetic;
 
@@ -87,7 +87,7 @@ fn mount(options: &str, folder: &Path) {
 fn a_disk_that_is_full_is_said_and_room_is_used_again() {
     // Only there may anybody mount anything.
     let name = "relay::failing::a_disk_that_is_full_is_said_and_room_is_used_again";
-    if let Some(status) = lab::enter(name) {
+    if let Some(status) = netns::enter(name) {
         assert!(status.success());
         return;
     }

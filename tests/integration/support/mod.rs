@@ -2,16 +2,16 @@
 
 //! What the tests have in common.
 
-pub mod apart;
 pub mod camera;
 pub mod clients;
 pub mod demuxer;
 pub mod flv;
 pub mod gate;
 pub mod gst_clients;
-pub mod lab;
+pub mod isolated;
 pub mod launch;
 pub mod media;
+pub mod netns;
 pub mod nginx;
 pub mod ports;
 pub mod program;

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::PATIENCE;
 use super::clients::Running;
-use super::lab::Machine;
+use super::netns::Machine;
 use super::ports::reserved_port;
 
 const PROGRAM: &str = "/usr/sbin/nginx";

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use gstrtmp2server::amf0::Value;
-use gstrtmp2server::rtmp::Room;
+use gstrtmp2server::rtmp::Headroom;
 use gstrtmp2server::rtmp::chunk::{
     BasicHeader, ChunkReader, ChunkWriter, MessageHeader, ReaderLimits,
 };
@@ -39,7 +39,7 @@ impl RawClient {
         RawClient {
             socket,
             writer: ChunkWriter::default(),
-            reader: ChunkReader::new(ReaderLimits::default(), Room::default()),
+            reader: ChunkReader::new(ReaderLimits::default(), Headroom::default()),
             input: Vec::new(),
         }
     }

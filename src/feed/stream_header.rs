@@ -35,11 +35,11 @@ const MAX_ENTRIES: usize = 64;
 const MAX_ENTRY: usize = 64 * 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Configuration {
+pub(super) struct StreamHeader {
     entries: Vec<Entry>,
 }
 
-impl Configuration {
+impl StreamHeader {
     /// What the publisher before sent holds until the next one has sent its own.
     pub(super) fn start_publisher(&mut self) {
         for entry in &mut self.entries {

@@ -5,40 +5,43 @@
 use std::sync::Arc;
 
 use super::access::Access;
-use super::intake::{IntakeConfig, IntakeSettings};
+use super::callback_thread;
 use super::listener::{ListenerSettings, PortSettings};
-use super::observer::{Notice, Notices, Observer};
-use super::own_thread;
+use super::observer::{EventDispatcher, Observer, PublisherEvent};
 use super::publisher::Publisher;
 use super::route::Route;
+use super::stream::{PublishPointConfig, StreamSettings};
 
 /// What an element asks of clients on its route, and how its application hears of them. It does not
 /// change while the element runs, and all streams of an element share it.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub(super) struct PublishRules {
     name: String,
     route: Route,
     access: Access,
     listener: ListenerSettings,
     port: PortSettings,
     observer: Arc<dyn Observer>,
-    notices: Arc<Notices>,
+    notices: Arc<EventDispatcher>,
 }
 
-impl Entrance {
+impl PublishRules {
     /// With the rest of what a configuration has. So many notices may wait before nobody is taken
     /// any more.
-    pub(super) fn new(config: IntakeConfig, max_waiting: usize) -> (Arc<Self>, IntakeSettings) {
-        let entrance = Entrance {
+    pub(super) fn new(
+        config: PublishPointConfig,
+        max_waiting: usize,
+    ) -> (Arc<Self>, StreamSettings) {
+        let rules = PublishRules {
             name: config.name,
             route: config.route,
             access: config.access,
             listener: config.listener,
             port: config.port,
-            notices: Arc::new(Notices::new(config.observer.clone(), max_waiting)),
+            notices: Arc::new(EventDispatcher::new(config.observer.clone(), max_waiting)),
             observer: config.observer,
         };
-        (Arc::new(entrance), config.settings)
+        (Arc::new(rules), config.settings)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -71,7 +74,7 @@ impl Entrance {
     }
 
     /// Call it under the lock that makes the order.
-    pub(super) fn post(&self, notice: Notice) {
+    pub(super) fn post(&self, notice: PublisherEvent) {
         self.notices.post(notice);
     }
 
@@ -82,7 +85,7 @@ impl Entrance {
 
     /// Waits until the application has heard of all that happened.
     pub(super) fn flush_notices(&self) {
-        if !own_thread::is() {
+        if !callback_thread::is() {
             self.notices.flush();
         }
     }

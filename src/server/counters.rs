@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is counted of an intake: of its present publisher, and of all since its start. Times are
+//! What is counted of an stream: of its present publisher, and of all since its start. Times are
 //! passed in.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::intake::ClientStats;
+use super::stream::ClientStats;
 
 /// Counters over several publishers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct MediaTotals {
     pub in_bytes: u64,
     pub audio_bytes: u64,
     pub video_bytes: u64,
@@ -22,9 +22,9 @@ pub struct Totals {
     pub skipped: u64,
 }
 
-impl Totals {
+impl MediaTotals {
     fn with(self, stats: &ClientStats) -> Self {
-        Totals {
+        MediaTotals {
             in_bytes: self.in_bytes + stats.in_bytes_total,
             audio_bytes: self.audio_bytes + stats.audio_bytes,
             video_bytes: self.video_bytes + stats.video_bytes,
@@ -42,14 +42,14 @@ impl Totals {
     }
 }
 
-/// How a publisher has come to its seat.
+/// How a publisher has come to its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coming {
+pub(super) enum Arrival {
     New,
     /// Within the time for which the one before was awaited.
-    Back,
+    Return,
     /// In the place of one that was still there.
-    Replacing,
+    Replacement,
 }
 
 /// Why a client was refused or cut off.
@@ -63,7 +63,7 @@ pub struct LastError {
 
 /// When there was a publisher, and when there was none.
 #[derive(Debug, Clone, Copy, Default)]
-struct Attendance {
+struct Presence {
     /// When the present publisher, or the last one, came.
     came: Option<Instant>,
     /// When it left, if there is none.
@@ -76,8 +76,8 @@ struct Attendance {
     replacements: u64,
 }
 
-impl Attendance {
-    fn come(&mut self, how: Coming, now: Instant) {
+impl Presence {
+    fn come(&mut self, how: Arrival, now: Instant) {
         match (self.left.take(), self.came) {
             (Some(left), _) => self.downtime += now.saturating_duration_since(left),
             (None, Some(came)) => self.uptime += now.saturating_duration_since(came),
@@ -85,8 +85,8 @@ impl Attendance {
         }
         self.came = Some(now);
         self.publishers += 1;
-        self.reconnects += u64::from(how == Coming::Back);
-        self.replacements += u64::from(how == Coming::Replacing);
+        self.reconnects += u64::from(how == Arrival::Return);
+        self.replacements += u64::from(how == Arrival::Replacement);
     }
 
     fn leave(&mut self, now: Instant) {
@@ -112,19 +112,19 @@ impl Attendance {
 
 /// All of it. It belongs into a lock that is a leaf.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct StreamCounters {
     /// Whom the counters are of.
     client: u64,
     publisher: ClientStats,
     /// Of all that were before it.
-    before: Totals,
-    attendance: Attendance,
+    before: MediaTotals,
+    attendance: Presence,
     last_error: Option<LastError>,
 }
 
 /// What there is to know at one time.
 #[derive(Debug, Clone, Default)]
-pub struct IntakeStats {
+pub struct StreamStats {
     /// Of the present publisher, or the last one.
     pub publisher: ClientStats,
     /// How long that one has been there.
@@ -132,7 +132,7 @@ pub struct IntakeStats {
     /// It is there.
     pub is_present: bool,
     /// Of all publishers.
-    pub total: Totals,
+    pub total: MediaTotals,
     pub publishers: u64,
     pub reconnects: u64,
     pub replacements: u64,
@@ -144,8 +144,8 @@ pub struct IntakeStats {
     pub last_error: Option<LastError>,
 }
 
-impl Tally {
-    pub(super) fn come(&mut self, client: u64, how: Coming, now: Instant) {
+impl StreamCounters {
+    pub(super) fn come(&mut self, client: u64, how: Arrival, now: Instant) {
         self.attendance.come(how, now);
         self.before = self.before.with(&self.publisher);
         self.publisher = ClientStats::default();
@@ -171,16 +171,16 @@ impl Tally {
         self.attendance.publishers
     }
 
-    pub(super) fn totals(&self) -> Totals {
+    pub(super) fn totals(&self) -> MediaTotals {
         self.before.with(&self.publisher)
     }
 
-    pub(super) fn at(&self, now: Instant) -> IntakeStats {
+    pub(super) fn at(&self, now: Instant) -> StreamStats {
         let attendance = &self.attendance;
         let is_present = attendance.came.is_some() && attendance.left.is_none();
         let stay = attendance.stay(now);
         let outage = attendance.outage(now);
-        IntakeStats {
+        StreamStats {
             publisher: self.publisher,
             stay,
             is_present,
@@ -205,23 +205,23 @@ mod tests {
     #[test]
     fn there_is_a_publisher_or_there_is_none() {
         let start = Instant::now();
-        let mut tally = Tally::default();
+        let mut counters = StreamCounters::default();
         // Nobody has been there yet: that is no outage.
-        let stats = tally.at(start + 5 * SECOND);
+        let stats = counters.at(start + 5 * SECOND);
         assert_eq!((stats.uptime, stats.downtime), Default::default());
         assert!(!stats.is_present);
 
         let at = |seconds: u32| start + seconds * SECOND;
-        tally.come(1, Coming::New, at(10));
-        tally.leave(at(13));
-        tally.leave(at(14));
-        let stats = tally.at(at(15));
+        counters.come(1, Arrival::New, at(10));
+        counters.leave(at(13));
+        counters.leave(at(14));
+        let stats = counters.at(at(15));
         assert_eq!((stats.uptime, stats.stay), (3 * SECOND, 3 * SECOND));
         assert_eq!((stats.downtime, stats.outage), (2 * SECOND, 2 * SECOND));
 
-        tally.come(2, Coming::Back, at(16));
-        tally.come(3, Coming::Replacing, at(20));
-        let stats = tally.at(at(21));
+        counters.come(2, Arrival::Return, at(16));
+        counters.come(3, Arrival::Replacement, at(20));
+        let stats = counters.at(at(21));
         assert!(stats.is_present);
         assert_eq!((stats.uptime, stats.stay), (8 * SECOND, SECOND));
         assert_eq!((stats.downtime, stats.outage), (3 * SECOND, Duration::ZERO));
@@ -237,17 +237,17 @@ mod tests {
             video_tags: count,
             ..ClientStats::default()
         };
-        let mut tally = Tally::default();
-        tally.come(1, Coming::New, now);
-        tally.set(1, &stats(3));
-        tally.come(2, Coming::Replacing, now);
+        let mut counters = StreamCounters::default();
+        counters.come(1, Arrival::New, now);
+        counters.set(1, &stats(3));
+        counters.come(2, Arrival::Replacement, now);
         // What the one before has yet to say is of nobody.
-        tally.set(1, &stats(5));
-        assert_eq!(tally.at(now).publisher, ClientStats::default());
-        tally.set(2, &stats(1));
-        tally.set(2, &stats(4));
-        let total = tally.totals();
+        counters.set(1, &stats(5));
+        assert_eq!(counters.at(now).publisher, ClientStats::default());
+        counters.set(2, &stats(1));
+        counters.set(2, &stats(4));
+        let total = counters.totals();
         assert_eq!((total.tags(), total.in_bytes), (7, 70));
-        assert_eq!(tally.at(now).publisher, stats(4));
+        assert_eq!(counters.at(now).publisher, stats(4));
     }
 }

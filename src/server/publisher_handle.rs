@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 
-use super::intake::{Intake, NotAsked};
-use super::listener::{Shared, Timer};
-use super::publisher::Removal;
+use super::listener::{ListenerState, Timer};
+use super::publisher::RemovalReason;
+use super::stream::{ReconnectError, Stream};
 use super::transport::Outbound;
 use crate::rtmp::session::notice;
 
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct PublisherHandle {
     pub(super) client: u64,
     connection: Connection,
     /// The message stream that it publishes.
@@ -27,7 +27,7 @@ pub(super) struct Link {
     /// What it is to be told behind the answer that it publishes; None once it has that.
     behind_start: Mutex<Option<Vec<u8>>>,
     /// Why it has to go, once it has to.
-    dismissal: OnceLock<Removal>,
+    dismissal: OnceLock<RemovalReason>,
     goodbye: Once,
     since: Instant,
     /// When media came last, in milliseconds since then.
@@ -39,7 +39,7 @@ pub(super) struct Link {
 pub(super) struct Connection {
     pub(super) socket: Arc<TcpStream>,
     pub(super) outbound: Arc<Outbound>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<ListenerState>,
     /// What the client was told, so that messages are cut accordingly.
     pub(super) chunk_size: u32,
 }
@@ -49,9 +49,9 @@ const AT_ONCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-impl Link {
+impl PublisherHandle {
     pub(super) fn new(client: u64, connection: Connection, msid: u32, can_reconnect: bool) -> Self {
-        Link {
+        PublisherHandle {
             client,
             connection,
             msid,
@@ -92,9 +92,9 @@ impl Link {
         &self,
         tc_url: Option<&str>,
         description: &str,
-    ) -> Result<(), NotAsked> {
+    ) -> Result<(), ReconnectError> {
         if !self.can_reconnect {
-            return Err(NotAsked::NotSupported);
+            return Err(ReconnectError::NotSupported);
         }
         let request = notice::reconnect_request(self.connection.chunk_size, tc_url, description);
         let mut behind_start = self.behind_start.lock();
@@ -107,7 +107,7 @@ impl Link {
         if sent {
             Ok(())
         } else {
-            Err(NotAsked::NotReading)
+            Err(ReconnectError::NotReading)
         }
     }
 
@@ -119,17 +119,17 @@ impl Link {
         }
     }
 
-    pub(super) fn dismissal(&self) -> Option<Removal> {
+    pub(super) fn dismissal(&self) -> Option<RemovalReason> {
         self.dismissal.get().copied()
     }
 
     /// Fixes why the client has to go; the first reason counts.
-    pub(super) fn mark(&self, removal: Removal) {
+    pub(super) fn mark(&self, removal: RemovalReason) {
         let _ = self.dismissal.set(removal);
     }
 
     /// Tells the client that it has to go, and waits a moment for it to do so.
-    pub(super) fn dismiss(&self, removal: Removal) {
+    pub(super) fn dismiss(&self, removal: RemovalReason) {
         self.mark(removal);
         self.say_goodbye();
         let Connection { shared, .. } = &self.connection;
@@ -144,20 +144,20 @@ impl Link {
                 chunk_size,
                 ..
             } = &self.connection;
-            if let Some(status) = self.dismissal().and_then(Removal::status) {
+            if let Some(status) = self.dismissal().and_then(RemovalReason::status) {
                 outbound.try_send(&notice::status(*chunk_size, self.msid, &status));
             }
             outbound.finish();
         });
     }
 
-    pub(super) fn call_at(&self, when: Instant, intake: Weak<Intake>) {
+    pub(super) fn call_at(&self, when: Instant, stream: Weak<Stream>) {
         let Connection { shared, .. } = &self.connection;
-        shared.call_at(when, Timer::Intake(intake));
+        shared.call_at(when, Timer::Stream(stream));
     }
 
     /// Ends the connection, whatever is under way.
-    pub(super) fn cut_off(&self, removal: Removal) {
+    pub(super) fn cut_off(&self, removal: RemovalReason) {
         self.mark(removal);
         let _ = self.connection.socket.shutdown(Shutdown::Both);
     }

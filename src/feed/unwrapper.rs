@@ -9,7 +9,7 @@ const EARLY_WRAPS: [u32; 2] = [1 << 24, 1 << 31];
 
 /// Makes 32-bit milliseconds into a time that does not wrap.
 #[derive(Debug, Default)]
-pub(crate) struct Unwrapper {
+pub(crate) struct TimestampUnwrapper {
     last: Option<Last>,
 }
 
@@ -21,7 +21,7 @@ struct Last {
     wrapped_at: Option<u32>,
 }
 
-impl Unwrapper {
+impl TimestampUnwrapper {
     /// Unwraps the timestamp of media, and remembers it.
     pub(crate) fn next(&mut self, raw: u32) -> i64 {
         let (time, wrapped_at) = self.unwrap(raw);
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     fn unwrapped(raw: &[u32]) -> Vec<i64> {
-        let mut unwrapper = Unwrapper::default();
+        let mut unwrapper = TimestampUnwrapper::default();
         raw.iter().map(|raw| unwrapper.next(*raw)).collect()
     }
 

@@ -9,12 +9,12 @@ use gst::subclass::prelude::*;
 
 use super::branch::Branch;
 use super::stats::Sums;
-use crate::server::{Claim, DrainControl, Lobby, Stream};
+use crate::server::{Claim, DrainControl, StreamClaim, StreamTable};
 
 #[derive(Debug)]
-pub(super) struct Run {
+pub(super) struct Running {
     id: u64,
-    lobby: Arc<Lobby>,
+    table: Arc<StreamTable>,
     branches: BTreeMap<u32, Branch>,
     /// Of streams that are gone.
     gone: Sums,
@@ -22,11 +22,11 @@ pub(super) struct Run {
     claim: Claim,
 }
 
-impl Run {
-    pub(super) fn new(id: u64, claim: Claim, lobby: Arc<Lobby>) -> Self {
-        Run {
+impl Running {
+    pub(super) fn new(id: u64, claim: Claim, table: Arc<StreamTable>) -> Self {
+        Running {
             id,
-            lobby,
+            table,
             branches: BTreeMap::new(),
             gone: Sums::default(),
             claim,
@@ -37,8 +37,8 @@ impl Run {
         self.id == id
     }
 
-    pub(super) fn lobby(&self) -> &Arc<Lobby> {
-        &self.lobby
+    pub(super) fn table(&self) -> &Arc<StreamTable> {
+        &self.table
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -59,7 +59,7 @@ impl Run {
     }
 
     /// A stream that has no pad yet.
-    pub(super) fn new_stream(&self, number: u32) -> Option<Stream> {
+    pub(super) fn new_stream(&self, number: u32) -> Option<StreamClaim> {
         if self.branches.contains_key(&number) {
             return None;
         }

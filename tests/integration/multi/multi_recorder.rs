@@ -17,7 +17,7 @@ use crate::support::{PATIENCE, init};
 /// Gives a new pad somewhere to go to.
 pub type Plug = dyn Fn(&gst::Pipeline, &gst::Pad) + Send + Sync;
 
-pub struct Studio {
+pub struct MultiRecorder {
     pub pipeline: gst::Pipeline,
     pub element: gst::Element,
     seen: Arc<(Mutex<Seen>, Condvar)>,
@@ -57,7 +57,7 @@ impl Seen {
     }
 }
 
-impl Studio {
+impl MultiRecorder {
     /// With a sink for each pad that takes all.
     pub fn start(properties: &str) -> Self {
         Self::start_with(properties, into_fakesink)
@@ -67,9 +67,9 @@ impl Studio {
         properties: &str,
         plug: impl Fn(&gst::Pipeline, &gst::Pad) + Send + Sync + 'static,
     ) -> Self {
-        let studio = Self::new(properties, plug);
-        studio.play();
-        studio
+        let recorder = Self::new(properties, plug);
+        recorder.play();
+        recorder
     }
 
     /// In NULL.
@@ -91,7 +91,7 @@ impl Studio {
             note(&kept, |seen| seen.messages.push(message.clone()));
             gst::BusSyncReply::Drop
         });
-        Studio {
+        MultiRecorder {
             pipeline,
             element,
             seen,
@@ -189,7 +189,7 @@ impl Studio {
     }
 }
 
-impl Drop for Studio {
+impl Drop for MultiRecorder {
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
         // They have references to what they are from.

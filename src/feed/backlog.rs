@@ -26,7 +26,7 @@ pub(super) enum Verdict {
 
 /// A tag of media and where it would be put.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Candidate {
+pub(super) struct BacklogCandidate {
     /// Its running time. It may be before the pipeline's start.
     pub(super) time: i64,
     pub(super) arrival: RunningTime,
@@ -37,7 +37,7 @@ pub(super) struct Candidate {
 }
 
 #[derive(Debug)]
-pub(super) struct Lateness {
+pub(super) struct BacklogFilter {
     /// Nanoseconds, 0 for any.
     max: u64,
     /// The furthest that media has come on any track. A track that is behind the others is no
@@ -54,9 +54,9 @@ struct Skip {
     arrival: RunningTime,
 }
 
-impl Lateness {
+impl BacklogFilter {
     pub(super) fn new(max: u64) -> Self {
-        Lateness {
+        BacklogFilter {
             max,
             furthest: None,
             skip: None,
@@ -73,10 +73,10 @@ impl Lateness {
         self.max = max;
     }
 
-    pub(super) fn judge(&mut self, candidate: &Candidate) -> Verdict {
+    pub(super) fn judge(&mut self, candidate: &BacklogCandidate) -> Verdict {
         let furthest = self.furthest.unwrap_or(candidate.time).max(candidate.time);
         self.furthest = Some(furthest);
-        let candidate = Candidate {
+        let candidate = BacklogCandidate {
             time: furthest,
             ..*candidate
         };
@@ -119,7 +119,7 @@ impl Lateness {
 impl Skip {
     /// Whether media comes at its own pace again, and not from what was kept, or has not for long
     /// enough.
-    fn is_over(&self, candidate: &Candidate) -> bool {
+    fn is_over(&self, candidate: &BacklogCandidate) -> bool {
         let passed = candidate.arrival.saturating_sub(self.arrival);
         let played = candidate.time.saturating_sub(self.time).max(0);
         let is_paced = passed > 0 && played.unsigned_abs() <= passed.saturating_mul(2);
@@ -136,8 +136,8 @@ mod tests {
     const MILLI: u64 = 1_000_000;
 
     /// A frame that is at its time at `time`, in milliseconds, and came and was looked at then.
-    fn frame(time: i64, arrival: u64, now: u64) -> Candidate {
-        Candidate {
+    fn frame(time: i64, arrival: u64, now: u64) -> BacklogCandidate {
+        BacklogCandidate {
             time: time * MILLI as i64,
             arrival: arrival * MILLI,
             now: now * MILLI,
@@ -146,15 +146,15 @@ mod tests {
         }
     }
 
-    fn keyframe(time: i64, arrival: u64, now: u64) -> Candidate {
-        Candidate {
+    fn keyframe(time: i64, arrival: u64, now: u64) -> BacklogCandidate {
+        BacklogCandidate {
             starts_decoding: true,
             ..frame(time, arrival, now)
         }
     }
 
-    fn old(candidate: Candidate) -> Candidate {
-        Candidate {
+    fn old(candidate: BacklogCandidate) -> BacklogCandidate {
+        BacklogCandidate {
             is_newest: false,
             ..candidate
         }
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_backlog_in_the_queue_is_skipped_to_its_newest_keyframe() {
-        let mut lateness = Lateness::new(SECOND);
+        let mut lateness = BacklogFilter::new(SECOND);
         // Everything came in time, and the pipeline did not take it for ten seconds.
         assert_eq!(lateness.judge(&old(keyframe(0, 0, 1000))), Pass);
         assert_eq!(lateness.judge(&old(frame(40, 40, 10_000))), Drop);
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_burst_after_an_outage_is_skipped_until_it_has_caught_up() {
-        let mut lateness = Lateness::new(SECOND);
+        let mut lateness = BacklogFilter::new(SECOND);
         assert_eq!(lateness.judge(&frame(1000, 1000, 1000)), Pass);
         // Five seconds of silence, then all of it within half a second.
         assert_eq!(lateness.judge(&keyframe(1040, 6000, 6000)), Drop);
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn who_starts_with_a_backlog_is_now_when_it_is_sent() {
-        let mut lateness = Lateness::new(SECOND);
+        let mut lateness = BacklogFilter::new(SECOND);
         assert_eq!(lateness.judge(&keyframe(0, 0, 0)), Pass);
         assert_eq!(lateness.judge(&keyframe(1000, 0, 0)), Pass);
         assert_eq!(lateness.judge(&keyframe(2000, 0, 0)), Drop);
@@ -197,14 +197,14 @@ mod tests {
 
     #[test]
     fn who_stays_late_at_its_own_pace_is_now() {
-        let mut lateness = Lateness::new(SECOND);
+        let mut lateness = BacklogFilter::new(SECOND);
         assert_eq!(lateness.judge(&keyframe(0, 3000, 3000)), Drop);
         assert_eq!(lateness.judge(&keyframe(1000, 4000, 4000)), Realign);
     }
 
     #[test]
     fn a_backlog_without_end_is_not_skipped_for_ever() {
-        let mut lateness = Lateness::new(SECOND);
+        let mut lateness = BacklogFilter::new(SECOND);
         for time in [0, 10_000, 20_000] {
             assert_eq!(
                 lateness.judge(&keyframe(time, 0, 0)),
@@ -217,10 +217,10 @@ mod tests {
 
     #[test]
     fn a_track_behind_the_others_is_no_backlog() {
-        let mut lateness = Lateness::new(SECOND);
+        let mut lateness = BacklogFilter::new(SECOND);
         for time in 0..1000 {
             let video = keyframe(40 * time, 40 * time as u64, 40 * time as u64);
-            let audio = Candidate {
+            let audio = BacklogCandidate {
                 time: video.time - 3 * SECOND as i64,
                 starts_decoding: false,
                 ..video
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_keyframe_that_never_comes_is_not_waited_for() {
-        let mut lateness = Lateness::new(SECOND);
+        let mut lateness = BacklogFilter::new(SECOND);
         assert_eq!(lateness.judge(&frame(0, 4000, 4000)), Drop);
         assert_eq!(lateness.judge(&frame(4000, 4100, 4100)), Drop);
         assert_eq!(lateness.judge(&frame(13_900, 13_999, 13_999)), Drop);
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn zero_is_off() {
-        let mut lateness = Lateness::new(0);
+        let mut lateness = BacklogFilter::new(0);
         assert_eq!(lateness.judge(&frame(i64::MAX / 1_000_000, 0, 0)), Pass);
     }
 }

@@ -73,7 +73,7 @@ pub struct Counts {
 }
 
 #[derive(Debug)]
-pub struct Cadence<P> {
+pub struct FrameRateConverter<P> {
     /// The time of the first picture and sample, moved where a gap was left out.
     zero: Option<i64>,
     last: Option<P>,
@@ -91,9 +91,9 @@ pub struct Cadence<P> {
 /// Bytes of a sample: two channels of 16 bits.
 const FRAME: i64 = 4;
 
-impl<P: Clone> Default for Cadence<P> {
+impl<P: Clone> Default for FrameRateConverter<P> {
     fn default() -> Self {
-        Cadence {
+        FrameRateConverter {
             zero: None,
             last: None,
             place: 0,
@@ -107,7 +107,7 @@ impl<P: Clone> Default for Cadence<P> {
     }
 }
 
-impl<P: Clone> Cadence<P> {
+impl<P: Clone> FrameRateConverter<P> {
     /// Pictures will come.
     pub fn expect_pictures(&mut self) {
         self.has_pictures = true;
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_steady_publisher_passes() {
-        let mut cadence = Cadence::default();
+        let mut cadence = FrameRateConverter::default();
         for index in 0..300 {
             // As FLV rounds it.
             let time = (index * 1000 + 500) / 30 * MS;
@@ -378,12 +378,12 @@ mod tests {
 
     #[test]
     fn a_slow_one_is_repeated_and_a_fast_one_thinned_out() {
-        let mut cadence = Cadence::default();
+        let mut cadence = FrameRateConverter::default();
         for index in 0..10 {
             cadence.picture(5 * SECOND + index * SECOND / 10, index as u32, false);
         }
         assert_eq!(pictures(&cadence.take()).len(), 28);
-        let mut cadence = Cadence::default();
+        let mut cadence = FrameRateConverter::default();
         for index in 0..120 {
             cadence.picture(index * SECOND / 60, index as u32, false);
         }
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_filled_only_if_it_is_short() {
-        let mut cadence = Cadence::default();
+        let mut cadence = FrameRateConverter::default();
         cadence.picture(0, 1, false);
         cadence.picture(2 * SECOND, 2, false);
         assert_eq!(pictures(&cadence.take()).len(), 61);
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn the_end_fills_a_segment_with_both() {
-        let mut cadence = Cadence::default();
+        let mut cadence = FrameRateConverter::default();
         cadence.expect_pictures();
         cadence.sound(0, tone(100));
         cadence.picture(50 * MS, 1, false);
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_moment_is_not_worth_a_segment() {
-        let mut cadence = Cadence::default();
+        let mut cadence = FrameRateConverter::default();
         cadence.picture(0, 1, false);
         cadence.picture(100 * MS, 1, false);
         cadence.finish();
@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn sound_of_before_the_first_picture_is_left_out() {
-        let mut cadence = Cadence::<u32>::default();
+        let mut cadence = FrameRateConverter::<u32>::default();
         cadence.expect_pictures();
         for index in 0..40 {
             cadence.sound(index * 100 * MS, tone(100));
@@ -453,7 +453,7 @@ mod tests {
             moments.flat_map(i32::to_le_bytes).collect()
         };
         for early in [1, 500, 1024, SLACK, 3000, 5 * RATE] {
-            let mut cadence = Cadence::<u32>::default();
+            let mut cadence = FrameRateConverter::<u32>::default();
             cadence.expect_pictures();
             let zero = 20 * SECOND;
             for index in 0..250 {
@@ -482,7 +482,7 @@ mod tests {
 
     #[test]
     fn sound_that_jitters_stays_as_it_is() {
-        let mut cadence = Cadence::<u32>::default();
+        let mut cadence = FrameRateConverter::<u32>::default();
         cadence.picture(0, 1, false);
         for index in 0..40 {
             let jitter = [0, 30, -30, 39, -39][index as usize % 5];
@@ -497,7 +497,7 @@ mod tests {
 
     #[test]
     fn sound_that_is_over_before_the_first_picture_is_none() {
-        let mut cadence = Cadence::<u32>::default();
+        let mut cadence = FrameRateConverter::<u32>::default();
         cadence.picture(SECOND, 1, false);
         cadence.sound(SECOND - 30 * MS, tone(20));
         assert_eq!(samples(&cadence.take()), 0);
@@ -509,7 +509,7 @@ mod tests {
 
     #[test]
     fn sound_alone_starts_after_two_seconds_and_pictures_may_still_come() {
-        let mut cadence = Cadence::<u32>::default();
+        let mut cadence = FrameRateConverter::<u32>::default();
         for index in 0..=20 {
             assert!(cadence.take().is_empty());
             cadence.sound(SECOND + index * 100 * MS, tone(100));
@@ -524,7 +524,7 @@ mod tests {
 
     #[test]
     fn sound_that_comes_late_starts_there() {
-        let mut cadence = Cadence::default();
+        let mut cadence = FrameRateConverter::default();
         for index in 0..300 {
             cadence.picture(index * SECOND / 30, 1, false);
         }
@@ -537,7 +537,7 @@ mod tests {
 
     #[test]
     fn neither_waits_for_the_other() {
-        let mut cadence = Cadence::default();
+        let mut cadence = FrameRateConverter::default();
         cadence.picture(0, 1, false);
         cadence.sound(0, tone(20));
         for index in 1..=100 {
@@ -562,7 +562,7 @@ mod tests {
 
     #[test]
     fn under_pressure_the_last_picture_stays() {
-        let mut cadence = Cadence::default();
+        let mut cadence = FrameRateConverter::default();
         for index in 0..30 {
             cadence.picture(index * SECOND / 30, index as u32, index > 0);
         }
@@ -580,14 +580,14 @@ mod tests {
         assert_eq!(convert(-seconds * RATE, SECOND, RATE), -seconds * SECOND);
         assert_eq!(convert(i64::MIN, SECOND, 1), i64::MIN);
         // Pictures and sound that have gone on for so long, and then have a gap.
-        let mut cadence = Cadence {
+        let mut cadence = FrameRateConverter {
             zero: Some(0),
             last: Some(1),
             place: seconds * PICTURES,
             sample: seconds * RATE,
             has_pictures: true,
             has_sound: true,
-            ..Cadence::default()
+            ..FrameRateConverter::default()
         };
         let gap = seconds + 100;
         cadence.picture(seconds * SECOND, 2, false);
@@ -600,11 +600,11 @@ mod tests {
         assert_eq!((last.0, last.1 % 60, places.len()), (3, 0, 61));
         assert_eq!(first_sample(&out), seconds * RATE);
         // Sound alone.
-        let mut cadence = Cadence::<u32> {
+        let mut cadence = FrameRateConverter::<u32> {
             zero: Some(0),
             sample: seconds * RATE,
             has_sound: true,
-            ..Cadence::default()
+            ..FrameRateConverter::default()
         };
         cadence.sound(gap * SECOND, tone(100));
         assert_eq!(samples(&cadence.take()), RATE / 10);
@@ -617,7 +617,7 @@ mod tests {
         fn there_are_no_holes(
             steps in prop::collection::vec((any::<bool>(), -5_000..8_000i64), 1..200),
         ) {
-            let mut cadence = Cadence::default();
+            let mut cadence = FrameRateConverter::default();
             let mut time = 0;
             for (is_picture, step) in steps {
                 time += step / 16 * MS * if step % 50 == 0 { 100 } else { 1 };

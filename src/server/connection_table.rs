@@ -15,18 +15,18 @@ use ipnet::{IpNet, Ipv6Net};
 
 /// How far a client has got. Those that are further go later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
-    New,
+pub(super) enum Stage {
+    Connected,
     /// It wants to publish, and the application has not decided yet.
-    Asked,
+    Authorizing,
     Publishing,
 }
 
 #[derive(Debug)]
-struct Member {
+struct Entry {
     socket: Arc<TcpStream>,
     thread: JoinHandle<()>,
-    standing: Standing,
+    standing: Stage,
     /// Where it comes from; unknown as long as a load balancer has not said it.
     network: Option<IpNet>,
 }
@@ -41,16 +41,16 @@ pub(super) enum Full {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
-    members: HashMap<u64, Member>,
+pub(super) struct ConnectionTable {
+    members: HashMap<u64, Entry>,
     /// Cut off, and not at their end yet: a handler of the application may hold them up.
-    leaving: HashMap<u64, Member>,
+    leaving: HashMap<u64, Entry>,
     /// At their end, to be joined.
     finished: Vec<JoinHandle<()>>,
     next_id: u64,
 }
 
-impl Crowd {
+impl ConnectionTable {
     /// Ids go up, so a lower one is an older client.
     pub(super) fn next_id(&mut self) -> u64 {
         self.next_id += 1;
@@ -63,19 +63,19 @@ impl Crowd {
 
     /// Makes room for one more. Threads of those that had to go may take a moment to end, if
     /// the application is deciding about them: there may be as many of them again.
-    pub(super) fn make_room(&mut self, max_clients: usize) -> Result<(), Full> {
+    pub(super) fn reserve(&mut self, max_clients: usize) -> Result<(), Full> {
         let count = self.members.len();
         if count + self.leaving.len() >= 2 * max_clients {
             return Err(Full::Clients(max_clients));
         }
-        if count < max_clients || self.make_way() {
+        if count < max_clients || self.evict_one() {
             return Ok(());
         }
         Err(Full::Clients(max_clients))
     }
 
     /// Cuts off who is the least worth keeping, if there is anybody.
-    pub(super) fn make_way(&mut self) -> bool {
+    pub(super) fn evict_one(&mut self) -> bool {
         let candidates = || self.members.iter().filter(|(_, m)| m.is_dispensable());
         let mut by_network: HashMap<Option<IpNet>, usize> = HashMap::new();
         for (_, member) in candidates() {
@@ -86,11 +86,11 @@ impl Crowd {
             .filter(|(_, member)| by_network.get(&member.network) == Some(&most))
             .min_by_key(|(id, member)| (member.standing, **id))
             .map(|(id, _)| *id);
-        oldest.inspect(|id| self.cut_off(*id)).is_some()
+        oldest.inspect(|id| self.disconnect(*id)).is_some()
     }
 
     /// Makes room for one more from this address.
-    pub(super) fn make_room_at(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
+    pub(super) fn reserve_for(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
         let network = Some(network(address));
         let neighbours = || self.members.iter().filter(|(_, m)| m.network == network);
         let leaving = self.leaving.values().filter(|m| m.network == network);
@@ -103,16 +103,16 @@ impl Crowd {
                 .filter(|(_, member)| member.is_dispensable())
                 .min_by_key(|(id, member)| (member.standing, **id));
             let oldest = oldest.map(|(id, _)| *id);
-            self.cut_off(oldest.ok_or(Full::Address(max))?);
+            self.disconnect(oldest.ok_or(Full::Address(max))?);
         }
         Ok(())
     }
 
     pub(super) fn add(&mut self, id: u64, socket: Arc<TcpStream>, thread: JoinHandle<()>) {
-        let member = Member {
+        let member = Entry {
             socket,
             thread,
-            standing: Standing::New,
+            standing: Stage::Connected,
             network: None,
         };
         self.members.insert(id, member);
@@ -126,7 +126,7 @@ impl Crowd {
     }
 
     /// False if it has been cut off meanwhile.
-    pub(super) fn set_standing(&mut self, id: u64, standing: Standing) -> bool {
+    pub(super) fn set_stage(&mut self, id: u64, standing: Stage) -> bool {
         match self.members.get_mut(&id) {
             Some(member) => {
                 member.standing = standing;
@@ -137,7 +137,7 @@ impl Crowd {
     }
 
     /// Ends the connection of a client, whose thread ends soon.
-    pub(super) fn cut_off(&mut self, id: u64) {
+    pub(super) fn disconnect(&mut self, id: u64) {
         if let Some(member) = self.members.remove(&id) {
             let _ = member.socket.shutdown(Shutdown::Both);
             self.leaving.insert(id, member);
@@ -167,18 +167,18 @@ impl Crowd {
     /// application end by themselves when that returns: it may wait for the caller.
     pub(super) fn take_all(&mut self) -> Vec<JoinHandle<()>> {
         let ids: Vec<u64> = self.members.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.cut_off(id));
+        ids.into_iter().for_each(|id| self.disconnect(id));
         let leaving = self.leaving.drain().map(|(_, member)| member);
-        let in_handler = |member: &Member| member.standing == Standing::Asked;
+        let in_handler = |member: &Entry| member.standing == Stage::Authorizing;
         let leaving = leaving.filter(|member| !in_handler(member));
         let threads = leaving.map(|member| member.thread);
         threads.chain(self.finished.drain(..)).collect()
     }
 }
 
-impl Member {
+impl Entry {
     fn is_dispensable(&self) -> bool {
-        self.standing < Standing::Publishing
+        self.standing < Stage::Publishing
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     struct Test {
-        crowd: Crowd,
+        connections: ConnectionTable,
         socket: Arc<TcpStream>,
     }
 
@@ -206,28 +206,28 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             Test {
-                crowd: Crowd::default(),
+                connections: ConnectionTable::default(),
                 socket: Arc::new(socket),
             }
         }
 
         fn add(&mut self) -> u64 {
-            let id = self.crowd.next_id();
+            let id = self.connections.next_id();
             let thread = std::thread::spawn(|| {});
-            self.crowd.add(id, self.socket.clone(), thread);
+            self.connections.add(id, self.socket.clone(), thread);
             id
         }
 
         fn add_from(&mut self, address: &str, max: usize) -> Result<u64, Full> {
             let address = address.parse().unwrap();
-            self.crowd.make_room_at(address, max)?;
+            self.connections.reserve_for(address, max)?;
             let id = self.add();
-            self.crowd.set_address(id, address);
+            self.connections.set_address(id, address);
             Ok(id)
         }
 
         fn has(&self, id: u64) -> bool {
-            self.crowd.members.contains_key(&id)
+            self.connections.members.contains_key(&id)
         }
     }
 
@@ -235,16 +235,16 @@ mod tests {
     fn the_oldest_that_does_not_publish_goes() {
         let mut test = Test::new();
         let ids: Vec<u64> = (0..4).map(|_| test.add()).collect();
-        test.crowd.set_standing(ids[0], Standing::Publishing);
-        test.crowd.set_standing(ids[1], Standing::Asked);
+        test.connections.set_stage(ids[0], Stage::Publishing);
+        test.connections.set_stage(ids[1], Stage::Authorizing);
         for gone in [ids[2], ids[3], ids[1]] {
-            let count = test.crowd.members.len();
-            test.crowd.make_room(count).unwrap();
+            let count = test.connections.members.len();
+            test.connections.reserve(count).unwrap();
             assert!(!test.has(gone));
-            assert!(test.crowd.finished(gone));
+            assert!(test.connections.finished(gone));
         }
-        assert_eq!(test.crowd.make_room(1), Err(Full::Clients(1)));
-        assert_eq!(test.crowd.make_room(2), Ok(()));
+        assert_eq!(test.connections.reserve(1), Err(Full::Clients(1)));
+        assert_eq!(test.connections.reserve(2), Ok(()));
         assert!(test.has(ids[0]));
     }
 
@@ -256,7 +256,7 @@ mod tests {
             .iter()
             .map(|address| test.add_from(address, 10).unwrap())
             .collect();
-        test.crowd.make_room(4).unwrap();
+        test.connections.reserve(4).unwrap();
         assert!(test.has(slow) && !test.has(flood[0]) && test.has(flood[1]));
     }
 
@@ -268,7 +268,7 @@ mod tests {
         let third = test.add_from("192.0.2.1", 2).unwrap();
         assert!(!test.has(first) && test.has(second) && test.has(third));
         for id in [second, third] {
-            test.crowd.set_standing(id, Standing::Publishing);
+            test.connections.set_stage(id, Stage::Publishing);
         }
         assert_eq!(test.add_from("192.0.2.1", 2), Err(Full::Address(2)));
         assert!(test.add_from("192.0.2.2", 2).is_ok());
@@ -279,12 +279,12 @@ mod tests {
     fn who_was_cut_off_is_joined_once() {
         let mut test = Test::new();
         let id = test.add();
-        test.crowd.cut_off(id);
-        assert!(!test.crowd.set_standing(id, Standing::Publishing));
-        assert!(test.crowd.finished(id));
-        assert!(!test.crowd.finished(id));
-        assert_eq!(test.crowd.take_finished().len(), 1);
+        test.connections.disconnect(id);
+        assert!(!test.connections.set_stage(id, Stage::Publishing));
+        assert!(test.connections.finished(id));
+        assert!(!test.connections.finished(id));
+        assert_eq!(test.connections.take_finished().len(), 1);
         test.add();
-        assert_eq!(test.crowd.take_all().len(), 1);
+        assert_eq!(test.connections.take_all().len(), 1);
     }
 }

@@ -40,7 +40,7 @@ const UNFINISHED: &str = ".unfinished-";
 const MARKER: &str = ".relay";
 
 #[derive(Debug)]
-pub struct Shelf {
+pub struct SegmentStore {
     directory: PathBuf,
     playlist: MediaPlaylist,
     /// The number of the next segment.
@@ -53,7 +53,7 @@ pub struct Shelf {
     has_gap: bool,
 }
 
-impl Shelf {
+impl SegmentStore {
     /// Goes on with what is there.
     pub fn open(directory: &Path, now: SystemTime) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
@@ -81,7 +81,7 @@ impl Shelf {
             (false, [old_next, ..]) => old_next,
             (true, next) => next.into_iter().max().unwrap_or(0),
         };
-        Ok(Shelf {
+        Ok(SegmentStore {
             directory: directory.to_owned(),
             left: left.collect(),
             has_gap: !old.segments.is_empty(),
@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn five_are_listed_and_old_ones_deleted_later() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = Shelf::open(directory.path(), at(1000)).unwrap();
+        let mut shelf = SegmentStore::open(directory.path(), at(1000)).unwrap();
         for index in 0..40 {
             let has_gap = shelf.add(&segment(index), at(1002 + 2 * u64::from(index)));
             assert!(!has_gap.unwrap());
@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn a_discontinuity_is_counted_when_it_leaves_the_list() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = Shelf::open(directory.path(), at(0)).unwrap();
+        let mut shelf = SegmentStore::open(directory.path(), at(0)).unwrap();
         for index in 0..20 {
             let is_discontinuous = index == 3 || index == 5;
             let segment = Segment {
@@ -399,13 +399,13 @@ mod tests {
     #[test]
     fn who_comes_back_goes_on_with_a_gap() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = Shelf::open(directory.path(), at(1000)).unwrap();
+        let mut shelf = SegmentStore::open(directory.path(), at(1000)).unwrap();
         for index in 0..7 {
             shelf.add(&segment(index), at(1000)).unwrap();
         }
         fs::write(directory.path().join(".unfinished-segment-9.ts"), "").unwrap();
         fs::write(directory.path().join("notes.txt"), "").unwrap();
-        let mut shelf = Shelf::open(directory.path(), at(9000)).unwrap();
+        let mut shelf = SegmentStore::open(directory.path(), at(9000)).unwrap();
         assert!(shelf.add(&segment(7), at(9000)).unwrap());
         let list = list(directory.path());
         assert_eq!((list.media_sequence, list.segments.len()), (503, 5));
@@ -422,7 +422,7 @@ mod tests {
         // Nothing was listed, and it is nobody's.
         end(directory.path()).unwrap();
         assert_eq!(files(directory.path()).unwrap(), [""; 0]);
-        let mut shelf = Shelf::open(directory.path(), at(1000)).unwrap();
+        let mut shelf = SegmentStore::open(directory.path(), at(1000)).unwrap();
         end(directory.path()).unwrap();
         for index in 0..7 {
             shelf.add(&segment(index), at(1000)).unwrap();
@@ -431,7 +431,7 @@ mod tests {
         let ended = list(directory.path());
         assert!(ended.end_list && ended.segments.len() == LISTED);
         // Another one is in its place, with numbers that were not there.
-        let mut shelf = Shelf::open(directory.path(), at(1030)).unwrap();
+        let mut shelf = SegmentStore::open(directory.path(), at(1030)).unwrap();
         assert!(!shelf.add(&segment(7), at(1030)).unwrap());
         let list = list(directory.path());
         assert!(!list.end_list && list.segments.len() == 1);
@@ -444,7 +444,7 @@ mod tests {
     fn a_directory_that_is_removed_is_made_again() {
         let top = tempfile::tempdir().unwrap();
         let directory = top.path().join("live/cam");
-        let mut shelf = Shelf::open(&directory, at(1000)).unwrap();
+        let mut shelf = SegmentStore::open(&directory, at(1000)).unwrap();
         for index in 0..2 {
             shelf.add(&segment(index), at(1000)).unwrap();
         }
@@ -463,7 +463,7 @@ mod tests {
             let directory = top.path().join(name);
             fs::create_dir(&directory).unwrap();
             fs::write(directory.join(name), "of others").unwrap();
-            let error = Shelf::open(&directory, at(0)).unwrap_err();
+            let error = SegmentStore::open(&directory, at(0)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
             assert!(error.to_string().contains(name), "{error}");
             assert!(!clear(&directory).unwrap());
@@ -474,7 +474,7 @@ mod tests {
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("notes.txt"), "").unwrap();
         assert!(!clear(&directory).unwrap());
-        Shelf::open(&directory, at(0)).unwrap();
+        SegmentStore::open(&directory, at(0)).unwrap();
         assert!(is_shelf(&directory) && clear(&directory).unwrap());
         assert_eq!(files(&directory).unwrap(), ["notes.txt"]);
         assert!(!clear(&top.path().join("gone")).unwrap());
@@ -484,11 +484,11 @@ mod tests {
     fn numbers_do_not_come_again_when_all_files_are_gone() {
         let top = tempfile::tempdir().unwrap();
         let directory = top.path().join("live/cam");
-        let mut shelf = Shelf::open(&directory, at(1000)).unwrap();
+        let mut shelf = SegmentStore::open(&directory, at(1000)).unwrap();
         shelf.add(&segment(0), at(1002)).unwrap();
         clear(&directory).unwrap();
         assert!(!directory.exists());
-        let mut shelf = Shelf::open(&directory, at(1060)).unwrap();
+        let mut shelf = SegmentStore::open(&directory, at(1060)).unwrap();
         assert!(!shelf.add(&segment(1), at(1062)).unwrap());
         assert_eq!(list(&directory).media_sequence, 530);
     }
@@ -496,7 +496,7 @@ mod tests {
     #[test]
     fn old_segments_give_way_when_nothing_can_be_written() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = Shelf::open(directory.path(), at(0)).unwrap();
+        let mut shelf = SegmentStore::open(directory.path(), at(0)).unwrap();
         for index in 0..10 {
             shelf.add(&segment(index), at(2)).unwrap();
         }
@@ -518,7 +518,7 @@ mod tests {
     #[test]
     fn what_can_not_be_removed_is_tried_again() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = Shelf::open(directory.path(), at(0)).unwrap();
+        let mut shelf = SegmentStore::open(directory.path(), at(0)).unwrap();
         for index in 0..5 {
             shelf.add(&segment(index), at(2)).unwrap();
         }
@@ -549,7 +549,7 @@ mod tests {
     fn what_could_not_be_written_is_a_gap() {
         let top = tempfile::tempdir().unwrap();
         let directory = top.path().join("live");
-        let mut shelf = Shelf::open(&directory, at(0)).unwrap();
+        let mut shelf = SegmentStore::open(&directory, at(0)).unwrap();
         shelf.add(&segment(0), at(2)).unwrap();
         let in_the_way = directory.join(format!("{UNFINISHED}segment-1.ts"));
         fs::create_dir(&in_the_way).unwrap();

@@ -14,13 +14,13 @@ const MAX_MEDIA: usize = 1024 * 1024;
 /// What a publisher has sent before the first media that can leave, in order: descriptions of its
 /// stream, and audio if its video can't be decoded yet.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct PendingTags {
     tags: VecDeque<(Tag, RunningTime)>,
     description_bytes: usize,
     media_bytes: usize,
 }
 
-impl Waiting {
+impl PendingTags {
     /// A later description takes the place of an earlier one of the same kind. Says how many tags
     /// there was no room for.
     pub(super) fn describe(&mut self, tag: Tag, arrival: RunningTime) -> u64 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A route that takes many publishers: each application and stream key on it has an intake of its own, which is there as
+//! A route that takes many publishers: each application and stream key on it has an stream of its own, which is there as
 //! long as the stream is.
 //!
 //! What comes before `publish` is asked of all of them in the same way. Whoever has passed that is the
@@ -15,21 +15,21 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::entrance::Entrance;
-use super::intake::{Intake, IntakeConfig, IntakeSettings, MAX_DEPARTURE};
-use super::ledger::Sums;
-use super::link::Link;
-use super::observer::{MAX_WAITING, Notice};
-use super::publisher::{Publisher, Refusal};
-use super::tally::LastError;
+use super::counters::LastError;
+use super::observer::{MAX_WAITING, PublisherEvent};
+use super::process_counters::Totals;
+use super::publisher::{Publisher, RejectReason};
+use super::publisher_handle::PublisherHandle;
+use super::rules::PublishRules;
+use super::stream::{MAX_DEPARTURE, PublishPointConfig, Stream, StreamSettings};
 
 /// Application and stream key.
 type Name = (String, String);
 
 /// The streams of an element that takes many.
 #[derive(Debug)]
-pub struct Lobby {
-    entrance: Arc<Entrance>,
+pub struct StreamTable {
+    rules: Arc<PublishRules>,
     streams: Mutex<Streams>,
     /// A stream is gone, or all are.
     room: Condvar,
@@ -39,10 +39,10 @@ pub struct Lobby {
 
 #[derive(Debug)]
 struct Streams {
-    settings: IntakeSettings,
+    settings: StreamSettings,
     max_streams: usize,
     /// Those that have ended among them, until their element has let go of them.
-    present: BTreeMap<u32, (Name, Arc<Intake>)>,
+    present: BTreeMap<u32, (Name, Arc<Stream>)>,
     /// The newest of each name.
     newest: HashMap<Name, u32>,
     next: u32,
@@ -51,14 +51,14 @@ struct Streams {
     ended: bool,
     closed: bool,
     /// What those that are gone had counted.
-    gone: Sums,
+    gone: Totals,
 }
 
-impl Lobby {
-    pub fn new(config: IntakeConfig, max_streams: usize) -> Self {
-        let (entrance, settings) = Entrance::new(config, max_waiting(max_streams));
-        Lobby {
-            entrance,
+impl StreamTable {
+    pub fn new(config: PublishPointConfig, max_streams: usize) -> Self {
+        let (rules, settings) = PublishRules::new(config, max_waiting(max_streams));
+        StreamTable {
+            rules,
             streams: Mutex::new(Streams {
                 settings,
                 max_streams,
@@ -68,7 +68,7 @@ impl Lobby {
                 drained: false,
                 ended: false,
                 closed: false,
-                gone: Sums::default(),
+                gone: Totals::default(),
             }),
             room: Condvar::new(),
             rejected: AtomicU64::default(),
@@ -77,13 +77,13 @@ impl Lobby {
     }
 
     /// Takes effect at once, also for the streams that there are.
-    pub fn configure(&self, settings: IntakeSettings, max_streams: usize) {
+    pub fn configure(&self, settings: StreamSettings, max_streams: usize) {
         let mut streams = self.streams.lock();
         (streams.settings, streams.max_streams) = (settings, max_streams);
-        for intake in streams.intakes() {
-            intake.configure(settings);
+        for stream in streams.iter() {
+            stream.configure(settings);
         }
-        self.entrance.set_max_waiting(max_waiting(max_streams));
+        self.rules.set_max_waiting(max_waiting(max_streams));
         drop(streams);
         self.room.notify_all();
     }
@@ -98,37 +98,37 @@ impl Lobby {
         self.last_error.lock().clone()
     }
 
-    pub(super) fn entrance(&self) -> &Entrance {
-        &self.entrance
+    pub(super) fn rules(&self) -> &PublishRules {
+        &self.rules
     }
 
-    pub(super) fn stream(&self, number: u32) -> Option<Arc<Intake>> {
+    pub(super) fn stream(&self, number: u32) -> Option<Arc<Stream>> {
         let streams = self.streams.lock();
         let found = streams.present.get(&number);
-        found.map(|(_, intake)| intake.clone())
+        found.map(|(_, stream)| stream.clone())
     }
 
-    pub(super) fn sums(&self) -> Sums {
+    pub(super) fn sums(&self) -> Totals {
         let streams = self.streams.lock();
-        let sums = streams.intakes().fold(streams.gone, Sums::with);
+        let sums = streams.iter().fold(streams.gone, Totals::with);
         sums.with_rejected(self.rejected())
     }
 
     /// Streams that have a publisher.
     pub fn publishing(&self) -> usize {
         let streams = self.streams.lock();
-        let publishing = |intake: &&Arc<Intake>| intake.publisher().is_some();
-        streams.intakes().filter(publishing).count()
+        let publishing = |stream: &&Arc<Stream>| stream.publisher().is_some();
+        streams.iter().filter(publishing).count()
     }
 
     /// Whether a publisher would be taken, as far as it can be said now.
-    pub(super) fn availability(&self, publisher: &Publisher) -> Result<(), Refusal> {
+    pub(super) fn availability(&self, publisher: &Publisher) -> Result<(), RejectReason> {
         let deadline = Instant::now() + MAX_DEPARTURE;
         let present = self.streams.lock().going_on(&name(publisher))?;
         // Under no lock of ours: it may wait for one that is about to leave.
-        if let Some(intake) = present {
-            match intake.availability() {
-                Err(Refusal::Ended) => {}
+        if let Some(stream) = present {
+            match stream.availability() {
+                Err(RejectReason::Ended) => {}
                 said => return said,
             }
         }
@@ -140,10 +140,10 @@ impl Lobby {
         &self,
         streams: &mut MutexGuard<'_, Streams>,
         deadline: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RejectReason> {
         loop {
             match self.check(streams) {
-                Err(Refusal::Full) if streams.intakes().any(|intake| intake.is_over()) => {}
+                Err(RejectReason::Full) if streams.iter().any(|stream| stream.is_over()) => {}
                 said => return said,
             }
             if self.room.wait_until(streams, deadline).timed_out() {
@@ -153,15 +153,15 @@ impl Lobby {
     }
 
     /// Whether there may be one more stream.
-    fn check(&self, streams: &Streams) -> Result<(), Refusal> {
+    fn check(&self, streams: &Streams) -> Result<(), RejectReason> {
         if streams.closed || streams.ended {
-            Err(Refusal::Ended)
+            Err(RejectReason::Ended)
         } else if streams.drained {
-            Err(Refusal::Draining)
+            Err(RejectReason::Draining)
         } else if streams.present.len() >= streams.max_streams {
-            Err(Refusal::Full)
-        } else if self.entrance.is_behind() {
-            Err(Refusal::Busy)
+            Err(RejectReason::Full)
+        } else if self.rules.is_behind() {
+            Err(RejectReason::Busy)
         } else {
             Ok(())
         }
@@ -171,16 +171,16 @@ impl Lobby {
     pub(super) fn take(
         &self,
         publisher: &Publisher,
-        link: &Arc<Link>,
-    ) -> Result<(Arc<Intake>, Arc<Publisher>), Refusal> {
+        link: &Arc<PublisherHandle>,
+    ) -> Result<(Arc<Stream>, Arc<Publisher>), RejectReason> {
         let name = name(publisher);
         let deadline = Instant::now() + MAX_DEPARTURE;
         loop {
             let before = self.streams.lock().going_on(&name)?;
-            if let Some(intake) = &before {
-                match intake.take(publisher.clone(), link.clone()) {
-                    Err(Refusal::Ended) => {}
-                    taken => return taken.map(|publisher| (intake.clone(), publisher)),
+            if let Some(stream) = &before {
+                match stream.take(publisher.clone(), link.clone()) {
+                    Err(RejectReason::Ended) => {}
+                    taken => return taken.map(|publisher| (stream.clone(), publisher)),
                 }
             }
             let mut streams = self.streams.lock();
@@ -201,29 +201,29 @@ impl Lobby {
         streams: &mut Streams,
         name: Name,
         publisher: &Publisher,
-        link: &Arc<Link>,
-    ) -> Result<(Arc<Intake>, Arc<Publisher>), Refusal> {
+        link: &Arc<PublisherHandle>,
+    ) -> Result<(Arc<Stream>, Arc<Publisher>), RejectReason> {
         let number = streams.next;
-        let entrance = self.entrance.clone();
-        let intake = Arc::new(Intake::behind(entrance, streams.settings, Some(number)));
+        let rules = self.rules.clone();
+        let stream = Arc::new(Stream::behind(rules, streams.settings, Some(number)));
         // It waits for nothing, since nobody else knows of this one. The observer may be told before
         // it is listed: it has to wait for the lock then.
-        let publisher = intake.take(publisher.clone(), link.clone())?;
+        let publisher = stream.take(publisher.clone(), link.clone())?;
         streams.next += 1;
         streams.newest.insert(name.clone(), number);
-        streams.present.insert(number, (name, intake.clone()));
-        Ok((intake, publisher))
+        streams.present.insert(number, (name, stream.clone()));
+        Ok((stream, publisher))
     }
 
     /// The element lets go of a stream. Gives the client that published it.
     pub(super) fn close_stream(&self, number: u32) -> Option<u64> {
         let mut streams = self.streams.lock();
-        let (name, intake) = streams.present.remove(&number)?;
+        let (name, stream) = streams.present.remove(&number)?;
         if streams.newest.get(&name) == Some(&number) {
             streams.newest.remove(&name);
         }
-        let client = intake.close();
-        streams.gone = streams.gone.with(&intake);
+        let client = stream.close();
+        streams.gone = streams.gone.with(&stream);
         drop(streams);
         self.room.notify_all();
         client
@@ -243,19 +243,19 @@ impl Lobby {
     pub(super) fn close(&self) -> Vec<u64> {
         let mut streams = self.streams.lock();
         streams.closed = true;
-        let clients = streams.intakes().filter_map(|intake| intake.close());
+        let clients = streams.iter().filter_map(|stream| stream.close());
         let clients = clients.collect();
         drop(streams);
         self.room.notify_all();
         clients
     }
 
-    /// No new publishers from now on, see [`Intake::drain`]. Gives what is to be called when.
-    pub(super) fn drain(&self, timeout: Duration) -> Vec<(Instant, Arc<Intake>)> {
+    /// No new publishers from now on, see [`Stream::drain`]. Gives what is to be called when.
+    pub(super) fn drain(&self, timeout: Duration) -> Vec<(Instant, Arc<Stream>)> {
         let mut streams = self.streams.lock();
         streams.drained = true;
-        let drain = |intake: &Arc<Intake>| Some((intake.drain(timeout)?, intake.clone()));
-        let due = streams.intakes().filter_map(drain).collect();
+        let drain = |stream: &Arc<Stream>| Some((stream.drain(timeout)?, stream.clone()));
+        let due = streams.iter().filter_map(drain).collect();
         drop(streams);
         self.room.notify_all();
         due
@@ -264,7 +264,7 @@ impl Lobby {
     pub(super) fn stop_draining(&self) {
         let mut streams = self.streams.lock();
         streams.drained = false;
-        streams.intakes().for_each(|intake| intake.stop_draining());
+        streams.iter().for_each(|stream| stream.stop_draining());
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -285,30 +285,31 @@ impl Lobby {
         });
     }
 
-    pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: Refusal) {
+    pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
         self.set_last_error(publisher.address, refusal.reason());
-        self.entrance.post(Notice::Rejected(publisher, refusal));
+        self.rules
+            .post(PublisherEvent::Rejected(publisher, refusal));
     }
 }
 
 impl Streams {
-    fn intakes(&self) -> impl Iterator<Item = &Arc<Intake>> {
-        self.present.values().map(|(_, intake)| intake)
+    fn iter(&self) -> impl Iterator<Item = &Arc<Stream>> {
+        self.present.values().map(|(_, stream)| stream)
     }
 
     /// The stream that the next publisher of a name would go on with.
-    fn going_on(&self, name: &Name) -> Result<Option<Arc<Intake>>, Refusal> {
+    fn going_on(&self, name: &Name) -> Result<Option<Arc<Stream>>, RejectReason> {
         if self.ended {
-            return Err(Refusal::Ended);
+            return Err(RejectReason::Ended);
         }
         Ok(self.newest(name))
     }
 
-    fn newest(&self, name: &Name) -> Option<Arc<Intake>> {
+    fn newest(&self, name: &Name) -> Option<Arc<Stream>> {
         let number = self.newest.get(name)?;
         let found = self.present.get(number);
-        found.map(|(_, intake)| intake.clone())
+        found.map(|(_, stream)| stream.clone())
     }
 }
 
@@ -328,7 +329,7 @@ mod tests {
     use super::super::access::Access;
     use super::super::listener::{ListenerSettings, PortSettings};
     use super::super::observer::Observer;
-    use super::super::publisher::Removal;
+    use super::super::publisher::RemovalReason;
     use super::super::route::Route;
     use super::super::{Leak, Policy, QueueLimits};
     use super::*;
@@ -342,13 +343,13 @@ mod tests {
             true
         }
 
-        fn notify(&self, _notice: &Notice) {
+        fn notify(&self, _notice: &PublisherEvent) {
             let _ = self.0.lock().recv();
         }
     }
 
-    fn settings() -> IntakeSettings {
-        IntakeSettings {
+    fn settings() -> StreamSettings {
+        StreamSettings {
             limits: QueueLimits {
                 max_bytes: 0,
                 max_time: Duration::ZERO,
@@ -362,8 +363,8 @@ mod tests {
         }
     }
 
-    fn lobby(observer: Arc<dyn Observer>, max_streams: usize) -> Lobby {
-        let config = IntakeConfig {
+    fn table(observer: Arc<dyn Observer>, max_streams: usize) -> StreamTable {
+        let config = PublishPointConfig {
             name: "name".into(),
             route: Route::default(),
             access: Access::default(),
@@ -378,37 +379,38 @@ mod tests {
             port: PortSettings::default(),
             observer,
         };
-        Lobby::new(config, max_streams)
+        StreamTable::new(config, max_streams)
     }
 
     #[test]
     fn more_streams_may_be_more_that_the_application_has_not_heard_of() {
         let (go_on, may_go_on) = mpsc::channel();
-        let lobby = lobby(Arc::new(Busy(Mutex::new(may_go_on))), 1);
-        while !lobby.entrance.is_behind() {
-            let notice = Notice::Removed(Arc::new(Publisher::example(1)), Removal::Closed);
-            lobby.entrance.post(notice);
+        let table = table(Arc::new(Busy(Mutex::new(may_go_on))), 1);
+        while !table.rules.is_behind() {
+            let notice =
+                PublisherEvent::Removed(Arc::new(Publisher::example(1)), RemovalReason::Closed);
+            table.rules.post(notice);
         }
         assert_eq!(
-            lobby.availability(&Publisher::example(1)),
-            Err(Refusal::Busy)
+            table.availability(&Publisher::example(1)),
+            Err(RejectReason::Busy)
         );
-        lobby.configure(settings(), MAX_WAITING);
-        assert_eq!(lobby.availability(&Publisher::example(1)), Ok(()));
+        table.configure(settings(), MAX_WAITING);
+        assert_eq!(table.availability(&Publisher::example(1)), Ok(()));
         drop(go_on);
-        lobby.entrance.flush_notices();
+        table.rules.flush_notices();
     }
 
     #[test]
     fn nobody_is_taken_after_the_end() {
         let (_go_on, may_go_on) = mpsc::channel();
-        let lobby = lobby(Arc::new(Busy(Mutex::new(may_go_on))), 1);
-        assert_eq!(lobby.availability(&Publisher::example(1)), Ok(()));
-        lobby.end();
+        let table = table(Arc::new(Busy(Mutex::new(may_go_on))), 1);
+        assert_eq!(table.availability(&Publisher::example(1)), Ok(()));
+        table.end();
         assert_eq!(
-            lobby.availability(&Publisher::example(1)),
-            Err(Refusal::Ended)
+            table.availability(&Publisher::example(1)),
+            Err(RejectReason::Ended)
         );
-        assert!(!lobby.takes_publishers());
+        assert!(!table.takes_publishers());
     }
 }

@@ -11,46 +11,46 @@ type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 
 /// Of one pad.
 #[derive(Debug, Default)]
-pub(super) struct Late {
+pub(super) struct LateLink {
     /// Something was thrown away since the last buffer that somebody has taken.
     is_missing: bool,
     /// Who has taken that.
-    taker: glib::WeakRef<gst::Pad>,
+    point: glib::WeakRef<gst::Pad>,
 }
 
 /// What is to be done with a buffer.
-enum Fate {
+enum Action {
     Pass,
     /// Behind these.
     PassBehind(Vec<gst::Buffer>),
     ThrowAway,
 }
 
-impl Late {
-    fn fate(&self, ghost: &gst::Pad, buffer: &gst::BufferRef) -> Fate {
+impl LateLink {
+    fn fate(&self, ghost: &gst::Pad, buffer: &gst::BufferRef) -> Action {
         if !self.is_missing {
-            return Fate::Pass;
+            return Action::Pass;
         }
         let Some(peer) = ghost.peer() else {
-            return Fate::ThrowAway;
+            return Action::ThrowAway;
         };
         let cannot_start = gst::BufferFlags::DELTA_UNIT | gst::BufferFlags::HEADER;
         if buffer.flags().intersects(cannot_start) {
-            return Fate::ThrowAway;
+            return Action::ThrowAway;
         }
         let mut headers = headers(ghost, buffer);
         // No stream has a second file header.
-        if self.taker.upgrade().as_ref() == Some(&peer) && !headers.is_empty() {
+        if self.point.upgrade().as_ref() == Some(&peer) && !headers.is_empty() {
             headers.remove(0);
         }
-        Fate::PassBehind(headers)
+        Action::PassBehind(headers)
     }
 
     fn note(&mut self, ghost: &gst::Pad, flow: Flow) {
         match flow {
-            Ok(_) if self.is_missing || self.taker.upgrade().is_none() => {
+            Ok(_) if self.is_missing || self.point.upgrade().is_none() => {
                 self.is_missing = false;
-                self.taker.set(ghost.peer().as_ref());
+                self.point.set(ghost.peer().as_ref());
             }
             Err(gst::FlowError::NotLinked) => self.is_missing = true,
             _ => {}
@@ -60,16 +60,16 @@ impl Late {
 
 /// Gives a buffer to whoever is linked, by `chain`. The lock is of the streaming thread alone.
 pub(super) fn push(
-    late: &Mutex<Late>,
+    late: &Mutex<LateLink>,
     ghost: &gst::Pad,
     mut buffer: gst::Buffer,
     chain: &dyn Fn(gst::Buffer) -> Flow,
 ) -> Flow {
     let mut late = late.lock();
     let flow = match late.fate(ghost, &buffer) {
-        Fate::ThrowAway => return Ok(gst::FlowSuccess::Ok),
-        Fate::Pass => chain(buffer),
-        Fate::PassBehind(headers) => {
+        Action::ThrowAway => return Ok(gst::FlowSuccess::Ok),
+        Action::Pass => chain(buffer),
+        Action::PassBehind(headers) => {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
             let buffers = headers.into_iter().chain([buffer]);
             let mut flows = buffers.map(chain);
@@ -82,7 +82,7 @@ pub(super) fn push(
 
 /// The same with several. Most lists pass as they are.
 pub(super) fn push_list(
-    late: &Mutex<Late>,
+    late: &Mutex<LateLink>,
     ghost: &gst::Pad,
     list: gst::BufferList,
     chain: &dyn Fn(gst::Buffer) -> Flow,

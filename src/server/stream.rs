@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::access::Access;
-use super::entrance::Entrance;
-use super::link::Link;
+use super::counters::{Arrival, LastError, MediaTotals, StreamCounters, StreamStats};
 use super::listener::{ListenerSettings, PortSettings};
-use super::observer::{MAX_WAITING, Notice, Observer};
-use super::publisher::{Publisher, Refusal, Removal};
-use super::queue::{Event, MediaQueue, QueueLimits};
+use super::observer::{MAX_WAITING, Observer, PublisherEvent};
+use super::publisher::{Publisher, RejectReason, RemovalReason};
+use super::publisher_handle::PublisherHandle;
+use super::queue::{MediaQueue, QueueEvent, QueueLimits};
 use super::route::Route;
-use super::tally::{Coming, IntakeStats, LastError, Tally, Totals};
+use super::rules::PublishRules;
 
 /// What to do with a publisher on a route that has one already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Policy {
 
 /// What an element decides for its publishers. It may change while there is one.
 #[derive(Debug, Clone, Copy)]
-pub struct IntakeSettings {
+pub struct StreamSettings {
     pub limits: QueueLimits,
     /// A publisher that sends nothing for this long is cut off. Zero for never.
     pub timeout: Duration,
@@ -45,14 +45,14 @@ pub struct IntakeSettings {
     pub resume_timeout: Duration,
 }
 
-/// What an intake is made of.
+/// What an stream is made of.
 #[derive(Debug)]
-pub struct IntakeConfig {
-    /// Shown to whoever claims the same route again.
+pub struct PublishPointConfig {
+    /// Quoted to whoever claims the same route again.
     pub name: String,
     pub route: Route,
     pub access: Access,
-    pub settings: IntakeSettings,
+    pub settings: StreamSettings,
     pub listener: ListenerSettings,
     pub port: PortSettings,
     pub observer: Arc<dyn Observer>,
@@ -60,7 +60,7 @@ pub struct IntakeConfig {
 
 /// Why nobody was asked to connect again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotAsked {
+pub enum ReconnectError {
     NoPublisher,
     /// It does not know how to.
     NotSupported,
@@ -153,43 +153,43 @@ impl Dropped {
 pub(super) const MAX_DEPARTURE: Duration = Duration::from_secs(3);
 
 /// The receiving end of one route: who publishes on it, the queue of what it sends, and counters.
-pub struct Intake {
-    entrance: Arc<Entrance>,
+pub struct Stream {
+    rules: Arc<PublishRules>,
     /// Its number, if it is one of several streams of an element.
-    stream: Option<u32>,
-    settings: Mutex<IntakeSettings>,
+    number: Option<u32>,
+    settings: Mutex<StreamSettings>,
     queue: MediaQueue,
-    seat: Mutex<Seat>,
-    /// The seat has become vacant, or there is none any more.
+    slot: Mutex<Slot>,
+    /// The slot has become vacant, or there is none any more.
     vacated: Condvar,
-    tally: Mutex<Tally>,
+    counters: Mutex<StreamCounters>,
     rejected: AtomicU64,
     /// What the element has left out behind the queue.
     left_out: Mutex<Dropped>,
 }
 
-impl std::fmt::Debug for Intake {
+impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Intake")
-            .field("name", &self.entrance.name())
-            .field("stream", &self.stream)
+        f.debug_struct("Stream")
+            .field("name", &self.rules.name())
+            .field("number", &self.number)
             .finish_non_exhaustive()
     }
 }
 
 #[derive(Debug)]
-struct Seat {
-    holder: Holder,
+struct Slot {
+    holder: SlotState,
     /// No new publishers, and the present one is cut off at this time.
     drained_at: Option<Instant>,
 }
 
 #[derive(Debug)]
-enum Holder {
-    Vacant,
-    Taken(Occupant),
+enum SlotState {
+    Empty,
+    Active(ActivePublisher),
     /// Its publisher was cut off, and may come back until then.
-    Awaited {
+    AwaitingReturn {
         until: Instant,
     },
     /// There will be no other.
@@ -197,49 +197,49 @@ enum Holder {
 }
 
 #[derive(Debug)]
-struct Occupant {
+struct ActivePublisher {
     publisher: Arc<Publisher>,
-    link: Arc<Link>,
+    link: Arc<PublisherHandle>,
     /// It has ended its stream, and is about to go: the next one need not wait for that.
     leaving: bool,
 }
 
-impl Intake {
-    pub fn new(config: IntakeConfig) -> Self {
-        let (entrance, settings) = Entrance::new(config, MAX_WAITING);
-        Self::behind(entrance, settings, None)
+impl Stream {
+    pub fn new(config: PublishPointConfig) -> Self {
+        let (rules, settings) = PublishRules::new(config, MAX_WAITING);
+        Self::behind(rules, settings, None)
     }
 
     /// One of several streams, if it has a number.
     pub(super) fn behind(
-        entrance: Arc<Entrance>,
-        settings: IntakeSettings,
-        stream: Option<u32>,
+        rules: Arc<PublishRules>,
+        settings: StreamSettings,
+        number: Option<u32>,
     ) -> Self {
-        Intake {
-            entrance,
-            stream,
+        Stream {
+            rules,
+            number,
             settings: Mutex::new(settings),
             queue: MediaQueue::new(settings.limits),
-            seat: Mutex::new(Seat {
-                holder: Holder::Vacant,
+            slot: Mutex::new(Slot {
+                holder: SlotState::Empty,
                 drained_at: None,
             }),
             vacated: Condvar::new(),
-            tally: Mutex::default(),
+            counters: Mutex::default(),
             rejected: AtomicU64::default(),
             left_out: Mutex::default(),
         }
     }
 
     /// Takes effect at once.
-    pub fn configure(&self, settings: IntakeSettings) {
+    pub fn configure(&self, settings: StreamSettings) {
         self.queue.set_limits(settings.limits);
         *self.settings.lock() = settings;
     }
 
-    pub(super) fn entrance(&self) -> &Entrance {
-        &self.entrance
+    pub(super) fn rules(&self) -> &PublishRules {
+        &self.rules
     }
 
     pub fn queue(&self) -> &MediaQueue {
@@ -247,22 +247,22 @@ impl Intake {
     }
 
     pub fn publisher(&self) -> Option<Arc<Publisher>> {
-        let seat = self.seat.lock();
-        seat.occupant().map(|occupant| occupant.publisher.clone())
+        let slot = self.slot.lock();
+        slot.active().map(|active| active.publisher.clone())
     }
 
-    pub fn stats(&self, now: Instant) -> IntakeStats {
-        self.tally.lock().at(now)
+    pub fn stats(&self, now: Instant) -> StreamStats {
+        self.counters.lock().at(now)
     }
 
     /// How many there have been.
     pub(super) fn publishers(&self) -> u64 {
-        self.tally.lock().publishers()
+        self.counters.lock().publishers()
     }
 
     /// Counters of all publishers.
-    pub fn totals(&self) -> Totals {
-        self.tally.lock().totals()
+    pub fn totals(&self) -> MediaTotals {
+        self.counters.lock().totals()
     }
 
     pub fn dropped(&self) -> Dropped {
@@ -286,27 +286,27 @@ impl Intake {
 
     /// Ends the present publisher, and tells it so. One that was cut off is not awaited any longer.
     pub fn disconnect(self: &Arc<Self>) {
-        let mut seat = self.seat.lock();
-        match &seat.holder {
-            Holder::Taken(occupant) => {
-                let link = occupant.link.clone();
-                drop(seat);
+        let mut slot = self.slot.lock();
+        match &slot.holder {
+            SlotState::Active(active) => {
+                let link = active.link.clone();
+                drop(slot);
                 self.dismiss(&link);
             }
-            Holder::Awaited { .. } => self.stop_awaiting(&mut seat),
-            Holder::Vacant | Holder::Ended => {}
+            SlotState::AwaitingReturn { .. } => self.stop_awaiting(&mut slot),
+            SlotState::Empty | SlotState::Ended => {}
         }
     }
 
-    fn dismiss(self: &Arc<Self>, link: &Link) {
-        link.dismiss(Removal::Disconnected);
-        self.leave(link.client, Removal::Disconnected);
+    fn dismiss(self: &Arc<Self>, link: &PublisherHandle) {
+        link.dismiss(RemovalReason::Disconnected);
+        self.leave(link.client, RemovalReason::Disconnected);
     }
 
     /// The first of the stream is about to leave the element. The observer hears of it.
     pub fn tell_flowing(&self) {
-        if let Some(stream) = self.stream {
-            self.entrance.post(Notice::Flowing(stream));
+        if let Some(number) = self.number {
+            self.rules.post(PublisherEvent::Flowing(number));
         }
     }
 
@@ -319,28 +319,28 @@ impl Intake {
     /// All of the stream has left the element, or it takes no more of it. Whoever still publishes is
     /// told so. The observer hears of that first.
     pub fn finish(self: &Arc<Self>) {
-        let seat = self.end_seat();
+        let slot = self.end_seat();
         // In one step with that, so that nobody is added who would be cut off without a word.
-        if let Some(stream) = self.stream {
-            self.entrance.post(Notice::Finished(stream));
+        if let Some(number) = self.number {
+            self.rules.post(PublisherEvent::Finished(number));
         }
-        drop(seat);
+        drop(slot);
         self.vacated.notify_all();
     }
 
-    fn end_seat(self: &Arc<Self>) -> MutexGuard<'_, Seat> {
-        let mut seat = self.seat.lock();
+    fn end_seat(self: &Arc<Self>) -> MutexGuard<'_, Slot> {
+        let mut slot = self.slot.lock();
         // Another one may take over while this one is told.
-        while let Some(link) = seat.occupant().map(|occupant| occupant.link.clone()) {
-            drop(seat);
+        while let Some(link) = slot.active().map(|active| active.link.clone()) {
+            drop(slot);
             self.dismiss(&link);
-            seat = self.seat.lock();
+            slot = self.slot.lock();
         }
-        if !matches!(seat.holder, Holder::Ended) {
+        if !matches!(slot.holder, SlotState::Ended) {
             self.queue.end(true);
-            seat.holder = Holder::Ended;
+            slot.holder = SlotState::Ended;
         }
-        seat
+        slot
     }
 
     /// Asks the present publisher to connect again, perhaps elsewhere.
@@ -348,18 +348,18 @@ impl Intake {
         &self,
         tc_url: Option<&str>,
         description: &str,
-    ) -> Result<(), NotAsked> {
-        let seat = self.seat.lock();
-        let occupant = seat.occupant().ok_or(NotAsked::NoPublisher)?;
-        let (link, publisher) = (occupant.link.clone(), occupant.publisher.clone());
-        drop(seat);
+    ) -> Result<(), ReconnectError> {
+        let slot = self.slot.lock();
+        let active = slot.active().ok_or(ReconnectError::NoPublisher)?;
+        let (link, publisher) = (active.link.clone(), active.publisher.clone());
+        drop(slot);
         link.request_reconnect(tc_url, description)?;
-        self.queue.tell(Event::ReconnectRequested(publisher));
+        self.queue.tell(QueueEvent::ReconnectRequested(publisher));
         Ok(())
     }
 
     pub fn access(&self) -> &Access {
-        self.entrance.access()
+        self.rules.access()
     }
 
     pub(super) fn timeout(&self) -> Option<Duration> {
@@ -374,13 +374,13 @@ impl Intake {
 
     /// Counts for the publisher that there is, and not for one that was replaced.
     pub(super) fn set_stats(&self, client: u64, stats: &ClientStats) {
-        self.tally.lock().set(client, stats);
+        self.counters.lock().set(client, stats);
     }
 
     /// A client was refused or cut off, for a reason without anything secret.
     pub(super) fn set_last_error(&self, address: SocketAddr, reason: String) {
         let at = Instant::now();
-        self.tally.lock().set_error(LastError {
+        self.counters.lock().set_error(LastError {
             reason,
             address,
             at,
@@ -389,179 +389,182 @@ impl Intake {
 
     /// The application is asked about a client.
     pub(super) fn set_asked(&self, publisher: &Publisher) {
-        self.queue.tell(Event::Asked(Arc::new(publisher.clone())));
+        self.queue
+            .tell(QueueEvent::Asked(Arc::new(publisher.clone())));
     }
 
     /// Whoever asked has gone without having published or having been refused.
     pub(super) fn withdraw(&self) {
-        self.queue.tell(Event::Withdrawn);
+        self.queue.tell(QueueEvent::Withdrawn);
     }
 
-    pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: Refusal) {
+    pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
         self.set_last_error(publisher.address, refusal.reason());
-        self.queue.tell(Event::Rejected(publisher.clone(), refusal));
-        self.entrance.post(Notice::Rejected(publisher, refusal));
+        self.queue
+            .tell(QueueEvent::Rejected(publisher.clone(), refusal));
+        self.rules
+            .post(PublisherEvent::Rejected(publisher, refusal));
     }
 
     /// Whether a publisher would be taken, as far as it can be said now.
-    pub(super) fn availability(&self) -> Result<(), Refusal> {
+    pub(super) fn availability(&self) -> Result<(), RejectReason> {
         let deadline = Instant::now() + MAX_DEPARTURE;
-        let mut seat = self.wait_for_room_to_start(deadline);
-        self.wait_for_departure(&mut seat, deadline);
-        self.check(&seat)
+        let mut slot = self.wait_for_room_to_start(deadline);
+        self.wait_for_departure(&mut slot, deadline);
+        self.check(&slot)
     }
 
     /// There has to be room only where there may be another publisher.
-    fn wait_for_room_to_start(&self, deadline: Instant) -> MutexGuard<'_, Seat> {
-        let seat = self.seat.lock();
-        if self.has_ended(&seat) {
-            return seat;
+    fn wait_for_room_to_start(&self, deadline: Instant) -> MutexGuard<'_, Slot> {
+        let slot = self.slot.lock();
+        if self.has_ended(&slot) {
+            return slot;
         }
-        drop(seat);
+        drop(slot);
         self.queue.wait_for_room_to_start(deadline);
-        self.seat.lock()
+        self.slot.lock()
     }
 
-    fn check(&self, seat: &Seat) -> Result<(), Refusal> {
-        if seat.drained_at.is_some() {
-            return Err(Refusal::Draining);
+    fn check(&self, slot: &Slot) -> Result<(), RejectReason> {
+        if slot.drained_at.is_some() {
+            return Err(RejectReason::Draining);
         }
         // First, since another stream would have room.
-        if self.has_ended(seat) {
-            return Err(Refusal::Ended);
+        if self.has_ended(slot) {
+            return Err(RejectReason::Ended);
         }
-        if !self.queue.has_room_to_start() || self.entrance.is_behind() {
-            return Err(Refusal::Busy);
+        if !self.queue.has_room_to_start() || self.rules.is_behind() {
+            return Err(RejectReason::Busy);
         }
-        match &seat.holder {
-            Holder::Vacant | Holder::Awaited { .. } => Ok(()),
-            Holder::Ended => Err(Refusal::Ended),
-            Holder::Taken(occupant) => self.check_policy(occupant),
+        match &slot.holder {
+            SlotState::Empty | SlotState::AwaitingReturn { .. } => Ok(()),
+            SlotState::Ended => Err(RejectReason::Ended),
+            SlotState::Active(active) => self.check_policy(active),
         }
     }
 
-    fn check_policy(&self, occupant: &Occupant) -> Result<(), Refusal> {
-        let IntakeSettings {
+    fn check_policy(&self, active: &ActivePublisher) -> Result<(), RejectReason> {
+        let StreamSettings {
             policy,
             stall_timeout,
             ..
         } = *self.settings.lock();
-        if occupant.leaving {
+        if active.leaving {
             return Ok(());
         }
         let may_replace = match policy {
             Policy::Reject => false,
             Policy::Replace => true,
             Policy::ReplaceStalled => {
-                occupant.link.has_hung_up() || self.is_stalled(occupant, stall_timeout)
+                active.link.has_hung_up() || self.is_stalled(active, stall_timeout)
             }
         };
         if may_replace {
             Ok(())
         } else {
-            Err(Refusal::Busy)
+            Err(RejectReason::Busy)
         }
     }
 
     /// Who waits for room in the queue, or has sent what nobody has read yet, is not to blame.
-    fn is_stalled(&self, occupant: &Occupant, timeout: Duration) -> bool {
+    fn is_stalled(&self, active: &ActivePublisher, timeout: Duration) -> bool {
         !timeout.is_zero()
-            && occupant.link.silent_for() >= timeout
+            && active.link.silent_for() >= timeout
             && !self.queue.is_writer_waiting()
-            && !occupant.link.has_unread()
+            && !active.link.has_unread()
     }
 
     /// Makes a client the publisher, if it may be. One of several that try at once gets it.
     pub(super) fn take(
         &self,
         mut publisher: Publisher,
-        link: Arc<Link>,
-    ) -> Result<Arc<Publisher>, Refusal> {
-        publisher.stream = self.stream;
+        link: Arc<PublisherHandle>,
+    ) -> Result<Arc<Publisher>, RejectReason> {
+        publisher.stream = self.number;
         let publisher = Arc::new(publisher);
         let deadline = Instant::now() + MAX_DEPARTURE;
-        let mut seat = self.wait_for_room_to_start(deadline);
-        self.wait_for_departure(&mut seat, deadline);
-        self.check(&seat)?;
-        let occupant = Occupant {
+        let mut slot = self.wait_for_room_to_start(deadline);
+        self.wait_for_departure(&mut slot, deadline);
+        self.check(&slot)?;
+        let active = ActivePublisher {
             publisher: publisher.clone(),
             link,
             leaving: false,
         };
         // Before the queue stops to take anything from it, so that it knows why.
-        if let Holder::Taken(before) = &seat.holder
+        if let SlotState::Active(before) = &slot.holder
             && !before.leaving
         {
-            before.link.mark(Removal::Replaced);
-            let event = Event::Replaced(before.publisher.clone());
+            before.link.mark(RemovalReason::Replaced);
+            let event = QueueEvent::Replaced(before.publisher.clone());
             self.queue.tell(event);
         }
         self.queue.start(publisher.clone());
-        let coming = match &seat.holder {
-            Holder::Taken(before) if !before.leaving => Coming::Replacing,
-            Holder::Awaited { .. } => Coming::Back,
-            Holder::Taken(_) | Holder::Vacant | Holder::Ended => Coming::New,
+        let coming = match &slot.holder {
+            SlotState::Active(before) if !before.leaving => Arrival::Replacement,
+            SlotState::AwaitingReturn { .. } => Arrival::Return,
+            SlotState::Active(_) | SlotState::Empty | SlotState::Ended => Arrival::New,
         };
         let now = Instant::now();
-        self.tally.lock().come(publisher.client, coming, now);
-        let before = std::mem::replace(&mut seat.holder, Holder::Taken(occupant));
+        self.counters.lock().come(publisher.client, coming, now);
+        let before = std::mem::replace(&mut slot.holder, SlotState::Active(active));
         let replaced = match before {
-            Holder::Taken(before) if before.leaving => {
-                let notice = Notice::Removed(before.publisher, Removal::Unpublished);
-                self.entrance.post(notice);
+            SlotState::Active(before) if before.leaving => {
+                let notice = PublisherEvent::Removed(before.publisher, RemovalReason::Unpublished);
+                self.rules.post(notice);
                 None
             }
-            Holder::Taken(before) => {
-                let notice = Notice::Removed(before.publisher, Removal::Replaced);
-                self.entrance.post(notice);
+            SlotState::Active(before) => {
+                let notice = PublisherEvent::Removed(before.publisher, RemovalReason::Replaced);
+                self.rules.post(notice);
                 Some(before.link)
             }
-            Holder::Vacant | Holder::Awaited { .. } | Holder::Ended => None,
+            SlotState::Empty | SlotState::AwaitingReturn { .. } | SlotState::Ended => None,
         };
-        self.entrance.post(Notice::Added(publisher.clone()));
-        drop(seat);
+        self.rules.post(PublisherEvent::Added(publisher.clone()));
+        drop(slot);
         if let Some(link) = replaced {
-            link.dismiss(Removal::Replaced);
+            link.dismiss(RemovalReason::Replaced);
         }
         Ok(publisher)
     }
 
     /// A publisher that has closed its connection leaves as soon as the rest of what it sent is
     /// read. The next one waits for that, so that nothing is lost.
-    fn wait_for_departure(&self, seat: &mut MutexGuard<'_, Seat>, deadline: Instant) {
-        while let Some(occupant) = seat.occupant()
-            && !occupant.leaving
-            && occupant.link.has_hung_up()
+    fn wait_for_departure(&self, slot: &mut MutexGuard<'_, Slot>, deadline: Instant) {
+        while let Some(active) = slot.active()
+            && !active.leaving
+            && active.link.has_hung_up()
         {
-            if self.vacated.wait_until(seat, deadline).timed_out() {
+            if self.vacated.wait_until(slot, deadline).timed_out() {
                 return;
             }
         }
     }
 
-    /// The publisher has ended its stream, and will [leave](Intake::leave) in a moment.
+    /// The publisher has ended its stream, and will [leave](Stream::leave) in a moment.
     pub(super) fn set_leaving(&self, client: u64) {
-        if let Some(occupant) = self.seat.lock().occupied_by(client) {
-            occupant.leaving = true;
+        if let Some(active) = self.slot.lock().active_of(client) {
+            active.leaving = true;
         }
     }
 
     /// The publisher has left. What it sent before is still in the queue.
-    pub(super) fn leave(self: &Arc<Self>, client: u64, removal: Removal) {
-        let mut seat = self.seat.lock();
-        if let Some(occupant) = seat.occupied_by(client) {
-            let unpublished = occupant.leaving;
+    pub(super) fn leave(self: &Arc<Self>, client: u64, removal: RemovalReason) {
+        let mut slot = self.slot.lock();
+        if let Some(active) = slot.active_of(client) {
+            let unpublished = active.leaving;
             let removal = if unpublished {
-                Removal::Unpublished
+                RemovalReason::Unpublished
             } else {
                 removal
             };
             let resume_timeout = self.settings.lock().resume_timeout;
-            if removal.is_cut_off() && !resume_timeout.is_zero() && seat.drained_at.is_none() {
-                self.await_return(seat, removal, resume_timeout);
+            if removal.is_cut_off() && !resume_timeout.is_zero() && slot.drained_at.is_none() {
+                self.await_return(slot, removal, resume_timeout);
             } else {
-                self.vacate(seat, removal);
+                self.vacate(slot, removal);
             }
         }
     }
@@ -569,65 +572,65 @@ impl Intake {
     /// The stream goes on if the publisher comes back in time.
     fn await_return(
         self: &Arc<Self>,
-        mut seat: MutexGuard<'_, Seat>,
-        removal: Removal,
+        mut slot: MutexGuard<'_, Slot>,
+        removal: RemovalReason,
         timeout: Duration,
     ) {
         self.queue.lose();
         let now = Instant::now();
-        self.tally.lock().leave(now);
+        self.counters.lock().leave(now);
         let until = now + timeout;
-        let holder = std::mem::replace(&mut seat.holder, Holder::Awaited { until });
-        if let Holder::Taken(occupant) = holder {
-            let notice = Notice::Removed(occupant.publisher, removal);
-            self.entrance.post(notice);
-            drop(seat);
-            occupant.link.call_at(until, Arc::downgrade(self));
+        let holder = std::mem::replace(&mut slot.holder, SlotState::AwaitingReturn { until });
+        if let SlotState::Active(active) = holder {
+            let notice = PublisherEvent::Removed(active.publisher, removal);
+            self.rules.post(notice);
+            drop(slot);
+            active.link.call_at(until, Arc::downgrade(self));
         }
         self.vacated.notify_all();
     }
 
-    fn vacate(&self, mut seat: MutexGuard<'_, Seat>, removal: Removal) {
-        let is_last = !self.settings.lock().keep_listening || seat.drained_at.is_some();
-        // Before the seat is free, so that the next publisher's start comes after it.
-        if let Some(occupant) = seat.occupant() {
-            let event = Event::Gone(occupant.publisher.clone(), removal);
+    fn vacate(&self, mut slot: MutexGuard<'_, Slot>, removal: RemovalReason) {
+        let is_last = !self.settings.lock().keep_listening || slot.drained_at.is_some();
+        // Before the slot is free, so that the next publisher's start comes after it.
+        if let Some(active) = slot.active() {
+            let event = QueueEvent::Gone(active.publisher.clone(), removal);
             self.queue.tell(event);
         }
         self.queue.end(is_last);
-        self.tally.lock().leave(Instant::now());
+        self.counters.lock().leave(Instant::now());
         let next = if is_last {
-            Holder::Ended
+            SlotState::Ended
         } else {
-            Holder::Vacant
+            SlotState::Empty
         };
-        if let Holder::Taken(occupant) = std::mem::replace(&mut seat.holder, next) {
-            let notice = Notice::Removed(occupant.publisher, removal);
-            self.entrance.post(notice);
+        if let SlotState::Active(active) = std::mem::replace(&mut slot.holder, next) {
+            let notice = PublisherEvent::Removed(active.publisher, removal);
+            self.rules.post(notice);
         }
-        drop(seat);
+        drop(slot);
         self.vacated.notify_all();
     }
 
     /// No new publishers from now on; the present one is asked to connect again, and
-    /// [cut off](Intake::end_wait) after `timeout`. The stream ends with it.
+    /// [cut off](Stream::end_wait) after `timeout`. The stream ends with it.
     /// Gives the time for that. Draining again does not move it.
     pub(super) fn drain(&self, timeout: Duration) -> Option<Instant> {
-        let mut seat = self.seat.lock();
-        if seat.drained_at.is_some() {
+        let mut slot = self.slot.lock();
+        if slot.drained_at.is_some() {
             return None;
         }
         let deadline = Instant::now() + timeout;
-        seat.drained_at = Some(deadline);
-        let link = match &seat.holder {
-            Holder::Taken(occupant) => occupant.link.clone(),
-            Holder::Vacant | Holder::Awaited { .. } => {
-                self.vacate(seat, Removal::Drained);
+        slot.drained_at = Some(deadline);
+        let link = match &slot.holder {
+            SlotState::Active(active) => active.link.clone(),
+            SlotState::Empty | SlotState::AwaitingReturn { .. } => {
+                self.vacate(slot, RemovalReason::Drained);
                 return None;
             }
-            Holder::Ended => return None,
+            SlotState::Ended => return None,
         };
-        drop(seat);
+        drop(slot);
         // Who can't be asked is cut off in the end.
         let _ = link.request_reconnect(None, "This server is about to stop.");
         Some(deadline)
@@ -635,82 +638,82 @@ impl Intake {
 
     /// Takes publishers again, if the stream has not ended yet.
     pub(super) fn stop_draining(&self) {
-        self.seat.lock().drained_at = None;
+        self.slot.lock().drained_at = None;
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.seat.lock().drained_at.is_some()
+        self.slot.lock().drained_at.is_some()
     }
 
     /// Whether the stream has ended: the next publisher would need another one.
     pub(super) fn is_over(&self) -> bool {
-        self.has_ended(&self.seat.lock())
+        self.has_ended(&self.slot.lock())
     }
 
-    fn has_ended(&self, seat: &Seat) -> bool {
-        match &seat.holder {
-            Holder::Ended => true,
-            Holder::Taken(occupant) => occupant.leaving && !self.settings.lock().keep_listening,
-            Holder::Vacant | Holder::Awaited { .. } => false,
+    fn has_ended(&self, slot: &Slot) -> bool {
+        match &slot.holder {
+            SlotState::Ended => true,
+            SlotState::Active(active) => active.leaving && !self.settings.lock().keep_listening,
+            SlotState::Empty | SlotState::AwaitingReturn { .. } => false,
         }
     }
 
     pub(super) fn takes_publishers(&self) -> bool {
-        let seat = self.seat.lock();
-        seat.drained_at.is_none() && !matches!(seat.holder, Holder::Ended)
+        let slot = self.slot.lock();
+        slot.drained_at.is_none() && !matches!(slot.holder, SlotState::Ended)
     }
 
     /// A deadline may have passed: a publisher that should have gone is cut off, and its own thread
     /// says that it has left; or one that might have come back has not. This waits for nobody.
     pub(super) fn end_wait(&self, now: Instant) {
-        let mut seat = self.seat.lock();
-        match &seat.holder {
-            Holder::Taken(occupant) if seat.drained_at.is_some_and(|d| d <= now) => {
-                occupant.link.cut_off(Removal::Drained);
+        let mut slot = self.slot.lock();
+        match &slot.holder {
+            SlotState::Active(active) if slot.drained_at.is_some_and(|d| d <= now) => {
+                active.link.cut_off(RemovalReason::Drained);
                 self.queue.revoke();
             }
-            Holder::Awaited { until } if *until <= now => self.stop_awaiting(&mut seat),
+            SlotState::AwaitingReturn { until } if *until <= now => self.stop_awaiting(&mut slot),
             _ => {}
         }
     }
 
     /// Who was cut off does not come back.
-    fn stop_awaiting(&self, seat: &mut Seat) {
+    fn stop_awaiting(&self, slot: &mut Slot) {
         let is_last = !self.settings.lock().keep_listening;
         self.queue.end(is_last);
-        seat.holder = if is_last {
-            Holder::Ended
+        slot.holder = if is_last {
+            SlotState::Ended
         } else {
-            Holder::Vacant
+            SlotState::Empty
         };
     }
 
     /// The element stops: nobody may wait in here, and the publisher has to go. Gives its id.
     pub(super) fn close(&self) -> Option<u64> {
         self.queue.close();
-        let holder = std::mem::replace(&mut self.seat.lock().holder, Holder::Ended);
+        let holder = std::mem::replace(&mut self.slot.lock().holder, SlotState::Ended);
         self.vacated.notify_all();
-        let Holder::Taken(occupant) = holder else {
+        let SlotState::Active(active) = holder else {
             return None;
         };
-        occupant.link.cut_off(Removal::Stopped);
-        let notice = Notice::Removed(occupant.publisher.clone(), Removal::Stopped);
-        self.entrance.post(notice);
-        Some(occupant.publisher.client)
+        active.link.cut_off(RemovalReason::Stopped);
+        let notice = PublisherEvent::Removed(active.publisher.clone(), RemovalReason::Stopped);
+        self.rules.post(notice);
+        Some(active.publisher.client)
     }
 }
 
-impl Seat {
-    fn occupant(&self) -> Option<&Occupant> {
+impl Slot {
+    fn active(&self) -> Option<&ActivePublisher> {
         match &self.holder {
-            Holder::Taken(occupant) => Some(occupant),
-            Holder::Vacant | Holder::Awaited { .. } | Holder::Ended => None,
+            SlotState::Active(active) => Some(active),
+            SlotState::Empty | SlotState::AwaitingReturn { .. } | SlotState::Ended => None,
         }
     }
 
-    fn occupied_by(&mut self, client: u64) -> Option<&mut Occupant> {
+    fn active_of(&mut self, client: u64) -> Option<&mut ActivePublisher> {
         match &mut self.holder {
-            Holder::Taken(occupant) if occupant.publisher.client == client => Some(occupant),
+            SlotState::Active(active) if active.publisher.client == client => Some(active),
             _ => None,
         }
     }

@@ -7,11 +7,11 @@ use std::fmt;
 /// Shows the first two characters of a stream key, and that there are more. A key is what keeps
 /// others from publishing; of a short one nothing is shown.
 #[derive(Debug, Clone, Copy)]
-pub struct Secret<'a>(pub &'a str);
+pub struct Redacted<'a>(pub &'a str);
 
 const MIN_SHOWN: usize = 6;
 
-impl fmt::Display for Secret<'_> {
+impl fmt::Display for Redacted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return Ok(());
@@ -24,11 +24,11 @@ impl fmt::Display for Secret<'_> {
 
 /// Shows a name that a client chose: quoted, on one line and not longer than a line should be.
 #[derive(Debug, Clone, Copy)]
-pub struct Shown<'a>(pub &'a str);
+pub struct Quoted<'a>(pub &'a str);
 
 const MAX_SHOWN: usize = 64;
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = self.0.floor_char_boundary(MAX_SHOWN);
         let rest = if end < self.0.len() { "…" } else { "" };
@@ -38,14 +38,14 @@ impl fmt::Display for Shown<'_> {
 
 #[test]
 fn of_a_key_only_the_first_two_characters_show() {
-    assert_eq!(Secret("").to_string(), "");
-    assert_eq!(Secret("key").to_string(), "…");
-    assert_eq!(Secret("äbcdefg").to_string(), "äb…");
+    assert_eq!(Redacted("").to_string(), "");
+    assert_eq!(Redacted("key").to_string(), "…");
+    assert_eq!(Redacted("äbcdefg").to_string(), "äb…");
 }
 
 #[test]
 fn a_name_stays_on_one_short_line() {
-    assert_eq!(Shown("live").to_string(), "\"live\"");
-    assert_eq!(Shown("a\nb\"").to_string(), "\"a\\nb\\\"\"");
-    assert_eq!(Shown(&"x".repeat(1000)).to_string().chars().count(), 67);
+    assert_eq!(Quoted("live").to_string(), "\"live\"");
+    assert_eq!(Quoted("a\nb\"").to_string(), "\"a\\nb\\\"\"");
+    assert_eq!(Quoted(&"x".repeat(1000)).to_string().chars().count(), 67);
 }

@@ -12,15 +12,15 @@ use sha2::{Digest, Sha256};
 use crate::catalog::StreamName;
 
 #[derive(Debug, Clone, Default)]
-pub struct Ring {
+pub struct Placement {
     relays: Vec<String>,
     this: Option<String>,
 }
 
-impl Ring {
+impl Placement {
     /// Relays as rtmp[s]://host:port, this one among them. Without any all users are served here.
     pub fn new(relays: Vec<String>, this: Option<String>) -> Self {
-        Ring { relays, this }
+        Placement { relays, this }
     }
 
     /// The relay that this stream belongs to, unless it is this one.
@@ -74,7 +74,7 @@ mod tests {
 
     /// Where a relay of the list says that a stream belongs.
     fn asked_of<'a>(relays: &'a [String], this: &'a str, name: &StreamName) -> String {
-        let ring = Ring::new(relays.to_vec(), Some(this.to_owned()));
+        let ring = Placement::new(relays.to_vec(), Some(this.to_owned()));
         ring.elsewhere(name).unwrap_or(this).to_owned()
     }
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn without_relays_all_are_served_here() {
-        assert_eq!(Ring::default().elsewhere(&user(1)), None);
+        assert_eq!(Placement::default().elsewhere(&user(1)), None);
         let alone = relays(1);
         assert_eq!(asked_of(&alone, &alone[0], &user(1)), alone[0]);
     }
@@ -118,7 +118,7 @@ mod tests {
         const USERS: usize = 10_000;
         for count in 2..=8 {
             let relays = relays(count);
-            let ring = Ring::new(relays.clone(), None);
+            let ring = Placement::new(relays.clone(), None);
             let mut shares = BTreeMap::new();
             for number in 0..USERS {
                 *shares
@@ -160,7 +160,7 @@ mod tests {
             let all = relays(count);
             let mut fewer = all.clone();
             let gone = fewer.remove(gone.index(count));
-            let (all, fewer) = (Ring::new(all, None), Ring::new(fewer, None));
+            let (all, fewer) = (Placement::new(all, None), Placement::new(fewer, None));
             for number in users {
                 let key = key(&user(number));
                 let (before, after) = (all.home(&key).unwrap(), fewer.home(&key).unwrap());

@@ -9,9 +9,9 @@ use gst::prelude::*;
 use gstrtmp2server::FallbackStatus as Status;
 
 use crate::fallback::{KEY, Source, received, server, url};
-use crate::support::apart::is_apart;
 use crate::support::init;
-use crate::support::lab::{self, Machine};
+use crate::support::isolated::is_apart;
+use crate::support::netns::{self, Machine};
 use crate::support::nginx::Nginx;
 use crate::support::ports::reserved_port;
 use crate::support::recorder::Recorder;
@@ -113,7 +113,7 @@ fn names_that_are_unknown_and_servers_without_tls_are_passed_over() {
 #[test]
 fn a_cable_that_is_pulled_out_and_plugged_in_again() {
     let test = "troubles::a_cable_that_is_pulled_out_and_plugged_in_again";
-    if let Some(status) = lab::enter(test) {
+    if let Some(status) = netns::enter(test) {
         assert!(status.success(), "in a network of its own: {status}");
         return;
     }

@@ -21,7 +21,7 @@ pub struct Imbalance {
 
 /// Driven by what flows alone: it takes no timer.
 #[derive(Debug)]
-pub(super) struct Balance {
+pub(super) struct ImbalanceDetector {
     /// Nanoseconds, 0 for never.
     timeout: u64,
     audio: Side,
@@ -38,9 +38,9 @@ struct Side {
     told: bool,
 }
 
-impl Balance {
+impl ImbalanceDetector {
     pub(super) fn new(timeout: u64) -> Self {
-        Balance {
+        ImbalanceDetector {
             timeout,
             audio: Side::default(),
             video: Side::default(),
@@ -49,7 +49,7 @@ impl Balance {
     }
 
     pub(super) fn start_publisher(&mut self) {
-        *self = Balance::new(self.timeout);
+        *self = ImbalanceDetector::new(self.timeout);
     }
 
     /// A sequence header came.
@@ -108,7 +108,7 @@ mod tests {
 
     /// When which kind was found missing (true) or came again (false), in milliseconds.
     fn run(
-        balance: &mut Balance,
+        balance: &mut ImbalanceDetector,
         tags: impl IntoIterator<Item = (TagKind, u64)>,
     ) -> Vec<(TagKind, u64, bool)> {
         let tags = tags.into_iter();
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn video_that_stops_is_missed_once_and_noticed_when_it_is_back() {
-        let mut balance = Balance::new(2000 * MILLI);
+        let mut balance = ImbalanceDetector::new(2000 * MILLI);
         let tags = [(Video, 0)].into_iter().chain(audio(0, 9000));
         let tags = tags.chain([(Video, 9000), (Audio, 9000)]);
         assert_eq!(
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn audio_that_was_only_announced_is_missed() {
-        let mut balance = Balance::new(1000 * MILLI);
+        let mut balance = ImbalanceDetector::new(1000 * MILLI);
         balance.expect(Audio);
         let tags = (0..3000).step_by(40).map(|millis| (Video, millis));
         assert_eq!(run(&mut balance, tags), [(Audio, 1000, true)]);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn who_sends_one_alone_lacks_nothing() {
-        let mut balance = Balance::new(2000 * MILLI);
+        let mut balance = ImbalanceDetector::new(2000 * MILLI);
         assert_eq!(run(&mut balance, audio(0, 60_000)), []);
         balance.start_publisher();
         balance.expect(Video);
@@ -154,14 +154,14 @@ mod tests {
 
     #[test]
     fn time_in_which_nothing_came_is_no_imbalance() {
-        let mut balance = Balance::new(2000 * MILLI);
+        let mut balance = ImbalanceDetector::new(2000 * MILLI);
         let tags = [(Video, 0), (Audio, 10), (Audio, 30_000), (Video, 30_001)];
         assert_eq!(run(&mut balance, tags), []);
     }
 
     #[test]
     fn zero_is_off() {
-        let mut balance = Balance::new(0);
+        let mut balance = ImbalanceDetector::new(0);
         let tags = [(Video, 0)].into_iter().chain(audio(0, 60_000));
         assert_eq!(run(&mut balance, tags), []);
     }

@@ -17,7 +17,7 @@ pub(super) enum Verdict {
 /// there is video is known only once some of it has come: audio that comes alone passes, and then
 /// goes on to pass.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct KeyframeGate {
     enabled: bool,
     video: Video,
     audio_passes: bool,
@@ -31,9 +31,9 @@ enum Video {
     Flowing,
 }
 
-impl Gate {
+impl KeyframeGate {
     pub(super) fn new(enabled: bool) -> Self {
-        Gate {
+        KeyframeGate {
             enabled,
             video: Video::Unknown,
             audio_passes: false,
@@ -41,7 +41,7 @@ impl Gate {
     }
 
     pub(super) fn close(&mut self) {
-        *self = Gate::new(self.enabled);
+        *self = KeyframeGate::new(self.enabled);
     }
 
     /// A video sequence header came.

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Sums over all elements of the process, those that have stopped among them, so that no counter
+//! Totals over all elements of the process, those that have stopped among them, so that no counter
 //! ever goes back.
 
 use std::sync::Arc;
 
-use super::intake::Intake;
-use super::taker::Taker;
+use super::publish_point::PublishPoint;
+use super::stream::Stream;
 
 /// Counters over several elements, or several streams of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Sums {
+pub(super) struct Totals {
     in_bytes: u64,
     tags: u64,
     rejected: u64,
@@ -18,31 +18,31 @@ pub(super) struct Sums {
     publishers: u64,
 }
 
-impl Sums {
-    pub(super) fn with(self, intake: &Arc<Intake>) -> Self {
-        let totals = intake.totals();
-        Sums {
+impl Totals {
+    pub(super) fn with(self, stream: &Arc<Stream>) -> Self {
+        let totals = stream.totals();
+        Totals {
             in_bytes: self.in_bytes + totals.in_bytes,
             tags: self.tags + totals.tags(),
-            rejected: self.rejected + intake.rejected(),
-            dropped: self.dropped + intake.dropped().sum(),
-            publishers: self.publishers + intake.publishers(),
+            rejected: self.rejected + stream.rejected(),
+            dropped: self.dropped + stream.dropped().sum(),
+            publishers: self.publishers + stream.publishers(),
         }
     }
 
     pub(super) fn with_rejected(self, rejected: u64) -> Self {
-        Sums {
+        Totals {
             rejected: self.rejected + rejected,
             ..self
         }
     }
 
-    fn with_all(self, taker: &Taker) -> Self {
-        let other = match taker {
-            Taker::One(intake) => return self.with(intake),
-            Taker::Many(lobby) => lobby.sums(),
+    fn with_all(self, point: &PublishPoint) -> Self {
+        let other = match point {
+            PublishPoint::One(stream) => return self.with(stream),
+            PublishPoint::Many(table) => table.sums(),
         };
-        Sums {
+        Totals {
             in_bytes: self.in_bytes + other.in_bytes,
             tags: self.tags + other.tags,
             rejected: self.rejected + other.rejected,
@@ -70,32 +70,32 @@ pub struct ProcessStats {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    present: Vec<Taker>,
+pub(super) struct ProcessCounters {
+    present: Vec<PublishPoint>,
     /// What those that have stopped had counted.
-    gone: Sums,
+    gone: Totals,
 }
 
-impl Ledger {
-    pub(super) fn add(&mut self, taker: &Taker) {
-        self.present.push(taker.clone());
+impl ProcessCounters {
+    pub(super) fn add(&mut self, point: &PublishPoint) {
+        self.present.push(point.clone());
     }
 
     /// An element has stopped, and counts no further.
-    pub(super) fn remove(&mut self, taker: &Taker) {
+    pub(super) fn remove(&mut self, point: &PublishPoint) {
         let before = self.present.len();
-        self.present.retain(|other| !other.is(taker));
+        self.present.retain(|other| !other.is(point));
         if self.present.len() < before {
-            self.gone = self.gone.with_all(taker);
+            self.gone = self.gone.with_all(point);
         }
     }
 
     pub(super) fn stats(&self) -> ProcessStats {
         let present = || self.present.iter();
-        let sums = present().fold(self.gone, Sums::with_all);
-        let publishing = present().map(|taker| match taker {
-            Taker::One(intake) => usize::from(intake.publisher().is_some()),
-            Taker::Many(lobby) => lobby.publishing(),
+        let sums = present().fold(self.gone, Totals::with_all);
+        let publishing = present().map(|point| match point {
+            PublishPoint::One(stream) => usize::from(stream.publisher().is_some()),
+            PublishPoint::Many(table) => table.publishing(),
         });
         ProcessStats {
             elements: self.present.len() as u64,
