@@ -103,7 +103,7 @@ fn feed(c: &mut Criterion) {
     group.bench_function("1000 tags", |b| {
         b.iter_batched(
             || {
-                let mut feed = Feed::new(FeedSettings::default());
+                let mut feed = Feed::<()>::new(FeedSettings::default());
                 feed.start_publisher();
                 feed.push(
                     tag(TagKind::Video, 0, &[0x17, 1, 0, 0, 0]),

@@ -57,7 +57,7 @@ struct Left {
 }
 
 impl Left {
-    fn take(&mut self, output: FeedOutput, mode: TimestampMode) {
+    fn take(&mut self, output: FeedOutput<()>, mode: TimestampMode) {
         match output {
             FeedOutput::Headers(headers) => {
                 assert_eq!(headers[0][..], FILE_HEADER);
@@ -65,7 +65,7 @@ impl Left {
                 self.stream_header = true;
             }
             FeedOutput::Segment { .. } => self.segments += 1,
-            FeedOutput::Mark | FeedOutput::Reconfigured | FeedOutput::Event(_) => {}
+            FeedOutput::Mark(()) | FeedOutput::Reconfigured | FeedOutput::Event(_) => {}
             FeedOutput::Tag(tag) => self.tag(&tag, mode),
         }
     }
@@ -127,7 +127,7 @@ fuzz_target!(|data: &[u8]| {
         0 => TimestampMode::RunningTime,
         _ => TimestampMode::Publisher,
     };
-    let mut feed = Feed::new(FeedSettings {
+    let mut feed = Feed::<()>::new(FeedSettings {
         wait_for_keyframe: settings & 2 == 0,
         timestamp_mode: mode,
         imbalance_timeout: u64::from(settings >> 2 & 1) * 100_000_000,

@@ -63,9 +63,9 @@ pub struct Reception {
     pub is_newest: bool,
 }
 
-/// What is to leave, in the order in which it is to leave.
+/// One item of the outgoing stream, in the order in which it leaves.
 #[derive(Debug)]
-pub enum FeedOutput {
+pub enum FeedOutput<M> {
     /// From here on these are what a client needs that comes late: the file header, metadata and
     /// sequence headers.
     Headers(Vec<Bytes>),
@@ -75,8 +75,8 @@ pub enum FeedOutput {
         base: RunningTime,
     },
     Tag(OutputTag),
-    /// What [`Feed::mark`] put here.
-    Mark,
+    /// A mark of the caller, set by [`Feed::mark`] between the tags.
+    Mark(M),
     /// A sequence header that follows takes the place of another one: decoders start afresh.
     Reconfigured,
     /// Something about the stream that the application should know.
@@ -132,8 +132,9 @@ const MAX_END: usize = 1024;
 /// nanoseconds.
 const JUMP_INTERVAL: u64 = 1_000_000_000;
 
+/// `M` is what the caller marks places in the stream with.
 #[derive(Debug)]
-pub struct Feed {
+pub struct Feed<M> {
     codecs: CodecFilter,
     timeline: Timeline,
     gate: KeyframeGate,
@@ -147,7 +148,7 @@ pub struct Feed {
     ends: Vec<Tag>,
     publisher: Publisher,
     file_header_sent: bool,
-    output: VecDeque<FeedOutput>,
+    output: VecDeque<FeedOutput<M>>,
     dropped: Dropped,
     /// How much of that was late has been told.
     late_told: u64,
@@ -165,7 +166,7 @@ struct Publisher {
     discont: bool,
 }
 
-impl Feed {
+impl<M> Feed<M> {
     pub fn new(settings: FeedSettings) -> Self {
         Feed {
             codecs: CodecFilter::default(),
@@ -197,13 +198,13 @@ impl Feed {
     }
 
     /// The next thing to leave.
-    pub fn pop(&mut self) -> Option<FeedOutput> {
+    pub fn pop(&mut self) -> Option<FeedOutput<M>> {
         self.output.pop_front()
     }
 
     /// How many tags leave before caps or a segment have to.
     pub fn tags_ahead(&self) -> usize {
-        let is_tag = |output: &&FeedOutput| matches!(output, FeedOutput::Tag(_));
+        let is_tag = |output: &&FeedOutput<M>| matches!(output, FeedOutput::Tag(_));
         self.output.iter().take_while(is_tag).count()
     }
 
@@ -230,9 +231,9 @@ impl Feed {
         self.publisher.has_video
     }
 
-    /// Remembers this place between what came before and what comes.
-    pub fn mark(&mut self) {
-        self.output.push_back(FeedOutput::Mark);
+    /// Marks the place between the tags pushed so far and the next one.
+    pub fn mark(&mut self, mark: M) {
+        self.output.push_back(FeedOutput::Mark(mark));
     }
 
     /// Nothing has come for a while: moves the stream on to a running time, and gives where it was

@@ -27,11 +27,9 @@ const GAP_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Streaming {
     stream: Arc<Stream>,
-    feed: Feed,
+    feed: Feed<Mark>,
     /// Taken out of the queue and not fed yet.
     items: VecDeque<QueueItem>,
-    /// What stands between the tags that were fed: one for each mark in the feed.
-    marks: VecDeque<Mark>,
     /// Made for a list that could not leave as one.
     buffers: VecDeque<gst::Buffer>,
     /// Of what leaves now.
@@ -51,6 +49,7 @@ pub(super) struct Streaming {
     ended: bool,
 }
 
+/// An event that stands between the tags of the feed.
 #[derive(Debug)]
 enum Mark {
     Started(Arc<Publisher>),
@@ -69,7 +68,6 @@ impl Streaming {
             stream,
             feed: Feed::new(settings).accepting(codecs),
             items: VecDeque::new(),
-            marks: VecDeque::new(),
             buffers: VecDeque::new(),
             epoch: 0,
             unsent_status: None,
@@ -146,7 +144,7 @@ impl Streaming {
                         last = (arrival, running_time.saturating_sub(age));
                     }
                     if discont {
-                        self.mark(Mark::Dropped);
+                        self.feed.mark(Mark::Dropped);
                     }
                     let reception = Reception {
                         arrival: last.1,
@@ -160,22 +158,22 @@ impl Streaming {
                     gst::info!(CAT, imp = imp, "Publisher is {}", publisher.address);
                     // Nothing else ends one that was replaced.
                     self.feed.end_publisher();
-                    self.mark(Mark::Started(publisher));
+                    self.feed.mark(Mark::Started(publisher));
                     self.feed.start_publisher();
                 }
                 QueueItem::Stalled { last_read } => {
                     let since_last_byte = now.saturating_duration_since(last_read);
-                    self.mark(Mark::Stalled { since_last_byte });
+                    self.feed.mark(Mark::Stalled { since_last_byte });
                 }
-                QueueItem::Resumed => self.mark(Mark::Resumed),
+                QueueItem::Resumed => self.feed.mark(Mark::Resumed),
                 QueueItem::Lost => {
                     self.feed.end_publisher();
-                    self.mark(Mark::Lost);
+                    self.feed.mark(Mark::Lost);
                 }
-                QueueItem::Event(event) => self.mark(Mark::Event(event)),
+                QueueItem::Event(event) => self.feed.mark(Mark::Event(event)),
                 QueueItem::End { is_last } => {
                     self.feed.end_publisher();
-                    self.mark(Mark::Ended);
+                    self.feed.mark(Mark::Ended);
                     if is_last {
                         self.feed.finish();
                         self.ended = true;
@@ -200,8 +198,10 @@ impl Streaming {
     /// publishers meanwhile is told.
     pub(super) fn tell_rest(mut self, imp: &Rtmp2ServerSrc) {
         self.items.extend(self.stream.queue().take_rest());
-        for mark in std::mem::take(&mut self.marks) {
-            self.pass_mark(imp, mark);
+        while let Some(output) = self.feed.pop() {
+            if let FeedOutput::Mark(mark) = output {
+                self.pass_mark(imp, mark);
+            }
         }
         for item in std::mem::take(&mut self.items) {
             match item {
@@ -217,11 +217,6 @@ impl Streaming {
     fn starts_that_wait(&self, is_start: fn(&QueueItem) -> bool) -> usize {
         let here = self.items.iter().filter(|item| is_start(item)).count();
         here + self.stream.queue().count(is_start)
-    }
-
-    fn mark(&mut self, mark: Mark) {
-        self.marks.push_back(mark);
-        self.feed.mark();
     }
 
     /// What can leave in one go: caps, segments and changes of state first, then buffers up to the
@@ -271,7 +266,11 @@ impl Streaming {
         }
     }
 
-    fn pass(&mut self, imp: &Rtmp2ServerSrc, output: FeedOutput) -> Result<(), gst::FlowError> {
+    fn pass(
+        &mut self,
+        imp: &Rtmp2ServerSrc,
+        output: FeedOutput<Mark>,
+    ) -> Result<(), gst::FlowError> {
         let element = imp.obj();
         match output {
             FeedOutput::Headers(headers) => {
@@ -285,11 +284,7 @@ impl Streaming {
                 set.map_err(|_| gst::FlowError::Error)?;
             }
             FeedOutput::Reconfigured => self.apply(imp, Input::Reconfigured),
-            FeedOutput::Mark => {
-                if let Some(mark) = self.marks.pop_front() {
-                    self.pass_mark(imp, mark);
-                }
-            }
+            FeedOutput::Mark(mark) => self.pass_mark(imp, mark),
             FeedOutput::Event(notice) => self.pass_notice(imp, notice),
             FeedOutput::Tag(_) => {}
         }

@@ -104,7 +104,7 @@ fn tag(kind: TagKind, is_keyframe: bool, stamp: u32) -> Tag {
 }
 
 fn check(source: &Source) -> Result<(), TestCaseError> {
-    let mut feed = Feed::new(FeedSettings {
+    let mut feed = Feed::<()>::new(FeedSettings {
         wait_for_keyframe: true,
         ..FeedSettings::default()
     });

@@ -14,7 +14,7 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Feeds tags and notes what leaves, in a form that is quick to compare.
 struct Run {
-    feed: Feed,
+    feed: Feed<u8>,
     arrival: u64,
 }
 
@@ -27,7 +27,7 @@ enum Left {
     Video(u32, u8),
     Audio(u32, u8),
     Reconfigured,
-    Mark,
+    Mark(u8),
     Refused(TagKind, u8, String),
 }
 
@@ -101,7 +101,7 @@ impl Run {
                 FeedOutput::Headers(headers) => Headers(headers.len()),
                 FeedOutput::Segment { start, base } => Segment(start, base),
                 FeedOutput::Reconfigured => Reconfigured,
-                FeedOutput::Mark => Mark,
+                FeedOutput::Mark(mark) => Mark(mark),
                 FeedOutput::Event(FeedEvent::Refused(refusal)) => {
                     Left::Refused(refusal.kind, refusal.track, refusal.codec.to_string())
                 }
@@ -170,6 +170,20 @@ fn audio_without_video_passes_and_goes_on_to_pass() {
     run.video(50, KEYFRAME);
     let rest = [Headers(3), Video(23, 0), Audio(25, 1), Video(43, 1)];
     assert_eq!(run.left(), rest);
+}
+
+#[test]
+fn marks_leave_between_the_tags_around_them() {
+    let mut run = Run::default();
+    run.feed.mark(1);
+    run.audio(0, AUDIO);
+    run.feed.mark(2);
+    run.feed.mark(3);
+    run.audio(23, AUDIO);
+    assert_eq!(run.feed.tags_ahead(), 0);
+    let start = [Mark(1), Segment(0, 4 * SECOND), Headers(1), File];
+    let rest = [Audio(0, 1), Mark(2), Mark(3), Audio(23, 1)];
+    assert_eq!(run.left(), [&start[..], &rest].concat());
 }
 
 #[test]
