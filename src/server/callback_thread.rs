@@ -10,11 +10,11 @@ thread_local! {
 }
 
 /// To be called at the start of each thread that may call a handler.
-pub(super) fn enter() {
+pub(crate) fn enter() {
     IS_OWN.set(true);
 }
 
 /// Whether this is such a thread.
-pub(super) fn is() -> bool {
+pub(crate) fn is() -> bool {
     IS_OWN.get()
 }

@@ -14,53 +14,38 @@
 //! the application, or a write that has to wait for the client (but that of the writing half
 //! itself, which others only try).
 
-mod acceptor;
-mod access;
 mod callback_thread;
-mod client;
-mod connection_table;
-mod counters;
-mod listener;
-mod observer;
-mod process_counters;
-mod publish_point;
+mod connection;
+mod events;
+mod log;
+mod port;
 mod publisher;
-mod publisher_handle;
-mod queue;
 mod redact;
-mod registry;
-mod route;
-mod rules;
+mod routing;
+mod stats;
 mod stream;
-mod table;
 mod transport;
 
-use std::sync::LazyLock;
-
-pub use access::{Access, AllowedAddresses, InvalidNetwork};
-pub use counters::{LastError, MediaTotals, StreamStats};
-pub use listener::{ListenerSettings, PortSettings};
-pub use observer::{Observer, PublisherEvent};
-pub use process_counters::ProcessStats;
-pub use publish_point::PublishPoint;
-pub use publisher::{Publisher, RejectReason, RemovalReason};
-pub use queue::{Leak, MediaQueue, QueueEvent, QueueItem, QueueLevels, QueueLimits, Stopped};
-pub use redact::{Quoted, Redacted};
-pub use registry::{
+pub use events::{Observer, PublisherEvent};
+pub use port::listener::{ListenerSettings, PortSettings};
+pub use port::process_counters::ProcessStats;
+pub use port::registry::{
     Claim, ClaimError, ClaimErrorKind, DrainControl, StreamClaim, claim, process_stats,
 };
-pub use route::{InvalidRoute, InvalidTemplate, MatchedNames, RequestedPath, Route, Variables};
+pub use publisher::{Publisher, RejectReason, RemovalReason};
+pub use redact::{Quoted, Redacted};
+pub use routing::access::{Access, AllowedAddresses, InvalidNetwork};
+pub use routing::publish_point::PublishPoint;
+pub use routing::route::{
+    InvalidRoute, InvalidTemplate, MatchedNames, RequestedPath, Route, Variables,
+};
+pub use stats::{LastError, MediaTotals, StreamStats};
+pub use stream::queue::{
+    Leak, MediaQueue, QueueEvent, QueueItem, QueueLevels, QueueLimits, Stopped,
+};
+pub use stream::table::StreamTable;
 pub use stream::{
     ClientStats, Dropped, FrameStats, Policy, PublishPointConfig, ReconnectError, Stream,
     StreamSettings,
 };
-pub use table::StreamTable;
 pub use transport::{ProxyProtocol, TlsError, TlsFiles};
-
-pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "rtmp2server",
-        gst::DebugColorFlags::empty(),
-        Some("RTMP server"),
-    )
-});

@@ -5,8 +5,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::route::Variables;
 use crate::rtmp::status::{Status, code};
+use crate::server::routing::route::Variables;
 
 /// A client that publishes, or wants to.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,12 +93,12 @@ impl RejectReason {
     }
 
     /// As the last error of an element.
-    pub(super) fn reason(self) -> String {
+    pub(crate) fn reason(self) -> String {
         format!("refused: {}", self.nick())
     }
 
     /// What the client is told.
-    pub(super) fn status(self) -> Status {
+    pub(crate) fn status(self) -> Status {
         let (code, description) = match self {
             RejectReason::NoApplication => (
                 code::CONNECT_INVALID_APP,
@@ -163,7 +163,7 @@ pub enum RemovalReason {
 
 impl RemovalReason {
     /// Whether it may come back: nobody meant it to go.
-    pub(super) fn is_cut_off(self) -> bool {
+    pub(crate) fn is_cut_off(self) -> bool {
         matches!(
             self,
             RemovalReason::Closed | RemovalReason::Timeout | RemovalReason::Violation
@@ -185,7 +185,7 @@ impl RemovalReason {
     }
 
     /// What the client is told, if anything: encoders do not come back after such a status.
-    pub(super) fn status(self) -> Option<Status> {
+    pub(crate) fn status(self) -> Option<Status> {
         match self {
             RemovalReason::Replaced => Some(Status::error(
                 code::PUBLISH_BAD_NAME,

@@ -14,10 +14,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustls::ServerConnection;
 
-pub(super) use outbound::{Blocked, Outbound};
+pub(crate) use outbound::{Blocked, Outbound};
 use proxy::InvalidHeader;
 pub use proxy::ProxyProtocol;
-pub(super) use tls::Tls;
+pub(crate) use tls::Tls;
 pub use tls::{TlsError, TlsFiles};
 
 /// Every TLS connection starts with a record of this type.
@@ -30,7 +30,7 @@ const SEALED_BUFFER: usize = 17 * 1024;
 
 /// What a read has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Received {
+pub(crate) enum Received {
     /// So many bytes of RTMP.
     Data(usize),
     /// Something that is not RTMP: a part of a TLS handshake or of a header.
@@ -43,14 +43,14 @@ pub(super) enum Received {
 
 /// Whether a read may wait for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
+pub(crate) enum Wait {
     Yes,
     No,
 }
 
 /// Why there is nothing more to read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TransportError {
+pub(crate) enum TransportError {
     #[error("the connection is lost: {0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
@@ -73,7 +73,7 @@ impl From<Errno> for TransportError {
 
 /// The reading half of a connection; it belongs to the client's thread.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     socket: Arc<TcpStream>,
     outbound: Arc<Outbound>,
     /// The header that has to come first, as far as it is there.
@@ -88,14 +88,14 @@ pub(super) struct Transport {
 }
 
 #[derive(Debug, Default)]
-struct Sealed {
+pub(crate) struct Sealed {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl Transport {
-    pub(super) fn new(socket: Arc<TcpStream>, proxy_protocol: ProxyProtocol, is_tls: bool) -> Self {
+    pub(crate) fn new(socket: Arc<TcpStream>, proxy_protocol: ProxyProtocol, is_tls: bool) -> Self {
         let header = match proxy_protocol {
             ProxyProtocol::Off => None,
             version => Some((version, Vec::new())),
@@ -113,22 +113,22 @@ impl Transport {
 
     /// To be called before anything is read from a TLS connection. It may read the certificate's
     /// files.
-    pub(super) fn start_tls(&mut self, tls: &Tls) -> Result<(), TransportError> {
+    pub(crate) fn start_tls(&mut self, tls: &Tls) -> Result<(), TransportError> {
         let connection = ServerConnection::new(tls.config())?;
         self.outbound.start_tls(connection);
         Ok(())
     }
 
-    pub(super) fn outbound(&self) -> &Arc<Outbound> {
+    pub(crate) fn outbound(&self) -> &Arc<Outbound> {
         &self.outbound
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.is_tls
     }
 
     /// Reads once from the socket at most, so that whoever waits for a deadline gets to see it.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
         wait: Wait,

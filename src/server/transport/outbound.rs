@@ -18,7 +18,7 @@ use super::{Received, Sealed, TransportError, unseal};
 
 /// The client does not read what it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) struct Blocked;
+pub(crate) struct Blocked;
 
 /// The client's own thread holds the lock for long only while it waits for a client that does not
 /// read. Whatever else it does takes microseconds.
@@ -27,7 +27,7 @@ const PATIENCE_OF_OTHERS: Duration = Duration::from_millis(20);
 /// The writing half of a connection. The client's own thread writes replies here and may wait for
 /// the client while it does; others never wait for the client.
 #[derive(Debug)]
-pub(in crate::server) struct Outbound {
+pub(crate) struct Outbound {
     socket: Arc<TcpStream>,
     state: Mutex<State>,
     total: AtomicU64,
@@ -44,7 +44,7 @@ struct State {
 }
 
 impl Outbound {
-    pub(super) fn new(socket: Arc<TcpStream>) -> Self {
+    pub(crate) fn new(socket: Arc<TcpStream>) -> Self {
         Outbound {
             socket,
             state: Mutex::default(),
@@ -52,18 +52,18 @@ impl Outbound {
         }
     }
 
-    pub(super) fn start_tls(&self, tls: ServerConnection) {
+    pub(crate) fn start_tls(&self, tls: ServerConnection) {
         self.state.lock().tls = Some(Box::new(tls));
     }
 
     /// Bytes that have left.
-    pub(in crate::server) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
     /// Writes replies, waiting for room no longer than `patience`, and notices, which are dropped
     /// while anything from before waits. All that there is goes out in one write if it can.
-    pub(in crate::server) fn send(
+    pub(crate) fn send(
         &self,
         replies: &[u8],
         notices: &[u8],
@@ -92,7 +92,7 @@ impl Outbound {
     }
 
     /// Writes what is not part of the client's own conversation, if that does not have to wait.
-    pub(in crate::server) fn try_send(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> bool {
         let Some(mut state) = self.state.try_lock_for(PATIENCE_OF_OTHERS) else {
             return false;
         };
@@ -105,7 +105,7 @@ impl Outbound {
     }
 
     /// Says that nothing more will be written.
-    pub(in crate::server) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         if let Some(mut state) = self.state.try_lock_for(PATIENCE_OF_OTHERS) {
             if let Some(tls) = &mut state.tls {
                 tls.send_close_notify();
@@ -117,7 +117,7 @@ impl Outbound {
     }
 
     /// Gives `sealed` to TLS, and takes what can be read out of it.
-    pub(super) fn unseal(
+    pub(crate) fn unseal(
         &self,
         sealed: &mut Sealed,
         buffer: &mut [u8],

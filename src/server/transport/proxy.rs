@@ -30,7 +30,7 @@ const V2_START: usize = 16;
 
 /// What is wrong with the start of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(in crate::server) enum InvalidHeader {
+pub(crate) enum InvalidHeader {
     #[error("it does not start with the PROXY header of version {0} that proxy-protocol asks for")]
     Missing(u8),
     #[error("its PROXY header is longer than {0} bytes")]
@@ -41,14 +41,14 @@ pub(in crate::server) enum InvalidHeader {
 
 /// A header that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) length: usize,
+pub(crate) struct Header {
+    pub(crate) length: usize,
     /// None for a connection of the load balancer's own, such as a health check.
-    pub(super) source: Option<SocketAddr>,
+    pub(crate) source: Option<SocketAddr>,
 }
 
 /// Reads a header off the front of what came so far. None if there has to be more.
-pub(super) fn read(version: ProxyProtocol, bytes: &[u8]) -> Result<Option<Header>, InvalidHeader> {
+pub(crate) fn read(version: ProxyProtocol, bytes: &[u8]) -> Result<Option<Header>, InvalidHeader> {
     match version {
         ProxyProtocol::Off => Ok(None),
         ProxyProtocol::V1 => read_v1(bytes),
@@ -57,7 +57,7 @@ pub(super) fn read(version: ProxyProtocol, bytes: &[u8]) -> Result<Option<Header
 }
 
 /// Whether these are the first bytes of a header of either version.
-pub(super) fn looks_like_header(bytes: &[u8]) -> bool {
+pub(crate) fn looks_like_header(bytes: &[u8]) -> bool {
     bytes.starts_with(V1_PREFIX) || bytes.starts_with(V2_PREFIX)
 }
 

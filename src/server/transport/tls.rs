@@ -13,7 +13,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, crypto};
 
-use crate::server::CAT;
+use crate::server::log::CAT;
 
 /// Where a certificate is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Stamp {
 
 /// The certificate of a port as new clients get it.
 #[derive(Debug)]
-pub(in crate::server) struct Tls {
+pub(crate) struct Tls {
     files: TlsFiles,
     current: RwLock<Arc<ServerConfig>>,
     /// What the files were like. Held while they are read, which may take long where they are far
@@ -79,7 +79,7 @@ pub(in crate::server) struct Tls {
 }
 
 impl Tls {
-    pub(in crate::server) fn load(files: TlsFiles) -> Result<Self, TlsError> {
+    pub(crate) fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let stamps = Mutex::new(stamps(&files));
         let current = RwLock::new(load(&files)?);
         Ok(Tls {
@@ -91,7 +91,7 @@ impl Tls {
 
     /// Looks whether the files have changed. While they can't be used, as in the middle of a
     /// renewal, the certificate from before counts.
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
         if let Some(mut known) = self.stamps.try_lock() {
             let stamps = stamps(&self.files);
             if *known != stamps {

@@ -4,18 +4,18 @@
 
 use std::sync::Arc;
 
-use super::access::Access;
-use super::callback_thread;
-use super::listener::{ListenerSettings, PortSettings};
-use super::observer::{EventDispatcher, Observer, PublisherEvent};
-use super::publisher::Publisher;
-use super::route::Route;
-use super::stream::{PublishPointConfig, StreamSettings};
+use crate::server::callback_thread;
+use crate::server::events::{EventDispatcher, Observer, PublisherEvent};
+use crate::server::port::listener::{ListenerSettings, PortSettings};
+use crate::server::publisher::Publisher;
+use crate::server::routing::access::Access;
+use crate::server::routing::route::Route;
+use crate::server::stream::{PublishPointConfig, StreamSettings};
 
 /// What an element asks of clients on its route, and how its application hears of them. It does not
 /// change while the element runs, and all streams of an element share it.
 #[derive(Debug)]
-pub(super) struct PublishRules {
+pub(crate) struct PublishRules {
     name: String,
     route: Route,
     access: Access,
@@ -28,7 +28,7 @@ pub(super) struct PublishRules {
 impl PublishRules {
     /// With the rest of what a configuration has. So many notices may wait before nobody is taken
     /// any more.
-    pub(super) fn new(
+    pub(crate) fn new(
         config: PublishPointConfig,
         max_waiting: usize,
     ) -> (Arc<Self>, StreamSettings) {
@@ -44,47 +44,47 @@ impl PublishRules {
         (Arc::new(rules), config.settings)
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn route(&self) -> &Route {
+    pub(crate) fn route(&self) -> &Route {
         &self.route
     }
 
-    pub(super) fn access(&self) -> &Access {
+    pub(crate) fn access(&self) -> &Access {
         &self.access
     }
 
-    pub(super) fn listener_settings(&self) -> ListenerSettings {
+    pub(crate) fn listener_settings(&self) -> ListenerSettings {
         self.listener
     }
 
-    pub(super) fn port_settings(&self) -> &PortSettings {
+    pub(crate) fn port_settings(&self) -> &PortSettings {
         &self.port
     }
 
-    pub(super) fn set_max_waiting(&self, max_waiting: usize) {
+    pub(crate) fn set_max_waiting(&self, max_waiting: usize) {
         self.notices.set_max_waiting(max_waiting);
     }
 
     /// Asks the application. It may take its time.
-    pub(super) fn may_publish(&self, publisher: &Publisher) -> bool {
+    pub(crate) fn may_publish(&self, publisher: &Publisher) -> bool {
         self.observer.may_publish(publisher)
     }
 
     /// Call it under the lock that makes the order.
-    pub(super) fn post(&self, notice: PublisherEvent) {
+    pub(crate) fn post(&self, notice: PublisherEvent) {
         self.notices.post(notice);
     }
 
     /// Whether the application is so far behind that nobody should be taken.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.notices.is_full()
     }
 
     /// Waits until the application has heard of all that happened.
-    pub(super) fn flush_notices(&self) {
+    pub(crate) fn flush_notices(&self) {
         if !callback_thread::is() {
             self.notices.flush();
         }

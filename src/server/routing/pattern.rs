@@ -30,12 +30,12 @@ enum Part {
 
 /// What one part of a path, between slashes, may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     parts: Vec<Part>,
 }
 
 impl Pattern {
-    pub(super) fn parse(text: &str) -> Result<Self, InvalidTemplate> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidTemplate> {
         let mut parts = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
@@ -63,19 +63,19 @@ impl Pattern {
         Ok(Pattern { parts })
     }
 
-    pub(super) fn variables(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Variable(name) => Some(name.as_str()),
             Part::Literal(_) => None,
         })
     }
 
-    pub(super) fn is_literal(&self) -> bool {
+    pub(crate) fn is_literal(&self) -> bool {
         self.variables().next().is_none()
     }
 
     /// Whether there is a text that both match. Of two templates that is assumed.
-    pub(super) fn may_meet(&self, other: &Self) -> bool {
+    pub(crate) fn may_meet(&self, other: &Self) -> bool {
         let matches = |pattern: &Self, text: &str| pattern.matches(text, &mut Variables::new());
         match (&self.parts[..], &other.parts[..]) {
             ([Part::Literal(text)], _) => matches(other, text),
@@ -86,7 +86,7 @@ impl Pattern {
 
     /// Characters that have to be as they are. Of two templates, the one with more of them says
     /// more.
-    pub(super) fn literal_length(&self) -> usize {
+    pub(crate) fn literal_length(&self) -> usize {
         let lengths = self.parts.iter().map(|part| match part {
             Part::Literal(text) => text.len(),
             Part::Variable(_) => 0,
@@ -95,7 +95,7 @@ impl Pattern {
     }
 
     /// The same but for the names of variables.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         let same = |(a, b): (&Part, &Part)| match (a, b) {
             (Part::Literal(a), Part::Literal(b)) => a == b,
             (Part::Variable(_), Part::Variable(_)) => true,
@@ -106,7 +106,7 @@ impl Pattern {
 
     /// A variable takes at least one character, and all up to the literal that follows; before the
     /// last literal it takes all that is left.
-    pub(super) fn matches(&self, text: &str, variables: &mut Variables) -> bool {
+    pub(crate) fn matches(&self, text: &str, variables: &mut Variables) -> bool {
         let mut rest = text;
         let mut parts = self.parts.iter().peekable();
         while let Some(part) = parts.next() {
@@ -157,7 +157,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// No variable may have two values.
-pub(super) fn check_unique<'a>(
+pub(crate) fn check_unique<'a>(
     patterns: impl Iterator<Item = &'a Pattern>,
 ) -> Result<(), InvalidTemplate> {
     let mut seen = HashSet::new();

@@ -13,7 +13,7 @@ const FULL_READS: u32 = 8;
 
 /// Memory for reads, as large as its client needs it.
 #[derive(Debug)]
-pub(super) struct ReadBuffer {
+pub(crate) struct ReadBuffer {
     bytes: Vec<u8>,
     size: usize,
     full_reads: u32,
@@ -31,14 +31,14 @@ impl Default for ReadBuffer {
 
 impl ReadBuffer {
     /// Lends the memory.
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.resize(self.size, 0);
         bytes
     }
 
     /// Takes it back, with how much of it the read filled.
-    pub(super) fn give_back(&mut self, bytes: Vec<u8>, filled: usize) {
+    pub(crate) fn give_back(&mut self, bytes: Vec<u8>, filled: usize) {
         self.full_reads = if filled == bytes.len() {
             self.full_reads + 1
         } else {

@@ -13,13 +13,14 @@ use crate::flv::codes::{AudioFourCc, VideoFourCc};
 use crate::rtmp::authentication::{Challenger, Outcome};
 use crate::rtmp::session::{ConnectRequest, PublishRequest, TakenCodecs};
 use crate::rtmp::status::{Status, code};
-use crate::server::connection_table::Stage;
-use crate::server::listener::RouteMatch;
-use crate::server::publish_point::PublishPoint;
+use crate::server::log::CAT;
+use crate::server::port::connection_table::Stage;
+use crate::server::port::listener::RouteMatch;
 use crate::server::publisher::{Publisher, RejectReason, RemovalReason};
-use crate::server::publisher_handle::PublisherHandle;
-use crate::server::route::RequestedPath;
-use crate::server::{CAT, Quoted, Redacted};
+use crate::server::redact::{Quoted, Redacted};
+use crate::server::routing::publish_point::PublishPoint;
+use crate::server::routing::route::RequestedPath;
+use crate::server::stream::publisher_handle::PublisherHandle;
 
 /// How long a client that was asked to authenticate may take to do so on the same connection.
 /// Most come again on a new one.
@@ -41,7 +42,7 @@ static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// What was decided about a client so far.
 #[derive(Debug, Default)]
-pub(super) struct Authorization {
+pub(crate) struct Authorization {
     /// It was told how to authenticate, and has not done it yet.
     is_challenged: bool,
     /// When it authenticated, by the clock of challenges.
@@ -60,13 +61,13 @@ struct PendingAnswer {
 
 impl Authorization {
     /// The client is gone: an application that was asked need not expect it any more.
-    pub(super) fn withdraw(&mut self) {
+    pub(crate) fn withdraw(&mut self) {
         if let Some(asked) = self.asked.take() {
             asked.point.withdraw();
         }
     }
 
-    pub(super) fn is_challenged(&self) -> bool {
+    pub(crate) fn is_challenged(&self) -> bool {
         self.is_challenged
     }
 }
@@ -80,7 +81,7 @@ struct Refused {
 
 impl Client {
     /// An application that no route has is refused at once: clients show that error best.
-    pub(super) fn connect(&mut self, request: &Arc<ConnectRequest>) -> Result<(), CloseReason> {
+    pub(crate) fn connect(&mut self, request: &Arc<ConnectRequest>) -> Result<(), CloseReason> {
         let shared = &self.connection.shared;
         let mut candidates = shared.candidates(&request.application);
         if candidates.is_empty() {
@@ -155,13 +156,13 @@ impl Client {
     }
 
     /// The client has said what it is going to publish, and some wait for an answer.
-    pub(super) fn announce(&mut self, request: &PublishRequest) {
+    pub(crate) fn announce(&mut self, request: &PublishRequest) {
         if self.authorize_publish(request).is_ok() {
             self.session.confirm_announcement();
         }
     }
 
-    pub(super) fn publish(&mut self, request: &PublishRequest) -> Result<(), CloseReason> {
+    pub(crate) fn publish(&mut self, request: &PublishRequest) -> Result<(), CloseReason> {
         let admitted = self.authorize_publish(request);
         self.decision.asked = None;
         let (point, publisher) = match admitted {
@@ -331,7 +332,7 @@ impl Client {
 
     /// Lets elements know why a client is gone, where it was neither its own decision nor somebody's
     /// here, and where they have not heard of it as a refusal.
-    pub(super) fn report(&self, reason: &CloseReason) {
+    pub(crate) fn report(&self, reason: &CloseReason) {
         let publishes = self.session.is_publishing();
         let is_worth_it = match reason {
             CloseReason::Closed

@@ -15,7 +15,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 /// How far a client has got. Those that are further go later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     Connected,
     /// It wants to publish, and the application has not decided yet.
     Authorizing,
@@ -33,7 +33,7 @@ struct Entry {
 
 /// Why a client can't be let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Full {
+pub(crate) enum Full {
     #[error("there are {0} clients that can't make room, which is max-clients")]
     Clients(usize),
     #[error("its address has {0} clients that can't make room, which is max-clients-per-address")]
@@ -41,7 +41,7 @@ pub(super) enum Full {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct ConnectionTable {
+pub(crate) struct ConnectionTable {
     members: HashMap<u64, Entry>,
     /// Cut off, and not at their end yet: a handler of the application may hold them up.
     leaving: HashMap<u64, Entry>,
@@ -52,18 +52,18 @@ pub(super) struct ConnectionTable {
 
 impl ConnectionTable {
     /// Ids go up, so a lower one is an older client.
-    pub(super) fn next_id(&mut self) -> u64 {
+    pub(crate) fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.members.len()
     }
 
     /// Makes room for one more. Threads of those that had to go may take a moment to end, if
     /// the application is deciding about them: there may be as many of them again.
-    pub(super) fn reserve(&mut self, max_clients: usize) -> Result<(), Full> {
+    pub(crate) fn reserve(&mut self, max_clients: usize) -> Result<(), Full> {
         let count = self.members.len();
         if count + self.leaving.len() >= 2 * max_clients {
             return Err(Full::Clients(max_clients));
@@ -75,7 +75,7 @@ impl ConnectionTable {
     }
 
     /// Cuts off who is the least worth keeping, if there is anybody.
-    pub(super) fn evict_one(&mut self) -> bool {
+    pub(crate) fn evict_one(&mut self) -> bool {
         let candidates = || self.members.iter().filter(|(_, m)| m.is_dispensable());
         let mut by_network: HashMap<Option<IpNet>, usize> = HashMap::new();
         for (_, member) in candidates() {
@@ -90,7 +90,7 @@ impl ConnectionTable {
     }
 
     /// Makes room for one more from this address.
-    pub(super) fn reserve_for(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
+    pub(crate) fn reserve_for(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
         let network = Some(network(address));
         let neighbours = || self.members.iter().filter(|(_, m)| m.network == network);
         let leaving = self.leaving.values().filter(|m| m.network == network);
@@ -108,7 +108,7 @@ impl ConnectionTable {
         Ok(())
     }
 
-    pub(super) fn add(&mut self, id: u64, socket: Arc<TcpStream>, thread: JoinHandle<()>) {
+    pub(crate) fn add(&mut self, id: u64, socket: Arc<TcpStream>, thread: JoinHandle<()>) {
         let member = Entry {
             socket,
             thread,
@@ -119,14 +119,14 @@ impl ConnectionTable {
     }
 
     /// Says where a client comes from, after room was made for it.
-    pub(super) fn set_address(&mut self, id: u64, address: IpAddr) {
+    pub(crate) fn set_address(&mut self, id: u64, address: IpAddr) {
         if let Some(member) = self.members.get_mut(&id) {
             member.network = Some(network(address));
         }
     }
 
     /// False if it has been cut off meanwhile.
-    pub(super) fn set_stage(&mut self, id: u64, standing: Stage) -> bool {
+    pub(crate) fn set_stage(&mut self, id: u64, standing: Stage) -> bool {
         match self.members.get_mut(&id) {
             Some(member) => {
                 member.standing = standing;
@@ -137,7 +137,7 @@ impl ConnectionTable {
     }
 
     /// Ends the connection of a client, whose thread ends soon.
-    pub(super) fn disconnect(&mut self, id: u64) {
+    pub(crate) fn disconnect(&mut self, id: u64) {
         if let Some(member) = self.members.remove(&id) {
             let _ = member.socket.shutdown(Shutdown::Both);
             self.leaving.insert(id, member);
@@ -145,19 +145,19 @@ impl ConnectionTable {
     }
 
     /// A thread is at its end. False if whoever stops it has taken its handle out, and joins it.
-    pub(super) fn finished(&mut self, id: u64) -> bool {
+    pub(crate) fn finished(&mut self, id: u64) -> bool {
         let thread = self.take(id);
         let is_listed = thread.is_some();
         self.finished.extend(thread);
         is_listed
     }
 
-    pub(super) fn take_finished(&mut self) -> Vec<JoinHandle<()>> {
+    pub(crate) fn take_finished(&mut self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut self.finished)
     }
 
     /// The thread of a client that has been told to end, for the caller to join.
-    pub(super) fn take(&mut self, id: u64) -> Option<JoinHandle<()>> {
+    pub(crate) fn take(&mut self, id: u64) -> Option<JoinHandle<()>> {
         let member = self.members.remove(&id);
         let member = member.or_else(|| self.leaving.remove(&id));
         member.map(|member| member.thread)
@@ -165,7 +165,7 @@ impl ConnectionTable {
 
     /// Ends all connections, and gives all threads to be joined. Those that are in a handler of the
     /// application end by themselves when that returns: it may wait for the caller.
-    pub(super) fn take_all(&mut self) -> Vec<JoinHandle<()>> {
+    pub(crate) fn take_all(&mut self) -> Vec<JoinHandle<()>> {
         let ids: Vec<u64> = self.members.keys().copied().collect();
         ids.into_iter().for_each(|id| self.disconnect(id));
         let leaving = self.leaving.drain().map(|(_, member)| member);

@@ -11,11 +11,11 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::CAT;
-use super::callback_thread;
-use super::client::Client;
-use super::listener::{ListenerState, NotAllowed, join};
-use super::transport::ProxyProtocol;
+use crate::server::callback_thread;
+use crate::server::connection::Client;
+use crate::server::log::CAT;
+use crate::server::port::listener::{ListenerState, NotAllowed, join};
+use crate::server::transport::ProxyProtocol;
 
 /// Enough for the protocol with its nested AMF values and for TLS, and touched only as far as it
 /// is used. Signal handlers of the application run on it too.
@@ -36,7 +36,7 @@ const EXHAUSTED_PAUSE: Timespec = Timespec {
 const BACKLOG: i32 = 4096;
 
 /// A socket that takes connections, and does not block.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpListener::bind(address)?;
     socket.set_nonblocking(true)?;
     // It listens already, with a shorter queue.
@@ -44,12 +44,12 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket)
 }
 
-pub(super) struct Acceptor {
+pub(crate) struct Acceptor {
     shared: Arc<ListenerState>,
 }
 
 impl Acceptor {
-    pub(super) fn start(
+    pub(crate) fn start(
         address: SocketAddr,
         shared: Arc<ListenerState>,
     ) -> io::Result<JoinHandle<()>> {

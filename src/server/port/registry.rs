@@ -12,13 +12,13 @@ use std::time::Duration;
 use once_cell::sync::Lazy;
 use parking_lot::{Condvar, Mutex};
 
-use super::callback_thread;
-use super::listener::Listener;
-use super::process_counters::{ProcessCounters, ProcessStats};
-use super::publish_point::PublishPoint;
-use super::stream::Stream;
-use super::table::StreamTable;
-use super::transport::{Tls, TlsError};
+use crate::server::callback_thread;
+use crate::server::port::listener::Listener;
+use crate::server::port::process_counters::{ProcessCounters, ProcessStats};
+use crate::server::routing::publish_point::PublishPoint;
+use crate::server::stream::Stream;
+use crate::server::stream::table::StreamTable;
+use crate::server::transport::{Tls, TlsError};
 
 static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
 

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::CAT;
-use super::callback_thread;
-use super::listener::join;
-use super::publisher::{Publisher, RejectReason, RemovalReason};
+use crate::server::callback_thread;
+use crate::server::log::CAT;
+use crate::server::port::listener::join;
+use crate::server::publisher::{Publisher, RejectReason, RemovalReason};
 
 /// What has happened.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
 }
 
 /// More than this are not kept for an observer of one stream that does not keep up.
-pub(super) const MAX_WAITING: usize = 256;
+pub(crate) const MAX_WAITING: usize = 256;
 
 /// How long the end of an element waits for the observer to have heard of all.
 const MAX_FLUSH: Duration = Duration::from_secs(2);
@@ -48,7 +48,7 @@ const MAX_FLUSH: Duration = Duration::from_secs(2);
 /// Brings notices from many threads into one order, and delivers them on a thread that is there as
 /// long as there are any.
 #[derive(Debug)]
-pub(super) struct EventDispatcher {
+pub(crate) struct EventDispatcher {
     observer: Arc<dyn Observer>,
     /// More are not kept for an observer that does not keep up.
     max_waiting: AtomicUsize,
@@ -67,7 +67,7 @@ struct DispatcherState {
 }
 
 impl EventDispatcher {
-    pub(super) fn new(observer: Arc<dyn Observer>, max_waiting: usize) -> Self {
+    pub(crate) fn new(observer: Arc<dyn Observer>, max_waiting: usize) -> Self {
         EventDispatcher {
             observer,
             max_waiting: AtomicUsize::new(max_waiting),
@@ -76,12 +76,12 @@ impl EventDispatcher {
         }
     }
 
-    pub(super) fn set_max_waiting(&self, max_waiting: usize) {
+    pub(crate) fn set_max_waiting(&self, max_waiting: usize) {
         self.max_waiting.store(max_waiting, Ordering::Relaxed);
     }
 
     /// Call it under the lock that makes the order: it does not wait for anything.
-    pub(super) fn post(self: &Arc<Self>, notice: PublisherEvent) {
+    pub(crate) fn post(self: &Arc<Self>, notice: PublisherEvent) {
         let mut state = self.state.lock();
         if matches!(notice, PublisherEvent::Rejected(..)) {
             if state.refusals >= MAX_WAITING {
@@ -112,14 +112,14 @@ impl EventDispatcher {
     }
 
     /// Whether so many publishers have come and gone unheard that there should be no more.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let state = self.state.lock();
         state.waiting.len() - state.refusals >= self.max_waiting.load(Ordering::Relaxed)
     }
 
     /// Waits until all is delivered, if that does not take too long: a handler may wait for the
     /// caller.
-    pub(super) fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let deadline = Instant::now() + MAX_FLUSH;
         let mut state = self.state.lock();
         while state.delivering {

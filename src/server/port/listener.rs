@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::CAT;
-use super::acceptor::{self, Acceptor};
-use super::callback_thread;
-use super::connection_table::{ConnectionTable, Full, Stage};
-use super::publish_point::PublishPoint;
-use super::registry::ClaimError;
-use super::route::{MatchedNames, RequestedPath};
-use super::rules::PublishRules;
-use super::stream::Stream;
-use super::transport::{ProxyProtocol, Tls, TlsFiles};
+use crate::server::callback_thread;
+use crate::server::log::CAT;
+use crate::server::port::acceptor::{self, Acceptor};
+use crate::server::port::connection_table::{ConnectionTable, Full, Stage};
+use crate::server::port::registry::ClaimError;
+use crate::server::routing::publish_point::PublishPoint;
+use crate::server::routing::route::{MatchedNames, RequestedPath};
+use crate::server::routing::rules::PublishRules;
+use crate::server::stream::Stream;
+use crate::server::transport::{ProxyProtocol, Tls, TlsFiles};
 
 /// How long a client that has to go may take to read why.
-pub(super) const FAREWELL: Duration = Duration::from_millis(800);
+pub(crate) const FAREWELL: Duration = Duration::from_millis(800);
 
 /// What counts for clients before it is known whom they publish to. Where elements share a
 /// listener and differ, the most generous value counts.
@@ -62,7 +62,7 @@ pub struct PortSettings {
 }
 
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     address: SocketAddr,
     shared: Arc<ListenerState>,
     accept_thread: Mutex<Option<JoinHandle<()>>>,
@@ -70,7 +70,7 @@ pub(super) struct Listener {
 
 /// What the accept thread and the clients share.
 #[derive(Debug)]
-pub(super) struct ListenerState {
+pub(crate) struct ListenerState {
     routes: RwLock<Vec<PublishPoint>>,
     connections: Mutex<ConnectionTable>,
     address: SocketAddr,
@@ -94,7 +94,7 @@ struct Socket {
 
 /// What is due at a time.
 #[derive(Debug)]
-pub(super) enum Timer {
+pub(crate) enum Timer {
     /// To cut off a client that should have gone by itself.
     Client(u64),
     /// To call [`Stream::end_wait`].
@@ -103,13 +103,13 @@ pub(super) enum Timer {
 
 /// Whom a request goes to.
 #[derive(Debug)]
-pub(super) struct RouteMatch {
-    pub(super) point: PublishPoint,
-    pub(super) matched: MatchedNames,
+pub(crate) struct RouteMatch {
+    pub(crate) point: PublishPoint,
+    pub(crate) matched: MatchedNames,
 }
 
 impl Listener {
-    pub(super) fn start(
+    pub(crate) fn start(
         address: SocketAddr,
         first: PublishPoint,
         tls: Option<Tls>,
@@ -139,28 +139,28 @@ impl Listener {
         })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Something about the draining of a route has changed. It fails where the port had been closed
     /// for it, and somebody else has taken that since.
-    pub(super) fn check_draining(&self) -> io::Result<()> {
+    pub(crate) fn check_draining(&self) -> io::Result<()> {
         let opened = self.shared.open_or_close();
         self.shared.wake();
         opened
     }
 
-    pub(super) fn clients(&self) -> usize {
+    pub(crate) fn clients(&self) -> usize {
         self.shared.connections.lock().count()
     }
 
-    pub(super) fn call_at(&self, when: Instant, stream: &Arc<Stream>) {
+    pub(crate) fn call_at(&self, when: Instant, stream: &Arc<Stream>) {
         let timer = Timer::Stream(Arc::downgrade(stream));
         self.shared.call_at(when, timer);
     }
 
-    pub(super) fn add_route(&self, point: &PublishPoint) -> Result<(), ClaimError> {
+    pub(crate) fn add_route(&self, point: &PublishPoint) -> Result<(), ClaimError> {
         let mut routes = self.shared.routes.write();
         for other in routes.iter() {
             check_compatible(self.address, point.rules(), other.rules())?;
@@ -179,7 +179,7 @@ impl Listener {
     }
 
     /// Closes a route and waits until its publishers are gone.
-    pub(super) fn remove_route(&self, point: &PublishPoint) {
+    pub(crate) fn remove_route(&self, point: &PublishPoint) {
         self.shared.routes.write().retain(|other| !other.is(point));
         // The others may all be drained.
         let _ = self.check_draining();
@@ -187,7 +187,7 @@ impl Listener {
     }
 
     /// Waits for the threads of clients that were cut off.
-    pub(super) fn wait_for(&self, clients: impl IntoIterator<Item = u64>) {
+    pub(crate) fn wait_for(&self, clients: impl IntoIterator<Item = u64>) {
         // From within a signal handler nobody is waited for: see `Claim::drop`.
         if callback_thread::is() {
             return;
@@ -199,7 +199,7 @@ impl Listener {
     }
 
     /// Ends all threads and waits for them.
-    pub(super) fn shut_down(&self) {
+    pub(crate) fn shut_down(&self) {
         self.shared.closing.store(true, Ordering::Release);
         self.shared.wake();
         let accept_thread = self.accept_thread.lock().take();
@@ -251,45 +251,45 @@ fn check_compatible(
     Ok(())
 }
 
-pub(super) fn join(thread: JoinHandle<()>) {
+pub(crate) fn join(thread: JoinHandle<()>) {
     if thread.join().is_err() {
         gst::error!(CAT, "A thread has panicked");
     }
 }
 
 impl ListenerState {
-    pub(super) fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
-    pub(super) fn proxy_protocol(&self) -> ProxyProtocol {
+    pub(crate) fn proxy_protocol(&self) -> ProxyProtocol {
         self.port.proxy_protocol
     }
 
-    pub(super) fn tls(&self) -> Option<&Tls> {
+    pub(crate) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
-    pub(super) fn connections(&self) -> &Mutex<ConnectionTable> {
+    pub(crate) fn connections(&self) -> &Mutex<ConnectionTable> {
         &self.connections
     }
 
     /// The settings for a client of which nothing is known yet.
-    pub(super) fn settings(&self) -> Option<ListenerSettings> {
+    pub(crate) fn settings(&self) -> Option<ListenerSettings> {
         let routes = self.routes.read();
         let settings = routes.iter().map(|route| route.rules().listener_settings());
         settings.reduce(ListenerSettings::merge)
     }
 
     /// Whether any element takes clients from there.
-    pub(super) fn allows(&self, address: IpAddr) -> bool {
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
         let routes = self.routes.read();
         let allows = |r: &PublishPoint| r.rules().access().addresses.allows(address);
         routes.iter().any(allows)
     }
 
     /// A load balancer has said where a client comes from: whether it may stay.
-    pub(super) fn admit_address(
+    pub(crate) fn admit_address(
         &self,
         client: u64,
         address: IpAddr,
@@ -305,23 +305,23 @@ impl ListenerState {
     }
 
     /// False if the client has been cut off.
-    pub(super) fn set_stage(&self, client: u64, standing: Stage) -> bool {
+    pub(crate) fn set_stage(&self, client: u64, standing: Stage) -> bool {
         self.connections.lock().set_stage(client, standing)
     }
 
     /// Those that a client of this application might publish to.
-    pub(super) fn candidates(&self, application: &str) -> Vec<PublishPoint> {
+    pub(crate) fn candidates(&self, application: &str) -> Vec<PublishPoint> {
         let routes = self.routes.read();
         let may_match = |r: &&PublishPoint| r.rules().route().may_match(application);
         routes.iter().filter(may_match).cloned().collect()
     }
 
-    pub(super) fn all(&self) -> Vec<PublishPoint> {
+    pub(crate) fn all(&self) -> Vec<PublishPoint> {
         self.routes.read().clone()
     }
 
     /// The narrowest route that matches.
-    pub(super) fn find(&self, request: &RequestedPath) -> Option<RouteMatch> {
+    pub(crate) fn find(&self, request: &RequestedPath) -> Option<RouteMatch> {
         let routes = self.routes.read();
         let found = routes.iter().filter_map(|point| {
             let matched = point.rules().route().matches(request)?;
@@ -332,17 +332,17 @@ impl ListenerState {
     }
 
     /// Gives a client a moment to go by itself.
-    pub(super) fn cut_off_soon(&self, client: u64) {
+    pub(crate) fn cut_off_soon(&self, client: u64) {
         self.call_at(Instant::now() + FAREWELL, Timer::Client(client));
     }
 
-    pub(super) fn call_at(&self, when: Instant, timer: Timer) {
+    pub(crate) fn call_at(&self, when: Instant, timer: Timer) {
         self.timers.lock().push((when, timer));
         self.wake();
     }
 
     /// Does what is due, and says when to call this again.
-    pub(super) fn run_timers(&self) -> Option<Instant> {
+    pub(crate) fn run_timers(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut timers = self.timers.lock();
         let due = timers.extract_if(.., |(when, _)| *when <= now);
@@ -389,30 +389,30 @@ impl ListenerState {
     }
 
     /// The listening socket, for the accept thread. It must not keep it longer than it waits.
-    pub(super) fn socket(&self) -> Option<Arc<TcpListener>> {
+    pub(crate) fn socket(&self) -> Option<Arc<TcpListener>> {
         self.socket.lock().open.clone()
     }
 
     /// A client thread is at its end.
-    pub(super) fn finished(&self, client: u64) {
+    pub(crate) fn finished(&self, client: u64) {
         let is_listed = self.connections.lock().finished(client);
         if is_listed {
             self.wake();
         }
     }
 
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    pub(super) fn wake_fd(&self) -> &OwnedFd {
+    pub(crate) fn wake_fd(&self) -> &OwnedFd {
         &self.wake
     }
 }
 
 /// Why a client has to go as soon as its address is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotAllowed {
+pub(crate) enum NotAllowed {
     #[error("its address is not in allowed-addresses")]
     Address,
     #[error("{0}")]

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::publisher::{Publisher, RejectReason};
-use super::publisher_handle::PublisherHandle;
-use super::rules::PublishRules;
-use super::stream::Stream;
-use super::table::StreamTable;
+use crate::server::publisher::{Publisher, RejectReason};
+use crate::server::routing::rules::PublishRules;
+use crate::server::stream::Stream;
+use crate::server::stream::publisher_handle::PublisherHandle;
+use crate::server::stream::table::StreamTable;
 
 #[derive(Debug, Clone)]
 pub enum PublishPoint {
@@ -19,14 +19,14 @@ pub enum PublishPoint {
 }
 
 impl PublishPoint {
-    pub(super) fn rules(&self) -> &PublishRules {
+    pub(crate) fn rules(&self) -> &PublishRules {
         match self {
             PublishPoint::One(stream) => stream.rules(),
             PublishPoint::Many(table) => table.rules(),
         }
     }
 
-    pub(super) fn is(&self, other: &PublishPoint) -> bool {
+    pub(crate) fn is(&self, other: &PublishPoint) -> bool {
         match (self, other) {
             (PublishPoint::One(own), PublishPoint::One(other)) => Arc::ptr_eq(own, other),
             (PublishPoint::Many(own), PublishPoint::Many(other)) => Arc::ptr_eq(own, other),
@@ -35,7 +35,7 @@ impl PublishPoint {
     }
 
     /// Whether a publisher would be taken, as far as it can be said now.
-    pub(super) fn availability(&self, publisher: &Publisher) -> Result<(), RejectReason> {
+    pub(crate) fn availability(&self, publisher: &Publisher) -> Result<(), RejectReason> {
         match self {
             PublishPoint::One(stream) => stream.availability(),
             PublishPoint::Many(table) => table.availability(publisher),
@@ -43,7 +43,7 @@ impl PublishPoint {
     }
 
     /// Asks the application. It may take its time.
-    pub(super) fn may_publish(&self, publisher: &Publisher) -> bool {
+    pub(crate) fn may_publish(&self, publisher: &Publisher) -> bool {
         if let PublishPoint::One(stream) = self {
             stream.set_asked(publisher);
         }
@@ -52,13 +52,13 @@ impl PublishPoint {
 
     /// Whoever asked has gone without having published or having been refused. Where there are many
     /// streams it was of none yet.
-    pub(super) fn withdraw(&self) {
+    pub(crate) fn withdraw(&self) {
         if let PublishPoint::One(stream) = self {
             stream.withdraw();
         }
     }
 
-    pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
+    pub(crate) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
         match self {
             PublishPoint::One(stream) => stream.reject(publisher, refusal),
             PublishPoint::Many(table) => table.reject(publisher, refusal),
@@ -66,7 +66,7 @@ impl PublishPoint {
     }
 
     /// A client was refused or cut off before it published, for a reason without anything secret.
-    pub(super) fn set_last_error(&self, address: SocketAddr, reason: String) {
+    pub(crate) fn set_last_error(&self, address: SocketAddr, reason: String) {
         match self {
             PublishPoint::One(stream) => stream.set_last_error(address, reason),
             PublishPoint::Many(table) => table.set_last_error(address, reason),
@@ -74,7 +74,7 @@ impl PublishPoint {
     }
 
     /// Makes a client the publisher, if it may be. One of several that try at once gets it.
-    pub(super) fn take(
+    pub(crate) fn take(
         &self,
         publisher: &Publisher,
         link: &Arc<PublisherHandle>,
@@ -90,7 +90,7 @@ impl PublishPoint {
 
     /// No new publishers from now on; present ones are asked to connect again. Gives which iter to
     /// [cut off](Stream::end_wait) when.
-    pub(super) fn drain(&self, timeout: Duration) -> Vec<(Instant, Arc<Stream>)> {
+    pub(crate) fn drain(&self, timeout: Duration) -> Vec<(Instant, Arc<Stream>)> {
         match self {
             PublishPoint::One(stream) => {
                 let deadline = stream.drain(timeout);
@@ -100,21 +100,21 @@ impl PublishPoint {
         }
     }
 
-    pub(super) fn stop_draining(&self) {
+    pub(crate) fn stop_draining(&self) {
         match self {
             PublishPoint::One(stream) => stream.stop_draining(),
             PublishPoint::Many(table) => table.stop_draining(),
         }
     }
 
-    pub(super) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         match self {
             PublishPoint::One(stream) => stream.is_draining(),
             PublishPoint::Many(table) => table.is_draining(),
         }
     }
 
-    pub(super) fn takes_publishers(&self) -> bool {
+    pub(crate) fn takes_publishers(&self) -> bool {
         match self {
             PublishPoint::One(stream) => stream.takes_publishers(),
             PublishPoint::Many(table) => table.takes_publishers(),
@@ -122,7 +122,7 @@ impl PublishPoint {
     }
 
     /// The element stops: nobody may wait in here, and publishers have to go. Gives their ids.
-    pub(super) fn close(&self) -> Vec<u64> {
+    pub(crate) fn close(&self) -> Vec<u64> {
         match self {
             PublishPoint::One(stream) => stream.close().into_iter().collect(),
             PublishPoint::Many(table) => table.close(),

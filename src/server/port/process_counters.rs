@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use super::publish_point::PublishPoint;
-use super::stream::Stream;
+use crate::server::routing::publish_point::PublishPoint;
+use crate::server::stream::Stream;
 
 /// Counters over several elements, or several streams of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     in_bytes: u64,
     tags: u64,
     rejected: u64,
@@ -19,7 +19,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    pub(super) fn with(self, stream: &Arc<Stream>) -> Self {
+    pub(crate) fn with(self, stream: &Arc<Stream>) -> Self {
         let totals = stream.totals();
         Totals {
             in_bytes: self.in_bytes + totals.in_bytes,
@@ -30,7 +30,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn with_rejected(self, rejected: u64) -> Self {
+    pub(crate) fn with_rejected(self, rejected: u64) -> Self {
         Totals {
             rejected: self.rejected + rejected,
             ..self
@@ -70,19 +70,19 @@ pub struct ProcessStats {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct ProcessCounters {
+pub(crate) struct ProcessCounters {
     present: Vec<PublishPoint>,
     /// What those that have stopped had counted.
     gone: Totals,
 }
 
 impl ProcessCounters {
-    pub(super) fn add(&mut self, point: &PublishPoint) {
+    pub(crate) fn add(&mut self, point: &PublishPoint) {
         self.present.push(point.clone());
     }
 
     /// An element has stopped, and counts no further.
-    pub(super) fn remove(&mut self, point: &PublishPoint) {
+    pub(crate) fn remove(&mut self, point: &PublishPoint) {
         let before = self.present.len();
         self.present.retain(|other| !other.is(point));
         if self.present.len() < before {
@@ -90,7 +90,7 @@ impl ProcessCounters {
         }
     }
 
-    pub(super) fn stats(&self) -> ProcessStats {
+    pub(crate) fn stats(&self) -> ProcessStats {
         let present = || self.present.iter();
         let sums = present().fold(self.gone, Totals::with_all);
         let publishing = present().map(|point| match point {

@@ -4,9 +4,9 @@
 //! a write that has to wait for the client.
 
 mod admission;
-mod buffer;
+mod frame_rate;
 mod liveness;
-mod meter;
+mod read_buffer;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,21 +15,22 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
-use super::connection_table::Stage;
-use super::listener::{FAREWELL, ListenerSettings, ListenerState, NotAllowed};
-use super::publisher::RemovalReason;
-use super::publisher_handle::{Connection, PublisherHandle};
-use super::queue::{QueueItem, Stopped};
-use super::stream::Stream;
-use super::transport::{Blocked, Received, Transport, TransportError, Wait};
-use super::{CAT, ClientStats};
 use crate::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 use crate::rate::BitrateMeter;
 use crate::rtmp::session::{AckDue, Media, MediaKind, Session, SessionConfig, SessionEvent};
 use crate::rtmp::{Headroom, Violation};
+use crate::server::log::CAT;
+use crate::server::port::connection_table::Stage;
+use crate::server::port::listener::{FAREWELL, ListenerSettings, ListenerState, NotAllowed};
+use crate::server::publisher::RemovalReason;
+use crate::server::stream::ClientStats;
+use crate::server::stream::Stream;
+use crate::server::stream::publisher_handle::{Connection, PublisherHandle};
+use crate::server::stream::queue::{QueueItem, Stopped};
+use crate::server::transport::{Blocked, Received, Transport, TransportError, Wait};
 use admission::Authorization;
-use buffer::ReadBuffer;
-use meter::FrameMeter;
+use frame_rate::FrameMeter;
+use read_buffer::ReadBuffer;
 
 /// A client that is silent for this long may be waiting for an acknowledgement.
 const ACK_PAUSE: Duration = Duration::from_millis(100);
@@ -43,7 +44,7 @@ const MAX_BLOCKED: Duration = Duration::from_secs(5);
 
 /// Why a conversation is over.
 #[derive(Debug, thiserror::Error)]
-enum CloseReason {
+pub(crate) enum CloseReason {
     #[error("it has closed the connection")]
     Closed,
     #[error("{0}")]
@@ -109,7 +110,7 @@ impl From<Stopped> for CloseReason {
     }
 }
 
-pub(super) struct Client {
+pub(crate) struct Client {
     id: u64,
     address: SocketAddr,
     settings: ListenerSettings,
@@ -150,7 +151,7 @@ struct Published {
 }
 
 impl Client {
-    pub(super) fn new(
+    pub(crate) fn new(
         id: u64,
         socket: Arc<TcpStream>,
         address: SocketAddr,
@@ -210,7 +211,7 @@ impl Client {
     }
 
     /// The thread.
-    pub(super) fn run(mut self) {
+    pub(crate) fn run(mut self) {
         gst::trace!(CAT, "{} has connected", self.address);
         let shared = self.connection.shared.clone();
         let started = shared

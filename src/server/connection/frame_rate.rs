@@ -11,7 +11,7 @@ const MAX_FRAME_STEP: u32 = 10_000;
 /// How often video frames come and keyframes among them, by the publisher's own times: neither the
 /// network nor this machine changes what it says.
 #[derive(Debug, Default)]
-pub(super) struct FrameMeter {
+pub(crate) struct FrameMeter {
     /// The one that counts is the first one that comes.
     track: Option<u8>,
     last: Option<u32>,
@@ -44,11 +44,11 @@ impl Run {
 }
 
 impl FrameMeter {
-    pub(super) fn stats(&self) -> FrameStats {
+    pub(crate) fn stats(&self) -> FrameStats {
         self.stats
     }
 
-    pub(super) fn count(&mut self, track: u8, timestamp: u32, is_keyframe: bool) {
+    pub(crate) fn count(&mut self, track: u8, timestamp: u32, is_keyframe: bool) {
         if *self.track.get_or_insert(track) != track {
             return;
         }

@@ -2,6 +2,10 @@
 
 //! Where an element and its publisher meet.
 
+pub(crate) mod publisher_handle;
+pub(crate) mod queue;
+pub(crate) mod table;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::access::Access;
-use super::counters::{Arrival, LastError, MediaTotals, StreamCounters, StreamStats};
-use super::listener::{ListenerSettings, PortSettings};
-use super::observer::{MAX_WAITING, Observer, PublisherEvent};
-use super::publisher::{Publisher, RejectReason, RemovalReason};
-use super::publisher_handle::PublisherHandle;
-use super::queue::{MediaQueue, QueueEvent, QueueLimits};
-use super::route::Route;
-use super::rules::PublishRules;
+use crate::server::events::{MAX_WAITING, Observer, PublisherEvent};
+use crate::server::port::listener::{ListenerSettings, PortSettings};
+use crate::server::publisher::{Publisher, RejectReason, RemovalReason};
+use crate::server::routing::access::Access;
+use crate::server::routing::route::Route;
+use crate::server::routing::rules::PublishRules;
+use crate::server::stats::{Arrival, LastError, MediaTotals, StreamCounters, StreamStats};
+use crate::server::stream::publisher_handle::PublisherHandle;
+use crate::server::stream::queue::{MediaQueue, QueueEvent, QueueLimits};
 
 /// What to do with a publisher on a route that has one already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -150,7 +154,7 @@ impl Dropped {
 
 /// How long a publisher waits for one that has closed its connection, and of which there is still
 /// something to be read.
-pub(super) const MAX_DEPARTURE: Duration = Duration::from_secs(3);
+pub(crate) const MAX_DEPARTURE: Duration = Duration::from_secs(3);
 
 /// The receiving end of one route: who publishes on it, the queue of what it sends, and counters.
 pub struct Stream {
@@ -211,7 +215,7 @@ impl Stream {
     }
 
     /// One of several streams, if it has a number.
-    pub(super) fn behind(
+    pub(crate) fn behind(
         rules: Arc<PublishRules>,
         settings: StreamSettings,
         number: Option<u32>,
@@ -238,7 +242,7 @@ impl Stream {
         *self.settings.lock() = settings;
     }
 
-    pub(super) fn rules(&self) -> &PublishRules {
+    pub(crate) fn rules(&self) -> &PublishRules {
         &self.rules
     }
 
@@ -256,7 +260,7 @@ impl Stream {
     }
 
     /// How many there have been.
-    pub(super) fn publishers(&self) -> u64 {
+    pub(crate) fn publishers(&self) -> u64 {
         self.counters.lock().publishers()
     }
 
@@ -362,23 +366,23 @@ impl Stream {
         self.rules.access()
     }
 
-    pub(super) fn timeout(&self) -> Option<Duration> {
+    pub(crate) fn timeout(&self) -> Option<Duration> {
         let timeout = self.settings.lock().timeout;
         (!timeout.is_zero()).then_some(timeout)
     }
 
-    pub(super) fn stall_timeout(&self) -> Option<Duration> {
+    pub(crate) fn stall_timeout(&self) -> Option<Duration> {
         let timeout = self.settings.lock().stall_timeout;
         (!timeout.is_zero()).then_some(timeout)
     }
 
     /// Counts for the publisher that there is, and not for one that was replaced.
-    pub(super) fn set_stats(&self, client: u64, stats: &ClientStats) {
+    pub(crate) fn set_stats(&self, client: u64, stats: &ClientStats) {
         self.counters.lock().set(client, stats);
     }
 
     /// A client was refused or cut off, for a reason without anything secret.
-    pub(super) fn set_last_error(&self, address: SocketAddr, reason: String) {
+    pub(crate) fn set_last_error(&self, address: SocketAddr, reason: String) {
         let at = Instant::now();
         self.counters.lock().set_error(LastError {
             reason,
@@ -388,17 +392,17 @@ impl Stream {
     }
 
     /// The application is asked about a client.
-    pub(super) fn set_asked(&self, publisher: &Publisher) {
+    pub(crate) fn set_asked(&self, publisher: &Publisher) {
         self.queue
             .tell(QueueEvent::Asked(Arc::new(publisher.clone())));
     }
 
     /// Whoever asked has gone without having published or having been refused.
-    pub(super) fn withdraw(&self) {
+    pub(crate) fn withdraw(&self) {
         self.queue.tell(QueueEvent::Withdrawn);
     }
 
-    pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
+    pub(crate) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
         self.set_last_error(publisher.address, refusal.reason());
         self.queue
@@ -408,7 +412,7 @@ impl Stream {
     }
 
     /// Whether a publisher would be taken, as far as it can be said now.
-    pub(super) fn availability(&self) -> Result<(), RejectReason> {
+    pub(crate) fn availability(&self) -> Result<(), RejectReason> {
         let deadline = Instant::now() + MAX_DEPARTURE;
         let mut slot = self.wait_for_room_to_start(deadline);
         self.wait_for_departure(&mut slot, deadline);
@@ -476,7 +480,7 @@ impl Stream {
     }
 
     /// Makes a client the publisher, if it may be. One of several that try at once gets it.
-    pub(super) fn take(
+    pub(crate) fn take(
         &self,
         mut publisher: Publisher,
         link: Arc<PublisherHandle>,
@@ -544,14 +548,14 @@ impl Stream {
     }
 
     /// The publisher has ended its stream, and will [leave](Stream::leave) in a moment.
-    pub(super) fn set_leaving(&self, client: u64) {
+    pub(crate) fn set_leaving(&self, client: u64) {
         if let Some(active) = self.slot.lock().active_of(client) {
             active.leaving = true;
         }
     }
 
     /// The publisher has left. What it sent before is still in the queue.
-    pub(super) fn leave(self: &Arc<Self>, client: u64, removal: RemovalReason) {
+    pub(crate) fn leave(self: &Arc<Self>, client: u64, removal: RemovalReason) {
         let mut slot = self.slot.lock();
         if let Some(active) = slot.active_of(client) {
             let unpublished = active.leaving;
@@ -615,7 +619,7 @@ impl Stream {
     /// No new publishers from now on; the present one is asked to connect again, and
     /// [cut off](Stream::end_wait) after `timeout`. The stream ends with it.
     /// Gives the time for that. Draining again does not move it.
-    pub(super) fn drain(&self, timeout: Duration) -> Option<Instant> {
+    pub(crate) fn drain(&self, timeout: Duration) -> Option<Instant> {
         let mut slot = self.slot.lock();
         if slot.drained_at.is_some() {
             return None;
@@ -637,16 +641,16 @@ impl Stream {
     }
 
     /// Takes publishers again, if the stream has not ended yet.
-    pub(super) fn stop_draining(&self) {
+    pub(crate) fn stop_draining(&self) {
         self.slot.lock().drained_at = None;
     }
 
-    pub(super) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.slot.lock().drained_at.is_some()
     }
 
     /// Whether the stream has ended: the next publisher would need another one.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.has_ended(&self.slot.lock())
     }
 
@@ -658,14 +662,14 @@ impl Stream {
         }
     }
 
-    pub(super) fn takes_publishers(&self) -> bool {
+    pub(crate) fn takes_publishers(&self) -> bool {
         let slot = self.slot.lock();
         slot.drained_at.is_none() && !matches!(slot.holder, SlotState::Ended)
     }
 
     /// A deadline may have passed: a publisher that should have gone is cut off, and its own thread
     /// says that it has left; or one that might have come back has not. This waits for nobody.
-    pub(super) fn end_wait(&self, now: Instant) {
+    pub(crate) fn end_wait(&self, now: Instant) {
         let mut slot = self.slot.lock();
         match &slot.holder {
             SlotState::Active(active) if slot.drained_at.is_some_and(|d| d <= now) => {
@@ -689,7 +693,7 @@ impl Stream {
     }
 
     /// The element stops: nobody may wait in here, and the publisher has to go. Gives its id.
-    pub(super) fn close(&self) -> Option<u64> {
+    pub(crate) fn close(&self) -> Option<u64> {
         self.queue.close();
         let holder = std::mem::replace(&mut self.slot.lock().holder, SlotState::Ended);
         self.vacated.notify_all();

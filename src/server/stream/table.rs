@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::counters::LastError;
-use super::observer::{MAX_WAITING, PublisherEvent};
-use super::process_counters::Totals;
-use super::publisher::{Publisher, RejectReason};
-use super::publisher_handle::PublisherHandle;
-use super::rules::PublishRules;
-use super::stream::{MAX_DEPARTURE, PublishPointConfig, Stream, StreamSettings};
+use crate::server::events::{MAX_WAITING, PublisherEvent};
+use crate::server::port::process_counters::Totals;
+use crate::server::publisher::{Publisher, RejectReason};
+use crate::server::routing::rules::PublishRules;
+use crate::server::stats::LastError;
+use crate::server::stream::publisher_handle::PublisherHandle;
+use crate::server::stream::{MAX_DEPARTURE, PublishPointConfig, Stream, StreamSettings};
 
 /// Application and stream key.
 type Name = (String, String);
@@ -98,17 +98,17 @@ impl StreamTable {
         self.last_error.lock().clone()
     }
 
-    pub(super) fn rules(&self) -> &PublishRules {
+    pub(crate) fn rules(&self) -> &PublishRules {
         &self.rules
     }
 
-    pub(super) fn stream(&self, number: u32) -> Option<Arc<Stream>> {
+    pub(crate) fn stream(&self, number: u32) -> Option<Arc<Stream>> {
         let streams = self.streams.lock();
         let found = streams.present.get(&number);
         found.map(|(_, stream)| stream.clone())
     }
 
-    pub(super) fn sums(&self) -> Totals {
+    pub(crate) fn sums(&self) -> Totals {
         let streams = self.streams.lock();
         let sums = streams.iter().fold(streams.gone, Totals::with);
         sums.with_rejected(self.rejected())
@@ -122,7 +122,7 @@ impl StreamTable {
     }
 
     /// Whether a publisher would be taken, as far as it can be said now.
-    pub(super) fn availability(&self, publisher: &Publisher) -> Result<(), RejectReason> {
+    pub(crate) fn availability(&self, publisher: &Publisher) -> Result<(), RejectReason> {
         let deadline = Instant::now() + MAX_DEPARTURE;
         let present = self.streams.lock().going_on(&name(publisher))?;
         // Under no lock of ours: it may wait for one that is about to leave.
@@ -168,7 +168,7 @@ impl StreamTable {
     }
 
     /// Makes a client the publisher of the stream of its name, if it may be.
-    pub(super) fn take(
+    pub(crate) fn take(
         &self,
         publisher: &Publisher,
         link: &Arc<PublisherHandle>,
@@ -216,7 +216,7 @@ impl StreamTable {
     }
 
     /// The element lets go of a stream. Gives the client that published it.
-    pub(super) fn close_stream(&self, number: u32) -> Option<u64> {
+    pub(crate) fn close_stream(&self, number: u32) -> Option<u64> {
         let mut streams = self.streams.lock();
         let (name, stream) = streams.present.remove(&number)?;
         if streams.newest.get(&name) == Some(&number) {
@@ -240,7 +240,7 @@ impl StreamTable {
     }
 
     /// The element stops. Gives the clients that published.
-    pub(super) fn close(&self) -> Vec<u64> {
+    pub(crate) fn close(&self) -> Vec<u64> {
         let mut streams = self.streams.lock();
         streams.closed = true;
         let clients = streams.iter().filter_map(|stream| stream.close());
@@ -251,7 +251,7 @@ impl StreamTable {
     }
 
     /// No new publishers from now on, see [`Stream::drain`]. Gives what is to be called when.
-    pub(super) fn drain(&self, timeout: Duration) -> Vec<(Instant, Arc<Stream>)> {
+    pub(crate) fn drain(&self, timeout: Duration) -> Vec<(Instant, Arc<Stream>)> {
         let mut streams = self.streams.lock();
         streams.drained = true;
         let drain = |stream: &Arc<Stream>| Some((stream.drain(timeout)?, stream.clone()));
@@ -261,22 +261,22 @@ impl StreamTable {
         due
     }
 
-    pub(super) fn stop_draining(&self) {
+    pub(crate) fn stop_draining(&self) {
         let mut streams = self.streams.lock();
         streams.drained = false;
         streams.iter().for_each(|stream| stream.stop_draining());
     }
 
-    pub(super) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.streams.lock().drained
     }
 
-    pub(super) fn takes_publishers(&self) -> bool {
+    pub(crate) fn takes_publishers(&self) -> bool {
         let streams = self.streams.lock();
         !streams.drained && !streams.ended && !streams.closed
     }
 
-    pub(super) fn set_last_error(&self, address: SocketAddr, reason: String) {
+    pub(crate) fn set_last_error(&self, address: SocketAddr, reason: String) {
         let at = Instant::now();
         *self.last_error.lock() = Some(LastError {
             reason,
@@ -285,7 +285,7 @@ impl StreamTable {
         });
     }
 
-    pub(super) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
+    pub(crate) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
         self.set_last_error(publisher.address, refusal.reason());
         self.rules
@@ -326,13 +326,14 @@ fn name(publisher: &Publisher) -> Name {
 mod tests {
     use std::sync::mpsc;
 
-    use super::super::access::Access;
-    use super::super::listener::{ListenerSettings, PortSettings};
-    use super::super::observer::Observer;
-    use super::super::publisher::RemovalReason;
-    use super::super::route::Route;
-    use super::super::{Leak, Policy, QueueLimits};
     use super::*;
+    use crate::server::events::Observer;
+    use crate::server::port::listener::{ListenerSettings, PortSettings};
+    use crate::server::publisher::RemovalReason;
+    use crate::server::routing::access::Access;
+    use crate::server::routing::route::Route;
+    use crate::server::stream::Policy;
+    use crate::server::stream::queue::{Leak, QueueLimits};
 
     /// Is busy with the first one until that is over.
     #[derive(Debug)]

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::stream::ClientStats;
+use crate::server::stream::ClientStats;
 
 /// Counters over several publishers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl MediaTotals {
 
 /// How a publisher has come to its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub(crate) enum Arrival {
     New,
     /// Within the time for which the one before was awaited.
     Return,
@@ -112,7 +112,7 @@ impl Presence {
 
 /// All of it. It belongs into a lock that is a leaf.
 #[derive(Debug, Default)]
-pub(super) struct StreamCounters {
+pub(crate) struct StreamCounters {
     /// Whom the counters are of.
     client: u64,
     publisher: ClientStats,
@@ -145,37 +145,37 @@ pub struct StreamStats {
 }
 
 impl StreamCounters {
-    pub(super) fn come(&mut self, client: u64, how: Arrival, now: Instant) {
+    pub(crate) fn come(&mut self, client: u64, how: Arrival, now: Instant) {
         self.attendance.come(how, now);
         self.before = self.before.with(&self.publisher);
         self.publisher = ClientStats::default();
         self.client = client;
     }
 
-    pub(super) fn leave(&mut self, now: Instant) {
+    pub(crate) fn leave(&mut self, now: Instant) {
         self.attendance.leave(now);
     }
 
     /// Counts for the publisher that there is, and not for one that was replaced.
-    pub(super) fn set(&mut self, client: u64, stats: &ClientStats) {
+    pub(crate) fn set(&mut self, client: u64, stats: &ClientStats) {
         if self.client == client {
             self.publisher = *stats;
         }
     }
 
-    pub(super) fn set_error(&mut self, error: LastError) {
+    pub(crate) fn set_error(&mut self, error: LastError) {
         self.last_error = Some(error);
     }
 
-    pub(super) fn publishers(&self) -> u64 {
+    pub(crate) fn publishers(&self) -> u64 {
         self.attendance.publishers
     }
 
-    pub(super) fn totals(&self) -> MediaTotals {
+    pub(crate) fn totals(&self) -> MediaTotals {
         self.before.with(&self.publisher)
     }
 
-    pub(super) fn at(&self, now: Instant) -> StreamStats {
+    pub(crate) fn at(&self, now: Instant) -> StreamStats {
         let attendance = &self.attendance;
         let is_present = attendance.came.is_some() && attendance.left.is_none();
         let stay = attendance.stay(now);

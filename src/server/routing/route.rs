@@ -5,11 +5,9 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-mod pattern;
-
-use super::Redacted;
-pub use pattern::{InvalidTemplate, Variables};
-use pattern::{Pattern, check_unique};
+use crate::server::redact::Redacted;
+pub use crate::server::routing::pattern::{InvalidTemplate, Variables};
+use crate::server::routing::pattern::{Pattern, check_unique};
 
 /// What an element takes: applications and stream keys, exact, with variables, or any (None).
 #[derive(Debug, Clone, Default)]

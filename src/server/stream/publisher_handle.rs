@@ -11,15 +11,15 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 
-use super::listener::{ListenerState, Timer};
-use super::publisher::RemovalReason;
-use super::stream::{ReconnectError, Stream};
-use super::transport::Outbound;
 use crate::rtmp::session::notice;
+use crate::server::port::listener::{ListenerState, Timer};
+use crate::server::publisher::RemovalReason;
+use crate::server::stream::{ReconnectError, Stream};
+use crate::server::transport::Outbound;
 
 #[derive(Debug)]
-pub(super) struct PublisherHandle {
-    pub(super) client: u64,
+pub(crate) struct PublisherHandle {
+    pub(crate) client: u64,
     connection: Connection,
     /// The message stream that it publishes.
     msid: u32,
@@ -36,12 +36,12 @@ pub(super) struct PublisherHandle {
 
 /// What a link needs of the client's connection.
 #[derive(Debug, Clone)]
-pub(super) struct Connection {
-    pub(super) socket: Arc<TcpStream>,
-    pub(super) outbound: Arc<Outbound>,
-    pub(super) shared: Arc<ListenerState>,
+pub(crate) struct Connection {
+    pub(crate) socket: Arc<TcpStream>,
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) shared: Arc<ListenerState>,
     /// What the client was told, so that messages are cut accordingly.
-    pub(super) chunk_size: u32,
+    pub(crate) chunk_size: u32,
 }
 
 const AT_ONCE: Timespec = Timespec {
@@ -50,7 +50,7 @@ const AT_ONCE: Timespec = Timespec {
 };
 
 impl PublisherHandle {
-    pub(super) fn new(client: u64, connection: Connection, msid: u32, can_reconnect: bool) -> Self {
+    pub(crate) fn new(client: u64, connection: Connection, msid: u32, can_reconnect: bool) -> Self {
         PublisherHandle {
             client,
             connection,
@@ -65,30 +65,30 @@ impl PublisherHandle {
     }
 
     /// Media of the publisher has come, or was taken after a wait.
-    pub(super) fn media_came(&self) {
+    pub(crate) fn media_came(&self) {
         let millis = self.since.elapsed().as_millis() as u64;
         self.last_media.store(millis, Ordering::Relaxed);
     }
 
     /// How long ago media came.
-    pub(super) fn silent_for(&self) -> Duration {
+    pub(crate) fn silent_for(&self) -> Duration {
         let last = Duration::from_millis(self.last_media.load(Ordering::Relaxed));
         self.since.elapsed().saturating_sub(last)
     }
 
     /// Whether the client has closed its side. What it sent before may still wait to be read.
-    pub(super) fn has_hung_up(&self) -> bool {
+    pub(crate) fn has_hung_up(&self) -> bool {
         let mut fds = [PollFd::new(&*self.connection.socket, PollFlags::RDHUP)];
         let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         matches!(poll(&mut fds, Some(&AT_ONCE)), Ok(1..)) && fds[0].revents().intersects(ended)
     }
 
     /// Whether it has sent something that was not read yet.
-    pub(super) fn has_unread(&self) -> bool {
+    pub(crate) fn has_unread(&self) -> bool {
         ioctl_fionread(&*self.connection.socket).is_ok_and(|count| count > 0)
     }
 
-    pub(super) fn request_reconnect(
+    pub(crate) fn request_reconnect(
         &self,
         tc_url: Option<&str>,
         description: &str,
@@ -112,24 +112,24 @@ impl PublisherHandle {
     }
 
     /// The client was told that it publishes. The application may have wanted something of it before.
-    pub(super) fn has_started(&self) {
+    pub(crate) fn has_started(&self) {
         let waiting = self.behind_start.lock().take();
         if let Some(waiting) = waiting.filter(|waiting| !waiting.is_empty()) {
             self.connection.outbound.try_send(&waiting);
         }
     }
 
-    pub(super) fn dismissal(&self) -> Option<RemovalReason> {
+    pub(crate) fn dismissal(&self) -> Option<RemovalReason> {
         self.dismissal.get().copied()
     }
 
     /// Fixes why the client has to go; the first reason counts.
-    pub(super) fn mark(&self, removal: RemovalReason) {
+    pub(crate) fn mark(&self, removal: RemovalReason) {
         let _ = self.dismissal.set(removal);
     }
 
     /// Tells the client that it has to go, and waits a moment for it to do so.
-    pub(super) fn dismiss(&self, removal: RemovalReason) {
+    pub(crate) fn dismiss(&self, removal: RemovalReason) {
         self.mark(removal);
         self.say_goodbye();
         let Connection { shared, .. } = &self.connection;
@@ -137,7 +137,7 @@ impl PublisherHandle {
     }
 
     /// Tells the client why it has to go. Whoever comes second waits until that is written.
-    pub(super) fn say_goodbye(&self) {
+    pub(crate) fn say_goodbye(&self) {
         self.goodbye.call_once(|| {
             let Connection {
                 outbound,
@@ -151,13 +151,13 @@ impl PublisherHandle {
         });
     }
 
-    pub(super) fn call_at(&self, when: Instant, stream: Weak<Stream>) {
+    pub(crate) fn call_at(&self, when: Instant, stream: Weak<Stream>) {
         let Connection { shared, .. } = &self.connection;
         shared.call_at(when, Timer::Stream(stream));
     }
 
     /// Ends the connection, whatever is under way.
-    pub(super) fn cut_off(&self, removal: RemovalReason) {
+    pub(crate) fn cut_off(&self, removal: RemovalReason) {
         self.mark(removal);
         let _ = self.connection.socket.shutdown(Shutdown::Both);
     }

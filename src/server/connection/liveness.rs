@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
-use super::CAT;
+use crate::server::log::CAT;
 
 /// How long the other end may be gone where there is no `timeout`.
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
@@ -22,17 +22,17 @@ const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
 const PROBES: u32 = 3;
 
 /// How long the other end may be gone.
-pub(super) fn patience(timeout: Option<Duration>) -> Duration {
+pub(crate) fn patience(timeout: Option<Duration>) -> Duration {
     timeout.unwrap_or(DEFAULT_PATIENCE)
 }
 
 /// The silence before a ping: the answer has as long again.
-pub(super) fn ping_after(timeout: Option<Duration>) -> Duration {
+pub(crate) fn ping_after(timeout: Option<Duration>) -> Duration {
     patience(timeout) / 2
 }
 
 /// Makes the system end a connection without traffic when its other end is gone.
-pub(super) fn watch(socket: &TcpStream, timeout: Option<Duration>) {
+pub(crate) fn watch(socket: &TcpStream, timeout: Option<Duration>) {
     let patience = patience(timeout);
     // The system counts in seconds here, and these may not come to more than there is.
     let whole = |time: Duration| Duration::from_secs(time.as_secs().max(1));
@@ -48,7 +48,7 @@ pub(super) fn watch(socket: &TcpStream, timeout: Option<Duration>) {
 /// The publisher is silent, and what it was sent may stay without acknowledgement for this long,
 /// for ever if there is none. It is not limited while the publisher sends: those that never read
 /// would be cut off once their receive buffer is full.
-pub(super) fn limit_unacknowledged(socket: &TcpStream, limit: Option<Duration>) {
+pub(crate) fn limit_unacknowledged(socket: &TcpStream, limit: Option<Duration>) {
     let millis = limit.map_or(0, |limit| {
         u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
     });
@@ -63,7 +63,7 @@ fn report(set: rustix::io::Result<()>) {
 
 /// Whether the system has found that the other end is gone. The end of the time that a read may
 /// take is another error.
-pub(super) fn has_vanished(error: &io::Error) -> bool {
+pub(crate) fn has_vanished(error: &io::Error) -> bool {
     [Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH]
         .iter()
         .any(|vanished| error.raw_os_error() == Some(vanished.raw_os_error()))

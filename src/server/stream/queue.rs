@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::publisher::{Publisher, RejectReason, RemovalReason};
 use crate::flv::{Content, Tag, TagKind};
+use crate::server::publisher::{Publisher, RejectReason, RemovalReason};
 
 /// What to do when the queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
