@@ -13,7 +13,7 @@ use gstrtmp2server::rtmp::Headroom;
 use gstrtmp2server::rtmp::chunk::{ChunkReader, ChunkWriter, ReaderLimits};
 use gstrtmp2server::rtmp::message::type_id;
 
-/// What one read takes at most.
+/// Maximum bytes of one read.
 const READ: usize = 64 * 1024;
 
 const HEADROOM: Headroom = Headroom {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Chunks, as little of them as a publisher and the one-copy floor need.
+//! The part of chunking that a publisher and the one-copy floor need.
 //!
 //! The benchmark has its own, so that it measures the plugin from outside and cannot share a mistake with it. It trusts
 //! its peer: basic headers of one byte, no extended timestamps.
@@ -32,7 +32,7 @@ struct WriteLane {
     delta: Option<u32>,
 }
 
-/// Serialises messages with the shortest header that the lane's history allows, as ffmpeg and OBS do.
+/// Serialises messages with the shortest header that the chunk stream's history allows, as ffmpeg and OBS do.
 pub struct ChunkWriter {
     pub chunk_size: usize,
     lanes: [WriteLane; LANES],
@@ -113,11 +113,11 @@ struct ReadLane {
     payload: Vec<u8>,
 }
 
-/// Puts messages together: one allocation a message, one copy of each payload byte, and no more work than that.
+/// Assembles messages: one allocation a message, one copy of each payload byte, and no other work.
 pub struct ChunkReader {
     chunk_size: usize,
     lanes: [ReadLane; LANES],
-    /// The lane of the chunk that is being read, and how much of the chunk is missing.
+    /// Chunk stream of the chunk being read, and the missing bytes of the chunk.
     open: Option<(usize, usize)>,
 }
 
@@ -136,7 +136,7 @@ impl ChunkReader {
         }
     }
 
-    /// Takes what it can of `data` and returns how much that was; less than all where a header is not complete.
+    /// Consumes `data` and returns the consumed bytes: fewer than all where a header is incomplete.
     pub fn read(&mut self, data: &[u8], mut on_message: impl FnMut(&Header, Vec<u8>)) -> usize {
         let mut rest = data;
         loop {
@@ -176,7 +176,7 @@ impl ChunkReader {
         }
     }
 
-    /// Reads a basic and message header; None where it is not there yet.
+    /// Reads a basic and message header; `None` while it is incomplete.
     fn read_header(&mut self, data: &[u8]) -> Option<(usize, usize)> {
         let (&basic, data) = data.split_first()?;
         let index = usize::from(basic & 0x3f);

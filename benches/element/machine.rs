@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Which machine the figures are of.
+//! The machine that the figures are from.
 
 use std::fs;
 use std::process::Command;

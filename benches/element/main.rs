@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Benchmark of the whole element, against what a user would run instead and against what receiving costs at least.
+//! Benchmark of the whole element, against its alternatives and against the least cost of receiving.
 //!
 //! docs/benchmarks.md says how to run it and how to read it.
 
 mod amf;
 mod chunk;
-mod crowd;
 mod machine;
 mod measure;
 mod media;
+mod paced_publishers;
 mod publisher;
 mod report;
 mod scenario;
@@ -81,7 +81,7 @@ fn main() -> Result<()> {
         println!("{}", result.table());
         failures += result.failures.len();
         results.push(result.json());
-        // After each, so that a stopped benchmark has what it measured.
+        // After each, so that a stopped benchmark keeps its measurements.
         let text = serde_json::to_string_pretty(&json!({
             "machine": machine::describe(),
             "quick": options.quick,
@@ -117,7 +117,7 @@ fn chosen(options: &Options) -> Result<Vec<Scenario>> {
     })
 }
 
-/// The subjects that are wanted and that this machine has.
+/// The requested subjects that this machine has.
 fn present(options: &Options) -> Vec<Subject> {
     let names = &options.subjects;
     let wanted =
@@ -134,7 +134,7 @@ fn present(options: &Options) -> Vec<Subject> {
     subjects
 }
 
-/// Subjects in turn, so that what else the machine does meets all of them.
+/// Runs the subjects in turn, so that other work of the machine affects all of them.
 fn measure(
     scenario: Scenario,
     subjects: &[Subject],
@@ -152,14 +152,14 @@ fn measure(
         })
         .collect();
     let runs = match scenario.when {
-        // Counting gives nearly the same each time, and takes long.
+        // Counts are nearly the same each time, and take long.
         When::Callgrind => 1,
         _ if options.quick => 1,
         _ => options.runs,
     };
     let mut failures = Vec::new();
     for _ in 0..runs {
-        // What can't be measured here must not cost the figures of the others.
+        // A subject that cannot be measured must not cost the others' figures.
         rows.retain_mut(|row| match scenario.run(row.subject, folder) {
             Ok(figures) => {
                 row.runs.push(figures);
@@ -179,7 +179,7 @@ fn measure(
     }
 }
 
-/// target/bench, beside the folder that this program was built into.
+/// Returns target/bench, beside the folder of this program.
 fn results_folder() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target = program

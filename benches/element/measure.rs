@@ -8,12 +8,12 @@ use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-/// The clock that all processes of the machine share.
+/// Returns the time of the clock that all processes of the machine share.
 pub fn monotonic() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| Duration::from(time).as_nanos() as u64)
 }
 
-/// User and system time of all threads of a living process, those that have ended included.
+/// User and system time of all threads of a living process, including ended threads.
 ///
 /// From the process's CPU clock, which the scheduler keeps in nanoseconds; the figures in /proc/PID/stat are ticks of 10 ms.
 pub fn cpu_time(process: u32) -> Result<Duration> {
@@ -23,7 +23,7 @@ pub fn cpu_time(process: u32) -> Result<Duration> {
         .into())
 }
 
-/// Memory of a process in bytes, pages shared with others counted by their share.
+/// Memory of a process in bytes, with shared pages counted proportionally.
 pub fn proportional_set_size(process: u32) -> Result<u64> {
     let path = format!("/proc/{process}/smaps_rollup");
     let text = fs::read_to_string(&path).context(path)?;

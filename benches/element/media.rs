@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Publishers' media, serialised before the clock starts: H.264 and AAC in shape, noise in content.
+//! Publishers' media, serialised before the clock starts: H.264 and AAC by structure, noise by content.
 //!
 //! Media repeat with the period of a GOP. Headers after the first carry timestamp deltas, so the bytes of one period are
-//! those of every other, and a publisher of any length is one buffer written again and again.
+//! those of every other, and a publisher of any length is one buffer, written repeatedly.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::chunk::{self, ChunkWriter};
 
-/// Message stream id that every server of the benchmark gives to its first stream.
+/// Message stream id that every server of the benchmark assigns to its first stream.
 pub const MSID: u32 = 1;
 
-/// Where a tag's payload may carry the moment it was written: after FLV's AVC header and the NAL unit's length and type.
+/// Offset of the time stamp in a tag's payload: after FLV's AVC header and the NAL unit's length and type.
 pub const STAMP_OFFSET: usize = 5 + 5;
 
 /// Marks a stamped tag; a NAL unit of noise does not start with it.
@@ -23,18 +23,18 @@ const AUDIO_CSID: u8 = 4;
 const VIDEO_CSID: u8 = 6;
 const CONTROL_CSID: u8 = 2;
 
-/// In milliseconds.
+/// Duration of a GOP, in milliseconds.
 pub const GOP: u32 = 2000;
-/// A keyframe is this many times the size of another frame.
+/// Size of a keyframe, in sizes of another frame.
 const KEYFRAME_WEIGHT: u32 = 6;
-/// Short periods are repeated to this much, so that a fast publisher writes in large pieces.
+/// Bytes up to which short periods are repeated, so that a fast publisher writes in large pieces.
 const LOOP_BYTES: usize = 1 << 20;
 
-/// Kind of media a publisher sends.
+/// Kind of media that a publisher sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
     pub name: &'static str,
-    /// Bits a second; 0 is none.
+    /// Bits per second; 0 is none.
     pub video: u32,
     pub audio: u32,
     /// Frames and audio tags in a GOP.
@@ -47,9 +47,9 @@ pub const UHD: Profile = profile("4K 40 Mbit/s", 40_000_000, 128_000);
 pub const SMALL: Profile = profile("360p 500 kbit/s", 500_000, 64_000);
 pub const AUDIO_ONLY: Profile = profile("audio only, 128 kbit/s", 0, 128_000);
 pub const PACED: Profile = profile("2 Mbit/s", 1_872_000, 128_000);
-/// What a camera sends on.
+/// Media of a camera.
 pub const SENT_ON: Profile = profile("4 Mbit/s", 3_872_000, 128_000);
-/// At such rates encoders halve the frame rate, and AAC has twice the samples in a tag.
+/// Media of a low rate, at which encoders halve the frame rate, and AAC has twice the samples in a tag.
 pub const TINY: Profile = Profile {
     frames: 30,
     audio_tags: 43,
@@ -66,23 +66,23 @@ const fn profile(name: &'static str, video: u32, audio: u32) -> Profile {
     }
 }
 
-/// Bytes of one message in a stream, and when a live publisher would write them.
+/// Bytes of one message in a stream, and the time when a live publisher would write them.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub due: Duration,
     pub bytes: Range<usize>,
 }
 
-/// Serialised messages that follow each other.
+/// Serialised successive messages.
 #[derive(Debug, Default)]
 pub struct Section {
     pub bytes: Vec<u8>,
     pub steps: Vec<Step>,
-    /// Bytes of tags in it: without chunk headers and protocol control.
+    /// Bytes of tags, without chunk headers and protocol control.
     pub payload: u64,
 }
 
-/// A publisher's media: `start` once, then `repeat` as often as wanted.
+/// A publisher's media: `start` once, then `repeat` any number of times.
 #[derive(Debug)]
 pub struct Stream {
     /// Set Chunk Size, metadata and sequence headers, and the first period.
@@ -113,7 +113,7 @@ impl Stream {
         }
     }
 
-    /// How often `repeat` must be written for a transfer of at least `payload` bytes.
+    /// Number of times to write `repeat` for a transfer of at least `payload` bytes.
     pub fn repeats(&self, payload: u64) -> u64 {
         payload
             .saturating_sub(self.start.payload)
@@ -125,14 +125,14 @@ impl Stream {
     }
 }
 
-/// Only the headers, for publishers that write single tags.
+/// The headers only, for publishers that write single tags.
 pub fn headers(profile: Profile, chunk_size: usize) -> Serialiser {
     let mut writer = Serialiser::new(chunk_size);
     writer.headers(profile);
     writer
 }
 
-/// An H.264 tag whose payload has room for a stamp.
+/// An H.264 tag with space for a stamp in its payload.
 pub fn video_tag(keyframe: bool, size: usize, seed: u32) -> Vec<u8> {
     let nal_length = size.saturating_sub(9).max(16) as u32;
     let mut tag = vec![if keyframe { 0x17 } else { 0x27 }, 1, 0, 0, 0];
@@ -228,7 +228,7 @@ pub fn sequence_headers(profile: Profile) -> Vec<(u8, Vec<u8>)> {
     headers
 }
 
-/// A GOP's frames and the sound of its time, in the order of their timestamps, which are in milliseconds.
+/// The frames and audio of a GOP, ordered by their timestamps in milliseconds.
 pub fn gop(profile: Profile) -> Vec<(u32, u8, Vec<u8>)> {
     let mut tags = Vec::new();
     if profile.video > 0 {
@@ -237,7 +237,7 @@ pub fn gop(profile: Profile) -> Vec<(u32, u8, Vec<u8>)> {
         for frame in 0..profile.frames {
             let size = match frame {
                 0 => unit * KEYFRAME_WEIGHT,
-                // Frames differ in size, in pairs that come to the mean.
+                // Frames differ in size, in pairs that average to the mean.
                 odd if odd % 2 == 1 => unit * 7 / 10,
                 _ => unit * 13 / 10,
             };
@@ -291,7 +291,7 @@ fn avc_sequence_header() -> Vec<u8> {
     tag
 }
 
-/// Bytes without order, so that nothing on the way can do with less of them, and the same in every run.
+/// Random bytes, so that nothing on the way can compress them, and the same in every run.
 fn noise(out: &mut Vec<u8>, count: usize, seed: u32) {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
     out.extend((0..count).map(|_| {
@@ -302,7 +302,7 @@ fn noise(out: &mut Vec<u8>, count: usize, seed: u32) {
     }));
 }
 
-/// A stamp's bytes: a mark, whether it is the session's first keyframe, and the moment.
+/// A stamp's bytes: a mark, a flag for the session's first keyframe, and the time.
 pub fn stamp(first: bool, nanoseconds: u64) -> [u8; 13] {
     let mut out = [0; 13];
     out[..4].copy_from_slice(&STAMP_MARK.to_be_bytes());
@@ -311,7 +311,7 @@ pub fn stamp(first: bool, nanoseconds: u64) -> [u8; 13] {
     out
 }
 
-/// Reads a stamp back from a tag's payload.
+/// Reads a stamp from a tag's payload.
 pub fn read_stamp(payload: &[u8]) -> Option<(bool, u64)> {
     let stamp = payload.get(STAMP_OFFSET..STAMP_OFFSET + 13)?;
     let (mark, rest) = stamp.split_first_chunk::<4>()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A publisher: the dialogue up to NetStream.Publish.Start, the media, the farewell.
+//! A publisher: the dialogue up to NetStream.Publish.Start, the media, the end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use crate::amf;
 use crate::chunk::{COMMAND, ChunkReader, ChunkWriter, Header, INITIAL_CHUNK_SIZE};
 use crate::media::{MSID, Stream};
 
-/// Longest wait for any answer; a server that takes longer has failed.
+/// Maximum wait for any answer; a server that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const HANDSHAKE_SIZE: usize = 1536;
@@ -19,11 +19,11 @@ const APPLICATION: &str = "live";
 const COMMAND_CSID: u8 = 3;
 const STREAM_CSID: u8 = 8;
 
-/// What a subject expects before the media.
+/// Dialogue that a subject expects before the media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialogue {
     Rtmp,
-    /// Media from the first byte on, for subjects that know no protocol.
+    /// Media from the first byte on, for subjects without a protocol.
     None,
 }
 
@@ -34,7 +34,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Connects and returns once media may be written.
+    /// Connects, and returns once media may be written.
     pub fn connect(address: SocketAddr, dialogue: Dialogue, key: &str) -> Result<Self> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
@@ -52,7 +52,7 @@ impl Publisher {
         Ok(publisher)
     }
 
-    /// Writes all of `stream`, `repeats` times its repeating part, as fast as the server takes it.
+    /// Writes all of `stream`, its repeating part `repeats` times, as fast as the server reads.
     pub fn send(&mut self, stream: &Stream, repeats: u64) -> Result<()> {
         self.write(&stream.start.bytes)?;
         for _ in 0..repeats {
@@ -80,7 +80,7 @@ impl Publisher {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Waits until the server has closed, and so read everything.
+    /// Waits until the server has closed the connection, and so read everything.
     pub fn wait_for_close(mut self) -> Result<()> {
         let mut sink = [0; 4096];
         loop {
@@ -183,7 +183,7 @@ impl Reply {
         self.0.starts_with(&start)
     }
 
-    /// The number that ends createStream's answer.
+    /// Returns the number that ends createStream's answer.
     fn last_number(&self) -> f64 {
         self.0
             .last_chunk()
@@ -198,7 +198,7 @@ struct Replies {
 }
 
 impl Replies {
-    /// Reads until a command fits `wanted`, past all others.
+    /// Reads until a command matches `wanted`, and skips all others.
     fn wait(&mut self, socket: &mut TcpStream, wanted: impl Fn(&Reply) -> bool) -> Result<Reply> {
         let mut buffer = [0; 4096];
         loop {

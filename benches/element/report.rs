@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Results as tables for people and as JSON for everything else.
+//! Results as tables for people and as JSON for programs.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use crate::subject::Subject;
 pub struct Results {
     pub scenario: Scenario,
     pub rows: Vec<Row>,
-    /// Those that could not be measured, which have no row.
+    /// Subjects that could not be measured, which have no row.
     pub failures: Vec<Subject>,
 }
 
@@ -39,7 +39,7 @@ impl Row {
     }
 }
 
-/// How a target came out.
+/// Result of a target.
 struct Verdict {
     target: Target,
     value: f64,
@@ -66,7 +66,7 @@ impl Results {
         self.rows.iter().find(|row| row.subject.is_ours())
     }
 
-    /// Ours to another's: the median of the rounds' ratios, since the two of a round met the same machine.
+    /// Ratio of ours to another's: the median of the rounds' ratios, since both of a round met the same machine.
     fn ratio(&self, subject: Subject, quantity: Quantity) -> Option<f64> {
         let ours = self.ours()?.values(quantity);
         let theirs = self.row(subject)?.values(quantity);
@@ -203,7 +203,7 @@ impl Verdict {
     }
 }
 
-/// Three digits that count.
+/// Rounds to three significant digits.
 fn figure(value: f64) -> String {
     let decimals = match value.abs() {
         100.0.. => 0,

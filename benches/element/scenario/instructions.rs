@@ -11,7 +11,7 @@ use crate::media::{Profile, Stream};
 use crate::publisher::Publisher;
 use crate::subject::{Server, Setup, Subject, stream_key};
 
-/// The files stay, for callgrind_annotate.
+/// The files remain, for callgrind_annotate.
 pub fn run(
     subject: Subject,
     profile: Profile,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How long a publisher waits before it may send, and how old its tags are when the source pushes them.
+//! Wait of a publisher before it may send, and age of its tags when the source pushes them.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ const KEYFRAME_SIZE: usize = 130_000;
 const FRAME_SIZE: usize = 22_000;
 const PACE: Duration = Duration::from_millis(10);
 
-/// A server may still be letting go of one publisher when the next comes.
+/// A server may still be releasing one publisher when the next arrives.
 const RETRIES: usize = 100;
 
 pub fn run(subject: Subject, connects: usize, tags: usize) -> Result<Figures> {
-    // nginx does not tell when a tag has gone through.
+    // nginx does not report when a tag has passed.
     let ages = subject == Subject::Rtmp2ServerSrc;
     let setup = Setup {
         keep_listening: true,
@@ -91,7 +91,7 @@ fn send(publisher: &mut Publisher, tags: usize) -> Result<()> {
         if !first {
             thread::sleep(PACE);
         }
-        // Serialising takes time that is the publisher's, so the stamp goes into the finished bytes.
+        // Serialising counts as the publisher's time, so the stamp goes into the finished bytes.
         stamp(&mut tag, first, 0);
         serialiser.video(PACE * number as u32, &tag);
         let mut bytes = serialiser.take().bytes;

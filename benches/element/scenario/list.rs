@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The scenarios, with what is to be reached in them.
+//! The scenarios and their targets.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const SERVERS: &[Subject] = &[Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const RTMP: &[Subject] = &[Nginx, Rtmp2ServerSrc];
 const SENDERS: &[Subject] = &[Rtmp2Sink, Rtmp2FallbackSink];
 
-/// What ffmpeg and OBS take over or announce.
+/// Chunk size that ffmpeg and OBS adopt or announce.
 const USUAL_CHUNKS: usize = 4096;
 
 const fn versus(quantity: Quantity, subject: Subject, bound: Bound) -> Target {

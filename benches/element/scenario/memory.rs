@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Memory that each further publisher adds, its element and threads included.
+//! Memory that each further publisher adds, including its element and threads.
 
 use std::thread;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Figures, Quantity};
-use crate::crowd;
 use crate::media::{Profile, Stream};
+use crate::paced_publishers;
 use crate::subject::{Server, Setup, Subject};
 
 const CHUNK_SIZE: usize = 4096;
 
-/// Until every publisher has sent two keyframes.
+/// Time until every publisher has sent two keyframes.
 const WARM_UP: Duration = Duration::from_millis(4500);
 
 pub fn run(subject: Subject, profile: Profile, publishers: usize) -> Result<Figures> {
@@ -30,12 +30,12 @@ fn memory(subject: Subject, profile: Profile, publishers: usize) -> Result<f64> 
     };
     let server = Server::start(subject, setup)?;
     let stream = Stream::new(profile, CHUNK_SIZE);
-    let mut crowd = crowd::connect(&server, subject, publishers)?;
-    let (bytes, _) = crowd::while_sending(&mut crowd, &stream, || {
+    let mut senders = paced_publishers::connect(&server, subject, publishers)?;
+    let (bytes, _) = paced_publishers::while_sending(&mut senders, &stream, || {
         thread::sleep(WARM_UP);
         server.proportional_set_size()
     })?;
-    drop(crowd);
+    drop(senders);
     server.stop()?;
     Ok(bytes as f64)
 }

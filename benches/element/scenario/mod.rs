@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is measured, of whom, and what is to be reached.
+//! Scenarios: quantities, subjects and targets.
 
 mod instructions;
 mod latency;
@@ -19,7 +19,7 @@ use crate::subject::Subject;
 
 pub use list::all;
 
-/// Something a run of a scenario gives a figure for.
+/// Quantity that a run of a scenario measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     CpuPerGigabyte,
@@ -55,7 +55,7 @@ impl Quantity {
     }
 }
 
-/// What one run of one subject gave.
+/// Figures of one run of one subject.
 pub type Figures = Vec<(Quantity, f64)>;
 
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,7 @@ pub enum Bound {
     AtLeast(f64),
 }
 
-/// What our element is to reach: as a ratio to another subject's figure, or as a figure.
+/// Target of our element: a ratio to another subject's figure, or a figure.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     pub quantity: Quantity,
@@ -74,28 +74,28 @@ pub struct Target {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// One publisher as fast as it goes.
+    /// One publisher as fast as possible.
     Transfer {
         profile: Profile,
         chunk_size: usize,
         payload: u64,
         record: bool,
     },
-    /// Many publishers at their own pace.
+    /// Many publishers in real time.
     Paced {
         profile: Profile,
         publishers: usize,
         time: Duration,
     },
-    /// Streams that are sent on at their own pace.
+    /// Streams sent on in real time.
     Sending {
         profile: Profile,
         streams: usize,
         time: Duration,
     },
-    /// What one more publisher adds.
+    /// Memory that one more publisher adds.
     Memory { profile: Profile, publishers: usize },
-    /// Publishers after each other.
+    /// Publishers one after the other.
     Latency { connects: usize, tags: usize },
     /// User-space instructions, as the difference of two transfers.
     Instructions {
@@ -105,7 +105,7 @@ pub enum Kind {
     },
 }
 
-/// When a scenario runs that is not asked for by name.
+/// Condition for running a scenario that is not named on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     Always,

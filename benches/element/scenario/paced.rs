@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Many publishers at their own pace: CPU while all of them send.
+//! Many publishers in real time: CPU while all of them send.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::{Figures, Quantity};
-use crate::crowd;
 use crate::media::{Profile, Stream};
+use crate::paced_publishers;
 use crate::subject::{Server, Setup, Subject};
 
 const CHUNK_SIZE: usize = 4096;
 
-/// A sender further behind does not send what the figures are for.
+/// Maximum delay of the sender: with more, the figures would be of another load.
 const LATENESS_ALLOWED: Duration = Duration::from_millis(500);
 
-/// Until every publisher has sent its first keyframe.
+/// Time until every publisher has sent its first keyframe.
 const WARM_UP: Duration = Duration::from_millis(2500);
 
 pub fn run(
@@ -31,8 +31,8 @@ pub fn run(
     };
     let server = Server::start(subject, setup)?;
     let stream = Stream::new(profile, CHUNK_SIZE);
-    let mut crowd = crowd::connect(&server, subject, publishers)?;
-    let (share, lateness) = crowd::while_sending(&mut crowd, &stream, || {
+    let mut senders = paced_publishers::connect(&server, subject, publishers)?;
+    let (share, lateness) = paced_publishers::while_sending(&mut senders, &stream, || {
         thread::sleep(WARM_UP);
         let (start, before) = (Instant::now(), server.cpu_time()?);
         thread::sleep(time);
@@ -43,7 +43,7 @@ pub fn run(
         lateness < LATENESS_ALLOWED,
         "too busy to send at the publishers' pace: {lateness:?} behind"
     );
-    drop(crowd);
+    drop(senders);
     server.stop()?;
     Ok(vec![(Quantity::CpuShare, 100.0 * share)])
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Streams that are sent on to a server at their own pace: CPU of the process that sends, and what of it is not the feeding.
+//! Streams sent on to a server in real time: CPU of the sending process, with and without the feeding.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use super::{Figures, Quantity};
 use crate::media::Profile;
 use crate::subject::{Sender, Server, Setup, Subject, stream_key};
 
-/// A sender further behind does not send what the figures are for.
+/// Maximum delay of the sender: with more, the figures would be of another load.
 const LATENESS_ALLOWED: Duration = Duration::from_millis(500);
 
-/// Until every stream has had its first keyframe.
+/// Time until every stream has had its first keyframe.
 const WARM_UP: Duration = Duration::from_millis(3000);
 
 pub fn run(subject: Subject, profile: Profile, streams: usize, time: Duration) -> Result<Figures> {
@@ -45,7 +45,7 @@ pub fn run(subject: Subject, profile: Profile, streams: usize, time: Duration) -
     ])
 }
 
-/// Of a core that sending into such sinks takes.
+/// Share of a core that sending into such sinks takes.
 fn share(streams: usize, sink: &str, time: Duration) -> Result<f64> {
     let mut sender = Sender::start(streams, sink)?;
     thread::sleep(WARM_UP);

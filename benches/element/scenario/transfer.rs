@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! One publisher that sends as fast as the server takes it.
+//! One publisher that sends as fast as the server reads.
 
 use std::time::Instant;
 

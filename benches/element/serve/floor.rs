@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Floors: what receiving costs without a protocol, and with one copy of each payload byte.
+//! Floors: the cost of receiving without a protocol, and with one copy of each payload byte.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -27,7 +27,7 @@ pub fn read_loop(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// A thread for each publisher: what a streaming thread for each element costs at least.
+/// Reads each publisher in a thread: the least that a streaming thread for each element costs.
 pub fn read_threads(count: usize) -> Result<()> {
     let listener = listen()?;
     thread::scope(|scope| {
@@ -40,7 +40,7 @@ pub fn read_threads(count: usize) -> Result<()> {
     })
 }
 
-/// All publishers from one thread, woken for whoever has sent something.
+/// Reads all publishers from one thread, woken for those that have sent something.
 fn read_many(listener: &TcpListener, count: usize) -> Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let mut sockets: Vec<TcpStream> = Vec::with_capacity(count);
@@ -97,7 +97,7 @@ pub fn one_copy(record: Option<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Writes tags as they are, a system call each.
+/// Writes tags unchanged, with a system call each.
 struct Recorder {
     file: File,
     tag: Vec<u8>,
@@ -126,7 +126,7 @@ impl Recorder {
         self.tag.extend_from_slice(&[high, 0, 0, 0]);
         let trailer = (length + 11).to_be_bytes();
         let slices = &mut [&self.tag[..], payload, &trailer].map(std::io::IoSlice::new)[..];
-        // A file takes all of it or is full.
+        // A file accepts all of it, or is full.
         let written = self.file.write_vectored(slices)?;
         anyhow::ensure!(written == self.tag.len() + payload.len() + 4, "disk full");
         Ok(())

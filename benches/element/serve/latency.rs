@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How old tags are when their source pushes them: the publisher writes the moment into the tag itself.
+//! Age of tags when their source pushes them: the publisher writes the moment into the tag itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,7 +38,7 @@ impl Ages {
         Ok(())
     }
 
-    /// Answers with both lists, in nanoseconds, and starts them anew.
+    /// Prints both lists, in nanoseconds, and clears them.
     pub fn print(&self) {
         let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Lists { first, steady } = std::mem::take(&mut *lists);

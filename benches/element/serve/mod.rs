@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the benchmark runs as a server in a process of its own: this very program, called with a hidden command.
+//! The benchmark's server, in a process of its own: this same program, called with a hidden command.
 //!
-//! It prints a line `ports N...` once it listens and `done` once every publisher has left and everything received has
-//! gone through. It answers lines on its standard input and leaves when that ends, with its CPU time readable until then.
+//! It prints a line `ports N...` once it listens, and `done` once every publisher has left and all received data has
+//! passed. It answers lines on its standard input and exits when that ends, with its CPU time readable until then.
 
 mod floor;
 mod latency;
@@ -16,13 +16,13 @@ use anyhow::Result;
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Serve {
-    /// Reads into nothing.
+    /// Reads and discards.
     #[command(hide = true)]
     ReadLoop {
         #[arg(long, default_value_t = 1)]
         count: usize,
     },
-    /// Reads into nothing, in a thread for each publisher.
+    /// Reads and discards, in a thread for each publisher.
     #[command(hide = true)]
     ReadThreads {
         #[arg(long, default_value_t = 1)]
@@ -31,7 +31,7 @@ pub enum Serve {
     /// Reads, and copies each payload byte once into its message's memory.
     #[command(hide = true)]
     OneCopy {
-        /// Write the messages as FLV tags.
+        /// Writes the messages as FLV tags.
         #[arg(long)]
         record: Option<PathBuf>,
     },
@@ -40,10 +40,10 @@ pub enum Serve {
     Pipeline {
         #[arg(long, default_value_t = 1)]
         count: usize,
-        /// Measure how old stamped tags are as they leave the source.
+        /// Measures the age of stamped tags as they leave the source.
         #[arg(long)]
         latency: bool,
-        /// As for gst-launch-1.0. `{n}` is the pipeline's number, `{port}` 0 in the first and its port in the others.
+        /// Description as for gst-launch-1.0. `{n}` is the pipeline's number, `{port}` 0 in the first and its port in the others.
         launch: String,
     },
     /// Feeds sinks with media at their own pace.
@@ -51,7 +51,7 @@ pub enum Serve {
     Push {
         #[arg(long)]
         count: usize,
-        /// An element as for gst-launch-1.0. `{n}` is its number.
+        /// Element as for gst-launch-1.0. `{n}` is its number.
         sink: String,
     },
 }

@@ -59,7 +59,7 @@ fn current_port(source: &gst::Element) -> Result<u16> {
     Ok(u16::try_from(port)?)
 }
 
-/// Says `done` with the last pipeline's end of stream. From the posting thread: a thread for each bus would be counted in
+/// Prints `done` at the last pipeline's end of stream, on the posting thread: a thread for each bus would count in
 /// the memory of a publisher.
 fn watch(pipeline: &gst::Pipeline, playing: Arc<AtomicUsize>) -> Result<()> {
     let bus = pipeline.bus().context("a pipeline without a bus")?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Sinks that are fed with media at their own pace, from one thread: a buffer a tag, as flvmux makes them.
+//! Sinks fed with media in real time from one thread, one buffer a tag, as flvmux makes them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -68,7 +68,7 @@ fn start(sink: &str) -> Result<Sink> {
     })
 }
 
-/// Those that may leave something out say so.
+/// Returns true unless the sink reports dropped data.
 fn takes_all(sink: &gst::Element) -> bool {
     let stats = sink.property::<gst::Structure>("stats");
     stats.get::<u64>("tags-dropped").unwrap_or_default() == 0
@@ -82,7 +82,7 @@ fn feed(sinks: &[Sink], stop: &AtomicBool, lateness: &AtomicU64) {
         }
     }
     let (start, count) = (Instant::now(), sinks.len() as u32);
-    // Keyframes of different streams do not come at the same moment.
+    // Keyframes of different streams do not coincide.
     let first = |number: u32| Reverse((GOP * number / count, number, 0));
     let mut queue: BinaryHeap<_> = (0..count).map(first).collect();
     while let Some(Reverse((due, number, index))) = queue.pop() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The servers that are compared, each in a process of its own.
+//! The compared servers, each in a process of its own.
 
 mod nginx;
 mod process;
@@ -55,7 +55,7 @@ impl Subject {
         }
     }
 
-    /// One that this project makes.
+    /// Returns true for the elements of this project.
     pub fn is_ours(self) -> bool {
         matches!(self, Self::Rtmp2ServerSrc | Self::Rtmp2FallbackSink)
     }
@@ -63,7 +63,7 @@ impl Subject {
     pub fn dialogue(self) -> Dialogue {
         match self {
             Self::Nginx | Self::Rtmp2ServerSrc => Dialogue::Rtmp,
-            // The two senders are not published to.
+            // Nothing publishes to the two senders.
             Self::ReadLoop
             | Self::ReadThreads
             | Self::OneCopy
@@ -73,13 +73,13 @@ impl Subject {
         }
     }
 
-    /// Why this machine cannot run the subject, if so.
+    /// The reason why this machine cannot run the subject, if any.
     pub fn missing(self) -> Option<String> {
         match self {
             Self::ReadLoop | Self::ReadThreads | Self::OneCopy => None,
             Self::Nginx => nginx::missing(),
             Self::TcpServerSrc | Self::Rtmp2ServerSrc => missing_element(self.name()),
-            // The one is made of the other.
+            // rtmp2fallbacksink is built on rtmp2sink.
             Self::Rtmp2Sink | Self::Rtmp2FallbackSink => missing_element("rtmp2sink"),
         }
     }
@@ -94,13 +94,13 @@ fn missing_element(name: &str) -> Option<String> {
     (!found).then(|| format!("no element {name}"))
 }
 
-/// How a server is to run.
+/// Options of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup<'a> {
     pub publishers: usize,
-    /// To a file in memory; discarded otherwise.
+    /// Record to a file in memory instead of discarding.
     pub record: bool,
-    /// Stay for the next publisher when one has left.
+    /// Wait for the next publisher after one has left.
     pub keep_listening: bool,
     /// Measure the age of stamped tags.
     pub latency: bool,
@@ -125,7 +125,7 @@ pub struct Server {
     subject: Subject,
     process: Process,
     ports: Vec<u16>,
-    /// Its configuration and recordings; removed with it.
+    /// Configuration and recordings, removed with it.
     folder: TempDir,
 }
 
@@ -153,7 +153,7 @@ impl Server {
         })
     }
 
-    /// Where publisher `number` connects.
+    /// Address of publisher `number`.
     pub fn address(&self, number: usize) -> SocketAddr {
         let port = self.ports[number % self.ports.len()];
         ([127, 0, 0, 1], port).into()
@@ -167,9 +167,9 @@ impl Server {
         measure::proportional_set_size(self.process.id())
     }
 
-    /// Waits until what the one publisher sent has gone through all of the server; it has said goodbye before.
+    /// Waits until all data of the one publisher, which has left, has passed the server.
     ///
-    /// nginx is through with a publisher when it closes the connection; tcpserversrc keeps it open.
+    /// nginx has finished with a publisher when it closes the connection; tcpserversrc keeps it open.
     pub fn wait_until_done(&mut self, publisher: Publisher) -> Result<()> {
         if self.subject == Subject::Nginx {
             return publisher.wait_for_close();
@@ -177,7 +177,7 @@ impl Server {
         self.process.expect("done").map(drop)
     }
 
-    /// Size of all files that were written, the configuration's few bytes included.
+    /// Size of all written files, the configuration's few bytes included.
     pub fn recorded(&self) -> Result<u64> {
         let files = std::fs::read_dir(self.folder.path())?;
         files.map(|file| Ok(file?.metadata()?.len())).sum()
@@ -191,7 +191,7 @@ impl Server {
         Ok((parse_list(first)?, parse_list(steady)?))
     }
 
-    /// Asks the process to leave, and waits for it.
+    /// Asks the process to exit, and waits for it.
     pub fn stop(mut self) -> Result<()> {
         self.process.stop(self.subject == Subject::Nginx)
     }
@@ -241,7 +241,7 @@ fn source(subject: Subject, setup: Setup<'_>) -> String {
     source
 }
 
-/// The key publisher `number` uses.
+/// Stream key of publisher `number`.
 pub fn stream_key(number: usize) -> String {
     stream_key_of(&number.to_string())
 }
@@ -250,7 +250,7 @@ fn stream_key_of(number: &str) -> String {
     format!("key{number}")
 }
 
-/// Where recordings cost no disk.
+/// Folder where recordings cost no disk.
 fn memory_folder() -> PathBuf {
     let shared = Path::new("/dev/shm");
     if shared.is_dir() {
@@ -260,21 +260,21 @@ fn memory_folder() -> PathBuf {
     }
 }
 
-/// GStreamer with the element in it, as it would be from GST_PLUGIN_PATH.
+/// Initialises GStreamer with the element, as GST_PLUGIN_PATH would.
 pub fn init_gstreamer() -> Result<()> {
     gst::init()?;
     gstrtmp2server::plugin_register_static()?;
     Ok(())
 }
 
-/// A thousand publishers are more files than a shell allows by default.
+/// Raises the limit of open files: a thousand publishers need more than a shell allows by default.
 pub fn allow_many_files() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(())
 }
 
-/// Numbers as Rust prints a list of them.
+/// Parses numbers as Rust prints a list of them.
 fn parse_list(text: &str) -> Result<Vec<u64>> {
     text.trim_matches(['[', ']'])
         .split(", ")
@@ -283,7 +283,7 @@ fn parse_list(text: &str) -> Result<Vec<u64>> {
         .collect()
 }
 
-/// Where callgrind writes what it counted for a subject.
+/// File of callgrind's counts for a subject.
 pub fn callgrind_file(folder: &Path, scenario: &str, subject: Subject, run: &str) -> PathBuf {
     folder.join(format!(
         "callgrind.{scenario}.{}.{run}",

@@ -15,7 +15,7 @@ use super::process::Process;
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
 const PROGRAMS: [&str; 2] = ["/usr/sbin/nginx", "/usr/bin/nginx"];
 
-/// Longest wait until it listens.
+/// Maximum wait until it listens.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn missing() -> Option<String> {
@@ -29,7 +29,7 @@ pub fn missing() -> Option<String> {
 }
 
 pub fn start(setup: Setup<'_>, folder: &Path) -> Result<(Process, Vec<u16>)> {
-    // nginx cannot tell the port it was given, so one is taken and freed for it.
+    // nginx cannot report a port that the kernel chose, so one is bound and freed for it.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let file = folder.join("nginx.conf");
     fs::write(&file, configuration(port, setup, folder))?;
@@ -45,7 +45,7 @@ pub fn start(setup: Setup<'_>, folder: &Path) -> Result<(Process, Vec<u16>)> {
     Ok((process, vec![port]))
 }
 
-/// One process, which is a worker; a master beside it would only wait. A keyframe of the 4K profile needs more than the
+/// One process, a worker; a master beside it would only wait. A keyframe of the 4K profile needs more than the
 /// default message size.
 fn configuration(port: u16, setup: Setup<'_>, folder: &Path) -> String {
     let folder = text(folder);

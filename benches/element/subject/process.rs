@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A server's process and the lines it prints.
+//! A server's process, and the lines that it prints.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::measure::pid;
 
-/// Longest wait for a line; under valgrind everything takes fifty times as long.
+/// Maximum wait for a line; under valgrind everything takes fifty times as long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Longest wait for a process to leave.
+/// Maximum wait for a process to exit.
 const FAREWELL: Duration = Duration::from_secs(30);
 
 pub struct Process {
@@ -88,7 +88,7 @@ impl Process {
         Ok(())
     }
 
-    /// Ends its input, with a signal if that is what it leaves at, and waits for it.
+    /// Ends its input, or sends the signal that it exits on, and waits for it.
     pub fn stop(&mut self, signal: bool) -> Result<()> {
         self.child.stdin.take();
         let deadline = Instant::now() + FAREWELL;
@@ -96,7 +96,7 @@ impl Process {
             if Instant::now() > deadline {
                 bail!("the server does not leave");
             }
-            // More than once: nginx misses a signal that comes just before it waits for events.
+            // More than once: nginx misses a signal that arrives just before it waits for events.
             if signal {
                 kill(pid(self.id()), Signal::SIGTERM)?;
             }

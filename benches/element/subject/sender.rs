@@ -11,7 +11,7 @@ use crate::measure;
 pub struct Sender(Process);
 
 impl Sender {
-    /// Feeds so many of a sink; `{n}` in it is its number.
+    /// Feeds this many of a sink; `{n}` in its description is its number.
     pub fn start(count: usize, sink: &str) -> Result<Self> {
         let arguments = ["push", "--count", &count.to_string(), sink].map(Into::into);
         let mut process = Process::start(process::itself()?, &arguments, None)?;
@@ -23,7 +23,7 @@ impl Sender {
         measure::cpu_time(self.0.id())
     }
 
-    /// How far it was behind at worst, and whether everything was taken.
+    /// Returns the worst delay of the sender, and whether all data was accepted.
     pub fn state(&mut self) -> Result<(Duration, bool)> {
         self.0.say("state")?;
         let line = self.0.expect("state ")?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Many publishers at their own pace, from one thread.
+//! Many publishers in real time, from one thread.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,10 +15,10 @@ use crate::media::Stream;
 use crate::publisher::Publisher;
 use crate::subject::{Server, Subject, stream_key};
 
-/// Dialogues at a time. Servers that wait for delayed acknowledgements would need minutes one by one.
+/// Simultaneous dialogues. Servers that wait for delayed acknowledgements would need minutes one by one.
 const CONNECTORS: usize = 32;
 
-/// What is due within this is written together, so that the sender sleeps more than it is woken.
+/// Data due within this time is written together, so that the sender wakes rarely.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Connects `count` publishers.
@@ -52,8 +52,8 @@ pub fn connect(server: &Server, subject: Subject, count: usize) -> Result<Vec<Pu
         .unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Sends on every publisher at the pace of `stream` until `body` returns; returns what that does, and how far the sender
-/// was behind at worst.
+/// Sends on every publisher at the rate of `stream` until `body` returns. Returns its result, and the worst delay
+/// of the sender.
 pub fn while_sending<T>(
     publishers: &mut [Publisher],
     stream: &Stream,
@@ -69,11 +69,11 @@ pub fn while_sending<T>(
     })
 }
 
-/// Where a publisher is in its media.
+/// Position of a publisher in its media.
 struct Position {
     in_repeat: bool,
     step: usize,
-    /// When the part it is in began.
+    /// Start of the present part.
     began: Duration,
 }
 
@@ -85,7 +85,7 @@ fn send(publishers: &mut [Publisher], stream: &Stream, stop: &AtomicBool) -> Res
     let mut positions = Vec::with_capacity(publishers.len());
     let mut queue = BinaryHeap::with_capacity(publishers.len());
     for number in 0..count {
-        // Keyframes of different publishers do not come at the same moment.
+        // Keyframes of different publishers do not coincide.
         let began = gop * number / count;
         queue.push(Reverse((began, number as usize)));
         positions.push(Position {
