@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MPL-2.0
-"""Hands every decoded picture of an RTMP publisher to Python code, here to say how bright they are.
+"""Hands every decoded picture of an RTMP publisher to Python code, which prints its brightness here.
 
 Waits for the next publisher after each, unless --once is given. Ctrl-C ends it.
 """
@@ -14,8 +14,8 @@ gi.require_version("Gst", "1.0")
 from gi.repository import GLib, Gst  # noqa: E402
 
 PIPELINE = """
-    rtmp2serversrc name=source ! flvdemux name=demux
-    h264parse name=video ! avdec_h264 ! videoconvert ! video/x-raw,format=GRAY8
+    rtmp2serverbin name=source source.video_0
+    ! queue ! h264parse ! avdec_h264 ! videoconvert ! video/x-raw,format=GRAY8
     ! appsink name=sink emit-signals=true sync=false max-buffers=4
 """
 
@@ -30,7 +30,6 @@ class Frames:
         source.set_property("port", port)
         source.set_property("keep-listening", not once)
         source.connect("notify::current-port", self.on_port)
-        self.pipeline.get_by_name("demux").connect("pad-added", self.on_track)
         self.pipeline.get_by_name("sink").connect("new-sample", self.on_sample)
         bus = self.pipeline.get_bus()
         bus.add_signal_watch()
@@ -50,17 +49,6 @@ class Frames:
         if port:
             print(f"listening on rtmp://127.0.0.1:{port}/", flush=True)
 
-    def on_track(self, _demux, pad):
-        """Video goes to the decoder. What is not wanted has to go somewhere too: a demuxer fails without any link."""
-        if pad.get_name() == "video":
-            target = self.pipeline.get_by_name("video")
-        else:
-            target = Gst.ElementFactory.make("fakesink")
-            target.set_property("async", False)
-            self.pipeline.add(target)
-            target.sync_state_with_parent()
-        pad.link(target.get_static_pad("sink"))
-
     def on_sample(self, sink):
         """Runs in the streaming thread, once for each picture."""
         buffer = sink.emit("pull-sample").get_buffer()
@@ -72,7 +60,11 @@ class Frames:
         return Gst.FlowReturn.OK
 
     def on_interrupt(self):
-        self.pipeline.send_event(Gst.Event.new_eos())
+        """Decodes what has arrived. Without a publisher there is no stream that could end."""
+        if self.frames:
+            self.pipeline.send_event(Gst.Event.new_eos())
+        else:
+            self.loop.quit()
         return GLib.SOURCE_CONTINUE
 
     def on_eos(self, _bus, _message):
@@ -91,8 +83,8 @@ def main():
     parser.add_argument("--once", action="store_true", help="end with the first publisher")
     options = parser.parse_args()
     Gst.init(None)
-    if Gst.ElementFactory.find("rtmp2serversrc") is None:
-        return "rtmp2serversrc is not there: is GST_PLUGIN_PATH set?"
+    if Gst.ElementFactory.find("rtmp2serverbin") is None:
+        return "GStreamer has no rtmp2serverbin: is GST_PLUGIN_PATH set?"
     return Frames(options.port, options.once).run()
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Runs every pipeline in README.md and in the elements' documentation, with the README's own ffmpeg line as the publisher,
-and checks what comes out.
+"""Runs every pipeline in README.md, in docs, in the READMEs of programs and in the elements' documentation, with the README's own
+ffmpeg line as the publisher, and checks the output.
 
-Only what a machine for tests can't have is replaced: the port by a free one, a display and a loudspeaker by sinks that
-count. Code that the README takes from an example has to be in it, and every property that it names has to exist.
+Only what a test machine cannot have is replaced: the port by a free one, displays and loudspeakers by sinks that count, servers by
+one on this machine. Code that a page takes from an example has to be in it. Arguments: parts of pipelines, to run only those.
 """
 
 import concurrent.futures
@@ -21,7 +21,10 @@ import textwrap
 import harness
 
 README = harness.TOP / "README.md"
+PAGES = [README, *sorted(harness.TOP.glob("docs/*.md")), *sorted(harness.TOP.glob("examples/*/README.md"))]
 SECONDS = 3
+FRAMES = 90
+STOPPED = re.compile(r"\bstream-status = .*stopped")
 SHOWN = re.compile(r"GstFakeSink:shown: last-message = chain .* pts: ([0-9:.]+)")
 
 
@@ -154,6 +157,29 @@ def check_pipeline(command, publisher, directory):
         return received(pipeline, receiver, publisher, port, directory)
 
 
+def check_fallback(command, publisher, directory):
+    """A pipeline that sends to servers: the first one is here, and gets every frame."""
+    with harness.launch("rtmp2serversrc port=0 ! filesink location=received.flv", cwd=directory) as server:
+        target = f"rtmp://127.0.0.1:{harness.port_of(server)}/"
+        words = [word.replace("rtmp://first.example/", target) for word in on_a_free_port(shlex.split(command))[1:]]
+        # A source without an end gets one.
+        words = [part for word in words for part in ([word, f"num-buffers={FRAMES}"] if word == "videotestsrc" else [word])]
+        with harness.launch(words, cwd=directory) as pipeline:
+            sent = FRAMES
+            if "rtmp2serversrc" in words:
+                (source,) = addresses(words, publisher, harness.port_of(pipeline))
+                sent = publish(publisher, source, directory)
+            if "keep-listening=true" in words:
+                pipeline.wait_for(STOPPED)
+                pipeline.signal(signal.SIGINT)
+            pipeline.finish()
+            server.finish()
+    counts = harness.packets(directory / "received.flv")
+    if counts["video"] != sent:
+        raise harness.Failure(f"{sent} frames were sent, and {counts} received")
+    return f"received.flv, {sent} frames"
+
+
 def shown_once(pipeline, sent):
     """Every picture was shown."""
     shown = {match.group(1) for _, match in pipeline.matches(SHOWN)}
@@ -194,71 +220,69 @@ def received(pipeline, srt_port, publisher, port, directory):
     return f"received.ts, {counts['video']} of {sent} frames"
 
 
-def check_excerpts(text):
-    """Code that is said to come from an example comes from it, line for line."""
+def check_excerpts(page):
+    """Code that is said to come from an example comes from it, line for line. A line "..." leaves some out."""
 
     def normal(code):
         return [line.strip() for line in code.splitlines() if line.strip()]
 
     for language in ("c", "python", "rust"):
-        for before, code in blocks(text, language):
+        for before, code in blocks(page.read_text(), language):
             match = re.fullmatch(r"<!-- from (\S+) -->", before)
             if not match:
-                raise harness.Failure(f"no '<!-- from FILE -->' before:\n{textwrap.indent(code, '    ')}")
-            wanted, there = normal(code), normal((harness.TOP / match.group(1)).read_text())
-            windows = (there[start : start + len(wanted)] for start in range(len(there)))
-            if wanted not in windows:
-                raise harness.Failure(f"not in {match.group(1)}:\n{textwrap.indent(code, '    ')}")
+                raise harness.Failure(f"{page.name}: no '<!-- from FILE -->' before:\n{textwrap.indent(code, '    ')}")
+            there = normal((harness.TOP / match.group(1)).read_text())
+            for part in re.split(r"^\.\.\.$", code, flags=re.MULTILINE):
+                wanted = normal(part)
+                windows = [there[start : start + len(wanted)] for start in range(len(there))]
+                if wanted not in windows:
+                    raise harness.Failure(f"{page.name}: not in {match.group(1)}:\n{textwrap.indent(part, '    ')}")
+                there = there[windows.index(wanted) + len(wanted) :]
             print(f"readme: excerpt of {match.group(1)}: ok")
 
 
-def properties(element):
-    """The properties of an element, but for those that it has of its base classes."""
-    told = subprocess.run(
-        ["gst-inspect-1.0", "--no-colors", element],
-        env=harness.environment(), check=True, capture_output=True, text=True,
-    ).stdout
-    inherited = {"name", "parent", "blocksize", "num-buffers", "typefind", "do-timestamp", "async-handling", "message-forward"}
-    return set(re.findall(r"^  ([a-z][a-z0-9-]+) *: ", told.partition("Element Properties:")[2], re.MULTILINE)) - inherited
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def check_properties(text):
-    """The table has every property of the element, and no other. What the README says of the element with many
-    streams are the differences."""
-    there = properties("rtmp2serversrc")
-    table = text.partition("\n## Properties\n")[2].partition("\n## ")[0]
-    named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([a-z0-9-]+)`", row)}
-    if named != there:
-        raise harness.Failure(f"properties only in the README: {sorted(named - there)}, only in the element: {sorted(there - named)}")
-    many = properties("rtmp2multiserversrc")
-    section = text.partition("\n### Many publishers, one element\n")[2].partition("\n## ")[0]
-    missing = {name for name in there ^ many if f"`{name}`" not in section}
-    if missing:
-        raise harness.Failure(f"rtmp2multiserversrc differs from rtmp2serversrc, and the README does not say so: {sorted(missing)}")
-    print(f"readme: {len(named)} properties: ok")
+def check_links(page):
+    """Every link to a file of the project, and to a heading, leads somewhere."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        path = page.parent / target if target else page
+        if not path.exists():
+            raise harness.Failure(f"{page.name} links to {target}, which does not exist")
+        if anchor and anchor not in anchors(path):
+            raise harness.Failure(f"{page.name} links to {target}#{anchor}, and there is no such heading")
 
 
 def main():
-    text = README.read_text()
-    check_excerpts(text)
-    check_properties(text)
-    everything = list(commands(text))
-    publishers = [command for command in everything if command.startswith("ffmpeg ")]
-    for section in element_documentation():
-        everything += commands(section)
-    ours = re.compile("rtmp2(server(src|bin)|multiserversrc)|rtmps?server://")
-    pipelines = list(dict.fromkeys(command for command in everything if ours.search(command)))
+    for page in PAGES + [path for path in harness.TOP.glob("*.md") if path != README] + list(harness.TOP.glob("docs/*/*.md")):
+        check_links(page)
+    for page in PAGES:
+        check_excerpts(page)
+    publishers = [command for command in commands(README.read_text()) if command.startswith("ffmpeg ")]
+    texts = [page.read_text() for page in PAGES] + list(element_documentation())
+    everything = [command for text in texts for command in commands(text)]
+    ours = re.compile(r"(gst-launch-1\.0|gst-play-1\.0) .*(rtmp2(server(src|bin)|multiserversrc|fallbacksink)|rtmps?server://)")
+    pipelines = list(dict.fromkeys(command for command in everything if ours.match(command)))
     if len(publishers) != 1 or not pipelines:
         raise harness.Failure("README.md should have one ffmpeg line, and pipelines")
+    wanted = sys.argv[1:] or [""]
     failed = 0
     for command in pipelines:
+        if not any(part in command for part in wanted):
+            continue
         with tempfile.TemporaryDirectory() as directory:
             directory = pathlib.Path(directory)
             make = [*harness.generated(SECONDS), str(directory / "input.mp4")]
             with harness.ffmpeg([word for word in make if word != "-re"]) as maker:
                 maker.finish()
             try:
-                print(f"readme: {command}\n    ok: {check_pipeline(command, publishers[0], directory)}", flush=True)
+                check = check_fallback if "rtmp2fallbacksink" in command else check_pipeline
+                print(f"readme: {command}\n    ok: {check(command, publishers[0], directory)}", flush=True)
             except harness.Failure as failure:
                 print(f"readme: {command}\n    FAILED: {failure}", flush=True)
                 failed += 1

@@ -59,6 +59,7 @@ step network "${watched[@]}" cargo test --release --locked --test integration --
 step inspect scripts/check-inspect.sh
 step examples scripts/check_examples.py
 step relay .venv/bin/python scripts/check_relay.py
+step elements scripts/check_elements_doc.py
 step readme scripts/check_readme.py
 step demo scripts/demo.py --seconds 3
 step meson scripts/check-meson.sh
