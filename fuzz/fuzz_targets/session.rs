@@ -11,7 +11,7 @@ use rtmp2server_core::pieces::pieces;
 use rtmp2server_core::rtmp::Headroom;
 use rtmp2server_core::rtmp::chunk::{ChunkReader, ReaderLimits};
 use rtmp2server_core::rtmp::handshake::BLOCK_LENGTH;
-use rtmp2server_core::rtmp::session::{AckDue, Session, SessionConfig, SessionEvent, TakenCodecs};
+use rtmp2server_core::rtmp::session::{AckDue, Session, SessionConfig, SessionEvent, SupportedCodecs};
 use rtmp2server_core::rtmp::status::{Status, code};
 
 const HEADROOM: Headroom = Headroom { front: 11, back: 4 };
@@ -57,8 +57,8 @@ fn converse<'a>(input: impl Iterator<Item = &'a [u8]>, answers: u8) -> Outcome {
         if session.ack_due() != AckDue::No {
             session.acknowledge();
         }
-        let notices = session.output().take_notices();
-        check_messages(&notices, true);
+        let droppable = session.output().take_droppable();
+        check_messages(&droppable, true);
     }
     outcome
 }
@@ -85,7 +85,7 @@ fn answer(session: &mut Session, event: SessionEvent, answers: u8) -> bool {
             true
         }
         SessionEvent::Connect(_) => {
-            session.accept_connect(&TakenCodecs::default());
+            session.accept_connect(&SupportedCodecs::default());
             false
         }
         SessionEvent::Announce(_) if answers & 0x20 == 0 => {

@@ -11,7 +11,7 @@ use super::message::type_id;
 
 /// A message within an aggregate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part<'a> {
+pub struct AggregatePart<'a> {
     pub type_id: u8,
     /// Milliseconds, modulo 2^32.
     pub timestamp: u32,
@@ -21,7 +21,7 @@ pub struct Part<'a> {
 /// Splits an aggregate whose own timestamp is `timestamp`. The parts keep their distances: the
 /// first one has the timestamp of the aggregate. Splitting ends at the first part that is cut
 /// short.
-pub fn split(body: &[u8], timestamp: u32) -> impl Iterator<Item = Part<'_>> {
+pub fn split(body: &[u8], timestamp: u32) -> impl Iterator<Item = AggregatePart<'_>> {
     let mut rest = body;
     let mut first = None;
     std::iter::from_fn(move || {
@@ -29,7 +29,7 @@ pub fn split(body: &[u8], timestamp: u32) -> impl Iterator<Item = Part<'_>> {
         // The back pointer behind the last part may be missing.
         rest = be_u32::<_, ()>(after).map_or(after, |(after, _)| after);
         let first = *first.get_or_insert(time);
-        Some(Part {
+        Some(AggregatePart {
             type_id,
             timestamp: timestamp.wrapping_add(time.wrapping_sub(first)),
             body,
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_keep_their_distances() {
+    fn parts_keep_their_time_distances() {
         let body = [
             with_back_pointer(tag(8, 0x0100_0000, b"ab")),
             with_back_pointer(tag(22, 0x0100_0001, b"nested")),
@@ -76,7 +76,7 @@ mod tests {
         let expected = [(8, u32::MAX, &b"ab"[..]), (9, 32, b"")];
         assert_eq!(
             parts,
-            expected.map(|(type_id, timestamp, body)| Part {
+            expected.map(|(type_id, timestamp, body)| AggregatePart {
                 type_id,
                 timestamp,
                 body
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_cut_short_ends_the_split() {
+    fn truncated_part_ends_the_split() {
         let mut body = with_back_pointer(tag(8, 0, b"ab"));
         body.extend(&tag(9, 0, b"abc")[..13]);
         assert_eq!(split(&body, 0).count(), 1);

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn commands_round_trip() {
         let arguments = vec![Value::Null, "key".into(), "live".into()];
         let command = Command::new("publish", 5.0, arguments);
         assert_eq!(Command::read(&command.write()), Ok(command.clone()));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_required_and_a_transaction_id_is_not() {
+    fn name_is_required_and_transaction_id_is_optional() {
         let named = Command::read(&[2, 0, 1, b'x']).unwrap();
         assert_eq!(named.transaction_id, 0.0);
         assert!(named.arguments.is_empty());

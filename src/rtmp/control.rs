@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn control_messages_round_trip() {
         for control in [
             Control::Acknowledgement(0xF000_0001),
             Control::WindowAckSize(2_500_000),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn short_bodies_are_nothing_and_extra_bytes_do_not_matter() {
+    fn short_bodies_are_rejected_and_extra_bytes_ignored() {
         let short = Control::read(type_id::WINDOW_ACK_SIZE, &[0, 0, 1]);
         assert_eq!(short, None);
         let set_buffer_length = [0, 3, 0, 0, 0, 1, 0, 0, 0x0B, 0xB8];

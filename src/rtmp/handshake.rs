@@ -9,17 +9,17 @@
 mod digest;
 
 use super::Violation;
-use digest::Scheme;
+use digest::DigestLayout;
 
 /// Length of C1, S1, C2 and S2.
 pub const BLOCK_LENGTH: usize = 1536;
 
 const VERSION: u8 = 3;
 
-type Block = [u8; BLOCK_LENGTH];
+type HandshakeBlock = [u8; BLOCK_LENGTH];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum HandshakeStage {
     Version,
     C1,
     C2,
@@ -28,8 +28,8 @@ enum Step {
 
 /// The state of one handshake. Takes input in pieces of any size.
 pub struct Handshake {
-    step: Step,
-    block: Box<Block>,
+    stage: HandshakeStage,
+    block: Box<HandshakeBlock>,
     filled: usize,
     random: fastrand::Rng,
 }
@@ -37,7 +37,7 @@ pub struct Handshake {
 impl std::fmt::Debug for Handshake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handshake")
-            .field("step", &self.step)
+            .field("stage", &self.stage)
             .field("filled", &self.filled)
             .finish_non_exhaustive()
     }
@@ -47,7 +47,7 @@ impl Handshake {
     /// `seed` fills the random parts of S1 and S2. They protect nothing.
     pub fn new(seed: u64) -> Self {
         Handshake {
-            step: Step::Version,
+            stage: HandshakeStage::Version,
             block: Box::new([0; BLOCK_LENGTH]),
             filled: 0,
             random: fastrand::Rng::with_seed(seed),
@@ -60,30 +60,30 @@ impl Handshake {
     /// S0, S1 and S2 go out together right after C1, since ffmpeg and rtmp2sink send C2 only
     /// when they have all three.
     pub fn read(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Result<bool, Violation> {
-        while self.step != Step::Done {
-            match self.step {
-                Step::Version => {
+        while self.stage != HandshakeStage::Done {
+            match self.stage {
+                HandshakeStage::Version => {
                     let Some((&version, rest)) = input.split_first() else {
                         return Ok(false);
                     };
                     *input = rest;
                     check_version(version)?;
-                    self.step = Step::C1;
+                    self.stage = HandshakeStage::C1;
                 }
-                Step::C1 => {
+                HandshakeStage::C1 => {
                     if !self.fill(input) {
                         return Ok(false);
                     }
                     self.reply(output);
-                    self.step = Step::C2;
+                    self.stage = HandshakeStage::C2;
                 }
-                Step::C2 => {
+                HandshakeStage::C2 => {
                     if !self.fill(input) {
                         return Ok(false);
                     }
-                    self.step = Step::Done;
+                    self.stage = HandshakeStage::Done;
                 }
-                Step::Done => {}
+                HandshakeStage::Done => {}
             }
         }
         Ok(true)
@@ -92,8 +92,8 @@ impl Handshake {
     /// Moves input into the block and says whether it is full; a full block starts over.
     fn fill(&mut self, input: &mut &[u8]) -> bool {
         let count = input.len().min(BLOCK_LENGTH - self.filled);
-        let (taken, rest) = input.split_at(count);
-        self.block[self.filled..][..count].copy_from_slice(taken);
+        let (copied, rest) = input.split_at(count);
+        self.block[self.filled..][..count].copy_from_slice(copied);
         *input = rest;
         self.filled += count;
         if self.filled < BLOCK_LENGTH {
@@ -108,16 +108,16 @@ impl Handshake {
         self.random.fill(&mut s1[8..]);
         output.push(VERSION);
         // A version of 0 in C1 says that there is no digest.
-        let scheme = match self.block[4..8] {
+        let layout = match self.block[4..8] {
             [0, 0, 0, 0] => None,
-            _ => Scheme::of(&self.block),
+            _ => DigestLayout::detect(&self.block),
         };
-        match scheme {
-            Some(scheme) => {
+        match layout {
+            Some(layout) => {
                 let mut s2 = [0; BLOCK_LENGTH];
                 self.random.fill(&mut s2);
-                digest::sign_s1(&mut s1, scheme);
-                digest::sign_s2(&mut s2, &self.block, scheme);
+                digest::sign_s1(&mut s1, layout);
+                digest::sign_s2(&mut s2, &self.block, layout);
                 output.extend_from_slice(&s1);
                 output.extend_from_slice(&s2);
             }

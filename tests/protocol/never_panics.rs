@@ -3,7 +3,7 @@
 use gstrtmp2server::amf0::{self, Value};
 use gstrtmp2server::flv::{TagInfo, TagKind};
 use gstrtmp2server::rtmp::Headroom;
-use gstrtmp2server::rtmp::authentication::{Challenger, Credentials, Method, Outcome};
+use gstrtmp2server::rtmp::authentication::{ChallengeOutcome, Challenger, Credentials, Method};
 use gstrtmp2server::rtmp::chunk::{ChunkReader, ReaderLimits};
 use gstrtmp2server::rtmp::limits::MAX_BUFFERED;
 use gstrtmp2server::server::{RequestedPath, Route};
@@ -88,9 +88,9 @@ proptest! {
         let name = method.name();
         let application = format!("live?authmod={name}&user={user}&{extra}&response={response}");
         let now = std::time::Duration::from_secs(1_000_000);
-        match Challenger::new([3; 32]).judge(method, &[&credentials], &application, now) {
-            Outcome::Granted => prop_assert!(false, "{application}"),
-            Outcome::Asked(text) | Outcome::Failed(text) => prop_assert!(text.len() < 255),
+        match Challenger::new([3; 32]).evaluate(method, &[&credentials], &application, now) {
+            ChallengeOutcome::Granted => prop_assert!(false, "{application}"),
+            ChallengeOutcome::Challenged(text) | ChallengeOutcome::Failed(text) => prop_assert!(text.len() < 255),
         }
     }
 

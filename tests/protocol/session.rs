@@ -4,7 +4,7 @@ use gstrtmp2server::amf0::Value;
 use gstrtmp2server::rtmp::Violation;
 use gstrtmp2server::rtmp::chunk::ChunkWriter;
 use gstrtmp2server::rtmp::command::Command;
-use gstrtmp2server::rtmp::session::{Session, SessionConfig, SessionEvent, TakenCodecs};
+use gstrtmp2server::rtmp::session::{Session, SessionConfig, SessionEvent, SupportedCodecs};
 use proptest::prelude::*;
 
 /// A whole publisher: handshake, commands, media.
@@ -43,7 +43,7 @@ fn run(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>, Result<(), Violation
                 other => format!("{other:?}"),
             });
             match event {
-                SessionEvent::Connect(_) => session.accept_connect(&TakenCodecs::default()),
+                SessionEvent::Connect(_) => session.accept_connect(&SupportedCodecs::default()),
                 SessionEvent::Publish(_) => session.accept_publish(),
                 _ => {}
             }

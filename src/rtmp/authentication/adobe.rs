@@ -5,7 +5,7 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use md5::{Digest, Md5};
 
-use super::{Challenge, Credentials, Query};
+use super::{ApplicationQuery, Challenge, Credentials};
 
 /// Challenge and opaque value are the same: clients answer to the one or the other.
 pub(super) fn parameters(user: &str, challenge: &Challenge) -> String {
@@ -16,7 +16,7 @@ pub(super) fn parameters(user: &str, challenge: &Challenge) -> String {
 pub(super) fn response(
     credentials: &Credentials,
     challenge: &Challenge,
-    query: &Query<'_>,
+    query: &ApplicationQuery<'_>,
 ) -> String {
     let own = query.get("challenge").unwrap_or_default();
     let Credentials {

@@ -4,7 +4,7 @@
 
 use md5::{Digest, Md5};
 
-use super::{Challenge, Credentials, Query};
+use super::{ApplicationQuery, Challenge, Credentials};
 
 const REALM: &str = "live";
 
@@ -15,7 +15,7 @@ pub(super) fn parameters(user: &str, challenge: &Challenge) -> String {
 pub(super) fn response(
     credentials: &Credentials,
     challenge: &Challenge,
-    query: &Query<'_>,
+    query: &ApplicationQuery<'_>,
     application: &str,
 ) -> String {
     let Credentials {

@@ -58,10 +58,10 @@ impl std::fmt::Debug for Credentials {
 
 /// What to do with a client that wants to connect. Descriptions go into the error that it gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ChallengeOutcome {
     Granted,
     /// It should come again.
-    Asked(String),
+    Challenged(String),
     /// Its answer is wrong, or too old.
     Failed(String),
 }
@@ -86,20 +86,20 @@ impl Challenger {
 
     /// What to answer a client that asks for `application`, query included, of which `credentials`
     /// are those that may be meant: all of this method. `now` is any clock that goes steadily.
-    pub fn judge(
+    pub fn evaluate(
         &self,
         method: Method,
         credentials: &[&Credentials],
         application: &str,
         now: Duration,
-    ) -> Outcome {
-        let query = Query::of(application);
+    ) -> ChallengeOutcome {
+        let query = ApplicationQuery::new(application);
         let user = match query.get("user") {
             Some(user) if query.get("authmod") == Some(method.name()) => user,
             _ => {
                 let name = method.name();
-                let what = format!("{PREFIX} : [ code=403 need auth; authmod={name} ] : ");
-                return Outcome::Asked(what);
+                let description = format!("{PREFIX} : [ code=403 need auth; authmod={name} ] : ");
+                return ChallengeOutcome::Challenged(description);
             }
         };
         let reject = |reason: &str| {
@@ -110,7 +110,7 @@ impl Challenger {
         };
         // Whether there is such a user is nobody's business.
         if user.len() > MAX_USERNAME {
-            return Outcome::Failed(reject("authfailed"));
+            return ChallengeOutcome::Failed(reject("authfailed"));
         }
         if query.get("response").is_none() {
             let challenge = Challenge::new(self, user, now);
@@ -118,22 +118,22 @@ impl Challenger {
                 Method::Adobe => adobe::parameters(user, &challenge),
                 Method::Llnw => llnw::parameters(user, &challenge),
             };
-            return Outcome::Asked(reject("needauth") + &parameters);
+            return ChallengeOutcome::Challenged(reject("needauth") + &parameters);
         }
         let mut granted = false;
         for credentials in credentials {
             granted |= self.verify(credentials, application, now);
         }
         if granted {
-            Outcome::Granted
+            ChallengeOutcome::Granted
         } else {
-            Outcome::Failed(reject("authfailed"))
+            ChallengeOutcome::Failed(reject("authfailed"))
         }
     }
 
     /// Whether the query of an application has the right answer to a challenge that is not too old.
     pub fn verify(&self, credentials: &Credentials, application: &str, now: Duration) -> bool {
-        let query = Query::of(application);
+        let query = ApplicationQuery::new(application);
         let method = query.get("authmod");
         let (Some(user), Some(response)) = (query.get("user"), query.get("response")) else {
             return false;
@@ -142,7 +142,7 @@ impl Challenger {
             return false;
         }
         let earlier = now.saturating_sub(CHALLENGE_LIFETIME);
-        let mut right = false;
+        let mut is_valid = false;
         for time in [now, earlier] {
             let challenge = Challenge::new(self, user, time);
             let expected = match credentials.method {
@@ -151,14 +151,14 @@ impl Challenger {
             };
             // A buggy librtmp puts garbage behind its response.
             let length = response.len().min(expected.len());
-            let same = response.as_bytes()[..length].ct_eq(expected.as_bytes());
-            right |= bool::from(same);
+            let matches = response.as_bytes()[..length].ct_eq(expected.as_bytes());
+            is_valid |= bool::from(matches);
         }
-        right
+        is_valid
     }
 
     /// An unpredictable text, the same for the same input.
-    fn code(&self, purpose: &str, user: &str, time: u64) -> [u8; 32] {
+    fn keyed_hash(&self, purpose: &str, user: &str, time: u64) -> [u8; 32] {
         // A key of any length is fine with HMAC.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else {
             unreachable!("HMAC takes keys of any length")
@@ -184,21 +184,21 @@ impl Challenge {
     fn new(challenger: &Challenger, user: &str, now: Duration) -> Self {
         let period = now.as_secs() / CHALLENGE_LIFETIME.as_secs();
         // Lengths that need no padding: an equals sign is one more thing to get wrong.
-        let encode = |code: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(code);
+        let encode = |hash: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(hash);
         Challenge {
-            salt: encode(&challenger.code("salt", user, 0)[..9]),
-            token: encode(&challenger.code("token", user, period)[..18]),
+            salt: encode(&challenger.keyed_hash("salt", user, 0)[..9]),
+            token: encode(&challenger.keyed_hash("token", user, period)[..18]),
         }
     }
 }
 
 /// The query of an application. Values are as they came: clients escape nothing.
 #[derive(Debug, Clone, Copy)]
-struct Query<'a>(&'a str);
+struct ApplicationQuery<'a>(&'a str);
 
-impl<'a> Query<'a> {
-    fn of(application: &'a str) -> Self {
-        Query(application.split_once('?').map_or("", |(_, query)| query))
+impl<'a> ApplicationQuery<'a> {
+    fn new(application: &'a str) -> Self {
+        ApplicationQuery(application.split_once('?').map_or("", |(_, query)| query))
     }
 
     fn get(self, name: &str) -> Option<&'a str> {

@@ -16,15 +16,15 @@ fn credentials(method: Method) -> Credentials {
     }
 }
 
-fn judge(application: &str, method: Method, now: Duration) -> Outcome {
+fn evaluate(application: &str, method: Method, now: Duration) -> ChallengeOutcome {
     let own = credentials(method);
-    challenger().judge(method, &[&own], application, now)
+    challenger().evaluate(method, &[&own], application, now)
 }
 
 #[track_caller]
-fn asked(outcome: Outcome) -> String {
+fn challenged(outcome: ChallengeOutcome) -> String {
     match outcome {
-        Outcome::Asked(description) => description,
+        ChallengeOutcome::Challenged(description) => description,
         other => panic!("{other:?}"),
     }
 }
@@ -48,7 +48,7 @@ fn answer(application: &str, method: Method, description: &str, password: &str) 
                 salt: value("salt").unwrap(),
                 token: value("opaque").unwrap(),
             };
-            let response = adobe::response(&own, &challenge, &Query("challenge=abc="));
+            let response = adobe::response(&own, &challenge, &ApplicationQuery("challenge=abc="));
             format!("{application}?authmod=adobe&user=camera&challenge=abc=&response={response}")
         }
         Method::Llnw => {
@@ -57,14 +57,15 @@ fn answer(application: &str, method: Method, description: &str, password: &str) 
                 token: value("nonce").unwrap(),
             };
             let own_query = "nc=00000001&cnonce=0a0b";
-            let response = llnw::response(&own, &challenge, &Query(own_query), application);
+            let response =
+                llnw::response(&own, &challenge, &ApplicationQuery(own_query), application);
             format!("{application}?authmod=llnw&user=camera&{own_query}&response={response}")
         }
     }
 }
 
 #[test]
-fn a_client_is_led_through_all_steps() {
+fn client_authenticates_in_all_steps() {
     for (method, first, second) in [
         (
             Method::Adobe,
@@ -77,55 +78,63 @@ fn a_client_is_led_through_all_steps() {
             "[ AccessManager.Reject ] : [ authmod=llnw ] : ?reason=needauth&user=camera&nonce=",
         ),
     ] {
-        assert_eq!(asked(judge("live", method, NOW)), first);
+        assert_eq!(challenged(evaluate("live", method, NOW)), first);
         let name = method.name();
         let application = format!("live?authmod={name}&user=camera");
-        let description = asked(judge(&application, method, NOW));
+        let description = challenged(evaluate(&application, method, NOW));
         assert!(description.starts_with(second), "{description}");
         assert!(description.len() < 255 - MAX_USERNAME + "camera".len());
 
         let right = answer("live", method, &description, "p&ss=word");
-        assert_eq!(judge(&right, method, NOW), Outcome::Granted, "{right}");
+        assert_eq!(
+            evaluate(&right, method, NOW),
+            ChallengeOutcome::Granted,
+            "{right}"
+        );
         let wrong = answer("live", method, &description, "password");
         let failed = format!("[ AccessManager.Reject ] : [ authmod={name} ] : ?reason=authfailed");
-        assert_eq!(judge(&wrong, method, NOW), Outcome::Failed(failed));
+        assert_eq!(
+            evaluate(&wrong, method, NOW),
+            ChallengeOutcome::Failed(failed)
+        );
     }
 }
 
 #[test]
-fn an_answer_is_good_for_a_while() {
+fn answer_expires_after_two_lifetimes() {
     let step = Duration::from_secs(1);
     for method in [Method::Adobe, Method::Llnw] {
         let application = format!("live/x?authmod={}&user=camera", method.name());
-        let description = asked(judge(&application, method, NOW));
+        let description = challenged(evaluate(&application, method, NOW));
         let right = answer("live/x", method, &description, "p&ss=word");
-        let granted = |age| judge(&right, method, NOW + age) == Outcome::Granted;
+        let granted = |age| evaluate(&right, method, NOW + age) == ChallengeOutcome::Granted;
         assert!(granted(CHALLENGE_LIFETIME - step));
         assert!(!granted(2 * CHALLENGE_LIFETIME + step));
     }
 }
 
 #[test]
-fn an_answer_to_somebody_elses_challenge_is_worth_nothing() {
+fn answer_to_another_servers_challenge_is_rejected() {
     let own = credentials(Method::Adobe);
     let query = "live?authmod=adobe&user=camera";
-    let description = asked(Challenger::new([8; 32]).judge(Method::Adobe, &[&own], query, NOW));
+    let description =
+        challenged(Challenger::new([8; 32]).evaluate(Method::Adobe, &[&own], query, NOW));
     let answered = answer("live", Method::Adobe, &description, "p&ss=word");
     assert!(matches!(
-        judge(&answered, Method::Adobe, NOW),
-        Outcome::Failed(_)
+        evaluate(&answered, Method::Adobe, NOW),
+        ChallengeOutcome::Failed(_)
     ));
     assert!(!challenger().verify(&own, "live?authmod=adobe&user=camera&response=", NOW));
     assert!(!challenger().verify(&own, "live", NOW));
 }
 
 #[test]
-fn an_unknown_user_is_treated_like_a_known_one() {
+fn unknown_user_is_challenged_like_a_known_one() {
     let query = "live?authmod=adobe&user=nobody";
-    let description = asked(judge(query, Method::Adobe, NOW));
+    let description = challenged(evaluate(query, Method::Adobe, NOW));
     assert!(description.contains("reason=needauth&user=nobody&salt="));
     let answered = "live?authmod=adobe&user=nobody&challenge=a&response=b";
-    let Outcome::Failed(description) = judge(answered, Method::Adobe, NOW) else {
+    let ChallengeOutcome::Failed(description) = evaluate(answered, Method::Adobe, NOW) else {
         panic!();
     };
     assert!(description.ends_with("?reason=authfailed"));
@@ -133,7 +142,7 @@ fn an_unknown_user_is_treated_like_a_known_one() {
 
 /// Worked out by the description of the method, with a known challenge.
 #[test]
-fn known_answers() {
+fn responses_match_known_answers() {
     let own = Credentials {
         method: Method::Adobe,
         username: "user".into(),
@@ -143,9 +152,9 @@ fn known_answers() {
         salt: "salt".into(),
         token: "opaque".into(),
     };
-    let adobe = adobe::response(&own, &challenge, &Query("challenge=abcd"));
+    let adobe = adobe::response(&own, &challenge, &ApplicationQuery("challenge=abcd"));
     assert_eq!(adobe, "NutmrY1MC3cGxT0l0lRq4A==");
-    let query = Query("nc=00000001&cnonce=abcd");
+    let query = ApplicationQuery("nc=00000001&cnonce=abcd");
     let llnw = llnw::response(&own, &challenge, &query, "live?x");
     assert_eq!(llnw, "74cce43f798882f14b8db6e29383c130");
 }

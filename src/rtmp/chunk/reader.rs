@@ -84,7 +84,7 @@ struct ChunkStream {
 }
 
 /// A header together with the bytes that it took.
-struct Parsed {
+struct ParsedHeader {
     basic: BasicHeader,
     /// None in a chunk of type 3.
     message: Option<MessageHeader>,
@@ -154,7 +154,7 @@ impl ChunkReader {
     }
 
     /// Takes one header off the stash and the input, or puts all of the input into the stash.
-    fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<Parsed>, Violation> {
+    fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<ParsedHeader>, Violation> {
         if self.stash.len == 0 {
             if let Some(parsed) = self.parse_header(input)? {
                 *input = &input[parsed.length..];
@@ -179,7 +179,7 @@ impl ChunkReader {
         Ok(Some(parsed))
     }
 
-    fn parse_header(&self, input: &[u8]) -> Result<Option<Parsed>, Violation> {
+    fn parse_header(&self, input: &[u8]) -> Result<Option<ParsedHeader>, Violation> {
         let Ok((rest, basic)) = BasicHeader::parse(input) else {
             return Ok(None);
         };
@@ -196,12 +196,12 @@ impl ChunkReader {
                 fmt: basic.fmt,
             })?;
             match stream.repeated_timestamp(rest) {
-                Repeated::Absent => (rest, None, None),
-                Repeated::Present(rest, time) => (rest, None, Some(time)),
-                Repeated::Undecided => return Ok(None),
+                RepeatedTimestamp::Absent => (rest, None, None),
+                RepeatedTimestamp::Present(rest, time) => (rest, None, Some(time)),
+                RepeatedTimestamp::Undecided => return Ok(None),
             }
         };
-        Ok(Some(Parsed {
+        Ok(Some(ParsedHeader {
             basic,
             message,
             repeated,
@@ -214,7 +214,7 @@ impl ChunkReader {
     }
 
     /// Brings the chunk stream up to date with a header, and opens its chunk.
-    fn start_chunk(&mut self, parsed: Parsed) -> Result<usize, Violation> {
+    fn start_chunk(&mut self, parsed: ParsedHeader) -> Result<usize, Violation> {
         let BasicHeader { fmt, csid } = parsed.basic;
         let index = match self.find(csid) {
             Some(index) => index,
@@ -248,7 +248,11 @@ impl ChunkReader {
 
     /// Whether this chunk goes on with the message that its chunk stream is in. A full header
     /// within a message is forgiven where it says the same as the one before.
-    fn continues_message(&mut self, index: usize, parsed: &Parsed) -> Result<bool, Violation> {
+    fn continues_message(
+        &mut self,
+        index: usize,
+        parsed: &ParsedHeader,
+    ) -> Result<bool, Violation> {
         let stream = &mut self.streams[index];
         if stream.partial.is_none() {
             return Ok(false);
@@ -313,7 +317,7 @@ impl ChunkReader {
         let mut space = partial.capacity().saturating_sub(frame + partial.len());
         loop {
             let count = input.len().min(remaining);
-            let (taken, rest) = input.split_at(count);
+            let (copied, rest) = input.split_at(count);
             if count > space {
                 let before = partial.capacity();
                 // Double what is there, so that growing costs little, but not past the end.
@@ -326,7 +330,7 @@ impl ChunkReader {
                 }
                 space = partial.capacity().saturating_sub(frame + partial.len());
             }
-            partial.extend(taken);
+            partial.extend(copied);
             space -= count;
             *input = rest;
             remaining -= count;
@@ -414,7 +418,7 @@ impl Stash {
     }
 }
 
-enum Repeated<'a> {
+enum RepeatedTimestamp<'a> {
     Absent,
     Present(&'a [u8], u32),
     /// More bytes are needed to tell.
@@ -446,18 +450,18 @@ impl ChunkStream {
     ///
     /// At the start of a message it is always there. Within one, older versions of librtmp and
     /// OBS and some SDKs leave it out: there it counts as repeated only when it is the same.
-    fn repeated_timestamp<'a>(&self, input: &'a [u8]) -> Repeated<'a> {
+    fn repeated_timestamp<'a>(&self, input: &'a [u8]) -> RepeatedTimestamp<'a> {
         let Some(expected) = self.extended else {
-            return Repeated::Absent;
+            return RepeatedTimestamp::Absent;
         };
         let expected = expected.to_be_bytes();
         let seen = input.len().min(expected.len());
         if self.partial.is_some() && input[..seen] != expected[..seen] {
-            return Repeated::Absent;
+            return RepeatedTimestamp::Absent;
         }
         match be_u32::<_, ()>(input) {
-            Ok((rest, time)) => Repeated::Present(rest, time),
-            Err(_) => Repeated::Undecided,
+            Ok((rest, time)) => RepeatedTimestamp::Present(rest, time),
+            Err(_) => RepeatedTimestamp::Undecided,
         }
     }
 

@@ -7,9 +7,9 @@ use crate::rtmp::{Headroom, Violation, limits};
 
 /// Bytes on the wire, written chunk by chunk.
 #[derive(Default)]
-struct Wire(Vec<u8>);
+struct ChunkBytes(Vec<u8>);
 
-impl Wire {
+impl ChunkBytes {
     fn chunk(mut self, csid: u32, header: MessageHeader, payload: &[u8]) -> Self {
         let fmt = match (header.length_and_type, header.msid) {
             (Some(_), Some(_)) => 0,
@@ -32,13 +32,13 @@ impl Wire {
     }
 
     /// Reads everything, in pieces of `step` bytes.
-    fn read(&self, step: usize) -> Result<Vec<Read>, Violation> {
+    fn read(&self, step: usize) -> Result<Vec<Received>, Violation> {
         let headroom = Headroom { front: 11, back: 4 };
         let mut reader = ChunkReader::new(ReaderLimits::default(), headroom);
         let mut messages = Vec::new();
         for mut piece in self.0.chunks(step) {
             while let Some(message) = reader.read(&mut piece)? {
-                messages.push(Read::from(message));
+                messages.push(Received::from(message));
             }
             assert!(piece.is_empty());
         }
@@ -46,7 +46,7 @@ impl Wire {
     }
 
     /// Reads in pieces of every size up to 40, which must make no difference.
-    fn messages(&self) -> Vec<Read> {
+    fn messages(&self) -> Vec<Received> {
         let expected = self.read(1).unwrap();
         for step in (2..40).chain([usize::MAX]) {
             assert_eq!(self.read(step).unwrap(), expected, "pieces of {step}");
@@ -61,12 +61,12 @@ impl Wire {
 
 /// csid, type, message stream, timestamp and body of a message.
 #[derive(Debug, PartialEq)]
-struct Read(u32, u8, u32, u32, Vec<u8>);
+struct Received(u32, u8, u32, u32, Vec<u8>);
 
-impl From<Message> for Read {
+impl From<Message> for Received {
     fn from(m: Message) -> Self {
         let body = m.payload.body().to_vec();
-        Read(m.csid, m.type_id, m.msid, m.timestamp, body)
+        Received(m.csid, m.type_id, m.msid, m.timestamp, body)
     }
 }
 
@@ -97,13 +97,13 @@ fn body(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 7 + 1) as u8).collect()
 }
 
-fn timestamps(messages: &[Read]) -> Vec<u32> {
+fn timestamps(messages: &[Received]) -> Vec<u32> {
     messages.iter().map(|m| m.3).collect()
 }
 
 #[test]
-fn the_four_types_carry_on_what_they_leave_out() {
-    let messages = Wire::default()
+fn header_types_inherit_omitted_fields() {
+    let messages = ChunkBytes::default()
         .chunk(4, full(1000, 3, 8, 1), b"abc")
         .chunk(4, with_length(20, 2, 9), b"de")
         .chunk(4, delta(30), b"fg")
@@ -112,21 +112,21 @@ fn the_four_types_carry_on_what_they_leave_out() {
     assert_eq!(
         messages,
         [
-            Read(4, 8, 1, 1000, b"abc".to_vec()),
-            Read(4, 9, 1, 1020, b"de".to_vec()),
-            Read(4, 9, 1, 1050, b"fg".to_vec()),
-            Read(4, 9, 1, 1080, b"hi".to_vec()),
+            Received(4, 8, 1, 1000, b"abc".to_vec()),
+            Received(4, 9, 1, 1020, b"de".to_vec()),
+            Received(4, 9, 1, 1050, b"fg".to_vec()),
+            Received(4, 9, 1, 1080, b"hi".to_vec()),
         ]
     );
 }
 
 #[test]
-fn all_sizes_of_the_basic_header() {
+fn basic_headers_of_every_size_are_read() {
     for csid in [2, 63, 64, 319, 320, 65_599] {
-        let wire = Wire::default().chunk(csid, full(1, 2, 8, 1), b"ab");
-        assert_eq!(wire.messages(), [Read(csid, 8, 1, 1, b"ab".to_vec())]);
+        let wire = ChunkBytes::default().chunk(csid, full(1, 2, 8, 1), b"ab");
+        assert_eq!(wire.messages(), [Received(csid, 8, 1, 1, b"ab".to_vec())]);
     }
-    let mut wire = Wire::default();
+    let mut wire = ChunkBytes::default();
     BasicHeader { fmt: 0, csid: 320 }.write(&mut wire.0);
     assert_eq!(wire.0, [1, 0, 1], "the three-byte form is little-endian");
 }
@@ -134,7 +134,7 @@ fn all_sizes_of_the_basic_header() {
 #[test]
 fn chunk_streams_interleave_and_control_messages_interrupt() {
     let (audio, video) = (body(130), body(300));
-    let messages = Wire::default()
+    let messages = ChunkBytes::default()
         .chunk(6, full(5, 300, 9, 1), &video[..128])
         .chunk(4, full(6, 130, 8, 1), &audio[..128])
         .type3(6, None, &video[128..256])
@@ -145,52 +145,52 @@ fn chunk_streams_interleave_and_control_messages_interrupt() {
     assert_eq!(
         messages,
         [
-            Read(2, 3, 0, 0, vec![0, 0, 0, 9]),
-            Read(4, 8, 1, 6, audio),
-            Read(6, 9, 1, 5, video),
+            Received(2, 3, 0, 0, vec![0, 0, 0, 9]),
+            Received(4, 8, 1, 6, audio),
+            Received(6, 9, 1, 5, video),
         ]
     );
 }
 
 #[test]
-fn a_new_chunk_size_counts_from_the_next_chunk_on() {
+fn new_chunk_size_applies_from_the_next_chunk() {
     let video = body(500);
-    let messages = Wire::default()
+    let messages = ChunkBytes::default()
         .chunk(6, full(5, 500, 9, 1), &video[..128])
         .chunk(2, full(0, 4, 1, 0), &200u32.to_be_bytes())
         .type3(6, None, &video[128..328])
         .chunk(2, full(0, 4, 1, 0), &0x7FFF_FFFFu32.to_be_bytes())
         .type3(6, None, &video[328..])
         .messages();
-    assert_eq!(messages, [Read(6, 9, 1, 5, video)]);
+    assert_eq!(messages, [Received(6, 9, 1, 5, video)]);
 }
 
 #[test]
 fn chunk_size_zero_is_a_violation_and_the_top_bit_is_ignored() {
-    let set = |size: u32| Wire::default().chunk(2, full(0, 4, 1, 0), &size.to_be_bytes());
+    let set = |size: u32| ChunkBytes::default().chunk(2, full(0, 4, 1, 0), &size.to_be_bytes());
     assert_eq!(set(0).violation(), Violation::ChunkSizeZero);
     assert_eq!(set(0x8000_0000).violation(), Violation::ChunkSizeZero);
     let messages = set(0x8000_0002)
         .chunk(4, full(0, 3, 8, 1), b"ab")
         .type3(4, None, b"c")
         .messages();
-    assert_eq!(messages, [Read(4, 8, 1, 0, b"abc".to_vec())]);
+    assert_eq!(messages, [Received(4, 8, 1, 0, b"abc".to_vec())]);
 }
 
 #[test]
 fn abort_drops_the_partial_message_and_nothing_else() {
     let video = body(300);
-    let messages = Wire::default()
+    let messages = ChunkBytes::default()
         .chunk(6, full(5, 300, 9, 1), &video[..128])
         .chunk(2, full(0, 4, type_id::ABORT, 0), &6u32.to_be_bytes())
         .chunk(6, full(9, 2, 9, 1), b"ab")
         .messages();
-    assert_eq!(messages, [Read(6, 9, 1, 9, b"ab".to_vec())]);
+    assert_eq!(messages, [Received(6, 9, 1, 9, b"ab".to_vec())]);
 }
 
 #[test]
 fn extended_timestamps_are_absolute_in_type_0_and_deltas_elsewhere() {
-    let messages = Wire::default()
+    let messages = ChunkBytes::default()
         .chunk(4, full(0x0100_0000, 1, 8, 1), b"a")
         .chunk(4, delta(40), b"b")
         .chunk(4, delta(0x0200_0000), b"c")
@@ -208,11 +208,11 @@ fn extended_timestamps_are_absolute_in_type_0_and_deltas_elsewhere() {
 }
 
 #[test]
-fn extended_timestamps_on_type_3_are_taken_with_and_without_repetition() {
+fn extended_timestamps_on_type_3_are_accepted_with_and_without_repetition() {
     let video = body(300);
     let time = 0x0100_0000;
     for extended in [Some(time), None] {
-        let messages = Wire::default()
+        let messages = ChunkBytes::default()
             .chunk(6, full(time, 300, 9, 1), &video[..128])
             .type3(6, extended, &video[128..256])
             .type3(6, extended, &video[256..])
@@ -231,20 +231,20 @@ fn payload_that_looks_like_the_start_of_a_repeated_timestamp_is_payload() {
     let time = 0x0100_0000u32;
     for tail in [&[1][..], &[1, 0], &[1, 0, 0], &[1, 0, 0, 7]] {
         let video = [&body(128)[..], tail].concat();
-        let messages = Wire::default()
+        let messages = ChunkBytes::default()
             .chunk(6, full(time, video.len(), 9, 1), &video[..128])
             .type3(6, None, tail)
             .chunk(4, full(7, 2, 8, 1), b"ab")
             .messages();
         assert_eq!(messages[0].4, video);
-        assert_eq!(messages[1], Read(4, 8, 1, 7, b"ab".to_vec()));
+        assert_eq!(messages[1], Received(4, 8, 1, 7, b"ab".to_vec()));
     }
 }
 
 #[test]
 fn type_3_at_the_start_of_a_message_repeats_the_delta() {
     // After type 0 the delta is its timestamp, unless that would be a leap.
-    let start = |time| Wire::default().chunk(4, full(time, 1, 8, 1), b"a");
+    let start = |time| ChunkBytes::default().chunk(4, full(time, 1, 8, 1), b"a");
     let near = start(40).type3(4, None, b"b").type3(4, None, b"c");
     assert_eq!(timestamps(&near.messages()), [40, 80, 120]);
     let far = start(50_000).type3(4, None, b"b");
@@ -254,30 +254,30 @@ fn type_3_at_the_start_of_a_message_repeats_the_delta() {
 }
 
 #[test]
-fn a_chunk_stream_may_start_with_type_1_but_not_with_less() {
-    let messages = Wire::default()
+fn chunk_stream_may_start_with_type_1_but_not_with_less() {
+    let messages = ChunkBytes::default()
         .chunk(5, with_length(9, 1, 8), b"a")
         .messages();
-    assert_eq!(messages, [Read(5, 8, 0, 9, b"a".to_vec())]);
+    assert_eq!(messages, [Received(5, 8, 0, 9, b"a".to_vec())]);
     let no_chunk = |fmt| Violation::NoPrecedingChunk { csid: 5, fmt };
-    let wire = Wire::default().chunk(5, delta(9), b"a");
+    let wire = ChunkBytes::default().chunk(5, delta(9), b"a");
     assert_eq!(wire.violation(), no_chunk(2));
-    let wire = Wire::default().type3(5, None, b"a");
+    let wire = ChunkBytes::default().type3(5, None, b"a");
     assert_eq!(wire.violation(), no_chunk(3));
 }
 
 #[test]
-fn a_header_within_a_message() {
+fn header_within_a_message_continues_replaces_or_fails() {
     let video = body(200);
     let start = |same: MessageHeader, rest: &[u8]| {
-        Wire::default()
+        ChunkBytes::default()
             .chunk(6, full(5, 200, 9, 1), &video[..128])
             .chunk(6, same, rest)
     };
     let continued = start(full(5, 200, 9, 1), &video[128..]).messages();
-    assert_eq!(continued, [Read(6, 9, 1, 5, video.clone())]);
+    assert_eq!(continued, [Received(6, 9, 1, 5, video.clone())]);
     let replaced = start(full(8, 2, 9, 1), b"ab").messages();
-    assert_eq!(replaced, [Read(6, 9, 1, 8, b"ab".to_vec())]);
+    assert_eq!(replaced, [Received(6, 9, 1, 8, b"ab".to_vec())]);
     let broken = start(with_length(8, 2, 9), b"ab");
     let violation = Violation::MessageWithinMessage { csid: 6 };
     assert_eq!(broken.violation(), violation);
@@ -285,26 +285,26 @@ fn a_header_within_a_message() {
 
 #[test]
 fn empty_messages_are_messages() {
-    let messages = Wire::default()
+    let messages = ChunkBytes::default()
         .chunk(4, full(1, 0, 8, 1), b"")
         .type3(4, None, b"")
         .messages();
     assert_eq!(
         messages,
-        [Read(4, 8, 1, 1, vec![]), Read(4, 8, 1, 2, vec![])]
+        [Received(4, 8, 1, 1, vec![]), Received(4, 8, 1, 2, vec![])]
     );
 }
 
 #[test]
-fn a_claim_of_length_reserves_next_to_nothing() {
+fn claimed_length_reserves_only_the_initial_memory() {
     let mut reader = ChunkReader::new(ReaderLimits::default(), Headroom::default());
-    let wire = Wire::default().chunk(4, full(0, 0xFF_FFFF, 9, 1), b"x");
+    let wire = ChunkBytes::default().chunk(4, full(0, 0xFF_FFFF, 9, 1), b"x");
     assert!(reader.read(&mut &wire.0[..]).unwrap().is_none());
     assert!(reader.buffered() <= limits::INITIAL_RESERVE);
 }
 
 #[test]
-fn limits_hold() {
+fn reader_limits_are_enforced() {
     let mut reader = ChunkReader::new(
         ReaderLimits {
             max_message_size: 1000,
@@ -312,7 +312,7 @@ fn limits_hold() {
         },
         Headroom::default(),
     );
-    let wire = Wire::default().chunk(4, full(0, 1001, 9, 1), b"");
+    let wire = ChunkBytes::default().chunk(4, full(0, 1001, 9, 1), b"");
     let too_large = Violation::MessageTooLarge {
         length: 1001,
         limit: 1000,
@@ -320,14 +320,14 @@ fn limits_hold() {
     assert_eq!(reader.read(&mut &wire.0[..]).unwrap_err(), too_large);
 
     reader.set_max_message_size(limits::MAX_MESSAGE_LENGTH);
-    let mut wire = Wire::default();
+    let mut wire = ChunkBytes::default();
     for csid in 10..20 {
         wire = wire.chunk(csid, full(0, 0xFF_FFFF, 9, 1), &[0; 128]);
     }
     let error = reader.read(&mut &wire.0[..]).unwrap_err();
     assert_eq!(error, Violation::TooMuchBuffered);
 
-    let mut wire = Wire::default();
+    let mut wire = ChunkBytes::default();
     for csid in 0..65 {
         wire = wire.chunk(100 + csid, full(0, 1, 9, 1), b"a");
     }
@@ -335,11 +335,11 @@ fn limits_hold() {
 }
 
 #[test]
-fn growing_reaches_the_length_with_room_to_spare() {
+fn grown_message_keeps_its_headroom() {
     let video = body(3_000_000);
     let mut writer = ChunkWriter::default();
     writer.set_chunk_size(4096);
-    let mut wire = Wire::default().chunk(2, full(0, 4, 1, 0), &4096u32.to_be_bytes());
+    let mut wire = ChunkBytes::default().chunk(2, full(0, 4, 1, 0), &4096u32.to_be_bytes());
     writer.write(&mut wire.0, 6, 9, 1, &video);
     let headroom = Headroom { front: 11, back: 4 };
     let mut reader = ChunkReader::new(ReaderLimits::default(), headroom);

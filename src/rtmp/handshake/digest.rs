@@ -6,7 +6,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::{BLOCK_LENGTH, Block};
+use super::{BLOCK_LENGTH, HandshakeBlock};
 
 const DIGEST_LENGTH: usize = 32;
 
@@ -24,44 +24,44 @@ const SERVER_VERSION: [u8; 4] = [4, 5, 0, 1];
 
 /// Where in a block the digest is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub(super) enum DigestLayout {
     DigestFirst,
     KeyFirst,
 }
 
-impl Scheme {
-    /// The scheme under which the digest of this C1 is valid.
-    pub(super) fn of(c1: &Block) -> Option<Self> {
-        [Scheme::DigestFirst, Scheme::KeyFirst]
+impl DigestLayout {
+    /// The layout under which the digest of this C1 is valid.
+    pub(super) fn detect(c1: &HandshakeBlock) -> Option<Self> {
+        [DigestLayout::DigestFirst, DigestLayout::KeyFirst]
             .into_iter()
-            .find(|scheme| {
-                let offset = scheme.offset(c1);
-                around(c1, offset, CLIENT_TEXT)
+            .find(|layout| {
+                let offset = layout.offset(c1);
+                block_mac(c1, offset, CLIENT_TEXT)
                     .verify_slice(&c1[offset..][..DIGEST_LENGTH])
                     .is_ok()
             })
     }
 
-    fn offset(self, block: &Block) -> usize {
+    fn offset(self, block: &HandshakeBlock) -> usize {
         let (field, base) = match self {
-            Scheme::DigestFirst => (8, 12),
-            Scheme::KeyFirst => (772, 776),
+            DigestLayout::DigestFirst => (8, 12),
+            DigestLayout::KeyFirst => (772, 776),
         };
         let sum: usize = block[field..][..4].iter().map(|b| usize::from(*b)).sum();
         base + sum % 728
     }
 }
 
-pub(super) fn sign_s1(s1: &mut Block, scheme: Scheme) {
+pub(super) fn sign_s1(s1: &mut HandshakeBlock, layout: DigestLayout) {
     s1[4..8].copy_from_slice(&SERVER_VERSION);
-    let offset = scheme.offset(s1);
-    let digest = around(s1, offset, SERVER_TEXT).finalize().into_bytes();
+    let offset = layout.offset(s1);
+    let digest = block_mac(s1, offset, SERVER_TEXT).finalize().into_bytes();
     s1[offset..][..DIGEST_LENGTH].copy_from_slice(&digest);
 }
 
 /// The digest of S2 is at its end; its key is made from the digest in C1.
-pub(super) fn sign_s2(s2: &mut Block, c1: &Block, scheme: Scheme) {
-    let c1_digest = &c1[scheme.offset(c1)..][..DIGEST_LENGTH];
+pub(super) fn sign_s2(s2: &mut HandshakeBlock, c1: &HandshakeBlock, layout: DigestLayout) {
+    let c1_digest = &c1[layout.offset(c1)..][..DIGEST_LENGTH];
     let key = mac(&[SERVER_TEXT, &KEY_SUFFIX].concat())
         .chain_update(c1_digest)
         .finalize()
@@ -71,7 +71,7 @@ pub(super) fn sign_s2(s2: &mut Block, c1: &Block, scheme: Scheme) {
 }
 
 /// The code over all of a block but the digest at `offset`.
-fn around(block: &Block, offset: usize, key: &[u8]) -> Hmac<Sha256> {
+fn block_mac(block: &HandshakeBlock, offset: usize, key: &[u8]) -> Hmac<Sha256> {
     mac(key)
         .chain_update(&block[..offset])
         .chain_update(&block[offset + DIGEST_LENGTH..])
@@ -83,20 +83,25 @@ fn mac(key: &[u8]) -> Hmac<Sha256> {
 
 /// Signs a C1, for tests that play the client.
 #[cfg(test)]
-pub(super) fn sign_c1(c1: &mut Block, scheme: Scheme) {
-    let offset = scheme.offset(c1);
-    let digest = around(c1, offset, CLIENT_TEXT).finalize().into_bytes();
+pub(super) fn sign_c1(c1: &mut HandshakeBlock, layout: DigestLayout) {
+    let offset = layout.offset(c1);
+    let digest = block_mac(c1, offset, CLIENT_TEXT).finalize().into_bytes();
     c1[offset..][..DIGEST_LENGTH].copy_from_slice(&digest);
 }
 
 /// Checks S1 and S2 as a client would.
 #[cfg(test)]
-pub(super) fn verify_reply(s1: &Block, s2: &Block, c1: &Block, scheme: Scheme) -> bool {
-    let offset = scheme.offset(s1);
-    let s1_valid = around(s1, offset, SERVER_TEXT)
+pub(super) fn verify_reply(
+    s1: &HandshakeBlock,
+    s2: &HandshakeBlock,
+    c1: &HandshakeBlock,
+    layout: DigestLayout,
+) -> bool {
+    let offset = layout.offset(s1);
+    let s1_valid = block_mac(s1, offset, SERVER_TEXT)
         .verify_slice(&s1[offset..][..DIGEST_LENGTH])
         .is_ok();
     let mut expected = *s2;
-    sign_s2(&mut expected, c1, scheme);
+    sign_s2(&mut expected, c1, layout);
     s1_valid && expected == *s2
 }

@@ -15,7 +15,7 @@ fn run(input: &[u8], step: usize) -> Result<(bool, Vec<u8>, usize), Violation> {
     Ok((done, output, left))
 }
 
-fn client(version: [u8; 4]) -> Block {
+fn client(version: [u8; 4]) -> HandshakeBlock {
     let mut c1 = [0; BLOCK_LENGTH];
     fastrand::Rng::with_seed(1).fill(&mut c1);
     c1[4..8].copy_from_slice(&version);
@@ -23,7 +23,7 @@ fn client(version: [u8; 4]) -> Block {
 }
 
 #[test]
-fn the_simple_form_echoes_c1() {
+fn simple_form_echoes_c1() {
     let c1 = client([0; 4]);
     let input = [&[3][..], &c1, &[9; BLOCK_LENGTH], b"rest"].concat();
     for step in [1, 7, 1537, 100_000] {
@@ -38,7 +38,7 @@ fn the_simple_form_echoes_c1() {
 }
 
 #[test]
-fn the_reply_goes_out_before_c2_comes() {
+fn reply_is_complete_before_c2() {
     let input = [&[3][..], &client([0; 4])].concat();
     let (done, output, _) = run(&input, 100).unwrap();
     assert!(!done);
@@ -46,21 +46,21 @@ fn the_reply_goes_out_before_c2_comes() {
 }
 
 #[test]
-fn a_valid_digest_gets_a_digest_reply() {
-    for scheme in [Scheme::DigestFirst, Scheme::KeyFirst] {
+fn valid_digest_gets_a_digest_reply() {
+    for layout in [DigestLayout::DigestFirst, DigestLayout::KeyFirst] {
         let mut c1 = client([9, 0, 124, 2]);
-        digest::sign_c1(&mut c1, scheme);
+        digest::sign_c1(&mut c1, layout);
         let input = [&[3][..], &c1].concat();
         let (_, output, _) = run(&input, 999).unwrap();
-        let s1: &Block = output[1..][..BLOCK_LENGTH].try_into().unwrap();
-        let s2: &Block = output[1 + BLOCK_LENGTH..].try_into().unwrap();
+        let s1: &HandshakeBlock = output[1..][..BLOCK_LENGTH].try_into().unwrap();
+        let s2: &HandshakeBlock = output[1 + BLOCK_LENGTH..].try_into().unwrap();
         assert_ne!(s1[4..8], [0; 4]);
-        assert!(digest::verify_reply(s1, s2, &c1, scheme));
+        assert!(digest::verify_reply(s1, s2, &c1, layout));
     }
 }
 
 #[test]
-fn a_version_without_a_valid_digest_gets_the_simple_form() {
+fn version_without_valid_digest_gets_the_simple_form() {
     let c1 = client([9, 0, 124, 2]);
     let (_, output, _) = run(&[&[3][..], &c1].concat(), 5000).unwrap();
     assert_eq!(output[5..9], [0; 4]);
@@ -68,7 +68,7 @@ fn a_version_without_a_valid_digest_gets_the_simple_form() {
 }
 
 #[test]
-fn other_protocols_are_told_apart_by_their_first_byte() {
+fn other_protocols_are_recognized_by_their_first_byte() {
     let error = |input: &[u8]| run(input, 10).unwrap_err();
     assert_eq!(error(&[0x16, 3, 1]), Violation::Tls);
     assert_eq!(error(b"GET / HTTP/1.1"), Violation::Http);

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_smaller_window_is_due_at_once_to_who_announced_one() {
+    fn announced_window_is_acknowledged_at_half_of_the_smaller_window() {
         let mut ack = Acknowledgement::new(1000);
         ack.set_client_window(500);
         ack.received(249);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn who_announced_no_window_is_acknowledged_in_a_pause() {
+    fn client_without_window_is_acknowledged_in_a_pause() {
         let mut ack = Acknowledgement::new(1000);
         ack.received(5000);
         assert_eq!(ack.due(), AckDue::WhenIdle);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_count_starts_over_before_it_can_overflow() {
+    fn count_restarts_before_it_overflows() {
         let mut ack = Acknowledgement::new(1000);
         ack.received(COUNT_RESTART as usize - 1);
         assert_eq!(ack.acknowledge(), COUNT_RESTART - 1);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tiny_window_does_not_make_an_acknowledgement_due_for_nothing() {
+    fn tiny_window_makes_nothing_due() {
         let mut ack = Acknowledgement::new(1000);
         ack.set_client_window(1);
         assert_eq!(ack.due(), AckDue::No);

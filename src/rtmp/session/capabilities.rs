@@ -27,7 +27,7 @@ const WILDCARD: &str = "*";
 
 /// The codecs that are taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TakenCodecs {
+pub struct SupportedCodecs {
     /// FourCCs.
     pub video: Vec<String>,
     pub audio: Vec<String>,
@@ -68,7 +68,7 @@ impl Offer {
     }
 
     /// The same properties with what the server can do.
-    pub(super) fn answer(self, codecs: &TakenCodecs) -> Properties {
+    pub(super) fn answer(self, codecs: &SupportedCodecs) -> Properties {
         let wildcard = codecs.others.then_some(WILDCARD);
         let names = |codecs: &[&[String]]| -> Vec<String> {
             let names = codecs.iter().flat_map(|codecs| codecs.iter());
@@ -115,20 +115,20 @@ mod tests {
         object(names.iter().map(|name| (*name, 4.0.into())).collect())
     }
 
-    fn answer(offer: Value, codecs: &TakenCodecs) -> Value {
+    fn answer(offer: Value, codecs: &SupportedCodecs) -> Value {
         Value::Object(Offer::read(Some(&offer)).answer(codecs))
     }
 
-    fn some() -> TakenCodecs {
-        TakenCodecs {
+    fn some() -> SupportedCodecs {
+        SupportedCodecs {
             video: vec!["hvc1".into(), "avc1".into()],
             audio: vec!["Opus".into()],
             others: false,
         }
     }
 
-    fn all() -> TakenCodecs {
-        TakenCodecs {
+    fn all() -> SupportedCodecs {
+        SupportedCodecs {
             others: true,
             ..some()
         }
@@ -137,7 +137,7 @@ mod tests {
     /// As publishers do that know nothing of it: ffmpeg unless it is told to, OBS, and old players with
     /// their one function.
     #[test]
-    fn nothing_is_said_to_who_says_nothing() {
+    fn connect_without_offer_gets_no_capabilities() {
         let ffmpeg = object(vec![
             ("app", "live".into()),
             ("type", "nonprivate".into()),
@@ -158,7 +158,7 @@ mod tests {
 
     /// ffmpeg with `-rtmp_enhanced_codecs hvc1,av01`.
     #[test]
-    fn a_list_is_answered_with_a_list() {
+    fn codec_list_is_answered_with_a_list() {
         let offer = || object(vec![("fourCcList", list(&["hvc1", "av01"]))]);
         let expected = object(vec![("fourCcList", list(&["hvc1", "avc1", "Opus", "*"]))]);
         assert_eq!(answer(offer(), &all()), expected);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_answered_in_the_order_of_the_specification() {
+    fn complete_offer_is_answered_in_specification_order() {
         let offer = object(vec![
             ("capsEx", 1.0.into()),
             ("fourccList", list(&["*"])),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_not_there() {
+    fn malformed_properties_count_as_absent() {
         let nested = Value::StrictArray(vec![list(&["avc1"])]);
         let offer = object(vec![
             ("fourCcList", nested),

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use super::request::name_of;
-use super::{Phase, PublishRequest, Session, SessionEvent, Undecided};
+use super::{PendingRequest, PublishRequest, Session, SessionEvent, SessionPhase};
 use crate::amf0::Value;
 use crate::rtmp::Violation;
 use crate::rtmp::command::Command;
 use crate::rtmp::control::{Control, PEER_BANDWIDTH_DYNAMIC};
-use crate::rtmp::session::{ConnectRequest, TakenCodecs};
+use crate::rtmp::session::{ConnectRequest, SupportedCodecs};
 use crate::rtmp::status::{Status, code};
 
 impl Session {
@@ -45,7 +45,7 @@ impl Session {
 
     fn connect(&mut self, command: &Command) -> Result<SessionEvent, Violation> {
         let request = Arc::new(ConnectRequest::read(command.arguments.first())?);
-        self.undecided = Some(Undecided::Connect {
+        self.pending = Some(PendingRequest::Connect {
             transaction_id: command.transaction_id,
             request: request.clone(),
         });
@@ -54,11 +54,11 @@ impl Session {
 
     /// A client that says what it can of Enhanced RTMP is told the same of the server. The
     /// specification leaves open which of the two objects says so, and clients look into either.
-    pub fn accept_connect(&mut self, codecs: &TakenCodecs) {
-        let Some(Undecided::Connect {
+    pub fn accept_connect(&mut self, codecs: &SupportedCodecs) {
+        let Some(PendingRequest::Connect {
             transaction_id,
             request,
-        }) = self.undecided.take()
+        }) = self.pending.take()
         else {
             return;
         };
@@ -85,15 +85,15 @@ impl Session {
         let arguments = vec![Value::Object(properties), Value::Object(information)];
         let result = Command::new("_result", transaction_id, arguments);
         self.output.connection_command(&result);
-        if matches!(self.phase, Phase::Connecting) {
-            self.phase = Phase::Connected;
+        if matches!(self.phase, SessionPhase::Connecting) {
+            self.phase = SessionPhase::Connected;
         }
         self.held.open();
     }
 
     /// The caller closes the connection once the output is written.
     pub fn reject_connect(&mut self, status: &Status) {
-        if let Some(Undecided::Connect { transaction_id, .. }) = self.undecided.take() {
+        if let Some(PendingRequest::Connect { transaction_id, .. }) = self.pending.take() {
             let arguments = vec![Value::Null, Value::Object(status.properties())];
             let error = Command::new("_error", transaction_id, arguments);
             self.output.connection_command(&error);
@@ -134,7 +134,7 @@ impl Session {
         let connect = self.connect.clone();
         let connect = connect.ok_or(Violation::PublishBeforeConnect)?;
         let stream_key = name_of(command.first_string().unwrap_or_default())?;
-        if let Phase::Publishing {
+        if let SessionPhase::Publishing {
             stream_key: current,
             msid: published,
         } = &mut self.phase
@@ -150,7 +150,7 @@ impl Session {
             }
             return Ok(None);
         }
-        self.undecided = Some(Undecided::Publish {
+        self.pending = Some(PendingRequest::Publish {
             msid,
             stream_key: stream_key.clone(),
         });
@@ -162,11 +162,11 @@ impl Session {
 
     /// Media that came early follows as events.
     pub fn accept_publish(&mut self) {
-        let Some(Undecided::Publish { msid, stream_key }) = self.undecided.take() else {
+        let Some(PendingRequest::Publish { msid, stream_key }) = self.pending.take() else {
             return;
         };
         self.start_publishing(msid, &stream_key);
-        self.phase = Phase::Publishing { msid, stream_key };
+        self.phase = SessionPhase::Publishing { msid, stream_key };
         let held = self.held.close();
         self.events
             .extend(held.into_iter().map(SessionEvent::Media));
@@ -175,7 +175,7 @@ impl Session {
     /// The caller closes the connection once the output is written: some clients go on as if
     /// nothing had happened.
     pub fn reject_publish(&mut self, status: &Status) {
-        if let Some(Undecided::Publish { msid, .. }) = self.undecided.take() {
+        if let Some(PendingRequest::Publish { msid, .. }) = self.pending.take() {
             self.on_status(msid, status);
             self.held.close();
         }
@@ -200,7 +200,7 @@ impl Session {
     /// The argument is the id of a message stream; rtmp2sink sends the stream key, and others
     /// nothing.
     fn delete_stream(&mut self, command: &Command) -> Option<SessionEvent> {
-        let Phase::Publishing { msid, .. } = self.phase else {
+        let SessionPhase::Publishing { msid, .. } = self.phase else {
             return None;
         };
         let mut arguments = command.arguments.iter();
@@ -211,11 +211,11 @@ impl Session {
     }
 
     fn unpublish(&mut self) -> Option<SessionEvent> {
-        let Phase::Publishing { msid, .. } = self.phase else {
+        let SessionPhase::Publishing { msid, .. } = self.phase else {
             return None;
         };
         self.on_status(msid, &unpublished());
-        self.phase = Phase::Connected;
+        self.phase = SessionPhase::Connected;
         Some(SessionEvent::Unpublish)
     }
 

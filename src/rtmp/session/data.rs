@@ -10,34 +10,34 @@ const SET_DATA_FRAME: &[u8] = b"@setDataFrame";
 const CLEAR_DATA_FRAME: &[u8] = b"@clearDataFrame";
 
 #[derive(Debug)]
-pub(super) enum Data {
+pub(super) enum DataMessage {
     /// AMF0 that starts with a name, as FLV has it.
     Script(Payload),
     /// A request to the server that means nothing to the stream.
-    ForTheServer,
+    ServerRequest,
     Malformed,
 }
 
 /// Takes off the selector byte of the AMF3 message type and `@setDataFrame`, which asks a server
 /// to store what follows. What has AMF3 values in it is written anew, since FLV has only AMF0.
-pub(super) fn normalise(mut payload: Payload, headroom: Headroom) -> Data {
+pub(super) fn normalize(mut payload: Payload, headroom: Headroom) -> DataMessage {
     let selector = payload.body().len() - without_selector(payload.body()).len();
     payload.skip(selector);
     match amf0::read_name(payload.body()) {
         Some((name, length)) if name == SET_DATA_FRAME => payload.skip(length),
-        Some((name, _)) if name == CLEAR_DATA_FRAME => return Data::ForTheServer,
+        Some((name, _)) if name == CLEAR_DATA_FRAME => return DataMessage::ServerRequest,
         Some(_) => {}
-        None => return Data::Malformed,
+        None => return DataMessage::Malformed,
     }
     match amf0::read_all(payload.body()) {
-        Ok(decoded) if decoded.values.is_empty() => Data::Malformed,
+        Ok(decoded) if decoded.values.is_empty() => DataMessage::Malformed,
         Ok(decoded) if decoded.had_amf3 => {
             let mut body = Vec::new();
             amf0::write_all(&mut body, &decoded.values);
-            Data::Script(copy(&body, headroom))
+            DataMessage::Script(copy(&body, headroom))
         }
-        Ok(_) => Data::Script(payload),
-        Err(_) => Data::Malformed,
+        Ok(_) => DataMessage::Script(payload),
+        Err(_) => DataMessage::Malformed,
     }
 }
 

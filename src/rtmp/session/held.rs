@@ -9,44 +9,44 @@ use crate::rtmp::limits::MAX_HELD;
 pub(super) struct HeldMedia {
     media: Vec<Media>,
     bytes: usize,
-    state: State,
+    state: HoldState,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-enum State {
+enum HoldState {
     /// No stream is about to be published: media belongs to nothing.
     #[default]
     Closed,
     Open,
     /// There was too much to keep. A stream with a hole is worse than one that starts later, so
     /// all of it is gone.
-    Overflown,
+    Overflowed,
 }
 
 impl HeldMedia {
     /// From now on media belongs to the stream that will be published.
     pub(super) fn open(&mut self) {
-        if self.state == State::Closed {
-            self.state = State::Open;
+        if self.state == HoldState::Closed {
+            self.state = HoldState::Open;
         }
     }
 
     /// Ends holding and gives what was held.
     pub(super) fn close(&mut self) -> Vec<Media> {
-        self.state = State::Closed;
+        self.state = HoldState::Closed;
         self.bytes = 0;
         std::mem::take(&mut self.media)
     }
 
     /// Whether the media was kept.
     pub(super) fn push(&mut self, media: Media) -> bool {
-        if self.state != State::Open {
+        if self.state != HoldState::Open {
             return false;
         }
         self.bytes += cost(&media.payload);
         if self.bytes > MAX_HELD {
             self.close();
-            self.state = State::Overflown;
+            self.state = HoldState::Overflowed;
             return false;
         }
         self.media.push(media);

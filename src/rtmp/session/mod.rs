@@ -15,9 +15,9 @@ mod capabilities;
 mod commands;
 mod data;
 mod held;
-pub mod notice;
 mod output;
 mod request;
+pub mod unsolicited;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,9 +31,9 @@ use super::{Headroom, Payload, Violation, aggregate};
 
 pub use acknowledge::AckDue;
 use acknowledge::Acknowledgement;
-pub use capabilities::{Offer, TakenCodecs};
+pub use capabilities::{Offer, SupportedCodecs};
 use held::HeldMedia;
-pub use output::Output;
+pub use output::SessionOutput;
 pub use request::{ConnectRequest, PublishRequest};
 
 /// What the caller decides for a session.
@@ -115,7 +115,7 @@ pub enum Ignored {
 }
 
 #[derive(Debug)]
-enum Phase {
+enum SessionPhase {
     Handshake(Box<Handshake>),
     /// Handshake done, `connect` not.
     Connecting,
@@ -130,13 +130,13 @@ enum Phase {
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
-    phase: Phase,
+    phase: SessionPhase,
     reader: ChunkReader,
-    output: Output,
+    output: SessionOutput,
     acknowledgement: Acknowledgement,
     connect: Option<Arc<ConnectRequest>>,
     /// The request that waits for the caller's decision: transaction id or message stream id.
-    undecided: Option<Undecided>,
+    pending: Option<PendingRequest>,
     /// Message stream ids 1 to this one have been created.
     created_streams: u32,
     held: HeldMedia,
@@ -144,7 +144,7 @@ pub struct Session {
 }
 
 #[derive(Debug, Clone)]
-enum Undecided {
+enum PendingRequest {
     Connect {
         transaction_id: f64,
         request: Arc<ConnectRequest>,
@@ -163,12 +163,12 @@ impl Session {
         };
         Session {
             config,
-            phase: Phase::Handshake(Box::new(Handshake::new(config.seed))),
+            phase: SessionPhase::Handshake(Box::new(Handshake::new(config.seed))),
             reader: ChunkReader::new(limits, config.headroom),
-            output: Output::default(),
+            output: SessionOutput::default(),
             acknowledgement: Acknowledgement::new(config.window_ack_size),
             connect: None,
-            undecided: None,
+            pending: None,
             created_streams: 0,
             held: HeldMedia::default(),
             events: VecDeque::new(),
@@ -179,7 +179,7 @@ impl Session {
     ///
     /// Counting what came in for acknowledgements happens here, by what was taken.
     pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<SessionEvent>, Violation> {
-        debug_assert!(self.undecided.is_none(), "the last request has no answer");
+        debug_assert!(self.pending.is_none(), "the last request has no answer");
         let before = input.len();
         let result = self.read_event(input);
         self.acknowledgement.received(before - input.len());
@@ -191,11 +191,11 @@ impl Session {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
-            if let Phase::Handshake(handshake) = &mut self.phase {
+            if let SessionPhase::Handshake(handshake) = &mut self.phase {
                 if !handshake.read(input, self.output.replies_mut())? {
                     return Ok(None);
                 }
-                self.phase = Phase::Connecting;
+                self.phase = SessionPhase::Connecting;
             }
             let Some(message) = self.reader.read(input)? else {
                 return Ok(None);
@@ -208,14 +208,14 @@ impl Session {
 
     /// The message stream of a `publish` that waits for its answer.
     pub fn requested_msid(&self) -> u32 {
-        match self.undecided {
-            Some(Undecided::Publish { msid, .. }) => msid,
+        match self.pending {
+            Some(PendingRequest::Publish { msid, .. }) => msid,
             _ => 0,
         }
     }
 
     /// What is to be written to the client.
-    pub fn output(&mut self) -> &mut Output {
+    pub fn output(&mut self) -> &mut SessionOutput {
         &mut self.output
     }
 
@@ -227,13 +227,13 @@ impl Session {
     /// Asks whether the client is still there. Many never answer, so a missing answer proves
     /// nothing.
     pub fn ping(&mut self, timestamp: u32) {
-        self.output.notice(Control::PingRequest(timestamp));
+        self.output.push_droppable(Control::PingRequest(timestamp));
     }
 
     /// Puts an acknowledgement into the output.
     pub fn acknowledge(&mut self) {
         let count = self.acknowledgement.acknowledge();
-        self.output.notice(Control::Acknowledgement(count));
+        self.output.push_droppable(Control::Acknowledgement(count));
     }
 
     pub fn set_max_message_size(&mut self, size: u32) {
@@ -267,7 +267,7 @@ impl Session {
 
     /// Whether the handshake is over.
     pub fn is_handshake_done(&self) -> bool {
-        !matches!(self.phase, Phase::Handshake(_))
+        !matches!(self.phase, SessionPhase::Handshake(_))
     }
 
     pub fn is_publishing(&self) -> bool {
@@ -277,7 +277,7 @@ impl Session {
     /// The message stream that is published.
     pub fn published_msid(&self) -> Option<u32> {
         match self.phase {
-            Phase::Publishing { msid, .. } => Some(msid),
+            SessionPhase::Publishing { msid, .. } => Some(msid),
             _ => None,
         }
     }
@@ -322,7 +322,7 @@ impl Session {
             Control::Acknowledgement(count) => self.acknowledgement.client_acknowledged(count),
             Control::WindowAckSize(size) => self.acknowledgement.set_client_window(size),
             Control::PingRequest(timestamp) => {
-                self.output.notice(Control::PingResponse(timestamp));
+                self.output.push_droppable(Control::PingResponse(timestamp));
             }
             // The bandwidth limits what a server sends, and this one sends next to nothing. A
             // missing or odd pong proves nothing: librtmp never sends one.
@@ -346,7 +346,7 @@ impl Session {
             payload,
         };
         match self.phase {
-            Phase::Publishing {
+            SessionPhase::Publishing {
                 msid: published, ..
             } => {
                 if msid == published || !self.is_created(msid) {
@@ -366,13 +366,13 @@ impl Session {
     }
 
     fn data(&mut self, mut message: Message) -> Option<SessionEvent> {
-        match data::normalise(message.payload, self.config.headroom) {
-            data::Data::Script(payload) => {
+        match data::normalize(message.payload, self.config.headroom) {
+            data::DataMessage::Script(payload) => {
                 message.payload = payload;
                 self.media(MediaKind::Data, message)
             }
-            data::Data::ForTheServer => None,
-            data::Data::Malformed => Some(SessionEvent::Ignored(Ignored::MalformedData)),
+            data::DataMessage::ServerRequest => None,
+            data::DataMessage::Malformed => Some(SessionEvent::Ignored(Ignored::MalformedData)),
         }
     }
 

@@ -13,43 +13,44 @@ mod csid {
     pub(super) const STREAM: u32 = 5;
 }
 
-/// Bytes for the client: replies, which it waits for, and notices (acknowledgements and pongs),
+/// Bytes for the client: replies, which it waits for, and droppable (acknowledgements and pongs),
 /// which may be dropped when it does not read.
 #[derive(Debug, Default)]
-pub struct Output {
+pub struct SessionOutput {
     writer: ChunkWriter,
     replies: Vec<u8>,
-    notices: Vec<u8>,
+    droppable: Vec<u8>,
 }
 
-impl Output {
+impl SessionOutput {
     /// For a client that has been told this chunk size already.
     pub(super) fn with_chunk_size(size: u32) -> Self {
-        let mut output = Output::default();
+        let mut output = SessionOutput::default();
         output.writer.set_chunk_size(size);
         output
     }
 
     pub fn is_empty(&self) -> bool {
-        self.replies.is_empty() && self.notices.is_empty()
+        self.replies.is_empty() && self.droppable.is_empty()
     }
 
     pub fn take_replies(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.replies)
     }
 
-    pub fn take_notices(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.notices)
+    pub fn take_droppable(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.droppable)
     }
 
     pub(super) fn replies_mut(&mut self) -> &mut Vec<u8> {
         &mut self.replies
     }
 
-    pub(super) fn notice(&mut self, control: Control) {
+    pub(super) fn push_droppable(&mut self, control: Control) {
         let (type_id, body) = control.write();
-        let notices = &mut self.notices;
-        self.writer.write(notices, csid::CONTROL, type_id, 0, &body);
+        let droppable = &mut self.droppable;
+        self.writer
+            .write(droppable, csid::CONTROL, type_id, 0, &body);
     }
 
     pub(super) fn control(&mut self, control: Control) {

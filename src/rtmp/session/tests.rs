@@ -6,20 +6,20 @@ use crate::rtmp::chunk::ChunkWriter;
 use crate::rtmp::status::{Status, code};
 
 /// A client of a session, with both directions in memory.
-struct Client {
+struct TestClient {
     session: Session,
     writer: ChunkWriter,
     replies: ChunkReader,
 }
 
-impl Client {
+impl TestClient {
     /// A client that has gone through the handshake.
     fn new() -> Self {
         let mut session = Session::new(SessionConfig::default());
         let hello = [&[3][..], &[0; 2 * 1536]].concat();
         assert!(session.read(&mut &hello[..]).unwrap().is_none());
         assert_eq!(session.output().take_replies().len(), 1 + 2 * 1536);
-        Client {
+        TestClient {
             session,
             writer: ChunkWriter::default(),
             replies: ChunkReader::new(ReaderLimits::default(), Headroom::default()),
@@ -27,17 +27,17 @@ impl Client {
     }
 
     fn connected() -> Self {
-        let mut client = Client::new();
+        let mut client = TestClient::new();
         let app = Value::Object(vec![("app".into(), "live".into())]);
         let events = client.command(0, "connect", 1.0, &[app]);
         assert!(matches!(&events[..], [SessionEvent::Connect(c)] if c.application == "live"));
-        client.session.accept_connect(&TakenCodecs::default());
+        client.session.accept_connect(&SupportedCodecs::default());
         client.replies();
         client
     }
 
     fn publishing() -> Self {
-        let mut client = Client::connected();
+        let mut client = TestClient::connected();
         client.command(0, "createStream", 2.0, &[Value::Null]);
         client.replies();
         client.publish("key");
@@ -70,9 +70,10 @@ impl Client {
     fn send(&mut self, mut bytes: &[u8]) -> Vec<SessionEvent> {
         let mut events = Vec::new();
         while let Some(event) = self.session.read(&mut bytes).unwrap() {
-            let decides = matches!(event, SessionEvent::Connect(_) | SessionEvent::Publish(_));
+            let needs_decision =
+                matches!(event, SessionEvent::Connect(_) | SessionEvent::Publish(_));
             events.push(event);
-            if decides {
+            if needs_decision {
                 break;
             }
         }
@@ -82,7 +83,7 @@ impl Client {
     /// What the server has sent: csid, type and message stream of each message, and its command.
     fn replies(&mut self) -> Vec<(u32, u8, u32, Option<Command>)> {
         let output = self.session.output();
-        let bytes = [output.take_replies(), output.take_notices()].concat();
+        let bytes = [output.take_replies(), output.take_droppable()].concat();
         let mut input = &bytes[..];
         let mut replies = Vec::new();
         while let Some(m) = self.replies.read(&mut input).unwrap() {
@@ -108,7 +109,7 @@ fn status_code(command: &Command) -> &str {
 
 #[test]
 fn connect_is_answered_with_windows_chunk_size_and_result() {
-    let mut client = Client::new();
+    let mut client = TestClient::new();
     let object = Value::Object(vec![
         ("app".into(), "'live'".into()),
         ("tcurl".into(), "rtmp://h/live".into()),
@@ -120,7 +121,7 @@ fn connect_is_answered_with_windows_chunk_size_and_result() {
     };
     assert_eq!(request.application, "live");
     assert_eq!(request.tc_url, "rtmp://h/live");
-    client.session.accept_connect(&TakenCodecs::default());
+    client.session.accept_connect(&SupportedCodecs::default());
     // Set Chunk Size stays in the reader of the other side.
     let replies = client.replies();
     let kinds: Vec<_> = replies.iter().map(|r| (r.0, r.1)).collect();
@@ -138,13 +139,13 @@ fn connect_is_answered_with_windows_chunk_size_and_result() {
 
 /// In both objects of the result, and nothing else changes.
 #[test]
-fn what_the_server_can_do_is_said_to_who_asks() {
+fn capabilities_are_in_both_objects_where_offered() {
     let result = |extra: Vec<(String, Value)>| {
-        let mut client = Client::new();
+        let mut client = TestClient::new();
         let app = vec![("app".to_owned(), Value::from("live"))];
         let object = Value::Object([app, extra].concat());
         client.command(0, "connect", 1.0, &[object]);
-        client.session.accept_connect(&TakenCodecs {
+        client.session.accept_connect(&SupportedCodecs {
             video: vec!["av01".into()],
             audio: vec![],
             others: false,
@@ -187,7 +188,7 @@ fn every_command_is_answered_with_its_own_transaction_id() {
         ("receiveAudio", 8.0, vec![]),
         ("deleteStream", 0.0, vec![]),
     ] {
-        let mut client = Client::connected();
+        let mut client = TestClient::connected();
         client.command(0, command, id, &name);
         let answers = client.answers();
         let answers: Vec<_> = answers.iter().map(|(n, id)| (n.as_str(), *id)).collect();
@@ -196,8 +197,8 @@ fn every_command_is_answered_with_its_own_transaction_id() {
 }
 
 #[test]
-fn publish_starts_on_its_own_message_stream() {
-    let mut client = Client::connected();
+fn publish_status_is_on_its_own_message_stream() {
+    let mut client = TestClient::connected();
     client.command(0, "createStream", 2.0, &[Value::Null]);
     client.replies();
     let events = client.publish("key?token=x");
@@ -213,8 +214,8 @@ fn publish_starts_on_its_own_message_stream() {
 }
 
 #[test]
-fn a_client_that_will_be_refused_is_not_told_to_start() {
-    let mut client = Client::connected();
+fn announcement_is_confirmed_only_by_the_caller() {
+    let mut client = TestClient::connected();
     let events = client.command(0, "FCPublish", 2.0, &[Value::Null, "key".into()]);
     assert!(matches!(events[..], [SessionEvent::Announce(_)]));
     assert_eq!(client.answers(), [("_result".to_owned(), 2.0)]);
@@ -233,7 +234,7 @@ fn a_client_that_will_be_refused_is_not_told_to_start() {
 }
 
 #[test]
-fn every_way_to_end_a_stream_ends_it_once() {
+fn every_end_command_ends_the_stream_once() {
     for (name, arguments) in [
         ("FCUnpublish", vec![Value::Null, "key".into()]),
         ("closeStream", vec![Value::Null]),
@@ -241,7 +242,7 @@ fn every_way_to_end_a_stream_ends_it_once() {
         ("deleteStream", vec![Value::Null, "key".into()]),
         ("deleteStream", vec![]),
     ] {
-        let mut client = Client::publishing();
+        let mut client = TestClient::publishing();
         let events = client.command(1, name, 0.0, &arguments);
         assert!(
             matches!(events[..], [SessionEvent::Unpublish]),
@@ -261,8 +262,8 @@ fn every_way_to_end_a_stream_ends_it_once() {
 }
 
 #[test]
-fn publishing_again_goes_on_and_another_stream_is_refused() {
-    let mut client = Client::publishing();
+fn repeated_publish_continues_and_another_stream_is_refused() {
+    let mut client = TestClient::publishing();
     assert!(client.publish("key").is_empty());
     let replies = client.replies();
     assert_eq!(
@@ -279,8 +280,8 @@ fn publishing_again_goes_on_and_another_stream_is_refused() {
 }
 
 #[test]
-fn media_before_publish_is_kept_and_comes_out_in_order() {
-    let mut client = Client::connected();
+fn media_before_publish_is_held_in_order() {
+    let mut client = TestClient::connected();
     client.command(0, "createStream", 2.0, &[Value::Null]);
     for body in [b"a", b"b"] {
         assert!(client.message(type_id::AUDIO, 1, body).is_empty());
@@ -299,22 +300,22 @@ fn media_before_publish_is_kept_and_comes_out_in_order() {
 }
 
 #[test]
-fn media_of_a_stream_that_nobody_created_belongs_to_the_one_that_is_published() {
-    let mut client = Client::publishing();
+fn media_on_uncreated_message_streams_belongs_to_the_publish() {
+    let mut client = TestClient::publishing();
     client.command(0, "createStream", 4.0, &[Value::Null]);
-    for (msid, taken) in [(1, true), (0, true), (77, true), (2, false)] {
+    for (msid, is_accepted) in [(1, true), (0, true), (77, true), (2, false)] {
         let events = client.message(type_id::VIDEO, msid, b"v");
         assert_eq!(
             matches!(events[..], [SessionEvent::Media(_)]),
-            taken,
+            is_accepted,
             "{msid}"
         );
     }
 }
 
 #[test]
-fn script_data_loses_what_rtmp_put_around_it() {
-    let mut client = Client::publishing();
+fn script_data_is_unwrapped() {
+    let mut client = TestClient::publishing();
     let metadata = [Value::from("onMetaData"), Value::Object(vec![])];
     let mut plain = Vec::new();
     crate::amf0::write_all(&mut plain, &metadata);
@@ -348,8 +349,8 @@ fn script_data_loses_what_rtmp_put_around_it() {
 }
 
 #[test]
-fn pings_are_answered_and_odd_messages_survived() {
-    let mut client = Client::publishing();
+fn pings_are_answered_and_odd_messages_ignored() {
+    let mut client = TestClient::publishing();
     client.message(type_id::USER_CONTROL, 0, &[0, 6, 0, 0, 0, 9]);
     let replies = client.replies();
     assert_eq!((replies[0].0, replies[0].1), (2, type_id::USER_CONTROL));
@@ -367,8 +368,8 @@ fn pings_are_answered_and_odd_messages_survived() {
 }
 
 #[test]
-fn a_client_with_a_window_is_acknowledged_each_half_of_it() {
-    let mut client = Client::publishing();
+fn announced_window_is_acknowledged_by_halves() {
+    let mut client = TestClient::publishing();
     client.message(type_id::WINDOW_ACK_SIZE, 0, &1000u32.to_be_bytes());
     client.message(type_id::AUDIO, 1, &[0; 499]);
     assert_eq!(client.session.ack_due(), AckDue::Now);
@@ -378,8 +379,8 @@ fn a_client_with_a_window_is_acknowledged_each_half_of_it() {
 }
 
 #[test]
-fn a_name_without_end_is_a_violation() {
-    let mut client = Client::new();
+fn overlong_name_is_a_violation() {
+    let mut client = TestClient::new();
     let long = "x".repeat(super::super::limits::MAX_NAME + 1);
     let app = Value::Object(vec![("app".into(), long.as_str().into())]);
     let body = Command::new("connect", 1.0, vec![app]).write();

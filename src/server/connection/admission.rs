@@ -10,8 +10,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::{Client, CloseReason, Published, liveness};
 use crate::flv::codec::{AcceptedCodecs, CodecName};
 use crate::flv::codes::{AudioFourCc, VideoFourCc};
-use crate::rtmp::authentication::{Challenger, Outcome};
-use crate::rtmp::session::{ConnectRequest, PublishRequest, TakenCodecs};
+use crate::rtmp::authentication::{ChallengeOutcome, Challenger};
+use crate::rtmp::session::{ConnectRequest, PublishRequest, SupportedCodecs};
 use crate::rtmp::status::{Status, code};
 use crate::server::log::CAT;
 use crate::server::port::connection_table::Stage;
@@ -91,7 +91,7 @@ impl Client {
         if candidates.iter().all(PublishPoint::is_draining) {
             return self.refuse_connect(request, RejectReason::Draining, None, candidates);
         }
-        let codecs = taken_codecs(&candidates);
+        let codecs = supported_codecs(&candidates);
         let is_open = |point: &PublishPoint| point.rules().access().credentials.is_none();
         let any_open = candidates.iter().any(is_open);
         candidates.retain(|point| !is_open(point));
@@ -107,22 +107,22 @@ impl Client {
             return Ok(());
         };
         let now = STARTED.elapsed();
-        match CHALLENGER.judge(method, &credentials, &request.application, now) {
-            Outcome::Granted => {
+        match CHALLENGER.evaluate(method, &credentials, &request.application, now) {
+            ChallengeOutcome::Granted => {
                 self.decision.is_challenged = false;
                 self.decision.authenticated = Some(now);
                 self.deadline = Instant::now() + self.settings.handshake_timeout;
                 self.session.accept_connect(&codecs);
                 Ok(())
             }
-            Outcome::Asked(description) => {
+            ChallengeOutcome::Challenged(description) => {
                 let status = Status::error(code::CONNECT_REJECTED, description);
                 self.session.reject_connect(&status);
                 self.decision.is_challenged = true;
                 self.deadline = self.deadline.min(Instant::now() + SECOND_CONNECT);
                 Ok(())
             }
-            Outcome::Failed(description) => {
+            ChallengeOutcome::Failed(description) => {
                 let refusal = RejectReason::WrongCredentials;
                 self.refuse_connect(request, refusal, Some(description), candidates)
             }
@@ -386,7 +386,7 @@ impl Client {
 }
 
 /// What any of them takes: which one it will be is known only at `publish`.
-fn taken_codecs(candidates: &[PublishPoint]) -> TakenCodecs {
+fn supported_codecs(candidates: &[PublishPoint]) -> SupportedCodecs {
     let accepted = || {
         let entrances = candidates.iter().map(PublishPoint::rules);
         entrances.map(|rules| &rules.access().codecs)
@@ -395,7 +395,7 @@ fn taken_codecs(candidates: &[PublishPoint]) -> TakenCodecs {
         let is_taken = accepted().any(|codecs| codecs.accepts(name));
         is_taken.then(|| name.to_string())
     };
-    TakenCodecs {
+    SupportedCodecs {
         video: VideoFourCc::KNOWN
             .iter()
             .filter_map(|c| taken(c.name()))

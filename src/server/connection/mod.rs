@@ -457,7 +457,7 @@ impl Client {
     fn flush(&mut self, patience: Duration) -> Result<(), CloseReason> {
         let output = self.session.output();
         if !output.is_empty() {
-            let (replies, notices) = (output.take_replies(), output.take_notices());
+            let (replies, notices) = (output.take_replies(), output.take_droppable());
             let Connection { outbound, .. } = &self.connection;
             outbound.send(&replies, &notices, patience)?;
             if let Some(Published { link, .. }) = &self.published {

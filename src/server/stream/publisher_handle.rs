@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 
-use crate::rtmp::session::notice;
+use crate::rtmp::session::unsolicited;
 use crate::server::port::listener::{ListenerState, Timer};
 use crate::server::publisher::RemovalReason;
 use crate::server::stream::{ReconnectError, Stream};
@@ -96,7 +96,8 @@ impl PublisherHandle {
         if !self.can_reconnect {
             return Err(ReconnectError::NotSupported);
         }
-        let request = notice::reconnect_request(self.connection.chunk_size, tc_url, description);
+        let request =
+            unsolicited::reconnect_request(self.connection.chunk_size, tc_url, description);
         let mut behind_start = self.behind_start.lock();
         if let Some(waiting) = &mut *behind_start {
             waiting.extend(request);
@@ -145,7 +146,7 @@ impl PublisherHandle {
                 ..
             } = &self.connection;
             if let Some(status) = self.dismissal().and_then(RemovalReason::status) {
-                outbound.try_send(&notice::status(*chunk_size, self.msid, &status));
+                outbound.try_send(&unsolicited::status(*chunk_size, self.msid, &status));
             }
             outbound.finish();
         });

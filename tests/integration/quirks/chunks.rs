@@ -17,7 +17,7 @@ use crate::support::wire::Wire;
 const CHUNK_SIZES: [u32; 7] = [1, 127, 4096, 60_000, 65_536, 0xFF_FFFF, 0x7FFF_FFFF];
 
 #[test]
-fn any_chunk_size_that_the_client_announces() {
+fn announced_chunk_sizes_are_followed() {
     let tags = stream(0, 25);
     for size in CHUNK_SIZES {
         let got = received(|client| {
@@ -33,7 +33,7 @@ fn any_chunk_size_that_the_client_announces() {
 }
 
 #[test]
-fn a_chunk_size_that_changes_within_a_message() {
+fn chunk_size_may_change_within_a_message() {
     let frame = keyframe(0, 1000);
     let got = received(|client| {
         let chunks = Wire::on(6).absolute(&frame);
@@ -47,7 +47,7 @@ fn a_chunk_size_that_changes_within_a_message() {
 }
 
 #[test]
-fn chunk_stream_ids_of_every_length() {
+fn chunk_stream_ids_of_every_length_are_read() {
     for csid in [3, 63, 64, 65, 319, 320, 65_599] {
         for long_csid in [false, true] {
             if long_csid && csid < 64 {
@@ -69,7 +69,7 @@ fn chunk_stream_ids_of_every_length() {
 }
 
 #[test]
-fn timestamps_that_start_high_and_wrap() {
+fn high_and_wrapping_timestamps_continue() {
     // 100 ms before what is worth crossing: there, and where the four extra bytes begin.
     for limit in [0xFF_FFFF, 1 << 24, 1 << 31, 0] {
         let start = u32::wrapping_sub(limit, 100);
@@ -125,7 +125,7 @@ fn send_with_deltas(client: &mut RawClient, tags: &[Tag]) {
 }
 
 #[test]
-fn deltas_and_messages_without_a_header() {
+fn deltas_and_headerless_messages_advance_time() {
     // Equal sizes, so that whole runs of messages start with type 3.
     let mut tags = vec![video_header(500), audio_header(500)];
     for index in 0..50 {
@@ -143,7 +143,7 @@ fn deltas_and_messages_without_a_header() {
 }
 
 #[test]
-fn a_delta_that_needs_an_extended_timestamp() {
+fn extended_timestamp_delta_is_read() {
     let far = 40 + 0x0100_0000;
     let tags = [
         keyframe(0, 400),
@@ -155,7 +155,7 @@ fn a_delta_that_needs_an_extended_timestamp() {
 }
 
 #[test]
-fn one_chunk_stream_for_audio_and_video_whose_time_steps_back() {
+fn shared_chunk_stream_may_step_back_in_time() {
     // librtmp has all media on one chunk stream; a step back is a delta near 2^32.
     let tags = [
         keyframe(1000, 300),
@@ -176,7 +176,7 @@ fn one_chunk_stream_for_audio_and_video_whose_time_steps_back() {
 }
 
 #[test]
-fn a_message_without_a_header_after_a_full_one_advances_by_its_time() {
+fn headerless_message_after_full_header_advances_by_its_time() {
     let wire = Wire::on(6);
     let tags = [keyframe(40, 100), delta_frame(80, 100)];
     let got = received(|client| {
@@ -187,7 +187,7 @@ fn a_message_without_a_header_after_a_full_one_advances_by_its_time() {
 }
 
 #[test]
-fn a_message_without_a_header_after_a_large_time_is_simultaneous() {
+fn headerless_message_after_large_time_is_simultaneous() {
     // To add the timestamp once more would be a leap of hours: librtmp means the same time again.
     let wire = Wire::on(6);
     let tags = [keyframe(7_200_000, 100), delta_frame(7_200_000, 100)];
@@ -199,7 +199,7 @@ fn a_message_without_a_header_after_a_large_time_is_simultaneous() {
 }
 
 #[test]
-fn interleaved_chunk_streams_leave_in_the_order_of_their_ends() {
+fn interleaved_messages_leave_in_the_order_of_their_ends() {
     let video = keyframe(0, 1000);
     let first = audio(0, 200);
     let second = audio(20, 200);
@@ -222,7 +222,7 @@ fn interleaved_chunk_streams_leave_in_the_order_of_their_ends() {
 }
 
 #[test]
-fn an_aborted_message_is_gone_and_only_that() {
+fn abort_drops_only_its_message() {
     let aborted = delta_frame(40, 1000);
     let [first, next, sound] = [keyframe(0, 500), delta_frame(80, 700), audio(50, 300)];
     let got = received(|client| {
@@ -238,7 +238,7 @@ fn an_aborted_message_is_gone_and_only_that() {
 }
 
 #[test]
-fn bytes_that_come_one_by_one() {
+fn single_byte_writes_are_read() {
     let tags = stream(0, 4);
     let got = received(|client| {
         for tag in &tags {
@@ -251,14 +251,14 @@ fn bytes_that_come_one_by_one() {
 }
 
 #[test]
-fn a_message_of_twelve_megabytes() {
+fn twelve_megabyte_message_is_received() {
     let tags = [keyframe(0, 12 << 20), delta_frame(40, 100)];
     let got = received(|client| send_tags(client, &tags));
     assert!(got == tags, "got {got:?}");
 }
 
 #[test]
-fn a_chunk_stream_that_starts_with_a_delta_header_is_at_its_delta() {
+fn chunk_stream_starting_with_delta_header_starts_at_its_delta() {
     // librtmp starts chunk streams with type 1: time counts from 0, and there is no msid.
     let tags = [keyframe(0, 300), audio(33, 60), audio(53, 60)];
     let got = received(|client| {

@@ -51,7 +51,7 @@ fn assert_works(recorder: &Recorder, client: &mut RawClient) {
 }
 
 #[test]
-fn the_type_of_publishing_in_any_case_or_absent() {
+fn publish_type_is_case_insensitive_and_optional() {
     let types = ["live", "LIVE", "record", "append", "appendWithGap"];
     for kind in types.into_iter().map(Some).chain([None]) {
         let recorder = Recorder::start("");
@@ -99,7 +99,7 @@ fn commands_with_transaction_id_0_are_not_answered() {
 }
 
 #[test]
-fn announcements_are_confirmed_with_a_transaction_id() {
+fn fcpublish_is_confirmed_with_a_transaction_id() {
     let recorder = Recorder::start("");
     let mut client = connected(&recorder);
     client.command(0, "FCPublish", 3.0, &[Value::Null, "key".into()]);
@@ -112,7 +112,7 @@ fn announcements_are_confirmed_with_a_transaction_id() {
 }
 
 #[test]
-fn the_status_of_publishing_is_on_the_stream_that_publishes() {
+fn publish_status_is_on_the_publishing_message_stream() {
     // rtmp2sink and HaishinKit look for it nowhere else.
     let recorder = Recorder::start("");
     let mut client = connected(&recorder);
@@ -132,7 +132,7 @@ fn the_status_of_publishing_is_on_the_stream_that_publishes() {
 }
 
 #[test]
-fn connecting_is_answered_with_windows_chunk_size_and_two_objects() {
+fn connect_is_answered_with_windows_chunk_size_and_two_objects() {
     let recorder = Recorder::start("chunk-size=5000");
     let mut client = RawClient::connect(recorder.port());
     client.handshake();
@@ -157,7 +157,7 @@ fn connecting_is_answered_with_windows_chunk_size_and_two_objects() {
 }
 
 #[test]
-fn an_object_encoding_is_given_back() {
+fn object_encoding_is_echoed() {
     let recorder = Recorder::start("");
     for encoding in [0.0, 3.0] {
         let mut client = RawClient::connect(recorder.port());
@@ -169,13 +169,13 @@ fn an_object_encoding_is_given_back() {
         client.command(0, "connect", 4.0, &[Value::EcmaArray(properties)]);
         let result = client.expect_command("_result");
         assert_eq!(result.transaction_id, 4.0);
-        let given = result.arguments[1].get("objectEncoding");
-        assert_eq!(given.and_then(Value::as_number), Some(encoding));
+        let echoed = result.arguments[1].get("objectEncoding");
+        assert_eq!(echoed.and_then(Value::as_number), Some(encoding));
     }
 }
 
 #[test]
-fn commands_of_the_amf3_type_with_and_without_selector() {
+fn amf3_commands_are_read_with_and_without_selector() {
     for selector in [&[0][..], &[]] {
         let recorder = Recorder::start("");
         let mut client = RawClient::connect(recorder.port());
@@ -196,7 +196,7 @@ fn commands_of_the_amf3_type_with_and_without_selector() {
 }
 
 #[test]
-fn everything_at_once_without_waiting_for_an_answer() {
+fn client_may_send_everything_at_once() {
     let recorder = Recorder::start("");
     let mut client = RawClient::connect(recorder.port());
     let tags = stream(0, 5);
@@ -229,7 +229,7 @@ fn everything_at_once_without_waiting_for_an_answer() {
 }
 
 #[test]
-fn publishing_again_without_unpublishing_goes_on() {
+fn repeated_publish_continues_the_stream() {
     let tags = stream(0, 10);
     let got = received(|client| {
         send_tags(client, &tags[..9]);
@@ -262,7 +262,7 @@ fn media_before_publishing_is_kept() {
 }
 
 #[test]
-fn media_on_another_message_stream() {
+fn media_on_other_message_streams_is_accepted() {
     let tags = stream(0, 10);
     for msid in [0, 2, 77] {
         let got = received(|client| {
@@ -292,7 +292,7 @@ fn pings_are_answered_with_their_value() {
 }
 
 #[test]
-fn unknown_control_and_message_types_are_passed_over() {
+fn unknown_control_and_message_types_are_ignored() {
     let tags = stream(0, 10);
     let got = received(|client| {
         send_tags(client, &tags[..5]);
@@ -308,7 +308,7 @@ fn unknown_control_and_message_types_are_passed_over() {
 }
 
 #[test]
-fn a_client_that_announces_a_window_gets_acknowledgements() {
+fn announced_window_gets_acknowledgements() {
     const WINDOW: u32 = 20_000;
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
@@ -330,7 +330,7 @@ fn a_client_that_announces_a_window_gets_acknowledgements() {
 }
 
 #[test]
-fn a_player_is_refused_and_its_connection_closed() {
+fn player_is_refused_and_its_connection_closed() {
     let recorder = Recorder::start("");
     let mut client = connected(&recorder);
     client.command(0, "createStream", 2.0, &[Value::Null]);
@@ -345,7 +345,7 @@ fn a_player_is_refused_and_its_connection_closed() {
 }
 
 #[test]
-fn who_announced_no_window_is_acknowledged_when_it_pauses() {
+fn client_without_window_is_acknowledged_when_it_pauses() {
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     client.set_chunk_size(65_536);

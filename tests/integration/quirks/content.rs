@@ -22,7 +22,7 @@ fn aggregate_of(tags: &[Tag], with_last_back_pointer: bool) -> Vec<u8> {
 }
 
 #[test]
-fn aggregates_come_apart() {
+fn aggregates_are_split() {
     let tags = stream(0, 12);
     for with_last_back_pointer in [true, false] {
         let got = received(|client| {
@@ -37,7 +37,7 @@ fn aggregates_come_apart() {
 }
 
 #[test]
-fn times_in_an_aggregate_count_from_its_first() {
+fn aggregate_times_count_from_the_first_part() {
     let inner = [
         keyframe(90_000, 60),
         audio(90_010, 60),
@@ -76,7 +76,7 @@ fn string(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn set_data_frame_is_taken_off_and_nothing_else() {
+fn only_set_data_frame_is_stripped() {
     let body = metadata(0).body;
     let wrapped = [string("@setDataFrame"), body.clone()].concat();
     for sent in [&wrapped, &body] {
@@ -88,7 +88,7 @@ fn set_data_frame_is_taken_off_and_nothing_else() {
 }
 
 #[test]
-fn metadata_of_the_amf3_type() {
+fn amf3_typed_metadata_is_received() {
     let body = metadata(0).body;
     let wrapped = [string("@setDataFrame"), body.clone()].concat();
     for selector in [&[0][..], &[]] {
@@ -119,12 +119,12 @@ fn metadata_with_amf3_values_becomes_amf0() {
 }
 
 #[test]
-fn no_metadata_at_all() {
+fn stream_without_metadata_is_received() {
     assert_eq!(script_data(|_| {}), [[0u8; 0]; 0]);
 }
 
 #[test]
-fn data_that_nobody_can_read_is_passed_over() {
+fn unreadable_data_is_ignored() {
     let got = script_data(|client| {
         client.message(4, type_id::DATA_AMF0, 1, &[]);
         client.message(4, type_id::DATA_AMF0, 1, b"\x09\x11\x22 not AMF");
@@ -135,7 +135,7 @@ fn data_that_nobody_can_read_is_passed_over() {
 }
 
 #[test]
-fn empty_video_and_empty_configurations_are_left_out() {
+fn empty_video_and_empty_configurations_are_dropped() {
     // flvdemux fails on the first; ffmpeg sends the second when it copies from MPEG-TS.
     let tags = stream(0, 6);
     let got = received(|client| {
@@ -156,7 +156,7 @@ fn empty_video_and_empty_configurations_are_left_out() {
 }
 
 #[test]
-fn a_configuration_that_comes_just_before_its_first_frame() {
+fn late_configuration_is_received() {
     let tags = [
         video_header(0),
         keyframe(0, 80),
@@ -169,7 +169,7 @@ fn a_configuration_that_comes_just_before_its_first_frame() {
 }
 
 #[test]
-fn an_identical_configuration_before_each_keyframe() {
+fn repeated_configurations_are_forwarded() {
     let mut tags = Vec::new();
     for second in 0..3 {
         let time = second * 1000;
@@ -197,7 +197,7 @@ fn negative_and_equal_times_keep_order_and_bytes() {
 }
 
 #[test]
-fn video_before_the_first_keyframe_is_left_out() {
+fn video_before_the_first_keyframe_is_dropped() {
     let tags = [
         video_header(0),
         delta_frame(0, 50),

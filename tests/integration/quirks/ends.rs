@@ -14,7 +14,7 @@ use crate::support::synthetic::{delta_frame, end_of_sequence, keyframe, stream};
 
 /// Every way to leave ends the stream with all that came before it.
 #[track_caller]
-fn leaves(how: impl FnOnce(RawClient) -> Option<RawClient>) {
+fn assert_ends_stream(how: impl FnOnce(RawClient) -> Option<RawClient>) {
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     let tags = stream(0, 12);
@@ -24,9 +24,9 @@ fn leaves(how: impl FnOnce(RawClient) -> Option<RawClient>) {
 }
 
 #[test]
-fn delete_stream_with_an_id_a_name_or_nothing() {
+fn delete_stream_with_an_id_a_name_or_nothing_ends_the_stream() {
     for argument in [Some(Value::from(1.0)), Some("key".into()), None] {
-        leaves(|mut client| {
+        assert_ends_stream(|mut client| {
             let arguments: Vec<Value> = [Some(Value::Null), argument]
                 .into_iter()
                 .flatten()
@@ -38,8 +38,8 @@ fn delete_stream_with_an_id_a_name_or_nothing() {
 }
 
 #[test]
-fn close_stream_alone() {
-    leaves(|mut client| {
+fn close_stream_ends_the_stream() {
+    assert_ends_stream(|mut client| {
         client.command(1, "closeStream", 0.0, &[Value::Null]);
         let status = client.expect_command("onStatus");
         assert_eq!(
@@ -51,8 +51,8 @@ fn close_stream_alone() {
 }
 
 #[test]
-fn unpublish_alone() {
-    leaves(|mut client| {
+fn fcunpublish_ends_the_stream() {
+    assert_ends_stream(|mut client| {
         client.command(0, "FCUnpublish", 6.0, &[Value::Null, "key".into()]);
         assert_eq!(client.expect_command("_result").transaction_id, 6.0);
         Some(client)
@@ -60,23 +60,23 @@ fn unpublish_alone() {
 }
 
 #[test]
-fn a_closed_connection() {
-    leaves(|client| {
+fn closed_connection_ends_the_stream() {
+    assert_ends_stream(|client| {
         client.socket.shutdown(Shutdown::Both).unwrap();
         None
     });
 }
 
 #[test]
-fn a_half_closed_connection() {
-    leaves(|client| {
+fn half_closed_connection_ends_the_stream() {
+    assert_ends_stream(|client| {
         client.socket.shutdown(Shutdown::Write).unwrap();
         Some(client)
     });
 }
 
 #[test]
-fn a_reset_connection() {
+fn reset_connection_ends_the_stream() {
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     let tags = stream(0, 12);
@@ -90,7 +90,7 @@ fn a_reset_connection() {
 }
 
 #[test]
-fn a_message_that_is_cut_off_is_left_out() {
+fn truncated_message_is_dropped() {
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     let tags = stream(0, 12);
@@ -109,13 +109,13 @@ fn with_end(at: usize) -> Vec<Tag> {
 }
 
 #[test]
-fn an_end_of_sequence_comes_out_last() {
+fn end_of_sequence_leaves_last() {
     let tags = with_end(3);
     assert_eq!(received(|client| send_tags(client, &tags)), tags);
 }
 
 #[test]
-fn an_end_of_sequence_amid_the_stream_does_not_come_out() {
+fn end_of_sequence_within_the_stream_is_dropped() {
     let tags = with_end(2);
     let got = received(|client| send_tags(client, &tags));
     let expected: Vec<Tag> = tags

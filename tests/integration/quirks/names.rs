@@ -46,7 +46,7 @@ fn every_form_of_a_route_reaches_it() {
 }
 
 #[test]
-fn urls_of_ffmpeg_reach_their_route() {
+fn ffmpeg_urls_reach_their_route() {
     let file = media::small(1);
     let expected = crate::support::flv::read_file(&file);
     for (route, path) in [

@@ -3,13 +3,13 @@
 //! Whole messages that are not part of the conversation: what somebody else than the client's own
 //! thread has to tell it. They may be written between any two messages of the session.
 
-use super::output::Output;
+use super::output::SessionOutput;
 use crate::rtmp::command::Command;
 use crate::rtmp::status::{Status, code};
 
 /// `onStatus` for the published stream. `chunk_size` is what the session was configured with.
 pub fn status(chunk_size: u32, msid: u32, status: &Status) -> Vec<u8> {
-    let mut output = Output::with_chunk_size(chunk_size);
+    let mut output = SessionOutput::with_chunk_size(chunk_size);
     output.stream_command(msid, &Command::on_status(status.properties()));
     output.take_replies()
 }
@@ -22,7 +22,7 @@ pub fn reconnect_request(chunk_size: u32, tc_url: Option<&str>, description: &st
     if let Some(tc_url) = tc_url {
         properties.push(("tcUrl".into(), tc_url.into()));
     }
-    let mut output = Output::with_chunk_size(chunk_size);
+    let mut output = SessionOutput::with_chunk_size(chunk_size);
     output.connection_command(&Command::on_status(properties));
     output.take_replies()
 }
