@@ -18,15 +18,14 @@ pub struct AggregatePart<'a> {
     pub body: &'a [u8],
 }
 
-/// Splits an aggregate whose own timestamp is `timestamp`. The parts keep their distances: the
-/// first one has the timestamp of the aggregate. Splitting ends at the first part that is cut
-/// short.
+/// Splits an aggregate whose own timestamp is `timestamp`. The first part gets that timestamp, and
+/// the others keep their distance from the first. Splitting ends at the first truncated part.
 pub fn split(body: &[u8], timestamp: u32) -> impl Iterator<Item = AggregatePart<'_>> {
     let mut rest = body;
     let mut first = None;
     std::iter::from_fn(move || {
         let (after, (type_id, time, body)) = part(rest).ok()?;
-        // The back pointer behind the last part may be missing.
+        // The back pointer after the last part may be missing.
         rest = be_u32::<_, ()>(after).map_or(after, |(after, _)| after);
         let first = *first.get_or_insert(time);
         Some(AggregatePart {

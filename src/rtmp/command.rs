@@ -4,12 +4,12 @@
 
 use crate::amf0::{self, Value};
 
-/// A command as it came, or as it goes out.
+/// A command, received or to be sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
     pub name: String,
     pub transaction_id: f64,
-    /// What follows the transaction id: the command object, then the arguments.
+    /// The values after the transaction id: the command object, then the arguments.
     pub arguments: Vec<Value>,
 }
 
@@ -22,7 +22,7 @@ impl Command {
         }
     }
 
-    /// What tells a client of the state of its connection or stream (section 7.2.2).
+    /// An `onStatus` command: the state of a connection or stream (section 7.2.2).
     pub fn on_status(properties: Vec<(String, Value)>) -> Self {
         Command::new(
             "onStatus",
@@ -60,8 +60,8 @@ impl Command {
     }
 }
 
-/// Messages of the AMF3 types start with a byte that says which format follows, and it always
-/// says AMF0. Some clients leave it out.
+/// Strips the first byte of a message of an AMF3 type. It selects the format that follows, and is
+/// always 0 for AMF0. Some clients leave it out.
 pub(super) fn without_selector(body: &[u8]) -> &[u8] {
     body.strip_prefix(&[0]).unwrap_or(body)
 }

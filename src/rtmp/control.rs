@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Protocol control messages that concern the conversation (section 5.4) and user control
-//! messages (section 7.1.7). Set Chunk Size and Abort concern the chunk reader alone, and stay
-//! there.
+//! messages (section 7.1.7). The chunk reader handles Set Chunk Size and Abort by itself.
 
 use nom::Parser;
 use nom::number::complete::{be_u16, be_u32};
@@ -32,17 +31,17 @@ pub enum Control {
     },
     PingRequest(u32),
     PingResponse(u32),
-    /// Set Buffer Length, Stream EOF and all else that a server of publishers has no use for.
+    /// Set Buffer Length, Stream EOF and every other event that an ingest server ignores.
     OtherUserControl(u16),
 }
 
 impl Control {
-    /// Reads the body of a message of type 3, 4, 5 or 6. None if it is cut short.
+    /// Reads the body of a message of type 3, 4, 5 or 6. Returns None if the body is too short.
     pub fn read(type_id: u8, body: &[u8]) -> Option<Self> {
         read(type_id, body)
     }
 
-    /// Message type id and body.
+    /// Returns the message type id and the body.
     pub fn write(self) -> (u8, Vec<u8>) {
         let user = |event: u16, value: u32| {
             let body = [&event.to_be_bytes()[..], &value.to_be_bytes()].concat();
@@ -72,7 +71,7 @@ fn read(type_id: u8, body: &[u8]) -> Option<Control> {
         type_id::WINDOW_ACK_SIZE => Control::WindowAckSize(number(body)?.1),
         type_id::SET_PEER_BANDWIDTH => {
             let (rest, window) = number(body)?;
-            // A missing limit type harms nobody.
+            // A missing limit type is harmless.
             let limit_type = rest.first().copied().unwrap_or(PEER_BANDWIDTH_DYNAMIC);
             Control::SetPeerBandwidth { window, limit_type }
         }

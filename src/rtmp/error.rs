@@ -2,7 +2,7 @@
 
 use super::limits;
 
-/// What a client did that ends its connection.
+/// A violation of the protocol by the client that ends its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     #[error("TLS on a plain RTMP port: use rtmp:// instead of rtmps://")]

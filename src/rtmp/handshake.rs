@@ -3,8 +3,9 @@
 //! Handshake, server side: C0 and C1 in, S0, S1 and S2 out, C2 in (section 5.2).
 //!
 //! Flash-era clients sign C1 with a digest and want signed replies; that form is not in the
-//! specification. A C1 with a valid digest gets it; every other one gets the plain form, whose S2
-//! is an exact copy of C1. C2 is read and not judged: rtmp2sink and HaishinKit change it.
+//! specification. A C1 with a valid digest gets the signed form. Every other C1 gets the plain
+//! form, whose S2 is an exact copy of C1. C2 is read but not checked: rtmp2sink and HaishinKit
+//! change it.
 
 mod digest;
 
@@ -26,7 +27,7 @@ enum HandshakeStage {
     Done,
 }
 
-/// The state of one handshake. Takes input in pieces of any size.
+/// The state of one handshake. Accepts input in pieces of any size.
 pub struct Handshake {
     stage: HandshakeStage,
     block: Box<HandshakeBlock>,
@@ -54,11 +55,11 @@ impl Handshake {
         }
     }
 
-    /// Takes what belongs to the handshake off the front of `input`, appends replies to `output`
-    /// and says whether the handshake is finished.
+    /// Consumes the handshake's bytes from the front of `input` and appends replies to `output`.
+    /// Returns true when the handshake is finished.
     ///
-    /// S0, S1 and S2 go out together right after C1, since ffmpeg and rtmp2sink send C2 only
-    /// when they have all three.
+    /// S0, S1 and S2 are sent together right after C1, since ffmpeg and rtmp2sink send C2 only
+    /// after all three.
     pub fn read(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Result<bool, Violation> {
         while self.stage != HandshakeStage::Done {
             match self.stage {
@@ -89,7 +90,7 @@ impl Handshake {
         Ok(true)
     }
 
-    /// Moves input into the block and says whether it is full; a full block starts over.
+    /// Copies input into the block. Returns true when the block is full, and starts a new one.
     fn fill(&mut self, input: &mut &[u8]) -> bool {
         let count = input.len().min(BLOCK_LENGTH - self.filled);
         let (copied, rest) = input.split_at(count);
@@ -107,7 +108,7 @@ impl Handshake {
         let mut s1 = [0; BLOCK_LENGTH];
         self.random.fill(&mut s1[8..]);
         output.push(VERSION);
-        // A version of 0 in C1 says that there is no digest.
+        // Version 0 in C1 means that there is no digest.
         let layout = match self.block[4..8] {
             [0, 0, 0, 0] => None,
             _ => DigestLayout::detect(&self.block),
@@ -129,7 +130,7 @@ impl Handshake {
     }
 }
 
-/// Clients that are lost deserve a log line that says where they are.
+/// Names the protocol that the client speaks instead of RTMP, for the log.
 fn check_version(version: u8) -> Result<(), Violation> {
     match version {
         VERSION => Ok(()),

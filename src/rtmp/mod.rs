@@ -6,7 +6,7 @@
 //! [`command`] and [`aggregate`] (messages to meanings), [`session`] (the conversation).
 //! Specification: Adobe, "Real-Time Messaging Protocol (RTMP) specification", version 1.0, 2012.
 //!
-//! Nothing in here knows GStreamer, sockets, threads or the time.
+//! This module knows no GStreamer, sockets, threads or clocks.
 
 pub mod aggregate;
 pub mod authentication;
@@ -25,8 +25,8 @@ pub use error::Violation;
 /// The body of a message.
 pub type Payload = crate::memory::Memory;
 
-/// Bytes to leave free around the body of a message, so that whoever takes the message on can
-/// frame it in place instead of copying it.
+/// Bytes to leave free around the body of a message, so that a later layer can frame it in place
+/// instead of copying it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Headroom {
     pub front: usize,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Status codes of the NetConnection and NetStream commands (section 7.2), and the objects that
-//! carry them.
+//! Status codes of the NetConnection and NetStream commands (section 7.2), and the information
+//! objects with them.
 
 use crate::amf0::Value;
 
@@ -26,7 +26,7 @@ pub enum Level {
     Error,
 }
 
-/// An information object: what a client shows its user.
+/// An information object. Clients show its description to their user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
     pub level: Level,

@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 
 use super::{ApplicationQuery, Challenge, Credentials};
 
-/// Challenge and opaque value are the same: clients answer to the one or the other.
+/// Challenge and opaque value are equal: clients answer either one.
 pub(super) fn parameters(user: &str, challenge: &Challenge) -> String {
     let Challenge { salt, token } = challenge;
     format!("&user={user}&salt={salt}&challenge={token}&opaque={token}")

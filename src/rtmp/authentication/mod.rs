@@ -2,10 +2,10 @@
 
 //! Challenge authentication in `connect`, as encoders speak it: `authmod=adobe` and `authmod=llnw`.
 //!
-//! A client that is not let in yet gets an error whose description says what to do, and comes
-//! again, on a new connection, with its answer in the query of the application. Nothing is
-//! kept in between: a challenge is a code over the user name and the time, made with a
-//! key that only this server has, so it can be made again when the answer comes.
+//! A client without a valid answer gets an error whose description holds the challenge. It
+//! connects again, on a new connection, with its answer in the query of the application. No state
+//! is kept in between: a challenge is a keyed hash of the user name and the time, with a key that
+//! only this server has, so it can be computed again when the answer arrives.
 
 mod adobe;
 mod llnw;
@@ -17,13 +17,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// An answer is good for this long at least, and for twice as long at most.
+/// Minimum time for which an answer is valid. The maximum is twice as long.
 pub const CHALLENGE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// ffmpeg reads 255 bytes of a description, and the user name is in there.
+/// Maximum bytes of a user name. ffmpeg reads 255 bytes of a description that contains it.
 pub const MAX_USERNAME: usize = 90;
 
-/// How clients prove that they know the password.
+/// Method by which clients prove that they know the password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     Adobe,
@@ -39,7 +39,7 @@ impl Method {
     }
 }
 
-/// Who may publish.
+/// Credentials of a publisher.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub method: Method,
@@ -48,7 +48,7 @@ pub struct Credentials {
 }
 
 impl std::fmt::Debug for Credentials {
-    /// Without what is secret.
+    /// Leaves out the secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials")
             .field("method", &self.method)
@@ -56,17 +56,17 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// What to do with a client that wants to connect. Descriptions go into the error that it gets.
+/// Result of the evaluation of a `connect`. Descriptions are for the error sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChallengeOutcome {
     Granted,
-    /// It should come again.
+    /// The client should connect again with its answer.
     Challenged(String),
-    /// Its answer is wrong, or too old.
+    /// The client's answer is wrong or too old.
     Failed(String),
 }
 
-/// Makes challenges, and knows them again.
+/// Makes challenges and verifies their answers.
 #[derive(Clone)]
 pub struct Challenger {
     key: [u8; 32],
@@ -84,8 +84,8 @@ impl Challenger {
         Challenger { key }
     }
 
-    /// What to answer a client that asks for `application`, query included, of which `credentials`
-    /// are those that may be meant: all of this method. `now` is any clock that goes steadily.
+    /// Evaluates a `connect` for `application`, query included. `credentials` are all those of the
+    /// candidates, and all have this method. `now` is the time of any monotonic clock.
     pub fn evaluate(
         &self,
         method: Method,
@@ -108,7 +108,7 @@ impl Challenger {
                 method.name()
             )
         };
-        // Whether there is such a user is nobody's business.
+        // An unknown user gets the same answers: the existence of a user is not revealed.
         if user.len() > MAX_USERNAME {
             return ChallengeOutcome::Failed(reject("authfailed"));
         }
@@ -131,7 +131,7 @@ impl Challenger {
         }
     }
 
-    /// Whether the query of an application has the right answer to a challenge that is not too old.
+    /// Returns true if the query of an application has the right answer to a recent challenge.
     pub fn verify(&self, credentials: &Credentials, application: &str, now: Duration) -> bool {
         let query = ApplicationQuery::new(application);
         let method = query.get("authmod");
@@ -149,7 +149,7 @@ impl Challenger {
                 Method::Adobe => adobe::response(credentials, &challenge, &query),
                 Method::Llnw => llnw::response(credentials, &challenge, &query, application),
             };
-            // A buggy librtmp puts garbage behind its response.
+            // A buggy librtmp puts garbage after its response.
             let length = response.len().min(expected.len());
             let matches = response.as_bytes()[..length].ct_eq(expected.as_bytes());
             is_valid |= bool::from(matches);
@@ -157,7 +157,7 @@ impl Challenger {
         is_valid
     }
 
-    /// An unpredictable text, the same for the same input.
+    /// Returns an unpredictable hash, the same for the same input.
     fn keyed_hash(&self, purpose: &str, user: &str, time: u64) -> [u8; 32] {
         // A key of any length is fine with HMAC.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else {
@@ -172,10 +172,10 @@ impl Challenger {
 
 const PREFIX: &str = "[ AccessManager.Reject ]";
 
-/// What a client has to work into its answer.
+/// The values that a client has to use in its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Challenge {
-    /// The same for a user at all times.
+    /// Constant for a user.
     salt: String,
     token: String,
 }
@@ -183,7 +183,7 @@ struct Challenge {
 impl Challenge {
     fn new(challenger: &Challenger, user: &str, now: Duration) -> Self {
         let period = now.as_secs() / CHALLENGE_LIFETIME.as_secs();
-        // Lengths that need no padding: an equals sign is one more thing to get wrong.
+        // Lengths that need no padding: clients can mishandle an equals sign.
         let encode = |hash: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(hash);
         Challenge {
             salt: encode(&challenger.keyed_hash("salt", user, 0)[..9]),
@@ -192,7 +192,7 @@ impl Challenge {
     }
 }
 
-/// The query of an application. Values are as they came: clients escape nothing.
+/// The query of an application. Values are as received: clients escape nothing.
 #[derive(Debug, Clone, Copy)]
 struct ApplicationQuery<'a>(&'a str);
 
@@ -202,7 +202,7 @@ impl<'a> ApplicationQuery<'a> {
     }
 
     fn get(self, name: &str) -> Option<&'a str> {
-        // Base64 has equals signs, so the first one counts.
+        // Base64 values contain equals signs, so only the first one separates.
         let mut pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     }

@@ -29,7 +29,7 @@ fn challenged(outcome: ChallengeOutcome) -> String {
     }
 }
 
-/// What a client makes of a description that asks it for an answer.
+/// Returns a client's answer to the description of a challenge.
 fn answer(application: &str, method: Method, description: &str, password: &str) -> String {
     let (_, query) = description.split_once('?').unwrap();
     let value = |name: &str| {
@@ -140,7 +140,7 @@ fn unknown_user_is_challenged_like_a_known_one() {
     assert!(description.ends_with("?reason=authfailed"));
 }
 
-/// Worked out by the description of the method, with a known challenge.
+/// Computed from the description of the method, with a known challenge.
 #[test]
 fn responses_match_known_answers() {
     let own = Credentials {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Chunk headers on the wire (section 5.3.1). Streaming parsers: nom's Incomplete means that more
-//! bytes are needed, and nothing else can go wrong at this level.
+//! bytes are needed, and no other error is possible at this level.
 
 use nom::IResult;
 use nom::Parser;
 use nom::number::streaming::{be_u8, be_u24, be_u32, le_u16, le_u32};
 
-/// Longest basic header, message header and extended timestamp together.
+/// Maximum bytes of basic header, message header and extended timestamp together.
 pub(super) const MAX_LENGTH: usize = 3 + 11 + 4;
 
-/// The value of a timestamp field that says that the extended timestamp has the real one.
+/// Value of a timestamp field whose real value is in the extended timestamp.
 pub(super) const EXTENDED: u32 = 0xFF_FFFF;
 
 /// Chunk type and chunk stream id (section 5.3.1.1).
@@ -52,17 +52,17 @@ impl BasicHeader {
     }
 }
 
-/// The message header of a chunk of type 0, 1 or 2, with what that type has of it
-/// (section 5.3.1.2), and the extended timestamp put in its place (section 5.3.1.3).
+/// The message header of a chunk of type 0, 1 or 2, with the fields that its type has
+/// (section 5.3.1.2). `time` has the value of the extended timestamp (section 5.3.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MessageHeader {
     /// A timestamp in type 0, a timestamp delta in types 1 and 2.
     pub time: u32,
-    /// Whether the time came in the extended timestamp field.
+    /// True where `time` is in the extended timestamp field.
     pub extended: bool,
-    /// Types 0 and 1.
+    /// Present in types 0 and 1.
     pub length_and_type: Option<(u32, u8)>,
-    /// Type 0.
+    /// Present in type 0.
     pub msid: Option<u32>,
 }
 
@@ -92,7 +92,7 @@ impl MessageHeader {
         Ok((rest, header))
     }
 
-    /// Appends the header; the fields that it has say of which type it is.
+    /// Appends the header. Its fields determine its type.
     pub fn write(self, out: &mut Vec<u8>) {
         let field = if self.extended { EXTENDED } else { self.time };
         out.extend_from_slice(&field.to_be_bytes()[1..]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Chunk streams: messages cut into chunks and interleaved (section 5.3).
+//! Chunk streams: messages split into chunks and interleaved (section 5.3).
 
 mod header;
 mod reader;

@@ -17,7 +17,7 @@ use crate::rtmp::limits::{
 use crate::rtmp::message::{Message, type_id};
 use crate::rtmp::{Headroom, Payload, Violation};
 
-/// What a client may make the reader hold.
+/// Limits on the memory that a client can make the reader hold.
 #[derive(Debug, Clone, Copy)]
 pub struct ReaderLimits {
     pub max_message_size: u32,
@@ -33,10 +33,10 @@ impl Default for ReaderLimits {
     }
 }
 
-/// Puts messages together, one for each chunk stream at a time.
+/// Reassembles messages, one at a time for each chunk stream.
 ///
-/// Invariant: `buffered` is the memory of all partial messages. It is not over
-/// `limits.max_buffered`, except by the last reservation when that is why reading has failed.
+/// Invariant: `buffered` is the memory of all partial messages. It exceeds `limits.max_buffered`
+/// only by the last reservation, and only when that made reading fail.
 #[derive(Debug)]
 pub struct ChunkReader {
     limits: ReaderLimits,
@@ -46,7 +46,7 @@ pub struct ChunkReader {
     streams: Vec<ChunkStream>,
     /// The chunk whose payload is being read.
     open: Option<OpenChunk>,
-    /// Bytes that came before the input and are not used yet: the front of a header.
+    /// Unused bytes from earlier input: the front of a header.
     stash: Stash,
     buffered: usize,
     abandoned: u64,
@@ -64,13 +64,13 @@ struct Stash {
     len: usize,
 }
 
-/// What a chunk stream remembers: the header fields that later chunks leave out, and the message
-/// that it is in.
+/// State of a chunk stream: the header fields that later chunks omit, and the message that it is
+/// in.
 #[derive(Debug)]
 struct ChunkStream {
     csid: u32,
     timestamp: u32,
-    /// What a type 3 chunk that starts a message adds.
+    /// Milliseconds that a type 3 chunk adds when it starts a message.
     delta: u32,
     length: u32,
     type_id: u8,
@@ -78,23 +78,23 @@ struct ChunkStream {
     /// The extended timestamp of the last header, which type 3 chunks repeat.
     extended: Option<u32>,
     partial: Option<Payload>,
-    /// The largest message that this chunk stream has carried: what may be reserved for the next
-    /// one before its bytes are there.
+    /// Bytes of the largest message of this chunk stream. As much may be reserved for the next one
+    /// before its bytes arrive.
     largest: usize,
 }
 
-/// A header together with the bytes that it took.
+/// A header and its length in bytes.
 struct ParsedHeader {
     basic: BasicHeader,
     /// None in a chunk of type 3.
     message: Option<MessageHeader>,
-    /// The extended timestamp of a type 3 chunk, where it has one.
+    /// The extended timestamp of a type 3 chunk, if present.
     repeated: Option<u32>,
     length: usize,
 }
 
 impl ChunkReader {
-    /// Messages have `headroom` around them.
+    /// Leaves `headroom` free around each message.
     pub fn new(limits: ReaderLimits, headroom: Headroom) -> Self {
         ChunkReader {
             limits,
@@ -109,17 +109,17 @@ impl ChunkReader {
         }
     }
 
-    /// The chunk size that the client has set.
+    /// Returns the chunk size that the client has set.
     pub fn chunk_size(&self) -> u32 {
         self.chunk_size
     }
 
-    /// Memory held for messages that are not complete.
+    /// Returns the bytes of memory held for incomplete messages.
     pub fn buffered(&self) -> usize {
         self.buffered
     }
 
-    /// Messages that were given up before they were complete: aborted, or overtaken by a new one.
+    /// Returns the number of incomplete messages dropped: aborted, or replaced by a new one.
     pub fn abandoned(&self) -> u64 {
         self.abandoned
     }
@@ -128,9 +128,9 @@ impl ChunkReader {
         self.limits.max_message_size = size;
     }
 
-    /// Takes bytes off the front of `input` up to the end of the next message, which it returns,
-    /// or all of them when there is no whole message in it. After an error the reader has lost
-    /// its place, and is of no more use.
+    /// Consumes bytes from the front of `input` up to the end of the next message and returns that
+    /// message. Consumes all of them when they complete no message. After an error the reader has
+    /// lost its place and must not be used any more.
     pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Message>, Violation> {
         loop {
             let index = match self.open {
@@ -153,7 +153,7 @@ impl ChunkReader {
         }
     }
 
-    /// Takes one header off the stash and the input, or puts all of the input into the stash.
+    /// Reads one header from the stash and the input, or moves all of the input into the stash.
     fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<ParsedHeader>, Violation> {
         if self.stash.len == 0 {
             if let Some(parsed) = self.parse_header(input)? {
@@ -171,7 +171,7 @@ impl ChunkReader {
             *input = &input[added..];
             return Ok(None);
         };
-        // A header that ends within the old bytes is one of type 3 whose first bytes of payload
+        // A header that ends within the old bytes has type 3, and its first bytes of payload
         // looked like a repeated timestamp until now. They stay in the stash.
         self.stash.len = before;
         self.stash.consume(parsed.length.min(before));
@@ -213,12 +213,12 @@ impl ChunkReader {
         self.streams.iter().position(|stream| stream.csid == csid)
     }
 
-    /// Brings the chunk stream up to date with a header, and opens its chunk.
+    /// Updates the chunk stream from a header, and opens its chunk.
     fn start_chunk(&mut self, parsed: ParsedHeader) -> Result<usize, Violation> {
         let BasicHeader { fmt, csid } = parsed.basic;
         let index = match self.find(csid) {
             Some(index) => index,
-            // librtmp starts a chunk stream with type 1; types 2 and 3 leave too much open.
+            // librtmp starts a chunk stream with type 1. Types 2 and 3 have too few fields.
             None if fmt <= 1 => self.add_stream(csid)?,
             None => return Err(Violation::NoPrecedingChunk { csid, fmt }),
         };
@@ -246,8 +246,8 @@ impl ChunkReader {
         Ok(self.open_chunk(index))
     }
 
-    /// Whether this chunk goes on with the message that its chunk stream is in. A full header
-    /// within a message is forgiven where it says the same as the one before.
+    /// Returns true if this chunk continues the open message of its chunk stream. A full header
+    /// within a message is accepted if its fields equal those of the message.
     fn continues_message(
         &mut self,
         index: usize,
@@ -287,8 +287,8 @@ impl ChunkReader {
         index
     }
 
-    /// Copies what there is of the payload of the open chunk, and of those that follow it within
-    /// the same message: mostly all of them are there, and their headers are a byte each.
+    /// Copies the available payload of the open chunk, and of the following chunks of the same
+    /// message: mostly all of them are in the input, with headers of one byte.
     fn read_payload(&mut self, chunk: OpenChunk, input: &mut &[u8]) -> Result<(), Violation> {
         if self.stash.len > 0 {
             let stash = self.stash;
@@ -312,7 +312,7 @@ impl ChunkReader {
         let Some(partial) = &mut stream.partial else {
             return Ok(());
         };
-        // What fits into the memory as it is.
+        // Bytes that fit without growing the memory.
         let frame = partial.head() + self.headroom.back;
         let mut space = partial.capacity().saturating_sub(frame + partial.len());
         loop {
@@ -320,7 +320,7 @@ impl ChunkReader {
             let (copied, rest) = input.split_at(count);
             if count > space {
                 let before = partial.capacity();
-                // Double what is there, so that growing costs little, but not past the end.
+                // Double the memory, so that growing costs little, but not past the end.
                 let target = length.min(2 * partial.len());
                 let missing = target.saturating_sub(partial.len()).max(count);
                 partial.reserve(missing + self.headroom.back);
@@ -362,7 +362,7 @@ impl ChunkReader {
         })
     }
 
-    /// Obeys the messages that are meant for the chunk reader, and passes on the others.
+    /// Applies messages for the chunk reader itself, and returns all others.
     fn apply(&mut self, message: Message) -> Result<Option<Message>, Violation> {
         let kind = message.type_id;
         if !matches!(kind, type_id::SET_CHUNK_SIZE | type_id::ABORT) {
@@ -380,7 +380,7 @@ impl ChunkReader {
         Ok(None)
     }
 
-    /// The new size counts from the next chunk on, in every chunk stream.
+    /// Sets the size from the next chunk on, in every chunk stream.
     fn set_chunk_size(&mut self, value: u32) -> Result<(), Violation> {
         // Section 5.4.1: the first bit is 0.
         let size = value & 0x7FFF_FFFF;
@@ -404,7 +404,7 @@ impl Stash {
         &self.bytes[..self.len]
     }
 
-    /// Fills up from `input` and says how many bytes it took.
+    /// Fills up from `input` and returns the number of bytes that it copied.
     fn append(&mut self, input: &[u8]) -> usize {
         let count = input.len().min(MAX_LENGTH - self.len);
         self.bytes[self.len..][..count].copy_from_slice(&input[..count]);
@@ -421,7 +421,7 @@ impl Stash {
 enum RepeatedTimestamp<'a> {
     Absent,
     Present(&'a [u8], u32),
-    /// More bytes are needed to tell.
+    /// More bytes are needed to decide.
     Undecided,
 }
 
@@ -440,7 +440,7 @@ impl ChunkStream {
         }
     }
 
-    /// The header of a type 3 chunk on this chunk stream, where it is a single byte.
+    /// Returns the header of a type 3 chunk on this chunk stream, if it is a single byte.
     fn one_byte_header(&self) -> Option<u8> {
         let is_short = (2..=63).contains(&self.csid) && self.extended.is_none();
         is_short.then_some(0xC0 | self.csid as u8)
@@ -448,8 +448,8 @@ impl ChunkStream {
 
     /// Looks for the extended timestamp that a type 3 chunk should repeat.
     ///
-    /// At the start of a message it is always there. Within one, older versions of librtmp and
-    /// OBS and some SDKs leave it out: there it counts as repeated only when it is the same.
+    /// It is always present at the start of a message. Within one, older versions of librtmp and
+    /// OBS and some SDKs leave it out: there it counts as present only if the value is the same.
     fn repeated_timestamp<'a>(&self, input: &'a [u8]) -> RepeatedTimestamp<'a> {
         let Some(expected) = self.extended else {
             return RepeatedTimestamp::Absent;
@@ -465,7 +465,7 @@ impl ChunkStream {
         }
     }
 
-    /// A header of type 0, 1 or 2 starts a message.
+    /// Starts a message with a header of type 0, 1 or 2.
     fn apply_header(&mut self, header: &MessageHeader) {
         if let Some((length, type_id)) = header.length_and_type {
             self.length = length;
@@ -476,16 +476,16 @@ impl ChunkStream {
                 self.msid = msid;
                 self.timestamp = header.time;
             }
-            // Deltas count modulo 2^32: writers go back in time with deltas like 0xFFFF_FFD8.
+            // Deltas count modulo 2^32: writers step back in time with deltas like 0xFFFF_FFD8.
             None => self.timestamp = self.timestamp.wrapping_add(header.time),
         }
         self.delta = header.time;
         self.extended = header.extended.then_some(header.time);
     }
 
-    /// A type 3 chunk starts a message: all is as before, and time goes on by the last delta.
+    /// Starts a message with a type 3 chunk: the same fields, and time advances by the last delta.
     fn repeat_header(&mut self, repeated: Option<u32>) {
-        // ffmpeg writes the real delta here even where it differs from the one before.
+        // ffmpeg writes the real delta here even if it differs from the previous one.
         if repeated.is_some() {
             self.extended = repeated;
         }

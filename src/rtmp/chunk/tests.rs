@@ -5,7 +5,7 @@ use super::*;
 use crate::rtmp::message::{Message, type_id};
 use crate::rtmp::{Headroom, Violation, limits};
 
-/// Bytes on the wire, written chunk by chunk.
+/// Encoded bytes, written chunk by chunk.
 #[derive(Default)]
 struct ChunkBytes(Vec<u8>);
 
@@ -31,7 +31,7 @@ impl ChunkBytes {
         self
     }
 
-    /// Reads everything, in pieces of `step` bytes.
+    /// Reads all bytes, in pieces of `step`.
     fn read(&self, step: usize) -> Result<Vec<Received>, Violation> {
         let headroom = Headroom { front: 11, back: 4 };
         let mut reader = ChunkReader::new(ReaderLimits::default(), headroom);
@@ -45,7 +45,7 @@ impl ChunkBytes {
         Ok(messages)
     }
 
-    /// Reads in pieces of every size up to 40, which must make no difference.
+    /// Reads in pieces of every size up to 40, and asserts that it makes no difference.
     fn messages(&self) -> Vec<Received> {
         let expected = self.read(1).unwrap();
         for step in (2..40).chain([usize::MAX]) {
@@ -59,7 +59,7 @@ impl ChunkBytes {
     }
 }
 
-/// csid, type, message stream, timestamp and body of a message.
+/// csid, type id, msid, timestamp and body of a message.
 #[derive(Debug, PartialEq)]
 struct Received(u32, u8, u32, u32, Vec<u8>);
 
@@ -243,7 +243,7 @@ fn payload_that_looks_like_the_start_of_a_repeated_timestamp_is_payload() {
 
 #[test]
 fn type_3_at_the_start_of_a_message_repeats_the_delta() {
-    // After type 0 the delta is its timestamp, unless that would be a leap.
+    // After type 0 the delta is its timestamp, unless that would be a large step.
     let start = |time| ChunkBytes::default().chunk(4, full(time, 1, 8, 1), b"a");
     let near = start(40).type3(4, None, b"b").type3(4, None, b"c");
     assert_eq!(timestamps(&near.messages()), [40, 80, 120]);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! From messages to bytes, in the form that every client reads.
+//! From messages to bytes, in a form that every client can read.
 
 use super::DEFAULT_CHUNK_SIZE;
 use super::header::{BasicHeader, MessageHeader};
 
 /// Writes messages one after the other, each with a type 0 header and timestamp 0.
 ///
-/// More is not needed to talk to publishers, and not safe: RootEncoder can't take interleaved
-/// chunks, and HaishinKit for Android takes a message that starts with type 3 for a broken one.
+/// Other forms are not needed for publishers, and not safe: RootEncoder can't read interleaved
+/// chunks, and HaishinKit for Android rejects a message that starts with type 3.
 #[derive(Debug)]
 pub struct ChunkWriter {
     chunk_size: usize,
@@ -23,7 +23,7 @@ impl Default for ChunkWriter {
 }
 
 impl ChunkWriter {
-    /// Takes effect with the next message. The peer has to be told by Set Chunk Size before.
+    /// Takes effect with the next message. Send Set Chunk Size to the peer first.
     pub fn set_chunk_size(&mut self, chunk_size: u32) {
         self.chunk_size = chunk_size.max(1) as usize;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The digest form of the handshake: HMAC-SHA256 over a block without its digest, with the digest
-//! at a place that the block itself tells.
+//! The digest form of the handshake: HMAC-SHA256 over a block without its digest. The offset of the
+//! digest is computed from bytes of the block.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -13,16 +13,16 @@ const DIGEST_LENGTH: usize = 32;
 const CLIENT_TEXT: &[u8] = b"Genuine Adobe Flash Player 001";
 const SERVER_TEXT: &[u8] = b"Genuine Adobe Flash Media Server 001";
 
-/// Follows either text in the long form of its key.
+/// Suffix of either text in the long form of its key.
 const KEY_SUFFIX: [u8; 32] = [
     0xF0, 0xEE, 0xC2, 0x4A, 0x80, 0x68, 0xBE, 0xE8, 0x2E, 0x00, 0xD0, 0xD1, 0x02, 0x9E, 0x7E, 0x57,
     0x6E, 0xEC, 0x5D, 0x2D, 0x29, 0x80, 0x6F, 0xAB, 0x93, 0xB8, 0xE6, 0x36, 0xCF, 0xEB, 0x31, 0xAE,
 ];
 
-/// Announced in S1. Anything but 0 says that there is a digest.
+/// Announced in S1. Every value but 0 means that there is a digest.
 const SERVER_VERSION: [u8; 4] = [4, 5, 0, 1];
 
-/// Where in a block the digest is.
+/// Position of the digest in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DigestLayout {
     DigestFirst,
@@ -30,7 +30,7 @@ pub(super) enum DigestLayout {
 }
 
 impl DigestLayout {
-    /// The layout under which the digest of this C1 is valid.
+    /// Returns the layout under which the digest of this C1 is valid.
     pub(super) fn detect(c1: &HandshakeBlock) -> Option<Self> {
         [DigestLayout::DigestFirst, DigestLayout::KeyFirst]
             .into_iter()
@@ -59,7 +59,7 @@ pub(super) fn sign_s1(s1: &mut HandshakeBlock, layout: DigestLayout) {
     s1[offset..][..DIGEST_LENGTH].copy_from_slice(&digest);
 }
 
-/// The digest of S2 is at its end; its key is made from the digest in C1.
+/// Writes the digest of S2 to its end. Its key is derived from the digest in C1.
 pub(super) fn sign_s2(s2: &mut HandshakeBlock, c1: &HandshakeBlock, layout: DigestLayout) {
     let c1_digest = &c1[layout.offset(c1)..][..DIGEST_LENGTH];
     let key = mac(&[SERVER_TEXT, &KEY_SUFFIX].concat())
@@ -70,7 +70,7 @@ pub(super) fn sign_s2(s2: &mut HandshakeBlock, c1: &HandshakeBlock, layout: Dige
     end.copy_from_slice(&mac(&key).chain_update(body).finalize().into_bytes());
 }
 
-/// The code over all of a block but the digest at `offset`.
+/// Starts the HMAC over a block without the digest at `offset`.
 fn block_mac(block: &HandshakeBlock, offset: usize, key: &[u8]) -> Hmac<Sha256> {
     mac(key)
         .chain_update(&block[..offset])
@@ -81,7 +81,7 @@ fn mac(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
-/// Signs a C1, for tests that play the client.
+/// Signs a C1 as a client does.
 #[cfg(test)]
 pub(super) fn sign_c1(c1: &mut HandshakeBlock, layout: DigestLayout) {
     let offset = layout.offset(c1);

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Runs a handshake with input in pieces of `step` bytes; gives its output and what was left.
+/// Runs a handshake with input in pieces of `step` bytes. Returns true if it is finished, its
+/// output and the number of bytes left.
 fn run(input: &[u8], step: usize) -> Result<(bool, Vec<u8>, usize), Violation> {
     let mut handshake = Handshake::new(7);
     let mut output = Vec::new();

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! When to acknowledge what has arrived (section 5.4.3).
+//! When to acknowledge received bytes (section 5.4.3).
 //!
 //! A client that announces a window is owed an acknowledgement for each window, and gets one each
 //! half window. A client that announces none is owed nothing, and some of those never read: librtmp
-//! in most programs, and ffmpeg only now and then. Whatever is unread when such a client closes its
-//! socket makes its system send a reset and throw away the end of the stream that is still on its
+//! in most programs never does, ffmpeg only sometimes. When such a client closes its socket with
+//! unread data, its system sends a reset and discards the end of the stream that is still on its
 //! way. But a few encoders stop without acknowledgements although they announced no window. So a
-//! client of that kind is acknowledged when it pauses after half of the window that the server
-//! announced: one that streams on does not need it, one that waits gets it.
+//! client without a window is acknowledged when it pauses after half of the server's window: a
+//! client that keeps streaming does not need it, and one that waits gets it.
 
-/// Whether an acknowledgement should go out.
+/// Urgency of the next acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckDue {
     No,
-    /// If the client sends nothing for a moment.
+    /// Due if the client sends nothing for a moment.
     WhenIdle,
     Now,
 }
 
-/// Flash Media Server starts its count over before it passes this, and Flash Media Live Encoder
-/// stops near 4 GiB if a server does not.
+/// Bytes at which the count restarts. Flash Media Server restarts its count here, and Flash Media
+/// Live Encoder stops near 4 GiB if a server does not.
 const COUNT_RESTART: u32 = 0xF000_0000;
 
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Acknowledgement {
         }
     }
 
-    /// The count to send.
+    /// Returns the count to send.
     pub(super) fn acknowledge(&mut self) -> u32 {
         let count = u64::from(self.count) + self.unacknowledged;
         self.count = if count >= u64::from(COUNT_RESTART) {

@@ -1,42 +1,42 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What client and server say of themselves in `connect` (Enhanced RTMP v2, "Enhancing
-//! NetConnection connect Command").
+//! Capabilities of client and server in `connect` (Enhanced RTMP v2, "Enhancing NetConnection
+//! connect Command").
 //!
-//! Nothing depends on it: a client that says nothing may send everything, and many do.
+//! Nothing depends on them: a client that announces none may send everything, and many do.
 
 use crate::amf0::{Properties, Value};
 
-/// Bit of `capsEx`: it reconnects when it is asked to; of a server, that it may ask.
+/// Bit of `capsEx`: the client reconnects on request; the server may request it.
 pub(super) const CAPS_EX_RECONNECT: u32 = 0x01;
 const CAPS_EX_MULTITRACK: u32 = 0x02;
 const CAPS_EX_MOD_EX: u32 = 0x04;
 const CAPS_EX_NANOSECONDS: u32 = 0x08;
 const CAPS_EX: u32 = CAPS_EX_RECONNECT | CAPS_EX_MULTITRACK | CAPS_EX_MOD_EX | CAPS_EX_NANOSECONDS;
 
-/// Bits of `videoFunction`. The first is that of old players, which seek.
+/// Bits of `videoFunction`. Old players set the first, since they seek.
 const FUNCTION_SEEK: u32 = 0x01;
 const FUNCTION_HDR: u32 = 0x02;
 const FUNCTION_METADATA: u32 = 0x04;
 
-/// What a server does with a codec: it neither decodes nor encodes.
+/// Capability of a server for a codec: it neither decodes nor encodes.
 const CAN_FORWARD: f64 = 4.0;
 
-/// Any codec.
+/// Stands for any codec.
 const WILDCARD: &str = "*";
 
-/// The codecs that are taken.
+/// Codecs that the server accepts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SupportedCodecs {
     /// FourCCs.
     pub video: Vec<String>,
     pub audio: Vec<String>,
-    /// And all others, whatever they are.
+    /// True if all other codecs are accepted too.
     pub others: bool,
 }
 
-/// Which of these properties a client has sent. What they say is not kept, however long it is: the
-/// answer is what the server can do.
+/// Presence of each capability property in `connect`. Their contents are not kept, however long
+/// they are: the answer states the capabilities of the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offer {
     four_cc_list: bool,
@@ -47,7 +47,7 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Properties that are not what they should be are as if they were not there.
+    /// Malformed properties count as absent.
     pub(super) fn read(object: Option<&Value>) -> Self {
         let get = |name| object.and_then(|object| object.get(name));
         let is_map = |name| {
@@ -67,7 +67,7 @@ impl Offer {
         }
     }
 
-    /// The same properties with what the server can do.
+    /// Returns the same properties with the capabilities of the server.
     pub(super) fn answer(self, codecs: &SupportedCodecs) -> Properties {
         let wildcard = codecs.others.then_some(WILDCARD);
         let names = |codecs: &[&[String]]| -> Vec<String> {
@@ -134,8 +134,8 @@ mod tests {
         }
     }
 
-    /// As publishers do that know nothing of it: ffmpeg unless it is told to, OBS, and old players with
-    /// their one function.
+    /// Publishers without Enhanced RTMP: ffmpeg without its option, OBS, and old players with their
+    /// one function.
     #[test]
     fn connect_without_offer_gets_no_capabilities() {
         let ffmpeg = object(vec![
@@ -205,7 +205,7 @@ mod tests {
         }
     }
 
-    /// However much a client says, the answer is as long as ever.
+    /// The length of the answer does not depend on the length of the offer.
     #[test]
     fn long_offers_have_short_answers() {
         let names: Vec<String> = (0..900).map(|n| format!("{n:0>4}").repeat(100)).collect();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What each command does, in whatever order they come (section 7.2).
+//! Effects of the commands, in any order (section 7.2).
 
 use std::sync::Arc;
 
@@ -34,10 +34,10 @@ impl Session {
             "getStreamLength" | "getMovLen" => {
                 self.fail_command(&command, "there is nothing to play here");
             }
-            // These have no reply in the specification.
+            // The specification has no reply for these.
             "pause" | "seek" | "receiveAudio" | "receiveVideo" => {}
             "_result" | "_error" | "onStatus" => {}
-            // releaseStream, _checkbw, FCSubscribe, and those that are unknown.
+            // releaseStream, _checkbw, FCSubscribe, and unknown commands.
             _ => self.acknowledge_command(&command),
         }
         Ok(None)
@@ -52,8 +52,9 @@ impl Session {
         Ok(SessionEvent::Connect(request))
     }
 
-    /// A client that says what it can of Enhanced RTMP is told the same of the server. The
-    /// specification leaves open which of the two objects says so, and clients look into either.
+    /// Accepts `connect`. A client that announces Enhanced RTMP capabilities gets those of the
+    /// server. The specification does not say which of the two objects holds them, and clients look
+    /// into either one.
     pub fn accept_connect(&mut self, codecs: &SupportedCodecs) {
         let Some(PendingRequest::Connect {
             transaction_id,
@@ -91,7 +92,7 @@ impl Session {
         self.held.open();
     }
 
-    /// The caller closes the connection once the output is written.
+    /// Rejects `connect`. The caller closes the connection after it has written the output.
     pub fn reject_connect(&mut self, status: &Status) {
         if let Some(PendingRequest::Connect { transaction_id, .. }) = self.pending.take() {
             let arguments = vec![Value::Null, Value::Object(status.properties())];
@@ -101,7 +102,7 @@ impl Session {
     }
 
     fn create_stream(&mut self, command: &Command) {
-        // Ids start at 1: rtmp2sink takes 0 for a failure.
+        // Ids start at 1: rtmp2sink treats 0 as a failure.
         self.created_streams = self.created_streams.saturating_add(1);
         let id = Value::Number(f64::from(self.created_streams));
         self.result(command, vec![Value::Null, id]);
@@ -121,8 +122,8 @@ impl Session {
         })))
     }
 
-    /// Some encoders go on only after this. It always has a transaction id: others refuse it
-    /// without.
+    /// Confirms `FCPublish`. Some encoders continue only after this. It always has a transaction
+    /// id: other encoders reject it without one.
     pub fn confirm_announcement(&mut self) {
         let status = Status::success(code::PUBLISH_START, "FCPublish accepted.");
         let arguments = vec![Value::Null, Value::Object(status.properties())];
@@ -140,7 +141,7 @@ impl Session {
         } = &mut self.phase
         {
             if *current == stream_key {
-                // Wirecast publishes again before it unpublishes. The stream goes on.
+                // Wirecast publishes again before it unpublishes. The stream continues.
                 *published = msid;
                 self.start_publishing(msid, &stream_key);
             } else {
@@ -160,7 +161,7 @@ impl Session {
         })))
     }
 
-    /// Media that came early follows as events.
+    /// Accepts `publish`. Media that arrived early follows as events.
     pub fn accept_publish(&mut self) {
         let Some(PendingRequest::Publish { msid, stream_key }) = self.pending.take() else {
             return;
@@ -172,8 +173,8 @@ impl Session {
             .extend(held.into_iter().map(SessionEvent::Media));
     }
 
-    /// The caller closes the connection once the output is written: some clients go on as if
-    /// nothing had happened.
+    /// Rejects `publish`. The caller closes the connection after it has written the output: some
+    /// clients go on as if nothing had happened.
     pub fn reject_publish(&mut self, status: &Status) {
         if let Some(PendingRequest::Publish { msid, .. }) = self.pending.take() {
             self.on_status(msid, status);
@@ -191,14 +192,14 @@ impl Session {
     fn close_stream(&mut self, msid: u32) -> Option<SessionEvent> {
         let event = self.unpublish();
         if event.is_none() {
-            // HaishinKit waits for this, also after FCUnpublish.
+            // HaishinKit waits for this status, also after FCUnpublish.
             self.on_status(msid, &unpublished());
         }
         event
     }
 
-    /// The argument is the id of a message stream; rtmp2sink sends the stream key, and others
-    /// nothing.
+    /// Handles `deleteStream`. Its argument is a message stream id; rtmp2sink sends the stream key
+    /// instead, and others send none.
     fn delete_stream(&mut self, command: &Command) -> Option<SessionEvent> {
         let SessionPhase::Publishing { msid, .. } = self.phase else {
             return None;
@@ -231,7 +232,8 @@ impl Session {
         self.output.stream_command(msid, &command);
     }
 
-    /// Answers a command that only wants an answer. Transaction id 0 wants none (section 7.1.1).
+    /// Answers a command that has no other effect. Transaction id 0 wants no answer (section
+    /// 7.1.1).
     fn acknowledge_command(&mut self, command: &Command) {
         if command.transaction_id != 0.0 {
             self.result(command, vec![Value::Null, Value::Undefined]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Data messages: script data, with what RTMP puts around it.
+//! Data messages: script data in its RTMP envelope.
 
 use crate::amf0;
 use crate::rtmp::command::without_selector;
@@ -11,15 +11,15 @@ const CLEAR_DATA_FRAME: &[u8] = b"@clearDataFrame";
 
 #[derive(Debug)]
 pub(super) enum DataMessage {
-    /// AMF0 that starts with a name, as FLV has it.
+    /// AMF0 that starts with a name, as in FLV.
     Script(Payload),
-    /// A request to the server that means nothing to the stream.
+    /// A request to the server that does not concern the stream.
     ServerRequest,
     Malformed,
 }
 
-/// Takes off the selector byte of the AMF3 message type and `@setDataFrame`, which asks a server
-/// to store what follows. What has AMF3 values in it is written anew, since FLV has only AMF0.
+/// Strips the selector byte of the AMF3 message type and `@setDataFrame`, which asks a server to
+/// store the values after it. Data with AMF3 values is written again, since FLV has only AMF0.
 pub(super) fn normalize(mut payload: Payload, headroom: Headroom) -> DataMessage {
     let selector = payload.body().len() - without_selector(payload.body()).len();
     payload.skip(selector);
@@ -41,7 +41,7 @@ pub(super) fn normalize(mut payload: Payload, headroom: Headroom) -> DataMessage
     }
 }
 
-/// A message body of its own, with room around it.
+/// Copies a message body, with free bytes around it.
 pub(super) fn copy(body: &[u8], headroom: Headroom) -> Payload {
     let mut bytes = Vec::with_capacity(headroom.front + body.len() + headroom.back);
     bytes.resize(headroom.front, 0);

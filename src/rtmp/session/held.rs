@@ -3,7 +3,7 @@
 use super::{Media, Payload};
 use crate::rtmp::limits::MAX_HELD;
 
-/// Media that came before `publish` was answered. Some clients start early; what they send is the
+/// Media that arrived before `publish` was answered. Some clients start early. That media is the
 /// start of the stream, with its sequence headers, and must not be lost.
 #[derive(Debug, Default)]
 pub(super) struct HeldMedia {
@@ -14,31 +14,31 @@ pub(super) struct HeldMedia {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 enum HoldState {
-    /// No stream is about to be published: media belongs to nothing.
+    /// No stream is about to be published, so media belongs to none.
     #[default]
     Closed,
     Open,
-    /// There was too much to keep. A stream with a hole is worse than one that starts later, so
-    /// all of it is gone.
+    /// The limit was exceeded. A stream with a hole is worse than one that starts later, so all
+    /// held media was dropped.
     Overflowed,
 }
 
 impl HeldMedia {
-    /// From now on media belongs to the stream that will be published.
+    /// Starts holding: media from now on belongs to the stream that will be published.
     pub(super) fn open(&mut self) {
         if self.state == HoldState::Closed {
             self.state = HoldState::Open;
         }
     }
 
-    /// Ends holding and gives what was held.
+    /// Stops holding and returns the held media.
     pub(super) fn close(&mut self) -> Vec<Media> {
         self.state = HoldState::Closed;
         self.bytes = 0;
         std::mem::take(&mut self.media)
     }
 
-    /// Whether the media was kept.
+    /// Returns true if the media is held.
     pub(super) fn push(&mut self, media: Media) -> bool {
         if self.state != HoldState::Open {
             return false;
@@ -58,7 +58,7 @@ impl HeldMedia {
     }
 }
 
-/// Empty messages cost memory too.
+/// Returns the bytes of memory of a message. Empty ones cost memory too.
 fn cost(payload: &Payload) -> usize {
     payload.capacity() + std::mem::size_of::<Media>()
 }

@@ -2,13 +2,13 @@
 
 //! The conversation with one client, from its first byte on.
 //!
-//! [`Session::read`] takes bytes and gives events; replies collect in [`Session::output`]. The
-//! caller reads until there are no more events, and writes the output in one go: several small
+//! [`Session::read`] consumes bytes and returns events; replies collect in [`Session::output`]. The
+//! caller reads until there are no more events, and writes the output in one call: several small
 //! writes would each wait for a delayed acknowledgement of TCP.
 //!
-//! Invariant: whatever the client sends, in whatever pieces, memory stays within
-//! [`limits`](super::limits), and every command that wants an answer has it in the output when
-//! `read` returns, except `publish` and `connect`, which wait for the caller's decision.
+//! Invariant: for any input in pieces of any size, memory stays within [`limits`](super::limits).
+//! When `read` returns, every command that wants an answer has it in the output, except `publish`
+//! and `connect`, which wait for the caller's decision.
 
 mod acknowledge;
 mod capabilities;
@@ -36,17 +36,17 @@ use held::HeldMedia;
 pub use output::SessionOutput;
 pub use request::{ConnectRequest, PublishRequest};
 
-/// What the caller decides for a session.
+/// Settings of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionConfig {
-    /// Chunk size of what the server sends, announced to the client, which often adopts it.
+    /// Chunk size in bytes of the server's messages. It is announced, and clients often adopt it.
     pub chunk_size: u32,
     /// The acknowledgement window announced to the client, in bytes.
     pub window_ack_size: u32,
     pub max_message_size: u32,
-    /// Free bytes wanted around each media payload.
+    /// Free bytes around each media payload.
     pub headroom: Headroom,
-    /// Fills the random parts of the handshake.
+    /// Seed of the random parts of the handshake.
     pub seed: u64,
 }
 
@@ -62,14 +62,14 @@ impl Default for SessionConfig {
     }
 }
 
-/// What happened, for the caller to act on.
+/// An event for the caller to act on.
 #[derive(Debug)]
 pub enum SessionEvent {
     /// The client asks for an application: answer with [`Session::accept_connect`] or
     /// [`Session::reject_connect`] before anything else.
     Connect(Arc<ConnectRequest>),
-    /// The client says what it is going to publish. Call [`Session::confirm_announcement`] if
-    /// that would be accepted; a client that will be refused should not be told to start.
+    /// The client announces a stream with `FCPublish`. Call [`Session::confirm_announcement`] if
+    /// its `publish` would be accepted; a client that will be refused must not get a go-ahead.
     Announce(PublishRequest),
     /// The client wants to publish: answer with [`Session::accept_publish`] or
     /// [`Session::reject_publish`] before anything else.
@@ -79,11 +79,11 @@ pub enum SessionEvent {
     Unpublish,
     /// The client was refused, and the error is in the output: write it and close.
     Refused(&'static str),
-    /// Something that is survived: worth a line in the log.
+    /// A harmless violation: worth a line in the log.
     Ignored(Ignored),
 }
 
-/// What a message carries on to the pipeline.
+/// The kind of a media message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MediaKind {
     Audio,
@@ -101,23 +101,23 @@ pub struct Media {
     pub payload: Payload,
 }
 
-/// What was left out without harm.
+/// A message that was ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ignored {
     MalformedCommand(crate::amf0::Error),
     MalformedData,
     MalformedControl,
     UnknownMessageType(u8),
-    /// Media for a message stream that the client has created and not published.
+    /// Media on a message stream that the client has created but not published.
     OtherMessageStream(u32),
-    /// Media before `publish`, more than can be kept.
+    /// Media before `publish` that can't be held.
     MediaBeforePublish,
 }
 
 #[derive(Debug)]
 enum SessionPhase {
     Handshake(Box<Handshake>),
-    /// Handshake done, `connect` not.
+    /// The handshake is done, `connect` is not.
     Connecting,
     Connected,
     Publishing {
@@ -126,7 +126,7 @@ enum SessionPhase {
     },
 }
 
-/// Server side state of one connection.
+/// Server-side state of one RTMP conversation.
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
@@ -135,7 +135,7 @@ pub struct Session {
     output: SessionOutput,
     acknowledgement: Acknowledgement,
     connect: Option<Arc<ConnectRequest>>,
-    /// The request that waits for the caller's decision: transaction id or message stream id.
+    /// The request that waits for the caller's decision.
     pending: Option<PendingRequest>,
     /// Message stream ids 1 to this one have been created.
     created_streams: u32,
@@ -175,9 +175,8 @@ impl Session {
         }
     }
 
-    /// Takes bytes off the front of `input` up to the next event, or all of them.
-    ///
-    /// Counting what came in for acknowledgements happens here, by what was taken.
+    /// Consumes bytes from the front of `input` up to the next event, or all of them. Consumed
+    /// bytes count as received for acknowledgements.
     pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<SessionEvent>, Violation> {
         debug_assert!(self.pending.is_none(), "the last request has no answer");
         let before = input.len();
@@ -206,7 +205,7 @@ impl Session {
         }
     }
 
-    /// The message stream of a `publish` that waits for its answer.
+    /// Returns the message stream of the `publish` that waits for its answer.
     pub fn requested_msid(&self) -> u32 {
         match self.pending {
             Some(PendingRequest::Publish { msid, .. }) => msid,
@@ -214,23 +213,22 @@ impl Session {
         }
     }
 
-    /// What is to be written to the client.
+    /// Returns the bytes to write to the client.
     pub fn output(&mut self) -> &mut SessionOutput {
         &mut self.output
     }
 
-    /// Whether the client should be told how much has arrived.
+    /// Returns the urgency of the next acknowledgement.
     pub fn ack_due(&self) -> AckDue {
         self.acknowledgement.due()
     }
 
-    /// Asks whether the client is still there. Many never answer, so a missing answer proves
-    /// nothing.
+    /// Sends a ping to the client. Many clients never answer, so a missing answer proves nothing.
     pub fn ping(&mut self, timestamp: u32) {
         self.output.push_droppable(Control::PingRequest(timestamp));
     }
 
-    /// Puts an acknowledgement into the output.
+    /// Adds an acknowledgement to the output.
     pub fn acknowledge(&mut self) {
         let count = self.acknowledgement.acknowledge();
         self.output.push_droppable(Control::Acknowledgement(count));
@@ -240,32 +238,32 @@ impl Session {
         self.reader.set_max_message_size(size);
     }
 
-    /// The chunk size that the client uses.
+    /// Returns the chunk size that the client uses.
     pub fn in_chunk_size(&self) -> u32 {
         self.reader.chunk_size()
     }
 
-    /// The acknowledgement window that the client has announced, 0 if none.
+    /// Returns the acknowledgement window that the client has announced, 0 if none.
     pub fn in_window_ack_size(&self) -> u32 {
         self.acknowledgement.client_window()
     }
 
-    /// Bytes that the client has acknowledged.
+    /// Returns the count in the last acknowledgement from the client, in bytes.
     pub fn out_bytes_acked(&self) -> u32 {
         self.acknowledgement.acknowledged_by_client()
     }
 
-    /// Bytes of the client that have been acknowledged.
+    /// Returns the received bytes that have been acknowledged to the client.
     pub fn in_bytes_acked(&self) -> u64 {
         self.acknowledgement.acknowledged()
     }
 
-    /// Bytes held for messages that are not complete or whose stream is not published yet.
+    /// Returns the bytes held for messages that are incomplete or not yet published.
     pub fn buffered(&self) -> usize {
         self.reader.buffered() + self.held.len()
     }
 
-    /// Whether the handshake is over.
+    /// Returns true if the handshake is done.
     pub fn is_handshake_done(&self) -> bool {
         !matches!(self.phase, SessionPhase::Handshake(_))
     }
@@ -274,7 +272,7 @@ impl Session {
         self.published_msid().is_some()
     }
 
-    /// The message stream that is published.
+    /// Returns the message stream that is published.
     pub fn published_msid(&self) -> Option<u32> {
         match self.phase {
             SessionPhase::Publishing { msid, .. } => Some(msid),
@@ -282,7 +280,7 @@ impl Session {
         }
     }
 
-    /// The hot path is a message of audio or video while publishing: it takes no detour.
+    /// Handles a message. Audio and video while publishing are the hot path, and come first.
     fn handle(&mut self, message: Message) -> Result<Option<SessionEvent>, Violation> {
         match message.type_id {
             type_id::AUDIO => Ok(self.media(MediaKind::Audio, message)),
@@ -324,7 +322,7 @@ impl Session {
             Control::PingRequest(timestamp) => {
                 self.output.push_droppable(Control::PingResponse(timestamp));
             }
-            // The bandwidth limits what a server sends, and this one sends next to nothing. A
+            // The bandwidth limits the server's output, and this one sends next to nothing. A
             // missing or odd pong proves nothing: librtmp never sends one.
             Control::SetPeerBandwidth { .. }
             | Control::PingResponse(_)
@@ -359,8 +357,8 @@ impl Session {
         }
     }
 
-    /// Some clients put media on a message stream that nobody created. There is one stream that
-    /// it can be meant for.
+    /// Returns true if the client has created this message stream. Some clients send media on one
+    /// that they never created. It can only be meant for the one published stream.
     fn is_created(&self, msid: u32) -> bool {
         (1..=self.created_streams).contains(&msid)
     }

@@ -5,7 +5,7 @@ use crate::rtmp::command::Command;
 use crate::rtmp::control::Control;
 use crate::rtmp::message::type_id;
 
-/// Chunk streams for what the server sends. Larix for Android wants control messages on 2 and the
+/// Chunk streams of the server's messages. Larix for Android wants control messages on 2 and the
 /// result of `connect` on 3.
 mod csid {
     pub(super) const CONTROL: u32 = 2;
@@ -13,8 +13,8 @@ mod csid {
     pub(super) const STREAM: u32 = 5;
 }
 
-/// Bytes for the client: replies, which it waits for, and droppable (acknowledgements and pongs),
-/// which may be dropped when it does not read.
+/// Bytes for the client: replies, which it waits for, and droppable messages (acknowledgements and
+/// pongs), which may be dropped when it does not read.
 #[derive(Debug, Default)]
 pub struct SessionOutput {
     writer: ChunkWriter,
@@ -23,7 +23,7 @@ pub struct SessionOutput {
 }
 
 impl SessionOutput {
-    /// For a client that has been told this chunk size already.
+    /// Starts an output for a client to which this chunk size has been announced before.
     pub(super) fn with_chunk_size(size: u32) -> Self {
         let mut output = SessionOutput::default();
         output.writer.set_chunk_size(size);
@@ -65,13 +65,13 @@ impl SessionOutput {
         self.writer.set_chunk_size(size);
     }
 
-    /// A command that concerns the connection.
+    /// Adds a command that concerns the connection.
     pub(super) fn connection_command(&mut self, command: &Command) {
         let body = command.write();
         self.reply(csid::CONNECTION, type_id::COMMAND_AMF0, 0, &body);
     }
 
-    /// A command that concerns a message stream.
+    /// Adds a command that concerns a message stream.
     pub(super) fn stream_command(&mut self, msid: u32, command: &Command) {
         let body = command.write();
         self.reply(csid::STREAM, type_id::COMMAND_AMF0, msid, &body);

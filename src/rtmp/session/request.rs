@@ -7,18 +7,18 @@ use crate::amf0::Value;
 use crate::rtmp::Violation;
 use crate::rtmp::limits::MAX_NAME;
 
-/// What a client says of itself in `connect`.
+/// The client's properties in `connect`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ConnectRequest {
-    /// As it came, query included.
+    /// As received, query included.
     pub application: String,
     pub tc_url: String,
     pub flash_ver: String,
     pub object_encoding: f64,
-    /// What it can do beyond RTMP, as bits (Enhanced RTMP v2, "Enhancing NetConnection connect
+    /// Capabilities beyond RTMP, as bits (Enhanced RTMP v2, "Enhancing NetConnection connect
     /// Command").
     pub caps_ex: u32,
-    /// What it wants to know of the server.
+    /// Capability properties that the client has sent, and wants answered.
     pub offer: Offer,
 }
 
@@ -49,13 +49,13 @@ impl ConnectRequest {
     }
 }
 
-/// A name that is short enough to be kept, and can be shown.
+/// Returns a name that is short enough to keep and has no control characters.
 pub(super) fn name_of(text: &str) -> Result<String, Violation> {
     if text.len() > MAX_NAME {
         return Err(Violation::NameTooLong);
     }
-    // Some clients end their text as C does. Within a name such a character means that what one
-    // program compares is not what another one sees.
+    // Some clients end their text with a zero byte, as C does. Within a name, a control character
+    // can make two programs see different names.
     let text = text.trim_matches(char::is_control);
     if text.contains(char::is_control) {
         return Err(Violation::ControlCharacter);
@@ -63,10 +63,10 @@ pub(super) fn name_of(text: &str) -> Result<String, Violation> {
     Ok(text.to_owned())
 }
 
-/// What a client wants to publish.
+/// A request to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PublishRequest {
     pub connect: Arc<ConnectRequest>,
-    /// As it came, query included. Empty where the client put everything into the application.
+    /// As received, query included. Empty where the application holds the whole path.
     pub stream_key: String,
 }

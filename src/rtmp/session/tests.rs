@@ -5,7 +5,7 @@ use crate::amf0::Value;
 use crate::rtmp::chunk::ChunkWriter;
 use crate::rtmp::status::{Status, code};
 
-/// A client of a session, with both directions in memory.
+/// A session and its client, with both directions in memory.
 struct TestClient {
     session: Session,
     writer: ChunkWriter,
@@ -13,7 +13,7 @@ struct TestClient {
 }
 
 impl TestClient {
-    /// A client that has gone through the handshake.
+    /// Starts a client and finishes its handshake.
     fn new() -> Self {
         let mut session = Session::new(SessionConfig::default());
         let hello = [&[3][..], &[0; 2 * 1536]].concat();
@@ -80,7 +80,7 @@ impl TestClient {
         events
     }
 
-    /// What the server has sent: csid, type and message stream of each message, and its command.
+    /// Returns the server's messages: csid, type id, msid and command of each.
     fn replies(&mut self) -> Vec<(u32, u8, u32, Option<Command>)> {
         let output = self.session.output();
         let bytes = [output.take_replies(), output.take_droppable()].concat();
@@ -94,7 +94,7 @@ impl TestClient {
         replies
     }
 
-    /// Names and transaction ids of the commands that the server has sent.
+    /// Returns names and transaction ids of the server's commands.
     fn answers(&mut self) -> Vec<(String, f64)> {
         let commands = self.replies().into_iter().filter_map(|reply| reply.3);
         commands.map(|c| (c.name, c.transaction_id)).collect()
@@ -122,7 +122,7 @@ fn connect_is_answered_with_windows_chunk_size_and_result() {
     assert_eq!(request.application, "live");
     assert_eq!(request.tc_url, "rtmp://h/live");
     client.session.accept_connect(&SupportedCodecs::default());
-    // Set Chunk Size stays in the reader of the other side.
+    // The client's reader handles Set Chunk Size by itself.
     let replies = client.replies();
     let kinds: Vec<_> = replies.iter().map(|r| (r.0, r.1)).collect();
     assert_eq!(kinds, [(2, 5), (2, 6), (3, 20)]);
@@ -137,7 +137,7 @@ fn connect_is_answered_with_windows_chunk_size_and_result() {
     assert_eq!(encoding, Some(&Value::Number(3.0)));
 }
 
-/// In both objects of the result, and nothing else changes.
+/// The rest of the result does not change.
 #[test]
 fn capabilities_are_in_both_objects_where_offered() {
     let result = |extra: Vec<(String, Value)>| {
@@ -322,7 +322,7 @@ fn script_data_is_unwrapped() {
     let mut set = Vec::new();
     crate::amf0::write_all(&mut set, &["@setDataFrame".into()]);
     set.extend(&plain);
-    // An AMF3 object without members, behind the marker that says so.
+    // An AMF3 object without members, after the AMF3 marker.
     let mut amf3 = plain[..13].to_vec();
     amf3.extend([0x11, 0x0A, 0x0B, 0x01, 0x01]);
     for (kind, body) in [

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Whole messages that are not part of the conversation: what somebody else than the client's own
-//! thread has to tell it. They may be written between any two messages of the session.
+//! Whole messages outside of the conversation, from other threads than the connection's own. They
+//! may be written between any two messages of the session.
 
 use super::output::SessionOutput;
 use crate::rtmp::command::Command;
 use crate::rtmp::status::{Status, code};
 
-/// `onStatus` for the published stream. `chunk_size` is what the session was configured with.
+/// Encodes an `onStatus` for the published stream. `chunk_size` is that of the session's settings.
 pub fn status(chunk_size: u32, msid: u32, status: &Status) -> Vec<u8> {
     let mut output = SessionOutput::with_chunk_size(chunk_size);
     output.stream_command(msid, &Command::on_status(status.properties()));
     output.take_replies()
 }
 
-/// Asks the client to connect again, to another address if there is one (Enhanced RTMP v2,
+/// Encodes a request to connect again, to another address if there is one (Enhanced RTMP v2,
 /// "Reconnect Request"). Only for clients that [can](super::ConnectRequest::can_reconnect).
 pub fn reconnect_request(chunk_size: u32, tc_url: Option<&str>, description: &str) -> Vec<u8> {
     let status = Status::success(code::CONNECT_RECONNECT_REQUEST, description);

@@ -12,8 +12,7 @@ use crate::support::synthetic::{
 };
 use crate::support::wire::Wire;
 
-/// Chunk sizes that clients announce, the largest length of a message and the largest of all among
-/// them.
+/// Chunk sizes that clients announce, with the largest message length and the largest value.
 const CHUNK_SIZES: [u32; 7] = [1, 127, 4096, 60_000, 65_536, 0xFF_FFFF, 0x7FFF_FFFF];
 
 #[test]
@@ -70,7 +69,7 @@ fn chunk_stream_ids_of_every_length_are_read() {
 
 #[test]
 fn high_and_wrapping_timestamps_continue() {
-    // 100 ms before what is worth crossing: there, and where the four extra bytes begin.
+    // 100 ms before each wrap, and before the first extended timestamp.
     for limit in [0xFF_FFFF, 1 << 24, 1 << 31, 0] {
         let start = u32::wrapping_sub(limit, 100);
         let tags = stream(start, 25);
@@ -93,10 +92,10 @@ fn high_and_wrapping_timestamps_continue() {
     }
 }
 
-/// As ffmpeg, OBS and librtmp write: a full header first, then deltas, and no header at all where
-/// delta, length and type are those of the message before.
+/// Sends as ffmpeg, OBS and librtmp do: a full header first, then deltas, and no header where
+/// delta, length and type equal those of the previous message.
 fn send_with_deltas(client: &mut RawClient, tags: &[Tag]) {
-    // Chunk stream, and the time, delta, length and kind that it last had.
+    // Last time, delta, length and kind of each chunk stream.
     let mut states: Vec<(u32, u32, Option<u32>, usize, u8)> = Vec::new();
     for tag in tags {
         let wire = Wire::of(tag);
@@ -188,7 +187,7 @@ fn headerless_message_after_full_header_advances_by_its_time() {
 
 #[test]
 fn headerless_message_after_large_time_is_simultaneous() {
-    // To add the timestamp once more would be a leap of hours: librtmp means the same time again.
+    // Adding the timestamp once more would be a step of hours: librtmp means the same time again.
     let wire = Wire::on(6);
     let tags = [keyframe(7_200_000, 100), delta_frame(7_200_000, 100)];
     let got = received(|client| {
@@ -209,7 +208,7 @@ fn interleaved_messages_leave_in_the_order_of_their_ends() {
             for chunk in Wire::of(tag).absolute(tag) {
                 client.send(&video_chunks.next().unwrap());
                 client.send(&chunk);
-                // Control messages may stand between the chunks of others.
+                // Control messages may be between the chunks of others.
                 client.message(2, type_id::USER_CONTROL, 0, &[0, 6, 0, 0, 0, 1]);
             }
         }
@@ -259,7 +258,7 @@ fn twelve_megabyte_message_is_received() {
 
 #[test]
 fn chunk_stream_starting_with_delta_header_starts_at_its_delta() {
-    // librtmp starts chunk streams with type 1: time counts from 0, and there is no msid.
+    // librtmp starts chunk streams with type 1: time counts from 0, and the msid is missing.
     let tags = [keyframe(0, 300), audio(33, 60), audio(53, 60)];
     let got = received(|client| {
         send_tags(client, &tags[..1]);

@@ -15,7 +15,7 @@ use crate::support::recorder::Recorder;
 use crate::support::synthetic::stream;
 use crate::support::wire::Wire;
 
-/// The body of the next message of this type, with its message stream id.
+/// Returns msid and body of the next message of this type.
 fn expect(client: &mut RawClient, wanted: u8) -> (u32, Vec<u8>) {
     loop {
         let message = client.next_message().expect("the connection is open");
@@ -41,7 +41,7 @@ fn create_and_publish(client: &mut RawClient, arguments: &[Value]) {
     assert_eq!(code(&status), "NetStream.Publish.Start");
 }
 
-/// What the client publishes from here on comes out whole.
+/// Asserts that everything the client publishes from here on arrives.
 #[track_caller]
 fn assert_works(recorder: &Recorder, client: &mut RawClient) {
     let tags = stream(0, 5);
@@ -81,7 +81,7 @@ fn unknown_commands_are_answered_with_their_transaction_id() {
 
 #[test]
 fn commands_with_transaction_id_0_are_not_answered() {
-    // rtmp2sink numbers them like this, and takes the next answer for createStream's.
+    // rtmp2sink uses this id, and treats the next answer as that of createStream.
     let recorder = Recorder::start("");
     let mut client = connected(&recorder);
     client.command(0, "releaseStream", 0.0, &[Value::Null, "key".into()]);
@@ -113,13 +113,13 @@ fn fcpublish_is_confirmed_with_a_transaction_id() {
 
 #[test]
 fn publish_status_is_on_the_publishing_message_stream() {
-    // rtmp2sink and HaishinKit look for it nowhere else.
+    // rtmp2sink and HaishinKit accept it nowhere else.
     let recorder = Recorder::start("");
     let mut client = connected(&recorder);
     client.command(0, "createStream", 2.0, &[Value::Null]);
     let created = client.expect_command("_result");
     let id = created.arguments[1].as_number().unwrap();
-    assert!(id >= 1.0, "rtmp2sink takes 0 for a failure");
+    assert!(id >= 1.0, "rtmp2sink treats 0 as a failure");
     client.command(id as u32, "publish", 3.0, &[Value::Null, "key".into()]);
     let (msid, begin) = expect(&mut client, type_id::USER_CONTROL);
     assert_eq!(msid, 0);
@@ -137,7 +137,7 @@ fn connect_is_answered_with_windows_chunk_size_and_two_objects() {
     let mut client = RawClient::connect(recorder.port());
     client.handshake();
     client.connect_application("live");
-    // As bytes, since a chunk reader keeps chunk sizes for itself.
+    // As bytes, since a chunk reader consumes Set Chunk Size by itself.
     let mut control = [0; 16 + 17 + 16];
     client.socket.read_exact(&mut control).unwrap();
     let (window, rest) = control.split_at(16);
@@ -201,7 +201,7 @@ fn client_may_send_everything_at_once() {
     let mut client = RawClient::connect(recorder.port());
     let tags = stream(0, 5);
     let mut bytes = vec![3];
-    // C1, and for C2 what nobody checks.
+    // C1 and C2, which is not checked.
     bytes.extend([0; 2 * 1536]);
     let object = Value::Object(vec![("app".into(), "live".into())]);
     for (msid, name, arguments) in [
@@ -316,7 +316,7 @@ fn announced_window_gets_acknowledgements() {
     let tags = stream(0, 60);
     send_tags(&mut client, &tags);
     let sent: usize = tags.iter().map(|tag| tag.body.len()).sum();
-    // Each says how many bytes have come in all; none is further from the last than the window.
+    // Each has the total of received bytes; the steps are not larger than the window.
     let mut acknowledged = 0;
     while acknowledged + WINDOW < sent as u32 {
         let (_, body) = expect(&mut client, type_id::ACKNOWLEDGEMENT);
@@ -339,7 +339,7 @@ fn player_is_refused_and_its_connection_closed() {
     let status = client.expect_command("onStatus");
     assert_eq!(code(&status), "NetStream.Play.StreamNotFound");
     while client.next_message().is_some() {}
-    // The seat is still free.
+    // The route is still free.
     let mut publisher = RawClient::publish(recorder.port(), "live", "key");
     assert_works(&recorder, &mut publisher);
 }
@@ -349,7 +349,7 @@ fn client_without_window_is_acknowledged_when_it_pauses() {
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     client.set_chunk_size(65_536);
-    // More than half of the server's window of 5,000,000 bytes; then it waits, as some encoders do.
+    // More than half of the server's window of 5,000,000 bytes; then a pause.
     let mut body = vec![0x2F];
     body.resize(100_000, 7);
     for time in 0..30 {

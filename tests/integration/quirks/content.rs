@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Messages whose content is wrapped, empty or odd.
+//! Messages with wrapped, empty or odd content.
 
 use gstrtmp2server::amf0::{self, Value};
 use gstrtmp2server::rtmp::message::type_id;
@@ -56,7 +56,7 @@ fn aggregate_times_count_from_the_first_part() {
     }
 }
 
-/// Sends data before media, and gives the script data that came out.
+/// Runs `send` before media, and returns the script data that left the element.
 fn script_data(send: impl FnOnce(&mut RawClient)) -> Vec<Vec<u8>> {
     let media = [video_header(0), keyframe(0, 60), delta_frame(40, 60)];
     let got = received(|client| {
@@ -68,7 +68,7 @@ fn script_data(send: impl FnOnce(&mut RawClient)) -> Vec<Vec<u8>> {
     script.into_iter().map(|tag| tag.body).collect()
 }
 
-/// `name` as a string of AMF0.
+/// Encodes `name` as an AMF0 string.
 fn string(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     amf0::write_value(&mut bytes, &name.into());
@@ -102,7 +102,7 @@ fn amf3_typed_metadata_is_received() {
 
 #[test]
 fn metadata_with_amf3_values_becomes_amf0() {
-    // An AMF3 object without traits' names: {width: 320}.
+    // An AMF3 object without sealed members: {width: 320}.
     let mut amf3 = vec![0x11, 0x0A, 0x0B, 0x01, 0x0B];
     amf3.extend(b"width");
     amf3.extend([0x04, 0x82, 0x40, 0x01]);
@@ -136,7 +136,7 @@ fn unreadable_data_is_ignored() {
 
 #[test]
 fn empty_video_and_empty_configurations_are_dropped() {
-    // flvdemux fails on the first; ffmpeg sends the second when it copies from MPEG-TS.
+    // flvdemux fails on empty video; ffmpeg sends empty configurations when it copies from MPEG-TS.
     let tags = stream(0, 6);
     let got = received(|client| {
         for (index, tag) in tags.iter().enumerate() {
@@ -184,7 +184,7 @@ fn repeated_configurations_are_forwarded() {
 
 #[test]
 fn negative_and_equal_times_keep_order_and_bytes() {
-    // Composition time -40 in the second frame; decoding times that stand still.
+    // Composition time -40 in the second frame, and equal decoding times.
     let mut early = delta_frame(0, 50);
     early.body[2..5].copy_from_slice(&[0xFF, 0xFF, 0xD8]);
     let tags = [

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The ways in which publishers leave, and what comes last.
+//! The ways in which publishers leave, and the last tags.
 
 use std::net::Shutdown;
 
@@ -12,7 +12,7 @@ use crate::support::raw::RawClient;
 use crate::support::recorder::Recorder;
 use crate::support::synthetic::{delta_frame, end_of_sequence, keyframe, stream};
 
-/// Every way to leave ends the stream with all that came before it.
+/// Asserts that this way to leave ends the stream after all of its tags.
 #[track_caller]
 fn assert_ends_stream(how: impl FnOnce(RawClient) -> Option<RawClient>) {
     let recorder = Recorder::start("");
@@ -81,7 +81,7 @@ fn reset_connection_ends_the_stream() {
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     let tags = stream(0, 12);
     send_tags(&mut client, &tags);
-    // A reset throws away what the server has not read yet, so it has to wait.
+    // A reset discards data that the server has not read yet, so wait until it has all.
     recorder.wait_until("all tags", |buffers| buffers.len() == tags.len() + 1);
     rustix::net::sockopt::set_socket_linger(&client.socket, Some(std::time::Duration::ZERO))
         .unwrap();

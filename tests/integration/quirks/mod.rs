@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What clients do that is allowed and unusual, one thing a test.
+//! Unusual but allowed behaviour of clients, one each test.
 
 mod chunks;
 mod commands;
@@ -14,7 +14,7 @@ use crate::support::recorder::Recorder;
 use crate::support::wire::Wire;
 use gstrtmp2server::amf0::Value;
 
-/// Publishes as `live/key`, lets the client send, ends the stream, and gives what left the element.
+/// Publishes as `live/key`, runs `send`, ends the stream, and returns the tags that left.
 #[track_caller]
 fn received(send: impl FnOnce(&mut RawClient)) -> Vec<Tag> {
     let recorder = Recorder::start("");
@@ -28,7 +28,7 @@ fn delete_stream(client: &mut RawClient) {
     client.command(0, "deleteStream", 0.0, &[Value::Null, 1.0.into()]);
 }
 
-/// Sends tags the plain way.
+/// Sends tags with full headers.
 fn send_tags(client: &mut RawClient, tags: &[Tag]) {
     for tag in tags {
         client.send(&Wire::of(tag).absolute(tag).concat());

@@ -10,7 +10,7 @@ use crate::support::synthetic::stream;
 
 use super::{delete_stream, send_tags};
 
-/// All of these mean the stream `key` of the application `live`.
+/// Forms of the stream `key` of the application `live`.
 const FORMS: [(&str, &str); 11] = [
     ("live", "key"),
     ("/live", "key"),
