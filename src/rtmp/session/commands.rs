@@ -32,7 +32,7 @@ impl Session {
             "deleteStream" => return Ok(self.delete_stream(&command)),
             "play" | "play2" => return Ok(Some(self.refuse_play(msid))),
             "getStreamLength" | "getMovLen" => {
-                self.fail_command(&command, "there is nothing to play here");
+                self.fail_command(&command, "This server only accepts publishers.");
             }
             // The specification has no reply for these.
             "pause" | "seek" | "receiveAudio" | "receiveVideo" => {}
@@ -221,10 +221,10 @@ impl Session {
     }
 
     fn refuse_play(&mut self, msid: u32) -> SessionEvent {
-        let description = "Nothing can be played here: this server only takes publishers.";
+        let description = "Nothing can be played here: this server only accepts publishers.";
         let status = Status::error(code::PLAY_STREAM_NOT_FOUND, description);
         self.on_status(msid, &status);
-        SessionEvent::Refused("it wants to play, and this server only takes publishers")
+        SessionEvent::Refused("it wants to play, and this server only accepts publishers")
     }
 
     fn on_status(&mut self, msid: u32, status: &Status) {
