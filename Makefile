@@ -45,7 +45,7 @@ soak: ## Cut a publisher off at random for SOAK_SECONDS (1800), and say how memo
 	scripts/setup.sh test
 	$(CARGO) build --release --locked --lib
 	RTMP2SERVER_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --release --locked --test integration -- --exact --nocapture \
-		soak::a_publisher_cut_off_at_random_costs_nothing_that_stays
+		soak::a_publisher_cut_off_at_random_leaks_nothing
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (600)
 	scripts/setup.sh build

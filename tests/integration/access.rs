@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who may publish, and what the limits do.
+//! Access rules, limits on clients and messages, and timeouts.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,8 +17,8 @@ use crate::support::media::small;
 use crate::support::raw::{RawClient, code};
 use crate::support::recorder::Recorder;
 
-/// A refused client is closed within this, however it behaves.
-const MAX_FAREWELL: Duration = Duration::from_secs(1);
+/// Longest time from a refusal to the end of the connection, however the client behaves.
+const MAX_CLOSING_TIME: Duration = Duration::from_secs(1);
 
 /// Reads until the server closes the connection.
 fn read_to_close(socket: &mut TcpStream) -> Vec<u8> {
@@ -34,7 +34,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 #[test]
-fn a_wrong_stream_key_is_refused_before_anything_says_start() {
+fn a_wrong_stream_key_is_refused_before_publish_start() {
     let recorder = Recorder::start("application=live stream-key=key");
     let mut client = RawClient::connect(recorder.port());
     client.handshake().connect_application("live");
@@ -50,22 +50,22 @@ fn a_wrong_stream_key_is_refused_before_anything_says_start() {
     );
     let refused = Instant::now();
     let bytes = read_to_close(&mut client.socket);
-    assert!(refused.elapsed() < MAX_FAREWELL);
+    assert!(refused.elapsed() < MAX_CLOSING_TIME);
     assert!(contains(&bytes, "NetStream.Publish.BadName"));
     assert!(!contains(&bytes, "NetStream.Publish.Start"));
 }
 
 #[test]
-fn a_refused_client_that_goes_on_sending_is_closed_all_the_same() {
+fn a_refused_client_that_keeps_sending_is_closed() {
     let recorder = Recorder::start("application=live");
     let mut client = RawClient::connect(recorder.port());
     client.handshake().connect_application("other");
     let refused = Instant::now();
-    // It neither reads nor stops.
+    // The client neither reads nor stops.
     while client.socket.write_all(&[0; 1000]).is_ok() {
-        assert!(refused.elapsed() < 2 * MAX_FAREWELL);
+        assert!(refused.elapsed() < 2 * MAX_CLOSING_TIME);
     }
-    assert!(refused.elapsed() < MAX_FAREWELL);
+    assert!(refused.elapsed() < MAX_CLOSING_TIME);
 }
 
 #[test]
@@ -79,8 +79,8 @@ fn playing_is_refused() {
     assert!(client.next_message().is_none());
 }
 
-/// A client that has come as far as to create a stream.
-fn almost_publishing(port: u16) -> RawClient {
+/// A client that is connected to an application and has not published.
+fn connected_client(port: u16) -> RawClient {
     let mut client = RawClient::connect(port);
     client.handshake().connect_application("live");
     client.expect_command("_result");
@@ -88,15 +88,15 @@ fn almost_publishing(port: u16) -> RawClient {
 }
 
 #[test]
-fn no_more_clients_than_allowed_and_the_oldest_goes() {
+fn the_oldest_idle_client_is_evicted_at_the_client_limit() {
     for limit in ["max-clients=3", "max-clients-per-address=3"] {
         let recorder = Recorder::start(&format!("{limit} keep-listening=true"));
         let port = recorder.port();
         let mut publisher = RawClient::publish(port, "live", "key");
-        let mut oldest = almost_publishing(port);
-        let mut second = almost_publishing(port);
-        // One more gets in, and the oldest that does not publish has to go.
-        let mut newest = almost_publishing(port);
+        let mut oldest = connected_client(port);
+        let mut second = connected_client(port);
+        // One more client is accepted, and the oldest idle one is evicted.
+        let mut newest = connected_client(port);
         assert!(oldest.next_message().is_none(), "{limit}");
         for client in [&mut second, &mut newest] {
             client.command(0, "createStream", 2.0, &[Value::Null]);
@@ -108,7 +108,7 @@ fn no_more_clients_than_allowed_and_the_oldest_goes() {
 }
 
 #[test]
-fn publishers_do_not_make_room() {
+fn publishers_are_never_evicted_for_a_new_client() {
     for limit in ["max-clients=2", "max-clients-per-address=2"] {
         let one = Recorder::start(&format!("{limit} stream-key=one"));
         let port = one.port();
@@ -117,13 +117,13 @@ fn publishers_do_not_make_room() {
         let mut third = TcpStream::connect(("127.0.0.1", port)).unwrap();
         assert!(read_to_close(&mut third).is_empty());
         drop(two);
-        // Its publisher has left a place.
-        almost_publishing(port);
+        // The stopped element's publisher has freed a place.
+        connected_client(port);
     }
 }
 
 #[test]
-fn clients_from_elsewhere_are_closed_when_they_connect() {
+fn clients_from_other_addresses_are_closed_at_accept() {
     let recorder = Recorder::start("allowed-addresses=<192.0.2.0/24,2001:db8::1>");
     let mut socket = TcpStream::connect(("127.0.0.1", recorder.port())).unwrap();
     assert!(read_to_close(&mut socket).is_empty());
@@ -132,13 +132,13 @@ fn clients_from_elsewhere_are_closed_when_they_connect() {
 }
 
 #[test]
-fn each_element_of_a_port_has_its_own_addresses() {
+fn each_element_of_a_port_has_its_own_allowed_addresses() {
     let own = Recorder::start("stream-key=own allowed-addresses=<127.0.0.1>");
     let port = own.port();
     let _other = Recorder::start(&format!(
         "port={port} stream-key=other allowed-addresses=<192.0.2.1>"
     ));
-    let mut client = almost_publishing(port);
+    let mut client = connected_client(port);
     client.command(1, "publish", 2.0, &[Value::Null, "other".into()]);
     let status = client.expect_command("onStatus");
     assert_eq!(code(&status), "NetStream.Publish.Denied");
@@ -146,7 +146,7 @@ fn each_element_of_a_port_has_its_own_addresses() {
 }
 
 #[test]
-fn a_message_over_the_limit_ends_its_client() {
+fn a_message_over_the_size_limit_disconnects_its_client() {
     let recorder = Recorder::start("max-message-size=2000");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     client.set_chunk_size(65_536);
@@ -161,7 +161,7 @@ fn a_message_over_the_limit_ends_its_client() {
 }
 
 #[test]
-fn a_publisher_that_falls_silent_is_asked_and_cut_off() {
+fn a_silent_publisher_is_pinged_and_disconnected() {
     let recorder = Recorder::start("timeout=2");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     client.media(flv::AUDIO, 0, &[0xAF, 1, 9], 128);
@@ -170,13 +170,13 @@ fn a_publisher_that_falls_silent_is_asked_and_cut_off() {
     assert!(client.next_message().is_none());
 }
 
-/// It may have nothing to send, and answers when it is asked.
+/// A publisher may have nothing to send. Its pongs prove that it lives.
 #[test]
 fn a_silent_publisher_that_answers_pings_stays() {
     let recorder = Recorder::start("timeout=6");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     client.media(flv::AUDIO, 0, &[0xAF, 1, 9], 128);
-    // More time than a publisher gets that says nothing.
+    // Longer than a publisher that answers nothing may stay.
     for _ in 0..3 {
         let timestamp = client.expect_ping();
         client.control(Control::PingResponse(timestamp));
@@ -201,7 +201,7 @@ fn pausing_loses_nothing() {
 }
 
 #[test]
-fn who_does_not_publish_in_time_is_closed() {
+fn clients_that_miss_the_publish_deadline_are_closed() {
     let recorder = Recorder::start("handshake-timeout=300");
     let mut silent = TcpStream::connect(("127.0.0.1", recorder.port())).unwrap();
     let mut half = RawClient::connect(recorder.port());
@@ -210,7 +210,8 @@ fn who_does_not_publish_in_time_is_closed() {
     assert!(half.next_message().is_none());
 }
 
-/// When the system asks a publisher's own system for a sign of life, as `/proc/net/tcp` tells it.
+/// Returns the time until the kernel's next keepalive probe of a client, as `/proc/net/tcp` shows
+/// it.
 fn keepalive(server: u16, client: u16) -> Option<Duration> {
     let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
     for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
@@ -219,7 +220,7 @@ fn keepalive(server: u16, client: u16) -> Option<Duration> {
             if (port(fields[1]), port(fields[2])) != (Some(server), Some(client)) {
                 continue;
             }
-            // Timer 2 is that of keepalive; it runs when nothing is on its way.
+            // Timer 2 is the keepalive timer. It runs while no data is in flight.
             let (timer, ticks) = fields[5].split_once(':').unwrap();
             let ticks = u64::from_str_radix(ticks, 16).unwrap();
             return (timer == "02").then(|| Duration::from_millis(ticks * 10));
@@ -229,14 +230,14 @@ fn keepalive(server: u16, client: u16) -> Option<Duration> {
 }
 
 #[test]
-fn the_system_watches_over_who_is_silent() {
+fn tcp_keepalive_watches_silent_publishers() {
     for (timeout, most) in [(0, 30), (20, 10)] {
         let recorder = Recorder::start(&format!("timeout={timeout}"));
         let client = RawClient::publish(recorder.port(), "live", "key");
         let port = client.socket.local_addr().unwrap().port();
         let deadline = Instant::now() + PATIENCE;
         let left = loop {
-            // What it was sent is acknowledged soon.
+            // The client acknowledges what it was sent within a moment.
             if let Some(left) = keepalive(recorder.port(), port) {
                 break left;
             }
@@ -244,7 +245,7 @@ fn the_system_watches_over_who_is_silent() {
             std::thread::yield_now();
         };
         assert!(left <= Duration::from_secs(most), "{timeout}: {left:?}");
-        // And not all the time.
+        // The probes are not frequent.
         assert!(left > Duration::from_secs(most) / 4, "{timeout}: {left:?}");
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! User names and passwords, with the clients that know what to do with them.
+//! Challenge authentication with user names and passwords, with every client that supports it.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ fn url(recorder: &Recorder, user: &str) -> String {
 }
 
 #[test]
-fn both_ffmpegs_by_both_methods() {
+fn both_ffmpegs_authenticate_by_both_methods() {
     let file = small(1);
     for method in ["adobe", "llnw"] {
         for program in [Path::new(FFMPEG), &NEW_FFMPEG] {
@@ -70,7 +70,7 @@ fn publish_with_gstreamer(sink: &str) -> Running {
 }
 
 #[test]
-fn rtmp2sink_by_adobe() {
+fn rtmp2sink_authenticates_by_adobe() {
     let recorder = recorder("adobe");
     let sink = |password: &str| {
         let url = url(&recorder, "");
@@ -87,7 +87,7 @@ fn rtmp2sink_by_adobe() {
 }
 
 #[test]
-fn librtmp_by_llnw() {
+fn librtmp_authenticates_by_llnw() {
     let recorder = recorder("llnw");
     let publish = |password: &str| {
         let location = format!("{} pubUser=camera pubPasswd={password}", url(&recorder, ""));
@@ -105,9 +105,9 @@ fn librtmp_by_llnw() {
     recorder.wait_until("its frames", |buffers| buffers.len() > 30);
 }
 
-/// Some clients go on with the connection that the challenge came on.
+/// Some clients stay on the connection that brought the challenge.
 #[test]
-fn the_answer_may_come_on_the_same_connection() {
+fn a_challenge_may_be_answered_on_the_same_connection() {
     let recorder = recorder("llnw");
     let mut client = RawClient::connect(recorder.port());
     client.handshake().connect_application("live");
@@ -151,7 +151,7 @@ fn md5_of(text: &str) -> Hex {
 }
 
 #[test]
-fn credentials_are_those_of_the_stream_that_is_published() {
+fn credentials_are_checked_against_the_published_stream() {
     let first =
         Recorder::start("application=live stream-key=one authmod=llnw username=a password=first");
     let port = first.port();
@@ -172,12 +172,12 @@ fn credentials_are_those_of_the_stream_that_is_published() {
 }
 
 #[test]
-fn nothing_is_published_without_an_answer() {
+fn a_client_that_ignores_the_challenge_cannot_publish() {
     let recorder = recorder("adobe");
     let mut client = RawClient::connect(recorder.port());
     client.handshake().connect_application("live");
     client.expect_command("_error");
-    // As if nothing had happened.
+    // The client continues as if it had been accepted.
     client.command(0, "createStream", 2.0, &[Value::Null]);
     client.command(1, "publish", 3.0, &[Value::Null, "key".into()]);
     assert!(client.try_expect_command("onStatus").is_none());
@@ -185,7 +185,7 @@ fn nothing_is_published_without_an_answer() {
 }
 
 #[test]
-fn secrets_are_not_in_the_log() {
+fn secrets_never_reach_the_log() {
     let mut launch = crate::support::launch::Launch::start_logged(
         "rtmp2serversrc port=0 application=live stream-key=longsecretkey authmod=adobe \
          username=camera password=longsecretpassword ! fakesink",
@@ -213,7 +213,7 @@ fn secrets_are_not_in_the_log() {
 }
 
 #[test]
-fn every_client_says_that_it_was_refused_and_ends() {
+fn every_client_reports_its_refusal_and_exits() {
     let recorder = Recorder::start("application=live stream-key=key");
     for (path, reason, code) in [
         (
@@ -237,7 +237,7 @@ fn every_client_says_that_it_was_refused_and_ends() {
         let text = String::from_utf8_lossy(&output.stderr);
         let says_why = text.contains(reason) || text.contains(code);
         assert!(!output.status.success() && says_why, "{text}");
-        // librtmp tells nobody, but it ends.
+        // librtmp reports no reason, but it exits.
         let output = publish_with_gstreamer(&format!("rtmpsink location={url}")).wait();
         assert!(!output.status.success());
     }

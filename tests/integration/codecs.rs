@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Which codecs publishers may send, and what is said about it beforehand.
+//! `accepted-codecs`: the answer to `connect`, and the refusal of tracks.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -18,8 +18,8 @@ use crate::support::recorder::Recorder;
 use crate::support::synthetic::{keyframe, stream, video_header};
 use crate::support::wire::Wire;
 
-/// What `connect` with these properties is answered: both objects.
-fn answer(port: u16, extra: &[(&str, Value)]) -> [Value; 2] {
+/// Returns both objects of the answer to a `connect` with these properties.
+fn connect_answer(port: u16, extra: &[(&str, Value)]) -> [Value; 2] {
     let mut client = RawClient::connect(port);
     let mut object = vec![("app".to_owned(), "live".into())];
     object.extend(extra.iter().map(|(n, v)| ((*n).to_owned(), v.clone())));
@@ -33,7 +33,7 @@ fn list(names: &[&str]) -> Value {
     Value::StrictArray(names.iter().map(|name| (*name).into()).collect())
 }
 
-fn map(names: &[&str]) -> Value {
+fn info_map(names: &[&str]) -> Value {
     let flags = names.iter().map(|name| ((*name).to_owned(), 4.0.into()));
     Value::Object(flags.collect())
 }
@@ -42,11 +42,11 @@ const VIDEO_CODECS: [&str; 6] = ["vp08", "vp09", "av01", "avc1", "hvc1", "vvc1"]
 const AUDIO_CODECS: [&str; 6] = ["ac-3", "ec-3", "Opus", ".mp3", "fLaC", "mp4a"];
 
 #[test]
-fn who_asks_is_told_what_is_taken() {
+fn the_connect_answer_lists_the_accepted_codecs() {
     let offer = [
         ("fourCcList", list(&["*"])),
-        ("videoFourCcInfoMap", map(&["avc1"])),
-        ("audioFourCcInfoMap", map(&["*"])),
+        ("videoFourCcInfoMap", info_map(&["avc1"])),
+        ("audioFourCcInfoMap", info_map(&["*"])),
         ("capsEx", 2.0.into()),
         ("videoFunction", 4.0.into()),
     ];
@@ -54,30 +54,30 @@ fn who_asks_is_told_what_is_taken() {
     let video = [&VIDEO_CODECS[..], &["*"]].concat();
     let audio = [&AUDIO_CODECS[..], &["*"]].concat();
     let both = [&VIDEO_CODECS[..], &AUDIO_CODECS, &["*"]].concat();
-    for object in answer(recorder.port(), &offer) {
+    for object in connect_answer(recorder.port(), &offer) {
         assert_eq!(object.get("fourCcList"), Some(&list(&both)));
-        assert_eq!(object.get("videoFourCcInfoMap"), Some(&map(&video)));
-        assert_eq!(object.get("audioFourCcInfoMap"), Some(&map(&audio)));
+        assert_eq!(object.get("videoFourCcInfoMap"), Some(&info_map(&video)));
+        assert_eq!(object.get("audioFourCcInfoMap"), Some(&info_map(&audio)));
         assert_eq!(object.get("capsEx"), Some(&15.0.into()));
         assert_eq!(object.get("videoFunction"), Some(&6.0.into()));
     }
-    for object in answer(recorder.port(), &[]) {
+    for object in connect_answer(recorder.port(), &[]) {
         for (name, _) in &offer {
             assert_eq!(object.get(name), None);
         }
     }
 
     let recorder = Recorder::start("accepted-codecs=<hvc1,mp4a,flv1>");
-    for object in answer(recorder.port(), &offer) {
+    for object in connect_answer(recorder.port(), &offer) {
         assert_eq!(object.get("fourCcList"), Some(&list(&["hvc1", "mp4a"])));
-        assert_eq!(object.get("videoFourCcInfoMap"), Some(&map(&["hvc1"])));
-        assert_eq!(object.get("audioFourCcInfoMap"), Some(&map(&["mp4a"])));
+        assert_eq!(object.get("videoFourCcInfoMap"), Some(&info_map(&["hvc1"])));
+        assert_eq!(object.get("audioFourCcInfoMap"), Some(&info_map(&["mp4a"])));
     }
 }
 
-/// Which of them a client will publish to is not known at `connect`.
+/// The element that a client will publish to is unknown at `connect`.
 #[test]
-fn elements_on_one_port_are_answered_for_together() {
+fn the_connect_answer_covers_all_elements_of_the_port() {
     let first = Recorder::start("accepted-codecs=<avc1> application=live stream-key=a");
     let port = first.port();
     let second = |application: &str| {
@@ -86,20 +86,20 @@ fn elements_on_one_port_are_answered_for_together() {
         Recorder::start(&properties)
     };
     let offer = [("fourCcList", list(&["hvc1"]))];
-    let taken = |expected: &[&str]| {
-        let [properties, _] = answer(port, &offer);
+    let assert_accepted = |expected: &[&str]| {
+        let [properties, _] = connect_answer(port, &offer);
         assert_eq!(properties.get("fourCcList"), Some(&list(expected)));
     };
-    taken(&["avc1"]);
+    assert_accepted(&["avc1"]);
     let other = second("other");
-    taken(&["avc1"]);
+    assert_accepted(&["avc1"]);
     drop(other);
     let _same = second("live");
-    taken(&["avc1", "hvc1"]);
+    assert_accepted(&["avc1", "hvc1"]);
 }
 
-/// What a client says in `connect`.
-fn request_of(arguments: impl Fn(&str) -> String) -> ConnectRequest {
+/// Returns the `connect` request of a real client.
+fn connect_request(arguments: impl Fn(&str) -> String) -> ConnectRequest {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("rtmp://{}/live/key", listener.local_addr().unwrap());
     let client = arguments(&url);
@@ -113,7 +113,7 @@ fn request_of(arguments: impl Fn(&str) -> String) -> ConnectRequest {
     let mut buffer = [0; 4096];
     loop {
         let count = socket.read(&mut buffer).unwrap();
-        assert!(count > 0, "there was no connect");
+        assert!(count > 0, "the client ended before connect");
         if let Some(SessionEvent::Connect(request)) = session.read(&mut &buffer[..count]).unwrap() {
             drop(client);
             return (*request).clone();
@@ -124,19 +124,19 @@ fn request_of(arguments: impl Fn(&str) -> String) -> ConnectRequest {
 }
 
 #[test]
-fn real_clients_say_what_they_can_only_if_they_are_told_to() {
+fn ffmpeg_offers_enhanced_codecs_only_when_told_to() {
     let file = small(2).display().to_string();
-    let old = request_of(|url| format!("-i {file} -c copy -f flv {url}"));
+    let old = connect_request(|url| format!("-i {file} -c copy -f flv {url}"));
     assert_eq!(old.offer, Offer::default());
-    let new = request_of(|url| {
+    let new = connect_request(|url| {
         format!("-i {file} -c copy -f flv -rtmp_enhanced_codecs hvc1,av01,vp09 {url}")
     });
     assert_ne!(new.offer, Offer::default());
 }
 
-/// The answer, whatever it is, stops nobody, and neither does what was not offered.
+/// Neither the answer nor a missing offer keeps a client from sending.
 #[test]
-fn a_client_that_offers_something_sends_what_it_likes() {
+fn a_client_may_send_codecs_that_it_did_not_offer() {
     let file = copy(&*NEW_FFMPEG, &small(2));
     for properties in ["", "accepted-codecs=<avc1,mp4a>"] {
         let recorder = Recorder::start(properties);
@@ -178,17 +178,17 @@ fn audio_flows_when_video_is_refused() {
     publish(FFMPEG, &file, false, &recorder.url("live/key")).succeed();
     let got = recorder.finish();
     let sent = flv::read_file(&file);
-    let of = |tags: &[Tag], kind| -> Vec<Tag> {
+    let of_kind = |tags: &[Tag], kind| -> Vec<Tag> {
         let tags = tags.iter().filter(|tag| tag.kind == kind);
         tags.cloned().collect()
     };
-    assert_same_media(&of(&sent, AUDIO), &of(&got, AUDIO));
-    assert!(of(&got, VIDEO).is_empty());
-    assert!(!of(&got, SCRIPT).is_empty());
+    assert_same_media(&of_kind(&sent, AUDIO), &of_kind(&got, AUDIO));
+    assert!(of_kind(&got, VIDEO).is_empty());
+    assert!(!of_kind(&got, SCRIPT).is_empty());
     assert_eq!(refusals(&recorder), [refusal("video", 0, "avc1")]);
     let dropped = recorder.stats().get::<u64>("dropped-codec-refused");
-    assert_eq!(dropped, Ok(of(&sent, VIDEO).len() as u64));
-    // Whoever joins now is not told of what does not come.
+    assert_eq!(dropped, Ok(of_kind(&sent, VIDEO).len() as u64));
+    // Clients that join now do not learn of tracks that are refused.
     let caps = recorder.element.static_pad("src").unwrap();
     let caps = caps.current_caps().unwrap();
     let headers = caps.structure(0).unwrap();
@@ -196,9 +196,9 @@ fn audio_flows_when_video_is_refused() {
     assert_eq!(headers.len(), 3, "file header, metadata and AAC");
 }
 
-/// ffmpeg with two tracks of each into both elements: those that are wanted come out.
+/// ffmpeg sends two tracks of each kind through both elements: the accepted ones come out.
 #[test]
-fn tracks_are_refused_one_by_one() {
+fn codecs_are_refused_track_by_track() {
     let file = made_by(
         &*NEW_FFMPEG,
         "codecs-mixed.flv",
@@ -233,9 +233,9 @@ fn tracks_are_refused_one_by_one() {
     }
 }
 
-/// Several tracks in one message: no encoder at hand sends it so.
+/// Several tracks in one message: no available encoder sends this form.
 #[test]
-fn a_message_loses_the_tracks_that_are_refused() {
+fn a_multitrack_message_loses_only_the_refused_tracks() {
     let track = |four_cc: &[u8; 4], id: u8| [four_cc, &[id, 0, 0, 2, b'p', id][..]].concat();
     let tag =
         |tracks: &[Vec<u8>]| Tag::new(AUDIO, 0, [&[0x95, 0x21][..], &tracks.concat()].concat());
@@ -254,7 +254,7 @@ fn a_message_loses_the_tracks_that_are_refused() {
 }
 
 #[test]
-fn each_publisher_is_told_of_anew() {
+fn codec_refusals_are_posted_for_each_publisher() {
     let recorder = Recorder::start("accepted-codecs=<mp4a> keep-listening=true");
     for round in 1..=2 {
         let mut client = RawClient::publish(recorder.port(), "live", "key");
@@ -271,7 +271,7 @@ fn each_publisher_is_told_of_anew() {
 }
 
 #[test]
-fn what_is_no_codec_is_an_error_at_start() {
+fn an_unknown_codec_is_an_error_at_start() {
     for (codecs, named) in [("<avc1,opus>", "opus"), ("<h264>", "h264"), ("<\"\">", "")] {
         let (error, text) = Recorder::refusal(&format!("accepted-codecs={codecs}"));
         assert!(error.matches(gst::ResourceError::Settings), "{error}");
@@ -282,14 +282,14 @@ fn what_is_no_codec_is_an_error_at_start() {
 }
 
 #[test]
-fn the_property_is_what_was_set() {
+fn accepted_codecs_reads_back_as_it_was_set() {
     crate::support::init();
     let element = gst::ElementFactory::make("rtmp2serversrc").build().unwrap();
     element.set_property("accepted-codecs", gst::Array::new(["Opus", "avc1"]));
     let codecs: gst::Array = element.property("accepted-codecs");
     let codecs: Vec<String> = codecs.iter().map(|value| value.get().unwrap()).collect();
     assert_eq!(codecs, ["Opus", "avc1"]);
-    // Nothing is lost by naming what comes anyhow.
+    // Naming the codecs that the publisher sends loses nothing.
     let tags = stream(0, 12);
     let recorder = Recorder::start("accepted-codecs=<avc1,mp4a>");
     let mut client = RawClient::publish(recorder.port(), "live", "key");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What real publishers send is what comes out, tag by tag.
+//! The output equals, tag by tag, what real publishers send.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use crate::support::media::{SMALL_VIDEO, TONE, full_hd, made_by, small};
 use crate::support::nginx::Nginx;
 use crate::support::recorder::Recorder;
 
-/// Often enough to meet a client that closes while its last data is still on its way.
+/// Often enough to meet a client that closes while its last data is in flight.
 const RUNS: usize = 5;
 
-/// The FLV that an ffmpeg makes of a file is what it sends.
+/// Returns the tags that this ffmpeg sends for a file: those of the FLV that it writes.
 fn sent_by(program: &Path, file: &Path, name: &str) -> Vec<Tag> {
     let copy = made_by(
         program,
@@ -23,7 +23,7 @@ fn sent_by(program: &Path, file: &Path, name: &str) -> Vec<Tag> {
     flv::read_file(&copy)
 }
 
-fn ffmpeg_sends_unharmed(program: &Path, file: &Path, name: &str) {
+fn assert_ffmpeg_arrives_unharmed(program: &Path, file: &Path, name: &str) {
     let expected = sent_by(program, file, name);
     for _ in 0..RUNS {
         let recorder = Recorder::start("");
@@ -34,12 +34,12 @@ fn ffmpeg_sends_unharmed(program: &Path, file: &Path, name: &str) {
 
 #[test]
 fn full_hd_from_ffmpeg() {
-    ffmpeg_sends_unharmed(Path::new(FFMPEG), &full_hd(), "full-hd-sent.flv");
+    assert_ffmpeg_arrives_unharmed(Path::new(FFMPEG), &full_hd(), "full-hd-sent.flv");
 }
 
 #[test]
 fn full_hd_from_new_ffmpeg() {
-    ffmpeg_sends_unharmed(&NEW_FFMPEG, &full_hd(), "full-hd-sent-new.flv");
+    assert_ffmpeg_arrives_unharmed(&NEW_FFMPEG, &full_hd(), "full-hd-sent-new.flv");
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn paced_from_both_ffmpegs() {
     }
 }
 
-/// A GStreamer pipeline that publishes a file and keeps what it sent.
-fn gstreamer_sends_unharmed(sink: impl Fn(&Recorder) -> String, paced: bool) {
+/// Publishes a file with a GStreamer pipeline that keeps a copy of what it sends.
+fn assert_gstreamer_arrives_unharmed(sink: impl Fn(&Recorder) -> String, paced: bool) {
     let file = if paced { small(6) } else { full_hd() };
     let sync = if paced { "identity sync=true !" } else { "" };
     for _ in 0..if paced { 1 } else { RUNS } {
@@ -89,36 +89,36 @@ fn gstreamer_sends_unharmed(sink: impl Fn(&Recorder) -> String, paced: bool) {
 #[test]
 fn full_hd_from_rtmp2sink() {
     let sink = |r: &Recorder| format!("rtmp2sink location={}", r.url("live/key"));
-    gstreamer_sends_unharmed(sink, false);
+    assert_gstreamer_arrives_unharmed(sink, false);
 }
 
 #[test]
 fn paced_from_rtmp2sink() {
     let sink = |r: &Recorder| format!("rtmp2sink location={}", r.url("live/key"));
-    gstreamer_sends_unharmed(sink, true);
+    assert_gstreamer_arrives_unharmed(sink, true);
 }
 
 #[test]
 fn full_hd_from_librtmp() {
     let sink = |r: &Recorder| format!("rtmpsink location={}", r.url("live/key"));
-    gstreamer_sends_unharmed(sink, false);
+    assert_gstreamer_arrives_unharmed(sink, false);
 }
 
 #[test]
 fn paced_from_librtmp() {
     let sink = |r: &Recorder| format!("rtmpsink location={}", r.url("live/key"));
-    gstreamer_sends_unharmed(sink, true);
+    assert_gstreamer_arrives_unharmed(sink, true);
 }
 
 #[test]
-fn from_nginx_as_a_relay() {
+fn paced_from_nginx_as_a_relay() {
     let file = small(6);
     let expected = sent_by(Path::new(FFMPEG), &file, "small-relayed.flv");
     let recorder = Recorder::start("");
     let nginx = Nginx::relay_to(&recorder.url("live/key"));
     let url = nginx.url("key");
     publish(FFMPEG, &file, true, &url).succeed();
-    // nginx keeps sequence headers, and sends them in an order of its own.
+    // nginx caches sequence headers and sends them in its own order.
     let (headers, coded) = split(&expected);
     let (got_headers, got_coded) = split(&recorder.finish());
     for header in &got_headers {
@@ -128,21 +128,22 @@ fn from_nginx_as_a_relay() {
     assert_same_media(&coded, &got_coded);
 }
 
-/// Sequence headers, and all other media but the mark at the end, which a relay need not pass on.
+/// Separates sequence headers from coded media. The end of sequence is left out, since a relay need
+/// not pass it on.
 fn split(tags: &[Tag]) -> (Vec<Tag>, Vec<Tag>) {
     let media = flv::media(tags).into_iter();
     let media = media.filter(|tag| !tag.is_end_of_sequence());
     media.partition(Tag::is_sequence_header)
 }
 
-/// Encodes with these options and sends the result as it is.
-fn codec_passes(program: &Path, name: &str, options: &str) {
+/// Encodes with these options and publishes the result unchanged.
+fn assert_codec_passes(program: &Path, name: &str, options: &str) {
     let made = made_by(
         program,
         &format!("{name}.flv"),
         &format!("{options} -f flv"),
     );
-    ffmpeg_sends_unharmed(program, &made, &format!("{name}-sent.flv"));
+    assert_ffmpeg_arrives_unharmed(program, &made, &format!("{name}-sent.flv"));
 }
 
 macro_rules! codecs {
@@ -150,7 +151,7 @@ macro_rules! codecs {
         $(#[test]
         fn $name() {
             let options = $options.replace("{video}", SMALL_VIDEO).replace("{tone}", TONE);
-            codec_passes(Path::new(&*$program), stringify!($name), &options);
+            assert_codec_passes(Path::new(&*$program), stringify!($name), &options);
         })*
     };
 }
@@ -173,7 +174,7 @@ codecs! {
 }
 
 #[test]
-fn publishers_after_each_other_make_one_stream_that_plays() {
+fn successive_publishers_make_one_playable_stream() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("all.flv");
     let sink = format!("filesink location={}", file.display());

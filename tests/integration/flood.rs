@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A publisher that others try to keep out, or to slow down.
+//! A publisher under attack: floods of connections and half-open handshakes.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,10 +19,10 @@ const HALF_OPEN: usize = 1000;
 const CONNECTIONS_PER_SECOND: u32 = 500;
 const DURATION: Duration = Duration::from_secs(4);
 
-/// A frame that arrives later than this after it was sent has been held up.
-const MAX_LATE: Duration = Duration::from_millis(100);
+/// Longest delay of a frame that counts as undisturbed.
+const MAX_DELAY: Duration = Duration::from_millis(100);
 
-/// When each frame left the element, by its number.
+/// The time at which each frame left the element, with the frame's index.
 #[derive(Clone, Default)]
 struct Arrivals(Arc<Mutex<Vec<(u32, Instant)>>>);
 
@@ -34,7 +34,7 @@ impl Arrivals {
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         pad.add_probe(kinds, move |_, info| {
             let now = Instant::now();
-            let see = |buffer: &gst::BufferRef| {
+            let record = |buffer: &gst::BufferRef| {
                 let bytes = buffer.map_readable().unwrap();
                 if bytes.first() == Some(&VIDEO) {
                     let tag = flv::Tag::new(VIDEO, 0, &bytes[11..bytes.len() - 4]);
@@ -44,8 +44,8 @@ impl Arrivals {
                 }
             };
             match &info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) => see(buffer),
-                Some(gst::PadProbeData::BufferList(list)) => list.iter().for_each(see),
+                Some(gst::PadProbeData::Buffer(buffer)) => record(buffer),
+                Some(gst::PadProbeData::BufferList(list)) => list.iter().for_each(record),
                 _ => {}
             }
             gst::PadProbeReturn::Ok
@@ -53,7 +53,7 @@ impl Arrivals {
         arrivals
     }
 
-    /// How many there were, and how long the slowest of them was under way.
+    /// Returns the number of frames and the longest delay among them.
     fn slowest(&self, sent: &[Instant]) -> (usize, Duration) {
         let arrivals = self.0.lock().unwrap();
         let delay = |(index, when): &(u32, Instant)| when.duration_since(sent[*index as usize]);
@@ -61,21 +61,21 @@ impl Arrivals {
     }
 }
 
-/// Connects over and over, and gives how often that was.
+/// Connects repeatedly and counts the connections.
 fn flood(port: u16, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let pace = Duration::from_secs(1) / CONNECTIONS_PER_SECOND;
         let start = Instant::now();
-        let mut held = std::collections::VecDeque::new();
+        let mut connections = std::collections::VecDeque::new();
         for index in 0.. {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
             std::thread::sleep((pace * index).saturating_sub(start.elapsed()));
-            held.extend(TcpStream::connect(("127.0.0.1", port)));
-            // It keeps as many as it can.
-            if held.len() > HALF_OPEN {
-                held.pop_front();
+            connections.extend(TcpStream::connect(("127.0.0.1", port)));
+            // The attacker holds as many connections as it can.
+            if connections.len() > HALF_OPEN {
+                connections.pop_front();
             }
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -83,8 +83,8 @@ fn flood(port: u16, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> std::thre
 }
 
 #[test]
-fn a_flood_and_half_open_handshakes_do_not_reach_the_publisher() {
-    // All of them from one address, as far as anybody can tell.
+fn a_publisher_is_unharmed_by_a_flood_and_half_open_handshakes() {
+    // All clients share one address, as far as the server can tell.
     let recorder = Recorder::start("max-clients-per-address=100 keep-listening=true");
     let port = recorder.port();
     let arrivals = Arrivals::watch(&recorder);
@@ -101,20 +101,20 @@ fn a_flood_and_half_open_handshakes_do_not_reach_the_publisher() {
     let stop = Arc::new(AtomicBool::new(false));
     let count = Arc::new(AtomicUsize::new(0));
     let flood = flood(port, stop.clone(), count.clone());
-    // In the middle of it another publisher gets in, from the same address. The time of the flood
-    // is what is measured here.
+    // Meanwhile another publisher gets in, from the same address. The duration of the flood is the
+    // measurement.
     let start = Instant::now();
     let properties = format!("port={port} application=other keep-listening=true");
     let other = Recorder::start(&properties);
     let signals = Signals::watch(&other.element);
-    let mut latest = Duration::ZERO;
+    let mut longest = Duration::ZERO;
     for round in 1.. {
-        let began = Instant::now();
+        let attempt = Instant::now();
         let mut client = RawClient::connect(port);
         while client.try_publish("other", "key").is_none() {
             client = RawClient::connect(port);
         }
-        latest = latest.max(began.elapsed());
+        longest = longest.max(attempt.elapsed());
         drop(client);
         signals.wait_for(2 * round);
         if start.elapsed() > DURATION {
@@ -127,7 +127,7 @@ fn a_flood_and_half_open_handshakes_do_not_reach_the_publisher() {
     let (frames, slowest) = arrivals.slowest(&report.sent);
     println!(
         "{} connections, {frames} frames, the slowest was under way for {slowest:?}; another \
-         publisher was in after {latest:?} at most",
+         publisher was in after {longest:?} at most",
         count.load(Ordering::Relaxed)
     );
     assert_eq!(frames, report.frames as usize);
@@ -135,6 +135,6 @@ fn a_flood_and_half_open_handshakes_do_not_reach_the_publisher() {
         report.reconnects.is_empty() && report.unsent.is_empty(),
         "{report:?}"
     );
-    assert!(slowest < MAX_LATE, "{slowest:?}");
+    assert!(slowest < MAX_DELAY, "{slowest:?}");
     drop(half_open);
 }

@@ -1,25 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The element with real and with hostile clients. One file a subject.
+//! Integration tests with real and with hostile clients. One file a subject.
 
 mod support;
 
 mod access;
 mod authentication;
-mod balancer;
 mod bin;
 mod codecs;
-mod dirty;
 mod enhanced;
 mod fallback;
 mod fallback_errors;
 mod fallback_failover;
 mod fidelity;
 mod flood;
-mod intruders;
-mod late;
-mod leaving;
-mod many;
+mod hostile_clients;
+mod irregular_media;
+mod late_publisher;
+mod load_balancer;
 mod multi;
 mod multicam;
 mod network;
@@ -30,12 +28,14 @@ mod recording;
 mod relay;
 mod resume;
 mod routes;
-mod sequence;
+mod scaling;
 mod signals;
 mod sinks;
-mod slow;
+mod slow_sinks;
 mod soak;
 mod state;
-mod telemetry;
+mod stats;
+mod stopping;
+mod successive_publishers;
 mod timestamps;
 mod tls;

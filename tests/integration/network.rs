@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Publishers whose network fails: a cable that is pulled without either end being told, and what
-//! follows. Each test does it twenty times with ffmpeg and twenty times with rtmp2sink, all at once,
-//! at times of its own for each.
+//! Publishers whose network fails: a cable is pulled without a notice to either end, and variations
+//! of that. Each test runs twenty rounds with ffmpeg and twenty with rtmp2sink, all at once, each
+//! with its own random times.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,13 +18,13 @@ use crate::support::netns::{self, Machine, SERVER};
 use crate::support::recorder::{Recorder, epoch_of};
 use crate::support::rendered;
 
-/// Of each kind of client.
+/// Rounds for each kind of client.
 const ROUNDS: u8 = 20;
 
-/// Between audio and video, in milliseconds.
+/// Largest skew between audio and video, in milliseconds.
 const MAX_SKEW: i64 = 20;
 
-/// What must have come for a stream to be on.
+/// Buffers that show that a stream is flowing.
 const ENOUGH: usize = 60;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +33,11 @@ enum Client {
     Rtmp2Sink,
 }
 
-/// What happens while the cable is out.
+/// What happens to the publisher while the cable is out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meanwhile {
     Nothing,
-    /// The publisher is killed, and another one started.
+    /// The publisher is killed, and another one starts.
     Killed,
     /// The same, from another address.
     Moved,
@@ -53,7 +53,7 @@ fn publish(machine: &Machine, client: Client, file: &Path, port: u16) -> Running
         ),
         Client::Rtmp2Sink => (
             "gst-launch-1.0",
-            // By itself it gives up a connection that takes nothing for five seconds.
+            // By default rtmp2sink gives up a connection that takes nothing for five seconds.
             format!(
                 "-q filesrc location={file} ! flvdemux name=d \
                  d.video ! h264parse ! queue ! identity sync=true ! m. \
@@ -66,7 +66,7 @@ fn publish(machine: &Machine, client: Client, file: &Path, port: u16) -> Running
     Running::spawn(command.args(arguments.split_whitespace()))
 }
 
-/// Waits for more media to come than there is.
+/// Waits until more media of an epoch has arrived.
 #[track_caller]
 fn wait_for_more(recorder: &Recorder, epoch: u64) {
     let is_media = |buffer: &&gst::Buffer| {
@@ -85,7 +85,7 @@ fn round(number: u8, client: Client, outage: Duration, meanwhile: Meanwhile) {
     let mut machine = Machine::new(number);
     let first = publish(&machine, client, &file, recorder.port());
     wait_for_more(&recorder, 1);
-    // Where in a group of pictures the cable is pulled is up to chance.
+    // The cable is pulled at a random point of a group of pictures.
     thread::sleep(Duration::from_millis(random.u64(..1000)));
     machine.pull_out();
     let more = Duration::from_millis(random.u64(..500));
@@ -106,14 +106,15 @@ fn round(number: u8, client: Client, outage: Duration, meanwhile: Meanwhile) {
     drop(publisher);
 }
 
-/// Everything that holds whatever happens to a publisher.
+/// Asserts everything that holds whatever happens to a publisher.
 fn check(recorder: &Recorder, last_epoch: u64) {
     let bus = gst::prelude::ElementExt::bus(&recorder.pipeline).unwrap();
     let ends = [gst::MessageType::Eos, gst::MessageType::Error];
     assert_eq!(bus.pop_filtered(&ends).map(|m| m.type_()), None);
     check_statuses(recorder, last_epoch);
     let mut last = BTreeMap::new();
-    // Of each epoch: the first video, and how far the times are from those of the publisher.
+    // For each epoch: whether its first video is a keyframe, and the offsets between output and
+    // publisher timestamps.
     let mut first = BTreeMap::new();
     let mut offsets: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
     for buffer in recorder.buffers() {
@@ -143,8 +144,8 @@ fn check(recorder: &Recorder, last_epoch: u64) {
     check_decoding(&recorder.bytes());
 }
 
-/// Each status follows from the one before it, none comes twice, and the stream never counts as
-/// ended.
+/// Asserts that each status may follow the one before it, that none is repeated, and that the
+/// stream never counts as ended.
 fn check_statuses(recorder: &Recorder, last_epoch: u64) {
     use ConnectionState as C;
     use StreamStatus as S;
@@ -170,11 +171,11 @@ fn check_statuses(recorder: &Recorder, last_epoch: u64) {
         before = now;
         is_on |= now == (C::Streaming, S::Active, last_epoch);
     }
-    // A busy machine may have stalled it since.
+    // On a busy machine the stream may have stalled since.
     assert!(is_on && before.2 == last_epoch, "{before:?}");
 }
 
-/// Every frame that has left can be decoded: none is missing and none is corrupt.
+/// Asserts that every frame of the output decodes: none is missing and none is corrupt.
 fn check_decoding(bytes: &[u8]) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.flv");
@@ -210,31 +211,31 @@ fn rounds(test: &str, outage: Duration, meanwhile: Meanwhile) {
 }
 
 #[test]
-fn a_cable_that_is_out_for_a_second() {
-    let test = "network::a_cable_that_is_out_for_a_second";
+fn a_stream_survives_a_cable_that_is_out_for_a_second() {
+    let test = "network::a_stream_survives_a_cable_that_is_out_for_a_second";
     rounds(test, Duration::from_secs(1), Meanwhile::Nothing);
 }
 
 #[test]
-fn a_cable_that_is_out_for_three_seconds() {
-    let test = "network::a_cable_that_is_out_for_three_seconds";
+fn a_stream_survives_a_cable_that_is_out_for_three_seconds() {
+    let test = "network::a_stream_survives_a_cable_that_is_out_for_three_seconds";
     rounds(test, Duration::from_secs(3), Meanwhile::Nothing);
 }
 
 #[test]
-fn a_cable_that_is_out_for_ten_seconds() {
-    let test = "network::a_cable_that_is_out_for_ten_seconds";
+fn a_stream_survives_a_cable_that_is_out_for_ten_seconds() {
+    let test = "network::a_stream_survives_a_cable_that_is_out_for_ten_seconds";
     rounds(test, Duration::from_secs(10), Meanwhile::Nothing);
 }
 
 #[test]
-fn a_publisher_that_is_killed_behind_a_cut() {
-    let test = "network::a_publisher_that_is_killed_behind_a_cut";
+fn a_stream_survives_a_publisher_that_is_killed_during_an_outage() {
+    let test = "network::a_stream_survives_a_publisher_that_is_killed_during_an_outage";
     rounds(test, Duration::from_secs(3), Meanwhile::Killed);
 }
 
 #[test]
-fn a_publisher_that_comes_back_from_another_address() {
-    let test = "network::a_publisher_that_comes_back_from_another_address";
+fn a_stream_survives_a_publisher_that_returns_from_another_address() {
+    let test = "network::a_stream_survives_a_publisher_that_returns_from_another_address";
     rounds(test, Duration::from_secs(3), Meanwhile::Moved);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What buffers, caps, segments and queries say beside the bytes.
+//! Timestamps, flags, caps, segments and queries of the output.
 
 use gst::prelude::*;
 
@@ -12,10 +12,10 @@ use crate::support::synthetic::{
 };
 use crate::support::wire::Wire;
 
-/// The publisher's time of the first media.
+/// The publisher's timestamp of the first media, in milliseconds.
 const START: u32 = 5000;
 
-/// A keyframe, B-frames and audio, in decoding order; with the composition times of the frames.
+/// Returns a keyframe, B-frames and audio in decoding order, and the composition time of each tag.
 fn tags() -> (Vec<Tag>, Vec<i64>) {
     let with_composition = |mut tag: Tag, millis: i32| {
         tag.body[2..5].copy_from_slice(&millis.to_be_bytes()[1..]);
@@ -62,18 +62,18 @@ fn buffers_have_decoding_and_presentation_times() {
     );
     assert_eq!((millis(buffers[0].dts()), millis(buffers[0].pts())), (0, 0));
     for ((buffer, tag), composition) in buffers[1..].iter().zip(&tags).zip(composition) {
-        // What describes media is where the first media is.
+        // Metadata and sequence headers are at the time of the first media.
         let time = i64::from(tag.timestamp.max(START) - START);
         assert_eq!(millis(buffer.dts()), time, "{tag:?}");
         assert_eq!(millis(buffer.pts()), time + composition, "{tag:?}");
     }
 }
 
-/// With a ModEx prefix a message has nanoseconds beside its milliseconds. They count for when it
-/// is presented, and the message's own time stays what it is.
+/// A ModEx prefix adds nanoseconds to a message's milliseconds. They count for the presentation
+/// time only.
 #[test]
-fn nanoseconds_are_in_presentation_times() {
-    // Video with a composition time and without, alone and as one of several tracks; audio.
+fn mod_ex_nanoseconds_are_in_presentation_times() {
+    // Video with and without a composition time, alone and as one of several tracks; audio.
     let [_, a, b, c] = (-20i32).to_be_bytes();
     let video = |time, nanoseconds: [u8; 3], rest: &[u8]| {
         let body = [&[0x97, 2], &nanoseconds[..], rest].concat();
@@ -88,7 +88,7 @@ fn nanoseconds_are_in_presentation_times() {
         ),
         video(1080, [0xFF, 0xFF, 0xFF], b"\x06\x01av01\x02key"),
         Tag::new(AUDIO, 1090, *b"\x97\x02\x00\x01\x00\x01Opusx"),
-        // An unknown prefix before, and one that is too short.
+        // An unknown prefix comes first, then one that is too short.
         Tag::new(
             AUDIO,
             1100,
@@ -125,7 +125,7 @@ fn nanoseconds_are_in_presentation_times() {
 }
 
 #[test]
-fn flags_tell_headers_and_points_to_start_from() {
+fn buffer_flags_mark_headers_and_sync_points() {
     let (tags, _) = tags();
     let recorder = Recorder::start("");
     publish(&recorder, &tags);
@@ -145,7 +145,7 @@ fn flags_tell_headers_and_points_to_start_from() {
 }
 
 #[test]
-fn audio_alone_can_be_started_from_anywhere() {
+fn audio_only_buffers_are_all_sync_points() {
     let tags = [audio_header(0), audio(0, 20), audio(20, 20), audio(40, 20)];
     let recorder = Recorder::start("");
     publish(&recorder, &tags);
@@ -185,11 +185,11 @@ fn caps_have_the_stream_header() {
 }
 
 #[test]
-fn the_segment_puts_first_media_at_its_arrival() {
+fn the_segment_maps_first_media_to_its_arrival() {
     let (tags, _) = tags();
     let recorder = Recorder::start("");
     let pipeline = &recorder.pipeline;
-    // The clock is there once the live pipeline plays.
+    // The clock is set once the live pipeline plays.
     pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
     let before = pipeline.current_running_time().unwrap();
     publish(&recorder, &tags);
@@ -214,7 +214,7 @@ fn the_segment_puts_first_media_at_its_arrival() {
 }
 
 #[test]
-fn buffers_carry_the_time_of_the_publisher() {
+fn buffers_carry_the_publishers_timestamp() {
     let (tags, _) = tags();
     let recorder = Recorder::start("");
     publish(&recorder, &tags);
@@ -226,7 +226,7 @@ fn buffers_carry_the_time_of_the_publisher() {
 }
 
 #[test]
-fn publishers_own_timestamps_pass_when_that_is_asked_for() {
+fn publisher_timestamps_pass_unchanged_in_publisher_mode() {
     let (tags, _) = tags();
     let recorder = Recorder::start("timestamp-mode=publisher");
     publish(&recorder, &tags);
@@ -251,7 +251,7 @@ fn publishers_own_timestamps_pass_when_that_is_asked_for() {
 }
 
 #[test]
-fn latency_is_that_of_the_property_at_any_time() {
+fn the_latency_query_follows_the_property() {
     let recorder = Recorder::start("latency=300");
     let pad = recorder.element.static_pad("src").unwrap();
     let latency = || {
@@ -267,7 +267,7 @@ fn latency_is_that_of_the_property_at_any_time() {
 }
 
 #[test]
-fn stats_count_what_came_in() {
+fn stats_count_received_media() {
     let (tags, _) = tags();
     let recorder = Recorder::start("keep-listening=true");
     let mut client = RawClient::publish(recorder.port(), "live", "stats");
@@ -288,7 +288,7 @@ fn stats_count_what_came_in() {
 }
 
 #[test]
-fn no_more_buffers_than_asked_for() {
+fn num_buffers_limits_the_output() {
     let (tags, _) = tags();
     let recorder = Recorder::start("num-buffers=6");
     let mut client = RawClient::publish(recorder.port(), "live", "key");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A second publisher while there is one.
+//! `publisher-policy`: a second publisher while one is present.
 
 use std::time::{Duration, Instant};
 
@@ -16,26 +16,26 @@ use crate::support::{PATIENCE, flv};
 const RACES: usize = 200;
 const CRASHES: usize = 100;
 
-/// A client that has asked to publish; its answer, and the client itself.
-fn try_to_publish(port: u16) -> (String, RawClient) {
+/// Connects a client and requests to publish. Returns the status code and the client.
+fn connect_and_request_publish(port: u16) -> (String, RawClient) {
     let mut client = RawClient::connect(port);
     client.handshake().connect_application("live");
     client.expect_command("_result");
-    ask(client)
+    request_publish(client)
 }
 
-fn ask(mut client: RawClient) -> (String, RawClient) {
+fn request_publish(mut client: RawClient) -> (String, RawClient) {
     client.command(1, "publish", 2.0, &[Value::Null, "key".into()]);
     let status = client.expect_command("onStatus");
     (code(&status).to_owned(), client)
 }
 
-fn sound(client: &mut RawClient, time: u32) {
+fn send_audio(client: &mut RawClient, time: u32) {
     client.media(flv::AUDIO, time, &[0x2F, time as u8, 9], 128);
 }
 
 #[test]
-fn of_two_that_race_one_starts() {
+fn racing_publishers_exactly_one_is_accepted() {
     let recorder = Recorder::start("keep-listening=true publisher-policy=reject");
     let port = recorder.port();
     for round in 0..RACES {
@@ -45,7 +45,7 @@ fn of_two_that_race_one_starts() {
             client.expect_command("_result");
             client
         });
-        let racers = clients.map(|client| std::thread::spawn(|| ask(client)));
+        let racers = clients.map(|client| std::thread::spawn(|| request_publish(client)));
         let results = racers.map(|racer| racer.join().unwrap());
         let started = |(code, _): &&(String, RawClient)| code == "NetStream.Publish.Start";
         assert_eq!(results.iter().filter(started).count(), 1, "round {round}");
@@ -59,19 +59,20 @@ fn of_two_that_race_one_starts() {
 }
 
 #[test]
-fn who_was_killed_gets_in_again_at_once() {
+fn a_killed_publisher_is_accepted_again_at_once() {
     let recorder = Recorder::start("keep-listening=true publisher-policy=reject");
     let port = recorder.port();
     for round in 0..CRASHES {
-        let (code, mut client) = try_to_publish(port);
+        let (code, mut client) = connect_and_request_publish(port);
         assert_eq!(code, "NetStream.Publish.Start", "round {round}");
-        sound(&mut client, round as u32 * 20);
-        // As the kernel does it for a process that is killed, half of a message being under way.
+        send_audio(&mut client, round as u32 * 20);
+        // As the kernel does for a killed process: the connection closes with half a message in
+        // flight.
         client.send(&[4, 0, 0]);
         drop(client);
     }
     let all = |buffers: &[gst::Buffer]| buffers.len() > CRASHES;
-    recorder.wait_until("what each sent", all);
+    recorder.wait_until("the media of every publisher", all);
     let sent: Vec<u8> = (0..CRASHES).map(|round| (round * 20) as u8).collect();
     let got: Vec<u8> = flv::media(&recorder.tags())
         .iter()
@@ -81,7 +82,7 @@ fn who_was_killed_gets_in_again_at_once() {
 }
 
 #[test]
-fn a_killed_ffmpeg_gets_in_again_at_once() {
+fn a_killed_ffmpeg_is_accepted_again_at_once() {
     let recorder = Recorder::start("keep-listening=true");
     let signals = Signals::watch(&recorder.element);
     for round in 1..=10 {
@@ -95,39 +96,39 @@ fn a_killed_ffmpeg_gets_in_again_at_once() {
 }
 
 #[test]
-fn reject_keeps_the_one_that_is_there() {
+fn reject_keeps_the_present_publisher() {
     let recorder = Recorder::start("publisher-policy=reject stall-timeout=1");
     let mut first = RawClient::publish(recorder.port(), "live", "key");
-    sound(&mut first, 0);
-    let (code, mut second) = try_to_publish(recorder.port());
+    send_audio(&mut first, 0);
+    let (code, mut second) = connect_and_request_publish(recorder.port());
     assert_eq!(code, "NetStream.Publish.BadName");
     assert!(second.next_message().is_none());
-    sound(&mut first, 20);
+    send_audio(&mut first, 20);
     drop(first);
     assert_eq!(flv::media(&recorder.finish()).len(), 2);
 }
 
 #[test]
-fn replace_lets_the_new_one_take_over() {
+fn replace_accepts_the_new_publisher() {
     let recorder = Recorder::start("publisher-policy=replace");
     let signals = Signals::watch(&recorder.element);
     let mut first = RawClient::publish(recorder.port(), "live", "key");
     for time in 0..3 {
-        sound(&mut first, time * 20);
+        send_audio(&mut first, time * 20);
     }
-    recorder.wait_until("the first one's media", |buffers| buffers.len() >= 4);
+    recorder.wait_until("the first publisher's media", |buffers| buffers.len() >= 4);
     let mut second = RawClient::publish(recorder.port(), "live", "key");
-    // The first is told why, and closed.
+    // The first publisher gets the reason, and is closed.
     let status = first.expect_command("onStatus");
     assert_eq!(code(&status), "NetStream.Publish.BadName");
-    let told = Instant::now();
+    let notified = Instant::now();
     while first.next_message().is_some() {}
-    assert!(told.elapsed() < Duration::from_secs(1));
+    assert!(notified.elapsed() < Duration::from_secs(1));
     for time in 0..2 {
-        sound(&mut second, 100 + time * 20);
+        send_audio(&mut second, 100 + time * 20);
     }
     drop(second);
-    // The stream has gone on all the while, though it ends with its publisher.
+    // The stream continues across the replacement, though it ends with its last publisher.
     let got: Vec<u8> = flv::media(&recorder.finish())
         .iter()
         .map(|t| t.body[1])
@@ -138,16 +139,16 @@ fn replace_lets_the_new_one_take_over() {
 }
 
 #[test]
-fn replace_stalled_lets_in_who_comes_back_and_nobody_else() {
+fn replace_stalled_replaces_only_a_stalled_publisher() {
     let recorder = Recorder::start("stall-timeout=200 keep-listening=true");
     let port = recorder.port();
     let mut first = RawClient::publish(port, "live", "key");
-    // As long as media comes, nobody gets in: for longer than the timeout.
+    // While media arrives, every other publisher is refused, for longer than the timeout.
     let start = Instant::now();
     let mut time = 0;
     while start.elapsed() < Duration::from_millis(600) {
-        sound(&mut first, time);
-        let (code, _client) = try_to_publish(port);
+        send_audio(&mut first, time);
+        let (code, _client) = connect_and_request_publish(port);
         assert_eq!(
             code,
             "NetStream.Publish.BadName",
@@ -156,19 +157,19 @@ fn replace_stalled_lets_in_who_comes_back_and_nobody_else() {
         );
         time += 20;
     }
-    // Then it is silent, and after a while it is not in the way any more.
-    let silent = Instant::now();
+    // After the stall timeout, the silent publisher is replaced.
+    let silent_since = Instant::now();
     let second = loop {
-        let (code, client) = try_to_publish(port);
+        let (code, client) = connect_and_request_publish(port);
         if code == "NetStream.Publish.Start" {
             break client;
         }
-        assert!(silent.elapsed() < PATIENCE);
+        assert!(silent_since.elapsed() < PATIENCE);
     };
     assert!(
-        silent.elapsed() >= Duration::from_millis(150),
+        silent_since.elapsed() >= Duration::from_millis(150),
         "{:?}",
-        silent.elapsed()
+        silent_since.elapsed()
     );
     let status = first.expect_command("onStatus");
     assert_eq!(code(&status), "NetStream.Publish.BadName");
@@ -176,7 +177,7 @@ fn replace_stalled_lets_in_who_comes_back_and_nobody_else() {
 }
 
 #[test]
-fn who_waits_for_a_slow_pipeline_is_not_stalled() {
+fn a_publisher_that_waits_for_a_slow_pipeline_is_not_stalled() {
     let recorder = Recorder::start_into(
         "stall-timeout=100 max-bytes=2000",
         "identity sleep-time=400000 ! fakesink sync=false async=false",
@@ -184,7 +185,7 @@ fn who_waits_for_a_slow_pipeline_is_not_stalled() {
     let mut first = RawClient::publish(recorder.port(), "live", "key");
     let body = [&[0x2F, 1][..], &[9; 100]].concat();
     let message = crate::support::raw::media_chunks(flv::AUDIO, 0, &body, 128);
-    // Far more than the queue and the sockets take.
+    // Far more than the queue and the socket buffers hold.
     first
         .socket
         .set_write_timeout(Some(Duration::from_millis(500)))
@@ -194,7 +195,7 @@ fn who_waits_for_a_slow_pipeline_is_not_stalled() {
     std::io::Write::write_all(&mut first.socket, &many).unwrap_err();
     assert!(start.elapsed() > Duration::from_millis(100));
     for _ in 0..5 {
-        let (code, _client) = try_to_publish(recorder.port());
+        let (code, _client) = connect_and_request_publish(recorder.port());
         assert_eq!(code, "NetStream.Publish.BadName");
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The first thing that anybody tries: ffmpeg into a file.
+//! The most common first try: ffmpeg into a file.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::support::clients::{FFMPEG, ffmpeg};
 use crate::support::media::{SMALL_VIDEO, TONE};
 use crate::support::{flv, launch, recorder};
 
-/// From the publisher's end to the end of the stream.
+/// Longest time from the publisher's exit to EOS.
 const MAX_EOS_DELAY: Duration = Duration::from_millis(300);
 
 fn record_two_seconds(with_audio: bool) {
@@ -34,12 +34,12 @@ fn record_two_seconds(with_audio: bool) {
 }
 
 #[test]
-fn two_seconds_of_video_are_sixty_frames_each_time() {
+fn two_seconds_of_video_record_as_sixty_frames() {
     record_two_seconds(false);
 }
 
 #[test]
-fn two_seconds_with_audio_are_sixty_frames_each_time() {
+fn two_seconds_with_audio_record_as_sixty_frames() {
     record_two_seconds(true);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is downstream goes on over the loss of its publisher, and over another one.
+//! Downstream elements continue across the loss of a publisher, and across a new one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,14 +18,15 @@ use crate::support::wire::Wire;
 
 const RECONNECTS: u64 = 10;
 
-/// In the file that is published each time.
+/// Frames in the file that is published each time.
 const FRAMES: u64 = 30;
 
-/// Longer than any test: who is cut off comes back.
+/// A resume timeout longer than any test: the publisher always returns in time.
 const PATIENT: &str = "resume-timeout=600000";
 
-/// Publishes a second of video over and over, cut off each time. The last one stays.
-fn publish_again_and_again(recorder: &Recorder, between: impl Fn(u64)) -> RawClient {
+/// Publishes a second of video repeatedly, cut off each time. The last client is returned, still
+/// connected.
+fn publish_repeatedly(recorder: &Recorder, between: impl Fn(u64)) -> RawClient {
     let tags = flv::read_file(&small(1));
     let bytes: Vec<u8> = tags
         .iter()
@@ -37,7 +38,8 @@ fn publish_again_and_again(recorder: &Recorder, between: impl Fn(u64)) -> RawCli
         let mut client = RawClient::publish(recorder.port(), "live", "key");
         client.send(&bytes);
         drop(client);
-        // Added and removed. Who comes back while there is much to be read of it is not awaited long.
+        // Added and removed. A successor waits only briefly for unread data of its predecessor, so
+        // the loss comes first.
         signals.wait_for(2 * round as usize);
         between(round);
     }
@@ -46,8 +48,8 @@ fn publish_again_and_again(recorder: &Recorder, between: impl Fn(u64)) -> RawCli
     client
 }
 
-/// Errors of decoding a file are none, and it has so many frames of video.
-fn assert_plays_whole(file: &Path, frames: u64) {
+/// Asserts that a file decodes without errors, and has this number of video frames.
+fn assert_plays_completely(file: &Path, frames: u64) {
     let arguments = format!("-i {} -f null -", file.display());
     let output = ffmpeg(FFMPEG, &arguments).wait();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -58,13 +60,13 @@ fn assert_plays_whole(file: &Path, frames: u64) {
         .arg(file)
         .output()
         .unwrap();
-    // A transport stream says it twice, for its program and for itself.
+    // ffprobe prints the count of a transport stream twice: for its program and for the stream.
     let text = String::from_utf8(output.stdout).unwrap();
     let first = text.split_whitespace().next().unwrap_or_default();
     assert_eq!(first.trim_end_matches(','), frames.to_string());
 }
 
-/// Counts what passes a pad of an element of the recorder's pipeline.
+/// Counts buffers, or CAPS events, that pass a pad of an element of the recorder's pipeline.
 fn count(recorder: &Recorder, element: &str, pad: &str, kind: gst::PadProbeType) -> Arc<AtomicU64> {
     let count = Arc::new(AtomicU64::new(0));
     let counted = count.clone();
@@ -81,7 +83,7 @@ fn count(recorder: &Recorder, element: &str, pad: &str, kind: gst::PadProbeType)
     count
 }
 
-/// Waits for a count, which grows by itself.
+/// Waits until a counter of another thread has reached a value.
 #[track_caller]
 fn wait_for(count: &AtomicU64, least: u64) {
     let deadline = std::time::Instant::now() + crate::support::PATIENCE;
@@ -92,9 +94,9 @@ fn wait_for(count: &AtomicU64, least: u64) {
     }
 }
 
-/// What this muxer makes of ten reconnects plays whole.
+/// Asserts that the output of this muxer plays completely after ten reconnects.
 #[track_caller]
-fn check_muxer(muxer: &str, name: &str) {
+fn assert_muxer_output_plays(muxer: &str, name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(name);
     let sink = format!(
@@ -103,31 +105,32 @@ fn check_muxer(muxer: &str, name: &str) {
         file.display()
     );
     let recorder = Recorder::start_into(PATIENT, &sink);
-    unpublish(publish_again_and_again(&recorder, |_| {}));
+    unpublish(publish_repeatedly(&recorder, |_| {}));
     recorder.wait_for(gst::MessageType::Eos);
-    assert_plays_whole(&file, (RECONNECTS + 1) * FRAMES);
+    assert_plays_completely(&file, (RECONNECTS + 1) * FRAMES);
 }
 
 #[test]
-fn an_mp4_file_of_ten_reconnects_plays_whole() {
-    check_muxer("mp4mux", "out.mp4");
+fn an_mp4_file_of_ten_reconnects_plays_completely() {
+    assert_muxer_output_plays("mp4mux", "out.mp4");
 }
 
 #[test]
-fn a_transport_stream_of_ten_reconnects_plays_whole() {
-    check_muxer("mpegtsmux latency=2000000000", "out.ts");
+fn a_transport_stream_of_ten_reconnects_plays_completely() {
+    assert_muxer_output_plays("mpegtsmux latency=2000000000", "out.ts");
 }
 
 #[test]
-fn a_live_sink_shows_every_frame_of_ten_reconnects() {
-    // What is five seconds late is dropped: times that did not go on would be later than that half the way.
+fn a_live_sink_renders_every_frame_of_ten_reconnects() {
+    // Frames five seconds late are dropped. Without a continuous timeline, frames would be later
+    // than that from the middle on.
     let recorder = Recorder::start_into(
         PATIENT,
         "flvdemux name=demuxer demuxer.audio ! queue ! fakesink async=false \
          demuxer.video ! queue ! h264parse ! avdec_h264 ! \
          fakesink name=sink sync=true async=false max-lateness=5000000000",
     );
-    unpublish(publish_again_and_again(&recorder, |_| {}));
+    unpublish(publish_repeatedly(&recorder, |_| {}));
     recorder.wait_for(gst::MessageType::Eos);
     let sink = recorder.pipeline.by_name("sink").unwrap();
     let stats: gst::Structure = sink.property("stats");
@@ -137,7 +140,7 @@ fn a_live_sink_shows_every_frame_of_ten_reconnects() {
 }
 
 #[test]
-fn a_compositor_goes_on_while_its_publisher_is_away() {
+fn a_compositor_keeps_running_while_its_publisher_is_away() {
     let recorder = Recorder::start_into(
         PATIENT,
         "flvdemux name=demuxer demuxer.audio ! queue ! fakesink async=false sync=false \
@@ -147,9 +150,9 @@ fn a_compositor_goes_on_while_its_publisher_is_away() {
     );
     let mixed = count(&recorder, "sink", "sink", gst::PadProbeType::BUFFER);
     let decoded = count(&recorder, "decoder", "src", gst::PadProbeType::BUFFER);
-    let client = publish_again_and_again(&recorder, |round| {
+    let client = publish_repeatedly(&recorder, |round| {
         wait_for(&decoded, round * FRAMES);
-        // Nobody publishes.
+        // No publisher is present now.
         wait_for(&mixed, mixed.load(Ordering::SeqCst) + 10);
     });
     wait_for(&decoded, (RECONNECTS + 1) * FRAMES);
@@ -157,15 +160,15 @@ fn a_compositor_goes_on_while_its_publisher_is_away() {
 }
 
 /// 640x360 and 44.1 kHz, where [`small`] has 320x240 and 48 kHz.
-fn other() -> PathBuf {
+fn other_format() -> PathBuf {
     let arguments = "-f lavfi -i testsrc=size=640x360:rate=30 \
                      -f lavfi -i sine=frequency=440:sample_rate=44100 -t 1 \
                      -c:v libx264 -preset ultrafast -g 30 -c:a aac -f flv";
-    made_by(FFMPEG, "other-1.flv", arguments)
+    made_by(FFMPEG, "other_format-1.flv", arguments)
 }
 
 #[test]
-fn another_resolution_and_sample_rate_change_caps_once_for_each_track() {
+fn a_new_resolution_and_sample_rate_change_caps_once_for_each_track() {
     let recorder = Recorder::start_into(
         "keep-listening=true",
         "eflvdemux name=d \
@@ -182,17 +185,17 @@ fn another_resolution_and_sample_rate_change_caps_once_for_each_track() {
     let decoded = count(&recorder, "pictures", "src", gst::PadProbeType::BUFFER);
     let now = || caps.each_ref().map(|count| count.load(Ordering::SeqCst));
     publish(FFMPEG, &small(1), false, &recorder.url("live/key")).succeed();
-    publish(FFMPEG, &other(), false, &recorder.url("live/key")).succeed();
-    // A decoder keeps its last frames until there is more.
-    publish(FFMPEG, &other(), false, &recorder.url("live/key")).succeed();
+    publish(FFMPEG, &other_format(), false, &recorder.url("live/key")).succeed();
+    // A decoder keeps its last frames until more follow.
+    publish(FFMPEG, &other_format(), false, &recorder.url("live/key")).succeed();
     wait_for(&decoded, 2 * FRAMES);
     assert_eq!(now(), [2; 4]);
     assert_eq!(recorder.element.property::<u64>("epoch"), 3);
 }
 
-/// The application knows that it will not.
+/// The application knows that the publisher will not return.
 #[test]
-fn who_was_cut_off_need_not_be_awaited() {
+fn disconnect_publisher_ends_the_wait_for_a_return() {
     let recorder = Recorder::start(PATIENT);
     let element = recorder.pipeline.by_name("src").unwrap();
     let (lost, is_lost) = std::sync::mpsc::channel();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Elements that share a port, and whom a publisher gets to.
+//! Elements that share a port, and the routes of their publishers.
 
 use gst::prelude::*;
 
@@ -18,7 +18,7 @@ fn recorder_on(port: u16, properties: &str) -> Recorder {
     Recorder::start(&format!("port={port} {properties}"))
 }
 
-/// Publishes so many tags of sound.
+/// Publishes this number of audio tags.
 fn publish_raw(port: u16, application: &str, key: &str, tags: u32) -> RawClient {
     let mut client = RawClient::publish(port, application, key);
     for time in 0..tags {
@@ -28,7 +28,7 @@ fn publish_raw(port: u16, application: &str, key: &str, tags: u32) -> RawClient 
 }
 
 #[test]
-fn sixteen_elements_on_one_port_take_sixteen_publishers() {
+fn sixteen_elements_on_one_port_accept_sixteen_publishers() {
     let file = small(4);
     let first = Recorder::start("application=live stream-key=camera0");
     let port = first.port();
@@ -52,7 +52,7 @@ fn sixteen_elements_on_one_port_take_sixteen_publishers() {
 }
 
 #[test]
-fn the_route_that_says_most_gets_the_publisher() {
+fn the_most_specific_route_gets_the_publisher() {
     let any = Recorder::start("");
     let port = any.port();
     let exact = recorder_on(port, "application=live stream-key=cam1_main");
@@ -73,7 +73,7 @@ fn the_route_that_says_most_gets_the_publisher() {
 }
 
 #[test]
-fn variables_are_in_the_statistics_and_signals() {
+fn route_variables_are_in_stats_and_signals() {
     let recorder = Recorder::start(
         "application=live/{site} stream-key=cam{camera_id}_{stream_name} keep-listening=true",
     );
@@ -96,7 +96,7 @@ fn variables_are_in_the_statistics_and_signals() {
     assert_eq!(added.info.get("stream-key"), Ok("cam12_low_light"));
     assert_eq!(added.info.get("query"), Ok("token=x"));
     drop(client);
-    // One publisher at a time, also where the variables differ.
+    // One publisher at a time, also with different variables.
     signals.wait_for(2);
     let _client = publish_raw(recorder.port(), "live/door", "cam1_a", 1);
     let variables = recorder.stats().get::<gst::Structure>("variables");
@@ -114,7 +114,7 @@ fn variables_are_in_the_statistics_and_signals() {
 }
 
 #[test]
-fn the_same_route_twice_is_an_error_that_names_the_other_element() {
+fn a_duplicate_route_error_names_the_other_element() {
     let first = Recorder::start("application=live stream-key=cam{a}_{b}");
     let properties = format!("port={} application=live", first.port());
     let (error, text) = Recorder::refusal(&format!("{properties} stream-key=cam{{x}}_{{y}}"));
@@ -123,19 +123,20 @@ fn the_same_route_twice_is_an_error_that_names_the_other_element() {
         text.contains("element \"src\"") && text.contains("application"),
         "{text}"
     );
-    // However it is split: clients do that in many ways.
+    // The route counts as a whole path, since clients split it between application and stream key
+    // in many ways.
     let split = format!("port={} application=live/x stream-key=y", first.port());
     let _split = Recorder::start(&split);
     let other = format!("port={} application=live stream-key=x/y", first.port());
     let (error, _) = Recorder::refusal(&other);
     assert!(error.matches(gst::ResourceError::Busy), "{error:?}");
-    // The port is as good as before.
+    // The port still works.
     drop(publish_raw(first.port(), "live", "cam1_2", 2));
     assert_eq!(flv::media(&first.finish()).len(), 2);
 }
 
 #[test]
-fn what_can_not_share_a_port_is_refused_at_the_start() {
+fn settings_that_cannot_share_a_port_are_refused_at_start() {
     let first = Recorder::start("application=live stream-key=one");
     let port = first.port();
     for (properties, text) in [
@@ -155,7 +156,7 @@ fn what_can_not_share_a_port_is_refused_at_the_start() {
             "{message}"
         );
     }
-    // Another application can't be mistaken.
+    // A publisher of another application cannot be confused with one of these.
     recorder_on(
         port,
         "application=other authmod=adobe username=a password=b",
@@ -163,7 +164,7 @@ fn what_can_not_share_a_port_is_refused_at_the_start() {
 }
 
 #[test]
-fn what_can_not_be_is_said_at_the_start() {
+fn invalid_settings_are_refused_at_start() {
     for (properties, text) in [
         (
             "stream-key=cam{id",
@@ -191,7 +192,7 @@ fn what_can_not_be_is_said_at_the_start() {
 }
 
 #[test]
-fn elements_come_and_go_while_others_stream() {
+fn elements_start_and_stop_while_others_stream() {
     let file = small(4);
     let steady = Recorder::start("application=live stream-key=steady");
     let port = steady.port();
@@ -204,7 +205,7 @@ fn elements_come_and_go_while_others_stream() {
             drop(client);
             assert_eq!(flv::media(&other.finish()).len(), 3);
         } else {
-            // It goes with its publisher, which is closed.
+            // The element stops and closes its publisher.
             other.wait_until("media", |buffers| buffers.len() > 3);
             other.pipeline.set_state(gst::State::Null).unwrap();
             let mut client = client;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How the application learns of publishers, decides about them and acts.
+//! Signals and actions: how the application learns of publishers, decides about them and acts.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -17,19 +17,19 @@ use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;
 
 #[test]
-fn a_publisher_is_announced_with_all_that_it_said() {
+fn publisher_signals_carry_all_that_is_known_of_the_publisher() {
     let recorder = Recorder::start("application=live");
     let signals = Signals::watch(&recorder.element);
     let url = recorder.url("live/key?token=abc");
     publish(FFMPEG, &small(1), false, &url).succeed();
     recorder.finish();
-    let seen = signals.wait_for(2);
-    assert_eq!(seen[0].name, "publisher-added");
+    let emissions = signals.wait_for(2);
+    assert_eq!(emissions[0].name, "publisher-added");
     assert_eq!(
-        (seen[1].name, &seen[1].reason[..]),
+        (emissions[1].name, &emissions[1].reason[..]),
         ("publisher-removed", "unpublished")
     );
-    for emission in seen {
+    for emission in emissions {
         let text = |name: &str| emission.info.get::<String>(name).unwrap();
         assert!(text("address").starts_with("127.0.0.1:"));
         assert_eq!(text("application"), "live");
@@ -44,7 +44,7 @@ fn a_publisher_is_announced_with_all_that_it_said() {
 }
 
 #[test]
-fn the_application_decides_before_anything_says_start() {
+fn publisher_connecting_decides_before_publish_start() {
     let recorder = Recorder::start("keep-listening=true");
     let signals = Signals::watch(&recorder.element);
     let asked = Signals::default();
@@ -72,7 +72,7 @@ fn the_application_decides_before_anything_says_start() {
     let mut client = RawClient::connect(recorder.port());
     client.handshake().connect_application("live");
     client.expect_command("_result");
-    // Nobody is told to start who is going to be refused.
+    // A client that is about to be refused gets no start.
     client.command(0, "FCPublish", 2.0, &[Value::Null, "key".into()]);
     client.command(1, "publish", 3.0, &[Value::Null, "key".into()]);
     let mut names = Vec::new();
@@ -102,13 +102,13 @@ fn the_application_decides_before_anything_says_start() {
         "removed unpublished",
     ];
     assert_eq!(signals.names(4), expected);
-    // Once for each, though ffmpeg says twice what it wants to publish.
+    // Once for each client, though ffmpeg names its stream key twice.
     assert_eq!(asked.wait_for(3).len(), 3);
     assert_eq!(recorder.stats().get::<u64>("rejected"), Ok(2));
 }
 
 #[test]
-fn a_handler_that_takes_its_time_holds_up_its_own_client_only() {
+fn a_slow_handler_delays_only_its_own_client() {
     let slow = Recorder::start("application=live stream-key=slow");
     let port = slow.port();
     let quick = Recorder::start(&format!("port={port} application=live stream-key=quick"));
@@ -132,8 +132,8 @@ fn a_handler_that_takes_its_time_holds_up_its_own_client_only() {
     waiting.expect_command("_result");
     waiting.command(1, "publish", 2.0, &[Value::Null, "slow".into()]);
     is_asked.recv_timeout(PATIENCE).unwrap();
-    // While it is undecided: another element's publisher comes and goes, and what the slow one's
-    // client sends already is kept.
+    // While the answer is pending, another element's publisher starts and ends, and early media of
+    // the waiting client is kept.
     let file = small(1);
     publish(FFMPEG, &file, false, &quick.url("live/quick")).succeed();
     flv::assert_same_media(&flv::read_file(&file), &quick.finish());
@@ -148,13 +148,13 @@ fn a_handler_that_takes_its_time_holds_up_its_own_client_only() {
 }
 
 #[test]
-fn an_answer_is_for_one_publish_to_one_element() {
+fn an_authorization_is_for_one_publish_to_one_element() {
     let any = Recorder::start("keep-listening=true");
     let port = any.port();
     let mut client = RawClient::publish(port, "live", "key");
     client.command(1, "closeStream", 0.0, &[Value::Null]);
     client.expect_command("onStatus");
-    // Another element takes this key now, and its application says no.
+    // Another element claims this key now, and its application refuses the client.
     let strict = Recorder::start(&format!("port={port} stream-key=key"));
     strict
         .element
@@ -165,12 +165,12 @@ fn an_answer_is_for_one_publish_to_one_element() {
 }
 
 #[test]
-fn the_time_of_a_handler_is_not_the_clients() {
+fn the_time_of_a_handler_does_not_count_against_the_client() {
     let recorder = Recorder::start("handshake-timeout=500");
     recorder
         .element
         .connect("publisher-connecting", false, |_| {
-            // The handler's work: longer than the client has.
+            // The handler's work: longer than the client's deadline.
             std::thread::sleep(Duration::from_millis(800));
             Some(true.to_value())
         });
@@ -180,16 +180,16 @@ fn the_time_of_a_handler_is_not_the_clients() {
 }
 
 #[test]
-fn slow_handlers_of_what_has_happened_hold_up_nobody() {
+fn slow_notification_handlers_delay_no_client() {
     let recorder = Recorder::start("application=live stream-key=key stall-timeout=300");
     for name in ["publisher-added", "publisher-rejected"] {
         recorder.element.connect(name, false, |_| {
-            // The handler's work: longer than it takes for a publisher to count as stalled.
+            // The handler's work: longer than the stall timeout.
             std::thread::sleep(Duration::from_millis(400));
             None
         });
     }
-    // Far more refusals than can be told meanwhile.
+    // Far more refusals than the slow handlers can process meanwhile.
     for _ in 0..300 {
         let mut client = RawClient::connect(recorder.port());
         client.handshake().connect_application("other");
@@ -208,7 +208,7 @@ fn slow_handlers_of_what_has_happened_hold_up_nobody() {
 }
 
 #[test]
-fn whoever_is_refused_is_reported_with_the_reason() {
+fn rejected_clients_are_reported_with_the_reason() {
     let recorder = Recorder::start("application=live stream-key=key allowed-addresses=<127.0.0.1>");
     let signals = Signals::watch(&recorder.element);
     let _publisher = RawClient::publish(recorder.port(), "live", "key");
@@ -231,10 +231,10 @@ fn whoever_is_refused_is_reported_with_the_reason() {
 }
 
 #[test]
-fn disconnect_publisher_ends_it_and_says_so() {
+fn disconnect_publisher_disconnects_and_reports() {
     let recorder = Recorder::start("keep-listening=true");
     let signals = Signals::watch(&recorder.element);
-    // Nobody is there: nothing happens.
+    // Without a publisher the action does nothing.
     recorder
         .element
         .emit_by_name::<()>("disconnect-publisher", &[]);
@@ -243,7 +243,7 @@ fn disconnect_publisher_ends_it_and_says_so() {
     recorder
         .element
         .emit_by_name::<()>("disconnect-publisher", &[]);
-    // The place is free at once, whether the client has gone or not.
+    // The stream is free at once, whether the client has gone or not.
     let mut next = RawClient::publish(recorder.port(), "live", "key");
     let output = client.wait();
     let text = String::from_utf8_lossy(&output.stderr);
@@ -251,13 +251,13 @@ fn disconnect_publisher_ends_it_and_says_so() {
     recorder
         .element
         .emit_by_name::<()>("disconnect-publisher", &[]);
-    let told = Instant::now();
+    let notified = Instant::now();
     assert_eq!(
         code(&next.expect_command("onStatus")),
         "NetStream.Publish.Rejected"
     );
     while next.next_message().is_some() {}
-    assert!(told.elapsed() < Duration::from_secs(1));
+    assert!(notified.elapsed() < Duration::from_secs(1));
     let expected = [
         "added",
         "removed disconnected",
@@ -268,7 +268,7 @@ fn disconnect_publisher_ends_it_and_says_so() {
 }
 
 #[test]
-fn request_reconnect_reaches_those_who_know_it() {
+fn request_reconnect_reaches_clients_that_support_it() {
     let recorder = Recorder::start("keep-listening=true");
     let request = |tc_url: Option<&str>, description: Option<&str>| {
         recorder
@@ -277,7 +277,7 @@ fn request_reconnect_reaches_those_who_know_it() {
     };
     assert!(!request(None, None));
     let client = RawClient::publish(recorder.port(), "live", "key");
-    assert!(!request(None, Some("it does not know how to")));
+    assert!(!request(None, Some("not supported")));
     drop(client);
 
     let mut client = RawClient::connect(recorder.port());
@@ -301,21 +301,21 @@ fn request_reconnect_reaches_those_who_know_it() {
     assert!(request(None, None));
     let status = client.expect_command("onStatus");
     assert!(status.arguments[1].get("tcUrl").is_none());
-    // It still publishes, until it decides to go.
+    // The client still publishes until it decides to reconnect.
     client.media(flv::AUDIO, 0, &[0x2F, 1, 9], 128);
     recorder.wait_until("its media", |buffers| buffers.len() > 1);
 }
 
-/// It may be asked before its own thread has told it that it publishes.
+/// The handler may request the reconnect before the connection's own thread has sent Publish.Start.
 #[test]
-fn who_is_asked_when_it_is_added_knows_first_that_it_publishes() {
+fn a_reconnect_request_from_publisher_added_follows_publish_start() {
     let recorder = Recorder::start("keep-listening=true");
     recorder
         .element
         .connect("publisher-added", false, move |arguments| {
             let element: gst::Element = arguments[0].get().unwrap();
-            let nothing: [Option<&str>; 2] = [None; 2];
-            let [tc_url, description] = nothing.each_ref();
+            let arguments: [Option<&str>; 2] = [None; 2];
+            let [tc_url, description] = arguments.each_ref();
             let asked = element.emit_by_name::<bool>("request-reconnect", &[tc_url, description]);
             assert!(asked);
             None

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A publisher that is cut off at random, over and over: what the element uses does not grow. A
-//! short run of it is one of the tests; `make soak` runs it for half an hour.
+//! A publisher that is cut off at random times, repeatedly: resource usage does not grow. A short
+//! run is part of the tests; `make soak` runs it for half an hour.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,14 @@ use crate::support::netns::{self, Machine, SERVER};
 use crate::support::resources::{memory, resources};
 use crate::support::{PATIENCE, init};
 
-/// How long it takes, in seconds.
+/// The environment variable with the duration in seconds.
 const SECONDS: &str = "RTMP2SERVER_TEST_SOAK_SECONDS";
 const SHORT: u64 = 20;
 
-/// Cuts until what is made once is there.
+/// Cuts after which everything that is created once exists.
 const WARM_UP: usize = 5;
 
-/// What the allocator may keep of it all, in kB.
+/// Growth that the allocator may cause, in kB.
 const MAX_GROWTH: u64 = 8 * 1024;
 
 struct Soak {
@@ -59,7 +59,7 @@ impl Soak {
         Running::spawn(command.args(arguments.split_whitespace()))
     }
 
-    /// Waits until the stream is on, in an epoch after this one.
+    /// Waits until the stream is active in an epoch after this one.
     #[track_caller]
     fn wait_for_stream(&self, after: u64) -> u64 {
         let bus = self.pipeline.bus().unwrap();
@@ -82,13 +82,13 @@ impl Soak {
         }
     }
 
-    /// One publisher, until it is cut off in one way or another.
+    /// Runs one publisher until it is killed or loses its network.
     fn cut(&mut self, epoch: u64) -> u64 {
         let publisher = self.publisher();
         let epoch = self.wait_for_stream(epoch);
         std::thread::sleep(Duration::from_millis(self.random.u64(..1000)));
         if self.random.bool() {
-            // Nothing says that it is gone.
+            // No packet reports the end of this publisher.
             self.machine.pull_out();
             let outage = Duration::from_millis(self.random.u64(300..800));
             std::thread::sleep(outage);
@@ -98,11 +98,11 @@ impl Soak {
         epoch
     }
 
-    /// What is in use while a publisher streams.
-    fn used(&self, epoch: &mut u64) -> (std::collections::BTreeMap<String, usize>, usize) {
+    /// Returns the threads and descriptors in use while a publisher streams.
+    fn usage(&self, epoch: &mut u64) -> (std::collections::BTreeMap<String, usize>, usize) {
         let publisher = self.publisher();
         *epoch = self.wait_for_stream(*epoch);
-        // What signals brought is delivered, and the client before is gone, in a moment.
+        // Pending notifications and the previous client's thread end within a moment.
         let deadline = Instant::now() + PATIENCE;
         let settled = loop {
             let (threads, descriptors) = resources();
@@ -119,7 +119,7 @@ impl Soak {
     }
 }
 
-/// Of a line through these points.
+/// Returns the slope of the regression line through these points.
 fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / count;
@@ -129,8 +129,8 @@ fn slope(points: &[(f64, f64)]) -> f64 {
 }
 
 #[test]
-fn a_publisher_cut_off_at_random_costs_nothing_that_stays() {
-    let test = "soak::a_publisher_cut_off_at_random_costs_nothing_that_stays";
+fn a_publisher_cut_off_at_random_leaks_nothing() {
+    let test = "soak::a_publisher_cut_off_at_random_leaks_nothing";
     if let Some(status) = netns::enter(test) {
         assert!(status.success(), "in a network of its own: {status}");
         return;
@@ -141,16 +141,16 @@ fn a_publisher_cut_off_at_random_costs_nothing_that_stays() {
     for _ in 0..WARM_UP {
         epoch = soak.cut(epoch);
     }
-    let before = soak.used(&mut epoch);
+    let before = soak.usage(&mut epoch);
     let start = Instant::now();
     let mut points = Vec::new();
     while start.elapsed() < Duration::from_secs(seconds) {
         epoch = soak.cut(epoch);
         points.push((start.elapsed().as_secs_f64() / 60.0, memory() as f64));
     }
-    let after = soak.used(&mut epoch);
+    let after = soak.usage(&mut epoch);
     soak.pipeline.set_state(gst::State::Null).unwrap();
-    // The first half may still find its level.
+    // Usage may still settle during the first half.
     let settled = &points[points.len() / 2..];
     println!(
         "{} cuts in {} s: {:.0} kB, then {:.0} kB; slope of the second half {:.1} kB a minute",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Times beyond what 24, 31 and 32 bits hold, chunks of any size, and one stream out of many
+//! Timestamps beyond 24, 31 and 32 bits, chunks of any size, and one stream from several
 //! publishers.
 
 use std::net::Shutdown;
@@ -20,8 +20,8 @@ use crate::support::recorder::Recorder;
 
 const CHUNK_SIZE: usize = 128;
 
-/// Two sequence headers, then four seconds of video at 25 frames per second and of AAC, in order.
-/// Sizes vary, and some are exactly those of whole chunks.
+/// Returns two sequence headers, then four seconds of video at 25 frames per second and of AAC, in
+/// order. Sizes vary, and some are exact multiples of the chunk size.
 fn four_seconds(start: i64) -> Vec<(i64, Tag)> {
     let mut tags = vec![
         (
@@ -60,8 +60,8 @@ fn filled(front: &[u8], length: usize) -> Vec<u8> {
     front.iter().copied().chain(body).collect()
 }
 
-/// What a writer sends that keeps so many bits of the time.
-fn with_bits(tags: &[(i64, Tag)], bits: u32) -> Vec<Tag> {
+/// Returns the tags with timestamps cut to this number of bits, as some writers send them.
+fn with_timestamp_bits(tags: &[(i64, Tag)], bits: u32) -> Vec<Tag> {
     let stamp = |(time, tag): &(i64, Tag)| Tag {
         timestamp: (time & ((1 << bits) - 1)) as u32,
         ..tag.clone()
@@ -69,8 +69,8 @@ fn with_bits(tags: &[(i64, Tag)], bits: u32) -> Vec<Tag> {
     tags.iter().map(stamp).collect()
 }
 
-/// Publishes tags with chunks of a size and gives the media that left.
-fn through(properties: &str, tags: &[Tag], chunk_size: usize) -> Vec<Tag> {
+/// Publishes tags in chunks of this size and returns the media of the output.
+fn publish_through(properties: &str, tags: &[Tag], chunk_size: usize) -> Vec<Tag> {
     let recorder = Recorder::start(properties);
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     if chunk_size != CHUNK_SIZE {
@@ -84,63 +84,64 @@ fn through(properties: &str, tags: &[Tag], chunk_size: usize) -> Vec<Tag> {
             chunk_size,
         ));
     }
-    // To close it with replies unread would reset it and lose what is still on its way.
+    // Closing with unread replies would reset the connection and lose data in flight.
     client.socket.shutdown(Shutdown::Write).unwrap();
     media(&recorder.finish())
 }
 
-/// Starts two seconds before a limit, in a stream whose writer keeps so many bits.
+/// Asserts that a stream that starts two seconds before a limit passes, from a writer that keeps
+/// this number of bits.
 #[track_caller]
-fn crosses(limit: i64, bits: u32) {
+fn assert_crosses(limit: i64, bits: u32) {
     let tags = four_seconds(limit - 2000);
-    let got = through("", &with_bits(&tags, bits), CHUNK_SIZE);
-    // The true times, not those that have wrapped.
-    assert_same_media(&with_bits(&tags, 32), &got);
+    let got = publish_through("", &with_timestamp_bits(&tags, bits), CHUNK_SIZE);
+    // The true timestamps, not the wrapped ones.
+    assert_same_media(&with_timestamp_bits(&tags, 32), &got);
     let first = got.iter().find(|tag| tag.is_coded()).unwrap();
     assert_eq!(first.timestamp, 0);
-    let own = through(
+    let own = publish_through(
         "timestamp-mode=publisher",
-        &with_bits(&tags, bits),
+        &with_timestamp_bits(&tags, bits),
         CHUNK_SIZE,
     );
-    assert_same_media(&with_bits(&tags, 32), &own);
+    assert_same_media(&with_timestamp_bits(&tags, 32), &own);
     let first = own.iter().find(|tag| tag.is_coded()).unwrap();
     assert_eq!(i64::from(first.timestamp), limit - 2000);
 }
 
 #[test]
 fn times_cross_24_bits() {
-    crosses(1 << 24, 32);
+    assert_crosses(1 << 24, 32);
 }
 
 #[test]
 fn times_cross_24_bits_in_a_writer_of_24_bits() {
-    crosses(1 << 24, 24);
+    assert_crosses(1 << 24, 24);
 }
 
 #[test]
 fn times_cross_31_bits() {
-    crosses(1 << 31, 32);
+    assert_crosses(1 << 31, 32);
 }
 
 #[test]
 fn times_cross_31_bits_in_a_writer_of_31_bits() {
-    crosses(1 << 31, 31);
+    assert_crosses(1 << 31, 31);
 }
 
 #[test]
 fn times_cross_32_bits() {
-    crosses(1 << 32, 32);
+    assert_crosses(1 << 32, 32);
 }
 
 #[test]
 fn times_start_above_24_bits() {
-    crosses((1 << 24) + 10_000, 32);
+    assert_crosses((1 << 24) + 10_000, 32);
 }
 
-/// ffmpeg sends most messages with the distance to the one before, and keeps 31 bits.
+/// Asserts the same with ffmpeg, which sends most timestamps as deltas and keeps 31 bits.
 #[track_caller]
-fn ffmpeg_crosses(limit: i64) {
+fn assert_ffmpeg_crosses(limit: i64) {
     let file = small(4);
     let offset = (limit - 2000) as f64 / 1000.0;
     let options = format!(
@@ -157,7 +158,7 @@ fn ffmpeg_crosses(limit: i64) {
     assert_same_media(&without_wrap(expected), &recorder.finish());
 }
 
-/// The true times of a stream that starts before 31 bits are full, and is short.
+/// Returns the true timestamps of a short stream that starts below 31 bits.
 fn without_wrap(tags: Vec<Tag>) -> Vec<Tag> {
     let first = tags.iter().find(|tag| tag.is_coded()).unwrap().timestamp;
     let unwrap = |tag: Tag| Tag {
@@ -169,17 +170,17 @@ fn without_wrap(tags: Vec<Tag>) -> Vec<Tag> {
 
 #[test]
 fn ffmpeg_crosses_24_bits() {
-    ffmpeg_crosses(1 << 24);
+    assert_ffmpeg_crosses(1 << 24);
 }
 
 #[test]
 fn ffmpeg_crosses_31_bits() {
-    ffmpeg_crosses(1 << 31);
+    assert_ffmpeg_crosses(1 << 31);
 }
 
 #[test]
 fn ffmpeg_starts_above_24_bits() {
-    ffmpeg_crosses((1 << 24) + 10_000);
+    assert_ffmpeg_crosses((1 << 24) + 10_000);
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn publisher_mode_keeps_the_times_of_ffmpeg() {
 }
 
 #[track_caller]
-fn chunks_of(size: usize) {
+fn assert_chunk_size_passes(size: usize) {
     // Also with the extended timestamp, which each chunk repeats.
     for start in [0, 1 << 24] {
         let mut tags = four_seconds(start);
@@ -207,37 +208,37 @@ fn chunks_of(size: usize) {
             start + 4000,
             Tag::new(VIDEO, 0, filled(&[0x17, 1, 0, 0, 0], 200_000)),
         ));
-        let tags = with_bits(&tags, 32);
-        assert_same_media(&tags, &through("", &tags, size));
+        let tags = with_timestamp_bits(&tags, 32);
+        assert_same_media(&tags, &publish_through("", &tags, size));
     }
 }
 
 #[test]
 fn chunks_of_1_byte() {
-    chunks_of(1);
+    assert_chunk_size_passes(1);
 }
 
 #[test]
 fn chunks_of_128_bytes() {
-    chunks_of(128);
+    assert_chunk_size_passes(128);
 }
 
 #[test]
 fn chunks_of_4096_bytes() {
-    chunks_of(4096);
+    assert_chunk_size_passes(4096);
 }
 
 #[test]
 fn chunks_of_60000_bytes() {
-    chunks_of(60_000);
+    assert_chunk_size_passes(60_000);
 }
 
 #[test]
 fn chunks_of_16777215_bytes() {
-    chunks_of(16_777_215);
+    assert_chunk_size_passes(16_777_215);
 }
 
-/// ffmpeg takes over the chunk size that the server announces.
+/// ffmpeg adopts the chunk size that the server announces.
 #[test]
 fn ffmpeg_follows_the_chunk_size() {
     let file = small(4);
@@ -249,8 +250,8 @@ fn ffmpeg_follows_the_chunk_size() {
     }
 }
 
-/// How many buffers `flvdemux ! h264parse` makes of a file.
-fn frames_that_play(bytes: &[u8]) -> usize {
+/// Returns the number of buffers that `flvdemux ! h264parse` makes of a file.
+fn decodable_frames(bytes: &[u8]) -> usize {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     let pipeline = format!(
@@ -295,7 +296,7 @@ fn three_publishers_make_one_stream() {
                 .filter(|tag| tag.is_coded())
                 .collect::<Vec<_>>(),
         );
-        // The next one must not meet this one, which is gone when all of it was read.
+        // The next publisher must not meet this one, which is gone once everything was read.
         let count: usize = expected.iter().map(Vec::len).sum();
         recorder.wait_until("its last tag", |buffers| {
             let bytes = buffers.iter().map(|b| b.map_readable().unwrap());
@@ -327,7 +328,7 @@ fn three_publishers_make_one_stream() {
     assert!(coded.is_empty());
     let frames = got.iter().filter(|tag| tag.is_frame()).count();
     assert_eq!(frames, 120 + 120 + 90);
-    assert_eq!(frames_that_play(&bytes), frames);
+    assert_eq!(decodable_frames(&bytes), frames);
 }
 
 fn is_coded(tag: &[u8]) -> bool {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! RTMPS.
+//! RTMPS: clients, certificates and errors.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -22,13 +22,13 @@ use crate::support::media::{copy, small};
 use crate::support::recorder::Recorder;
 use crate::support::signals::Signals;
 
-struct Files {
+struct CertificateFiles {
     folder: tempfile::TempDir,
 }
 
-impl Files {
+impl CertificateFiles {
     fn new() -> Self {
-        let files = Files {
+        let files = CertificateFiles {
             folder: tempfile::tempdir().unwrap(),
         };
         files.renew("first");
@@ -43,7 +43,8 @@ impl Files {
         self.folder.path().join("key.pem")
     }
 
-    /// Puts a certificate of this name in place, as renewing programs do it.
+    /// Replaces certificate and key the way renewing programs do: a new file, renamed over the old
+    /// one.
     fn renew(&self, name: &str) {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec!["localhost".into()]).unwrap();
@@ -74,12 +75,12 @@ fn url(recorder: &Recorder) -> String {
 
 #[test]
 fn both_ffmpegs_publish_over_tls() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let file = small(4);
     for program in [Path::new(FFMPEG), &NEW_FFMPEG] {
         let recorder = Recorder::start(&files.properties());
         let signals = Signals::watch(&recorder.element);
-        // Verified against the certificate, which is for this name.
+        // ffmpeg verifies the certificate, which is for this name.
         let url = format!("rtmps://localhost:{}/live/key", recorder.port());
         let certificate = files.certificate();
         let (input, certificate) = (file.display(), certificate.display());
@@ -92,22 +93,22 @@ fn both_ffmpegs_publish_over_tls() {
 }
 
 #[test]
-fn several_publish_to_one_element_over_tls() {
-    let files = Files::new();
-    let studio = MultiRecorder::start(&files.properties());
+fn several_publishers_reach_one_element_over_tls() {
+    let files = CertificateFiles::new();
+    let recorder = MultiRecorder::start(&files.properties());
     let file = small(4);
-    let url = |key| format!("rtmps://127.0.0.1:{}/live/{key}", studio.port());
+    let url = |key| format!("rtmps://127.0.0.1:{}/live/{key}", recorder.port());
     let publishers = ["a", "b"].map(|key| publish(FFMPEG, &file, false, &url(key)));
     publishers.into_iter().for_each(Running::succeed);
     for pad in ["src_0", "src_1"] {
-        studio.wait_for(&format!("-{pad}"));
-        flv::assert_same_media(&flv::read_file(&copy(FFMPEG, &file)), &studio.tags(pad));
+        recorder.wait_for(&format!("-{pad}"));
+        flv::assert_same_media(&flv::read_file(&copy(FFMPEG, &file)), &recorder.tags(pad));
     }
 }
 
 #[test]
 fn gstreamer_and_librtmp_publish_over_tls() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let recorder = Recorder::start(&format!("{} keep-listening=true", files.properties()));
     let url = url(&recorder);
     let frames = |count: usize| move |buffers: &[gst::Buffer]| buffers.len() > count;
@@ -130,7 +131,7 @@ fn gstreamer_and_librtmp_publish_over_tls() {
 
 #[test]
 fn authentication_works_over_tls() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let recorder = Recorder::start(&format!(
         "{} authmod=adobe username=camera password=secret",
         files.properties()
@@ -147,9 +148,9 @@ fn authentication_works_over_tls() {
 }
 
 #[test]
-fn what_is_wrong_with_a_certificate_is_said_at_the_start() {
-    let files = Files::new();
-    let other = Files::new();
+fn a_bad_certificate_is_an_error_at_start() {
+    let files = CertificateFiles::new();
+    let other = CertificateFiles::new();
     let bad = files.folder.path().join("bad.pem");
     fs::write(
         &bad,
@@ -181,7 +182,7 @@ fn what_is_wrong_with_a_certificate_is_said_at_the_start() {
 
 #[test]
 fn certificate_and_key_may_be_in_one_file() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let both = files.folder.path().join("both.pem");
     let text = [files.certificate(), files.key()].map(|path| fs::read_to_string(path).unwrap());
     fs::write(&both, text.concat()).unwrap();
@@ -190,11 +191,11 @@ fn certificate_and_key_may_be_in_one_file() {
     assert!(!flv::media(&recorder.finish()).is_empty());
 }
 
-/// Takes any certificate.
+/// A verifier that accepts any certificate.
 #[derive(Debug)]
-struct Trusting;
+struct AcceptAnyCertificate;
 
-impl ServerCertVerifier for Trusting {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -240,7 +241,7 @@ fn connect(port: u16, version: &'static rustls::SupportedProtocolVersion) -> Tls
         .with_protocol_versions(&[version])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Trusting))
+        .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate))
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
@@ -251,7 +252,7 @@ fn connect(port: u16, version: &'static rustls::SupportedProtocolVersion) -> Tls
     StreamOwned::new(connection, socket)
 }
 
-/// Goes through the RTMP handshake, and gives the server's certificate.
+/// Performs the RTMP handshake and returns the server's certificate.
 fn handshake(stream: &mut TlsStream) -> Vec<u8> {
     let mut hello = vec![3];
     hello.extend([0; 1536]);
@@ -261,8 +262,8 @@ fn handshake(stream: &mut TlsStream) -> Vec<u8> {
 }
 
 #[test]
-fn both_versions_of_tls_are_spoken() {
-    let files = Files::new();
+fn tls_1_2_and_tls_1_3_are_supported() {
+    let files = CertificateFiles::new();
     let recorder = Recorder::start(&files.properties());
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let mut stream = connect(recorder.port(), version);
@@ -273,9 +274,9 @@ fn both_versions_of_tls_are_spoken() {
 
 #[test]
 fn a_renewed_certificate_needs_no_restart() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let recorder = Recorder::start(&files.properties());
-    let shown = || handshake(&mut connect(recorder.port(), &rustls::version::TLS13));
+    let certificate = || handshake(&mut connect(recorder.port(), &rustls::version::TLS13));
     let contains = |certificate: &[u8], name: &str| {
         let mut windows = certificate.windows(name.len());
         windows.any(|window| window == name.as_bytes())
@@ -283,19 +284,19 @@ fn a_renewed_certificate_needs_no_restart() {
     let mut early = connect(recorder.port(), &rustls::version::TLS13);
     assert!(contains(&handshake(&mut early), "first"));
     files.renew("the second");
-    assert!(contains(&shown(), "the second"));
-    // One that can't be used changes nothing.
+    assert!(contains(&certificate(), "the second"));
+    // An unusable certificate changes nothing.
     fs::write(files.certificate(), "not there yet").unwrap();
-    assert!(contains(&shown(), "the second"));
+    assert!(contains(&certificate(), "the second"));
     files.renew("and the third");
-    assert!(contains(&shown(), "and the third"));
-    // Connections from before are as good as they were.
+    assert!(contains(&certificate(), "and the third"));
+    // Existing connections keep working.
     early.write_all(&[0; 1536]).unwrap();
 }
 
 #[test]
-fn a_client_that_speaks_something_else_is_closed_with_a_line_that_says_so() {
-    let files = Files::new();
+fn a_client_of_another_protocol_is_closed_with_a_log_line() {
+    let files = CertificateFiles::new();
     let element = |properties: &str| format!("rtmp2serversrc port=0 {properties} ! fakesink");
     let mut secure = Launch::start_logged(&element(&files.properties()), "rtmp2server:4");
     let mut plain = Launch::start_logged(&element(""), "rtmp2server:4");
@@ -337,14 +338,14 @@ fn a_client_that_speaks_something_else_is_closed_with_a_line_that_says_so() {
     );
 }
 
-/// One byte at a time, also of what TLS wraps, and with the publisher's end in the middle.
+/// The client sends one byte at a time inside a TLS record, and never gets further.
 #[test]
 fn a_slow_or_silent_tls_client_is_bounded_too() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let properties = format!("{} handshake-timeout=300", files.properties());
     let recorder = Recorder::start(&properties);
     let mut socket = TcpStream::connect(("127.0.0.1", recorder.port())).unwrap();
-    // The start of a record that never ends, in pieces that come before each deadline.
+    // The start of a record that never ends, in pieces that arrive before each deadline.
     socket.write_all(&[0x16, 3, 1, 2, 0]).unwrap();
     let mut closed = false;
     for _ in 0..600 {
@@ -359,8 +360,8 @@ fn a_slow_or_silent_tls_client_is_bounded_too() {
 }
 
 #[test]
-fn a_location_says_rtmps() {
-    let files = Files::new();
+fn an_rtmps_location_is_accepted() {
+    let files = CertificateFiles::new();
     let recorder = Recorder::start(&format!(
         "{} location=rtmps://127.0.0.1:0/live/key",
         files.properties()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A keyframe that somebody downstream asks for.
+//! Keyframe requests from downstream.
 
 use gst::glib;
 use gst::prelude::*;
@@ -14,19 +14,22 @@ fn force_key_unit() -> gst::Event {
     gst_video::UpstreamForceKeyUnitEvent::builder().build()
 }
 
-/// What was done, and why nothing else.
-fn done(told: &gst::Structure) -> Option<(String, String)> {
-    let (_, event) = glib::EnumValue::from_value(told.value("event").ok()?)?;
-    let details: gst::Structure = told.get("details").ok()?;
+/// Returns the action of a `keyframe-requested` event, and the reason for none.
+fn keyframe_request(message: &gst::Structure) -> Option<(String, String)> {
+    let (_, event) = glib::EnumValue::from_value(message.value("event").ok()?)?;
+    let details: gst::Structure = message.get("details").ok()?;
     let text = |name| details.get::<String>(name).unwrap_or_default();
     (event.nick() == "keyframe-requested").then(|| (text("action"), text("reason")))
 }
 
 fn requests(receiver: &Receiver, count: usize) -> Vec<(String, String)> {
     receiver.wait_until("the events", |seen| {
-        let told = seen.told("rtmp2-stream-event");
-        let done: Vec<_> = told.iter().filter_map(|(_, told)| done(told)).collect();
-        (done.len() >= count).then_some(done)
+        let events = seen.element_messages("rtmp2-stream-event");
+        let events = events.iter();
+        let requests: Vec<_> = events
+            .filter_map(|(_, event)| keyframe_request(event))
+            .collect();
+        (requests.len() >= count).then_some(requests)
     })
 }
 
@@ -47,35 +50,35 @@ fn none(reason: &str) -> (String, String) {
 }
 
 #[test]
-fn the_publisher_is_asked_to_connect_again_once() {
+fn the_publisher_is_asked_to_reconnect_once() {
     let receiver = Receiver::start("keep-listening=true");
     let mut client = publisher(&receiver, 1.0);
     let pad = receiver.bin.static_pad("video_0").unwrap();
-    let ask = || pad.send_event(force_key_unit());
-    assert!(!ask());
+    let send_request = || pad.send_event(force_key_unit());
+    assert!(!send_request());
     assert_eq!(requests(&receiver, 1), [none("off")]);
-    // While it runs.
+    // The property changes while the element runs.
     receiver
         .bin
         .set_property("reconnect-on-force-key-unit", true);
-    assert!(ask());
+    assert!(send_request());
     let status = client.expect_command("onStatus");
     assert_eq!(code(&status), "NetConnection.Connect.ReconnectRequest");
-    // It is not asked over and over.
-    assert!(!ask());
+    // The publisher is not asked again so soon.
+    assert!(!send_request());
     let asked = ("reconnect-requested".into(), String::new());
     let expected = [none("off"), asked, none("too-soon")];
     assert_eq!(requests(&receiver, 3), expected);
     let stats: gst::Structure = receiver.bin.property("stats");
     assert_eq!(stats.get("force-key-unit-events"), Ok(3u64));
-    // Nothing else has come meanwhile.
+    // No other request has arrived meanwhile.
     receiver.bin.emit_by_name::<()>("disconnect-publisher", &[]);
     let status = client.expect_command("onStatus");
     assert_eq!(code(&status), "NetStream.Publish.Rejected");
 }
 
 #[test]
-fn who_does_not_know_how_to_is_not_asked() {
+fn a_publisher_without_reconnect_support_is_not_asked() {
     let receiver = Receiver::start("keep-listening=true reconnect-on-force-key-unit=true");
     let client = publisher(&receiver, 0.0);
     let pad = receiver.bin.static_pad("audio_0").unwrap();
@@ -83,8 +86,8 @@ fn who_does_not_know_how_to_is_not_asked() {
     assert_eq!(requests(&receiver, 1), [none("not-supported")]);
     drop(client);
     receiver.wait_until("its end", |seen| {
-        let told = seen.told("rtmp2-stream-status");
-        (told.last()?.1.get("connection-state")
+        let statuses = seen.element_messages("rtmp2-stream-status");
+        (statuses.last()?.1.get("connection-state")
             == Ok(gstrtmp2server::ConnectionState::Disconnected))
         .then_some(())
     });
@@ -93,9 +96,9 @@ fn who_does_not_know_how_to_is_not_asked() {
     assert_eq!(requests(&receiver, 2), expected);
 }
 
-/// Whoever waits for the first publisher hears of it too.
+/// An element without a publisher posts the event too.
 #[test]
-fn idle_elements_tell_of_it() {
+fn idle_elements_report_keyframe_requests() {
     let recorder = Recorder::start("reconnect-on-force-key-unit=true");
     let pad = recorder.element.static_pad("src").unwrap();
     for count in 1..=4 {
@@ -105,8 +108,11 @@ fn idle_elements_tell_of_it() {
             recorder.element.send_event(force_key_unit())
         };
         assert!(!sent);
-        let told = recorder.messages("rtmp2-stream-event", count);
-        assert_eq!(done(&told[count - 1]), Some(none("no-publisher")));
+        let events = recorder.messages("rtmp2-stream-event", count);
+        assert_eq!(
+            keyframe_request(&events[count - 1]),
+            Some(none("no-publisher"))
+        );
     }
     let stats = recorder.stats();
     assert_eq!(stats.get("force-key-unit-events"), Ok(4u64));
@@ -114,7 +120,7 @@ fn idle_elements_tell_of_it() {
     let receiver = Receiver::start("");
     assert!(!receiver.bin.send_event(force_key_unit()));
     assert_eq!(requests(&receiver, 1), [none("off")]);
-    // Neither runs.
+    // Neither element runs.
     for element in [&recorder.element, &receiver.bin] {
         element.set_state(gst::State::Null).unwrap();
         assert!(!element.send_event(force_key_unit()));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Source and demuxer in one.
+//! rtmp2serverbin: source and demuxer in one.
 
 mod keyframe;
 mod output;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What leaves the bin, and when its pads come and go.
+//! The bin's output, and when its pads are added and removed.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,9 +21,9 @@ fn send(client: &mut RawClient, tags: &[Tag]) {
     }
 }
 
-/// What a demuxer of its own makes of the very same buffers is the same, to the last bit.
+/// A separate demuxer makes exactly the same of the same buffers.
 #[test]
-fn it_is_what_the_demuxer_makes_of_it() {
+fn the_bins_output_equals_that_of_a_separate_demuxer() {
     let receiver = Receiver::new("", |_| true);
     let buffers = Arc::new(Mutex::new(Vec::new()));
     let kept = buffers.clone();
@@ -66,7 +66,7 @@ fn it_is_what_the_demuxer_makes_of_it() {
 }
 
 #[test]
-fn it_is_a_live_source() {
+fn the_bin_is_a_live_source() {
     let receiver = Receiver::new("latency=170", |_| true);
     let paused = receiver.bin.set_state(gst::State::Paused).unwrap();
     assert_eq!(paused, gst::StateChangeSuccess::NoPreroll);
@@ -81,9 +81,9 @@ fn it_is_a_live_source() {
     }
 }
 
-/// Whoever gets a pad knows at once what it is.
+/// A new pad describes itself from the start.
 #[test]
-fn pads_say_what_they_are() {
+fn pads_have_caps_and_stream_ids_when_added() {
     let receiver = Receiver::new("keep-listening=true", |_| true);
     let ids = Arc::new(Mutex::new(Vec::new()));
     let kept = ids.clone();
@@ -104,8 +104,8 @@ fn pads_say_what_they_are() {
     let ids = ids.lock().unwrap().clone();
     assert_eq!(ids[0].0, "video_%u");
     assert_eq!(ids[1].0, "audio_%u");
-    // The collection on the bus is of the same streams.
-    let collection = receiver.look(|seen| {
+    // The collection on the bus has the same streams.
+    let collection = receiver.inspect(|seen| {
         let mut messages = seen.messages.iter();
         messages.find_map(|message| match message.view() {
             gst::MessageView::StreamCollection(message) => Some(message.stream_collection()),
@@ -119,7 +119,7 @@ fn pads_say_what_they_are() {
 }
 
 #[test]
-fn a_track_that_nobody_links_stops_nobody() {
+fn an_unlinked_track_blocks_no_other_track() {
     let file = small(4);
     for (wanted, least) in [("video_0", 120), ("audio_0", 150)] {
         for uri in [false, true] {
@@ -138,7 +138,7 @@ fn a_track_that_nobody_links_stops_nobody() {
 }
 
 #[test]
-fn a_track_may_be_linked_late() {
+fn a_track_linked_late_gets_caps_and_status() {
     for uri in [false, true] {
         let receiver = Receiver::new("", |pad| pad == "video_0");
         if uri {
@@ -162,26 +162,26 @@ fn a_track_may_be_linked_late() {
             "{}",
             late.packets.len()
         );
-        // It gets all that one has to know who comes late.
+        // A late branch gets all sticky events.
         assert_eq!(late.caps.len(), 1);
-        let told = late.events.iter().any(|event| {
+        let has_status = late.events.iter().any(|event| {
             let structure = event.structure();
             structure.is_some_and(|structure| structure.name() == "rtmp2-stream-status")
         });
-        assert!(told);
+        assert!(has_status);
     }
 }
 
 #[test]
-fn a_track_may_come_late() {
+fn a_track_that_starts_late_gets_a_pad() {
     let receiver = Receiver::start("");
     let mut client = RawClient::publish(receiver.port(), "live", "key");
     let mut tags = vec![video_header(0)];
     tags.extend((0..300).map(|index| keyframe(index * 40, 100)));
     send(&mut client, &tags);
     receiver.wait_for_packets("video_0", 300);
-    // With no other track for so long, there seemed to be none.
-    receiver.look(|seen| assert_eq!(seen.pads, ["video_0", "no-more-pads"]));
+    // After so long without another track, the bin has announced that no more pads follow.
+    receiver.inspect(|seen| assert_eq!(seen.pads, ["video_0", "no-more-pads"]));
     send(&mut client, &[audio_header(12_000), audio(12_000, 50)]);
     send(&mut client, &[keyframe(12_000, 100)]);
     receiver.wait_for_packets("audio_0", 1);
@@ -190,7 +190,7 @@ fn a_track_may_come_late() {
     let tracks = receiver.finish();
     assert_eq!(tracks["video_0"].packets.len(), 301);
     assert_eq!(tracks["audio_0"].packets.len(), 1);
-    let collections = receiver.look(|seen| {
+    let collections = receiver.inspect(|seen| {
         let messages = seen.messages.iter();
         let sizes = messages.filter_map(|message| match message.view() {
             gst::MessageView::StreamCollection(m) => Some(m.stream_collection().len()),
@@ -202,14 +202,14 @@ fn a_track_may_come_late() {
 }
 
 #[test]
-fn the_pads_stay_over_all_publishers() {
+fn pads_persist_across_publishers() {
     let receiver = Receiver::start("keep-listening=true");
     let file = small(1);
     for index in 1..=3 {
         publish(FFMPEG, &file, false, &receiver.url("live/key")).succeed();
         receiver.wait_for_packets("video_0", 30 * index);
     }
-    receiver.look(|seen| {
+    receiver.inspect(|seen| {
         assert_eq!(seen.pads, ["video_0", "audio_0", "no-more-pads"]);
         let track = &seen.tracks["video_0"];
         assert_eq!(track.packets.len(), 90);
@@ -220,7 +220,7 @@ fn the_pads_stay_over_all_publishers() {
 }
 
 #[test]
-fn gst_launch_links_it_when_its_pads_come() {
+fn gst_launch_links_pads_as_they_appear() {
     let text = "rtmp2serverbin name=s port=0 s.video_0 ! queue ! h264parse ! avdec_h264 ! \
                 fakesink silent=false sync=true";
     let mut launch = Launch::start("", text);

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the source in the bin has, the bin has.
+//! The bin has the properties, signals and messages of its source.
 
 use std::sync::{Arc, Mutex};
 
 use gst::glib;
 use gst::glib::subclass::SignalId;
 use gst::prelude::*;
+use gstrtmp2server::ConnectionState::{
+    self, Authenticating, Disconnected, Negotiating, SocketConnected, Streaming,
+};
+use gstrtmp2server::StreamStatus::{self, Active, Reconfiguring, Stopped};
 use gstrtmp2server::{Rtmp2ServerBin, Rtmp2ServerSrc};
 
 use super::receiver::Receiver;
@@ -16,15 +20,15 @@ use crate::support::media::small;
 use crate::support::raw::RawClient;
 use crate::support::signals::Signals;
 
-fn specs(element: &gst::Element) -> Vec<glib::ParamSpec> {
+fn source_specs(element: &gst::Element) -> Vec<glib::ParamSpec> {
     let all = element.list_properties();
     let own = Rtmp2ServerSrc::static_type();
     let specs = all.iter().filter(|spec| spec.owner_type() == own);
     specs.cloned().collect()
 }
 
-/// All that a specification says.
-fn described(spec: &glib::ParamSpec) -> String {
+/// Describes a property specification completely.
+fn description(spec: &glib::ParamSpec) -> String {
     let range = if let Some(spec) = spec.downcast_ref::<glib::ParamSpecUInt>() {
         format!("{} to {}", spec.minimum(), spec.maximum())
     } else if let Some(spec) = spec.downcast_ref::<glib::ParamSpecUInt64>() {
@@ -32,7 +36,7 @@ fn described(spec: &glib::ParamSpec) -> String {
     } else {
         String::new()
     };
-    // None can be shown of a structure.
+    // The default of a structure has no printable form.
     let is_structure = spec.value_type() == gst::Structure::static_type();
     let default = (!is_structure).then(|| spec.default_value());
     format!(
@@ -44,8 +48,8 @@ fn described(spec: &glib::ParamSpec) -> String {
     )
 }
 
-/// A value that is not the default.
-fn other(spec: &glib::ParamSpec) -> glib::Value {
+/// Returns a value that is not the default.
+fn other_value(spec: &glib::ParamSpec) -> glib::Value {
     let default = spec.default_value();
     if let Some(spec) = spec.downcast_ref::<glib::ParamSpecUInt>() {
         let value = spec.default_value();
@@ -76,42 +80,42 @@ fn other(spec: &glib::ParamSpec) -> glib::Value {
 }
 
 #[test]
-fn it_has_every_property_of_the_source() {
+fn the_bin_has_every_property_of_the_source() {
     init();
     let source = gst::ElementFactory::make("rtmp2serversrc").build().unwrap();
     let bin = gst::ElementFactory::make("rtmp2serverbin").build().unwrap();
     let inner = bin.downcast_ref::<gst::Bin>().unwrap();
     let inner = inner.by_name("source").unwrap();
-    let specs = specs(&source);
+    let specs = source_specs(&source);
     assert!(specs.len() > 30);
     let read = |element: &gst::Element, name: &str| {
         let is_readable = element
             .find_property(name)
             .is_some_and(|spec| spec.flags().contains(glib::ParamFlags::READABLE));
-        // Of statistics the bin has more.
+        // The bin's stats contain more.
         let is_read = is_readable && name != "stats";
         is_read.then(|| format!("{:?}", element.property_value(name)))
     };
     for spec in &specs {
         let name = spec.name();
-        let own = bin.find_property(name);
-        let own = own.unwrap_or_else(|| panic!("the bin has no {name}"));
-        assert_eq!(own.owner_type(), Rtmp2ServerBin::static_type());
-        assert_eq!(described(&own), described(spec));
-        assert!(own.blurb() == spec.blurb() || name == "stats", "{name}");
+        let proxied = bin.find_property(name);
+        let proxied = proxied.unwrap_or_else(|| panic!("the bin has no {name}"));
+        assert_eq!(proxied.owner_type(), Rtmp2ServerBin::static_type());
+        assert_eq!(description(&proxied), description(spec));
+        assert!(proxied.blurb() == spec.blurb() || name == "stats", "{name}");
         assert_eq!(read(&bin, name), read(&source, name), "{name}");
     }
     let is_writable = |spec: &&glib::ParamSpec| spec.flags().contains(glib::ParamFlags::WRITABLE);
     for spec in specs.iter().filter(is_writable) {
         let (name, before) = (spec.name(), read(&bin, spec.name()));
-        bin.set_property_from_value(name, &other(spec));
+        bin.set_property_from_value(name, &other_value(spec));
         assert_eq!(read(&bin, name), read(&inner, name));
         assert!(before.is_none() || read(&bin, name) != before, "{name}");
     }
 }
 
 #[test]
-fn it_has_every_signal_of_the_source() {
+fn the_bin_has_every_signal_of_the_source() {
     init();
     for (name, is_action) in [
         ("publisher-connecting", false),
@@ -136,7 +140,7 @@ fn it_has_every_signal_of_the_source() {
     }
 }
 
-/// Names of what a bin is notified of from now on.
+/// Records the names of the bin's property notifications from now on.
 fn notifications(bin: &gst::Element) -> Arc<Mutex<Vec<String>>> {
     let names = Arc::new(Mutex::new(Vec::new()));
     let kept = names.clone();
@@ -147,7 +151,7 @@ fn notifications(bin: &gst::Element) -> Arc<Mutex<Vec<String>>> {
 }
 
 #[test]
-fn what_is_set_is_notified_of_once() {
+fn a_property_change_is_notified_once() {
     init();
     let bin = gst::ElementFactory::make("rtmp2serverbin").build().unwrap();
     let names = notifications(&bin);
@@ -155,11 +159,11 @@ fn what_is_set_is_notified_of_once() {
     assert_eq!(*names.lock().unwrap(), ["latency"]);
     names.lock().unwrap().clear();
     bin.set_property("location", "rtmp://127.0.0.1:12/a/b");
-    let mut seen = names.lock().unwrap().clone();
-    seen.sort();
+    let mut notified = names.lock().unwrap().clone();
+    notified.sort();
     let expected = ["application", "host", "location", "port", "stream-key"];
-    assert_eq!(seen, expected);
-    // Whoever sets it in the source is heard too.
+    assert_eq!(notified, expected);
+    // Changes made directly at the source are notified too.
     names.lock().unwrap().clear();
     let inner = bin.downcast_ref::<gst::Bin>().unwrap();
     let inner = inner.by_name("source").unwrap();
@@ -169,7 +173,7 @@ fn what_is_set_is_notified_of_once() {
 }
 
 #[test]
-fn the_state_of_the_stream_is_told_once() {
+fn each_stream_status_change_is_posted_once() {
     let receiver = Receiver::new("", |_| true);
     let names = notifications(&receiver.bin);
     receiver.play();
@@ -183,26 +187,30 @@ fn the_state_of_the_stream_is_told_once() {
     assert_eq!(count("stream-status"), 3);
     assert_eq!(receiver.bin.property::<u64>("epoch"), 1);
 
-    let told = receiver.look(|seen| seen.told("rtmp2-stream-status"));
-    // From the bin, which is what the application knows.
-    assert!(told.iter().all(|(from, _)| from == "bin"), "{told:?}");
-    let number = |structure: &gst::Structure, name| {
-        let value = structure.value(name).unwrap();
-        glib::EnumValue::from_value(value).unwrap().1.value()
-    };
-    let states = told.iter().map(|(_, told)| {
-        let epoch: u64 = told.get("epoch").unwrap();
-        let connection = number(told, "connection-state");
-        (connection, number(told, "stream-status"), epoch)
+    let statuses = receiver.inspect(|seen| seen.element_messages("rtmp2-stream-status"));
+    // From the bin, which is the element that the application knows.
+    let is_from_bin = |(source, _): &(String, _)| source == "bin";
+    assert!(statuses.iter().all(is_from_bin), "{statuses:?}");
+    let states = statuses.iter().map(|(_, status)| {
+        let epoch: u64 = status.get("epoch").unwrap();
+        let connection: ConnectionState = status.get("connection-state").unwrap();
+        let stream: StreamStatus = status.get("stream-status").unwrap();
+        (connection, stream, epoch)
     });
-    let expected = [(1, 4, 0), (2, 4, 0), (3, 2, 1), (5, 1, 1), (0, 4, 1)];
+    let expected = [
+        (SocketConnected, Stopped, 0),
+        (Authenticating, Stopped, 0),
+        (Negotiating, Reconfiguring, 1),
+        (Streaming, Active, 1),
+        (Disconnected, Stopped, 1),
+    ];
     assert_eq!(states.collect::<Vec<_>>(), expected);
-    let events = receiver.look(|seen| seen.told("rtmp2-stream-event"));
+    let events = receiver.inspect(|seen| seen.element_messages("rtmp2-stream-event"));
     let events: Vec<String> = events
         .iter()
-        .map(|(from, told)| {
-            assert_eq!(from, "bin");
-            let (_, event) = glib::EnumValue::from_value(told.value("event").unwrap()).unwrap();
+        .map(|(source, message)| {
+            assert_eq!(source, "bin");
+            let (_, event) = glib::EnumValue::from_value(message.value("event").unwrap()).unwrap();
             event.nick().to_owned()
         })
         .collect();
@@ -216,7 +224,7 @@ fn the_state_of_the_stream_is_told_once() {
 }
 
 #[test]
-fn stats_are_those_of_both() {
+fn stats_cover_the_source_and_the_demuxer() {
     let receiver = Receiver::start("keep-listening=true");
     let mut client = RawClient::publish(receiver.port(), "live", "key");
     for tag in crate::support::synthetic::stream(0, 5) {
@@ -228,12 +236,12 @@ fn stats_are_those_of_both() {
     assert_eq!(stats.get::<&str>("stream-key"), Ok("key"));
     let demuxer: gst::Structure = stats.get("demuxer").unwrap();
     assert_eq!(demuxer.get("video-buffers"), Ok(5u64));
-    // It is counted before it is pushed.
+    // A buffer is counted before it is pushed.
     assert_eq!(demuxer.get("audio-buffers"), Ok(5u64));
 }
 
 #[test]
-fn the_application_decides_and_acts_on_the_bin() {
+fn signals_and_actions_work_on_the_bin() {
     let receiver = Receiver::start("keep-listening=true");
     let signals = Signals::watch(&receiver.bin);
     receiver
@@ -268,13 +276,13 @@ fn the_application_decides_and_acts_on_the_bin() {
 }
 
 #[test]
-fn who_has_a_route_is_named() {
+fn a_duplicate_route_error_names_the_other_element() {
     let first = Receiver::start("stream-key=key");
     let port = first.port();
     let second = Receiver::new(&format!("port={port} stream-key=key"), |_| true);
     let started = second.pipeline.set_state(gst::State::Playing);
     assert!(started.is_err());
-    let text = second.look(|seen| {
+    let text = second.inspect(|seen| {
         let mut messages = seen.messages.iter();
         messages.find_map(|message| match message.view() {
             gst::MessageView::Error(error) => Some(error.error().to_string()),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The bin in a pipeline of this process, with all that leaves it kept.
+//! Runs the bin in a pipeline of this process and records its output.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -18,7 +18,7 @@ pub struct Receiver {
 #[derive(Default)]
 pub struct Seen {
     pub tracks: Tracks,
-    /// Of the bin, by name, as they came, and `no-more-pads`.
+    /// The bin's pads by name in the order of their appearance, and `no-more-pads`.
     pub pads: Vec<String>,
     pub messages: Vec<gst::Message>,
 }
@@ -28,13 +28,13 @@ impl Seen {
         self.tracks.get(pad).map_or(0, |track| track.packets.len())
     }
 
-    /// Element messages of this name: the name of their source, and what they say.
-    pub fn told(&self, name: &str) -> Vec<(String, gst::Structure)> {
-        let told = self.messages.iter().filter_map(|message| {
+    /// Element messages of this name, with the name of their source.
+    pub fn element_messages(&self, name: &str) -> Vec<(String, gst::Structure)> {
+        let found = self.messages.iter().filter_map(|message| {
             let structure = message.structure().filter(|s| s.name() == name)?;
             Some((message.src()?.name().to_string(), structure.to_owned()))
         });
-        told.collect()
+        found.collect()
     }
 }
 
@@ -43,7 +43,7 @@ impl Receiver {
         Self::start_linking(properties, |_| true)
     }
 
-    /// With only the pads linked that `is_wanted` says.
+    /// Links only the pads that `is_wanted` accepts.
     pub fn start_linking(
         properties: &str,
         is_wanted: impl Fn(&str) -> bool + Send + Sync + 'static,
@@ -53,13 +53,13 @@ impl Receiver {
         receiver
     }
 
-    /// Gives a pad that was not wanted before a sink.
+    /// Links a pad that was left unlinked to a sink.
     pub fn link(&self, pad: &str) {
         let pad = self.bin.static_pad(pad).unwrap();
         link(&self.pipeline, &pad, self.seen.clone());
     }
 
-    /// As whoever plays URIs does it.
+    /// Sets a URI as players of URIs do.
     pub fn set_uri(&self, uri: &str) {
         let handler = self.bin.dynamic_cast_ref::<gst::URIHandler>();
         handler.unwrap().set_uri(uri).unwrap();
@@ -69,35 +69,35 @@ impl Receiver {
         self.pipeline.set_state(gst::State::Playing).unwrap();
     }
 
-    /// In NULL.
+    /// Builds the pipeline without starting it.
     pub fn new(properties: &str, is_wanted: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         init();
         let text = format!("rtmp2serverbin name=bin port=0 resume-timeout=0 {properties}");
-        // Alone it would be no pipeline.
+        // A single element would not become a pipeline.
         let bin = gst::parse::launch(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
         let pipeline = gst::Pipeline::new();
         pipeline.add(&bin).unwrap();
         let seen = Arc::new((Mutex::new(Seen::default()), Condvar::new()));
-        let (weak, kept) = (pipeline.downgrade(), seen.clone());
+        let (weak, record) = (pipeline.downgrade(), seen.clone());
         bin.connect_pad_added(move |_, pad| {
-            note(&kept, |seen| seen.pads.push(pad.name().to_string()));
+            update(&record, |seen| seen.pads.push(pad.name().to_string()));
             if let Some(pipeline) = weak.upgrade()
                 && is_wanted(&pad.name())
             {
-                link(&pipeline, pad, kept.clone());
+                link(&pipeline, pad, record.clone());
             }
         });
-        let kept = seen.clone();
+        let record = seen.clone();
         bin.connect_pad_removed(move |_, pad| {
-            note(&kept, |seen| seen.pads.push(format!("-{}", pad.name())));
+            update(&record, |seen| seen.pads.push(format!("-{}", pad.name())));
         });
-        let kept = seen.clone();
+        let record = seen.clone();
         bin.connect_no_more_pads(move |_| {
-            note(&kept, |seen| seen.pads.push("no-more-pads".to_owned()));
+            update(&record, |seen| seen.pads.push("no-more-pads".to_owned()));
         });
-        let kept = seen.clone();
+        let record = seen.clone();
         pipeline.bus().unwrap().set_sync_handler(move |_, message| {
-            note(&kept, |seen| seen.messages.push(message.clone()));
+            update(&record, |seen| seen.messages.push(message.clone()));
             gst::BusSyncReply::Pass
         });
         Receiver {
@@ -107,7 +107,7 @@ impl Receiver {
         }
     }
 
-    /// Waits, without a fixed pause, until what has come satisfies a condition.
+    /// Waits until the record satisfies a condition.
     #[track_caller]
     pub fn wait_until<T>(&self, what: &str, condition: impl Fn(&Seen) -> Option<T>) -> T {
         let (seen, more) = &*self.seen;
@@ -130,7 +130,7 @@ impl Receiver {
         self.wait_until(&what, |seen| (seen.packets(pad) >= count).then_some(()));
     }
 
-    /// Waits for the end, and gives what left until then.
+    /// Waits for EOS and returns the output until then.
     #[track_caller]
     pub fn finish(&self) -> Tracks {
         self.wait_until("the end", |seen| {
@@ -139,7 +139,7 @@ impl Receiver {
                 .any(|message| message.type_() == gst::MessageType::Eos)
                 .then_some(())
         });
-        self.look(|seen| {
+        self.inspect(|seen| {
             let mut messages = seen.messages.iter();
             let error = messages.find(|message| message.type_() == gst::MessageType::Error);
             assert!(error.is_none(), "{error:?}");
@@ -147,8 +147,8 @@ impl Receiver {
         })
     }
 
-    pub fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
-        look(&self.seen.0.lock().unwrap())
+    pub fn inspect<T>(&self, inspect: impl FnOnce(&Seen) -> T) -> T {
+        inspect(&self.seen.0.lock().unwrap())
     }
 
     pub fn port(&self) -> u16 {
@@ -159,7 +159,7 @@ impl Receiver {
         format!("rtmp://127.0.0.1:{}/{path}", self.port())
     }
 
-    /// One of the two elements in the bin.
+    /// Returns one of the two elements in the bin.
     pub fn child(&self, name: &str) -> gst::Element {
         let bin = self.bin.downcast_ref::<gst::Bin>().unwrap();
         bin.by_name(name).unwrap()
@@ -174,12 +174,12 @@ impl Drop for Receiver {
     }
 }
 
-fn note(seen: &(Mutex<Seen>, Condvar), change: impl FnOnce(&mut Seen)) {
+fn update(seen: &(Mutex<Seen>, Condvar), change: impl FnOnce(&mut Seen)) {
     change(&mut seen.0.lock().unwrap());
     seen.1.notify_all();
 }
 
-/// Gives a pad a sink that keeps what comes.
+/// Links a pad to a sink that records its input.
 fn link(pipeline: &gst::Pipeline, pad: &gst::Pad, seen: Arc<(Mutex<Seen>, Condvar)>) {
     let sink = gst::ElementFactory::make("fakesink")
         .property("sync", false)
@@ -191,10 +191,10 @@ fn link(pipeline: &gst::Pipeline, pad: &gst::Pad, seen: Arc<(Mutex<Seen>, Condva
     let name = pad.name().to_string();
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     end.add_probe(kinds, move |_, info| {
-        note(&seen, |seen| {
+        update(&seen, |seen| {
             let track = seen.tracks.entry(name.clone()).or_default();
             match &info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) => keep(track, buffer),
+                Some(gst::PadProbeData::Buffer(buffer)) => record_packet(track, buffer),
                 Some(gst::PadProbeData::Event(event)) => {
                     if let gst::EventView::Caps(caps) = event.view() {
                         track.caps.push(caps.caps_owned());
@@ -210,7 +210,7 @@ fn link(pipeline: &gst::Pipeline, pad: &gst::Pad, seen: Arc<(Mutex<Seen>, Condva
     pad.link(&end).unwrap();
 }
 
-fn keep(track: &mut Track, buffer: &gst::Buffer) {
+fn record_packet(track: &mut Track, buffer: &gst::Buffer) {
     track.packets.push(Packet {
         dts: buffer.dts().map(gst::ClockTime::nseconds),
         pts: buffer.pts().map(gst::ClockTime::nseconds),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Stopping in every state, over and over. A deadlock is a test that does not end.
+//! Stopping in every state, repeatedly. A deadlock is a test that does not end.
 
 use std::sync::{Mutex, mpsc};
 
@@ -22,7 +22,7 @@ fn send_media(client: &mut RawClient) {
     }
 }
 
-/// Stops the pipeline on a thread of its own, which has to come to its end.
+/// Stops the pipeline on a thread of its own, which must finish.
 #[track_caller]
 fn stop(pipeline: &gst::Pipeline, state: gst::State) {
     let (stopped, has_stopped) = mpsc::channel();
@@ -36,7 +36,7 @@ fn stop(pipeline: &gst::Pipeline, state: gst::State) {
 }
 
 #[test]
-fn while_nobody_is_there() {
+fn an_idle_bin_stops() {
     let receiver = Receiver::new("", |_| true);
     for index in 0..CYCLES {
         receiver.play();
@@ -47,9 +47,9 @@ fn while_nobody_is_there() {
     }
 }
 
-/// The bin starts afresh each time, with pads of its own.
+/// The bin starts each time with new pads.
 #[test]
-fn while_a_publisher_streams() {
+fn a_streaming_bin_stops() {
     let receiver = Receiver::new("keep-listening=true", |_| true);
     for index in 1..=CYCLES {
         receiver.play();
@@ -63,12 +63,12 @@ fn while_a_publisher_streams() {
     }
     let expected = ["video_0", "audio_0", "no-more-pads", "-video_0", "-audio_0"];
     let expected = expected.repeat(CYCLES);
-    receiver.look(|seen| assert_eq!(seen.pads, expected));
+    receiver.inspect(|seen| assert_eq!(seen.pads, expected));
 }
 
-/// At any moment of what leads to pads, also where each has a queue.
+/// At every stage of adding pads, also with a queue for each.
 #[test]
-fn while_pads_appear() {
+fn the_bin_stops_while_pads_appear() {
     for uri in [false, true] {
         for index in 0..CYCLES {
             let receiver = Receiver::new("keep-listening=true", |_| true);
@@ -96,9 +96,9 @@ fn while_pads_appear() {
     }
 }
 
-/// With its pads at an element that takes nothing more, so that the streaming thread waits in it.
+/// With its pads blocked downstream, so that the streaming thread waits there.
 #[test]
-fn while_the_pipeline_is_stuck() {
+fn the_bin_stops_while_the_pipeline_is_stuck() {
     for uri in [false, true] {
         for _ in 0..CYCLES {
             let receiver = Receiver::new("keep-listening=true", |_| false);
@@ -109,7 +109,7 @@ fn while_the_pipeline_is_stuck() {
             let stuck = Mutex::new(stuck);
             receiver.bin.connect_pad_added(move |_, pad| {
                 let sink = gst::ElementFactory::make("fakesink").build().unwrap();
-                // Paused: it waits with its first buffer.
+                // A paused sink blocks with its first buffer.
                 sink.set_locked_state(true);
                 let bin = pad.parent_element().unwrap();
                 let pipeline = bin.parent().and_downcast::<gst::Bin>().unwrap();
@@ -122,7 +122,7 @@ fn while_the_pipeline_is_stuck() {
                     let _ = stuck.send(());
                     gst::PadProbeReturn::Ok
                 });
-                // It is stopped with the pipeline.
+                // The sink stops with the pipeline.
                 let weak = sink.downgrade();
                 bin.connect_pad_removed(move |_, _| {
                     if let Some(sink) = weak.upgrade() {
@@ -134,7 +134,7 @@ fn while_the_pipeline_is_stuck() {
             let mut client = RawClient::publish(receiver.port(), "live", "key");
             send_media(&mut client);
             is_stuck.recv_timeout(PATIENCE).unwrap();
-            // As pipelines do it: sinks first.
+            // Sinks first, as pipelines do.
             let bin = receiver.pipeline.upcast_ref::<gst::Bin>();
             for sink in bin.iterate_sinks() {
                 let sink = sink.unwrap();
@@ -146,7 +146,7 @@ fn while_the_pipeline_is_stuck() {
 }
 
 #[test]
-fn while_a_client_connects() {
+fn the_bin_stops_while_a_client_is_authorized() {
     for _ in 0..CYCLES {
         let receiver = Receiver::new("", |_| true);
         let (asked, is_asked) = mpsc::channel();
@@ -166,7 +166,7 @@ fn while_a_client_connects() {
             client.try_publish("live", "key").is_some()
         });
         is_asked.recv_timeout(PATIENCE).unwrap();
-        // The handler still has it.
+        // The handler is still running.
         stop(&receiver.pipeline, gst::State::Null);
         drop(answer);
         assert!(!client.join().unwrap());
@@ -174,7 +174,7 @@ fn while_a_client_connects() {
 }
 
 #[test]
-fn in_a_handler() {
+fn the_bin_stops_in_a_handler() {
     for name in ["publisher-added", "publisher-connecting"] {
         for _ in 0..CYCLES {
             let receiver = Receiver::new("", |_| true);
@@ -195,9 +195,9 @@ fn in_a_handler() {
     }
 }
 
-/// Neither the bin nor what is in it stays behind when it is given up while it runs.
+/// Neither the bin nor its children remain when it is dropped while it runs.
 #[test]
-fn and_nothing_is_left() {
+fn a_dropped_bin_frees_its_children() {
     for _ in 0..CYCLES {
         let receiver = Receiver::start("");
         let mut client = RawClient::publish(receiver.port(), "live", "key");
@@ -211,9 +211,9 @@ fn and_nothing_is_left() {
     }
 }
 
-/// What was recorded until then is whole.
+/// The recording until then is complete.
 #[test]
-fn by_ctrl_c_with_e() {
+fn ctrl_c_with_e_finalises_an_mp4_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.mp4");
     let text = format!(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The bin as what stands behind a URI.
+//! The bin as the handler of its URIs.
 
 use std::process::Output;
 use std::sync::mpsc;
@@ -15,15 +15,15 @@ use crate::support::launch::Launch;
 use crate::support::media::{SMALL_VIDEO, TONE, made_by, small};
 use crate::support::{PATIENCE, init};
 
-fn made(uri: &str) -> Result<gst::Element, glib::Error> {
+fn make_from_uri(uri: &str) -> Result<gst::Element, glib::Error> {
     init();
     gst::Element::make_from_uri(gst::URIType::Src, uri, None)
 }
 
 #[test]
-fn the_bin_is_found_for_its_uris() {
+fn the_bin_is_created_from_its_uris() {
     let uri = "rtmpserver://127.0.0.1:1234/live/key?latency=50&publisher-policy=reject";
-    let bin = made(uri).unwrap();
+    let bin = make_from_uri(uri).unwrap();
     assert!(bin.is::<Rtmp2ServerBin>());
     assert_eq!(bin.property::<String>("host"), "127.0.0.1");
     assert_eq!(bin.property::<u32>("port"), 1234);
@@ -33,22 +33,22 @@ fn the_bin_is_found_for_its_uris() {
     let handler = bin.dynamic_cast_ref::<gst::URIHandler>().unwrap();
     assert_eq!(handler.uri().unwrap(), uri);
     assert_eq!(handler.protocols(), ["rtmpserver", "rtmpsserver"]);
-    // What is no longer true is not said.
+    // A URI that no longer matches the properties loses its query.
     bin.set_property("port", 1235u32);
     assert_eq!(
         handler.uri().unwrap(),
         "rtmpserver://127.0.0.1:1235/live/key"
     );
     assert!(
-        made("rtmpsserver://[::1]:0")
+        make_from_uri("rtmpsserver://[::1]:0")
             .unwrap()
             .is::<Rtmp2ServerBin>()
     );
 }
 
 #[test]
-fn a_uri_is_taken_as_a_whole_or_not_at_all() {
-    let bin = made("rtmpserver://127.0.0.1:0/live").unwrap();
+fn a_uri_is_applied_completely_or_not_at_all() {
+    let bin = make_from_uri("rtmpserver://127.0.0.1:0/live").unwrap();
     let handler = bin.dynamic_cast_ref::<gst::URIHandler>().unwrap();
     for query in ["latency=1&nonsense=1", "password=x", "latency=x", "port=1"] {
         let error = handler.set_uri(&format!("rtmpserver://0.0.0.0:9/other?{query}"));
@@ -65,10 +65,10 @@ fn a_uri_is_taken_as_a_whole_or_not_at_all() {
     bin.set_state(gst::State::Null).unwrap();
 }
 
-/// What one URI sets is not left to the next one.
+/// A property that one URI sets does not affect the next one.
 #[test]
-fn a_uri_keeps_nothing_of_the_last_one() {
-    let bin = made(
+fn a_new_uri_resets_the_properties_of_the_last_one() {
+    let bin = make_from_uri(
         "rtmpserver://127.0.0.1:0/live?latency=50&username=a&keep-listening=true\
          &allowed-addresses=%3C192.0.2.0/24%3E",
     )
@@ -86,19 +86,23 @@ fn a_uri_keeps_nothing_of_the_last_one() {
     assert_eq!(bin.property::<Option<String>>("username"), None);
     assert!(bin.property::<gst::Array>("allowed-addresses").is_empty());
     assert!(bin.property::<bool>("keep-listening"));
-    // What the application has set is its own.
+    // Properties that the application has set stay.
     assert_eq!(bin.property::<u32>("max-clients"), 7);
 }
 
-/// Publishes to what plays a URI, and gives how much its two sinks have rendered.
+/// Publishes to a player of the URI and returns the number of buffers rendered by its two sinks.
 #[track_caller]
-fn played(pipeline: &gst::Element, player: &gst::Element, sinks: &[gst::Element]) -> Vec<u64> {
-    played_from("rtmp://127.0.0.1", pipeline, player, sinks)
+fn play_and_count(
+    pipeline: &gst::Element,
+    player: &gst::Element,
+    sinks: &[gst::Element],
+) -> Vec<u64> {
+    play_from_and_count("rtmp://127.0.0.1", pipeline, player, sinks)
 }
 
 /// The same with another scheme and host, which may have a user.
 #[track_caller]
-fn played_from(
+fn play_from_and_count(
     host: &str,
     pipeline: &gst::Element,
     player: &gst::Element,
@@ -120,7 +124,9 @@ fn played_from(
     let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
     let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
     let bus = pipeline.bus().unwrap();
-    let message = bus.timed_pop_filtered(patience, &kinds).expect("it ends");
+    let message = bus
+        .timed_pop_filtered(patience, &kinds)
+        .expect("the stream ends");
     let counts = sinks.iter().map(|sink| {
         let stats: gst::Structure = sink.property("stats");
         stats.get::<u64>("rendered").unwrap()
@@ -131,11 +137,12 @@ fn played_from(
     counts
 }
 
-/// All that was published. The sinks don't drop what is late: that depends on the machine.
+/// Asserts that everything was rendered. The sinks drop no late buffers, since lateness depends on
+/// the machine.
 #[track_caller]
-fn assert_all(counts: &[u64], who: &str) {
-    assert_eq!(counts[0], 60, "{who}");
-    assert!(counts[1] > 80, "{who}: {}", counts[1]);
+fn assert_all_rendered(counts: &[u64], player: &str) {
+    assert_eq!(counts[0], 60, "{player}");
+    assert!(counts[1] > 80, "{player}: {}", counts[1]);
 }
 
 fn sink() -> gst::Element {
@@ -146,7 +153,7 @@ fn sink() -> gst::Element {
 const URI: &str = "rtmpserver://127.0.0.1:0/live/key";
 
 #[test]
-fn playbins_play_it() {
+fn playbins_play_the_uri() {
     init();
     for factory in ["playbin3", "playbin"] {
         let sinks = [sink(), sink()];
@@ -156,12 +163,12 @@ fn playbins_play_it() {
             .property("audio-sink", &sinks[1])
             .build()
             .unwrap();
-        assert_all(&played(&player, &player, &sinks), factory);
+        assert_all_rendered(&play_and_count(&player, &player, &sinks), factory);
     }
 }
 
 #[test]
-fn uridecodebins_decode_it() {
+fn uridecodebins_decode_the_uri() {
     init();
     for factory in ["uridecodebin3", "uridecodebin"] {
         let text = format!(
@@ -171,7 +178,10 @@ fn uridecodebins_decode_it() {
         let pipeline = gst::parse::launch(&text).unwrap();
         let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
         let [player, video, audio] = ["player", "v", "a"].map(|name| bin.by_name(name).unwrap());
-        assert_all(&played(&pipeline, &player, &[video, audio]), factory);
+        assert_all_rendered(
+            &play_and_count(&pipeline, &player, &[video, audio]),
+            factory,
+        );
     }
 }
 
@@ -181,9 +191,9 @@ fn play(options: &str, uri: &str) -> Launch {
     Launch::start_program("gst-play-1.0", &arguments)
 }
 
-/// What only Enhanced RTMP has, with a track that nobody takes.
+/// Codecs that only Enhanced RTMP has, with a track that no sink plays.
 #[test]
-fn several_tracks_of_other_codecs_are_played() {
+fn several_tracks_of_enhanced_codecs_are_played() {
     let arguments = format!(
         "{SMALL_VIDEO} {TONE} -f lavfi -i sine=frequency=880 -t 2 -map 0 -map 1 -map 2 \
          -pix_fmt yuv420p -c:v libx265 -preset ultrafast -x265-params log-level=none \
@@ -205,7 +215,7 @@ fn several_tracks_of_other_codecs_are_played() {
 }
 
 #[test]
-fn gst_play_plays_it() {
+fn gst_play_plays_the_uri() {
     for options in ["", "--use-playbin3"] {
         let mut player = play(options, URI);
         let url = format!("rtmp://127.0.0.1:{}/live/key", player.port());
@@ -221,18 +231,18 @@ fn gst_play_plays_it() {
     }
 }
 
-/// A certificate and its key.
+/// Creates a certificate and its key.
 fn certificate() -> (tempfile::TempDir, [String; 2]) {
     let folder = tempfile::tempdir().unwrap();
-    let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let paths = ["certificate.pem", "key.pem"].map(|name| folder.path().join(name));
-    std::fs::write(&paths[0], made.cert.pem()).unwrap();
-    std::fs::write(&paths[1], made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&paths[0], certificate.cert.pem()).unwrap();
+    std::fs::write(&paths[1], certificate.signing_key.serialize_pem()).unwrap();
     (folder, paths.map(|path| path.display().to_string()))
 }
 
 #[test]
-fn what_is_not_for_a_uri_is_set_at_the_source() {
+fn properties_that_no_uri_may_carry_are_set_in_source_setup() {
     init();
     let (_folder, [certificate, key]) = certificate();
     let sinks = [sink(), sink()];
@@ -253,11 +263,14 @@ fn what_is_not_for_a_uri_is_set_at_the_source() {
         None
     });
     let host = "rtmps://camera:secret@127.0.0.1";
-    assert_all(&played_from(host, &player, &player, &sinks), "playbin3");
+    assert_all_rendered(
+        &play_from_and_count(host, &player, &player, &sinks),
+        "playbin3",
+    );
 }
 
 #[test]
-fn gst_play_plays_it_over_tls() {
+fn gst_play_plays_the_uri_over_tls() {
     let (_folder, [certificate, key]) = certificate();
     let uri = format!(
         "rtmpsserver://127.0.0.1:0/live/key?certificate-file={certificate}&private-key-file={key}"
@@ -273,8 +286,8 @@ fn gst_play_plays_it_over_tls() {
 }
 
 #[test]
-fn a_missing_certificate_is_named() {
-    let bin = made("rtmpsserver://127.0.0.1:0/live/key").unwrap();
+fn a_missing_certificate_error_names_the_properties() {
+    let bin = make_from_uri("rtmpsserver://127.0.0.1:0/live/key").unwrap();
     let handler = bin.dynamic_cast_ref::<gst::URIHandler>().unwrap();
     assert!(handler.uri().unwrap().starts_with("rtmpsserver://"));
     let pipeline = gst::Pipeline::new();

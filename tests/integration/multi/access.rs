@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Whom the element takes, and whom it does not.
+//! Access to the element: policies, limits, routes, draining and actions.
 
 use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
@@ -16,8 +16,8 @@ use crate::support::synthetic::stream;
 
 const BAD_NAME: &str = "NetStream.Publish.BadName";
 
-/// What a client that wants to publish is told.
-fn answer(port: u16, application: &str, key: &str) -> (String, RawClient) {
+/// Requests to publish. Returns the status code and the client.
+fn request_publish(port: u16, application: &str, key: &str) -> (String, RawClient) {
     let mut client = RawClient::connect(port);
     client.handshake().connect_application(application);
     client.expect_command("_result");
@@ -26,21 +26,21 @@ fn answer(port: u16, application: &str, key: &str) -> (String, RawClient) {
     (code(&status).to_owned(), client)
 }
 
-fn happened(recorder: &MultiRecorder) -> Vec<String> {
-    recorder.look(|seen| seen.happened.clone())
+fn history_of(recorder: &MultiRecorder) -> Vec<String> {
+    recorder.inspect(|seen| seen.history.clone())
 }
 
 #[test]
-fn a_second_publisher_of_a_stream_meets_the_policy() {
+fn publisher_policy_applies_to_each_stream() {
     let recorder = MultiRecorder::start("publisher-policy=reject");
     let first = RawClient::publish(recorder.port(), "live", "key");
     recorder.wait_for("added src_0");
-    assert_eq!(answer(recorder.port(), "live", "key").0, BAD_NAME);
+    assert_eq!(request_publish(recorder.port(), "live", "key").0, BAD_NAME);
     recorder.wait_for("rejected busy");
-    let rejected = recorder.look(|seen| {
-        let told = seen.told("rtmp2-stream-event").into_iter();
+    let rejected = recorder.inspect(|seen| {
+        let events = seen.element_messages("rtmp2-stream-event").into_iter();
         let mut rejected =
-            told.filter(|(_, s)| s.get("event") == Ok(StreamEvent::PublisherRejected));
+            events.filter(|(_, s)| s.get("event") == Ok(StreamEvent::PublisherRejected));
         rejected.next().unwrap()
     });
     assert_eq!((&rejected.0[..], rejected.1.get("pad")), ("src", Ok("")));
@@ -50,20 +50,20 @@ fn a_second_publisher_of_a_stream_meets_the_policy() {
         .set_property_from_str("publisher-policy", "replace");
     let mut second = RawClient::publish(recorder.port(), "live", "key");
     send(&mut second, &stream(0, 4));
-    recorder.wait_until("the second one", |seen| {
-        let added = seen.happened.iter().filter(|h| *h == "added src_0");
+    recorder.wait_until("the second publisher", |seen| {
+        let added = seen.history.iter().filter(|h| *h == "added src_0");
         (added.count() == 2).then_some(())
     });
-    assert!(happened(&recorder).contains(&"removed src_0 replaced".to_owned()));
+    assert!(history_of(&recorder).contains(&"removed src_0 replaced".to_owned()));
     drop(first);
 
-    // One that is silent may be replaced, and is.
+    // A stalled publisher is replaced.
     recorder.element.set_property("stall-timeout", 1u32);
     recorder
         .element
         .set_property_from_str("publisher-policy", "replace-stalled");
     let third = loop {
-        let (code, client) = answer(recorder.port(), "live", "key");
+        let (code, client) = request_publish(recorder.port(), "live", "key");
         if code == "NetStream.Publish.Start" {
             break client;
         }
@@ -71,7 +71,7 @@ fn a_second_publisher_of_a_stream_meets_the_policy() {
     drop(second);
     unpublish(third);
     recorder.wait_for("-src_0");
-    let pads = happened(&recorder)
+    let pads = history_of(&recorder)
         .iter()
         .filter(|h| h.starts_with('+'))
         .count();
@@ -80,25 +80,25 @@ fn a_second_publisher_of_a_stream_meets_the_policy() {
 }
 
 #[test]
-fn there_are_no_more_streams_than_there_may_be() {
+fn max_streams_limits_the_streams() {
     let recorder = MultiRecorder::start("max-streams=2 resume-timeout=600000");
     let port = recorder.port();
     let mut clients = vec![
         RawClient::publish(port, "live", "a"),
         RawClient::publish(port, "live", "b"),
     ];
-    assert_eq!(answer(port, "live", "c").0, BAD_NAME);
+    assert_eq!(request_publish(port, "live", "c").0, BAD_NAME);
     recorder.wait_for("rejected full");
-    // One that may come back has its place, and comes back to it.
+    // A stream that awaits its publisher's return counts, and the publisher resumes it.
     drop(clients.pop());
     recorder.wait_for("removed src_1 closed");
-    assert_eq!(answer(port, "live", "c").0, BAD_NAME);
+    assert_eq!(request_publish(port, "live", "c").0, BAD_NAME);
     clients.push(RawClient::publish(port, "live", "b"));
-    // One that has left makes room at once.
+    // An unpublished stream frees its place at once.
     unpublish(clients.remove(0));
     clients.push(RawClient::publish(port, "live", "c"));
     recorder.wait_for("added src_2");
-    // It is taken as it is set.
+    // A new limit applies at once.
     recorder.element.set_property("max-streams", 3u32);
     clients.push(RawClient::publish(port, "live", "d"));
     recorder.wait_for("added src_3");
@@ -106,7 +106,7 @@ fn there_are_no_more_streams_than_there_may_be() {
 }
 
 #[test]
-fn who_does_not_publish_in_the_end_leaves_nothing() {
+fn clients_that_never_publish_leave_no_pad() {
     let recorder = MultiRecorder::start("application=live");
     let port = recorder.port();
     let asked = std::sync::Mutex::new(Vec::new());
@@ -119,9 +119,12 @@ fn who_does_not_publish_in_the_end_leaves_nothing() {
             asked.push(key.clone());
             Some((key != "bad").to_value())
         });
-    assert_eq!(answer(port, "live", "bad").0, "NetStream.Publish.Denied");
+    assert_eq!(
+        request_publish(port, "live", "bad").0,
+        "NetStream.Publish.Denied"
+    );
     recorder.wait_for("rejected denied");
-    // It only says that it is going to.
+    // The client only announces that it will publish.
     let mut client = RawClient::connect(port);
     client.handshake().connect_application("live");
     client.expect_command("_result");
@@ -136,7 +139,7 @@ fn who_does_not_publish_in_the_end_leaves_nothing() {
     );
     recorder.wait_for("rejected no-application");
     let client = publisher(port, "good");
-    // The first pad is that of the first publisher.
+    // The first pad belongs to the first publisher.
     recorder.wait_for("+src_0");
     assert_eq!(recorder.element.num_src_pads(), 1);
     assert_eq!(recorder.stats().get::<u64>("publishers"), Ok(1));
@@ -145,8 +148,8 @@ fn who_does_not_publish_in_the_end_leaves_nothing() {
 }
 
 #[test]
-fn an_element_whose_route_says_more_gets_the_publisher() {
-    // Started earlier, and later.
+fn an_element_with_a_more_specific_route_gets_the_publisher() {
+    // One such element started earlier, one later.
     let early = Recorder::start("application=live stream-key=early");
     let port = early.port();
     let recorder = MultiRecorder::start(&format!("port={port} application=live"));
@@ -163,7 +166,7 @@ fn an_element_whose_route_says_more_gets_the_publisher() {
     drop(client);
     recorder.wait_for("-src_0");
     assert_eq!(recorder.stats().get::<u64>("publishers"), Ok(1));
-    // Nor does it matter which of them goes first.
+    // The order in which they stop does not matter either.
     drop(early);
     let client = RawClient::publish(port, "live", "early");
     recorder.wait_for("added src_1");
@@ -171,14 +174,14 @@ fn an_element_whose_route_says_more_gets_the_publisher() {
 }
 
 #[test]
-fn the_same_route_twice_is_an_error() {
+fn a_duplicate_route_is_an_error() {
     let recorder = MultiRecorder::start("application=live");
     let port = recorder.port();
     let (error, text) = Recorder::refusal(&format!("port={port} application=live"));
     assert!(error.matches(gst::ResourceError::Busy), "{text}");
     let second = MultiRecorder::new(&format!("port={port} application=live"), |_, _| {});
     assert!(second.pipeline.set_state(gst::State::Playing).is_err());
-    let error = second.look(
+    let error = second.inspect(
         |seen| match seen.of_kind(gst::MessageType::Error)[0].view() {
             gst::MessageView::Error(error) => error.error(),
             _ => unreachable!(),
@@ -186,7 +189,7 @@ fn the_same_route_twice_is_an_error() {
     );
     assert!(error.matches(gst::ResourceError::Busy), "{error}");
     assert_eq!(second.port(), 0);
-    // And once it is free it is taken.
+    // A route that is free again can be claimed.
     drop(recorder);
     second.pipeline.set_state(gst::State::Null).unwrap();
     second.play();
@@ -194,9 +197,9 @@ fn the_same_route_twice_is_an_error() {
 }
 
 #[test]
-fn drained_it_asks_all_to_go_and_takes_nobody() {
+fn drain_asks_publishers_to_reconnect_and_rejects_new_ones() {
     let recorder = MultiRecorder::start("drain-timeout=600000 resume-timeout=600000");
-    // Another one keeps the port open.
+    // Another element keeps the port open.
     let other = Recorder::start(&format!("port={} application=other", recorder.port()));
     let port = other.port();
     let mut can = RawClient::connect(port);
@@ -210,7 +213,7 @@ fn drained_it_asks_all_to_go_and_takes_nobody() {
     drop(awaited);
     recorder.wait_for("removed src_2 closed");
     recorder.element.set_property("drain", true);
-    // Nobody is waited for any more.
+    // No return is awaited any more.
     recorder.wait_for("-src_2");
     let request = can.expect_command("onStatus");
     assert_eq!(code(&request), "NetConnection.Connect.ReconnectRequest");
@@ -227,7 +230,7 @@ fn drained_it_asks_all_to_go_and_takes_nobody() {
 }
 
 #[test]
-fn a_drain_that_takes_too_long_cuts_off() {
+fn drain_disconnects_publishers_after_its_timeout() {
     let recorder = MultiRecorder::start("drain-timeout=1");
     let _stays = publisher(recorder.port(), "stays");
     recorder.wait_for("+src_0");
@@ -237,7 +240,7 @@ fn a_drain_that_takes_too_long_cuts_off() {
 }
 
 #[test]
-fn actions_are_about_the_stream_of_a_pad() {
+fn actions_apply_to_the_stream_of_a_pad() {
     let recorder = MultiRecorder::start("");
     let mut first = RawClient::connect(recorder.port());
     first.try_publish_with("live", "first", 1.0).unwrap();
@@ -246,7 +249,7 @@ fn actions_are_about_the_stream_of_a_pad() {
     for pad in ["+src_0", "+src_1"] {
         recorder.wait_for(pad);
     }
-    let ask = |pad: &str| -> bool {
+    let request_reconnect = |pad: &str| -> bool {
         let arguments: [&dyn ToValue; 3] = [&pad, &"rtmp://elsewhere/live", &"moved"];
         let values: Vec<gst::glib::Value> = arguments.iter().map(|a| a.to_value()).collect();
         let asked = recorder
@@ -254,9 +257,9 @@ fn actions_are_about_the_stream_of_a_pad() {
             .emit_by_name_with_values("request-reconnect", &values);
         asked.unwrap().get().unwrap()
     };
-    assert!(ask("src_0"));
-    assert!(!ask("src_1"), "it does not know how to");
-    assert!(!ask("src_7"));
+    assert!(request_reconnect("src_0"));
+    assert!(!request_reconnect("src_1"), "not supported");
+    assert!(!request_reconnect("src_7"));
     let request = first.expect_command("onStatus");
     assert_eq!(code(&request), "NetConnection.Connect.ReconnectRequest");
     recorder
@@ -270,7 +273,7 @@ fn actions_are_about_the_stream_of_a_pad() {
 }
 
 #[test]
-fn properties_do_what_those_of_a_single_one_do() {
+fn properties_work_as_on_the_single_stream_element() {
     let recorder = MultiRecorder::new("", |_, _| {});
     recorder
         .element
@@ -319,7 +322,7 @@ fn properties_do_what_those_of_a_single_one_do() {
 }
 
 #[test]
-fn statistics_are_sums_and_each_stream() {
+fn stats_contain_totals_and_each_stream() {
     let recorder = MultiRecorder::start("");
     let port = recorder.port();
     let before: gst::Structure = recorder.stats().get("process").unwrap();
@@ -344,7 +347,7 @@ fn statistics_are_sums_and_each_stream() {
     let [first, second] = clients;
     unpublish(first);
     recorder.wait_for("-src_0");
-    // Sums do not go back.
+    // Totals never decrease.
     let stats = recorder.stats();
     assert_eq!(stats.get::<u64>("publishing"), Ok(1));
     assert_eq!(stats.get::<u64>("total-tags"), Ok(2 * tags));

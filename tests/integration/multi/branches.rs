@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is linked to one pad is the affair of that stream alone.
+//! A branch affects only the stream of its own pad.
 
 use std::sync::{Arc, Mutex, mpsc};
 
 use gst::prelude::*;
 
-use super::multi_recorder::{self, MultiRecorder, into, into_fakesink};
+use super::multi_recorder::{self, MultiRecorder, link_to, link_to_fakesink};
 use crate::support::PATIENCE;
 use crate::support::flv::{self, Tag};
 use crate::support::raw::{RawClient, code, send, unpublish};
@@ -18,7 +18,7 @@ fn media(start: u32) -> Vec<Tag> {
     stream(start, FRAMES)
 }
 
-/// A publisher of `key` that sends a bit, and waits until that has left on this pad.
+/// Publishes `key`, sends some media and waits until it has left on this pad.
 fn publisher(recorder: &MultiRecorder, key: &str, pad: &str) -> RawClient {
     let mut client = RawClient::publish(recorder.port(), "live", key);
     send(&mut client, &media(0));
@@ -26,9 +26,14 @@ fn publisher(recorder: &MultiRecorder, key: &str, pad: &str) -> RawClient {
     client
 }
 
-/// The stream on `src_0` ends by itself, its publisher is told, and that on `src_1` goes on to its own end.
+/// Asserts that the stream on `src_0` ends and its publisher gets the reason, while the one on
+/// `src_1` continues to its own end.
 #[track_caller]
-fn assert_ends_alone(recorder: &MultiRecorder, mut ended: RawClient, mut other: RawClient) {
+fn assert_only_first_stream_ends(
+    recorder: &MultiRecorder,
+    mut ended: RawClient,
+    mut other: RawClient,
+) {
     recorder.wait_for("-src_0");
     let history = recorder.history("src_0", 5);
     assert_eq!(history.last().unwrap(), "-src_0");
@@ -37,21 +42,21 @@ fn assert_ends_alone(recorder: &MultiRecorder, mut ended: RawClient, mut other: 
         "{history:?}"
     );
     recorder.wait_for_gone("src_0", "disconnected");
-    let status = ended.try_expect_command("onStatus").expect("it is told");
+    let status = ended.try_expect_command("onStatus").expect("a reason");
     assert_eq!(code(&status), "NetStream.Publish.Rejected");
     send(&mut other, &media(10_000));
     recorder.wait_for_buffers("src_1", 2 * media(0).len() - 2);
     unpublish(other);
     recorder.wait_for("-src_1");
     assert_eq!(recorder.element.num_src_pads(), 0);
-    let errors = recorder.look(|seen| seen.of_kind(gst::MessageType::Error).len());
+    let errors = recorder.inspect(|seen| seen.of_kind(gst::MessageType::Error).len());
     assert_eq!(errors, 0);
 }
 
-/// What somebody gets who was linked later.
-struct Taken(mpsc::Receiver<Vec<u8>>);
+/// The input of a branch that is linked late.
+struct LateBranch(mpsc::Receiver<Vec<u8>>);
 
-impl Taken {
+impl LateBranch {
     fn link(recorder: &MultiRecorder, pad: &gst::Pad) -> Self {
         let sink = gst::parse::bin_from_description("fakesink sync=false async=false", true);
         let sink = sink.unwrap();
@@ -72,29 +77,29 @@ impl Taken {
         recorder.pipeline.add(&sink).unwrap();
         sink.sync_state_with_parent().unwrap();
         pad.link(&entry).unwrap();
-        Taken(has_arrived)
+        LateBranch(has_arrived)
     }
 
-    /// All up to a tag, which make an FLV stream.
+    /// Returns all tags up to this one. Together they must make an FLV stream.
     #[track_caller]
     fn wait_for(&self, last: &Tag) -> Vec<Tag> {
         let mut bytes = Vec::new();
         loop {
-            let tag = self.0.recv_timeout(PATIENCE).expect("it gets media");
+            let tag = self.0.recv_timeout(PATIENCE).expect("media arrives");
             bytes.extend_from_slice(&tag);
             if tag.get(11..11 + last.body.len()) == Some(&last.body[..]) {
-                return flv::parse(&bytes).expect("it is FLV");
+                return flv::parse(&bytes).expect("an FLV stream");
             }
         }
     }
 }
 
 #[test]
-fn a_pad_that_nobody_linked_costs_nobody() {
-    // No queue would take as much as is sent.
+fn an_unlinked_pad_blocks_no_other_stream() {
+    // More is sent than any queue would hold.
     let recorder = MultiRecorder::start_with("max-bytes=20000", |pipeline, pad| {
         if pad.name() != "src_0" {
-            into_fakesink(pipeline, pad);
+            link_to_fakesink(pipeline, pad);
         }
     });
     let mut idle = publisher(&recorder, "idle", "src_0");
@@ -103,12 +108,12 @@ fn a_pad_that_nobody_linked_costs_nobody() {
         send(&mut idle, &media(1000 * round));
     }
     recorder.wait_for_buffers("src_0", 20 * (media(0).len() - 3));
-    // Somebody may take it later, and gets a stream that begins there.
+    // A branch linked later gets a stream that begins there.
     let pad = recorder.element.static_pad("src_0").unwrap();
-    let taken = Taken::link(&recorder, &pad);
+    let late_branch = LateBranch::link(&recorder, &pad);
     send(&mut idle, &media(30_000));
     let last = media(30_000).pop().unwrap();
-    let tags = taken.wait_for(&last);
+    let tags = late_branch.wait_for(&last);
     let first = tags.iter().position(Tag::is_coded).unwrap();
     let headers = tags[..first].iter();
     assert_eq!(headers.filter(|tag| tag.is_sequence_header()).count(), 2);
@@ -121,20 +126,20 @@ fn a_pad_that_nobody_linked_costs_nobody() {
         recorder.wait_for(pad);
     }
     assert_eq!(
-        recorder.look(|seen| seen.of_kind(gst::MessageType::Warning).len()),
+        recorder.inspect(|seen| seen.of_kind(gst::MessageType::Warning).len()),
         0
     );
 }
 
 #[test]
-fn a_branch_that_fails_ends_its_stream_alone() {
+fn a_failing_branch_ends_only_its_own_stream() {
     let recorder = MultiRecorder::start_with("", |pipeline, pad| match &pad.name()[..] {
-        "src_0" => into(
+        "src_0" => link_to(
             pipeline,
             pad,
             "identity error-after=30 ! fakesink async=false",
         ),
-        _ => into_fakesink(pipeline, pad),
+        _ => link_to_fakesink(pipeline, pad),
     });
     let first = RawClient::publish(recorder.port(), "live", "first");
     recorder.wait_for("added src_0");
@@ -143,8 +148,8 @@ fn a_branch_that_fails_ends_its_stream_alone() {
     send(&mut first, &media(0));
     send(&mut first, &media(1000));
     recorder.wait_for("-src_0");
-    // The one that has failed says so, and nobody else.
-    let errors = recorder.look(|seen| {
+    // Only the failing element posts an error.
+    let errors = recorder.inspect(|seen| {
         let errors = seen.of_kind(gst::MessageType::Error).into_iter();
         let names = errors.map(|message| message.src().unwrap().name().to_string());
         names.collect::<Vec<_>>()
@@ -155,19 +160,19 @@ fn a_branch_that_fails_ends_its_stream_alone() {
     );
     unpublish(other);
     recorder.wait_for("-src_1");
-    let status = first.try_expect_command("onStatus").expect("it is told");
+    let status = first.try_expect_command("onStatus").expect("a reason");
     assert_eq!(code(&status), "NetStream.Publish.Rejected");
 }
 
 #[test]
-fn a_branch_that_has_enough_ends_its_stream_alone() {
+fn a_branch_at_eos_ends_only_its_own_stream() {
     let recorder = MultiRecorder::start_with("", |pipeline, pad| match &pad.name()[..] {
-        "src_0" => into(
+        "src_0" => link_to(
             pipeline,
             pad,
             "identity eos-after=20 ! fakesink async=false",
         ),
-        _ => into_fakesink(pipeline, pad),
+        _ => link_to_fakesink(pipeline, pad),
     });
     let first = RawClient::publish(recorder.port(), "live", "first");
     recorder.wait_for("added src_0");
@@ -175,12 +180,12 @@ fn a_branch_that_has_enough_ends_its_stream_alone() {
     let mut first = first;
     send(&mut first, &media(0));
     send(&mut first, &media(1000));
-    assert_ends_alone(&recorder, first, other);
+    assert_only_first_stream_ends(&recorder, first, other);
 }
 
-/// Stopped by the application, which leaves it linked.
+/// The application stops the branch and leaves it linked.
 #[test]
-fn a_branch_that_was_stopped_ends_its_stream_alone() {
+fn a_stopped_branch_ends_only_its_own_stream() {
     let recorder = MultiRecorder::start("");
     let mut first = publisher(&recorder, "first", "src_0");
     let other = publisher(&recorder, "other", "src_1");
@@ -188,16 +193,16 @@ fn a_branch_that_was_stopped_ends_its_stream_alone() {
     sink.set_locked_state(true);
     sink.set_state(gst::State::Null).unwrap();
     send(&mut first, &media(1000));
-    assert_ends_alone(&recorder, first, other);
+    assert_only_first_stream_ends(&recorder, first, other);
 }
 
-/// Nobody downstream says that, so the element does, as a warning.
+/// No element downstream reports this, so the source posts a warning.
 #[test]
-fn a_branch_that_takes_something_else_ends_its_stream_alone() {
+fn a_branch_that_refuses_the_caps_ends_only_its_own_stream() {
     let recorder = MultiRecorder::start_with("", |pipeline, pad| match &pad.name()[..] {
         "src_0" => {
-            into_fakesink(pipeline, pad);
-            // What is linked refuses the caps that come.
+            link_to_fakesink(pipeline, pad);
+            // The linked element refuses the caps.
             let peer = pad.peer().unwrap();
             peer.add_probe(
                 gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
@@ -208,14 +213,14 @@ fn a_branch_that_takes_something_else_ends_its_stream_alone() {
                 },
             );
         }
-        _ => into_fakesink(pipeline, pad),
+        _ => link_to_fakesink(pipeline, pad),
     });
     let mut first = RawClient::publish(recorder.port(), "live", "first");
     recorder.wait_for("added src_0");
     let other = publisher(&recorder, "other", "src_1");
     send(&mut first, &media(0));
-    assert_ends_alone(&recorder, first, other);
-    let warnings = recorder.look(|seen| {
+    assert_only_first_stream_ends(&recorder, first, other);
+    let warnings = recorder.inspect(|seen| {
         let warnings = seen.of_kind(gst::MessageType::Warning).into_iter();
         let texts = warnings.map(|message| match message.view() {
             gst::MessageView::Warning(warning) => (
@@ -234,11 +239,11 @@ fn a_branch_that_takes_something_else_ends_its_stream_alone() {
     );
 }
 
-/// One that takes nothing holds up its own publisher.
+/// A branch that accepts nothing blocks only its own publisher.
 #[test]
-fn a_branch_that_is_stuck_holds_up_nobody_else() {
+fn a_stuck_branch_blocks_no_other_stream() {
     let recorder = MultiRecorder::start_with("max-bytes=20000", |pipeline, pad| {
-        into_fakesink(pipeline, pad);
+        link_to_fakesink(pipeline, pad);
         if pad.name() == "src_0" {
             pad.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, |_, _| {
                 gst::PadProbeReturn::Ok
@@ -248,7 +253,7 @@ fn a_branch_that_is_stuck_holds_up_nobody_else() {
     let mut stuck = RawClient::publish(recorder.port(), "live", "stuck");
     recorder.wait_for("added src_0");
     send(&mut stuck, &media(0));
-    // Its end waits behind what it has sent, and streams come and go meanwhile.
+    // The end waits after the media before it, and other streams start and end meanwhile.
     unpublish(stuck);
     recorder.wait_for("removed src_0 unpublished");
     for number in 1..=5 {
@@ -256,10 +261,10 @@ fn a_branch_that_is_stuck_holds_up_nobody_else() {
         unpublish(client);
         recorder.wait_for(&format!("-src_{number}"));
     }
-    assert!(!recorder.look(|seen| seen.has("-src_0")));
+    assert!(!recorder.inspect(|seen| seen.has_happened("-src_0")));
 }
 
-/// In the time of the pipeline, like that of a single element.
+/// In the running time of the pipeline, as for a single element.
 #[test]
 fn each_stream_starts_at_the_running_time_of_its_arrival() {
     let recorder = MultiRecorder::start("latency=150");
@@ -289,7 +294,7 @@ fn each_stream_starts_at_the_running_time_of_its_arrival() {
     let mut latency = gst::query::Latency::new();
     assert!(recorder.element.query(&mut latency));
     assert_eq!(latency.result().1, gst::ClockTime::from_mseconds(150));
-    // Changes reach the streams that there are.
+    // Changes reach existing streams.
     recorder.element.set_property("latency", 300u32);
     let pad = recorder.element.static_pad("src_1").unwrap();
     let mut latency = gst::query::Latency::new();
@@ -299,12 +304,13 @@ fn each_stream_starts_at_the_running_time_of_its_arrival() {
     recorder.wait_for("-src_0");
 }
 
-/// Sinks as they are by default wait for their first buffer, and the pipeline with them.
+/// Sinks wait for their first buffer by default, and the pipeline waits with them.
 #[test]
-fn who_sends_nothing_holds_up_nobody() {
-    let recorder = MultiRecorder::start_with("", |pipeline, pad| into(pipeline, pad, "fakesink"));
+fn a_silent_publisher_blocks_no_other_stream() {
+    let recorder =
+        MultiRecorder::start_with("", |pipeline, pad| link_to(pipeline, pad, "fakesink"));
     let mut silent = RawClient::publish(recorder.port(), "live", "silent");
-    // What can't be decoded is nothing either.
+    // Media that cannot be decoded does not count either.
     let frames = media(0).into_iter().filter(|tag| tag.kind == flv::VIDEO);
     let frames: Vec<Tag> = frames
         .filter(|tag| !tag.is_coded() || tag.body[0] >> 4 != 1)
@@ -319,7 +325,7 @@ fn who_sends_nothing_holds_up_nobody() {
     recorder.wait_for("-src_1");
     unpublish(silent);
     recorder.wait_for("removed src_0 unpublished");
-    assert!(!recorder.look(|seen| seen.has("+src_0")));
+    assert!(!recorder.inspect(|seen| seen.has_happened("+src_0")));
 }
 
 #[test]
@@ -335,9 +341,10 @@ fn a_flush_from_downstream_stops_nothing() {
     unpublish(client);
     recorder.wait_for("-src_0");
 }
-/// Its publisher was cut off before, and is back before the pad has gone: it has a stream of its own, or is told.
+/// The publisher was cut off and returns before its pad is removed: it gets a stream of its own, or
+/// the reason why not.
 #[test]
-fn who_comes_back_while_a_branch_ends_is_told_or_taken() {
+fn a_publisher_that_returns_while_its_branch_ends_is_accepted_or_rejected() {
     let (reached, is_reached) = mpsc::channel();
     let (fail, may_fail) = mpsc::channel::<()>();
     let (linking, is_linking) = mpsc::channel();
@@ -346,9 +353,9 @@ fn who_comes_back_while_a_branch_ends_is_told_or_taken() {
     let (reached, linking) = (Mutex::new(reached), Mutex::new(linking));
     let (reached, may_go_on) = (Arc::new(reached), Mutex::new(may_go_on));
     let recorder = MultiRecorder::start_with("resume-timeout=600000", move |pipeline, pad| {
-        into_fakesink(pipeline, pad);
+        link_to_fakesink(pipeline, pad);
         if pad.name() == "src_1" {
-            // Pads come and go on the thread that is held here.
+            // Pads are added and removed on the thread that is blocked here.
             let _ = linking.lock().unwrap().send(());
             let _ = may_go_on.lock().unwrap().recv_timeout(PATIENCE);
         }
@@ -376,29 +383,32 @@ fn who_comes_back_while_a_branch_ends_is_told_or_taken() {
     recorder.wait_for("eos src_0");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     drop(go_on);
-    let is_taken = recorder.wait_until("what becomes of it", |seen| {
-        let is_removed = seen.has("removed src_0 disconnected");
-        assert!(!seen.has("removed src_0 stopped"), "without a word");
-        (seen.has("added src_2") || is_removed).then_some(!is_removed)
+    let is_accepted = recorder.wait_until("the answer", |seen| {
+        let is_removed = seen.has_happened("removed src_0 disconnected");
+        assert!(
+            !seen.has_happened("removed src_0 stopped"),
+            "removed without a reason"
+        );
+        (seen.has_happened("added src_2") || is_removed).then_some(!is_removed)
     });
-    if !is_taken {
-        let status = client.try_expect_command("onStatus").expect("it is told");
+    if !is_accepted {
+        let status = client.try_expect_command("onStatus").expect("a reason");
         assert_eq!(code(&status), "NetStream.Publish.Rejected");
     }
     recorder.wait_for("-src_0");
 }
 
-/// So many that no other can be, and the stream has ended behind them.
+/// The end of the stream is queued after so many reconnects that no other one is possible.
 #[test]
-fn a_stuck_branch_does_not_keep_the_next_stream_of_its_name_out() {
+fn a_stuck_branch_does_not_block_the_next_stream_of_its_name() {
     const RESUMES: usize = 16;
     let (stuck, is_stuck) = mpsc::channel();
     let stuck = Arc::new(Mutex::new(stuck));
     let recorder = MultiRecorder::start_with("resume-timeout=600000", move |pipeline, pad| {
-        into_fakesink(pipeline, pad);
+        link_to_fakesink(pipeline, pad);
         if pad.name() == "src_0" {
             let stuck = stuck.clone();
-            // At its first buffer, so its first publisher is out of the queue.
+            // At the first buffer, so the first publisher has left the queue.
             let media = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
             pad.add_probe(gst::PadProbeType::BLOCK | media, move |_, _| {
                 let _ = stuck.lock().unwrap().send(());
@@ -412,7 +422,7 @@ fn a_stuck_branch_does_not_keep_the_next_stream_of_its_name_out() {
     for resume in 1..=RESUMES {
         drop(client);
         recorder.wait_until("the end of a connection", |seen| {
-            let removed = seen.happened.iter();
+            let removed = seen.history.iter();
             let removed = removed.filter(|what| *what == "removed src_0 closed");
             (removed.count() == resume).then_some(())
         });

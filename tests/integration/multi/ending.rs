@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! EOS for all streams: what there is comes to its end, and nobody is taken after it.
+//! EOS for all streams: each stream ends after its media, and no publisher is accepted after that.
 
 use std::sync::{Arc, Mutex, mpsc};
 
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
-use super::multi_recorder::{MultiRecorder, into_fakesink, publisher};
+use super::multi_recorder::{MultiRecorder, link_to_fakesink, publisher};
 use crate::support::PATIENCE;
 use crate::support::raw::{RawClient, code, send};
 use crate::support::synthetic::stream;
 
-/// A publisher that comes is told that there are no streams any more.
+/// Asserts that a new publisher is refused because the streams have ended.
 #[track_caller]
-fn assert_is_closed(recorder: &MultiRecorder, key: &str) {
+fn assert_publish_is_rejected(recorder: &MultiRecorder, key: &str) {
     let mut client = RawClient::connect(recorder.port());
     client.handshake().connect_application("live");
     client.expect_command("_result");
@@ -24,17 +24,17 @@ fn assert_is_closed(recorder: &MultiRecorder, key: &str) {
     recorder.wait_for("rejected ended");
 }
 
-/// Tells the pipeline of its end. That has to come back at once.
+/// Sends EOS to the pipeline, which must return at once.
 #[track_caller]
-fn end(recorder: &MultiRecorder) {
-    let (told, is_told) = mpsc::channel();
+fn send_eos(recorder: &MultiRecorder) {
+    let (returned, has_returned) = mpsc::channel();
     let pipeline = recorder.pipeline.clone();
-    std::thread::spawn(move || told.send(pipeline.send_event(gst::event::Eos::new())));
-    assert_eq!(is_told.recv_timeout(PATIENCE), Ok(true));
+    std::thread::spawn(move || returned.send(pipeline.send_event(gst::event::Eos::new())));
+    assert_eq!(has_returned.recv_timeout(PATIENCE), Ok(true));
 }
 
 #[track_caller]
-fn wait_for_end(recorder: &MultiRecorder) {
+fn wait_for_pipeline_eos(recorder: &MultiRecorder) {
     recorder.wait_until("EOS of the pipeline", |seen| {
         let ends = seen.of_kind(gst::MessageType::Eos);
         let is_pipeline = |message: &&gst::Message| {
@@ -45,10 +45,10 @@ fn wait_for_end(recorder: &MultiRecorder) {
     });
 }
 
-/// The encoder comes back at once, as encoders do.
+/// The encoder reconnects at once, as encoders do.
 #[test]
-fn a_pipeline_comes_to_its_end_though_publishers_come_back() {
-    // The sinks stay, as they do where an application takes them away later.
+fn a_pipeline_reaches_eos_while_publishers_reconnect() {
+    // The sinks stay, as in an application that removes them later.
     let recorder = MultiRecorder::start_with("resume-timeout=600000", |pipeline, pad| {
         let sink = gst::ElementFactory::make("fakesink")
             .property("sync", false)
@@ -68,49 +68,49 @@ fn a_pipeline_comes_to_its_end_though_publishers_come_back() {
     }
     drop(leaves);
     recorder.wait_for("removed src_1 closed");
-    end(&recorder);
+    send_eos(&recorder);
     for key in ["stays", "leaves", "other"] {
-        assert_is_closed(&recorder, key);
+        assert_publish_is_rejected(&recorder, key);
     }
-    let status = stays.try_expect_command("onStatus").expect("it is told");
+    let status = stays.try_expect_command("onStatus").expect("a reason");
     assert_eq!(code(&status), "NetStream.Publish.Rejected");
-    wait_for_end(&recorder);
+    wait_for_pipeline_eos(&recorder);
     for pad in ["-src_0", "-src_1"] {
         recorder.wait_for(pad);
     }
-    assert!(!recorder.look(|seen| seen.has("+src_2")));
+    assert!(!recorder.inspect(|seen| seen.has_happened("+src_2")));
     recorder.wait_for_gone("src_0", "disconnected");
     recorder.wait_for_gone("src_1", "not-resumed");
 
-    // At the next start it takes publishers again.
+    // After a restart the element accepts publishers again.
     recorder.pipeline.set_state(gst::State::Null).unwrap();
     recorder.play();
-    let before = recorder.look(|seen| seen.happened.len());
+    let before = recorder.inspect(|seen| seen.history.len());
     let _client = RawClient::publish(recorder.port(), "live", "stays");
     recorder.wait_until("a new stream", |seen| {
-        let mut happened = seen.happened[before..].iter();
-        happened.any(|what| what == "added src_0").then_some(())
+        let mut history = seen.history[before..].iter();
+        history.any(|what| what == "added src_0").then_some(())
     });
 }
 
-/// It was there for a stream whose pad is only just being linked, too.
+/// EOS also reaches a stream whose pad is only just being linked.
 #[test]
-fn a_stream_that_opens_meanwhile_ends() {
+fn a_stream_that_opens_during_eos_ends() {
     let (linking, is_linking) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let (linking, may_go_on) = (Mutex::new(linking), Mutex::new(may_go_on));
-    // Nothing else ends a publisher that is silent.
+    // No other timeout ends a silent publisher.
     let recorder = MultiRecorder::start_with("timeout=0", move |pipeline, pad| {
         let _ = linking.lock().unwrap().send(());
         let _ = may_go_on.lock().unwrap().recv_timeout(PATIENCE);
-        into_fakesink(pipeline, pad);
+        link_to_fakesink(pipeline, pad);
     });
     let _first = publisher(recorder.port(), "first");
     is_linking.recv_timeout(PATIENCE).unwrap();
-    // It waits for its turn, and ends before it has a pad.
+    // The second stream waits for its turn, and ends before it has a pad.
     let _second = publisher(recorder.port(), "second");
-    // Who tells of the end waits for nobody.
-    end(&recorder);
+    // The thread that sends EOS does not wait.
+    send_eos(&recorder);
     let mut third = RawClient::connect(recorder.port());
     assert!(third.try_publish("live", "third").is_none());
     drop(go_on);
@@ -119,14 +119,14 @@ fn a_stream_that_opens_meanwhile_ends() {
     }
 }
 
-/// The others come to their end, and that one does as soon as it goes on.
+/// The other streams end, and the stuck one ends as soon as it continues.
 #[test]
-fn a_stream_that_is_stuck_holds_up_no_end() {
+fn a_stuck_stream_delays_no_other_end() {
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let (stuck, is_stuck) = mpsc::channel();
     let held = Arc::new(Mutex::new((stuck, may_go_on)));
     let recorder = MultiRecorder::start_with("", move |pipeline, pad| {
-        into_fakesink(pipeline, pad);
+        link_to_fakesink(pipeline, pad);
         if pad.name() != "src_0" {
             return;
         }
@@ -139,15 +139,15 @@ fn a_stream_that_is_stuck_holds_up_no_end() {
             gst::PadProbeReturn::Ok
         });
     });
-    // Dropped before the recorder, which could not stop without that.
+    // Dropped before the recorder, which could not stop otherwise.
     let go_on = go_on;
     let _stuck = publisher(recorder.port(), "stuck");
     is_stuck.recv_timeout(PATIENCE).unwrap();
     let _other = publisher(recorder.port(), "other");
     recorder.wait_for_buffers("src_1", 5);
-    end(&recorder);
+    send_eos(&recorder);
     recorder.wait_for("-src_1");
-    assert!(!recorder.look(|seen| seen.has("-src_0")));
+    assert!(!recorder.inspect(|seen| seen.has_happened("-src_0")));
     drop(go_on);
     recorder.wait_for("-src_0");
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Many publishers, nobody knows which, through one element.
+//! Many publishers, unknown in advance, through one element.
 
 mod access;
 mod branches;
-mod crowd;
+mod churn;
 mod ending;
 pub mod multi_recorder;
 mod stopping;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The element in a pipeline of this process, with all that leaves it kept, and what happened in its order.
+//! Runs the element in a pipeline of this process and records its output, and everything that
+//! happened, in order.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,8 +15,8 @@ use crate::support::raw::{RawClient, send};
 use crate::support::synthetic::stream;
 use crate::support::{PATIENCE, init};
 
-/// Gives a new pad somewhere to go to.
-pub type Plug = dyn Fn(&gst::Pipeline, &gst::Pad) + Send + Sync;
+/// Links a new pad.
+pub type LinkPad = dyn Fn(&gst::Pipeline, &gst::Pad) + Send + Sync;
 
 pub struct MultiRecorder {
     pub pipeline: gst::Pipeline,
@@ -26,7 +27,7 @@ pub struct MultiRecorder {
 #[derive(Default)]
 pub struct Seen {
     /// `+src_0`, `added src_0`, `eos src_0`, `removed src_0 closed`, `-src_0`, `rejected busy`.
-    pub happened: Vec<String>,
+    pub history: Vec<String>,
     pub buffers: BTreeMap<String, Vec<gst::Buffer>>,
     /// The stream key of each pad.
     pub keys: BTreeMap<String, String>,
@@ -38,17 +39,17 @@ impl Seen {
         self.buffers.get(pad).map_or(0, Vec::len)
     }
 
-    pub fn has(&self, what: &str) -> bool {
-        self.happened.iter().any(|happened| happened == what)
+    pub fn has_happened(&self, what: &str) -> bool {
+        self.history.iter().any(|entry| entry == what)
     }
 
     /// Element messages of this name, with the name of their source.
-    pub fn told(&self, name: &str) -> Vec<(String, gst::Structure)> {
-        let told = self.messages.iter().filter_map(|message| {
+    pub fn element_messages(&self, name: &str) -> Vec<(String, gst::Structure)> {
+        let found = self.messages.iter().filter_map(|message| {
             let structure = message.structure().filter(|s| s.name() == name)?;
             Some((message.src()?.name().to_string(), structure.to_owned()))
         });
-        told.collect()
+        found.collect()
     }
 
     pub fn of_kind(&self, kind: gst::MessageType) -> Vec<&gst::Message> {
@@ -58,37 +59,37 @@ impl Seen {
 }
 
 impl MultiRecorder {
-    /// With a sink for each pad that takes all.
+    /// Starts with a sink for each pad that accepts everything.
     pub fn start(properties: &str) -> Self {
-        Self::start_with(properties, into_fakesink)
+        Self::start_with(properties, link_to_fakesink)
     }
 
     pub fn start_with(
         properties: &str,
-        plug: impl Fn(&gst::Pipeline, &gst::Pad) + Send + Sync + 'static,
+        link_pad: impl Fn(&gst::Pipeline, &gst::Pad) + Send + Sync + 'static,
     ) -> Self {
-        let recorder = Self::new(properties, plug);
+        let recorder = Self::new(properties, link_pad);
         recorder.play();
         recorder
     }
 
-    /// In NULL.
+    /// Builds the pipeline without starting it.
     pub fn new(
         properties: &str,
-        plug: impl Fn(&gst::Pipeline, &gst::Pad) + Send + Sync + 'static,
+        link_pad: impl Fn(&gst::Pipeline, &gst::Pad) + Send + Sync + 'static,
     ) -> Self {
         init();
-        // Most tests end a publisher by closing its connection, and have nothing to wait for.
+        // Most tests end a publisher by closing its connection, and await no return.
         let text = format!("rtmp2multiserversrc name=src port=0 resume-timeout=0 {properties}");
         let element = gst::parse::launch(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
         let pipeline = gst::Pipeline::new();
         pipeline.add(&element).unwrap();
         let seen = Arc::new((Mutex::new(Seen::default()), Condvar::new()));
-        watch_pads(&pipeline, &element, &seen, Box::new(plug));
+        watch_pads(&pipeline, &element, &seen, Box::new(link_pad));
         watch_signals(&element, &seen);
-        let kept = seen.clone();
+        let record = seen.clone();
         pipeline.bus().unwrap().set_sync_handler(move |_, message| {
-            note(&kept, |seen| seen.messages.push(message.clone()));
+            update(&record, |seen| seen.messages.push(message.clone()));
             gst::BusSyncReply::Drop
         });
         MultiRecorder {
@@ -114,7 +115,7 @@ impl MultiRecorder {
         self.element.property("stats")
     }
 
-    /// Waits, without a fixed pause, until what was seen satisfies a condition.
+    /// Waits until the record satisfies a condition.
     #[track_caller]
     pub fn wait_until<T>(&self, what: &str, condition: impl Fn(&Seen) -> Option<T>) -> T {
         let (seen, more) = &*self.seen;
@@ -124,16 +125,16 @@ impl MultiRecorder {
             found.is_none()
         });
         let (seen, _) = waited.unwrap();
-        found.unwrap_or_else(|| panic!("still waiting for {what}: {:?}", seen.happened))
+        found.unwrap_or_else(|| panic!("still waiting for {what}: {:?}", seen.history))
     }
 
     /// Waits until this has happened.
     #[track_caller]
     pub fn wait_for(&self, what: &str) {
-        self.wait_until(what, |seen| seen.has(what).then_some(()));
+        self.wait_until(what, |seen| seen.has_happened(what).then_some(()));
     }
 
-    /// All that has happened of one pad, once so much has.
+    /// Returns the history of one pad once it has this length.
     #[track_caller]
     pub fn history(&self, pad: &str, count: usize) -> Vec<String> {
         self.wait_until(pad, |seen| {
@@ -141,7 +142,7 @@ impl MultiRecorder {
                 let mut words = what.split([' ', '+', '-']);
                 words.any(|word| word == pad)
             };
-            let history: Vec<String> = seen.happened.iter().filter(of_pad).cloned().collect();
+            let history: Vec<String> = seen.history.iter().filter(of_pad).cloned().collect();
             (history.len() >= count).then_some(history)
         })
     }
@@ -153,12 +154,12 @@ impl MultiRecorder {
         });
     }
 
-    /// Waits until the bus has told that a publisher of this pad is gone, for this reason.
+    /// Waits for the message `publisher-gone` of this pad with this reason.
     #[track_caller]
     pub fn wait_for_gone(&self, pad: &str, reason: &str) {
         self.wait_until(&format!("{reason} of {pad}"), |seen| {
-            let told = seen.told("rtmp2-stream-event").into_iter();
-            let mut gone = told.filter(|(_, event)| {
+            let events = seen.element_messages("rtmp2-stream-event").into_iter();
+            let mut gone = events.filter(|(_, event)| {
                 let details = event.get::<gst::Structure>("details").unwrap();
                 event.get("event") == Ok(StreamEvent::PublisherGone)
                     && event.get("pad") == Ok(pad)
@@ -168,13 +169,13 @@ impl MultiRecorder {
         });
     }
 
-    pub fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
-        look(&self.seen.0.lock().unwrap())
+    pub fn inspect<T>(&self, inspect: impl FnOnce(&Seen) -> T) -> T {
+        inspect(&self.seen.0.lock().unwrap())
     }
 
     #[track_caller]
     pub fn tags(&self, pad: &str) -> Vec<Tag> {
-        self.look(|seen| {
+        self.inspect(|seen| {
             let mut bytes = Vec::new();
             for buffer in &seen.buffers[pad] {
                 bytes.extend_from_slice(&buffer.map_readable().unwrap());
@@ -183,8 +184,8 @@ impl MultiRecorder {
         })
     }
 
-    /// Lets go of what was kept of a pad, so that it is not counted as memory of the element.
-    pub fn forget(&self, pad: &str) {
+    /// Drops the recorded buffers of a pad, so that they do not count as memory of the element.
+    pub fn discard_buffers(&self, pad: &str) {
         self.seen.0.lock().unwrap().buffers.remove(pad);
     }
 }
@@ -192,25 +193,25 @@ impl MultiRecorder {
 impl Drop for MultiRecorder {
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
-        // They have references to what they are from.
-        note(&self.seen, |seen| seen.messages.clear());
+        // Messages hold references to their sources.
+        update(&self.seen, |seen| seen.messages.clear());
     }
 }
 
-/// A publisher that has sent a bit, without which there is no pad.
+/// A publisher that has sent some media, without which there is no pad.
 pub fn publisher(port: u16, key: &str) -> RawClient {
     let mut client = RawClient::publish(port, "live", key);
     send(&mut client, &stream(0, 4));
     client
 }
 
-/// Into a sink of its own.
-pub fn into_fakesink(pipeline: &gst::Pipeline, pad: &gst::Pad) {
-    into(pipeline, pad, "fakesink sync=false async=false");
+/// Links a pad to a sink of its own.
+pub fn link_to_fakesink(pipeline: &gst::Pipeline, pad: &gst::Pad) {
+    link_to(pipeline, pad, "fakesink sync=false async=false");
 }
 
-/// Into a sink of its own, described as one element.
-pub fn into(pipeline: &gst::Pipeline, pad: &gst::Pad, text: &str) {
+/// Links a pad to a sink of its own with this description.
+pub fn link_to(pipeline: &gst::Pipeline, pad: &gst::Pad, text: &str) {
     let sink = gst::parse::bin_from_description(text, true).unwrap();
     sink.set_property("name", format!("sink_{}", pad.name()));
     pipeline.add(&sink).unwrap();
@@ -218,8 +219,8 @@ pub fn into(pipeline: &gst::Pipeline, pad: &gst::Pad, text: &str) {
     pad.link(&sink.static_pad("sink").unwrap()).unwrap();
 }
 
-fn note(seen: &(Mutex<Seen>, Condvar), change: impl FnOnce(&mut Seen)) {
-    // A test that has failed while it looked must not take the rest of the process with it.
+fn update(seen: &(Mutex<Seen>, Condvar), change: impl FnOnce(&mut Seen)) {
+    // A test that failed while it held the lock must not fail the others of the process.
     change(&mut seen.0.lock().unwrap_or_else(|e| e.into_inner()));
     seen.1.notify_all();
 }
@@ -228,21 +229,21 @@ fn watch_pads(
     pipeline: &gst::Pipeline,
     element: &gst::Element,
     seen: &Arc<(Mutex<Seen>, Condvar)>,
-    plug: Box<Plug>,
+    link_pad: Box<LinkPad>,
 ) {
-    let (weak, kept) = (pipeline.downgrade(), seen.clone());
+    let (weak, record) = (pipeline.downgrade(), seen.clone());
     element.connect_pad_added(move |_, pad| {
-        watch_pad(pad, &kept);
+        watch_pad(pad, &record);
         let name = pad.name().to_string();
-        note(&kept, |seen| {
-            seen.happened.push(format!("+{name}"));
+        update(&record, |seen| {
+            seen.history.push(format!("+{name}"));
             seen.keys.insert(name, pad.property("stream-key"));
         });
         if let Some(pipeline) = weak.upgrade() {
-            plug(&pipeline, pad);
+            link_pad(&pipeline, pad);
         }
     });
-    let (weak, kept) = (pipeline.downgrade(), seen.clone());
+    let (weak, record) = (pipeline.downgrade(), seen.clone());
     element.connect_pad_removed(move |_, pad| {
         let name = pad.name().to_string();
         let sink = weak
@@ -256,16 +257,16 @@ fn watch_pads(
                 .remove(&sink);
             let _ = sink.set_state(gst::State::Null);
         }
-        note(&kept, |seen| seen.happened.push(format!("-{name}")));
+        update(&record, |seen| seen.history.push(format!("-{name}")));
     });
 }
 
-/// What comes to the pad, whoever is linked to it.
+/// Records everything that reaches the pad, whatever is linked to it.
 fn watch_pad(pad: &gst::Pad, seen: &Arc<(Mutex<Seen>, Condvar)>) {
     let kinds = gst::PadProbeType::BUFFER
         | gst::PadProbeType::BUFFER_LIST
         | gst::PadProbeType::EVENT_DOWNSTREAM;
-    let kept = seen.clone();
+    let record = seen.clone();
     let name = pad.name().to_string();
     let inner = pad.downcast_ref::<gst::GhostPad>().unwrap().internal();
     inner.unwrap().add_probe(kinds, move |_, info| {
@@ -274,13 +275,13 @@ fn watch_pad(pad: &gst::Pad, seen: &Arc<(Mutex<Seen>, Condvar)>) {
             Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),
             Some(gst::PadProbeData::Event(event)) => {
                 if event.type_() == gst::EventType::Eos {
-                    note(&kept, |seen| seen.happened.push(format!("eos {name}")));
+                    update(&record, |seen| seen.history.push(format!("eos {name}")));
                 }
                 Vec::new()
             }
             _ => Vec::new(),
         };
-        note(&kept, |seen| {
+        update(&record, |seen| {
             seen.buffers
                 .entry(name.clone())
                 .or_default()
@@ -292,14 +293,14 @@ fn watch_pad(pad: &gst::Pad, seen: &Arc<(Mutex<Seen>, Condvar)>) {
 
 fn watch_signals(element: &gst::Element, seen: &Arc<(Mutex<Seen>, Condvar)>) {
     for name in ["publisher-added", "publisher-removed", "publisher-rejected"] {
-        let kept = seen.clone();
+        let record = seen.clone();
         element.connect(name, false, move |arguments: &[glib::Value]| {
             let info: gst::Structure = arguments[1].get().unwrap();
             let pad: Option<String> = info.get("pad").ok();
             let reason: Option<String> = arguments.get(2).map(|reason| reason.get().unwrap());
             let words = [Some(name["publisher-".len()..].to_owned()), pad, reason];
             let words: Vec<String> = words.into_iter().flatten().collect();
-            note(&kept, |seen| seen.happened.push(words.join(" ")));
+            update(&record, |seen| seen.history.push(words.join(" ")));
             None
         });
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Stopping at any moment of what a stream goes through, over and over. A deadlock is a test that does not end.
+//! Stopping at every stage of a stream, repeatedly. A deadlock is a test that does not end.
 
 use std::sync::{Arc, Mutex, mpsc};
 
 use gst::prelude::*;
 
-use super::multi_recorder::{MultiRecorder, into_fakesink, publisher};
+use super::multi_recorder::{MultiRecorder, link_to_fakesink, publisher};
 use crate::support::PATIENCE;
 use crate::support::flv::read_file;
 use crate::support::launch::Launch;
@@ -16,7 +16,7 @@ use crate::support::synthetic::stream;
 
 const CYCLES: usize = 20;
 
-/// Stops the pipeline on a thread of its own, which has to come to its end.
+/// Stops the pipeline on a thread of its own, which must finish.
 #[track_caller]
 fn stop(recorder: &MultiRecorder, state: gst::State) {
     let (stopped, has_stopped) = mpsc::channel();
@@ -34,8 +34,8 @@ fn stop(recorder: &MultiRecorder, state: gst::State) {
 }
 
 #[test]
-fn while_streams_are_on() {
-    let recorder = MultiRecorder::new("resume-timeout=600000", into_fakesink);
+fn the_element_stops_while_streams_are_active() {
+    let recorder = MultiRecorder::new("resume-timeout=600000", link_to_fakesink);
     for index in 0..CYCLES {
         recorder.play();
         let port = recorder.port();
@@ -45,7 +45,7 @@ fn while_streams_are_on() {
         for client in &mut clients {
             send(client, &stream(0, 4));
         }
-        // One is awaited, and one has just left.
+        // One stream awaits its publisher's return, and one has just ended.
         drop(clients.pop());
         if index % 2 == 0 {
             unpublish(clients.pop().unwrap());
@@ -58,9 +58,9 @@ fn while_streams_are_on() {
     }
 }
 
-/// At each moment that the application hears of.
+/// At each stage that the application can observe.
 #[test]
-fn while_streams_come_and_go() {
+fn the_element_stops_while_streams_start_and_end() {
     let moments = [
         "+src_1",
         "added src_1",
@@ -85,9 +85,9 @@ fn while_streams_come_and_go() {
     }
 }
 
-/// From whatever calls the application.
+/// In every signal handler.
 #[test]
-fn in_a_handler() {
+fn the_element_stops_in_a_handler() {
     for name in [
         "pad-added",
         "pad-removed",
@@ -96,12 +96,12 @@ fn in_a_handler() {
         "publisher-connecting",
     ] {
         for _ in 0..CYCLES / 2 {
-            let recorder = MultiRecorder::new("", into_fakesink);
+            let recorder = MultiRecorder::new("", link_to_fakesink);
             let weak = recorder.pipeline.downgrade();
             let (stopped, has_stopped) = mpsc::channel();
             let stopped = Mutex::new(Some(stopped));
             recorder.element.connect(name, false, move |_| {
-                // Stopping removes pads and publishers.
+                // Stopping removes pads and publishers, which calls the handler again.
                 let first = stopped.lock().unwrap().take();
                 if let Some(stopped) = first {
                     let pipeline = weak.upgrade().unwrap();
@@ -122,7 +122,7 @@ fn in_a_handler() {
             }
             has_stopped.recv_timeout(PATIENCE).expect(name);
             assert_eq!(recorder.element.num_src_pads(), 0, "{name}");
-            // And it starts again.
+            // The element starts again.
             recorder.play();
             let _client = RawClient::publish(recorder.port(), "live", "key");
             recorder.wait_for("added src_0");
@@ -130,9 +130,9 @@ fn in_a_handler() {
     }
 }
 
-/// While a handler has it, for longer than anybody waits for that.
+/// While a handler holds the pad, for longer than any stop waits.
 #[test]
-fn while_a_pad_is_being_linked() {
+fn the_element_stops_while_a_pad_is_being_linked() {
     let (linking, is_linking) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let (linking, may_go_on) = (Mutex::new(linking), Mutex::new(may_go_on));
@@ -143,7 +143,7 @@ fn while_a_pad_is_being_linked() {
     let _client = publisher(recorder.port(), "key");
     is_linking.recv_timeout(PATIENCE).unwrap();
     recorder.pipeline.set_state(gst::State::Null).unwrap();
-    // It starts again, with a stream that waits for its turn.
+    // The element starts again, with a stream that waits for its turn.
     recorder.play();
     let mut next = RawClient::publish(recorder.port(), "live", "next");
     send(&mut next, &stream(0, 4));
@@ -154,9 +154,9 @@ fn while_a_pad_is_being_linked() {
     assert_eq!(keys, ["next"]);
 }
 
-/// The application keeps a pad whose stream was stopped before it could start.
+/// The application keeps a pad whose stream was stopped before it started.
 #[test]
-fn and_a_kept_pad_keeps_nothing_open() {
+fn a_pad_that_outlives_its_stream_keeps_nothing_open() {
     let (linking, is_linking) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let (linking, may_go_on) = (Mutex::new(linking), Mutex::new(may_go_on));
@@ -182,20 +182,20 @@ fn and_a_kept_pad_keeps_nothing_open() {
         assert!(std::time::Instant::now() < deadline);
         std::thread::yield_now();
     }
-    // It has let go of its stream, and what was counted stays with the pad.
+    // The source has dropped its stream, and the pad keeps the counters.
     assert_eq!(publishers(), Ok(0));
     let stats: gst::Structure = pad.property("stats");
     assert_eq!(stats.get("publishers"), Ok(1u64));
 }
 
-/// With a pad at an element that takes nothing more, so that its streaming thread waits in it.
+/// With a pad blocked downstream, so that its streaming thread waits there.
 #[test]
-fn while_a_branch_is_stuck() {
+fn the_element_stops_while_a_branch_is_stuck() {
     for _ in 0..CYCLES {
         let (stuck, is_stuck) = mpsc::channel();
         let stuck = Arc::new(Mutex::new(stuck));
         let recorder = MultiRecorder::start_with("", move |pipeline, pad| {
-            into_fakesink(pipeline, pad);
+            link_to_fakesink(pipeline, pad);
             let stuck = stuck.clone();
             pad.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, move |_, _| {
                 let _ = stuck.lock().unwrap().send(());
@@ -210,7 +210,7 @@ fn while_a_branch_is_stuck() {
 }
 
 #[test]
-fn while_it_pauses_and_plays() {
+fn streams_start_and_end_across_pauses() {
     let recorder = MultiRecorder::start("");
     let port = recorder.port();
     for round in 0..CYCLES {
@@ -225,9 +225,9 @@ fn while_it_pauses_and_plays() {
     }
 }
 
-/// A stream that is on ends where it is, and what was recorded of it is whole.
+/// An active stream ends where it is, and its recording is complete.
 #[test]
-fn by_ctrl_c_with_e() {
+fn ctrl_c_with_e_finalises_an_flv_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.flv");
     let text = format!(
@@ -246,9 +246,9 @@ fn by_ctrl_c_with_e() {
     assert!(read_file(&file).len() > 3);
 }
 
-/// Neither the element nor what is in it stays behind when it is given up while it runs.
+/// Neither the element nor its children remain when it is dropped while it runs.
 #[test]
-fn and_nothing_is_left() {
+fn a_dropped_element_frees_everything() {
     for _ in 0..CYCLES {
         let recorder = MultiRecorder::start("");
         let mut client = RawClient::publish(recorder.port(), "live", "key");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! From a publisher to its pad and to the end of that.
+//! Streams from their publisher to their pad and to its removal.
 
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
@@ -12,16 +12,16 @@ use crate::support::flv::assert_same_media;
 use crate::support::raw::{RawClient, code, send, unpublish};
 use crate::support::synthetic::{self, stream};
 
-/// Longer than any test: who is cut off comes back.
-const PATIENT: &str = "resume-timeout=600000";
+/// A resume timeout longer than any test: the publisher always returns in time.
+const LONG_RESUME: &str = "resume-timeout=600000";
 
-/// What is sent of a stream that starts at this time, and how many buffers that is with the file header.
+/// The tags of a stream that starts at this time.
 fn media(start: u32) -> Vec<crate::support::flv::Tag> {
     stream(start, 12)
 }
 
 #[test]
-fn each_publisher_has_a_pad_for_as_long_as_it_is_there() {
+fn each_publisher_has_a_pad_while_it_publishes() {
     let recorder = MultiRecorder::start("application=live");
     let mut clients: Vec<RawClient> = Vec::new();
     for (number, key) in ["a", "b", "c"].into_iter().enumerate() {
@@ -39,7 +39,7 @@ fn each_publisher_has_a_pad_for_as_long_as_it_is_there() {
             ["a", "b", "c"][number]
         );
     }
-    // The second one first.
+    // The second stream ends first.
     for number in [1, 0, 2] {
         unpublish(clients.remove(number.min(clients.len() - 1)));
         let pad = format!("src_{number}");
@@ -51,14 +51,14 @@ fn each_publisher_has_a_pad_for_as_long_as_it_is_there() {
             format!("-{pad}"),
         ];
         let mut history = recorder.history(&pad, 5);
-        // These two are of two threads.
+        // These two are recorded on two threads.
         history[2..4].sort();
         assert_eq!(history, expected);
         let expected = synthetic::from_zero(&media(1000 * number as u32));
         assert_same_media(&expected, &recorder.tags(&pad));
     }
     assert_eq!(recorder.element.num_src_pads(), 0);
-    // The same name again is another pad.
+    // The same stream key again gets another pad.
     let client = publisher(recorder.port(), "a");
     recorder.wait_for("+src_3");
     drop(client);
@@ -66,7 +66,7 @@ fn each_publisher_has_a_pad_for_as_long_as_it_is_there() {
 }
 
 #[test]
-fn a_pad_says_from_the_start_what_stream_it_is() {
+fn a_pad_describes_its_stream_from_the_start() {
     let (seen, is_seen) = std::sync::mpsc::channel();
     let recorder = MultiRecorder::start_with(
         "application=live stream-key=cam{camera}_{quality}",
@@ -100,14 +100,14 @@ fn a_pad_says_from_the_start_what_stream_it_is() {
         true,
     );
     assert_eq!(state, expected);
-    // It tells of changes.
+    // The pad notifies of changes.
     let pad = recorder.element.static_pad("src_0").unwrap();
     let (notified, is_notified) = std::sync::mpsc::channel();
     let active = notified.clone();
     pad.connect_notify(Some("stream-status"), move |pad, _| {
         let _ = active.send(pad.property::<StreamStatus>("stream-status"));
     });
-    // It may have been before there was anybody to be told.
+    // The change may precede the handler.
     drop(notified);
     if pad.property::<StreamStatus>("stream-status") != StreamStatus::Active {
         while is_notified.recv_timeout(PATIENCE).unwrap() != StreamStatus::Active {}
@@ -119,7 +119,7 @@ fn a_pad_says_from_the_start_what_stream_it_is() {
     );
     unpublish(client);
     recorder.wait_for("-src_0");
-    // What was counted stays with who keeps the pad.
+    // The counters stay with the pad.
     let stats: gst::Structure = pad.property("stats");
     assert_eq!(
         stats.get::<u64>("total-tags"),
@@ -132,8 +132,8 @@ fn a_pad_says_from_the_start_what_stream_it_is() {
 }
 
 #[test]
-fn who_was_cut_off_goes_on_with_the_same_pad() {
-    let recorder = MultiRecorder::start(PATIENT);
+fn a_returning_publisher_keeps_its_pad() {
+    let recorder = MultiRecorder::start(LONG_RESUME);
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &media(0));
     recorder.wait_for_buffers("src_0", media(0).len() + 1);
@@ -144,8 +144,8 @@ fn who_was_cut_off_goes_on_with_the_same_pad() {
     recorder.wait_for_buffers("src_0", 2 * media(0).len() + 1);
     unpublish(client);
     recorder.wait_for("-src_0");
-    let happened = recorder.look(|seen| seen.happened.clone());
-    let count = |what: &str| happened.iter().filter(|h| h.starts_with(what)).count();
+    let history = recorder.inspect(|seen| seen.history.clone());
+    let count = |what: &str| history.iter().filter(|h| h.starts_with(what)).count();
     assert_eq!(
         (count("+"), count("eos"), count("-"), count("added")),
         (1, 1, 1, 2)
@@ -156,8 +156,8 @@ fn who_was_cut_off_goes_on_with_the_same_pad() {
 }
 
 #[test]
-fn who_was_cut_off_need_not_be_awaited() {
-    let recorder = MultiRecorder::start(PATIENT);
+fn disconnect_publisher_ends_the_wait_for_a_return() {
+    let recorder = MultiRecorder::start(LONG_RESUME);
     let client = publisher(recorder.port(), "key");
     recorder.wait_for("+src_0");
     drop(client);
@@ -172,7 +172,7 @@ fn who_was_cut_off_need_not_be_awaited() {
 }
 
 #[test]
-fn who_comes_too_late_gets_a_new_pad() {
+fn a_publisher_that_returns_too_late_gets_a_new_pad() {
     let recorder = MultiRecorder::start("resume-timeout=1");
     let client = publisher(recorder.port(), "key");
     recorder.wait_for("+src_0");
@@ -181,7 +181,7 @@ fn who_comes_too_late_gets_a_new_pad() {
     let _client = RawClient::publish(recorder.port(), "live", "key");
     recorder.wait_for("added src_1");
     let mut history = recorder.history("src_0", 5);
-    // These two are told on different threads.
+    // These two are recorded on two threads.
     history[2..4].sort();
     let expected = [
         "added src_0",
@@ -193,9 +193,9 @@ fn who_comes_too_late_gets_a_new_pad() {
     assert_eq!(history, expected);
 }
 
-/// Also while its predecessor's end has not left yet.
+/// Also while the end of the previous stream has not left yet.
 #[test]
-fn who_ends_a_stream_and_starts_another_gets_a_new_pad() {
+fn a_client_that_publishes_again_gets_a_new_pad() {
     const ROUNDS: usize = 30;
     let recorder = MultiRecorder::start("max-streams=3");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
@@ -219,7 +219,7 @@ fn who_ends_a_stream_and_starts_another_gets_a_new_pad() {
 }
 
 #[test]
-fn messages_come_from_the_element_and_name_the_pad() {
+fn messages_are_posted_by_the_element_and_name_the_pad() {
     let recorder = MultiRecorder::start("");
     let mut clients = ["a", "b"].map(|key| RawClient::publish(recorder.port(), "live", key));
     for (number, client) in clients.iter_mut().enumerate() {
@@ -229,25 +229,25 @@ fn messages_come_from_the_element_and_name_the_pad() {
     clients.into_iter().for_each(unpublish);
     for (pad, key) in [("src_0", "a"), ("src_1", "b")] {
         recorder.wait_for(&format!("-{pad}"));
-        let (sources, statuses): (Vec<String>, Vec<gst::Structure>) = recorder.look(|seen| {
-            let told = seen.told("rtmp2-stream-status").into_iter();
-            told.filter(|(_, s)| s.get("pad") == Ok(pad)).unzip()
+        let (sources, statuses): (Vec<String>, Vec<gst::Structure>) = recorder.inspect(|seen| {
+            let statuses = seen.element_messages("rtmp2-stream-status").into_iter();
+            statuses.filter(|(_, s)| s.get("pad") == Ok(pad)).unzip()
         });
         assert!(sources.iter().all(|source| source == "src"), "{sources:?}");
-        let numbers = |s: &gst::Structure| {
+        let status_of = |s: &gst::Structure| {
             assert_eq!(s.get("stream-key"), Ok(key));
             s.get::<StreamStatus>("stream-status").unwrap()
         };
-        let statuses: Vec<StreamStatus> = statuses.iter().map(numbers).collect();
+        let statuses: Vec<StreamStatus> = statuses.iter().map(status_of).collect();
         let expected = [
             StreamStatus::Reconfiguring,
             StreamStatus::Active,
             StreamStatus::Stopped,
         ];
         assert_eq!(statuses, expected);
-        let events: Vec<StreamEvent> = recorder.look(|seen| {
-            let told = seen.told("rtmp2-stream-event").into_iter();
-            let of_pad = told.filter(|(source, s)| source == "src" && s.get("pad") == Ok(pad));
+        let events: Vec<StreamEvent> = recorder.inspect(|seen| {
+            let events = seen.element_messages("rtmp2-stream-event").into_iter();
+            let of_pad = events.filter(|(source, s)| source == "src" && s.get("pad") == Ok(pad));
             of_pad.map(|(_, s)| s.get("event").unwrap()).collect()
         });
         assert!(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who else is on the port changes nothing for the publisher, and who may not publish is told so.
+//! Other clients on the port do not disturb the publisher, and refused ones learn the reason.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,23 +13,23 @@ use crate::support::raw::{RawClient, code};
 use crate::support::recorder::Recorder;
 use crate::support::{PATIENCE, flv, media};
 
-/// A refused client is rid of its connection after this long.
+/// Longest time from a refusal to the end of the connection.
 const MAX_CLOSING_TIME: Duration = Duration::from_secs(1);
 
-/// Publishes in real time with ffmpeg while others do something else; all of the publisher's tags
-/// must come out, and nothing else.
+/// Publishes in real time with ffmpeg while others use the port. Exactly the publisher's tags must
+/// come out.
 #[track_caller]
-fn beside_a_publisher<T>(others: impl FnOnce(u16) -> T) {
+fn alongside_a_publisher<T>(others: impl FnOnce(u16) -> T) {
     let file = media::small(3);
     let recorder = Recorder::start("");
     let mut publisher = publish(FFMPEG, &file, true, &recorder.url("live/key"));
     recorder.wait_until("the publisher's media", |buffers| buffers.len() > 10);
-    let still_there = others(recorder.port());
+    let connections = others(recorder.port());
     let ended = publisher.0.try_wait().unwrap();
-    assert_eq!(ended, None, "the others were there while it published");
+    assert_eq!(ended, None, "the publisher ended before the others");
     publisher.succeed();
     flv::assert_same_media(&flv::read_file(&file), &recorder.finish());
-    drop(still_there);
+    drop(connections);
 }
 
 fn tcp(port: u16) -> TcpStream {
@@ -38,7 +38,7 @@ fn tcp(port: u16) -> TcpStream {
     socket
 }
 
-/// Waits until the server has closed the connection, in whichever way.
+/// Waits until the server has closed or reset the connection.
 #[track_caller]
 fn assert_closed(mut socket: &TcpStream) {
     let mut buffer = [0; 4096];
@@ -55,13 +55,13 @@ fn assert_closed(mut socket: &TcpStream) {
 }
 
 #[test]
-fn connections_that_say_nothing() {
-    beside_a_publisher(|port| (0..50).map(|_| tcp(port)).collect::<Vec<_>>());
+fn silent_connections_do_not_disturb_a_publisher() {
+    alongside_a_publisher(|port| (0..50).map(|_| tcp(port)).collect::<Vec<_>>());
 }
 
 #[test]
-fn connections_that_stop_after_the_handshake() {
-    beside_a_publisher(|port| {
+fn connections_that_stop_after_the_handshake_do_not_disturb_a_publisher() {
+    alongside_a_publisher(|port| {
         let handshaken = |_| {
             let mut client = RawClient::connect(port);
             client.handshake();
@@ -72,8 +72,8 @@ fn connections_that_stop_after_the_handshake() {
 }
 
 #[test]
-fn other_protocols_are_shown_the_door() {
-    beside_a_publisher(|port| {
+fn other_protocols_are_disconnected() {
+    alongside_a_publisher(|port| {
         let garbage: Vec<u8> = (0..8000u32).map(|i| (i * 7 + 13) as u8 | 0x80).collect();
         for bytes in [
             &garbage[..],
@@ -83,7 +83,7 @@ fn other_protocols_are_shown_the_door() {
             b"\x06 the version of RTMPE",
         ] {
             let mut socket = tcp(port);
-            // It may be closed before all is written.
+            // The server may close the connection before everything is written.
             let _ = socket.write_all(bytes);
             assert_closed(&socket);
         }
@@ -91,19 +91,19 @@ fn other_protocols_are_shown_the_door() {
 }
 
 #[test]
-fn garbage_after_the_handshake() {
-    beside_a_publisher(|port| {
+fn garbage_after_the_handshake_is_disconnected() {
+    alongside_a_publisher(|port| {
         let mut client = RawClient::connect(port);
         client.handshake();
-        // Type 3 on a chunk stream that has not begun.
+        // A type 3 header on a chunk stream without a message before it.
         let _ = client.socket.write_all(&[0xFF; 5000]);
         assert_closed(&client.socket);
     });
 }
 
 #[test]
-fn a_claim_of_sixteen_megabytes() {
-    beside_a_publisher(|port| {
+fn a_claimed_length_of_sixteen_megabytes_does_not_disturb_a_publisher() {
+    alongside_a_publisher(|port| {
         let mut client = RawClient::connect(port);
         client.handshake();
         client.send(b"\x06\x00\x00\x00\xFF\xFF\xFF\x09\x01\x00\x00\x00\x17");
@@ -113,7 +113,7 @@ fn a_claim_of_sixteen_megabytes() {
 
 #[test]
 fn a_second_publisher_is_refused() {
-    beside_a_publisher(|port| {
+    alongside_a_publisher(|port| {
         let mut client = RawClient::connect(port);
         client.handshake();
         client.connect_application("live");
@@ -130,7 +130,7 @@ fn a_second_publisher_is_refused() {
     });
 }
 
-/// The first answer of this name refuses, and then the connection is closed.
+/// Asserts that the first answer of this name refuses, and that the connection is closed after it.
 #[track_caller]
 fn assert_refused(client: &mut RawClient, answer: &str, reason: &str) {
     let status = client.expect_command(answer);
@@ -143,7 +143,7 @@ fn assert_refused(client: &mut RawClient, answer: &str, reason: &str) {
 }
 
 #[test]
-fn a_wrong_application_is_refused_when_it_connects() {
+fn a_wrong_application_is_refused_at_connect() {
     let recorder = Recorder::start("application=live stream-key=key");
     let mut client = RawClient::connect(recorder.port());
     client.handshake();
@@ -152,7 +152,7 @@ fn a_wrong_application_is_refused_when_it_connects() {
 }
 
 #[test]
-fn ffmpeg_says_why_it_was_refused() {
+fn ffmpeg_reports_why_it_was_refused() {
     let recorder = Recorder::start("application=live stream-key=key");
     let file = media::small(1);
     for (path, reason) in [("other/key", "application"), ("live/guess", "stream key")] {
@@ -164,7 +164,7 @@ fn ffmpeg_says_why_it_was_refused() {
         assert!(text.contains("Server error"), "{text}");
         assert!(text.to_lowercase().contains(reason), "{path}: {text}");
     }
-    // Neither took the place of the one that may.
+    // Neither of them occupies the stream.
     publish(FFMPEG, &file, false, &recorder.url("live/key")).succeed();
     flv::assert_same_media(&flv::read_file(&file), &recorder.finish());
 }

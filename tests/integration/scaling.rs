@@ -15,12 +15,12 @@ use crate::support::{PATIENCE, flv};
 
 const PUBLISHERS: usize = 1000;
 
-/// 100 kbit/s of each: a frame of this size in each step.
+/// Bytes of each frame: one every [`STEP`] makes 100 kbit/s a publisher.
 const FRAME: usize = 1250;
 const STEP: Duration = Duration::from_millis(100);
 const FRAMES: u32 = 30;
 
-/// A line of `/proc/self/status`, as a number.
+/// Returns a value of `/proc/self/status`.
 fn status(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -28,14 +28,15 @@ fn status(name: &str) -> usize {
 }
 
 #[test]
-fn a_thousand_small_publishers() {
-    // Where there is room for its descriptors.
-    if !is_apart("many::a_thousand_small_publishers") {
+fn a_thousand_publishers_need_one_thread_each() {
+    // In a process with a descriptor limit of its own.
+    if !is_apart("scaling::a_thousand_publishers_need_one_thread_each") {
         return;
     }
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
-    // Nobody is waited for at the end. The clients take turns, and the last one has to wait.
+    // No return is awaited at the end. The clients take turns, and the last one waits long for its
+    // own.
     let limits = "max-clients=1100 max-clients-per-address=1100 resume-timeout=0 \
                   handshake-timeout=60000";
     let first = Recorder::start(&format!("{limits} stream-key=camera0"));
@@ -52,7 +53,7 @@ fn a_thousand_small_publishers() {
     pipeline.set_state(gst::State::Playing).unwrap();
     let before = (status("VmRSS"), status("Threads"));
 
-    // All at once, as after the restart of a network.
+    // All clients connect at once, as after the restart of a network.
     let mut clients: Vec<RawClient> = (0..PUBLISHERS).map(|_| RawClient::connect(port)).collect();
     for (camera, client) in clients.iter_mut().enumerate() {
         let published = client.try_publish("live", &format!("camera{camera}"));
@@ -83,7 +84,8 @@ fn a_thousand_small_publishers() {
         before.0 / PUBLISHERS,
         before.1 as f64 / PUBLISHERS as f64,
     );
-    // One thread for each, which has its element's streaming thread beside it from the start.
+    // One thread for each publisher, next to the element's streaming thread, which exists from the
+    // start.
     assert!(threads <= PUBLISHERS, "{threads}");
     clients.clear();
     let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
@@ -95,7 +97,7 @@ fn a_thousand_small_publishers() {
     for camera in 1..PUBLISHERS {
         let sink = bin.by_name(&format!("sink{camera}")).unwrap();
         let stats: gst::Structure = sink.property("stats");
-        // The file header and the sequence header beside the frames.
+        // The file header and the sequence header precede the frames.
         assert_eq!(
             stats.get("rendered"),
             Ok(u64::from(FRAMES) + 2),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Behind a load balancer: PROXY headers, health checks, and draining.
+//! PROXY headers, health checks and draining behind a load balancer.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -37,14 +37,14 @@ fn v2(address: [u8; 4]) -> Vec<u8> {
     [V2_SIGNATURE, &tail].concat()
 }
 
-fn connect_behind(port: u16, header: &[u8]) -> RawClient {
+fn connect_with_header(port: u16, header: &[u8]) -> RawClient {
     let mut client = RawClient::connect(port);
     client.send(header);
     client
 }
 
-fn publish_behind(port: u16, header: &[u8]) -> RawClient {
-    let mut client = connect_behind(port, header);
+fn publish_with_header(port: u16, header: &[u8]) -> RawClient {
+    let mut client = connect_with_header(port, header);
     client.handshake().connect_application("live");
     client.expect_command("_result");
     client.command(1, "publish", 2.0, &[Value::Null, "key".into()]);
@@ -67,11 +67,11 @@ fn assert_closed(mut socket: TcpStream) {
 }
 
 #[test]
-fn the_address_is_the_publishers_own() {
+fn the_proxied_address_is_the_publishers_address() {
     for (version, header) in [("v1", v1("192.0.2.7")), ("v2", v2([192, 0, 2, 7]))] {
         let recorder = Recorder::start(&format!("proxy-protocol={version}"));
         let signals = Signals::watch(&recorder.element);
-        let mut client = publish_behind(recorder.port(), &header);
+        let mut client = publish_with_header(recorder.port(), &header);
         assert_eq!(recorder.stats().get("address"), Ok("192.0.2.7:56324"));
         let info = signals.wait_for(1).remove(0).info;
         assert_eq!(info.get("address"), Ok("192.0.2.7:56324"));
@@ -82,34 +82,34 @@ fn the_address_is_the_publishers_own() {
 }
 
 #[test]
-fn addresses_are_checked_where_they_are_known() {
+fn address_rules_apply_to_proxied_addresses() {
     let recorder = Recorder::start(
         "proxy-protocol=v2 allowed-addresses=<192.0.2.0/24> max-clients-per-address=1",
     );
     let port = recorder.port();
-    assert_closed(connect_behind(port, &v2([198, 51, 100, 9])).socket);
-    let publisher = publish_behind(port, &v2([192, 0, 2, 1]));
-    // A load balancer that speaks for itself has no address that may publish.
+    assert_closed(connect_with_header(port, &v2([198, 51, 100, 9])).socket);
+    let publisher = publish_with_header(port, &v2([192, 0, 2, 1]));
+    // A load balancer's own connection (command LOCAL) has no client address that may publish.
     let local = [V2_SIGNATURE, &[0x20, 0, 0, 0]].concat();
-    let mut own = connect_behind(port, &local);
+    let mut own = connect_with_header(port, &local);
     own.send(&[3]);
     assert_closed(own.socket);
-    // The limit is for the publisher's address, and not for the load balancer's.
-    assert_closed(connect_behind(port, &v2([192, 0, 2, 1])).socket);
-    let mut other = connect_behind(port, &v2([192, 0, 2, 2]));
+    // The limit counts the publisher's address, not the load balancer's.
+    assert_closed(connect_with_header(port, &v2([192, 0, 2, 1])).socket);
+    let mut other = connect_with_header(port, &v2([192, 0, 2, 2]));
     other.handshake().connect_application("live");
     other.expect_command("_result");
     drop(publisher);
 }
 
 #[test]
-fn the_header_is_required() {
+fn the_proxy_header_is_required_and_may_arrive_in_pieces() {
     let recorder = Recorder::start("proxy-protocol=v2");
     let port = recorder.port();
     for start in [&[3, 0, 0][..], &v1("192.0.2.7"), b"GET / HTTP/1.1\r\n\r\n"] {
-        assert_closed(connect_behind(port, start).socket);
+        assert_closed(connect_with_header(port, start).socket);
     }
-    // In pieces, and with what follows in the same one.
+    // The header arrives byte by byte, and its last byte together with C0 and C1.
     let header = v2([192, 0, 2, 7]);
     let mut client = RawClient::connect(port);
     for byte in &header[..header.len() - 1] {
@@ -121,14 +121,14 @@ fn the_header_is_required() {
 }
 
 #[test]
-fn health_checks_make_no_noise() {
+fn health_checks_log_nothing() {
     let mut launch = Launch::start_logged(
         "rtmp2serversrc port=0 proxy-protocol=v2 ! fakesink",
         "rtmp2server:5,rtmp2serversrc:5",
     );
     let port = launch.port();
     let before = launch.log();
-    // Local: the load balancer speaks for itself.
+    // Command LOCAL: the load balancer's own connection.
     let local = [V2_SIGNATURE, &[0x20, 0, 0, 0]].concat();
     for bytes in [&b""[..], &local] {
         for _ in 0..3 {
@@ -142,7 +142,7 @@ fn health_checks_make_no_noise() {
 }
 
 #[test]
-fn draining_asks_then_cuts_off_and_ends_the_stream() {
+fn drain_disconnects_after_its_timeout_and_ends_the_stream() {
     let recorder = Recorder::start("keep-listening=true drain-timeout=300");
     let signals = Signals::watch(&recorder.element);
     let mut client = RawClient::publish(recorder.port(), "live", "key");
@@ -150,13 +150,13 @@ fn draining_asks_then_cuts_off_and_ends_the_stream() {
     recorder.wait_until("its media", |buffers| buffers.len() > 1);
     let start = Instant::now();
     recorder.element.set_property("drain", true);
-    // It can't be asked, so it may stay for a while.
+    // The client does not support reconnect requests, so it may stay until the timeout.
     client.media(flv::AUDIO, 20, &[0x2F, 1, 9], 128);
     assert!(client.next_message().is_none());
     assert!(start.elapsed() >= Duration::from_millis(300));
     assert_eq!(flv::media(&recorder.finish()).len(), 2);
     assert_eq!(signals.names(2), ["added", "removed drained"]);
-    // Nobody listens any more, so that whoever balances the load notices.
+    // The port is closed, so that the load balancer notices.
     let deadline = Instant::now() + crate::support::PATIENCE;
     while TcpStream::connect(("127.0.0.1", recorder.port())).is_ok() {
         assert!(Instant::now() < deadline);
@@ -164,7 +164,7 @@ fn draining_asks_then_cuts_off_and_ends_the_stream() {
 }
 
 #[test]
-fn a_drained_element_among_others_takes_nobody() {
+fn a_drained_element_on_a_shared_port_rejects_publishers() {
     let drained = Recorder::start("stream-key=one keep-listening=true drain=true");
     let port = drained.port();
     let other = Recorder::start(&format!("port={port} stream-key=two"));
@@ -177,7 +177,7 @@ fn a_drained_element_among_others_takes_nobody() {
 }
 
 #[test]
-fn a_port_that_was_closed_for_draining_opens_again() {
+fn a_port_closed_by_drain_reopens() {
     let recorder = Recorder::start("keep-listening=true drain-timeout=60000");
     let port = recorder.port();
     let _publisher = RawClient::publish(port, "live", "key");
@@ -194,7 +194,7 @@ fn a_port_that_was_closed_for_draining_opens_again() {
     RawClient::publish(port, "live", "other");
 }
 
-/// The example that records cameras, in a process of its own.
+/// The example `ingest`, which records cameras, in a process of its own.
 struct Ingest {
     program: Program,
     port: u16,
@@ -228,7 +228,7 @@ impl Ingest {
         }
     }
 
-    /// Asks it to drain itself, and waits for its end.
+    /// Asks the process to drain and waits for its exit.
     fn drain(mut self) -> tempfile::TempDir {
         self.program.signal(Signal::TERM);
         assert!(self.program.wait().success());
@@ -242,7 +242,7 @@ fn example(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// HAProxy in front of two ports, on a port of its own.
+/// Starts HAProxy in front of two ports, on a port of its own.
 fn haproxy(folder: &Path, backends: [u16; 2]) -> (Running, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -256,7 +256,7 @@ fn haproxy(folder: &Path, backends: [u16; 2]) -> (Running, u16) {
     let child = command
         .args(["-db", "-f"])
         .arg(file)
-        // The listening socket, so that nobody else can have the port.
+        // The process inherits the listening socket, so that no other process can take the port.
         .stdin(OwnedFd::from(listener))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -265,7 +265,7 @@ fn haproxy(folder: &Path, backends: [u16; 2]) -> (Running, u16) {
     (Running(child), port)
 }
 
-/// The timestamps of a camera's frames in a recording.
+/// Returns the indices of a camera's frames in a recording.
 fn recorded(folder: &tempfile::TempDir, key: &str) -> Vec<u32> {
     let path = folder.path().join(format!("{key}.flv"));
     let bytes = std::fs::read(path).unwrap();
@@ -274,11 +274,12 @@ fn recorded(folder: &tempfile::TempDir, key: &str) -> Vec<u32> {
     }
     let tags = flv::parse(&bytes).unwrap();
     let frames = tags.iter().filter(|tag| tag.is_frame());
-    // Times start anew with each publisher, so frames are told by what is in them.
+    // Timestamps restart with each publisher, so frames are identified by their content.
     frames.map(camera::index_of).collect()
 }
 
-/// A camera that was there all the time, over a restart of one of two processes.
+/// Asserts that a camera lost only frames in flight when its connection ended, across a restart of
+/// one of two processes.
 fn assert_lost_no_more_than_its_reconnect(key: &str, report: &Report, got: &[u32]) {
     let missing: Vec<u32> = (0..report.frames)
         .filter(|index| !got.contains(index))
@@ -294,7 +295,7 @@ fn assert_lost_no_more_than_its_reconnect(key: &str, report: &Report, got: &[u32
         report.frames as usize,
         "{key}: a frame came twice"
     );
-    // What was on its way when the connection ended is gone: next to nothing, and right there.
+    // Frames in flight at the end of a connection are lost: very few, and next to a reconnect.
     for index in lost {
         let near = |(at, _): &(u32, Duration)| (at.saturating_sub(3)..=*at).contains(&index);
         assert!(
@@ -305,13 +306,13 @@ fn assert_lost_no_more_than_its_reconnect(key: &str, report: &Report, got: &[u32
 }
 
 #[test]
-fn one_of_two_processes_is_drained_and_restarted_under_four_publishers() {
+fn four_publishers_survive_rolling_restarts_of_two_processes() {
     let folder = tempfile::tempdir().unwrap();
     let first = Ingest::start(0);
     let second = Ingest::start(0);
     let (first_port, ports) = (first.port, [first.port, second.port]);
     let (_haproxy, port) = haproxy(folder.path(), ports);
-    // Two that know how to reconnect when they are asked, and two that are cut off.
+    // Two cameras support reconnect requests, and two are disconnected.
     let cameras: Vec<Camera> = KEYS
         .iter()
         .enumerate()
@@ -322,7 +323,7 @@ fn one_of_two_processes_is_drained_and_restarted_under_four_publishers() {
         .collect();
     let mut first = first;
     let mut second = second;
-    // By turns, so two of them are on each.
+    // HAProxy distributes round-robin, so each process has two cameras.
     for ingest in [&mut first, &mut second] {
         for _ in 0..2 {
             let line = ingest.program.wait_for("publishes");
@@ -330,10 +331,10 @@ fn one_of_two_processes_is_drained_and_restarted_under_four_publishers() {
         }
     }
     let mut folders = vec![first.drain()];
-    // Those two have come back at the other one, or are about to.
+    // Those two cameras have reconnected to the other process, or are about to.
     (0..2).for_each(|_| drop(second.program.wait_for("publishes")));
     let restarted = Ingest::start(first_port);
-    // It is used again: the other one can be drained.
+    // HAProxy uses the restarted process again, so the other one can be drained.
     let mut restarted = restarted;
     let drained = std::thread::spawn(|| second.drain());
     (0..4).for_each(|_| drop(restarted.program.wait_for("publishes")));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A publisher that comes when the pipeline has been playing for a while.
+//! A publisher that starts after the pipeline has been playing for a while.
 
 use gst::prelude::*;
 
@@ -8,18 +8,19 @@ use crate::support::clients::{FFMPEG, publish};
 use crate::support::media;
 use crate::support::recorder::Recorder;
 
-/// When the publisher comes. Without a segment that starts then, all frames would be that late.
+/// The running time at which the publisher starts. Without a segment that starts then, all frames
+/// would be that late.
 const DELAY: gst::ClockTime = gst::ClockTime::from_seconds(4);
 
-/// What is later than this is not shown. A busy machine shows a frame late now and then.
+/// The sink drops frames later than this. A busy machine renders a frame late now and then.
 const MAX_LATENESS: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
 /// Frames in the file that is published.
 const FRAMES: u64 = 60;
 
 #[test]
-fn a_live_sink_shows_every_frame_of_a_late_publisher() {
-    // Video sinks drop what is late; other sinks have to be told to.
+fn a_live_sink_renders_every_frame_of_a_late_publisher() {
+    // Video sinks drop late frames by default; other sinks must be configured to.
     let downstream = format!(
         "flvdemux name=demuxer demuxer.audio ! queue ! fakesink async=false \
          demuxer.video ! queue ! h264parse ! avdec_h264 ! \

@@ -15,8 +15,8 @@ use crate::support::{PATIENCE, media};
 /// Frames in each file that is published.
 const FRAMES: usize = 60;
 
-/// Plays bytes through flvdemux and a decoder, and gives how many pictures came out.
-fn pictures(flv: &[u8]) -> usize {
+/// Decodes an FLV stream through flvdemux and returns the number of decoded frames.
+fn decoded_frames(flv: &[u8]) -> usize {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(flv).unwrap();
     let text = format!(
@@ -40,13 +40,13 @@ fn pictures(flv: &[u8]) -> usize {
     let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
     let message = pipeline.bus().unwrap().timed_pop_filtered(patience, &kinds);
     pipeline.set_state(gst::State::Null).unwrap();
-    let message = message.expect("it ends");
+    let message = message.expect("the stream ends");
     assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
     count.load(Ordering::Relaxed)
 }
 
 #[test]
-fn three_publishers_are_one_stream_that_plays_whole() {
+fn three_publishers_make_one_stream_that_plays_completely() {
     let recorder = Recorder::start("keep-listening=true");
     let file = media::small(2);
     let sent = flv::media(&flv::read_file(&file));
@@ -78,6 +78,6 @@ fn three_publishers_are_one_stream_that_plays_whole() {
     for pair in per_publisher.windows(2) {
         assert!(pair[1].0 > pair[0].1, "{per_publisher:?}");
     }
-    // One file header, since flv::parse takes no second one; and all of it can be played.
-    assert_eq!(pictures(&recorder.bytes()), 3 * FRAMES);
+    // `flv::parse` rejects a second file header, and the whole stream decodes.
+    assert_eq!(decoded_frames(&recorder.bytes()), 3 * FRAMES);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Sinks that take less than the publisher could send.
+//! Sinks slower than the publisher.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,21 +17,21 @@ use crate::support::{PATIENCE, media};
 
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What the kernel holds for a connection on one machine, and then some: the largest buffers that
-/// Linux gives a socket by itself, on both sides.
+/// Largest total of the kernel's buffers of one connection on one machine: what Linux gives a
+/// socket by itself, on both sides, with a margin.
 const KERNEL_BUFFERS: usize = 12 << 20;
 
-/// What one client may cost beside the queue.
+/// Memory that one client may use in addition to the queue.
 const CLIENT_MEMORY: u64 = 32 << 20;
 
-/// How long the slow sink takes for a buffer, and for how many buffers it is slow.
+/// Time that the slow sink takes for each of its first [`SLOW_BUFFERS`] buffers.
 const PAUSE: Duration = Duration::from_millis(50);
 const SLOW_BUFFERS: usize = 60;
 
-/// A sink that is slow at first. The publisher must not be done while more than the kernel and the
-/// queue can hold has not come out.
+/// Publishes into a sink that is slow at first. The publisher must not finish before the output has
+/// caught up to what the kernel and the queue can hold.
 #[track_caller]
-fn pushed_back(start: impl FnOnce(&str) -> Running) -> Vec<Tag> {
+fn publish_to_a_slow_sink(start: impl FnOnce(&str) -> Running) -> Vec<Tag> {
     let recorder = Recorder::start(&format!("max-bytes={MAX_BYTES}"));
     let seen = Arc::new(AtomicUsize::new(0));
     let pad = recorder.element.static_pad("src").unwrap();
@@ -40,7 +40,7 @@ fn pushed_back(start: impl FnOnce(&str) -> Running) -> Vec<Tag> {
     let slowed = seen.clone();
     let element = recorder.element.downgrade();
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-    let (slow_is_over, until_slow_is_over) = std::sync::mpsc::channel();
+    let (slow_phase_ended, slow_phase_end) = std::sync::mpsc::channel();
     pad.add_probe(kinds, move |_, info| {
         let (count, size) = match &info.data {
             Some(gst::PadProbeData::BufferList(list)) => (list.len(), list.calculate_size()),
@@ -56,13 +56,13 @@ fn pushed_back(start: impl FnOnce(&str) -> Running) -> Vec<Tag> {
         if before < SLOW_BUFFERS {
             std::thread::sleep(PAUSE * count as u32);
             if before + count >= SLOW_BUFFERS {
-                let _ = slow_is_over.send(counted.load(Ordering::Relaxed));
+                let _ = slow_phase_ended.send(counted.load(Ordering::Relaxed));
             }
         }
         gst::PadProbeReturn::Ok
     });
     let mut publisher = start(&recorder.url("live/key"));
-    let out = until_slow_is_over.recv_timeout(PATIENCE).unwrap();
+    let out = slow_phase_end.recv_timeout(PATIENCE).unwrap();
     let ended = publisher.0.try_wait().unwrap();
     publisher.succeed();
     let tags = recorder.finish();
@@ -75,7 +75,7 @@ fn pushed_back(start: impl FnOnce(&str) -> Running) -> Vec<Tag> {
         ended, None,
         "the publisher was done after {out} of {all} bytes"
     );
-    // The queue may go over its bound by the message that filled it.
+    // The queue may exceed its limit by the message that filled it.
     let largest = tags.iter().map(|tag| tag.body.len()).max().unwrap();
     let highest = level.load(Ordering::Relaxed);
     assert!(
@@ -86,22 +86,22 @@ fn pushed_back(start: impl FnOnce(&str) -> Running) -> Vec<Tag> {
 }
 
 #[test]
-fn a_slow_sink_pushes_ffmpeg_back_and_loses_nothing() {
+fn a_slow_sink_slows_ffmpeg_down_and_loses_nothing() {
     let file = media::long_full_hd();
-    let tags = pushed_back(|url| publish(FFMPEG, &file, false, url));
+    let tags = publish_to_a_slow_sink(|url| publish(FFMPEG, &file, false, url));
     flv::assert_same_media(&flv::read_file(&file), &tags);
 }
 
 #[test]
-fn a_slow_sink_pushes_rtmpsink_back_and_loses_nothing() {
+fn a_slow_sink_slows_rtmpsink_down_and_loses_nothing() {
     let file = media::long_full_hd();
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("sent.flv");
-    let tags = pushed_back(|url| publish_with("rtmpsink", &file, url, &copy));
+    let tags = publish_to_a_slow_sink(|url| publish_with("rtmpsink", &file, url, &copy));
     flv::assert_same_media(&flv::read_file(&copy), &tags);
 }
 
-/// A line of /proc/PID/status, in bytes.
+/// Returns a value of `/proc/PID/status`, in bytes.
 fn memory(id: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -123,7 +123,7 @@ fn the_memory_of_a_slow_pipeline_is_bounded() {
     let before = memory(launch.id(), "VmRSS:");
     let url = format!("rtmp://127.0.0.1:{port}/live/key");
     publish(FFMPEG, &file, false, &url).succeed();
-    // The highest it has ever been; the rest of the stream is still being taken.
+    // The peak so far. The rest of the stream is still in transit.
     let highest = memory(launch.id(), "VmHWM:");
     assert!(launch.wait().0.success());
     flv::assert_same_media(&flv::read_file(&file), &flv::read_file(&output));
@@ -133,8 +133,8 @@ fn the_memory_of_a_slow_pipeline_is_bounded() {
     );
 }
 
-/// Where the sink is slow and the queue leaks, what comes out must be whole groups of pictures.
-fn leaking(leaky_type: &str) {
+/// Asserts that a slow sink with a leaky queue gets whole groups of pictures.
+fn assert_leaks_whole_groups(leaky_type: &str) {
     let file = media::small(20);
     let sent = flv::media(&flv::read_file(&file));
     let recorder = Recorder::start(&format!("max-bytes=60000 leaky-type={leaky_type}"));
@@ -157,7 +157,7 @@ fn leaking(leaky_type: &str) {
         |tags: &[Tag]| -> Vec<Tag> { tags.iter().filter(|tag| tag.is_frame()).cloned().collect() };
     let (sent, got) = (frames(&sent), frames(&got));
     assert!(got.len() < sent.len(), "it leaked");
-    // Every frame is one that was sent, in order; and none follows a hole but a keyframe.
+    // Every frame was sent, and in this order; only a keyframe may follow a hole.
     let mut at = 0;
     for frame in &got {
         let found = sent[at..].iter().position(|sent| sent.body == frame.body);
@@ -168,7 +168,7 @@ fn leaking(leaky_type: &str) {
         );
         at += skipped + 1;
     }
-    // Each group of pictures that comes out is whole, so a hole begins where a group ends.
+    // Each group of pictures is whole, so a hole begins where a group ends.
     let dropped = recorder.stats().get::<u64>("dropped-queue-full").unwrap();
     assert!(dropped > 0);
     let mut decoded = tempfile::NamedTempFile::new().unwrap();
@@ -180,11 +180,11 @@ fn leaking(leaky_type: &str) {
 }
 
 #[test]
-fn a_queue_that_leaks_old_media_delivers_what_decodes() {
-    leaking("downstream");
+fn a_queue_that_leaks_old_media_delivers_decodable_media() {
+    assert_leaks_whole_groups("downstream");
 }
 
 #[test]
-fn a_queue_that_leaks_new_media_delivers_what_decodes() {
-    leaking("upstream");
+fn a_queue_that_leaks_new_media_delivers_decodable_media() {
+    assert_leaks_whole_groups("upstream");
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What `stats` counts, against what was sent.
+//! The counters of `stats`, compared with what was sent.
 
 use std::net::Shutdown;
 use std::sync::{Mutex, mpsc};
 
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
+use gstrtmp2server::{ConnectionState, StreamStatus};
 
 use crate::support::flv::{self, Tag};
 use crate::support::isolated::is_apart;
@@ -16,14 +17,14 @@ use crate::support::signals::Signals;
 use crate::support::synthetic::{delta_frame, keyframe, metadata, stream, video_header};
 use crate::support::{PATIENCE, init};
 
-/// Of [`stream`]: between frames in milliseconds, and frames in a group of pictures.
+/// Time between frames of [`stream`] in milliseconds, and its frames in a group of pictures.
 const FRAME_STEP: u64 = 40;
 const GOP: u32 = 10;
 
 const MILLISECOND: u64 = 1_000_000;
 const NONE: u64 = u64::MAX;
 
-/// Publishes tags on a connection that is then closed, without the end of the stream.
+/// Publishes tags and closes the connection without ending the stream.
 fn publish(recorder: &Recorder, tags: &[Tag]) {
     let mut client = RawClient::publish(recorder.port(), "live", "secret-key");
     send(&mut client, tags);
@@ -49,8 +50,8 @@ fn last_error(recorder: &Recorder) -> String {
     error
 }
 
-/// How many of a kind there are, and how many bytes are in their bodies.
-fn sums(tags: &[Tag], kind: u8) -> (u64, u64) {
+/// Returns the number of tags of a kind, and the bytes of their bodies.
+fn count_and_bytes(tags: &[Tag], kind: u8) -> (u64, u64) {
     let of_kind = || tags.iter().filter(|tag| tag.kind == kind);
     let bytes: usize = of_kind().map(|tag| tag.body.len()).sum();
     (of_kind().count() as u64, bytes as u64)
@@ -74,7 +75,7 @@ fn tags_and_bytes_are_counted_by_kind_and_frames_by_their_times() {
             (flv::VIDEO, "video"),
             (flv::SCRIPT, "script"),
         ] {
-            let (tags, bytes) = sums(&tags, kind);
+            let (tags, bytes) = count_and_bytes(&tags, kind);
             let of_one = [("tags", tags), ("bytes", bytes)];
             for (what, expected) in of_one {
                 let name = format!("{name}-{what}");
@@ -100,8 +101,8 @@ fn tags_and_bytes_are_counted_by_kind_and_frames_by_their_times() {
         assert_eq!(stats.get::<u32>("gop-length"), Ok(GOP));
         assert_eq!(stats.get::<f64>("frame-rate"), Ok(25.0));
         assert!(never.iter().all(|name| count(&recorder, name) != NONE));
-        // What it takes to connect and to frame messages comes on top.
-        let (connection, bodies) = (count(&recorder, "in-bytes-total"), stats_bytes(&tags));
+        // The handshake, commands and chunk headers come in addition.
+        let (connection, bodies) = (count(&recorder, "in-bytes-total"), body_bytes(&tags));
         assert!(connection > bodies && connection < bodies + 20_000);
     }
     assert!(count(&recorder, "bitrate-average") > 0);
@@ -109,12 +110,12 @@ fn tags_and_bytes_are_counted_by_kind_and_frames_by_their_times() {
     assert_counts(&recorder, [("bitrate", 0), ("uptime", 0)]);
 }
 
-fn stats_bytes(tags: &[Tag]) -> u64 {
+fn body_bytes(tags: &[Tag]) -> u64 {
     tags.iter().map(|tag| tag.body.len() as u64).sum()
 }
 
 #[test]
-fn a_client_that_publishes_twice_is_two_publishers() {
+fn a_client_that_publishes_twice_counts_as_two_publishers() {
     let recorder = Recorder::start("keep-listening=true");
     let signals = Signals::watch(&recorder.element);
     let mut client = RawClient::publish(recorder.port(), "live", "secret-key");
@@ -134,27 +135,27 @@ fn a_client_that_publishes_twice_is_two_publishers() {
 }
 
 #[test]
-fn the_state_is_in_the_stats_too() {
+fn stats_contain_the_stream_state() {
     let recorder = Recorder::start("keep-listening=true");
     let state = || {
         let stats = recorder.stats();
-        ["connection-state", "stream-status"].map(|name| {
-            let value = stats.value(name).unwrap().clone();
-            let value = value.transform::<i32>().unwrap();
-            value.get::<i32>().unwrap()
-        })
+        let connection: ConnectionState = stats.get("connection-state").unwrap();
+        let stream: StreamStatus = stats.get("stream-status").unwrap();
+        (connection, stream)
     };
-    assert_eq!(state(), [0, 4]);
+    let initial = (ConnectionState::Disconnected, StreamStatus::Stopped);
+    assert_eq!(state(), initial);
     let mut client = RawClient::publish(recorder.port(), "live", "secret-key");
     send(&mut client, &stream(0, 2));
-    // Asked twice, taken, and active.
+    // Two states of the connecting client, then reconfiguring and active.
     recorder.messages("rtmp2-stream-status", 4);
-    assert_eq!(state(), [5, 1]);
+    let active = (ConnectionState::Streaming, StreamStatus::Active);
+    assert_eq!(state(), active);
     assert_counts(&recorder, [("epoch", 1)]);
 }
 
 #[test]
-fn who_comes_back_is_counted_and_so_is_the_time_between() {
+fn reconnects_and_downtime_are_counted() {
     let recorder = Recorder::start("keep-listening=true resume-timeout=600000");
     let signals = Signals::watch(&recorder.element);
     publish(&recorder, &stream(0, 2));
@@ -173,10 +174,10 @@ fn who_comes_back_is_counted_and_so_is_the_time_between() {
     assert!(downtime > outage && count(&recorder, "uptime") > 0);
     let expected = [("reconnects", 1), ("publishers", 2), ("outage", 0)];
     assert_counts(&recorder, expected);
-    // With a publisher it does not grow.
+    // Downtime does not grow while a publisher is present.
     assert_counts(&recorder, [("downtime", downtime)]);
 
-    // Another one in its place is no reconnect, and no time is lost.
+    // A replacement is no reconnect, and adds no downtime.
     recorder
         .element
         .set_property_from_str("publisher-policy", "replace");
@@ -185,7 +186,7 @@ fn who_comes_back_is_counted_and_so_is_the_time_between() {
     assert_counts(&recorder, [("reconnects", 1), ("replacements", 1)]);
     assert_counts(&recorder, [("downtime", downtime)]);
 
-    // Who ends its stream and comes again is new.
+    // A publisher that was disconnected on purpose counts as new.
     recorder
         .element
         .emit_by_name::<()>("disconnect-publisher", &[]);
@@ -195,7 +196,7 @@ fn who_comes_back_is_counted_and_so_is_the_time_between() {
 }
 
 #[test]
-fn the_last_error_says_who_was_refused_and_why() {
+fn the_last_error_names_the_refused_client_and_the_reason() {
     let recorder = Recorder::start("keep-listening=true publisher-policy=reject");
     assert_eq!(last_error(&recorder), "");
     assert_counts(&recorder, [("time-since-last-error", NONE)]);
@@ -204,14 +205,14 @@ fn the_last_error_says_who_was_refused_and_why() {
     assert_eq!(second.try_publish("live", "secret-key"), None);
     assert_eq!(last_error(&recorder), "refused: busy");
     let address = second.socket.local_addr().unwrap().to_string();
-    let told: String = recorder.stats().get("last-error-address").unwrap();
-    assert_eq!(told, address);
+    let error_address: String = recorder.stats().get("last-error-address").unwrap();
+    assert_eq!(error_address, address);
     assert_ne!(count(&recorder, "time-since-last-error"), NONE);
     assert_counts(&recorder, [("rejected", 1)]);
 }
 
 #[test]
-fn the_last_error_says_what_ended_a_publisher() {
+fn the_last_error_tells_why_a_publisher_ended() {
     let recorder = Recorder::start("keep-listening=true");
     let signals = Signals::watch(&recorder.element);
     let mut client = RawClient::publish(recorder.port(), "live", "secret-key");
@@ -225,14 +226,14 @@ fn the_last_error_says_what_ended_a_publisher() {
     assert_eq!(last_error(&recorder), "timeout: it sent nothing for 1s");
     recorder.element.set_property("timeout", 0u32);
 
-    // Who never comes to publish, and the application decides nothing about.
+    // A client that never publishes, and that no handler decides about.
     let mut client = RawClient::connect(recorder.port());
     client.send(b"GET / HTTP/1.1\r\n\r\n");
     assert!(matches!(client.read_message(), Ok(None) | Err(_)));
     let error = last_error(&recorder);
     assert!(error.starts_with("violation: HTTP"), "{error}");
 
-    // An end that is meant is none.
+    // A deliberate end is no error.
     let mut client = RawClient::publish(recorder.port(), "live", "secret-key");
     client.command(0, "deleteStream", 4.0, &[Value::Null, 1.0.into()]);
     client.socket.shutdown(Shutdown::Write).unwrap();
@@ -241,20 +242,22 @@ fn the_last_error_says_what_ended_a_publisher() {
 }
 
 #[test]
-fn what_is_dropped_is_counted_by_reason() {
+fn dropped_tags_are_counted_by_reason() {
     let recorder = Recorder::start("keep-listening=true");
     let signals = Signals::watch(&recorder.element);
     let mut tags = vec![video_header(0)];
     tags.extend([0, 40, 80].map(|time| delta_frame(time, 100)));
     tags.extend([keyframe(120, 100), delta_frame(160, 100)]);
     publish(&recorder, &tags);
-    recorder.wait_until("what may leave", |buffers| buffers.len() == 4);
+    recorder.wait_until("the media from the keyframe on", |buffers| {
+        buffers.len() == 4
+    });
     signals.wait_for(2);
     let none = ["queue-full", "descriptions", "cut-off"].map(|name| format!("dropped-{name}"));
     assert_counts(&recorder, none.iter().map(|name| (name.as_str(), 0)));
     assert_counts(&recorder, [("dropped-before-keyframe", 3)]);
 
-    // More than is kept for media that never comes.
+    // More descriptions than are kept while no media follows.
     let text = [b'x'; 60_000];
     let long_string = [&[12][..], &(text.len() as u32).to_be_bytes(), &text].concat();
     let body = [&b"\x02\x00\x06onText"[..], &long_string].concat();
@@ -268,12 +271,12 @@ fn what_is_dropped_is_counted_by_reason() {
 }
 
 #[test]
-fn what_a_full_queue_drops_and_holds_is_counted() {
+fn the_drops_and_the_level_of_a_full_queue_are_counted() {
     let downstream = "fakesink sync=false async=false";
     let properties = "leaky-type=upstream max-bytes=20000";
     let recorder = Recorder::start_into(properties, downstream);
     let signals = Signals::watch(&recorder.element);
-    // Holds up the first buffer until all was sent.
+    // Blocks the first buffer until everything was sent.
     let (release, released) = mpsc::channel();
     let released = Mutex::new(released);
     let pad = recorder.element.static_pad("src").unwrap();
@@ -290,7 +293,7 @@ fn what_a_full_queue_drops_and_holds_is_counted() {
     tags.extend(frames);
     let mut client = RawClient::publish(recorder.port(), "live", "secret-key");
     send(&mut client, &tags[..3]);
-    recorder.wait_until("what is held up", |buffers| !buffers.is_empty());
+    recorder.wait_until("the blocked buffer", |buffers| !buffers.is_empty());
     send(&mut client, &tags[3..]);
     client.socket.shutdown(Shutdown::Write).unwrap();
     signals.wait_for(2);
@@ -316,18 +319,18 @@ fn what_a_full_queue_drops_and_holds_is_counted() {
 }
 
 #[test]
-fn the_process_is_the_sum_of_its_elements() {
-    // Where there are no elements but its own.
-    if is_apart("telemetry::the_process_is_the_sum_of_its_elements") {
-        sum_of_three();
+fn process_stats_are_the_sums_of_all_elements() {
+    // In a process without other elements.
+    if is_apart("stats::process_stats_are_the_sums_of_all_elements") {
+        assert_sums_of_three_elements();
     }
 }
 
-fn sum_of_three() {
+fn assert_sums_of_three_elements() {
     init();
     let first = Recorder::start("stream-key=one keep-listening=true");
     let port = first.port();
-    // The second one joins it on its port, and the third one has its own.
+    // The second element shares the first one's port, and the third one has its own.
     let second = format!("port={port} stream-key=two keep-listening=true");
     let second = Recorder::start(&second);
     let third = Recorder::start("stream-key=three keep-listening=true");
@@ -363,8 +366,8 @@ fn sum_of_three() {
         tags.insert(1, delta_frame(0, 50));
         send(&mut client, &tags);
         sent += tags.len() as u64;
-        // The file header comes, and the frame before the keyframe does not.
-        recorder.wait_until("all of it", |buffers| buffers.len() == tags.len());
+        // The file header is added, and the frame before the keyframe is dropped.
+        recorder.wait_until("all media", |buffers| buffers.len() == tags.len());
         clients.push(client);
     }
     let mut refused = RawClient::connect(port);
@@ -372,8 +375,8 @@ fn sum_of_three() {
     drop(refused);
     let recorders = || [&first, &second, &third].into_iter();
     let sum = |name| recorders().map(|r| count(r, name)).sum::<u64>();
-    // Both elements of the port were told of the one that was refused.
-    let sums = [
+    // Both elements of the port counted the refused client.
+    let totals = [
         ("publishing", 3),
         ("publishers", 3),
         ("tags", sent),
@@ -382,13 +385,13 @@ fn sum_of_three() {
         ("dropped", 3),
     ];
     assert_eq!(sum("rejected"), 2);
-    recorders().for_each(|recorder| assert_process(recorder, &sums));
+    recorders().for_each(|recorder| assert_process(recorder, &totals));
 
-    // What has stopped is still counted, and is not there any more.
+    // The process totals keep what a stopped element counted; its own counters restart.
     let in_bytes = sum("total-in-bytes");
     first.pipeline.set_state(gst::State::Null).unwrap();
     assert_counts(&first, [("total-tags", 0), ("publishers", 0)]);
-    let sums = [
+    let totals = [
         ("elements", 2),
         ("listeners", 2),
         ("publishing", 2),
@@ -398,7 +401,7 @@ fn sum_of_three() {
         ("rejected", 2),
         ("dropped", 3),
     ];
-    assert_process(&first, &sums);
+    assert_process(&first, &totals);
     drop(second);
     assert_process(&first, &[("listeners", 1), ("clients", 1), ("tags", sent)]);
 }

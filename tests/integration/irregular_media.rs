@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Publishers whose timestamps or tracks are not what they should be, and those that bring a
-//! backlog.
+//! Publishers with irregular timestamps or tracks, and publishers that send a backlog.
 
 use std::time::{Duration, Instant};
 
@@ -15,17 +14,17 @@ use crate::support::synthetic::{audio, delta_frame, keyframe, stream, video_head
 
 const EVENT: &str = "rtmp2-stream-event";
 
-/// Between tags of a publisher that is live.
+/// Time between tags of a live publisher.
 const STEP: Duration = Duration::from_millis(40);
 
-/// Details of the first event of a kind, if it has come.
+/// Returns the details of the first event of a kind, if one was posted.
 fn details(recorder: &Recorder, wanted: StreamEvent) -> Option<gst::Structure> {
     let all = recorder.messages(EVENT, 0);
     let mut of_kind = all.iter().filter(|s| s.get("event") == Ok(wanted));
     of_kind.next().map(|s| s.get("details").unwrap())
 }
 
-/// Publishes at its own pace, one step after the other, until an event of this kind comes.
+/// Publishes one step after the other at a live pace until an event of this kind is posted.
 #[track_caller]
 fn publish_until(
     recorder: &Recorder,
@@ -36,7 +35,7 @@ fn publish_until(
     let start = Instant::now();
     for step in 1.. {
         send(client, &tags(step));
-        // The pace of a live publisher is what this is about, and nothing depends on how exact it is.
+        // The pace of a live publisher is under test. No result depends on its precision.
         std::thread::sleep((start + STEP * step).saturating_duration_since(Instant::now()));
         if let Some(details) = details(recorder, wanted) {
             return details;
@@ -58,7 +57,7 @@ fn assert_no_track_goes_back(tags: &[Tag]) {
 }
 
 #[test]
-fn a_clock_that_starts_anew_is_told_and_counted() {
+fn a_clock_restart_is_posted_and_counted() {
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &stream(50_000, 20));
@@ -74,7 +73,7 @@ fn a_clock_that_starts_anew_is_told_and_counted() {
     drop(client);
     let tags = recorder.finish();
     assert_no_track_goes_back(&tags);
-    // Audio and video are as far from each other as they were.
+    // The offset between audio and video is unchanged.
     let last: Vec<u32> = tags[tags.len() - 4..].iter().map(|t| t.timestamp).collect();
     let from_first: Vec<u32> = last.iter().map(|time| time - last[0]).collect();
     assert_eq!(from_first, [0, 2, 40, 25]);
@@ -90,7 +89,7 @@ fn a_clock_that_starts_anew_is_told_and_counted() {
 }
 
 #[test]
-fn timestamps_that_are_all_zero_flow_at_the_times_of_arrival() {
+fn timestamps_that_are_all_zero_become_arrival_times() {
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &[video_header(0), keyframe(0, 100)]);
@@ -107,7 +106,7 @@ fn timestamps_that_are_all_zero_flow_at_the_times_of_arrival() {
 }
 
 #[test]
-fn a_track_that_is_missing_is_told_and_so_is_its_return() {
+fn a_missing_track_and_its_return_are_posted() {
     let recorder = Recorder::start("imbalance-timeout=500");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &stream(0, 1));
@@ -133,7 +132,7 @@ fn a_track_that_is_missing_is_told_and_so_is_its_return() {
 }
 
 #[test]
-fn a_backlog_is_skipped_and_told() {
+fn a_backlog_is_skipped_and_posted() {
     let recorder = Recorder::start("max-lateness=1000");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     // Eight seconds at once, with a keyframe every 400 ms.
@@ -152,20 +151,20 @@ fn a_backlog_is_skipped_and_told() {
     let tags = flv::media(&recorder.finish());
     assert_eq!(recorder.stats().get("dropped-late"), Ok(dropped));
     assert_no_track_goes_back(&tags);
-    // What was taken of the backlog is its start, and what follows it starts with a keyframe.
+    // The accepted part of the backlog is its start, and the media after it begins with a keyframe.
     let length = |tag: &&Tag| tag.kind == flv::VIDEO && tag.body.len() == 905;
     let first_live = tags.iter().position(|tag| length(&tag)).unwrap();
     assert_eq!(tags[first_live].body[0], 0x17);
     let sent = flv::media(&backlog);
     let bodies = |tags: &[Tag]| tags.iter().map(|t| t.body.clone()).collect::<Vec<_>>();
     assert_eq!(bodies(&tags[..first_live]), bodies(&sent[..first_live]));
-    // Without a skip it would be eight seconds ahead of its time.
+    // Without the skip it would be eight seconds ahead of its time.
     let behind = tags[first_live].timestamp;
     assert!(behind < 5000, "{behind}");
 }
 
 #[test]
-fn without_max_lateness_nothing_is_skipped() {
+fn a_backlog_without_max_lateness_is_kept() {
     let recorder = Recorder::start("");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     let tags = stream(0, 500);

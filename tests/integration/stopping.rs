@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Stopping in every state, and leaving nothing behind.
+//! Stopping in every state, and resources after it.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -20,7 +20,7 @@ use crate::support::synthetic::stream;
 use crate::support::wire::Wire;
 use crate::support::{PATIENCE, flv, init, media};
 
-/// From Ctrl-C to the end of the process.
+/// Longest time from Ctrl-C to the exit of the process.
 const MAX_EXIT_DELAY: Duration = Duration::from_millis(500);
 
 const CYCLES: usize = 200;
@@ -42,8 +42,8 @@ fn ctrl_c_ends_an_idle_pipeline() {
     }
 }
 
-/// Interrupts a pipeline that takes a publisher's media and says so through identity.
-fn interrupted_live(options: &str, downstream: &str) -> Launch {
+/// Interrupts a pipeline that is receiving media, as its identity element shows.
+fn interrupt_live(options: &str, downstream: &str) -> Launch {
     let text = format!("rtmp2serversrc port=0 ! identity name=probe silent=false ! {downstream}");
     let mut launch = Launch::start(options, &text);
     let port = launch.port();
@@ -58,14 +58,14 @@ fn interrupted_live(options: &str, downstream: &str) -> Launch {
 
 #[test]
 fn ctrl_c_ends_a_live_pipeline() {
-    interrupted_live("", "fakesink");
+    interrupt_live("", "fakesink");
 }
 
 #[test]
 fn ctrl_c_with_e_finalises_an_flv_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.flv");
-    interrupted_live("-e", &format!("filesink location={}", file.display()));
+    interrupt_live("-e", &format!("filesink location={}", file.display()));
     let sent = flv::media(&flv::read_file(&media::small(20)));
     let got = flv::media(&flv::read_file(&file));
     assert!(got.len() >= 50, "{}", got.len());
@@ -81,7 +81,7 @@ fn ctrl_c_with_e_finalises_an_mp4_file() {
          demuxer.video ! h264parse ! queue ! muxer. demuxer.audio ! aacparse ! queue ! muxer.",
         file.display()
     );
-    interrupted_live("-e", &sink);
+    interrupt_live("-e", &sink);
     let arguments =
         "-v error -count_frames -select_streams v -show_entries stream=nb_read_frames -of csv=p=0";
     let output = Command::new("ffprobe")
@@ -96,7 +96,7 @@ fn ctrl_c_with_e_finalises_an_mp4_file() {
 }
 
 #[test]
-fn a_busy_port_is_an_error_that_names_it() {
+fn a_busy_port_error_names_the_port() {
     init();
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
@@ -108,7 +108,7 @@ fn a_busy_port_is_an_error_that_names_it() {
         .unwrap()
         .pop_filtered(&[gst::MessageType::Error]);
     pipeline.set_state(gst::State::Null).unwrap();
-    let message = message.expect("there is an error on the bus");
+    let message = message.expect("an error on the bus");
     let gst::MessageView::Error(error) = message.view() else {
         unreachable!()
     };
@@ -119,30 +119,30 @@ fn a_busy_port_is_an_error_that_names_it() {
     );
 }
 
-/// Told by the application, while nothing downstream moves.
+/// The application sends EOS while downstream is blocked.
 #[test]
-fn eos_waits_for_nothing_and_comes_behind_all_that_was_taken() {
+fn eos_returns_at_once_and_follows_all_received_media() {
     let recorder = Recorder::start_into("keep-listening=true", "fakesink name=sink sync=false");
-    let (release, held) = mpsc::channel::<()>();
-    let held = Mutex::new(held);
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
     let sink = recorder.pipeline.by_name("sink").unwrap();
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
     let pad = sink.static_pad("sink").unwrap();
     pad.add_probe(kinds, move |_, _| {
-        let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+        let _ = released.lock().unwrap().recv_timeout(PATIENCE);
         gst::PadProbeReturn::Ok
     });
     let sent = stream(0, 50);
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &sent);
-    // Its answer comes when all before it has been taken.
+    // The answer arrives after the server has read everything before the command.
     client.command(0, "createStream", 4.0, &[Value::Null]);
     client.expect_command("_result");
 
-    let (told, is_told) = mpsc::channel();
+    let (returned, has_returned) = mpsc::channel();
     let element = recorder.element.clone();
-    std::thread::spawn(move || told.send(element.send_event(gst::event::Eos::new())));
-    assert_eq!(is_told.recv_timeout(PATIENCE), Ok(true));
+    std::thread::spawn(move || returned.send(element.send_event(gst::event::Eos::new())));
+    assert_eq!(has_returned.recv_timeout(PATIENCE), Ok(true));
     let status = client.expect_command("onStatus");
     assert_eq!(code(&status), "NetStream.Publish.Rejected");
     let mut other = RawClient::connect(recorder.port());
@@ -165,14 +165,14 @@ fn cycle(tags: &[u8]) {
     let mut client = RawClient::publish(port, "live", "key");
     client.send(tags);
     pipeline.set_state(gst::State::Null).unwrap();
-    // The connection is gone as soon as the element is.
+    // The connection is closed together with the element.
     while let Ok(1..) = std::io::Read::read(&mut client.socket, &mut [0; 4096]) {}
 }
 
 #[test]
-fn cycles_with_a_publisher_leave_no_thread_and_no_descriptor() {
-    // Where no other test makes threads.
-    if !is_apart("leaving::cycles_with_a_publisher_leave_no_thread_and_no_descriptor") {
+fn start_stop_cycles_leak_no_thread_and_no_descriptor() {
+    // In a process where no other test starts threads.
+    if !is_apart("stopping::start_stop_cycles_leak_no_thread_and_no_descriptor") {
         return;
     }
     init();
@@ -181,16 +181,16 @@ fn cycles_with_a_publisher_leave_no_thread_and_no_descriptor() {
         .iter()
         .flat_map(|tag| Wire::of(tag).absolute(tag).concat())
         .collect();
-    // What is made once is there after a few.
+    // What is created once exists after a few cycles.
     (0..5).for_each(|_| cycle(&tags));
     let before = resources();
     (0..CYCLES).for_each(|_| cycle(&tags));
     assert_eq!(resources(), before);
 }
 
-/// Programs in C do not ignore the signal that a write to a closed pipe brings.
+/// Programs in C do not ignore the signal that a write to a closed pipe raises.
 #[test]
-fn stopping_among_clients_that_come_and_go_ends_no_process() {
+fn a_stop_among_connecting_clients_kills_no_process() {
     for _ in 0..6 {
         let mut launch = Launch::start("", "rtmp2serversrc port=0 ! fakesink");
         let port = launch.port();
@@ -216,8 +216,8 @@ fn stopping_among_clients_that_come_and_go_ends_no_process() {
     }
 }
 
-/// How often each thread of a process has gone to sleep by itself.
-fn activity(id: u32) -> Vec<(String, String)> {
+/// Returns the voluntary context switches of each thread of a process.
+fn context_switches(id: u32) -> Vec<(String, String)> {
     let mut threads = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{id}/task")).unwrap() {
         let path = task.unwrap().path();
@@ -235,15 +235,15 @@ fn activity(id: u32) -> Vec<(String, String)> {
 fn an_idle_element_does_not_wake_up() {
     let mut launch = Launch::start("", "rtmp2serversrc port=0 ! fakesink");
     launch.port();
-    let quiet_since = std::time::Instant::now();
-    let mut last = activity(launch.id());
+    let started = std::time::Instant::now();
+    let mut last = context_switches(launch.id());
     let mut unchanged = std::time::Instant::now();
-    // What starting up still does ends by itself: two seconds without a wake-up must come.
+    // Start-up work ends by itself: two seconds without a wake-up must follow.
     while unchanged.elapsed() < Duration::from_secs(2) {
-        assert!(quiet_since.elapsed() < PATIENCE, "{last:?}");
-        // The length of a measurement: there is nothing to wait for when nothing is to happen.
+        assert!(started.elapsed() < PATIENCE, "{last:?}");
+        // The length of a measurement: an idle element has no event to wait for.
         std::thread::sleep(Duration::from_millis(100));
-        let now = activity(launch.id());
+        let now = context_switches(launch.id());
         if now != last {
             last = now;
             unchanged = std::time::Instant::now();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Unknown publishers come and go in any order, and nothing of them stays.
+//! Publishers start and end in any order, and leak nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -21,10 +21,10 @@ use crate::support::resources::{memory, resources};
 const PUBLISHERS: usize = 20;
 const AT_ONCE: usize = 4;
 
-/// What the allocator may keep of it all, in kB.
+/// Growth that the allocator may cause, in kB.
 const MAX_GROWTH: u64 = 16 * 1024;
 
-/// Publishes a file to its end, and gives what was sent.
+/// Publishes a file to its end and returns the tags that were sent.
 fn publish_one(number: usize, paced: bool, seconds: u32, url: &str) -> Vec<Tag> {
     let file = small(seconds);
     let program: PathBuf = match number % 5 {
@@ -41,9 +41,9 @@ fn publish_one(number: usize, paced: bool, seconds: u32, url: &str) -> Vec<Tag> 
     flv::read_file(&copy(&program, &file))
 }
 
-/// Some at a time, each when another one is done.
+/// Runs all publishers in random order, a few at a time.
 fn round(recorder: &MultiRecorder, random: &mut fastrand::Rng) {
-    let before = recorder.look(|seen| seen.happened.len());
+    let before = recorder.inspect(|seen| seen.history.len());
     let mut order: Vec<usize> = (0..PUBLISHERS).collect();
     random.shuffle(&mut order);
     let (jobs, queue) = mpsc::channel();
@@ -72,21 +72,21 @@ fn round(recorder: &MultiRecorder, random: &mut fastrand::Rng) {
     for (number, expected) in sent.into_inner().unwrap() {
         let key = format!("camera{number}");
         let pad = recorder.wait_until(&key, |seen| {
-            let happened = &seen.happened[before..];
-            let mut gone = happened.iter().filter_map(|what| what.strip_prefix('-'));
+            let history = &seen.history[before..];
+            let mut gone = history.iter().filter_map(|what| what.strip_prefix('-'));
             gone.find(|pad| seen.keys.get(*pad) == Some(&key))
                 .map(str::to_owned)
         });
         assert_same_media(&expected, &recorder.tags(&pad));
-        recorder.forget(&pad);
+        recorder.discard_buffers(&pad);
     }
     assert_eq!(recorder.element.num_src_pads(), 0);
 }
 
-/// What GStreamer keeps of threads that streamed, for the next pad.
+/// Finished streaming threads that GStreamer keeps for the next pad.
 const POOLED: usize = 8;
 
-/// Threads of the plugin, threads that stream or did, and all descriptors.
+/// Returns the threads of the plugin, streaming threads in use or pooled, and all descriptors.
 fn used() -> (usize, usize, usize) {
     let (threads, descriptors) = resources();
     let count = |start: &str| {
@@ -96,8 +96,8 @@ fn used() -> (usize, usize, usize) {
     (count("rtmp-"), count("stream_"), descriptors)
 }
 
-/// Waits for the threads of those that were last, which end in a moment: who accepts clients stays. Gives
-/// how many descriptors there are then.
+/// Waits until the last clients' threads have ended, so that only the accepting thread remains.
+/// Returns the descriptors that are open then.
 #[track_caller]
 fn settle(is_settled: impl Fn(usize) -> bool) -> usize {
     let deadline = Instant::now() + PATIENCE;
@@ -112,9 +112,9 @@ fn settle(is_settled: impl Fn(usize) -> bool) -> usize {
 }
 
 #[test]
-fn publishers_come_and_go_and_leave_nothing() {
-    // What other tests have in use is not counted.
-    if !is_apart("multi::crowd::publishers_come_and_go_and_leave_nothing") {
+fn publishers_in_any_order_leak_nothing() {
+    // In a process where no other test uses resources.
+    if !is_apart("multi::churn::publishers_in_any_order_leak_nothing") {
         return;
     }
     let recorder = MultiRecorder::start("application=live max-streams=8");
