@@ -51,8 +51,8 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (600)
 	scripts/setup.sh build
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 
-examples: $(C_EXAMPLES) ## Build the C and Rust examples
-	$(CARGO) build --release --locked --examples
+examples: $(C_EXAMPLES) ## Build the C and Rust examples, and the programs
+	$(CARGO) build --release --locked --workspace --lib --bins --examples
 
 $(RELEASE)/examples/c/%: examples/%.c
 	@mkdir -p $(@D)

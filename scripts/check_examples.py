@@ -130,8 +130,8 @@ PROGRAMS = {
         [harness.RELEASE / "examples" / "ingest", "--port", "0", "--keys", "example", "--once"],
         recorded("example.flv"),
     ),
-    "metrics.rs": (
-        [harness.RELEASE / "examples" / "metrics", "--port", "0", "--metrics", "127.0.0.1:0", "camera=live/example",
+    "metrics": (
+        [harness.RELEASE / "rtmp2-metrics", "--port", "0", "--metrics", "127.0.0.1:0", "camera=live/example",
          "other=live/other"],
         scraped,
         scraped_meanwhile,
@@ -159,7 +159,7 @@ def run(arguments, check, meanwhile=None):
 
 
 def main():
-    there = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".c", ".py", ".rs")}
+    there = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".c", ".py", ".rs")} | {"metrics"}
     if there != set(PROGRAMS):
         raise harness.Failure(f"not checked, or not there: {sorted(there ^ set(PROGRAMS))}")
     subprocess.run(["make", "-s", "examples"], cwd=harness.TOP, check=True)

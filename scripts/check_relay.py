@@ -28,7 +28,7 @@ import urllib.request
 import harness
 import prometheus_text
 
-RELAY = harness.RELEASE / "examples" / "relay"
+RELAY = harness.RELEASE / "rtmp2-relay"
 PAGE_LINE = re.compile(r"^page on (http://\S+/)")
 STREAM = "live/ann/cam"
 SIZE = (640, 360)
@@ -418,7 +418,7 @@ def watch(relay, receiver, driver):
 
 def main():
     if not RELAY.exists():
-        raise harness.Failure(f"{RELAY} is missing: cargo build --release --examples")
+        raise harness.Failure(f"{RELAY} is missing: cargo build --release --package rtmp2-relay")
     with tempfile.TemporaryDirectory() as directory:
         check(pathlib.Path(directory))
 

@@ -38,24 +38,24 @@ step() {
     report+=("$(printf '%-12s %-6s %4d s' "$name" "$result" $((SECONDS - start)))")
 }
 
-step format cargo fmt --check
+step format cargo fmt --all --check
 step format-fuzz cargo fmt --check --manifest-path fuzz/Cargo.toml
 step layering scripts/check-layering.sh
 step shellcheck shellcheck scripts/*.sh .ci/run
-step clippy cargo clippy --release --locked --all-targets -- -D warnings
+step clippy cargo clippy --release --locked --workspace --all-targets -- -D warnings
 # For those who work on the crate, private items included: links to them are meant.
 step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
-    cargo doc --release --locked --no-deps --document-private-items
-# The tests and scripts load the plugin's own file, which `cargo test` does not put in its place. With the examples the
-# dependencies have the same features as for the tests, and are built once for both.
-step build cargo build --release --locked --lib --examples
+    cargo doc --release --locked --workspace --no-deps --document-private-items
+# The tests and scripts load the plugin's own file, which `cargo test` does not put in its place. For the whole workspace
+# and with the examples, the dependencies have the same features as for the tests, and are built once for both.
+step build cargo build --release --locked --workspace --lib --bins --examples
 # Those with failing networks and servers run dozens of processes at once, and would starve the others.
 heavy=(fallback_failover:: network:: soak::)
-step tests cargo test --release --locked --no-run
+step tests cargo test --release --locked --workspace --no-run
 # No test is silent for so long, not even on a busy machine. One that is waits forever, and it is to be known for what.
 watched=(scripts/watched.py 300)
-step test "${watched[@]}" cargo test --release --locked --no-fail-fast -- "${heavy[@]/#/--skip=}"
-step network "${watched[@]}" cargo test --release --locked --test integration -- --test-threads=1 "${heavy[@]}"
+step test "${watched[@]}" cargo test --release --locked --workspace --no-fail-fast -- "${heavy[@]/#/--skip=}"
+step network "${watched[@]}" cargo test --release --locked --workspace --test integration -- --test-threads=1 "${heavy[@]}"
 step inspect scripts/check-inspect.sh
 step examples scripts/check_examples.py
 step relay .venv/bin/python scripts/check_relay.py

@@ -10,12 +10,12 @@ use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 use gstrtmp2server::rtmp::control::Control;
 
-use crate::support::PATIENCE;
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::flv;
-use crate::support::media::small;
-use crate::support::raw::{RawClient, code};
-use crate::support::recorder::Recorder;
+use support::PATIENCE;
+use support::clients::{FFMPEG, publish};
+use support::flv;
+use support::media::small;
+use support::raw::{RawClient, code};
+use support::recorder::Recorder;
 
 /// Longest time from a refusal to the end of the connection, however the client behaves.
 const MAX_CLOSING_TIME: Duration = Duration::from_secs(1);

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use gstrtmp2server::amf0::Value;
 
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, Running, gst_launch, publish};
-use crate::support::flv;
-use crate::support::media::{copy, small};
-use crate::support::raw::{RawClient, code};
-use crate::support::recorder::Recorder;
-use crate::support::signals::Signals;
+use support::clients::{FFMPEG, NEW_FFMPEG, Running, gst_launch, publish};
+use support::flv;
+use support::media::{copy, small};
+use support::raw::{RawClient, code};
+use support::recorder::Recorder;
+use support::signals::Signals;
 
 const PASSWORD: &str = "s3cret";
 
@@ -186,7 +186,7 @@ fn a_client_that_ignores_the_challenge_cannot_publish() {
 
 #[test]
 fn secrets_never_reach_the_log() {
-    let mut launch = crate::support::launch::Launch::start_logged(
+    let mut launch = support::launch::Launch::start_logged(
         "rtmp2serversrc port=0 application=live stream-key=longsecretkey authmod=adobe \
          username=camera password=longsecretpassword ! fakesink",
         "rtmp2server:9,rtmp2serversrc:9",

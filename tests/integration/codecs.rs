@@ -10,13 +10,13 @@ use gstrtmp2server::StreamEvent;
 use gstrtmp2server::amf0::Value;
 use gstrtmp2server::rtmp::session::{ConnectRequest, Offer, Session, SessionConfig, SessionEvent};
 
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
-use crate::support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO, assert_same_media};
-use crate::support::media::{SMALL_VIDEO, TONE, copy, made_by, small};
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::{keyframe, stream, video_header};
-use crate::support::wire::Wire;
+use support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
+use support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO, assert_same_media};
+use support::media::{SMALL_VIDEO, TONE, copy, made_by, small};
+use support::raw::RawClient;
+use support::recorder::Recorder;
+use support::synthetic::{keyframe, stream, video_header};
+use support::wire::Wire;
 
 /// Returns both objects of the answer to a `connect` with these properties.
 fn connect_answer(port: u16, extra: &[(&str, Value)]) -> [Value; 2] {
@@ -221,11 +221,11 @@ fn codecs_are_refused_track_by_track() {
         [refusal("audio", 1, "Opus"), refusal("video", 0, "avc1")]
     );
     let sent = std::fs::read(&file).unwrap();
-    let sent = crate::support::demuxer::demux("eflvdemux", &sent, 1 << 20);
-    let got = crate::support::demuxer::demux("eflvdemux", &bytes, 1 << 20);
+    let sent = support::demuxer::demux("eflvdemux", &sent, 1 << 20);
+    let got = support::demuxer::demux("eflvdemux", &bytes, 1 << 20);
     let pads: Vec<&str> = got.keys().map(String::as_str).collect();
     assert_eq!(pads, ["audio_0", "video_1"]);
-    let payloads = |track: &crate::support::demuxer::Track| -> Vec<Vec<u8>> {
+    let payloads = |track: &support::demuxer::Track| -> Vec<Vec<u8>> {
         track.packets.iter().map(|p| p.data.clone()).collect()
     };
     for pad in pads {
@@ -283,7 +283,7 @@ fn an_unknown_codec_is_an_error_at_start() {
 
 #[test]
 fn accepted_codecs_reads_back_as_it_was_set() {
-    crate::support::init();
+    support::init();
     let element = gst::ElementFactory::make("rtmp2serversrc").build().unwrap();
     element.set_property("accepted-codecs", gst::Array::new(["Opus", "avc1"]));
     let codecs: gst::Array = element.property("accepted-codecs");

@@ -8,15 +8,13 @@ use gst::glib;
 use gst::prelude::*;
 use gstrtmp2server::{ConnectionState, FallbackStatus as Status};
 
-use crate::support::clients::Running;
-use crate::support::flv::Tag;
-use crate::support::gate::Gate;
-use crate::support::nginx::Nginx;
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::{
-    audio, audio_header, delta_frame, keyframe, metadata, video_header,
-};
-use crate::support::{PATIENCE, init};
+use support::clients::Running;
+use support::flv::Tag;
+use support::gate::Gate;
+use support::nginx::Nginx;
+use support::recorder::Recorder;
+use support::synthetic::{audio, audio_header, delta_frame, keyframe, metadata, video_header};
+use support::{PATIENCE, init};
 
 pub const KEY: &str = "secret-key";
 const GOP: u32 = 10;
@@ -625,7 +623,7 @@ fn the_documented_pipeline_sends() {
             "rtmp://second.example",
             recorder.url("").trim_end_matches('/'),
         );
-    let (mut shell, _registry) = crate::support::launch::command("sh");
+    let (mut shell, _registry) = support::launch::command("sh");
     let _running = Running::spawn(shell.args(["-c", &format!("exec {command}")]));
     recorder.wait_until("a second of it", |buffers| buffers.len() > 30);
     let stats = recorder.stats();

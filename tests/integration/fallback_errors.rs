@@ -9,13 +9,13 @@ use gst::prelude::*;
 use gstrtmp2server::FallbackStatus as Status;
 
 use crate::fallback::{KEY, Source, received, server, url};
-use crate::support::init;
-use crate::support::isolated::is_apart;
-use crate::support::netns::{self, Machine};
-use crate::support::nginx::Nginx;
-use crate::support::ports::reserved_port;
-use crate::support::recorder::Recorder;
-use crate::support::resources::resources;
+use support::init;
+use support::isolated::is_apart;
+use support::netns::{self, Machine};
+use support::nginx::Nginx;
+use support::ports::reserved_port;
+use support::recorder::Recorder;
+use support::resources::resources;
 
 /// What it waits for would take an hour.
 const MAX_STOP_DELAY: Duration = Duration::from_secs(5);
@@ -112,7 +112,7 @@ fn names_that_are_unknown_and_servers_without_tls_are_passed_over() {
 
 #[test]
 fn a_cable_that_is_pulled_out_and_plugged_in_again() {
-    let test = "troubles::a_cable_that_is_pulled_out_and_plugged_in_again";
+    let test = "fallback_errors::a_cable_that_is_pulled_out_and_plugged_in_again";
     if let Some(status) = netns::enter(test) {
         assert!(status.success(), "in a network of its own: {status}");
         return;
@@ -160,7 +160,7 @@ fn cycle(location: &str, status: Status) {
 #[test]
 fn cycles_leave_no_thread_and_no_descriptor() {
     // Where no other test makes threads.
-    if !is_apart("troubles::cycles_leave_no_thread_and_no_descriptor") {
+    if !is_apart("fallback_errors::cycles_leave_no_thread_and_no_descriptor") {
         return;
     }
     init();

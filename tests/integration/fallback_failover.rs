@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gstrtmp2server::FallbackStatus as Status;
 
-use crate::support::clients::{FFMPEG, ffmpeg};
-use crate::support::flv::{self, Tag};
-use crate::support::nginx::Nginx;
-use crate::support::{PATIENCE, init};
+use support::clients::{FFMPEG, ffmpeg};
+use support::flv::{self, Tag};
+use support::nginx::Nginx;
+use support::{PATIENCE, init};
 
 const SEED: u64 = 20_261_121;
 

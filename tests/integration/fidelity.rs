@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, gst_launch, publish};
-use crate::support::flv::{self, Tag, assert_same_media};
-use crate::support::media::{SMALL_VIDEO, TONE, full_hd, made_by, small};
-use crate::support::nginx::Nginx;
-use crate::support::recorder::Recorder;
+use support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, gst_launch, publish};
+use support::flv::{self, Tag, assert_same_media};
+use support::media::{SMALL_VIDEO, TONE, full_hd, made_by, small};
+use support::nginx::Nginx;
+use support::recorder::Recorder;
 
 /// Often enough to meet a client that closes while its last data is in flight.
 const RUNS: usize = 5;
@@ -220,11 +220,11 @@ fn successive_publishers_make_one_playable_stream() {
     let frames = tags.iter().filter(|t| t.is_frame()).count();
     assert_eq!(frames, expected);
 
-    crate::support::init();
+    support::init();
     let text = format!(
         "filesrc location={} ! flvdemux ! h264parse ! avdec_h264 ! fakesink name=sink sync=false",
         file.display()
     );
     let pipeline = gst::parse::launch(&text).unwrap();
-    assert_eq!(crate::support::rendered(&pipeline), expected as u64);
+    assert_eq!(support::rendered(&pipeline), expected as u64);
 }

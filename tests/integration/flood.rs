@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-use crate::support::camera::{Camera, index_of};
-use crate::support::flv::{self, VIDEO};
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
-use crate::support::signals::Signals;
+use support::camera::{Camera, index_of};
+use support::flv::{self, VIDEO};
+use support::raw::RawClient;
+use support::recorder::Recorder;
+use support::signals::Signals;
 
 const HALF_OPEN: usize = 1000;
 const CONNECTIONS_PER_SECOND: u32 = 500;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use gstrtmp2server::amf0::Value;
 
-use crate::support::clients::{FFMPEG, ffmpeg, publish};
-use crate::support::raw::{RawClient, code};
-use crate::support::recorder::Recorder;
-use crate::support::{PATIENCE, flv, media};
+use support::clients::{FFMPEG, ffmpeg, publish};
+use support::raw::{RawClient, code};
+use support::recorder::Recorder;
+use support::{PATIENCE, flv, media};
 
 /// Longest time from a refusal to the end of the connection.
 const MAX_CLOSING_TIME: Duration = Duration::from_secs(1);

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use gstrtmp2server::StreamEvent;
 
-use crate::support::PATIENCE;
-use crate::support::flv::{self, Tag};
-use crate::support::raw::{RawClient, send};
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::{audio, delta_frame, keyframe, stream, video_header};
+use support::PATIENCE;
+use support::flv::{self, Tag};
+use support::raw::{RawClient, send};
+use support::recorder::Recorder;
+use support::synthetic::{audio, delta_frame, keyframe, stream, video_header};
 
 const EVENT: &str = "rtmp2-stream-event";
 

@@ -4,9 +4,9 @@
 
 use gst::prelude::*;
 
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::media;
-use crate::support::recorder::Recorder;
+use support::clients::{FFMPEG, publish};
+use support::media;
+use support::recorder::Recorder;
 
 /// The running time at which the publisher starts. Without a segment that starts then, all frames
 /// would be that late.

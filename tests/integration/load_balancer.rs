@@ -13,15 +13,15 @@ use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 use rustix::process::Signal;
 
-use crate::support::camera::{self, Camera, Report};
-use crate::support::clients::{FFMPEG, Running, publish};
-use crate::support::flv;
-use crate::support::launch::Launch;
-use crate::support::media::small;
-use crate::support::program::Program;
-use crate::support::raw::{RawClient, code};
-use crate::support::recorder::Recorder;
-use crate::support::signals::Signals;
+use support::camera::{self, Camera, Report};
+use support::clients::{FFMPEG, Running, publish};
+use support::flv;
+use support::launch::Launch;
+use support::media::small;
+use support::program::Program;
+use support::raw::{RawClient, code};
+use support::recorder::Recorder;
+use support::signals::Signals;
 
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -57,9 +57,7 @@ fn publish_with_header(port: u16, header: &[u8]) -> RawClient {
 
 #[track_caller]
 fn assert_closed(mut socket: TcpStream) {
-    socket
-        .set_read_timeout(Some(crate::support::PATIENCE))
-        .unwrap();
+    socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
     let mut bytes = Vec::new();
     // A reset closes too.
     let _ = socket.read_to_end(&mut bytes);
@@ -157,7 +155,7 @@ fn drain_disconnects_after_its_timeout_and_ends_the_stream() {
     assert_eq!(flv::media(&recorder.finish()).len(), 2);
     assert_eq!(signals.names(2), ["added", "removed drained"]);
     // The port is closed, so that the load balancer notices.
-    let deadline = Instant::now() + crate::support::PATIENCE;
+    let deadline = Instant::now() + support::PATIENCE;
     while TcpStream::connect(("127.0.0.1", recorder.port())).is_ok() {
         assert!(Instant::now() < deadline);
     }
@@ -182,7 +180,7 @@ fn a_port_closed_by_drain_reopens() {
     let port = recorder.port();
     let _publisher = RawClient::publish(port, "live", "key");
     recorder.element.set_property("drain", true);
-    let deadline = Instant::now() + crate::support::PATIENCE;
+    let deadline = Instant::now() + support::PATIENCE;
     while TcpStream::connect(("127.0.0.1", port)).is_ok() {
         assert!(Instant::now() < deadline);
     }
@@ -237,9 +235,7 @@ impl Ingest {
 }
 
 fn example(name: &str) -> PathBuf {
-    crate::support::launch::plugin_folder()
-        .join("examples")
-        .join(name)
+    support::launch::plugin_folder().join("examples").join(name)
 }
 
 /// Starts HAProxy in front of two ports, on a port of its own.

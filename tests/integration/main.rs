@@ -2,8 +2,6 @@
 
 //! Integration tests with real and with hostile clients. One file a subject.
 
-mod support;
-
 mod access;
 mod authentication;
 mod bin;
@@ -19,13 +17,11 @@ mod irregular_media;
 mod late_publisher;
 mod load_balancer;
 mod multi;
-mod multicam;
 mod network;
 mod output;
 mod policy;
 mod quirks;
 mod recording;
-mod relay;
 mod resume;
 mod routes;
 mod scaling;

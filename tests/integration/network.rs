@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use gstrtmp2server::{ConnectionState, StreamStatus};
 
-use crate::support::clients::{FFMPEG, Running};
-use crate::support::flv;
-use crate::support::media::small;
-use crate::support::netns::{self, Machine, SERVER};
-use crate::support::recorder::{Recorder, epoch_of};
-use crate::support::rendered;
+use support::clients::{FFMPEG, Running};
+use support::flv;
+use support::media::small;
+use support::netns::{self, Machine, SERVER};
+use support::recorder::{Recorder, epoch_of};
+use support::rendered;
 
 /// Rounds for each kind of client.
 const ROUNDS: u8 = 20;

@@ -4,13 +4,13 @@
 
 use gst::prelude::*;
 
-use crate::support::flv::{AUDIO, Tag, VIDEO};
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::{
+use support::flv::{AUDIO, Tag, VIDEO};
+use support::raw::RawClient;
+use support::recorder::Recorder;
+use support::synthetic::{
     audio, audio_header, delta_frame, end_of_sequence, keyframe, metadata, video_header,
 };
-use crate::support::wire::Wire;
+use support::wire::Wire;
 
 /// The publisher's timestamp of the first media, in milliseconds.
 const START: u32 = 5000;

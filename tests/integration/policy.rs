@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use gstrtmp2server::amf0::Value;
 
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::media::small;
-use crate::support::raw::{RawClient, code};
-use crate::support::recorder::Recorder;
-use crate::support::signals::Signals;
-use crate::support::{PATIENCE, flv};
+use support::clients::{FFMPEG, publish};
+use support::media::small;
+use support::raw::{RawClient, code};
+use support::recorder::Recorder;
+use support::signals::Signals;
+use support::{PATIENCE, flv};
 
 const RACES: usize = 200;
 const CRASHES: usize = 100;
@@ -184,7 +184,7 @@ fn a_publisher_that_waits_for_a_slow_pipeline_is_not_stalled() {
     );
     let mut first = RawClient::publish(recorder.port(), "live", "key");
     let body = [&[0x2F, 1][..], &[9; 100]].concat();
-    let message = crate::support::raw::media_chunks(flv::AUDIO, 0, &body, 128);
+    let message = support::raw::media_chunks(flv::AUDIO, 0, &body, 128);
     // Far more than the queue and the socket buffers hold.
     first
         .socket

@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::clients::{FFMPEG, ffmpeg};
-use crate::support::media::{SMALL_VIDEO, TONE};
-use crate::support::{flv, launch, recorder};
+use support::clients::{FFMPEG, ffmpeg};
+use support::media::{SMALL_VIDEO, TONE};
+use support::{flv, launch, recorder};
 
 /// Longest time from the publisher's exit to EOS.
 const MAX_EOS_DELAY: Duration = Duration::from_millis(300);

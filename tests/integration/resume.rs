@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gst::prelude::*;
 
-use crate::support::clients::{FFMPEG, ffmpeg, publish};
-use crate::support::flv;
-use crate::support::media::{made_by, small};
-use crate::support::raw::{RawClient, unpublish};
-use crate::support::recorder::Recorder;
-use crate::support::signals::Signals;
-use crate::support::wire::Wire;
+use support::clients::{FFMPEG, ffmpeg, publish};
+use support::flv;
+use support::media::{made_by, small};
+use support::raw::{RawClient, unpublish};
+use support::recorder::Recorder;
+use support::signals::Signals;
+use support::wire::Wire;
 
 const RECONNECTS: u64 = 10;
 
@@ -86,7 +86,7 @@ fn count(recorder: &Recorder, element: &str, pad: &str, kind: gst::PadProbeType)
 /// Waits until a counter of another thread has reached a value.
 #[track_caller]
 fn wait_for(count: &AtomicU64, least: u64) {
-    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    let deadline = std::time::Instant::now() + support::PATIENCE;
     while count.load(Ordering::SeqCst) < least {
         let is_late = std::time::Instant::now() > deadline;
         assert!(!is_late, "{} of {least}", count.load(Ordering::SeqCst));
@@ -206,7 +206,7 @@ fn disconnect_publisher_ends_the_wait_for_a_return() {
     });
     let client = RawClient::publish(recorder.port(), "live", "key");
     drop(client);
-    is_lost.recv_timeout(crate::support::PATIENCE).unwrap();
+    is_lost.recv_timeout(support::PATIENCE).unwrap();
     element.emit_by_name::<()>("disconnect-publisher", &[]);
     recorder.wait_for(gst::MessageType::Eos);
 }

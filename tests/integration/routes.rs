@@ -4,12 +4,12 @@
 
 use gst::prelude::*;
 
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::flv;
-use crate::support::media::{copy, small};
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
-use crate::support::signals::Signals;
+use support::clients::{FFMPEG, publish};
+use support::flv;
+use support::media::{copy, small};
+use support::raw::RawClient;
+use support::recorder::Recorder;
+use support::signals::Signals;
 
 /// Elements, each with its own publisher.
 const CAMERAS: usize = 16;
@@ -107,10 +107,7 @@ fn route_variables_are_in_stats_and_signals() {
     let arguments = [gstrtmp2server::amf0::Value::Null, "cam2_a".into()];
     second.command(1, "publish", 2.0, &arguments);
     let status = second.expect_command("onStatus");
-    assert_eq!(
-        crate::support::raw::code(&status),
-        "NetStream.Publish.BadName"
-    );
+    assert_eq!(support::raw::code(&status), "NetStream.Publish.BadName");
 }
 
 #[test]

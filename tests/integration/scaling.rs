@@ -8,10 +8,10 @@ use std::time::Duration;
 use gst::prelude::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::support::isolated::is_apart;
-use crate::support::raw::{RawClient, media_chunks};
-use crate::support::recorder::Recorder;
-use crate::support::{PATIENCE, flv};
+use support::isolated::is_apart;
+use support::raw::{RawClient, media_chunks};
+use support::recorder::Recorder;
+use support::{PATIENCE, flv};
 
 const PUBLISHERS: usize = 1000;
 

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
-use crate::support::PATIENCE;
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::flv;
-use crate::support::media::small;
-use crate::support::raw::{RawClient, code, unpublish};
-use crate::support::recorder::Recorder;
-use crate::support::signals::Signals;
+use support::PATIENCE;
+use support::clients::{FFMPEG, publish};
+use support::flv;
+use support::media::small;
+use support::raw::{RawClient, code, unpublish};
+use support::recorder::Recorder;
+use support::signals::Signals;
 
 #[test]
 fn publisher_signals_carry_all_that_is_known_of_the_publisher() {

@@ -2,9 +2,9 @@
 
 //! Sinks that serve many clients.
 
-use crate::support::clients::{FFMPEG, ffmpeg, publish};
-use crate::support::media::small;
-use crate::support::recorder::Recorder;
+use support::clients::{FFMPEG, ffmpeg, publish};
+use support::media::small;
+use support::recorder::Recorder;
 
 #[test]
 fn a_late_client_gets_the_stream_header_and_decodes() {

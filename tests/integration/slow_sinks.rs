@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use crate::support::clients::{FFMPEG, Running, ffmpeg, publish};
-use crate::support::flv::{self, Tag};
-use crate::support::gst_clients::publish_with;
-use crate::support::launch::Launch;
-use crate::support::recorder::Recorder;
-use crate::support::{PATIENCE, media};
+use support::clients::{FFMPEG, Running, ffmpeg, publish};
+use support::flv::{self, Tag};
+use support::gst_clients::publish_with;
+use support::launch::Launch;
+use support::recorder::Recorder;
+use support::{PATIENCE, media};
 
 const MAX_BYTES: u64 = 1 << 20;
 

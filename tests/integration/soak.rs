@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gstrtmp2server::StreamStatus;
 
-use crate::support::clients::{FFMPEG, Running};
-use crate::support::media::small;
-use crate::support::netns::{self, Machine, SERVER};
-use crate::support::resources::{memory, resources};
-use crate::support::{PATIENCE, init};
+use support::clients::{FFMPEG, Running};
+use support::media::small;
+use support::netns::{self, Machine, SERVER};
+use support::resources::{memory, resources};
+use support::{PATIENCE, init};
 
 /// The environment variable with the duration in seconds.
 const SECONDS: &str = "RTMP2SERVER_TEST_SOAK_SECONDS";

@@ -12,13 +12,13 @@ use gstrtmp2server::StreamEvent;
 use gstrtmp2server::StreamStatus::{self, Active, Paused, Reconfiguring, Stopped};
 use gstrtmp2server::amf0::Value;
 
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::flv::{self, Tag};
-use crate::support::media::small;
-use crate::support::raw::{RawClient, send, unpublish};
-use crate::support::recorder::{Recorder, epoch_of};
-use crate::support::synthetic::{audio, audio_header, delta_frame, keyframe, stream, video_header};
-use crate::support::wire::Wire;
+use support::clients::{FFMPEG, publish};
+use support::flv::{self, Tag};
+use support::media::small;
+use support::raw::{RawClient, send, unpublish};
+use support::recorder::{Recorder, epoch_of};
+use support::synthetic::{audio, audio_header, delta_frame, keyframe, stream, video_header};
+use support::wire::Wire;
 
 const STATUS: &str = "rtmp2-stream-status";
 const EVENT: &str = "rtmp2-stream-event";
@@ -316,7 +316,7 @@ fn a_returning_publisher_continues_the_stream() {
     );
     // While the publisher is away, GAP events tell downstream that no media comes.
     let is_gap = |event: &gst::Event| event.type_() == gst::EventType::Gap;
-    let deadline = Instant::now() + crate::support::PATIENCE;
+    let deadline = Instant::now() + support::PATIENCE;
     while recorder.events().iter().filter(|e| is_gap(e)).count() < 3 {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();

@@ -9,13 +9,13 @@ use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 use gstrtmp2server::{ConnectionState, StreamStatus};
 
-use crate::support::flv::{self, Tag};
-use crate::support::isolated::is_apart;
-use crate::support::raw::{RawClient, send};
-use crate::support::recorder::Recorder;
-use crate::support::signals::Signals;
-use crate::support::synthetic::{delta_frame, keyframe, metadata, stream, video_header};
-use crate::support::{PATIENCE, init};
+use support::flv::{self, Tag};
+use support::isolated::is_apart;
+use support::raw::{RawClient, send};
+use support::recorder::Recorder;
+use support::signals::Signals;
+use support::synthetic::{delta_frame, keyframe, metadata, stream, video_header};
+use support::{PATIENCE, init};
 
 /// Time between frames of [`stream`] in milliseconds, and its frames in a group of pictures.
 const FRAME_STEP: u64 = 40;

@@ -10,15 +10,15 @@ use std::time::Duration;
 use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
-use crate::support::clients::{FFMPEG, Running, publish};
-use crate::support::isolated::is_apart;
-use crate::support::launch::Launch;
-use crate::support::raw::{RawClient, code, send};
-use crate::support::recorder::Recorder;
-use crate::support::resources::resources;
-use crate::support::synthetic::stream;
-use crate::support::wire::Wire;
-use crate::support::{PATIENCE, flv, init, media};
+use support::clients::{FFMPEG, Running, publish};
+use support::isolated::is_apart;
+use support::launch::Launch;
+use support::raw::{RawClient, code, send};
+use support::recorder::Recorder;
+use support::resources::resources;
+use support::synthetic::stream;
+use support::wire::Wire;
+use support::{PATIENCE, flv, init, media};
 
 /// Longest time from Ctrl-C to the exit of the process.
 const MAX_EXIT_DELAY: Duration = Duration::from_millis(500);

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gst::prelude::*;
 
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::flv::{self, Tag};
-use crate::support::recorder::Recorder;
-use crate::support::{PATIENCE, media};
+use support::clients::{FFMPEG, publish};
+use support::flv::{self, Tag};
+use support::recorder::Recorder;
+use support::{PATIENCE, media};
 
 /// Frames in each file that is published.
 const FRAMES: usize = 60;

@@ -9,14 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gst::prelude::*;
 
-use crate::support::PATIENCE;
-use crate::support::clients::{FFMPEG, ffmpeg, publish};
-use crate::support::flv::{
-    AUDIO, FILE_HEADER, Tag, VIDEO, assert_same_media, media, parse, read_file,
-};
-use crate::support::media::{copy, made_by, small};
-use crate::support::raw::{RawClient, media_chunks};
-use crate::support::recorder::Recorder;
+use support::PATIENCE;
+use support::clients::{FFMPEG, ffmpeg, publish};
+use support::flv::{AUDIO, FILE_HEADER, Tag, VIDEO, assert_same_media, media, parse, read_file};
+use support::media::{copy, made_by, small};
+use support::raw::{RawClient, media_chunks};
+use support::recorder::Recorder;
 
 const CHUNK_SIZE: usize = 128;
 

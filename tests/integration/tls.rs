@@ -15,12 +15,12 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
 use crate::multi::multi_recorder::MultiRecorder;
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, Running, ffmpeg, gst_launch, publish};
-use crate::support::flv;
-use crate::support::launch::Launch;
-use crate::support::media::{copy, small};
-use crate::support::recorder::Recorder;
-use crate::support::signals::Signals;
+use support::clients::{FFMPEG, NEW_FFMPEG, Running, ffmpeg, gst_launch, publish};
+use support::flv;
+use support::launch::Launch;
+use support::media::{copy, small};
+use support::recorder::Recorder;
+use support::signals::Signals;
 
 struct CertificateFiles {
     folder: tempfile::TempDir,
@@ -246,9 +246,7 @@ fn connect(port: u16, version: &'static rustls::SupportedProtocolVersion) -> Tls
     let name = ServerName::try_from("localhost").unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    socket
-        .set_read_timeout(Some(crate::support::PATIENCE))
-        .unwrap();
+    socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
     StreamOwned::new(connection, socket)
 }
 

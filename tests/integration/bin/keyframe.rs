@@ -6,9 +6,9 @@ use gst::glib;
 use gst::prelude::*;
 
 use super::receiver::Receiver;
-use crate::support::raw::{RawClient, code};
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::stream;
+use support::raw::{RawClient, code};
+use support::recorder::Recorder;
+use support::synthetic::stream;
 
 fn force_key_unit() -> gst::Event {
     gst_video::UpstreamForceKeyUnitEvent::builder().build()

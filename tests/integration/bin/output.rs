@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use gst::prelude::*;
 
 use super::receiver::Receiver;
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::demuxer::Demuxer;
-use crate::support::flv::Tag;
-use crate::support::launch::Launch;
-use crate::support::media::small;
-use crate::support::raw::RawClient;
-use crate::support::synthetic::{audio, audio_header, keyframe, stream, video_header};
+use support::clients::{FFMPEG, publish};
+use support::demuxer::Demuxer;
+use support::flv::Tag;
+use support::launch::Launch;
+use support::media::small;
+use support::raw::RawClient;
+use support::synthetic::{audio, audio_header, keyframe, stream, video_header};
 
 fn send(client: &mut RawClient, tags: &[Tag]) {
     for tag in tags {
@@ -49,9 +49,8 @@ fn the_bins_output_equals_that_of_a_separate_demuxer() {
         demuxer.push_buffer(buffer).unwrap();
     }
     let expected = demuxer.finish();
-    let names = |tracks: &crate::support::demuxer::Tracks| -> Vec<String> {
-        tracks.keys().cloned().collect()
-    };
+    let names =
+        |tracks: &support::demuxer::Tracks| -> Vec<String> { tracks.keys().cloned().collect() };
     assert_eq!(names(&tracks), ["audio_0", "video_0"]);
     assert_eq!(names(&expected), names(&tracks));
     for (name, track) in tracks {

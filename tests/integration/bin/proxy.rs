@@ -14,11 +14,11 @@ use gstrtmp2server::StreamStatus::{self, Active, Reconfiguring, Stopped};
 use gstrtmp2server::{Rtmp2ServerBin, Rtmp2ServerSrc};
 
 use super::receiver::Receiver;
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::init;
-use crate::support::media::small;
-use crate::support::raw::RawClient;
-use crate::support::signals::Signals;
+use support::clients::{FFMPEG, publish};
+use support::init;
+use support::media::small;
+use support::raw::RawClient;
+use support::signals::Signals;
 
 fn source_specs(element: &gst::Element) -> Vec<glib::ParamSpec> {
     let all = element.list_properties();
@@ -227,7 +227,7 @@ fn each_stream_status_change_is_posted_once() {
 fn stats_cover_the_source_and_the_demuxer() {
     let receiver = Receiver::start("keep-listening=true");
     let mut client = RawClient::publish(receiver.port(), "live", "key");
-    for tag in crate::support::synthetic::stream(0, 5) {
+    for tag in support::synthetic::stream(0, 5) {
         client.media(tag.kind, tag.timestamp, &tag.body, 128);
     }
     receiver.wait_for_packets("audio_0", 5);

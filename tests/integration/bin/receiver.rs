@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use gst::prelude::*;
 
-use crate::support::demuxer::{Packet, Track, Tracks};
-use crate::support::{PATIENCE, init};
+use support::demuxer::{Packet, Track, Tracks};
+use support::{PATIENCE, init};
 
 pub struct Receiver {
     pub pipeline: gst::Pipeline,

@@ -7,12 +7,12 @@ use std::sync::{Mutex, mpsc};
 use gst::prelude::*;
 
 use super::receiver::Receiver;
-use crate::support::PATIENCE;
-use crate::support::clients::{FFMPEG, ffmpeg, publish};
-use crate::support::launch::Launch;
-use crate::support::media::small;
-use crate::support::raw::RawClient;
-use crate::support::synthetic::stream;
+use support::PATIENCE;
+use support::clients::{FFMPEG, ffmpeg, publish};
+use support::launch::Launch;
+use support::media::small;
+use support::raw::RawClient;
+use support::synthetic::stream;
 
 const CYCLES: usize = 20;
 

@@ -10,10 +10,10 @@ use gst::prelude::*;
 use gstrtmp2server::Rtmp2ServerBin;
 use rcgen::generate_simple_self_signed;
 
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, publish};
-use crate::support::launch::Launch;
-use crate::support::media::{SMALL_VIDEO, TONE, made_by, small};
-use crate::support::{PATIENCE, init};
+use support::clients::{FFMPEG, NEW_FFMPEG, publish};
+use support::launch::Launch;
+use support::media::{SMALL_VIDEO, TONE, made_by, small};
+use support::{PATIENCE, init};
 
 fn make_from_uri(uri: &str) -> Result<gst::Element, glib::Error> {
     init();

@@ -6,16 +6,14 @@ use std::io::Write;
 
 use gst::prelude::*;
 
-use crate::support::PATIENCE;
-use crate::support::clients::NEW_FFMPEG;
-use crate::support::demuxer::{Demuxer, demux};
-use crate::support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
-use crate::support::media::{SMALL_VIDEO, TONE, made_by, small};
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::{
-    audio, audio_header, delta_frame, keyframe, metadata, video_header,
-};
+use support::PATIENCE;
+use support::clients::NEW_FFMPEG;
+use support::demuxer::{Demuxer, demux};
+use support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
+use support::media::{SMALL_VIDEO, TONE, made_by, small};
+use support::raw::RawClient;
+use support::recorder::Recorder;
+use support::synthetic::{audio, audio_header, delta_frame, keyframe, metadata, video_header};
 
 /// Repeatable noise.
 struct Noise(u64);

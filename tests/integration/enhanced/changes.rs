@@ -7,11 +7,11 @@ use std::sync::mpsc;
 use gst::prelude::*;
 
 use super::broken::file;
-use crate::support::demuxer::{Demuxer, Track};
-use crate::support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
-use crate::support::media::small;
-use crate::support::synthetic::{audio, audio_header, keyframe, video_header};
-use crate::support::{PATIENCE, init};
+use support::demuxer::{Demuxer, Track};
+use support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
+use support::media::small;
+use support::synthetic::{audio, audio_header, keyframe, video_header};
+use support::{PATIENCE, init};
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg};
-use crate::support::demuxer::{Packet, Track, Tracks, demux};
-use crate::support::media::{SMALL_VIDEO, TONE, made_by};
+use support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg};
+use support::demuxer::{Packet, Track, Tracks, demux};
+use support::media::{SMALL_VIDEO, TONE, made_by};
 
 /// Times in milliseconds, and the payload.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

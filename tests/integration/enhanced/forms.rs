@@ -11,12 +11,12 @@ use gstrtmp2server::flv::body::{
 use gstrtmp2server::flv::codes::*;
 
 use super::broken::file;
-use crate::support::clients::{NEW_FFMPEG, ffmpeg};
-use crate::support::demuxer::{Demuxer, Track, Tracks};
-use crate::support::flv::{self, AUDIO, Tag, VIDEO};
-use crate::support::media::small;
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::{
+use support::clients::{NEW_FFMPEG, ffmpeg};
+use support::demuxer::{Demuxer, Track, Tracks};
+use support::flv::{self, AUDIO, Tag, VIDEO};
+use support::media::small;
+use support::recorder::Recorder;
+use support::synthetic::{
     audio, audio_header, delta_frame, end_of_sequence, keyframe, metadata, stream, video_header,
 };
 
@@ -51,7 +51,7 @@ fn coded_opus(payload: &[u8]) -> AudioTrack<'_> {
 
 #[track_caller]
 fn demux(tags: &[Tag]) -> Tracks {
-    crate::support::demuxer::demux("eflvdemux", &file(tags), 4096)
+    support::demuxer::demux("eflvdemux", &file(tags), 4096)
 }
 
 fn payloads(track: &Track) -> Vec<&[u8]> {
@@ -279,7 +279,7 @@ fn colours_come_and_go() {
 
 #[test]
 fn hevc_in_disguise() {
-    let file = crate::support::media::made_by(
+    let file = support::media::made_by(
         &*NEW_FFMPEG,
         "enhanced-plain-hevc.flv",
         "-f lavfi -i testsrc2=size=320x240:rate=30 -t 1 -pix_fmt yuv420p -c:v libx265 \
@@ -442,7 +442,7 @@ fn times_of_upstream_are_kept() {
 #[test]
 fn payloads_are_not_copied() {
     let bytes = file(&stream(0, 3));
-    crate::support::init();
+    support::init();
     assert_not_copied(gst::Buffer::from_slice(bytes.clone()));
     // As the source makes them.
     assert_not_copied(gst::Buffer::from_mut_slice(bytes));
@@ -532,7 +532,7 @@ fn duration_and_position_are_known() {
 /// A publisher with two tracks of each into both elements.
 #[test]
 fn a_live_publisher_with_several_tracks() {
-    let file = crate::support::media::made_by(
+    let file = support::media::made_by(
         &*NEW_FFMPEG,
         "enhanced-live.mkv",
         "-f lavfi -i testsrc2=size=320x240:rate=30 -f lavfi -i testsrc2=size=160x120:rate=30 \

@@ -3,11 +3,11 @@
 //! What flvdemux plays is the same through both demuxers.
 
 use super::broken::file;
-use crate::support::clients::NEW_FFMPEG;
-use crate::support::demuxer::{Track, Tracks, demux};
-use crate::support::flv::{AUDIO, Tag, VIDEO};
-use crate::support::media::{full_hd, made_by, small};
-use crate::support::synthetic::stream;
+use support::clients::NEW_FFMPEG;
+use support::demuxer::{Track, Tracks, demux};
+use support::flv::{AUDIO, Tag, VIDEO};
+use support::media::{full_hd, made_by, small};
+use support::synthetic::stream;
 
 #[track_caller]
 fn assert_as_flvdemux(what: &str, bytes: &[u8]) {

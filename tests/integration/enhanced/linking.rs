@@ -11,10 +11,10 @@ use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
 
 use super::live::decoded_by_ffmpeg;
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
-use crate::support::media::{SMALL_VIDEO, TONE, made_by};
-use crate::support::recorder::Recorder;
-use crate::support::{PATIENCE, init, rendered};
+use support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
+use support::media::{SMALL_VIDEO, TONE, made_by};
+use support::recorder::Recorder;
+use support::{PATIENCE, init, rendered};
 
 fn new_file(name: &str, arguments: &str) -> PathBuf {
     let name = format!("linking-{name}.flv");

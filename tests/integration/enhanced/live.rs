@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use gst::prelude::*;
 
 use super::codecs::{LEGACY, Seen, YUV, hdr10, new_file, seen_by_ffmpeg, speex};
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
-use crate::support::demuxer::{Packet, demux};
-use crate::support::flv::VIDEO;
-use crate::support::media::{SMALL_VIDEO, TONE, copy, made_by};
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
+use support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
+use support::demuxer::{Packet, demux};
+use support::flv::VIDEO;
+use support::media::{SMALL_VIDEO, TONE, copy, made_by};
+use support::raw::RawClient;
+use support::recorder::Recorder;
 
 /// What came out of a pad, and what a decoder made of it: frames of video, bytes of audio of 16 bits.
 #[derive(Clone, Default)]

@@ -15,9 +15,9 @@ use proptest::test_runner::RngSeed;
 
 use super::broken::file;
 use super::codecs::{hdr10, new_file};
-use crate::support::demuxer::Demuxer;
-use crate::support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
-use crate::support::media::{SMALL_VIDEO, TONE, small};
+use support::demuxer::Demuxer;
+use support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
+use support::media::{SMALL_VIDEO, TONE, small};
 
 /// The longest tag, and what comes with its last byte.
 const MOST_KEPT: usize = (1 << 24) + (1 << 20);
@@ -292,7 +292,7 @@ fn tag() -> impl Strategy<Value = Tag> {
 
 #[test]
 fn files_with_anything_done_to_them() {
-    crate::support::init();
+    support::init();
     let samples = samples();
     proptest!(config(400), |(
         sample in any::<Index>(),
@@ -310,7 +310,7 @@ fn files_with_anything_done_to_them() {
 
 #[test]
 fn tags_with_anything_in_them() {
-    crate::support::init();
+    support::init();
     proptest!(config(600), |(
         tags in prop::collection::vec(tag(), 0..60),
         delivery in delivery(),
@@ -321,7 +321,7 @@ fn tags_with_anything_in_them() {
 
 #[test]
 fn bytes_of_any_kind() {
-    crate::support::init();
+    support::init();
     proptest!(config(200), |(
         bytes in prop::collection::vec(any::<u8>(), 0..3000),
         has_header in any::<bool>(),
@@ -335,7 +335,7 @@ fn bytes_of_any_kind() {
 /// Long enough to keep too much of.
 #[test]
 fn memory_is_bounded_by_one_tag() {
-    crate::support::init();
+    support::init();
     let samples = samples();
     proptest!(config(12), |(
         sample in any::<Index>(),

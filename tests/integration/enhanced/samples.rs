@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::codecs::assert_as_ffmpeg;
-use crate::support::{init, rendered};
+use support::{init, rendered};
 
 /// Frames of video and packets of audio in each.
 const SAMPLES: [(&str, u64, u64); 2] = [("testsrc.flv", 300, 501), ("mptestsrc.flv", 342, 501)];

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::demuxer::{Demuxer, Packet, Track};
+use support::demuxer::{Demuxer, Packet, Track};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/enhanced-flv")

@@ -7,12 +7,12 @@ use gstrtmp2server::StreamEvent;
 use gstrtmp2server::amf0::Value;
 
 use super::multi_recorder::{MultiRecorder, publisher};
-use crate::support::PATIENCE;
-use crate::support::clients::{FFMPEG, publish};
-use crate::support::media::small;
-use crate::support::raw::{RawClient, code, send, unpublish};
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::stream;
+use support::PATIENCE;
+use support::clients::{FFMPEG, publish};
+use support::media::small;
+use support::raw::{RawClient, code, send, unpublish};
+use support::recorder::Recorder;
+use support::synthetic::stream;
 
 const BAD_NAME: &str = "NetStream.Publish.BadName";
 

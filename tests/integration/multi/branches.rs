@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use gst::prelude::*;
 
 use super::multi_recorder::{self, MultiRecorder, link_to, link_to_fakesink};
-use crate::support::PATIENCE;
-use crate::support::flv::{self, Tag};
-use crate::support::raw::{RawClient, code, send, unpublish};
-use crate::support::synthetic::stream;
+use support::PATIENCE;
+use support::flv::{self, Tag};
+use support::raw::{RawClient, code, send, unpublish};
+use support::synthetic::stream;
 
 const FRAMES: u32 = 12;
 

@@ -10,13 +10,13 @@ use std::time::Instant;
 use gst::prelude::*;
 
 use super::multi_recorder::MultiRecorder;
-use crate::support::PATIENCE;
-use crate::support::clients::{FFMPEG, NEW_FFMPEG, publish};
-use crate::support::flv::{self, Tag, assert_same_media};
-use crate::support::gst_clients::publish_with;
-use crate::support::isolated::is_apart;
-use crate::support::media::{copy, small};
-use crate::support::resources::{memory, resources};
+use support::PATIENCE;
+use support::clients::{FFMPEG, NEW_FFMPEG, publish};
+use support::flv::{self, Tag, assert_same_media};
+use support::gst_clients::publish_with;
+use support::isolated::is_apart;
+use support::media::{copy, small};
+use support::resources::{memory, resources};
 
 const PUBLISHERS: usize = 20;
 const AT_ONCE: usize = 4;

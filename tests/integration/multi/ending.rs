@@ -8,9 +8,9 @@ use gst::prelude::*;
 use gstrtmp2server::amf0::Value;
 
 use super::multi_recorder::{MultiRecorder, link_to_fakesink, publisher};
-use crate::support::PATIENCE;
-use crate::support::raw::{RawClient, code, send};
-use crate::support::synthetic::stream;
+use support::PATIENCE;
+use support::raw::{RawClient, code, send};
+use support::synthetic::stream;
 
 /// Asserts that a new publisher is refused because the streams have ended.
 #[track_caller]

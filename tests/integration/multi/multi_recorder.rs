@@ -10,10 +10,10 @@ use gst::glib;
 use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
 
-use crate::support::flv::{self, Tag};
-use crate::support::raw::{RawClient, send};
-use crate::support::synthetic::stream;
-use crate::support::{PATIENCE, init};
+use support::flv::{self, Tag};
+use support::raw::{RawClient, send};
+use support::synthetic::stream;
+use support::{PATIENCE, init};
 
 /// Links a new pad.
 pub type LinkPad = dyn Fn(&gst::Pipeline, &gst::Pad) + Send + Sync;

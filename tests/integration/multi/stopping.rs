@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use gst::prelude::*;
 
 use super::multi_recorder::{MultiRecorder, link_to_fakesink, publisher};
-use crate::support::PATIENCE;
-use crate::support::flv::read_file;
-use crate::support::launch::Launch;
-use crate::support::raw::{RawClient, send, try_send, unpublish};
-use crate::support::resources::listening;
-use crate::support::synthetic::stream;
+use support::PATIENCE;
+use support::flv::read_file;
+use support::launch::Launch;
+use support::raw::{RawClient, send, try_send, unpublish};
+use support::resources::listening;
+use support::synthetic::stream;
 
 const CYCLES: usize = 20;
 

@@ -7,16 +7,16 @@ use gstrtmp2server::amf0::Value;
 use gstrtmp2server::{ConnectionState, StreamEvent, StreamStatus};
 
 use super::multi_recorder::{MultiRecorder, publisher};
-use crate::support::PATIENCE;
-use crate::support::flv::assert_same_media;
-use crate::support::raw::{RawClient, code, send, unpublish};
-use crate::support::synthetic::{self, stream};
+use support::PATIENCE;
+use support::flv::assert_same_media;
+use support::raw::{RawClient, code, send, unpublish};
+use support::synthetic::{self, stream};
 
 /// A resume timeout longer than any test: the publisher always returns in time.
 const LONG_RESUME: &str = "resume-timeout=600000";
 
 /// The tags of a stream that starts at this time.
-fn media(start: u32) -> Vec<crate::support::flv::Tag> {
+fn media(start: u32) -> Vec<support::flv::Tag> {
     stream(start, 12)
 }
 

@@ -5,12 +5,12 @@
 use gstrtmp2server::rtmp::message::type_id;
 
 use super::{received, send_tags};
-use crate::support::flv::Tag;
-use crate::support::raw::RawClient;
-use crate::support::synthetic::{
+use support::flv::Tag;
+use support::raw::RawClient;
+use support::synthetic::{
     audio, audio_header, delta_frame, from_zero, keyframe, stream, video_header,
 };
-use crate::support::wire::Wire;
+use support::wire::Wire;
 
 /// Chunk sizes that clients announce, with the largest message length and the largest value.
 const CHUNK_SIZES: [u32; 7] = [1, 127, 4096, 60_000, 65_536, 0xFF_FFFF, 0x7FFF_FFFF];

@@ -9,11 +9,11 @@ use gstrtmp2server::rtmp::command::Command;
 use gstrtmp2server::rtmp::message::type_id;
 
 use super::{delete_stream, received, send_tags};
-use crate::support::flv::Tag;
-use crate::support::raw::{RawClient, code};
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::stream;
-use crate::support::wire::Wire;
+use support::flv::Tag;
+use support::raw::{RawClient, code};
+use support::recorder::Recorder;
+use support::synthetic::stream;
+use support::wire::Wire;
 
 /// Returns msid and body of the next message of this type.
 fn expect(client: &mut RawClient, wanted: u8) -> (u32, Vec<u8>) {
@@ -353,7 +353,7 @@ fn client_without_window_is_acknowledged_when_it_pauses() {
     let mut body = vec![0x2F];
     body.resize(100_000, 7);
     for time in 0..30 {
-        client.media(crate::support::flv::AUDIO, time * 20, &body, 65_536);
+        client.media(support::flv::AUDIO, time * 20, &body, 65_536);
     }
     let (_, count) = expect(&mut client, type_id::ACKNOWLEDGEMENT);
     let count = u32::from_be_bytes(count.try_into().unwrap());

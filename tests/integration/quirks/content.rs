@@ -6,12 +6,12 @@ use gstrtmp2server::amf0::{self, Value};
 use gstrtmp2server::rtmp::message::type_id;
 
 use super::{received, send_tags};
-use crate::support::flv::{AUDIO, SCRIPT, Tag, VIDEO};
-use crate::support::raw::RawClient;
-use crate::support::synthetic::{
+use support::flv::{AUDIO, SCRIPT, Tag, VIDEO};
+use support::raw::RawClient;
+use support::synthetic::{
     audio, audio_header, delta_frame, keyframe, metadata, stream, video_header,
 };
-use crate::support::wire::Wire;
+use support::wire::Wire;
 
 fn aggregate_of(tags: &[Tag], with_last_back_pointer: bool) -> Vec<u8> {
     let mut body: Vec<u8> = tags.iter().flat_map(Tag::to_bytes).collect();

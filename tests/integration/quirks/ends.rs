@@ -7,10 +7,10 @@ use std::net::Shutdown;
 use gstrtmp2server::amf0::Value;
 
 use super::{received, send_tags};
-use crate::support::flv::Tag;
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::{delta_frame, end_of_sequence, keyframe, stream};
+use support::flv::Tag;
+use support::raw::RawClient;
+use support::recorder::Recorder;
+use support::synthetic::{delta_frame, end_of_sequence, keyframe, stream};
 
 /// Asserts that this way to leave ends the stream after all of its tags.
 #[track_caller]
@@ -42,10 +42,7 @@ fn close_stream_ends_the_stream() {
     assert_ends_stream(|mut client| {
         client.command(1, "closeStream", 0.0, &[Value::Null]);
         let status = client.expect_command("onStatus");
-        assert_eq!(
-            crate::support::raw::code(&status),
-            "NetStream.Unpublish.Success"
-        );
+        assert_eq!(support::raw::code(&status), "NetStream.Unpublish.Success");
         Some(client)
     });
 }
@@ -96,7 +93,7 @@ fn truncated_message_is_dropped() {
     let tags = stream(0, 12);
     send_tags(&mut client, &tags);
     let cut = delta_frame(480, 1000);
-    let chunks = crate::support::wire::Wire::of(&cut).absolute(&cut);
+    let chunks = support::wire::Wire::of(&cut).absolute(&cut);
     client.send(&chunks[..5].concat());
     drop(client);
     assert_eq!(recorder.finish(), tags);

@@ -8,11 +8,11 @@ mod content;
 mod ends;
 mod names;
 
-use crate::support::flv::Tag;
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
-use crate::support::wire::Wire;
 use gstrtmp2server::amf0::Value;
+use support::flv::Tag;
+use support::raw::RawClient;
+use support::recorder::Recorder;
+use support::wire::Wire;
 
 /// Publishes as `live/key`, runs `send`, ends the stream, and returns the tags that left.
 #[track_caller]

@@ -2,11 +2,11 @@
 
 //! How clients divide a URL into application and stream key.
 
-use crate::support::clients::{FFMPEG, ffmpeg};
-use crate::support::media;
-use crate::support::raw::RawClient;
-use crate::support::recorder::Recorder;
-use crate::support::synthetic::stream;
+use support::clients::{FFMPEG, ffmpeg};
+use support::media;
+use support::raw::RawClient;
+use support::recorder::Recorder;
+use support::synthetic::stream;
 
 use super::{delete_stream, send_tags};
 
@@ -48,7 +48,7 @@ fn every_form_of_a_route_reaches_it() {
 #[test]
 fn ffmpeg_urls_reach_their_route() {
     let file = media::small(1);
-    let expected = crate::support::flv::read_file(&file);
+    let expected = support::flv::read_file(&file);
     for (route, path) in [
         ("application=live stream-key=key", "live/key"),
         ("application=live stream-key=key", "live//key"),
@@ -64,6 +64,6 @@ fn ffmpeg_urls_reach_their_route() {
         let input = file.display();
         let url = recorder.url(path);
         ffmpeg(FFMPEG, &format!("-i {input} -c copy -f flv {url}")).succeed();
-        crate::support::flv::assert_same_media(&expected, &recorder.finish());
+        support::flv::assert_same_media(&expected, &recorder.finish());
     }
 }

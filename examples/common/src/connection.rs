@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Connections of the HTTP servers of examples, which cost only so much: there is a number of them, and each has to
+//! get on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep};
+
+#[derive(Debug)]
+pub struct Patient {
+    socket: TcpListener,
+    places: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Patient {
+    /// Those beyond so many wait until one of them ends.
+    pub fn new(socket: TcpListener, connections: usize, patience: Duration) -> Self {
+        Patient {
+            socket,
+            places: Arc::new(Semaphore::new(connections)),
+            patience,
+        }
+    }
+}
+
+impl Listener for Patient {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let place = self.places.clone().acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        // With its own care about errors that pass.
+        let (stream, address) = Listener::accept(&mut self.socket).await;
+        // Without it, it is slower and nothing else.
+        let _ = stream.set_nodelay(true);
+        let connection = Connection {
+            stream,
+            patience: self.patience,
+            timer: Box::pin(sleep(self.patience)),
+            _place: place,
+        };
+        (connection, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// Ends with an error once it could write nothing for too long. What comes in does not count, so a request
+/// has to be complete in that time, and its client has to read the answer.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    patience: Duration,
+    timer: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn unless_over<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_pending() {
+            ready!(self.timer.as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        poll
+    }
+
+    fn written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            let deadline = Instant::now() + self.patience;
+            self.timer.as_mut().reset(deadline);
+        }
+        self.unless_over(context, poll)
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.unless_over(context, poll)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(context, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(context, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream as Client;
+
+    use axum::Router;
+
+    const BODY: usize = 50_000_000;
+
+    /// A server with connections of little patience; its address.
+    fn serve(connections: usize, patience: Duration) -> SocketAddr {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                tell.send(socket.local_addr().unwrap()).unwrap();
+                let get = || async { vec![0_u8; BODY] };
+                let router = Router::new().route("/", axum::routing::get(get));
+                let listener = Patient::new(socket, connections, patience);
+                axum::serve(listener, router).await.unwrap();
+            });
+        });
+        told.recv().unwrap()
+    }
+
+    fn ends(client: &mut Client) {
+        // An error is an end, too.
+        let _ = client.read_to_end(&mut Vec::new());
+    }
+
+    #[test]
+    fn who_says_nothing_or_reads_nothing_is_cut_off() {
+        let address = serve(1, Duration::from_millis(100));
+        // There is one place alone, so each gets it when the one before is cut off.
+        let mut silent = Client::connect(address).unwrap();
+        let mut endless = Client::connect(address).unwrap();
+        endless.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").unwrap();
+        let mut deaf = Client::connect(address).unwrap();
+        deaf.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        let mut polite = Client::connect(address).unwrap();
+        polite
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        ends(&mut silent);
+        ends(&mut endless);
+        let mut answer = Vec::new();
+        polite.read_to_end(&mut answer).unwrap();
+        assert!(answer.len() > BODY);
+        ends(&mut deaf);
+    }
+
+    #[test]
+    fn who_dribbles_is_cut_off() {
+        let address = serve(10, Duration::from_millis(100));
+        let mut client = Client::connect(address).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: ").unwrap();
+        // Each byte is one before the patience is at its end; it ends all the same.
+        while client.write_all(b"a").is_ok() {
+            client
+                .set_read_timeout(Some(Duration::from_millis(10)))
+                .unwrap();
+            if client.read(&mut [0; 1]).is_ok_and(|count| count == 0) {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Code that the programs in this folder share.
+
+pub mod connection;
+pub mod exposition;
+pub mod statistics;

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What Prometheus is told. Its labels are `camera` and `stream`: stream keys are in none of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::proto::MetricFamily;
+
+use super::status::{COUNTERS, Shared, Snapshot, SourceState};
+use common::exposition::{family, labels};
+use common::statistics::{Unit, number};
+
+/// What the metrics are made of, as it is now.
+#[derive(Debug)]
+pub struct Board {
+    streams: Mutex<Vec<Arc<Shared>>>,
+    is_configuration_good: AtomicBool,
+}
+
+impl Board {
+    pub fn new() -> Self {
+        Board {
+            streams: Mutex::default(),
+            is_configuration_good: AtomicBool::new(true),
+        }
+    }
+
+    pub fn set_streams(&self, streams: Vec<Arc<Shared>>) {
+        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = streams;
+    }
+
+    /// Whether the configuration that was read last is the one in use.
+    pub fn set_configuration(&self, is_good: bool) {
+        self.is_configuration_good.store(is_good, Ordering::Relaxed);
+    }
+
+    pub fn families(&self) -> Vec<MetricFamily> {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = streams.clone();
+        let snapshots: Vec<(&Shared, Snapshot)> = streams
+            .iter()
+            .map(|shared| (&**shared, shared.snapshot()))
+            .collect();
+        let mut families: Vec<MetricFamily> = METRICS
+            .iter()
+            .map(|(name, help, value)| {
+                let sample = |(shared, snapshot): &(&Shared, Snapshot)| {
+                    let name = &shared.name;
+                    let labels = labels(&[("camera", &name.camera), ("stream", &name.stream)]);
+                    value(snapshot).map(|value| (labels, value))
+                };
+                family(name, help, snapshots.iter().filter_map(sample).collect())
+            })
+            .collect();
+        let is_good = self.is_configuration_good.load(Ordering::Relaxed);
+        families.push(family(
+            "multicam_configuration_good",
+            "Whether the configuration that was read last is the one in use.",
+            vec![(Vec::new(), f64::from(u8::from(is_good)))],
+        ));
+        families
+    }
+}
+
+type Value = fn(&Snapshot) -> Option<f64>;
+
+const METRICS: &[(&str, &str, Value)] = &[
+    (
+        "multicam_status",
+        "Whether a server takes the stream: 0 disconnected, 1 connecting, 2 connected, 3 given up.",
+        |snapshot| Some(f64::from(snapshot.state.status.sink as u32)),
+    ),
+    (
+        "multicam_source_active",
+        "Whether media comes from the source.",
+        |snapshot| {
+            let is_active = snapshot.state.status.source == SourceState::Active;
+            Some(f64::from(u8::from(is_active)))
+        },
+    ),
+    (
+        "multicam_location",
+        "Which server is connected or being tried: 0 is the first one, -1 none.",
+        |snapshot| Some(f64::from(snapshot.state.status.index)),
+    ),
+    (
+        "multicam_sent_tags_total",
+        "Tags given to servers.",
+        |snapshot| counter(snapshot, "tags-sent", 1.0),
+    ),
+    (
+        "multicam_sent_bytes_total",
+        "Bytes of tags given to servers.",
+        |snapshot| counter(snapshot, "bytes-sent", 1.0),
+    ),
+    (
+        "multicam_sent_bytes_per_second",
+        "Bytes given to servers in the last whole second.",
+        |snapshot| gauge(snapshot, "bitrate", Unit::BitsPerSecond),
+    ),
+    (
+        "multicam_sent_average_bytes_per_second",
+        "Bytes given to servers over all time with one, since the pipeline started.",
+        |snapshot| gauge(snapshot, "bitrate-average", Unit::BitsPerSecond),
+    ),
+    (
+        "multicam_sent_peak_bytes_per_second",
+        "Bytes in the second that had the most, since the pipeline started.",
+        |snapshot| gauge(snapshot, "bitrate-peak", Unit::BitsPerSecond),
+    ),
+    (
+        "multicam_dropped_tags_total",
+        "Tags given to no server.",
+        |snapshot| counter(snapshot, "tags-dropped", 1.0),
+    ),
+    (
+        "multicam_attempts_total",
+        "Connections that were tried.",
+        |snapshot| counter(snapshot, "attempts", 1.0),
+    ),
+    (
+        "multicam_connections_total",
+        "Connections that a server has accepted.",
+        |snapshot| counter(snapshot, "connections", 1.0),
+    ),
+    (
+        "multicam_uptime_seconds_total",
+        "Time with a server.",
+        |snapshot| counter(snapshot, "total-uptime", 1e-9),
+    ),
+    (
+        "multicam_downtime_seconds_total",
+        "Time without a server.",
+        |snapshot| counter(snapshot, "downtime", 1e-9),
+    ),
+    (
+        "multicam_queue_bytes",
+        "What waits to be sent.",
+        |snapshot| gauge(snapshot, "current-level-bytes", Unit::None),
+    ),
+    (
+        "multicam_queue_duration_seconds",
+        "Media time of what waits to be sent.",
+        |snapshot| gauge(snapshot, "current-level-time", Unit::Nanoseconds),
+    ),
+    (
+        "multicam_restarts_total",
+        "Times that the pipeline had to start again.",
+        |snapshot| Some(snapshot.restarts as f64),
+    ),
+];
+
+fn counter(snapshot: &Snapshot, field: &str, unit: f64) -> Option<f64> {
+    let index = COUNTERS.iter().position(|counter| *counter == field)?;
+    Some(snapshot.counters[index] as f64 * unit)
+}
+
+fn gauge(snapshot: &Snapshot, field: &str, unit: Unit) -> Option<f64> {
+    number(snapshot.stats.as_ref()?, field, unit)
+}

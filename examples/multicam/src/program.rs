@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Starts and stops streams as the configuration has it, and shows how they do.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use super::changes::Changes;
+use super::metrics::Board;
+use super::options::Options;
+use super::plan::{self, Plan};
+use super::screen::Screen;
+use super::stream::{Context, News, Ports, Stream};
+use common::connection::Patient;
+use common::statistics;
+
+/// How long all streams together may take to end.
+const MAX_END: Duration = Duration::from_secs(15);
+
+/// Signals this near to each other are one: who ends a process may end its group too, and it is in both.
+const SAME: Duration = Duration::from_secs(1);
+
+/// On a terminal.
+const REPAINT: Duration = Duration::from_secs(1);
+
+/// Of those who ask for metrics, more have to wait for each other.
+const MAX_CONNECTIONS: usize = 16;
+
+/// And each of them has to be done.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Program {
+    options: Options,
+    context: Context,
+    news: UnboundedReceiver<News>,
+    /// In the order of the configuration.
+    streams: Vec<Stream>,
+    /// Those that were told to stop.
+    leaving: Vec<Stream>,
+    board: Arc<Board>,
+    screen: Screen,
+}
+
+/// What ends or changes the program.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Until one that ends the program.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {},
+            _ = self.terminate.recv() => {},
+        }
+    }
+
+    /// Until somebody is impatient with an end that began then.
+    async fn second_end(&mut self, began: Instant) {
+        self.end().await;
+        while began.elapsed() < SAME {
+            self.end().await;
+        }
+    }
+}
+
+impl Program {
+    pub fn new(options: Options) -> Self {
+        let (sender, news) = unbounded_channel();
+        Program {
+            options,
+            context: Context {
+                ports: Arc::new(Ports::default()),
+                news: sender,
+            },
+            news,
+            streams: Vec::new(),
+            leaving: Vec::new(),
+            board: Arc::new(Board::new()),
+            screen: Screen::new(),
+        }
+    }
+
+    /// Until a signal ends it.
+    pub async fn run(mut self, plans: Vec<Plan>) -> io::Result<()> {
+        let mut signals = Signals::new()?;
+        self.serve_metrics().await?;
+        self.apply(plans)?;
+        let period = match (self.screen.is_terminal(), self.options.interval) {
+            (true, _) => Some(REPAINT),
+            (false, 0) => None,
+            (false, seconds) => Some(Duration::from_secs(seconds)),
+        };
+        let mut ticks = period.map(interval);
+        if let Some(ticks) = &mut ticks {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        }
+        loop {
+            tokio::select! {
+                Some(news) = self.news.recv() => self.hear(news),
+                () = next(&mut ticks) => self.show_all(),
+                // Who closes a terminal does not ask for another configuration.
+                _ = signals.hangup.recv() => match self.screen.is_gone() {
+                    true => break,
+                    false => self.reload()?,
+                },
+                _ = signals.interrupt.recv() => break,
+                _ = signals.terminate.recv() => break,
+            }
+        }
+        let began = Instant::now();
+        tokio::select! {
+            // What has come already is the same one, however long the rest takes.
+            biased;
+            () = signals.second_end(began) => Err(ended_at_once()),
+            ended = self.end() => ended,
+        }
+    }
+
+    async fn serve_metrics(&mut self) -> io::Result<()> {
+        let Some(address) = self.options.metrics else {
+            return Ok(());
+        };
+        let named = |error: io::Error| {
+            let text = format!("--metrics {address}: {error}");
+            io::Error::new(error.kind(), text)
+        };
+        let socket = TcpListener::bind(address).await.map_err(named)?;
+        let address = socket.local_addr()?;
+        self.screen
+            .tell(&format!("metrics on http://{address}/metrics"));
+        let board = self.board.clone();
+        let answer = get(move || async move { statistics::respond(board.families()) });
+        let router = Router::new().route("/metrics", answer);
+        let listener = Patient::new(socket, MAX_CONNECTIONS, PATIENCE);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(())
+    }
+
+    fn reload(&mut self) -> io::Result<()> {
+        match plan::load(&self.options.file) {
+            Ok(plans) => {
+                self.board.set_configuration(true);
+                self.apply(plans)
+            }
+            Err(error) => {
+                self.board.set_configuration(false);
+                self.screen.warn(&error.to_string());
+                self.screen
+                    .warn("the configuration was not changed; mend it, and send SIGHUP again");
+                self.repaint();
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts and stops what is different. Where one takes over a server or a route from another one, it
+    /// tries again until the other one has left it.
+    fn apply(&mut self, plans: Vec<Plan>) -> io::Result<()> {
+        let changes = Changes::between(self.streams.iter().map(Stream::plan), &plans);
+        for name in &changes.removed {
+            let index = self.streams.iter().position(|s| s.plan().name == *name);
+            if let Some(index) = index {
+                let stream = self.streams.remove(index);
+                stream.stop();
+                self.leaving.push(stream);
+            }
+        }
+        let counts = (
+            changes.added.len(),
+            changes.changed.len(),
+            changes.removed.len(),
+        );
+        for plan in changes.changed {
+            let stream = self.streams.iter_mut();
+            if let Some(stream) = stream.into_iter().find(|s| s.plan().name == plan.name) {
+                stream.replace(plan);
+            }
+        }
+        for plan in changes.added {
+            self.streams.push(Stream::start(plan, &self.context)?);
+        }
+        let place = |stream: &Stream| plans.iter().position(|p| p.name == stream.plan().name);
+        self.streams.sort_by_key(place);
+        let streams = self.streams.iter().map(|stream| stream.shared().clone());
+        self.board.set_streams(streams.collect());
+        let (added, changed, removed) = counts;
+        let kept = self.streams.len() - added - changed;
+        self.screen.tell(&format!(
+            "streams: {added} added, {changed} changed, {removed} removed, {kept} untouched"
+        ));
+        self.repaint();
+        Ok(())
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Listening(host, port) => {
+                // As it is in a URL.
+                let host = if host.contains(':') {
+                    format!("[{host}]")
+                } else {
+                    host
+                };
+                self.screen
+                    .tell(&format!("listening on rtmp://{host}:{port}/"));
+            }
+            News::Changed(name, state) if !self.screen.is_terminal() => {
+                let stream = self.streams.iter().find(|s| s.plan().name == name);
+                if let Some(stream) = stream {
+                    self.screen.tell(&stream.shared().line_of(state));
+                }
+            }
+            News::Changed(..) => {}
+            News::Stopped(name) => {
+                let is_it = |stream: &mut Stream| stream.plan().name == name;
+                // It has nothing more to do.
+                self.leaving.extract_if(.., is_it).for_each(Stream::join);
+                self.screen.tell(&format!("{name}: stopped"));
+            }
+        }
+        self.repaint();
+    }
+
+    fn show_all(&mut self) {
+        if self.screen.is_terminal() {
+            return self.repaint();
+        }
+        for stream in &self.streams {
+            self.screen.tell(&stream.shared().line());
+        }
+    }
+
+    fn repaint(&mut self) {
+        if self.screen.is_terminal() {
+            let lines = self.streams.iter().map(|stream| stream.shared().line());
+            self.screen.paint(&lines.collect::<Vec<_>>());
+        }
+    }
+
+    /// Ends all streams, and waits for that.
+    async fn end(&mut self) -> io::Result<()> {
+        self.streams.iter().for_each(Stream::stop);
+        self.leaving.append(&mut self.streams);
+        self.repaint();
+        let deadline = Instant::now() + MAX_END;
+        while !self.leaving.is_empty() {
+            match timeout_at(deadline, self.news.recv()).await {
+                Ok(Some(news)) => self.hear(news),
+                Ok(None) | Err(_) => {
+                    let names = self.leaving.iter().map(|s| s.plan().name.to_string());
+                    let names: Vec<String> = names.collect();
+                    let text = format!("these did not end: {}", names.join(", "));
+                    return Err(io::Error::other(text));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ended_at_once() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Interrupted,
+        "ended at once, by a second signal",
+    )
+}
+
+async fn next(ticks: &mut Option<tokio::time::Interval>) {
+    match ticks {
+        Some(ticks) => {
+            ticks.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}

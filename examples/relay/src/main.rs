@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Takes RTMP publishers, cleans what they send, and serves it as HLS.
+
+mod catalog;
+mod cleaner;
+mod encoder;
+mod frame_rate;
+mod health;
+mod ingest;
+mod mailbox;
+mod metrics;
+mod notify;
+mod options;
+mod packager;
+mod passthrough;
+mod reconnect;
+mod rendezvous;
+mod segment_store;
+mod segmenter;
+mod stream;
+mod streams;
+mod ts;
+mod web;
+
+use std::error::Error;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use catalog::Catalog;
+use health::Health;
+use ingest::Ingest;
+use notify::{Deliveries, Receiver};
+use options::Options;
+use reconnect::Reconnect;
+use rendezvous::Placement;
+use streams::{Settings, Streams};
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use web::Site;
+
+/// Locked by who uses the directory of all streams.
+const CLAIM: &str = ".relay.lock";
+
+/// How long it may take to end. Supervisors kill what takes longer than 10 s.
+const FAREWELL: Duration = Duration::from_secs(9);
+
+/// The same signal within so long is the same one.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
+
+/// Those that end the program.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        }
+    }
+
+    /// Somebody does not want to wait.
+    async fn another(&mut self, first: SignalKind) {
+        let start = Instant::now();
+        // Supervisors signal a process and its group: that is one signal.
+        while self.next().await == first && start.elapsed() < ONE_SIGNAL {}
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::read();
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(options));
+    // Without waiting for threads that wait for others: a notification that nobody answers, or a disk that hangs.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    gst::init()?;
+    gstrtmp2server::plugin_register_static()?;
+    let mut signals = Signals::new()?;
+    std::fs::create_dir_all(&options.directory)
+        .map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
+    // Kept to the end, which gives it back.
+    let _claim = claim(&options.directory)?;
+    health::write(&options.directory).map_err(|error| {
+        let directory = options.directory.display();
+        format!("--directory {directory}: it can't be written to: {error}")
+    })?;
+    let socket = TcpListener::bind(options.http)
+        .await
+        .map_err(|error| format!("--http {}: {error}", options.http))?;
+    let local = socket.local_addr()?;
+    let base = options.public_base(local);
+
+    let (catalog, changes) = Catalog::new();
+    let catalog = Arc::new(catalog);
+    let ring = Placement::new(options.relays.clone(), options.this_relay.clone());
+    let site = Arc::new(Site {
+        catalog: catalog.clone(),
+        directory: options.directory.clone(),
+        base: base.clone(),
+        hls_js: web::read_hls_js(&options.hls_js),
+        health: Arc::new(Health::new(options.directory.clone(), catalog.clone())),
+        deliveries: Arc::new(Deliveries::default()),
+        reconnect: Arc::new(Reconnect::new(ring)),
+    });
+    let receiver = options.notify.clone().map(|url| Receiver {
+        url,
+        secret: options.notify_secret.clone(),
+        base,
+    });
+    let (end, has_ended) = oneshot::channel::<()>();
+    let has_ended = async {
+        let _ = has_ended.await;
+    };
+    let telling = notify::run(changes, receiver, site.deliveries.clone(), has_ended);
+    let telling = tokio::spawn(telling);
+    println!("page on http://{local}/");
+
+    let streams = Streams::new(Settings {
+        catalog,
+        directory: options.directory.clone(),
+        base: site.base.clone(),
+        passthrough: options.passthrough,
+    });
+    let streams =
+        streams.map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
+    let (ingest, port) = Ingest::start(&options, &streams, &site)?;
+    println!("listening on rtmp://{}:{port}/", options.rtmp.host);
+
+    let (close, closed) = oneshot::channel::<()>();
+    let closed = async {
+        let _ = closed.await;
+    };
+    let mut serving = pin!(web::serve(socket, site, closed));
+    let first = tokio::select! {
+        result = &mut serving => return Ok(result?),
+        signal = signals.next() => signal,
+    };
+    drop(close);
+    let farewell = async {
+        let stopping = tokio::task::spawn_blocking(move || {
+            // Before their publishers are cut off, which would be the end of the streams: another process goes on with them.
+            streams.stop();
+            drop(ingest);
+        });
+        let (served, stopped) = tokio::join!(serving, stopping);
+        served?;
+        stopped?;
+        // All that there was to be told is on its way.
+        drop(end);
+        Ok(telling.await?)
+    };
+    tokio::select! {
+        result = farewell => result,
+        () = tokio::time::sleep(FAREWELL) => Err(too_long().into()),
+        () = signals.another(first) => Err("ended at once, by a second signal".into()),
+    }
+}
+
+/// Two relays would remove each other's files.
+fn claim(directory: &Path) -> Result<File, String> {
+    let failure = |error: &dyn Error| {
+        let directory = directory.display();
+        format!("--directory {directory}: it can't be written to: {error}")
+    };
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let file = options.open(directory.join(CLAIM));
+    let file = file.map_err(|error| failure(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let directory = directory.display();
+            Err(format!(
+                "--directory {directory}: another relay uses it. Give each relay a directory of its own"
+            ))
+        }
+        Err(TryLockError::Error(error)) => Err(failure(&error)),
+    }
+}
+
+fn too_long() -> String {
+    let seconds = FAREWELL.as_secs();
+    format!(
+        "ended after {seconds} s, before all of the streams was written: their last segments may be missing"
+    )
+}

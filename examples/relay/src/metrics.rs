@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What Prometheus is told: in base units, of each stream that there is, and of all since the start.
+//!
+//! A stream that is gone is in none of them any more, so however many names come and go, there are never more
+//! than there are streams at a time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::proto::{LabelPair, MetricFamily};
+
+use crate::catalog::{Counts, Stream, StreamName};
+use crate::web::Site;
+use common::exposition::{self, family, labels};
+
+/// What is told of each stream: name, help, value.
+type OfStream = (&'static str, &'static str, fn(&Stream) -> f64);
+
+const OF_STREAM: &[OfStream] = &[
+    (
+        "relay_stream_uptime_seconds",
+        "Time since the stream is there.",
+        |stream| stream.since.elapsed().as_secs_f64(),
+    ),
+    (
+        "relay_stream_ready",
+        "Whether its playlist can be played.",
+        |stream| flag(stream.is_ready),
+    ),
+    (
+        "relay_stream_interrupted",
+        "Whether its publisher was cut off, and may come back.",
+        |stream| flag(stream.is_interrupted),
+    ),
+    (
+        "relay_stream_passed_through",
+        "Whether it is passed on as it comes.",
+        |stream| flag(stream.is_passed_through),
+    ),
+    (
+        "relay_stream_failing",
+        "Whether its files can't be written or removed.",
+        |stream| flag(stream.failure.is_some()),
+    ),
+];
+
+/// What is counted of each stream and of all of them: the end of its name, help, value.
+type Counted = (&'static str, &'static str, fn(&Counts) -> u64);
+
+const COUNTED: &[Counted] = &[
+    ("segments_total", "Segments written.", |counts| {
+        counts.segments
+    }),
+    ("segment_bytes_total", "Bytes of segments.", |counts| {
+        counts.segment_bytes
+    }),
+    (
+        "discontinuities_total",
+        "Places where what follows does not go on with what was before.",
+        |counts| counts.discontinuities,
+    ),
+    (
+        "frames_received_total",
+        "Frames of the publisher.",
+        |counts| counts.frames_in,
+    ),
+    (
+        "frames_written_total",
+        "Frames in the segments.",
+        |counts| counts.frames_out,
+    ),
+    (
+        "frames_duplicated_total",
+        "Frames that were repeated to fill gaps.",
+        |counts| counts.frames_duplicated,
+    ),
+    (
+        "frames_dropped_total",
+        "Frames that were too many, or too late.",
+        |counts| counts.frames_dropped,
+    ),
+];
+
+fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+fn of(name: &StreamName) -> Vec<LabelPair> {
+    labels(&[
+        ("application", &name.application),
+        ("stream", &name.stream),
+        ("user", name.user.as_deref().unwrap_or_default()),
+    ])
+}
+
+fn one(name: &str, help: &str, value: f64) -> MetricFamily {
+    family(name, help, vec![(Vec::new(), value)])
+}
+
+fn of_streams(streams: &[(StreamName, Stream)]) -> Vec<MetricFamily> {
+    let mut families = Vec::new();
+    for (name, help, value) in OF_STREAM {
+        let samples = streams
+            .iter()
+            .map(|(name, stream)| (of(name), value(stream)));
+        families.push(family(name, help, samples.collect()));
+    }
+    for (name, help, value) in COUNTED {
+        let samples = streams
+            .iter()
+            .map(|(name, stream)| (of(name), value(&stream.counts) as f64));
+        families.push(family(
+            &format!("relay_stream_{name}"),
+            help,
+            samples.collect(),
+        ));
+    }
+    families
+}
+
+/// What is told of the whole program.
+pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> {
+    let streams = site.catalog.streams();
+    let mut families = of_streams(&streams);
+    let count = |is: fn(&Stream) -> bool| {
+        let counted = streams.iter().filter(|(_, stream)| is(stream));
+        counted.count() as f64
+    };
+    families.push(one(
+        "relay_streams",
+        "Streams that there are.",
+        count(|_| true),
+    ));
+    families.push(one(
+        "relay_streams_ready",
+        "Streams that can be played.",
+        count(|stream| stream.is_ready),
+    ));
+    let totals = site.catalog.totals();
+    families.push(one(
+        "relay_streams_total",
+        "Streams that there have been.",
+        totals.streams as f64,
+    ));
+    for (name, help, value) in COUNTED {
+        let value = value(&totals.counts) as f64;
+        families.push(one(&format!("relay_{name}"), help, value));
+    }
+
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    let deliveries = &site.deliveries;
+    let outcomes = [
+        ("delivered", &deliveries.delivered),
+        ("lost", &deliveries.lost),
+        ("refused", &deliveries.refused),
+        ("retried", &deliveries.retried),
+    ];
+    families.push(family(
+        "relay_notifications_total",
+        "Notifications by what became of them; those retried are counted for each attempt that failed.",
+        outcomes
+            .map(|(outcome, counter)| (labels(&[("outcome", outcome)]), read(counter)))
+            .to_vec(),
+    ));
+    families.push(one(
+        "relay_notifications_waiting",
+        "Notifications that are not delivered yet.",
+        read(&deliveries.waiting),
+    ));
+    let outcomes = [
+        ("asked", site.reconnect.moved()),
+        ("served", site.reconnect.kept()),
+    ];
+    families.push(family(
+        "relay_publishers_of_other_relays_total",
+        "Publishers that belong to another relay: asked to go there, or served here.",
+        outcomes
+            .map(|(outcome, count)| (labels(&[("outcome", outcome)]), count as f64))
+            .to_vec(),
+    ));
+    families.push(one(
+        "relay_healthy",
+        "Whether /health says that all is well.",
+        flag(is_healthy),
+    ));
+    exposition::text(families)
+}

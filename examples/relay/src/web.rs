@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The HTTP server: a page, the HLS files, what there is, and how it does.
+
+mod files;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use url::Url;
+
+use crate::catalog::{Catalog, PLAYLIST, Stream, StreamName};
+use crate::health::Health;
+use crate::metrics;
+use crate::notify::Deliveries;
+use crate::reconnect::Reconnect;
+use common::connection::Patient;
+
+/// What viewers get under this path is what is in the directory of all streams.
+const HLS: &str = "hls";
+/// How long connections may take to end when the program does.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Each connection costs some memory.
+const MAX_CONNECTIONS: usize = 2000;
+/// One connection has a descriptor, and one of a file: publishers and their segments need the others.
+const SHARE_OF_DESCRIPTORS: u64 = 4;
+/// Requests are short, and whoever plays takes a segment every two seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// All that the page needs, and nothing else: hls.js makes a worker of a blob, and plays from one.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    media-src 'self' blob:; worker-src 'self' blob:; img-src data:; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'self'";
+
+/// What is served.
+#[derive(Debug)]
+pub struct Site {
+    pub catalog: Arc<Catalog>,
+    /// Of all streams.
+    pub directory: PathBuf,
+    /// The address under which viewers reach this server.
+    pub base: Url,
+    /// The script that the page plays with, if it is there.
+    pub hls_js: Option<Bytes>,
+    pub health: Arc<Health>,
+    pub deliveries: Arc<Deliveries>,
+    pub reconnect: Arc<Reconnect>,
+}
+
+/// The playlist of a stream, for those who come by this address.
+pub fn playlist(base: &Url, name: &StreamName) -> Url {
+    let mut url = base.clone();
+    let parts = [
+        Some(&name.application),
+        name.user.as_ref(),
+        Some(&name.stream),
+    ];
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().push(HLS);
+        path.extend(parts.into_iter().flatten()).push(PLAYLIST);
+    }
+    url
+}
+
+/// The script of the npm package. Without it the program says what to do, and goes on.
+pub fn read_hls_js(path: &Path) -> Option<Bytes> {
+    match std::fs::read(path) {
+        Ok(script) => Some(script.into()),
+        Err(error) => {
+            eprintln!(
+                "no hls.js at {}: {error}. The page plays in browsers alone that play HLS by themselves. \
+                 It comes with: npm ci --prefix examples/relay/page (or say with --hls-js where it is)",
+                path.display()
+            );
+            None
+        }
+    }
+}
+
+/// Until the shutdown, and a moment longer for those who are being served.
+pub async fn serve(
+    socket: TcpListener,
+    site: Arc<Site>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let (over, is_over) = tokio::sync::oneshot::channel();
+    let listener = Patient::new(socket, max_connections(), PATIENCE);
+    let server = axum::serve(listener, router(site));
+    let server = server.with_graceful_shutdown(async move {
+        shutdown.await;
+        // It may have ended by itself.
+        let _ = over.send(());
+    });
+    let farewell = async {
+        let _ = is_over.await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        result = async { server.await } => result,
+        () = farewell => Ok(()),
+    }
+}
+
+fn max_connections() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let share = descriptors.map(|count| count / SHARE_OF_DESCRIPTORS);
+    let share = share.and_then(|share| usize::try_from(share).ok());
+    share.unwrap_or(MAX_CONNECTIONS).clamp(1, MAX_CONNECTIONS)
+}
+
+fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/page.css", get(style))
+        .route("/page.js", get(script))
+        .route("/hls.js", get(hls_js))
+        .route("/streams", get(streams))
+        .route("/health", get(health))
+        .route("/metrics", get(metrics_text))
+        .nest_service(&format!("/{HLS}"), files::service(&site.directory))
+        .layer(map_response(harden))
+        .with_state(site)
+}
+
+/// For every answer: it is what it says, and nobody is told where a viewer came from.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    let no_referrer = HeaderValue::from_static("no-referrer");
+    headers.insert(header::REFERRER_POLICY, no_referrer);
+    response
+}
+
+type Headers = [(HeaderName, &'static str); 2];
+
+fn headers(kind: &'static str, cache: &'static str) -> Headers {
+    [(CONTENT_TYPE, kind), (CACHE_CONTROL, cache)]
+}
+
+async fn page() -> impl IntoResponse {
+    let headers = headers("text/html; charset=utf-8", "no-cache");
+    let policy = [(CONTENT_SECURITY_POLICY, POLICY)];
+    (headers, policy, include_str!("../page/index.html"))
+}
+
+async fn style() -> impl IntoResponse {
+    let headers = headers("text/css; charset=utf-8", "no-cache");
+    (headers, include_str!("../page/page.css"))
+}
+
+async fn script() -> impl IntoResponse {
+    (
+        headers(JAVASCRIPT, "no-cache"),
+        include_str!("../page/page.js"),
+    )
+}
+
+async fn hls_js(State(site): State<Arc<Site>>) -> Response {
+    match &site.hls_js {
+        Some(script) => {
+            (headers(JAVASCRIPT, "public, max-age=3600"), script.clone()).into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// As the page, and whoever else wants to know, gets it.
+#[derive(Serialize)]
+struct Listed {
+    application: String,
+    user: Option<String>,
+    stream: String,
+    /// Of the program's public address.
+    playlist: String,
+    /// Relative to the page.
+    path: String,
+    ready: bool,
+    interrupted: bool,
+    passed_through: bool,
+    failing: bool,
+    seconds: f64,
+    segments: u64,
+    segment_bytes: u64,
+    discontinuities: u64,
+    frames_in: u64,
+    frames_out: u64,
+    frames_duplicated: u64,
+    frames_dropped: u64,
+}
+
+impl Listed {
+    fn new(base: &Url, name: StreamName, stream: &Stream) -> Self {
+        let playlist = playlist(base, &name);
+        let path = base.make_relative(&playlist).unwrap_or_default();
+        let counts = stream.counts;
+        Listed {
+            application: name.application,
+            user: name.user,
+            stream: name.stream,
+            playlist: playlist.into(),
+            path,
+            ready: stream.is_ready,
+            interrupted: stream.is_interrupted,
+            passed_through: stream.is_passed_through,
+            failing: stream.failure.is_some(),
+            seconds: stream.since.elapsed().as_secs_f64(),
+            segments: counts.segments,
+            segment_bytes: counts.segment_bytes,
+            discontinuities: counts.discontinuities,
+            frames_in: counts.frames_in,
+            frames_out: counts.frames_out,
+            frames_duplicated: counts.frames_duplicated,
+            frames_dropped: counts.frames_dropped,
+        }
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let headers = headers("application/json", "no-store");
+    match serde_json::to_vec(value) {
+        Ok(text) => (status, headers, text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn streams(State(site): State<Arc<Site>>) -> Response {
+    let streams = site.catalog.streams().into_iter();
+    let listed = streams.map(|(name, stream)| Listed::new(&site.base, name, &stream));
+    let listed: Vec<Listed> = listed.collect();
+    json(StatusCode::OK, &serde_json::json!({ "streams": listed }))
+}
+
+async fn health(State(site): State<Arc<Site>>) -> Response {
+    let problems = site.health.problems().await;
+    if problems.is_empty() {
+        json(StatusCode::OK, &serde_json::json!({ "status": "ok" }))
+    } else {
+        let value = serde_json::json!({ "status": "failing", "problems": problems });
+        json(StatusCode::SERVICE_UNAVAILABLE, &value)
+    }
+}
+
+async fn metrics_text(State(site): State<Arc<Site>>) -> Response {
+    let healthy = site.health.problems().await.is_empty();
+    match metrics::text(&site, healthy) {
+        Ok(text) => (headers(prometheus::TEXT_FORMAT, "no-store"), text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
