@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Caps that parsers, decoders and muxers take without asking further.
+//! Caps that parsers, decoders and muxers accept without further information.
 
 use gst_video::{
     VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoTransferFunction,
@@ -47,21 +47,21 @@ fn parse(text: &str) -> gst::Caps {
     text.parse().unwrap_or_else(|_| gst::Caps::new_any())
 }
 
-/// What is known of a track when its caps are made.
+/// The facts that the caps of a track are made from.
 #[derive(Debug)]
-pub(super) struct Known<'a> {
+pub(super) struct TrackFacts<'a> {
     pub(super) track: u8,
-    /// Empty where there is none.
+    /// Decoder configuration, empty if there is none.
     pub(super) configuration: &'a [u8],
     pub(super) color: Option<&'a ColorInfo>,
-    /// Of a channel configuration, 0 without one.
+    /// Channels of a channel configuration, 0 without one.
     pub(super) channels: u8,
     pub(super) metadata: Option<&'a Metadata>,
-    /// If a packet has come that says it.
+    /// From the packets of codecs without a configuration.
     pub(super) frame_header: Option<FrameHeader>,
 }
 
-/// What the packets of codecs without a configuration say of the stream.
+/// Description of the stream in the packets of codecs without a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameHeader {
     Mp3(Mp3Header),
@@ -76,13 +76,13 @@ pub(super) fn frame_header(codec: Codec, packet: &[u8]) -> Option<FrameHeader> {
     }
 }
 
-impl Known<'_> {
+impl TrackFacts<'_> {
     fn codec_data(&self) -> gst::Buffer {
         gst::Buffer::from_slice(self.configuration.to_vec())
     }
 }
 
-pub(super) fn of(codec: Codec, known: &Known<'_>) -> gst::Caps {
+pub(super) fn of(codec: Codec, facts: &TrackFacts<'_>) -> gst::Caps {
     match codec {
         Codec::Avc
         | Codec::Hevc
@@ -95,21 +95,21 @@ pub(super) fn of(codec: Codec, known: &Known<'_>) -> gst::Caps {
         | Codec::Mpeg4
         | Codec::Vp6
         | Codec::Vp6Alpha
-        | Codec::Screen => video(codec, known),
-        Codec::Aac => aac(known),
-        Codec::Mp3 => mp3(known),
-        Codec::Opus => opus(known),
-        Codec::Flac => flac(known),
-        Codec::Ac3 => ac3("audio/x-ac3", known),
-        Codec::Eac3 => ac3("audio/x-eac3", known),
+        | Codec::Screen => video(codec, facts),
+        Codec::Aac => aac(facts),
+        Codec::Mp3 => mp3(facts),
+        Codec::Opus => opus(facts),
+        Codec::Flac => flac(facts),
+        Codec::Ac3 => ac3("audio/x-ac3", facts),
+        Codec::Eac3 => ac3("audio/x-eac3", facts),
         Codec::Plain(format, sound) => plain(format, sound),
     }
 }
 
 // Video
 
-fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
-    let configuration = known.configuration;
+fn video(codec: Codec, facts: &TrackFacts<'_>) -> gst::Caps {
+    let configuration = facts.configuration;
     let mut dimensions = None;
     let mut builder;
     match codec {
@@ -117,7 +117,7 @@ fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
             builder = gst::Caps::builder("video/x-h264")
                 .field("stream-format", "avc")
                 .field("alignment", "au")
-                .field("codec_data", known.codec_data());
+                .field("codec_data", facts.codec_data());
             if let Some(config) = AvcConfig::parse(configuration) {
                 dimensions = config.dimensions;
                 builder = builder
@@ -129,7 +129,7 @@ fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
             builder = gst::Caps::builder("video/x-h265")
                 .field("stream-format", "hvc1")
                 .field("alignment", "au")
-                .field("codec_data", known.codec_data());
+                .field("codec_data", facts.codec_data());
             if let Some(config) = HevcConfig::parse(configuration) {
                 dimensions = config.dimensions;
                 let profile = match config.profile {
@@ -149,7 +149,7 @@ fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
             builder = gst::Caps::builder("video/x-h266")
                 .field("stream-format", "vvc1")
                 .field("alignment", "au")
-                .field("codec_data", known.codec_data());
+                .field("codec_data", facts.codec_data());
         }
         Codec::Av1 => {
             builder = gst::Caps::builder("video/x-av1")
@@ -164,7 +164,7 @@ fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
                     _ => None,
                 };
                 builder = builder
-                    .field("codec_data", known.codec_data())
+                    .field("codec_data", facts.codec_data())
                     .field_if_some("profile", profile)
                     .field("bit-depth-luma", u32::from(config.bit_depth));
                 if !config.is_monochrome {
@@ -203,7 +203,7 @@ fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
         }
     }
     let announced = |name| {
-        let length = known.metadata?.video(known.track, name)?;
+        let length = facts.metadata?.video(facts.track, name)?;
         (1.0..65536.0).contains(&length).then_some(length as i32)
     };
     let width = dimensions.map(|d| d.width as i32);
@@ -211,8 +211,8 @@ fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
     builder = builder
         .field_if_some("width", width.or_else(|| announced("width")))
         .field_if_some("height", height.or_else(|| announced("height")));
-    let metadata = known.metadata;
-    let number = |name| metadata.and_then(|m| m.video(known.track, name));
+    let metadata = facts.metadata;
+    let number = |name| metadata.and_then(|m| m.video(facts.track, name));
     if let Some(rate) = number("framerate").filter(|rate| (0.1..=1000.0).contains(rate)) {
         let duration = gst::ClockTime::from_nseconds((1e9 / rate) as u64);
         builder = builder.field_if_some("framerate", gst_video::guess_framerate(duration));
@@ -224,7 +224,7 @@ fn video(codec: Codec, known: &Known<'_>) -> gst::Caps {
         builder = builder.field("pixel-aspect-ratio", gst::Fraction::new(x as i32, y as i32));
     }
     let mut caps = builder.build();
-    if let (Some(color), Some(caps)) = (known.color, caps.get_mut()) {
+    if let (Some(color), Some(caps)) = (facts.color, caps.get_mut()) {
         add_color(caps, color);
     }
     caps
@@ -260,7 +260,7 @@ fn avc_level(config: &AvcConfig) -> Option<String> {
     level(config.level, 10)
 }
 
-/// A level in parts of one level.
+/// Writes a level that is counted in `parts` of a whole level.
 fn level(level: u8, parts: u8) -> Option<String> {
     let (level, parts) = (u32::from(level), u32::from(parts));
     let (whole, part) = (level / parts, level % parts * 10 / parts);
@@ -275,16 +275,16 @@ fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo) {
     if let Some(config) = &color.config {
         let code = |number: Option<f64>| number.map_or(0, |n| n.clamp(0.0, 255.0) as u32);
         let colorimetry = VideoColorimetry::new(
-            // There is no word on the range, and whoever uses another one says so in the bitstream.
+            // colorInfo has no range. Encoders with another one state it in the bitstream.
             VideoColorRange::Range16_235,
             VideoColorMatrix::from_iso(code(config.matrix)),
             VideoTransferFunction::from_iso(code(config.transfer)),
             VideoColorPrimaries::from_iso(code(config.primaries)),
         );
-        let is_known = colorimetry.matrix() != VideoColorMatrix::Unknown
+        let is_complete = colorimetry.matrix() != VideoColorMatrix::Unknown
             && colorimetry.transfer() != VideoTransferFunction::Unknown
             && colorimetry.primaries() != VideoColorPrimaries::Unknown;
-        if is_known {
+        if is_complete {
             caps.set("colorimetry", colorimetry.to_string());
         }
     }
@@ -296,7 +296,7 @@ fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo) {
     }
     if let Some(display) = &color.mastering {
         let point = |(x, y): (f64, f64)| {
-            // In 0.00002; what is behind the point is cut off, so it is put in the middle.
+            // In steps of 0.00002. The conversion truncates, so the value goes into the middle of its step.
             const PARTS: f64 = 50_000.0;
             let inside = |n: f64| (((n.clamp(0.0, 1.0) * PARTS).round() + 0.25) / PARTS) as f32;
             gst_video::VideoMasteringDisplayInfoCoordinate::new(inside(x), inside(y))
@@ -319,13 +319,13 @@ fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo) {
 
 // Audio
 
-fn aac(known: &Known<'_>) -> gst::Caps {
+fn aac(facts: &TrackFacts<'_>) -> gst::Caps {
     let builder = gst::Caps::builder("audio/mpeg")
         .field("mpegversion", 4)
         .field("framed", true)
         .field("stream-format", "raw")
-        .field("codec_data", known.codec_data());
-    match AudioSpecificConfig::parse(known.configuration) {
+        .field("codec_data", facts.codec_data());
+    match AudioSpecificConfig::parse(facts.configuration) {
         Some(config) => builder
             .field("rate", config.rate as i32)
             .field("channels", i32::from(config.channels))
@@ -334,11 +334,11 @@ fn aac(known: &Known<'_>) -> gst::Caps {
     }
 }
 
-fn mp3(known: &Known<'_>) -> gst::Caps {
+fn mp3(facts: &TrackFacts<'_>) -> gst::Caps {
     let builder = gst::Caps::builder("audio/mpeg")
         .field("mpegversion", 1)
         .field("parsed", true);
-    match known.frame_header {
+    match facts.frame_header {
         Some(FrameHeader::Mp3(header)) => builder
             .field("layer", i32::from(header.layer))
             .field("rate", header.rate as i32)
@@ -348,12 +348,12 @@ fn mp3(known: &Known<'_>) -> gst::Caps {
     }
 }
 
-fn opus(known: &Known<'_>) -> gst::Caps {
-    let head = OpusHead::parse(known.configuration).unwrap_or_else(|| {
-        let announced = known
+fn opus(facts: &TrackFacts<'_>) -> gst::Caps {
+    let head = OpusHead::parse(facts.configuration).unwrap_or_else(|| {
+        let announced = facts
             .metadata
-            .and_then(|m| m.audio(known.track, "channels"));
-        let channels = match (known.channels, announced) {
+            .and_then(|m| m.audio(facts.track, "channels"));
+        let channels = match (facts.channels, announced) {
             (0, Some(channels)) if (1.0..2.0).contains(&channels) => 1,
             (0, _) => 2,
             (channels, _) => channels,
@@ -377,9 +377,9 @@ fn opus(known: &Known<'_>) -> gst::Caps {
         .build()
 }
 
-fn flac(known: &Known<'_>) -> gst::Caps {
+fn flac(facts: &TrackFacts<'_>) -> gst::Caps {
     let builder = gst::Caps::builder("audio/x-flac").field("framed", true);
-    let Some(config) = FlacConfig::parse(known.configuration) else {
+    let Some(config) = FlacConfig::parse(facts.configuration) else {
         return builder.build();
     };
     // As in Ogg: a mapping header with one more packet, then the stream information, then comments.
@@ -398,9 +398,9 @@ fn flac(known: &Known<'_>) -> gst::Caps {
         .build()
 }
 
-fn ac3(name: &str, known: &Known<'_>) -> gst::Caps {
+fn ac3(name: &str, facts: &TrackFacts<'_>) -> gst::Caps {
     let builder = gst::Caps::builder(name).field("framed", true);
-    match known.frame_header {
+    match facts.frame_header {
         Some(FrameHeader::Ac3(header)) => builder
             .field("rate", header.rate as i32)
             .field("channels", i32::from(header.channels))
@@ -447,8 +447,8 @@ fn plain(format: SoundFormat, sound: Sound) -> gst::Caps {
         .build()
 }
 
-/// The header that a Speex decoder wants and that FLV does not have: wideband, mono, one frame a
-/// packet (Speex manual, "Ogg file format").
+/// The header that a Speex decoder needs and FLV lacks: wideband, mono, one frame per packet (Speex
+/// manual, "Ogg file format").
 fn speex_head() -> Vec<u8> {
     const LENGTH: u32 = 80;
     let mut head = b"Speex   1.2".to_vec();

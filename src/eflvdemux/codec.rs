@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a track is coded in, under whichever of its names it came.
+//! The codec of a track, whichever of its names it came under.
 
 use crate::flv::body::Sound;
 use crate::flv::codes::{AudioFourCc, SoundFormat, VideoCodecId, VideoFourCc};
@@ -28,7 +28,7 @@ pub(super) enum Codec {
     Flac,
     Ac3,
     Eac3,
-    /// What has nothing but the first byte of each tag to describe it.
+    /// A codec that only the first byte of each tag describes.
     Plain(SoundFormat, Sound),
 }
 
@@ -89,12 +89,12 @@ impl Codec {
         })
     }
 
-    /// Whether nobody can decode a packet without the configuration.
+    /// Returns true if packets can't be decoded without the configuration.
     pub(super) fn needs_configuration(self) -> bool {
         matches!(self, Codec::Avc | Codec::Hevc | Codec::Vvc | Codec::Aac)
     }
 
-    /// Whether a decoder can be given this configuration.
+    /// Returns true if a decoder would accept this configuration.
     pub(super) fn accepts(self, configuration: &[u8]) -> bool {
         match self {
             Codec::Avc => AvcConfig::parse(configuration).is_some(),
@@ -109,7 +109,7 @@ impl Codec {
         }
     }
 
-    /// Of one sample of all channels, or 1 where packets are not made of samples.
+    /// Bytes of one sample of all channels, or 1 where packets are not made of samples.
     pub(super) fn sample_length(self) -> usize {
         let Codec::Plain(format, sound) = self else {
             return 1;
@@ -125,7 +125,7 @@ impl Codec {
         }
     }
 
-    /// Whether sequence starts of this codec say anything.
+    /// Returns true if sequence starts of this codec have a configuration.
     pub(super) fn has_configuration(self) -> bool {
         !matches!(self, Codec::Mp3 | Codec::Ac3 | Codec::Eac3)
     }

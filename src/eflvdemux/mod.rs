@@ -6,8 +6,8 @@
 //! @see_also: flvdemux, rtmp2serversrc
 //!
 //! Demuxes FLV and Enhanced FLV (Enhanced RTMP, versions 1 and 2): HEVC, AV1, VP9, VP8, VVC, Opus,
-//! FLAC, AC-3 and E-AC-3 beside all that flvdemux has, and several tracks of audio and video in one
-//! stream.
+//! FLAC, AC-3 and E-AC-3 in addition to the codecs of flvdemux, and several tracks of audio and video
+//! in one stream.
 //!
 //! ## Example pipelines
 //!
@@ -16,70 +16,86 @@
 //!     d.video_0 ! queue ! decodebin3 ! videoconvert ! autovideosink \
 //!     d.audio_0 ! queue ! decodebin3 ! audioconvert ! audioresample ! autoaudiosink
 //! ```
-//! Shows and plays whatever is published, whatever it is coded in, also when that changes: decodebin3
-//! takes another decoder then, decodebin fails.
+//! Shows and plays any publisher, whatever its codecs, also when they change: decodebin3 then switches
+//! to another decoder, decodebin fails.
 //!
 //! ```bash
 //! gst-launch-1.0 -e rtmp2serversrc port=1935 ! eflvdemux name=d \
 //!     matroskamux name=m ! filesink location=out.mkv \
 //!     d.video_0 ! queue ! m.video_0 d.audio_0 ! queue ! m.audio_0
 //! ```
-//! Records as Matroska without coding anything anew. The caps say all that a muxer asks for, so no
-//! parser is needed; a second track of audio is `d.audio_1`. matroskamux waits for each of its tracks
-//! (that of GStreamer 1.22 ignores GAP events), so every publisher has to send all of them, in the codec
-//! that the first one sent them in. mpegtsmux does not wait.
+//! Records as Matroska without transcoding. The caps have all that a muxer asks for, so no parser is
+//! needed; a second audio track is `d.audio_1`. matroskamux waits for each of its tracks (the one of
+//! GStreamer 1.22 ignores GAP events), so every publisher has to send all of them, in the codec of the
+//! first publisher. mpegtsmux does not wait.
 //!
 //! ## Pads
 //!
-//! A track's pad is `video_` or `audio_` and its track id; what is sent without multitrack is track 0.
-//! Pads come with the first media, for all tracks whose configuration came before it, and a track that
-//! comes later gets its pad then, with a new `GstStreamCollection`. A track that stays away, or falls
-//! back, holds nobody back who takes GAP events: it gets them once it is 0.4 seconds behind another one, so
-//! that a queue of one second, which is the default of queue, has room for the others until then. Where
-//! upstream has no times, as with files, that is 3 seconds.
+//! A track's pad is `video_` or `audio_` and its track id. Media without multitrack is track 0.
+//! The first media adds the pads of all tracks whose configuration came before it. A later track gets
+//! its pad when it comes, with a new `GstStreamCollection`. A track that stays away or falls behind
+//! holds back no element that accepts GAP events: it gets them once it is 0.4 seconds behind another
+//! track, so that a queue of one second, the default of queue, has room for the others until then.
+//! Where upstream has no times, as with files, that is 3 seconds.
 //!
-//! A track that changes gets new caps, also where it goes over to another codec. Not everything that is
-//! linked takes that: #GstRtmp2ServerSrc:accepted-codecs of rtmp2serversrc keeps other codecs out.
+//! A track that changes gets new caps, also when it changes to another codec. Not every element
+//! downstream supports that: #GstRtmp2ServerSrc:accepted-codecs of rtmp2serversrc keeps other codecs
+//! out.
 //!
-//! Payloads are not copied: buffers that leave are parts of the buffers that came, also where a buffer
-//! has several tags or several tracks. Only a tag that lies across two buffers is put together.
+//! Payloads are not copied: outgoing buffers are parts of the incoming ones, also where a buffer has
+//! several tags or several tracks. Only a tag that lies across two buffers is put together.
 //!
 //! ## Times
 //!
-//! Where upstream has times, as rtmp2serversrc does, its segment and its times are kept, and PTS is
-//! DTS plus the composition time offset, to the nanosecond where the stream has nanoseconds. Else
+//! Where upstream has times, as rtmp2serversrc does, its segment and its times stay, and PTS is DTS
+//! plus the composition time offset, to the nanosecond where the stream has nanoseconds. Otherwise
 //! times are those of the tags, and the segment starts with the first of them.
 //!
-//! ## What is wrong in a stream
+//! ## Problems in a stream
 //!
 //! A broken or unknown tag, packet or configuration is skipped and counted in
-//! #GstEFlvDemux:stats, and there is one WARNING message for each kind. Nothing in a stream is an
-//! error of this element, with one exception: a stream that ends without a single track, live or not, as
-//! with other demuxers, since nobody downstream could learn of that end. With keep-listening of
+//! #GstEFlvDemux:stats, with one WARNING message for each kind. Nothing in a stream is an error of
+//! this element, with one exception: a stream, live or not, that ends without a single track, as with
+//! other demuxers, because that end can't reach anything downstream. With keep-listening of
 //! rtmp2serversrc the stream does not end with a publisher.
 //!
-//! Pads need not be linked. On a live stream in TIME it is no error either if none is, for the track
-//! that somebody waits for may come later; else that ends the stream, as with other demuxers.
+//! Pads need not be linked. A live stream in TIME goes on even if none is, because the linked track
+//! may come later. Any other stream then ends, as with other demuxers.
 //!
-//! Of a file that can be read anywhere the element takes the bytes itself, in large pieces; else it
-//! takes what upstream pushes. It does not seek in files. flvdemux does, and has the higher rank.
+//! If upstream can be read at any position, as a file can, the element pulls the bytes itself, in
+//! large pieces. Otherwise it takes what upstream pushes. It does not seek in files. flvdemux does,
+//! and has the higher rank.
 //!
 //! Since: 0.1.0
+
+use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
 
+mod bodies;
 mod caps;
 mod codec;
+mod counters;
+mod demuxer;
 mod imp;
-mod input;
-mod stats;
-mod stream;
+mod pads;
+mod parser;
+mod problem;
+mod streaming;
 mod tags;
 mod times;
 mod track;
 
 pub(crate) use imp::source_templates;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "eflvdemux",
+        gst::DebugColorFlags::empty(),
+        Some("Enhanced FLV demuxer"),
+    )
+});
 
 glib::wrapper! {
     pub struct EFlvDemux(ObjectSubclass<imp::EFlvDemux>)
@@ -90,7 +106,7 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     gst::Element::register(
         Some(plugin),
         "eflvdemux",
-        // Below flvdemux, which seeks, and still there for whoever has no flvdemux or sees it fail.
+        // Below flvdemux, which seeks, and still found where flvdemux is missing or fails.
         gst::Rank::MARGINAL - 1,
         EFlvDemux::static_type(),
     )

@@ -7,8 +7,18 @@ use gst::tags;
 use crate::flv::TagKind;
 use crate::flv::body::Metadata;
 
-/// What holds for the whole stream.
-pub(super) fn of_stream(metadata: &Metadata) -> gst::TagList {
+/// Tags of the stream and of one track, without empty lists.
+pub(super) fn of_track_and_stream(
+    metadata: &Metadata,
+    kind: TagKind,
+    track: u8,
+) -> Vec<gst::TagList> {
+    let lists = [of_stream(metadata), of_track(metadata, kind, track)];
+    lists.into_iter().filter(|list| list.n_tags() > 0).collect()
+}
+
+/// Tags of the whole stream.
+fn of_stream(metadata: &Metadata) -> gst::TagList {
     let mut list = gst::TagList::new();
     if let Some(list) = list.get_mut() {
         list.set_scope(gst::TagScope::Global);
@@ -37,8 +47,8 @@ pub(super) fn of_stream(metadata: &Metadata) -> gst::TagList {
     list
 }
 
-/// What holds for one track.
-pub(super) fn of_track(metadata: &Metadata, kind: TagKind, track: u8) -> gst::TagList {
+/// Tags of one track.
+fn of_track(metadata: &Metadata, kind: TagKind, track: u8) -> gst::TagList {
     let (map, rate) = match kind {
         TagKind::Video => (
             "videoTrackIdInfoMap",
@@ -66,7 +76,7 @@ pub(super) fn of_track(metadata: &Metadata, kind: TagKind, track: u8) -> gst::Ta
     list
 }
 
-/// Of a file. Live streams have 0 or nothing.
+/// Duration of a file. Live streams have 0 or nothing.
 pub(super) fn duration(metadata: &Metadata) -> Option<gst::ClockTime> {
     let seconds = metadata.number("duration")?;
     (seconds > 0.0 && seconds < 1e9).then(|| gst::ClockTime::from_nseconds((seconds * 1e9) as u64))

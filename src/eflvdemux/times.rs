@@ -1,34 +1,36 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Which time of the outgoing stream a tag has.
+//! Times of tags in the outgoing stream.
 
-use super::input::Tag;
+use super::parser::FlvTag;
 use crate::feed::TimestampUnwrapper;
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
-/// Steps back of a track that are no disorder but a clock that was set anew. flvdemux takes the same.
+/// A step back of a track by this much is no disorder but a restarted clock. flvdemux has the same
+/// limit.
 const RESET: i64 = 2_000 * NANOS_PER_MILLI;
 
 /// Times of tags, in nanoseconds.
 #[derive(Debug, Default)]
-pub(super) struct Times {
+pub(super) struct TagTimes {
     unwrapper: TimestampUnwrapper,
-    /// What upstream says, and the tag that it said it of. Tags within a buffer keep their distance.
+    /// The last time from upstream, and the timestamp of its tag. Tags within a buffer keep their
+    /// distance.
     anchor: Option<(gst::ClockTime, u32)>,
-    /// Whether upstream's times are those of its segment.
+    /// Upstream's times are those of its segment.
     follows_upstream: bool,
 }
 
-impl Times {
+impl TagTimes {
     pub(super) fn new(follows_upstream: bool) -> Self {
-        Times {
+        TagTimes {
             follows_upstream,
-            ..Times::default()
+            ..TagTimes::default()
         }
     }
 
-    pub(super) fn of(&mut self, tag: &Tag<'_>) -> i64 {
+    pub(super) fn of(&mut self, tag: &FlvTag<'_>) -> i64 {
         if self.follows_upstream {
             if let Some(dts) = tag.dts {
                 self.anchor = Some((dts, tag.timestamp));
@@ -47,7 +49,7 @@ impl Times {
     }
 }
 
-/// Times of one track, where there is no upstream to keep them going on.
+/// Times of one track where upstream has none: they go on when the publisher's clock restarts.
 #[derive(Debug, Default)]
 pub(super) struct TrackTimes {
     last: Option<i64>,
@@ -55,7 +57,7 @@ pub(super) struct TrackTimes {
 }
 
 impl TrackTimes {
-    /// The time of the next packet, and whether its clock was set anew.
+    /// Returns the time of the next packet, and true if the clock has restarted.
     pub(super) fn next(&mut self, dts: i64) -> (i64, bool) {
         let last = self.last.replace(dts);
         let step = last.map_or(0, |last| dts - last);

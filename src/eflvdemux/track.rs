@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One track: what is known of it, and its pad.
+//! The state of one track.
 
-use gst::prelude::*;
-
-use super::caps::{self, FrameHeader, Known};
+use super::caps::{self, FrameHeader, TrackFacts};
 use super::codec::Codec;
 use super::times::TrackTimes;
 use crate::flv::TagKind;
@@ -17,48 +15,22 @@ pub(super) struct Track {
     pub(super) kind: TagKind,
     pub(super) id: u8,
     pub(super) codec: Option<Codec>,
-    /// Empty until there is one.
+    /// The decoder configuration, empty until there is one.
     configuration: Vec<u8>,
     color: Option<ColorInfo>,
     channels: u8,
-    /// Of the last packet that said it.
+    /// From the last packet that has one.
     frame_header: Option<FrameHeader>,
-    /// HEVC that came as AVC.
+    /// HEVC is sent as AVC.
     is_disguised: bool,
-    /// Something that the caps are made from has changed.
-    is_changed: bool,
-    pub(super) output: Option<Output>,
+    /// Something that caps are made from has changed.
+    has_new_facts: bool,
+    /// The announced caps. A track with caps has a pad.
+    caps: Option<gst::Caps>,
+    /// Where the track has come to in the segment.
+    pub(super) position: Option<gst::ClockTime>,
     pub(super) times: TrackTimes,
     pub(super) is_discont: bool,
-}
-
-/// A track that has a pad.
-#[derive(Debug)]
-pub(super) struct Output {
-    pub(super) pad: gst::Pad,
-    pub(super) stream: gst::Stream,
-    pub(super) caps: gst::Caps,
-    pub(super) has_segment: bool,
-    /// Where the track has come to in its segment, for the others.
-    pub(super) position: Option<gst::ClockTime>,
-}
-
-impl Output {
-    /// There is to be another segment.
-    pub(super) fn restart(&mut self) {
-        self.has_segment = false;
-        self.position = None;
-    }
-
-    /// Unless the pad has it already.
-    pub(super) fn push_segment(&mut self, segment: Option<&gst::Event>) {
-        if !self.has_segment
-            && let Some(segment) = segment
-        {
-            self.has_segment = true;
-            self.pad.push_event(segment.clone());
-        }
-    }
 }
 
 impl Track {
@@ -72,14 +44,15 @@ impl Track {
             channels: 0,
             frame_header: None,
             is_disguised: false,
-            is_changed: true,
-            output: None,
+            has_new_facts: true,
+            caps: None,
+            position: None,
             times: TrackTimes::default(),
             is_discont: true,
         }
     }
 
-    /// Of its pad.
+    /// Name of the track's pad.
     pub(super) fn name(&self) -> String {
         match self.kind {
             TagKind::Video => format!("video_{}", self.id),
@@ -87,7 +60,11 @@ impl Track {
         }
     }
 
-    /// What is really in a packet of this codec.
+    pub(super) fn has_pad(&self) -> bool {
+        self.caps.is_some()
+    }
+
+    /// Returns the codec of packets that are sent as `codec`.
     pub(super) fn real_codec(&self, codec: Codec) -> Codec {
         if self.is_disguised && codec == Codec::Avc {
             Codec::Hevc
@@ -96,7 +73,7 @@ impl Track {
         }
     }
 
-    /// Goes over to another codec, whose configuration is still to come.
+    /// Changes to another codec, whose configuration is still to come.
     pub(super) fn set_codec(&mut self, codec: Codec) {
         if self.codec != Some(codec) {
             self.codec = Some(codec);
@@ -104,12 +81,11 @@ impl Track {
             self.color = None;
             self.channels = 0;
             self.frame_header = None;
-            self.is_changed = true;
+            self.has_new_facts = true;
         }
     }
 
-    /// Takes a configuration, unless it is one that no decoder would take. The same one again
-    /// changes nothing.
+    /// Accepts a configuration, unless no decoder would. The same one again changes nothing.
     pub(super) fn configure(&mut self, codec: Codec, configuration: &[u8]) -> bool {
         let mut codec = codec;
         self.is_disguised = false;
@@ -123,7 +99,7 @@ impl Track {
         self.set_codec(codec);
         if self.configuration != configuration {
             self.configuration = configuration.to_vec();
-            self.is_changed = true;
+            self.has_new_facts = true;
         }
         true
     }
@@ -132,29 +108,29 @@ impl Track {
         let color = (color != ColorInfo::default()).then_some(color);
         if self.color != color {
             self.color = color;
-            self.is_changed = true;
+            self.has_new_facts = true;
         }
     }
 
     pub(super) fn set_channels(&mut self, channels: u8) {
-        // It matters only to a codec that does not say it itself.
+        // A configuration states the channels itself.
         if self.channels != channels && self.configuration.is_empty() {
             self.channels = channels;
-            self.is_changed = true;
+            self.has_new_facts = true;
         }
     }
 
-    /// Something that all caps may be made from has changed.
+    /// Makes the next packet renew the caps.
     pub(super) fn renew_caps(&mut self) {
-        self.is_changed = true;
+        self.has_new_facts = true;
     }
 
-    /// Takes note of what a packet says of itself, in codecs that have no configuration.
-    fn look_at(&mut self, codec: Codec, payload: &[u8]) {
+    /// Reads the header of a packet, in codecs that have no configuration.
+    fn read_frame_header(&mut self, codec: Codec, payload: &[u8]) {
         let header = caps::frame_header(codec, payload);
         if header.is_some() && self.frame_header != header {
             self.frame_header = header;
-            self.is_changed = true;
+            self.has_new_facts = true;
         }
     }
 
@@ -162,19 +138,19 @@ impl Track {
         !self.configuration.is_empty()
     }
 
-    /// The caps, if something has changed since they were last asked for.
-    pub(super) fn new_caps(
+    /// Returns the caps if they differ from the announced ones, and announces them.
+    pub(super) fn renewed_caps(
         &mut self,
         metadata: Option<&Metadata>,
         payload: &[u8],
     ) -> Option<gst::Caps> {
         let codec = self.codec?;
-        self.look_at(codec, payload);
-        if !self.is_changed {
+        self.read_frame_header(codec, payload);
+        if !self.has_new_facts {
             return None;
         }
-        self.is_changed = false;
-        let known = Known {
+        self.has_new_facts = false;
+        let facts = TrackFacts {
             track: self.id,
             configuration: &self.configuration,
             color: self.color.as_ref(),
@@ -182,8 +158,11 @@ impl Track {
             metadata,
             frame_header: self.frame_header,
         };
-        let caps = caps::of(codec, &known);
-        let is_same = self.output.as_ref().is_some_and(|o| o.caps == caps);
-        (!is_same).then_some(caps)
+        let caps = caps::of(codec, &facts);
+        if self.caps.as_ref() == Some(&caps) {
+            return None;
+        }
+        self.caps = Some(caps.clone());
+        Some(caps)
     }
 }

@@ -2,10 +2,8 @@
 
 //! Bytes in buffers of any size -> tags.
 //!
-//! A buffer that has whole tags, as live sources send them, is looked at in place. Bytes are put
+//! A buffer that has whole tags, as live sources send them, is parsed in place. Bytes are put
 //! together only for a tag that lies across two buffers.
-
-use std::ops::Range;
 
 use gst_base::UniqueAdapter;
 
@@ -14,34 +12,37 @@ use crate::flv::{FRONT_LENGTH, TRAILER_LENGTH, TagKind};
 const SIGNATURE: &[u8] = b"FLV";
 const FILE_HEADER_LENGTH: usize = 9;
 
-/// The file header says its own length, for what may come in it one day.
+/// The file header states its own length, for future extensions.
 const MAX_FILE_HEADER_LENGTH: usize = 1024;
 
-/// A tag is believed to be one after others were lost only if its end agrees with its start, for
-/// which it has to be here whole. Noise would else have the demuxer wait for 16 MiB.
+/// After lost bytes a tag counts as one only if its end agrees with its start, so all of it has to be
+/// at hand. Without this limit noise would make the demuxer wait for 16 MiB.
 const MAX_DOUBTFUL_LENGTH: usize = 1024 * 1024;
 
-/// What is found in the bytes.
+/// An element of the byte stream.
 #[derive(Debug)]
 pub(super) enum Parsed<'a> {
-    Tag(Tag<'a>),
-    /// A tag of a type that is not known, or that is encrypted.
+    Tag {
+        tag: FlvTag<'a>,
+        /// The buffer that holds the tag.
+        buffer: &'a gst::Buffer,
+        /// Offset of the tag's body in `buffer`.
+        offset: usize,
+    },
+    /// A tag of an unknown type, or an encrypted one.
     UnknownTag(u8),
-    /// Bytes in which there is no tag.
+    /// Number of skipped bytes that contain no tag.
     Lost(usize),
 }
 
+/// A whole tag.
 #[derive(Debug)]
-pub(super) struct Tag<'a> {
+pub(super) struct FlvTag<'a> {
     pub(super) kind: TagKind,
     /// Milliseconds, modulo 2^32.
     pub(super) timestamp: u32,
-    /// What has the tag, and its bytes.
-    pub(super) buffer: &'a gst::Buffer,
-    pub(super) bytes: &'a [u8],
-    /// Where in these bytes the body is.
-    pub(super) body: Range<usize>,
-    /// Of the upstream buffer, if the tag starts with it.
+    pub(super) body: &'a [u8],
+    /// DTS of the upstream buffer, if the tag starts with it.
     pub(super) dts: Option<gst::ClockTime>,
 }
 
@@ -55,7 +56,7 @@ enum Expect {
 }
 
 impl Expect {
-    /// How many bytes are worth putting together to go on.
+    /// Number of bytes to put together before parsing can go on.
     fn length(self) -> usize {
         match self {
             Expect::FileHeader => FILE_HEADER_LENGTH,
@@ -66,22 +67,22 @@ impl Expect {
 }
 
 #[derive(Debug)]
-pub(super) struct Input {
+pub(super) struct FlvParser {
     adapter: UniqueAdapter,
     expect: Expect,
-    /// So many bytes must be there before it is worth another look.
+    /// Number of bytes that parsing waits for.
     wanted: usize,
 }
 
-/// How far a look at some bytes came.
+/// How far parsing came in some bytes.
 struct Progress {
     used: usize,
     wanted: usize,
 }
 
-impl Default for Input {
+impl Default for FlvParser {
     fn default() -> Self {
-        Input {
+        FlvParser {
             adapter: UniqueAdapter::new(),
             expect: Expect::FileHeader,
             wanted: 0,
@@ -89,22 +90,22 @@ impl Default for Input {
     }
 }
 
-impl Input {
-    /// Bytes are missing before the next ones: what waits will never be whole.
-    pub(super) fn discontinue(&mut self) {
+impl FlvParser {
+    /// Handles missing bytes before the next ones: the pending tag will never be whole.
+    pub(super) fn handle_discontinuity(&mut self) {
         if self.adapter.available() > 0 || self.expect == Expect::BackPointer {
             self.adapter.clear();
             self.expect = Expect::Tag;
         }
     }
 
-    /// Whether something waits for the rest of it.
+    /// Returns true if a tag waits for its rest.
     pub(super) fn is_cut_short(&self) -> bool {
         let waiting = self.adapter.available();
         waiting > TRAILER_LENGTH || waiting > 0 && self.expect != Expect::BackPointer
     }
 
-    /// Takes a buffer and gives each unit that is whole, until one of them is answered with an error.
+    /// Parses a buffer and calls `each` for everything whole in it, up to the first error.
     pub(super) fn push<E>(
         &mut self,
         buffer: gst::Buffer,
@@ -115,7 +116,7 @@ impl Input {
         }
         self.adapter.push(buffer);
         while self.adapter.available() > 0 && self.adapter.available() >= self.wanted {
-            // What is in one buffer is taken as it is; else no more than has to be put together.
+            // A single buffer is parsed as it is. Of several, no more than needed is put together.
             let available = self.adapter.available();
             let length = if self.adapter.available_fast() == available {
                 available
@@ -130,14 +131,14 @@ impl Input {
         Ok(())
     }
 
-    /// Looks at a buffer, and puts what is left of it before what waits.
+    /// Parses a buffer, and puts its rest before the pending bytes.
     fn parse_and_buffer<E>(
         &mut self,
         buffer: gst::Buffer,
         from_upstream: bool,
         each: &mut impl FnMut(Parsed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let progress = self.look(&buffer, from_upstream, each)?;
+        let progress = self.parse(&buffer, from_upstream, each)?;
         self.wanted = progress.wanted;
         if progress.used >= buffer.size() {
             return Ok(());
@@ -145,20 +146,18 @@ impl Input {
         let Ok(rest) = buffer.copy_region(gst::BufferCopyFlags::MEMORY, progress.used..) else {
             return Ok(());
         };
-        let behind = self.adapter.available();
-        let behind = if behind > 0 {
-            self.adapter.take_list(behind).unwrap_or_default()
-        } else {
-            Vec::new()
+        let following = match self.adapter.available() {
+            0 => Vec::new(),
+            available => self.adapter.take_list(available).unwrap_or_default(),
         };
         self.adapter.push(rest);
-        for buffer in behind {
+        for buffer in following {
             self.adapter.push(buffer);
         }
         Ok(())
     }
 
-    fn look<E>(
+    fn parse<E>(
         &mut self,
         buffer: &gst::Buffer,
         from_upstream: bool,
@@ -209,22 +208,22 @@ impl Input {
                     if rest.len() < FRONT_LENGTH {
                         return wait_for(FRONT_LENGTH);
                     }
-                    // Files that were put together have more than one header.
+                    // Concatenated files have more than one header.
                     if rest.starts_with(SIGNATURE) {
                         self.expect = Expect::FileHeader;
                         continue;
                     }
-                    let front = TagHeader::of(rest);
-                    if !front.is_certain {
+                    let header = TagHeader::read(rest);
+                    if !header.is_certain {
                         self.expect = Expect::Resync;
                         continue;
                     }
-                    let end = FRONT_LENGTH + front.body_length;
+                    let end = FRONT_LENGTH + header.body_length;
                     if rest.len() < end {
                         return wait_for(end);
                     }
                     let starts_buffer = from_upstream && at == 0;
-                    each(front.unit(buffer, bytes, at, starts_buffer))?;
+                    each(header.parsed(buffer, bytes, at, starts_buffer))?;
                     at += end;
                     self.expect = Expect::BackPointer;
                 }
@@ -237,9 +236,9 @@ impl Input {
                     if let Some(wanted) = wanted {
                         return Ok(Progress { used: at, wanted });
                     }
-                    let front = TagHeader::of(&bytes[at..]);
-                    each(front.unit(buffer, bytes, at, false))?;
-                    at += FRONT_LENGTH + front.body_length;
+                    let header = TagHeader::read(&bytes[at..]);
+                    each(header.parsed(buffer, bytes, at, false))?;
+                    at += FRONT_LENGTH + header.body_length;
                     self.expect = Expect::BackPointer;
                 }
             }
@@ -252,13 +251,13 @@ struct TagHeader {
     type_code: u8,
     body_length: usize,
     timestamp: u32,
-    /// Nothing speaks against it.
+    /// Nothing contradicts that this is a tag.
     is_certain: bool,
 }
 
 impl TagHeader {
-    /// `bytes` are at least [`FRONT_LENGTH`].
-    fn of(bytes: &[u8]) -> Self {
+    /// Reads the header at the start of at least [`FRONT_LENGTH`] bytes.
+    fn read(bytes: &[u8]) -> Self {
         TagHeader {
             type_code: bytes[0],
             body_length: u32::from_be_bytes([0, bytes[1], bytes[2], bytes[3]]) as usize,
@@ -273,7 +272,7 @@ impl TagHeader {
             .find(|kind| *kind as u8 == self.type_code)
     }
 
-    fn unit<'a>(
+    fn parsed<'a>(
         &self,
         buffer: &'a gst::Buffer,
         bytes: &'a [u8],
@@ -284,25 +283,27 @@ impl TagHeader {
             return Parsed::UnknownTag(self.type_code);
         };
         let start = at + FRONT_LENGTH;
-        Parsed::Tag(Tag {
-            kind,
-            timestamp: self.timestamp,
+        Parsed::Tag {
+            tag: FlvTag {
+                kind,
+                timestamp: self.timestamp,
+                body: &bytes[start..start + self.body_length],
+                dts: if starts_buffer { buffer.dts() } else { None },
+            },
             buffer,
-            bytes,
-            body: start..start + self.body_length,
-            dts: if starts_buffer { buffer.dts() } else { None },
-        })
+            offset: start,
+        }
     }
 }
 
-/// How many bytes are before the next tag whose end agrees with its start; and, if it is not known
-/// yet whether it does, how many bytes of it must be there to know.
+/// Returns the number of bytes before the next tag whose end agrees with its start and, if that is
+/// still open, the number of bytes from there on that settle it.
 fn search(bytes: &[u8]) -> (usize, Option<usize>) {
     let mut at = 0;
     while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= FRONT_LENGTH) {
-        let front = TagHeader::of(rest);
-        if front.kind().is_some() && front.body_length <= MAX_DOUBTFUL_LENGTH {
-            let end = FRONT_LENGTH + front.body_length;
+        let header = TagHeader::read(rest);
+        if header.kind().is_some() && header.body_length <= MAX_DOUBTFUL_LENGTH {
+            let end = FRONT_LENGTH + header.body_length;
             let Some(back) = rest.get(end..end + TRAILER_LENGTH) else {
                 return (at, Some(end + TRAILER_LENGTH));
             };
