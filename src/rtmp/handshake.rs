@@ -7,17 +7,15 @@
 //! form, whose S2 is an exact copy of C1. C2 is read but not checked: rtmp2sink and HaishinKit
 //! change it.
 
+mod block;
 mod digest;
 
 use super::Violation;
+pub use block::BLOCK_LENGTH;
+use block::HandshakeBlock;
 use digest::DigestLayout;
 
-/// Length of C1, S1, C2 and S2.
-pub const BLOCK_LENGTH: usize = 1536;
-
 const VERSION: u8 = 3;
-
-type HandshakeBlock = [u8; BLOCK_LENGTH];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HandshakeStage {

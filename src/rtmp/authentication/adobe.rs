@@ -5,7 +5,8 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use md5::{Digest, Md5};
 
-use super::{ApplicationQuery, Challenge, Credentials};
+use super::challenge::{ApplicationQuery, Challenge};
+use super::credentials::Credentials;
 
 /// Challenge and opaque value are equal: clients answer either one.
 pub(super) fn parameters(user: &str, challenge: &Challenge) -> String {

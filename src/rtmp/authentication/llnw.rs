@@ -4,7 +4,8 @@
 
 use md5::{Digest, Md5};
 
-use super::{ApplicationQuery, Challenge, Credentials};
+use super::challenge::{ApplicationQuery, Challenge};
+use super::credentials::Credentials;
 
 const REALM: &str = "live";
 

@@ -8,6 +8,8 @@
 //! only this server has, so it can be computed again when the answer arrives.
 
 mod adobe;
+mod challenge;
+mod credentials;
 mod llnw;
 
 use std::time::Duration;
@@ -17,44 +19,14 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use challenge::{ApplicationQuery, Challenge};
+pub use credentials::{Credentials, Method};
+
 /// Minimum time for which an answer is valid. The maximum is twice as long.
 pub const CHALLENGE_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Maximum bytes of a user name. ffmpeg reads 255 bytes of a description that contains it.
 pub const MAX_USERNAME: usize = 90;
-
-/// Method by which clients prove that they know the password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Method {
-    Adobe,
-    Llnw,
-}
-
-impl Method {
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Adobe => "adobe",
-            Method::Llnw => "llnw",
-        }
-    }
-}
-
-/// Credentials of a publisher.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub method: Method,
-    pub username: String,
-    pub password: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    /// Leaves out the secrets.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials")
-            .field("method", &self.method)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Result of the evaluation of a `connect`. Descriptions are for the error sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +85,7 @@ impl Challenger {
             return ChallengeOutcome::Failed(reject("authfailed"));
         }
         if query.get("response").is_none() {
-            let challenge = Challenge::new(self, user, now);
+            let challenge = self.challenge(user, now);
             let parameters = match method {
                 Method::Adobe => adobe::parameters(user, &challenge),
                 Method::Llnw => llnw::parameters(user, &challenge),
@@ -144,7 +116,7 @@ impl Challenger {
         let earlier = now.saturating_sub(CHALLENGE_LIFETIME);
         let mut is_valid = false;
         for time in [now, earlier] {
-            let challenge = Challenge::new(self, user, time);
+            let challenge = self.challenge(user, time);
             let expected = match credentials.method {
                 Method::Adobe => adobe::response(credentials, &challenge, &query),
                 Method::Llnw => llnw::response(credentials, &challenge, &query, application),
@@ -155,6 +127,16 @@ impl Challenger {
             is_valid |= bool::from(matches);
         }
         is_valid
+    }
+
+    fn challenge(&self, user: &str, now: Duration) -> Challenge {
+        let period = now.as_secs() / CHALLENGE_LIFETIME.as_secs();
+        // Lengths that need no padding: clients can mishandle an equals sign.
+        let encode = |hash: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(hash);
+        Challenge {
+            salt: encode(&self.keyed_hash("salt", user, 0)[..9]),
+            token: encode(&self.keyed_hash("token", user, period)[..18]),
+        }
     }
 
     /// Returns an unpredictable hash, the same for the same input.
@@ -171,42 +153,6 @@ impl Challenger {
 }
 
 const PREFIX: &str = "[ AccessManager.Reject ]";
-
-/// The values that a client has to use in its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Challenge {
-    /// Constant for a user.
-    salt: String,
-    token: String,
-}
-
-impl Challenge {
-    fn new(challenger: &Challenger, user: &str, now: Duration) -> Self {
-        let period = now.as_secs() / CHALLENGE_LIFETIME.as_secs();
-        // Lengths that need no padding: clients can mishandle an equals sign.
-        let encode = |hash: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(hash);
-        Challenge {
-            salt: encode(&challenger.keyed_hash("salt", user, 0)[..9]),
-            token: encode(&challenger.keyed_hash("token", user, period)[..18]),
-        }
-    }
-}
-
-/// The query of an application. Values are as received: clients escape nothing.
-#[derive(Debug, Clone, Copy)]
-struct ApplicationQuery<'a>(&'a str);
-
-impl<'a> ApplicationQuery<'a> {
-    fn new(application: &'a str) -> Self {
-        ApplicationQuery(application.split_once('?').map_or("", |(_, query)| query))
-    }
-
-    fn get(self, name: &str) -> Option<&'a str> {
-        // Base64 values contain equals signs, so only the first one separates.
-        let mut pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::{BLOCK_LENGTH, HandshakeBlock};
+use super::block::{BLOCK_LENGTH, HandshakeBlock};
 
 const DIGEST_LENGTH: usize = 32;
 

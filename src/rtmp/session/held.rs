@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use super::{Media, Payload};
+use super::event::Media;
+use crate::rtmp::Payload;
 use crate::rtmp::limits::MAX_HELD;
 
 /// Media that arrived before `publish` was answered. Some clients start early. That media is the

@@ -14,6 +14,7 @@ mod acknowledge;
 mod capabilities;
 mod commands;
 mod data;
+mod event;
 mod held;
 mod output;
 mod request;
@@ -27,11 +28,12 @@ use super::command::Command;
 use super::control::Control;
 use super::handshake::Handshake;
 use super::message::{Message, type_id};
-use super::{Headroom, Payload, Violation, aggregate};
+use super::{Headroom, Violation, aggregate};
 
 pub use acknowledge::AckDue;
 use acknowledge::Acknowledgement;
 pub use capabilities::{Offer, SupportedCodecs};
+pub use event::{Ignored, Media, MediaKind, SessionEvent};
 use held::HeldMedia;
 pub use output::SessionOutput;
 pub use request::{ConnectRequest, PublishRequest};
@@ -60,58 +62,6 @@ impl Default for SessionConfig {
             seed: 0,
         }
     }
-}
-
-/// An event for the caller to act on.
-#[derive(Debug)]
-pub enum SessionEvent {
-    /// The client asks for an application: answer with [`Session::accept_connect`] or
-    /// [`Session::reject_connect`] before anything else.
-    Connect(Arc<ConnectRequest>),
-    /// The client announces a stream with `FCPublish`. Call [`Session::confirm_announcement`] if
-    /// its `publish` would be accepted; a client that will be refused must not get a go-ahead.
-    Announce(PublishRequest),
-    /// The client wants to publish: answer with [`Session::accept_publish`] or
-    /// [`Session::reject_publish`] before anything else.
-    Publish(PublishRequest),
-    Media(Media),
-    /// The publisher has ended its stream on purpose. It may publish again.
-    Unpublish,
-    /// The client was refused, and the error is in the output: write it and close.
-    Refused(&'static str),
-    /// A harmless violation: worth a line in the log.
-    Ignored(Ignored),
-}
-
-/// The kind of a media message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MediaKind {
-    Audio,
-    Video,
-    /// Script data: AMF0 that starts with a name like `onMetaData`.
-    Data,
-}
-
-/// A media message of the published stream.
-#[derive(Debug)]
-pub struct Media {
-    pub kind: MediaKind,
-    /// Milliseconds, modulo 2^32.
-    pub timestamp: u32,
-    pub payload: Payload,
-}
-
-/// A message that was ignored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ignored {
-    MalformedCommand(crate::amf0::Error),
-    MalformedData,
-    MalformedControl,
-    UnknownMessageType(u8),
-    /// Media on a message stream that the client has created but not published.
-    OtherMessageStream(u32),
-    /// Media before `publish` that can't be held.
-    MediaBeforePublish,
 }
 
 #[derive(Debug)]
