@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 #
-# The core (amf0, memory, rtmp, flv, feed) does no I/O, starts no thread, reads no clock and knows no GStreamer, and the layers name
-# only those below them: elements -> server -> rtmp, feed; feed -> flv; rtmp, flv -> amf0, memory.
+# The core (amf0, memory, rtmp, flv, feed) does no I/O, starts no thread, reads no clock and knows no GStreamer. A layer names
+# only layers below it: elements -> server -> rtmp, feed; feed -> flv; rtmp, flv -> amf0, memory. No imports form a circle.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 status=0
 
-# forbid LAYER PATTERN WHY: no line of code (comments aside) under src/LAYER may match PATTERN.
+# forbid LAYER PATTERN WHY: fails if a line of code (comments aside) under src/LAYER matches PATTERN.
 forbid() {
     local layer=$1 pattern=$2 why=$3 files=() hits
     [[ -d src/$layer ]] && files+=("src/$layer")
     [[ -f src/$layer.rs ]] && files+=("src/$layer.rs")
     if ((${#files[@]} == 0)); then
-        echo "check-layering: src/$layer is not there" >&2
+        echo "check-layering: src/$layer does not exist" >&2
         status=1
         return
     fi
@@ -39,6 +39,8 @@ forbid rtmp 'crate::(flv|feed)\b' "names its sibling"
 forbid feed 'crate::rtmp\b' "names its sibling"
 forbid flv 'crate::(rtmp|feed)\b' "names its sibling, or a layer above it"
 forbid server 'crate::(rtmp2\w*|eflvdemux)\b' "names a layer above it"
+
+scripts/import_cycles.py src || status=1
 
 ((status == 0)) && echo "check-layering: ok"
 exit "$status"
