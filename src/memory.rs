@@ -1,106 +1,106 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Memory for message bodies that is used again.
+//! Reusable memory for message bodies.
 //!
-//! A body is filled by one thread and freed by another, wherever the pipeline is done with it.
-//! General allocators do that badly: the second thread locks the first one's arena for each body,
-//! and a keyframe can cost a system call and a page fault for each of its pages. So larger bodies
-//! go back to the client that they came from.
+//! One thread fills a body and another one frees it, wherever the pipeline is done with it. General
+//! allocators are slow at that: the second thread locks the first one's arena for each body, and a
+//! keyframe can cost a system call and a page fault for each of its pages. Therefore larger bodies
+//! return to the pool of their connection.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Smaller bodies are left to the allocator.
+/// Smallest pooled body in bytes. Smaller ones use the allocator.
 const MIN_POOLED: usize = 256;
 
-/// Larger ones are too rare to be kept.
+/// Largest pooled body in bytes. Larger ones are too rare.
 const MAX_POOLED: usize = 1024 * 1024;
 
-/// Memory that a pool keeps for later.
+/// Most bytes that a pool keeps for later.
 pub const MAX_KEPT: usize = 2 * 1024 * 1024;
 
-/// Sizes are rounded up to one of four steps between powers of two, so that at most a fifth of
-/// the memory is unused, and any memory of a class serves any body of it.
+/// Size classes between one power of two and the next. Sizes are rounded up to a class, so that at
+/// most a fifth of the memory is unused, and any memory of a class fits any body of it.
 const STEPS_PER_DOUBLING: usize = 4;
 
 const CLASSES: usize = 1 + STEPS_PER_DOUBLING * (MAX_POOLED / MIN_POOLED).ilog2() as usize;
 
-/// Where the memory of one client's bodies comes from and goes back to.
+/// The free memory of one connection.
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
-    shared: Arc<Mutex<Kept>>,
+    free: Arc<Mutex<FreeMemory>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct FreeMemory {
     classes: [Vec<Vec<u8>>; CLASSES],
     bytes: usize,
 }
 
-impl Default for Kept {
+impl Default for FreeMemory {
     fn default() -> Self {
-        Kept {
+        FreeMemory {
             classes: [const { Vec::new() }; CLASSES],
             bytes: 0,
         }
     }
 }
 
-/// Bytes in memory of their own, which may go back to a pool when they are dropped. What is before
-/// `start` is free for use.
+/// Owned bytes, whose memory may return to a pool when they are dropped. The bytes before `start`
+/// are free for a prefix.
 #[derive(Debug, Default)]
 pub struct Memory {
     bytes: Vec<u8>,
     start: usize,
-    home: Option<Pool>,
+    pool: Option<Pool>,
 }
 
 impl Pool {
-    /// Empty memory, with room for at least `capacity` bytes behind `head` free ones.
-    pub fn take(&self, head: usize, capacity: usize) -> Memory {
-        let wanted = head + capacity;
-        let (mut bytes, home) = match class_of(wanted) {
-            Some(class) => (self.take_class(class), Some(self.clone())),
+    /// Returns empty memory, with room for at least `capacity` bytes after `front` free ones.
+    pub fn allocate(&self, front: usize, capacity: usize) -> Memory {
+        let wanted = front + capacity;
+        let (mut bytes, pool) = match class_of(wanted) {
+            Some(class) => (self.allocate_class(class), Some(self.clone())),
             None => (Vec::with_capacity(wanted), None),
         };
-        bytes.resize(head, 0);
+        bytes.resize(front, 0);
         Memory {
             bytes,
-            start: head,
-            home,
+            start: front,
+            pool,
         }
     }
 
-    fn take_class(&self, class: usize) -> Vec<u8> {
-        let mut kept = self.shared.lock();
-        match kept.classes[class].pop() {
+    fn allocate_class(&self, class: usize) -> Vec<u8> {
+        let mut free = self.free.lock();
+        match free.classes[class].pop() {
             Some(bytes) => {
-                kept.bytes -= bytes.capacity();
+                free.bytes -= bytes.capacity();
                 bytes
             }
             None => {
-                drop(kept);
+                drop(free);
                 Vec::with_capacity(class_size(class))
             }
         }
     }
 
-    fn give_back(&self, mut bytes: Vec<u8>) {
+    fn release(&self, mut bytes: Vec<u8>) {
         let Some(class) = class_of(bytes.capacity()).filter(|c| class_size(*c) == bytes.capacity())
         else {
             return;
         };
         bytes.clear();
-        let mut kept = self.shared.lock();
-        if kept.bytes + bytes.capacity() <= MAX_KEPT {
-            kept.bytes += bytes.capacity();
-            kept.classes[class].push(bytes);
+        let mut free = self.free.lock();
+        if free.bytes + bytes.capacity() <= MAX_KEPT {
+            free.bytes += bytes.capacity();
+            free.classes[class].push(bytes);
         }
     }
 }
 
-/// The smallest class that holds `size` bytes.
+/// Returns the smallest class that holds `size` bytes.
 fn class_of(size: usize) -> Option<usize> {
     if !(MIN_POOLED..=MAX_POOLED).contains(&size) {
         return None;
@@ -117,26 +117,26 @@ fn class_size(class: usize) -> usize {
 }
 
 impl Memory {
-    /// Takes a vector over, whose first `start` bytes are free for use.
+    /// Wraps a vector whose first `start` bytes are free for a prefix.
     pub fn from_vec(bytes: Vec<u8>, start: usize) -> Self {
         Memory {
             start: start.min(bytes.len()),
             bytes,
-            home: None,
+            pool: None,
         }
     }
 
-    /// The contents.
+    /// Returns the contents.
     pub fn body(&self) -> &[u8] {
         self
     }
 
-    /// Free bytes before the contents.
-    pub fn head(&self) -> usize {
+    /// Returns the number of free bytes before the contents.
+    pub fn front(&self) -> usize {
         self.start
     }
 
-    /// Bytes of memory held.
+    /// Returns the size of the memory in bytes.
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
@@ -145,17 +145,17 @@ impl Memory {
         self.bytes.extend_from_slice(more);
     }
 
-    /// Makes room for `additional` more bytes.
+    /// Reserves room for `additional` more bytes.
     pub fn reserve(&mut self, additional: usize) {
         self.bytes.reserve(additional);
     }
 
-    /// Takes `count` bytes off the front.
+    /// Removes `count` bytes from the front.
     pub fn skip(&mut self, count: usize) {
         self.start = (self.start + count).min(self.bytes.len());
     }
 
-    /// Puts `front` before the contents. Costs a copy of them only where there is no room.
+    /// Puts `front` before the contents. Copies them only if there is no room.
     pub fn prepend(&mut self, front: &[u8]) {
         match self.start.checked_sub(front.len()) {
             Some(start) => {
@@ -189,8 +189,8 @@ impl AsMut<[u8]> for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let Some(home) = self.home.take() {
-            home.give_back(std::mem::take(&mut self.bytes));
+        if let Some(pool) = self.pool.take() {
+            pool.release(std::mem::take(&mut self.bytes));
         }
     }
 }
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_hold_what_they_are_for_and_little_more() {
+    fn classes_hold_their_sizes_and_little_more() {
         for size in (MIN_POOLED..=MAX_POOLED).step_by(7).chain([MAX_POOLED]) {
             let class = class_of(size).unwrap();
             assert!(class < CLASSES);
@@ -213,44 +213,44 @@ mod tests {
     }
 
     #[test]
-    fn memory_comes_back_and_is_used_again() {
+    fn memory_returns_and_is_used_again() {
         let pool = Pool::default();
-        let mut memory = pool.take(11, 20_000);
+        let mut memory = pool.allocate(11, 20_000);
         memory.extend(&[7; 20_000]);
-        let place = memory.as_ptr();
+        let address = memory.as_ptr();
         drop(memory);
-        assert!(pool.shared.lock().bytes >= 20_011);
-        let memory = pool.take(11, 19_900);
-        assert_eq!(memory.as_ptr(), place);
+        assert!(pool.free.lock().bytes >= 20_011);
+        let memory = pool.allocate(11, 19_900);
+        assert_eq!(memory.as_ptr(), address);
         assert!(memory.is_empty());
-        assert_eq!(pool.shared.lock().bytes, 0);
+        assert_eq!(pool.free.lock().bytes, 0);
     }
 
     #[test]
-    fn what_a_pool_keeps_is_bounded_and_small_bodies_stay_out() {
+    fn the_memory_of_a_pool_is_bounded_and_small_bodies_stay_out() {
         let pool = Pool::default();
-        let many: Vec<Memory> = (0..100).map(|_| pool.take(0, 100_000)).collect();
+        let many: Vec<Memory> = (0..100).map(|_| pool.allocate(0, 100_000)).collect();
         drop(many);
-        let kept = pool.shared.lock().bytes;
+        let kept = pool.free.lock().bytes;
         assert!((MAX_KEPT - 200_000..=MAX_KEPT).contains(&kept));
-        drop(pool.take(0, 100));
-        assert_eq!(pool.shared.lock().bytes, kept);
+        drop(pool.allocate(0, 100));
+        assert_eq!(pool.free.lock().bytes, kept);
     }
 
     #[test]
     fn memory_may_outlive_its_pool_and_may_grow() {
         let pool = Pool::default();
-        let mut memory = pool.take(0, MIN_POOLED);
+        let mut memory = pool.allocate(0, MIN_POOLED);
         drop(pool);
         memory.extend(&[1; 3 * MIN_POOLED]);
         assert_eq!(memory.len(), 3 * MIN_POOLED);
     }
 
     #[test]
-    fn a_front_goes_into_the_room_before_or_makes_some() {
+    fn a_prefix_uses_the_free_front_or_makes_room() {
         let pool = Pool::default();
-        for head in [0, 1, 2, 9] {
-            let mut memory = pool.take(head, 3);
+        for front in [0, 1, 2, 9] {
+            let mut memory = pool.allocate(front, 3);
             memory.extend(b"cde");
             memory.prepend(b"ab");
             assert_eq!(*memory, *b"abcde");

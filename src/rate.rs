@@ -1,51 +1,52 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How fast bytes come or go.
+//! A meter of bit rates.
 
 use std::time::{Duration, Instant};
 
-/// Bits are counted for this long at a time.
+/// Length of the windows in which bits are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Bits in a second, counted as they come.
+/// Counts bytes, and returns bits per second.
 #[derive(Debug)]
 pub(crate) struct BitrateMeter {
-    since: Instant,
+    window_start: Instant,
     bytes: u64,
+    /// Bits per second in the last whole window.
     rate: u64,
     peak: u64,
-    at: Option<Instant>,
+    last_window_end: Option<Instant>,
 }
 
 impl BitrateMeter {
     pub(crate) fn new(now: Instant) -> Self {
         BitrateMeter {
-            since: now,
+            window_start: now,
             bytes: 0,
             rate: 0,
             peak: 0,
-            at: None,
+            last_window_end: None,
         }
     }
 
     pub(crate) fn count(&mut self, bytes: usize, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.since);
+        let elapsed = now.saturating_duration_since(self.window_start);
         if elapsed >= WINDOW {
             self.rate = (self.bytes as f64 * 8.0 / elapsed.as_secs_f64()) as u64;
             self.peak = self.peak.max(self.rate);
-            self.at = Some(now);
-            self.since = now;
+            self.last_window_end = Some(now);
+            self.window_start = now;
             self.bytes = 0;
         }
         self.bytes += bytes as u64;
     }
 
-    /// Bits per second in the last whole window, and when that ended.
+    /// Returns the bits per second in the last whole window, and the end of that window.
     pub(crate) fn rate(&self) -> (u64, Option<Instant>) {
-        (self.rate, self.at)
+        (self.rate, self.last_window_end)
     }
 
-    /// Bits per second in the window that had the most.
+    /// Returns the bits per second in the window with the most.
     pub(crate) fn peak(&self) -> u64 {
         self.peak
     }

@@ -104,7 +104,7 @@ fn answer(session: &mut Session, event: SessionEvent, answers: u8) -> bool {
         }
         SessionEvent::Media(media) => {
             assert!(
-                media.payload.head() >= HEADROOM.front,
+                media.payload.front() >= HEADROOM.front,
                 "no room before the payload"
             );
             false

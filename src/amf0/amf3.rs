@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! AMF3 reader, for values behind the AMF0 marker 0x11.
+//! AMF3 reader, for values after the AMF0 marker 0x11.
 //!
 //! Adobe, "AMF 3 Specification", 2013. Strings, objects and traits each have a reference table
 //! that lives as long as the value (section 3.1). A reference to a complex value is read as
-//! undefined, which keeps a few bytes from growing into a large tree.
+//! undefined, so that a few bytes can't grow into a large tree.
 
 use std::rc::Rc;
 
@@ -40,8 +40,8 @@ struct Traits {
     members: Vec<String>,
 }
 
-/// Either the length, count or flags of a value that follows, or the index of an earlier one
-/// (section 1.3.1: the lowest bit tells them apart).
+/// The length, count or flags of a value that follows, or the index of an earlier one (section 1.3.1:
+/// the lowest bit distinguishes them).
 enum Header {
     Inline(u32),
     Reference(u32),
@@ -67,7 +67,7 @@ pub(super) fn read_value<'a>(
     .value(input, depth)
 }
 
-/// The variable length integer of section 1.3.1: 7 bits a byte, 8 in the fourth.
+/// Reads the variable-length integer of section 1.3.1: 7 bits a byte, 8 in the fourth.
 fn u29(input: &[u8]) -> IResult<&[u8], u32, ()> {
     let mut value = 0u32;
     let mut rest = input;
@@ -92,7 +92,7 @@ fn header(input: &[u8]) -> Step<'_, Header> {
     Ok((header, rest))
 }
 
-/// Integers are 29 bits with a sign.
+/// Extends the sign of a 29-bit integer.
 fn integer(value: u32) -> f64 {
     f64::from(((value << 3) as i32) >> 3)
 }
@@ -197,8 +197,8 @@ impl Reader<'_> {
         Ok((value, rest))
     }
 
-    /// The shape of an object (section 3.12). An externalizable one has a body that only its
-    /// class can read.
+    /// Reads the shape of an object (section 3.12). Only its class can read the body of an
+    /// externalizable one.
     fn traits<'a>(&mut self, flags: u32, input: &'a [u8]) -> Step<'a, Rc<Traits>> {
         if flags & 1 == 0 {
             let traits = self.traits.get((flags >> 1) as usize);
@@ -225,7 +225,7 @@ impl Reader<'_> {
         Ok((traits, rest))
     }
 
-    /// Names and values up to the empty name.
+    /// Reads names and values up to the empty name.
     fn dynamic_members<'a>(&mut self, input: &'a [u8], depth: usize) -> Step<'a, Properties> {
         let mut properties = Vec::new();
         let mut rest = input;

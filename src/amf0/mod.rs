@@ -2,11 +2,10 @@
 
 //! Action Message Format: the values in RTMP commands and FLV script data.
 //!
-//! AMF0 is the format of the field (Adobe, "AMF 0 File Format Specification", 2007). AMF3 occurs
-//! only where a value is marked with the AMF0 marker 0x11; it is read into the same [`Value`]s
-//! and never written.
+//! AMF0 is the format in use (Adobe, "AMF 0 File Format Specification", 2007). AMF3 occurs only after
+//! the AMF0 marker 0x11; it is read into the same [`Value`]s and never written.
 //!
-//! Nothing here panics or allocates more than a small multiple of its input, whatever the input.
+//! No input panics or allocates more than a small multiple of its size.
 
 mod amf3;
 mod read;
@@ -15,18 +14,18 @@ mod write;
 pub use read::{Decoded, read_all, read_all_within, read_name};
 pub use write::{write_all, write_value};
 
-/// Nesting allowed in one message. Bounds the recursion of the reader, and so its stack.
+/// Deepest nesting in one message. Bounds the recursion of the reader, and therefore its stack.
 pub const MAX_DEPTH: usize = 32;
 
-/// Properties and array elements allowed in one message. Bounds the memory and the time that a
-/// message of minimal values can cost.
+/// Most properties and array elements in one message. Bounds the memory and the time that a message
+/// of minimal values can cost.
 pub const MAX_PROPERTIES: usize = 1000;
 
-/// Bytes of strings that AMF3 references may copy in one message. Bounds what one long string and
-/// many two-byte references to it can grow to.
+/// Most bytes of strings that AMF3 references copy in one message. Bounds the growth of one long
+/// string and many two-byte references to it.
 pub const MAX_COPIED: usize = 1024 * 1024;
 
-/// Names and values in the order in which they came. Names may repeat; the first one counts.
+/// Names and values in the order of the message. Names may repeat; the first one counts.
 pub type Properties = Vec<(String, Value)>;
 
 /// One AMF value.
@@ -54,7 +53,7 @@ pub enum Value {
         class: String,
         properties: Properties,
     },
-    /// An AMF3 byte array; AMF0 has nothing of the kind.
+    /// An AMF3 byte array; AMF0 has none.
     Bytes(Vec<u8>),
 }
 
@@ -73,7 +72,7 @@ impl Value {
         }
     }
 
-    /// The properties of an object, an ECMA array or a typed object.
+    /// Returns the properties of an object, an ECMA array or a typed object.
     pub fn properties(&self) -> Option<&[(String, Value)]> {
         match self {
             Value::Object(properties)
@@ -83,7 +82,7 @@ impl Value {
         }
     }
 
-    /// The property `name`, its case ignored: clients write `tcUrl` and `tcurl`.
+    /// Returns the property `name`, ignoring its case: clients write `tcUrl` and `tcurl`.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.properties()?
             .iter()
@@ -104,7 +103,7 @@ impl From<f64> for Value {
     }
 }
 
-/// Why bytes are not AMF.
+/// The reason why bytes are not AMF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("AMF value is cut short")]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! AMF0 reader. Message bodies are whole when they come here, so everything is `complete`: what
-//! is short is malformed.
+//! AMF0 reader. Message bodies are complete, so the parsers are `complete` too: a short body is
+//! malformed.
 
 use nom::IResult;
 use nom::Parser;
@@ -30,11 +30,11 @@ pub(super) mod marker {
     pub(crate) const AVMPLUS: u8 = 0x11;
 }
 
-/// What a message decoded to.
+/// The values of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
     pub values: Vec<Value>,
-    /// Whether any value was AMF3, so that the bytes are not plain AMF0.
+    /// A value is AMF3, so the bytes are not plain AMF0.
     pub had_amf3: bool,
 }
 
@@ -43,8 +43,8 @@ pub fn read_all(input: &[u8]) -> Result<Decoded, Error> {
     read_all_within(input, MAX_PROPERTIES)
 }
 
-/// As [`read_all`], with another limit than [`MAX_PROPERTIES`]: what is read from a file of one's own
-/// may be larger than what a client is allowed.
+/// Reads values like [`read_all`], with another limit than [`MAX_PROPERTIES`]: a file of one's own may
+/// be larger than a client's message.
 pub fn read_all_within(input: &[u8], max_properties: usize) -> Result<Decoded, Error> {
     let mut reader = Reader::default();
     reader.limits.max_properties = max_properties;
@@ -62,8 +62,8 @@ pub fn read_all_within(input: &[u8], max_properties: usize) -> Result<Decoded, E
     })
 }
 
-/// Reads the string that a message starts with, and says how many bytes it took, without looking
-/// at what comes after it.
+/// Reads the string at the start of a message, and returns it with its length in the message. The
+/// bytes after it are not parsed.
 pub fn read_name(input: &[u8]) -> Option<(&[u8], usize)> {
     let mut name = (tag(&[marker::STRING][..]), be_u16::<_, ()>);
     let (rest, (_, length)) = name.parse(input).ok()?;
@@ -71,7 +71,7 @@ pub fn read_name(input: &[u8]) -> Option<(&[u8], usize)> {
     Some((string, 3 + string.len()))
 }
 
-/// The budget of one message, shared by both formats.
+/// The limits of one message, for both formats together.
 #[derive(Debug)]
 pub(super) struct Limits {
     max_properties: usize,
@@ -98,7 +98,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Copies a string that the message has only once but uses again.
+    /// Copies a string to which the message refers again.
     pub(super) fn copy(&mut self, string: &str) -> Result<String, Error> {
         self.copied += string.len();
         if self.copied > MAX_COPIED {
@@ -123,7 +123,7 @@ struct Reader {
 
 type Step<'a, T> = Result<(T, &'a [u8]), Error>;
 
-/// nom's errors end here: on whole input the only thing that can go wrong in a leaf is its end.
+/// Converts nom's errors: in complete input the only possible error of a leaf is its end.
 pub(super) fn leaf<'a, T>(result: IResult<&'a [u8], T, ()>) -> Step<'a, T> {
     result
         .map(|(rest, value)| (value, rest))
@@ -140,7 +140,7 @@ fn long_string(input: &[u8]) -> Step<'_, String> {
     leaf(map(take(length), text).parse(rest))
 }
 
-/// Strings should be UTF-8; encoders put local code pages into titles all the same.
+/// Decodes a string. It should be UTF-8, but encoders write titles in local code pages.
 pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -189,8 +189,8 @@ impl Reader {
         }
     }
 
-    /// Properties up to the end marker. Some encoders leave it out at the end of a message, so
-    /// the end of the input between two properties ends them too.
+    /// Reads properties up to the end marker. Some encoders omit it at the end of a message, so the end
+    /// of the input between two properties ends them too.
     fn properties<'a>(&mut self, input: &'a [u8], depth: usize) -> Step<'a, Properties> {
         let mut properties = Vec::new();
         let mut rest = input;

@@ -39,7 +39,7 @@ fn every_kind_survives_a_round_trip() {
 }
 
 #[test]
-fn wire_form_is_that_of_the_specification() {
+fn the_wire_form_matches_the_specification() {
     let mut bytes = Vec::new();
     let object = Value::Object(vec![("a".into(), Value::Boolean(true))]);
     write_all(&mut bytes, &[Value::from("hi"), Value::from(1.0), object]);
@@ -72,7 +72,7 @@ fn nesting_and_properties_are_bounded() {
 }
 
 #[test]
-fn a_missing_end_marker_at_the_end_is_forgiven() {
+fn a_missing_end_marker_at_the_end_is_accepted() {
     let bytes = [8, 0, 0, 0, 1, 0, 1, b'a', 1, 1];
     let values = read_all(&bytes).unwrap().values;
     assert_eq!(
@@ -82,7 +82,7 @@ fn a_missing_end_marker_at_the_end_is_forgiven() {
 }
 
 #[test]
-fn what_is_cut_short_or_unknown_is_an_error() {
+fn truncated_and_unknown_values_are_errors() {
     assert_eq!(read_all(&[0, 1]), Err(Error::Truncated));
     assert_eq!(read_all(&[2, 0, 9, b'a']), Err(Error::Truncated));
     assert_eq!(read_all(&[4]), Err(Error::UnknownMarker(4)));
@@ -119,7 +119,7 @@ fn amf3_integers_have_a_sign_and_four_bytes_at_most() {
 }
 
 #[test]
-fn amf3_is_bounded_too() {
+fn amf3_nesting_and_properties_are_bounded() {
     // An array that claims many elements, and arrays within arrays.
     let mut wide = vec![0x11, 9, 0xFF, 0xFF, 0xFF, 0xFF, 0x01];
     wide.extend([0x01; 2000]);
@@ -134,7 +134,7 @@ fn amf3_is_bounded_too() {
 }
 
 #[test]
-fn a_name_is_read_without_what_follows() {
+fn a_name_is_read_without_the_values_after_it() {
     let bytes = [2, 0, 2, b'o', b'k', 0xFF, 0xFF];
     assert_eq!(read_name(&bytes), Some((&b"ok"[..], 5)));
     assert_eq!(read_name(&[2, 0, 3, b'o']), None);

@@ -16,9 +16,9 @@ pub fn write_all(out: &mut impl BufMut, values: &[Value]) {
 
 /// Appends `value` as AMF0.
 ///
-/// A string takes the short or the long form by its length. Property and class names are cut at
-/// 65,535 bytes, the most that the format holds. A byte array, which only AMF3 has, is written as
-/// unsupported.
+/// The length of a string decides between its short and its long form. Property and class names are
+/// cut at 65,535 bytes, the most that the format holds. A byte array, which only AMF3 has, is written
+/// as unsupported.
 pub fn write_value(out: &mut impl BufMut, value: &Value) {
     match value {
         Value::Number(n) => {
@@ -95,7 +95,7 @@ fn write_long(out: &mut impl BufMut, s: &str) {
     out.put_slice(s.as_bytes());
 }
 
-/// Everything written here was built by this process or bounded by the reader.
+/// Converts a length. Every written value was built by this process or bounded by the reader.
 fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is in a codec that is not wanted goes, track by track.
+//! Drops tracks in codecs that are not accepted.
 
 use crate::flv::body::{AudioBody, AudioTrack, ExVideoContent, Tracks, VideoBody};
 use crate::flv::codec::{AcceptedCodecs, CodecName};
@@ -9,11 +9,11 @@ use crate::flv::config::is_hevc_in_disguise;
 use crate::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 use crate::memory::Memory;
 
-/// Refusals of one publisher that are told: each costs a message, and a client can make up codecs
-/// without end. Those beyond are counted.
-const MAX_TOLD: usize = 64;
+/// Most refusals of one publisher that are reported: each costs a message, and a client can invent
+/// codecs without end. Further ones are only counted.
+const MAX_REPORTED: usize = 64;
 
-/// A track that is in a codec which is not wanted.
+/// A track in a codec that is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefusedTrack {
     /// Audio or video.
@@ -22,25 +22,25 @@ pub struct RefusedTrack {
     pub codec: CodecName,
 }
 
-/// What is left of a tag.
+/// A tag after its unaccepted tracks were removed.
 #[derive(Debug)]
-enum Left {
-    All,
-    Nothing,
-    /// Some of its tracks: the body anew, with room for the frame around it.
-    Some(Vec<u8>),
+enum Filtered {
+    Unchanged,
+    Dropped,
+    /// A new body of the remaining tracks, with room for the frame around it.
+    Rewritten(Vec<u8>),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct CodecFilter {
     accepted: AcceptedCodecs,
-    /// HEVC comes as AVC.
+    /// The publisher sends HEVC with the codec id of AVC.
     is_disguised: bool,
-    /// What was told of the present publisher.
-    told: Vec<RefusedTrack>,
-    /// Of those, how many the caller has not seen.
-    untold: usize,
-    /// Packets, where a tag has one of each of its tracks.
+    /// Refusals of the present publisher.
+    reported: Vec<RefusedTrack>,
+    /// Number of the last of them that the caller has not taken yet.
+    unreported: usize,
+    /// Packets: a tag has one for each of its tracks.
     dropped: u64,
 }
 
@@ -54,41 +54,41 @@ impl CodecFilter {
 
     pub(super) fn start_publisher(&mut self) {
         self.is_disguised = false;
-        self.told.clear();
-        self.untold = 0;
+        self.reported.clear();
+        self.unreported = 0;
     }
 
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// What was refused and has not been told.
-    pub(super) fn news(&mut self) -> impl Iterator<Item = RefusedTrack> {
-        let known = self.told.len() - std::mem::take(&mut self.untold);
-        self.told[known..].iter().copied()
+    /// Returns the refusals since the last call.
+    pub(super) fn take_refusals(&mut self) -> impl Iterator<Item = RefusedTrack> {
+        let known = self.reported.len() - std::mem::take(&mut self.unreported);
+        self.reported[known..].iter().copied()
     }
 
-    /// Gives what is left of a tag, if anything.
-    pub(super) fn pass(&mut self, tag: Tag) -> Option<Tag> {
+    /// Returns the tag without its unaccepted tracks, if it has others.
+    pub(super) fn filter(&mut self, tag: Tag) -> Option<Tag> {
         if self.accepted.is_all() {
             return Some(tag);
         }
-        let left = match tag.kind {
+        let filtered = match tag.kind {
             TagKind::Video => self.video(tag.body()),
             TagKind::Audio => self.audio(tag.body()),
-            TagKind::Script => Left::All,
+            TagKind::Script => Filtered::Unchanged,
         };
-        match left {
-            Left::All => Some(tag),
-            Left::Nothing => None,
-            Left::Some(bytes) => {
+        match filtered {
+            Filtered::Unchanged => Some(tag),
+            Filtered::Dropped => None,
+            Filtered::Rewritten(bytes) => {
                 let body = Memory::from_vec(bytes, FRONT_LENGTH);
                 Tag::new(tag.kind, tag.timestamp, body).ok()
             }
         }
     }
 
-    fn video(&mut self, bytes: &[u8]) -> Left {
+    fn video(&mut self, bytes: &[u8]) -> Filtered {
         let Ok(mut body) = VideoBody::parse(bytes) else {
             return self.unreadable();
         };
@@ -111,21 +111,23 @@ impl CodecFilter {
                 }
             }
             VideoBody::Ex(ex) => {
-                let kept = match &mut ex.content {
-                    // It has no codec.
-                    ExVideoContent::Command { .. } if self.accepted.accepts_video() => Kept::All,
-                    ExVideoContent::Command { .. } => Kept::Nothing,
+                let selection = match &mut ex.content {
+                    // A command has no codec.
+                    ExVideoContent::Command { .. } if self.accepted.accepts_video() => {
+                        Selection::All
+                    }
+                    ExVideoContent::Command { .. } => Selection::None,
                     ExVideoContent::Tracks(tracks) => {
                         self.tracks(TagKind::Video, tracks, |track| track.four_cc.name())
                     }
                 };
-                return kept.of(bytes.len(), |out| body.write(out));
+                return selection.apply(bytes.len(), |out| body.write(out));
             }
         };
-        self.judge(TagKind::Video, 0, codec).of(0, |_| {})
+        self.check(TagKind::Video, 0, codec).apply(0, |_| {})
     }
 
-    fn audio(&mut self, bytes: &[u8]) -> Left {
+    fn audio(&mut self, bytes: &[u8]) -> Filtered {
         let Ok(mut body) = AudioBody::parse(bytes) else {
             return self.unreadable();
         };
@@ -134,17 +136,17 @@ impl CodecFilter {
             AudioBody::Aac { .. } => SoundFormat::Aac.name(),
             AudioBody::Ex(ex) => {
                 let name = |track: &AudioTrack<'_>| track.four_cc.name();
-                let kept = self.tracks(TagKind::Audio, &mut ex.tracks, name);
-                return kept.of(bytes.len(), |out| body.write(out));
+                let selection = self.tracks(TagKind::Audio, &mut ex.tracks, name);
+                return selection.apply(bytes.len(), |out| body.write(out));
             }
         };
-        self.judge(TagKind::Audio, 0, codec).of(0, |_| {})
+        self.check(TagKind::Audio, 0, codec).apply(0, |_| {})
     }
 
-    /// Nobody can say what is in it, and so whether it is wanted.
-    fn unreadable(&mut self) -> Left {
+    /// Drops a tag whose codecs can't be determined.
+    fn unreadable(&mut self) -> Filtered {
         self.dropped += 1;
-        Left::Nothing
+        Filtered::Dropped
     }
 
     fn tracks<T>(
@@ -152,56 +154,56 @@ impl CodecFilter {
         kind: TagKind,
         tracks: &mut Tracks<T>,
         codec: impl Fn(&T) -> CodecName,
-    ) -> Kept {
+    ) -> Selection {
         let count = tracks.iter().count();
         let refused: Vec<bool> = tracks
             .iter()
-            .map(|(id, track)| self.judge(kind, id, codec(track)) == Kept::Nothing)
+            .map(|(id, track)| self.check(kind, id, codec(track)) == Selection::None)
             .collect();
         match refused.iter().filter(|refused| **refused).count() {
-            0 => Kept::All,
-            all if all == count => Kept::Nothing,
+            0 => Selection::All,
+            all if all == count => Selection::None,
             _ => {
                 let mut refused = refused.into_iter();
                 tracks.retain(|_, _| !refused.next().unwrap_or_default());
-                Kept::Some
+                Selection::Some
             }
         }
     }
 
-    fn judge(&mut self, kind: TagKind, track: u8, codec: CodecName) -> Kept {
+    fn check(&mut self, kind: TagKind, track: u8, codec: CodecName) -> Selection {
         if self.accepted.accepts(codec) {
-            return Kept::All;
+            return Selection::All;
         }
         self.dropped += 1;
         let refusal = RefusedTrack { kind, track, codec };
-        if self.told.len() < MAX_TOLD && !self.told.contains(&refusal) {
-            self.told.push(refusal);
-            self.untold += 1;
+        if self.reported.len() < MAX_REPORTED && !self.reported.contains(&refusal) {
+            self.reported.push(refusal);
+            self.unreported += 1;
         }
-        Kept::Nothing
+        Selection::None
     }
 }
 
-/// How much of a tag is wanted.
+/// The accepted tracks of a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
+enum Selection {
     All,
     Some,
-    Nothing,
+    None,
 }
 
-impl Kept {
-    /// `length` is that of the whole body.
-    fn of(self, length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Left {
+impl Selection {
+    /// Writes a new body where some tracks go. `length` is the length of the old body.
+    fn apply(self, length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Filtered {
         match self {
-            Kept::All => Left::All,
-            Kept::Nothing => Left::Nothing,
-            Kept::Some => {
+            Selection::All => Filtered::Unchanged,
+            Selection::None => Filtered::Dropped,
+            Selection::Some => {
                 let mut bytes = Vec::with_capacity(FRONT_LENGTH + length + TRAILER_LENGTH);
                 bytes.resize(FRONT_LENGTH, 0);
                 write(&mut bytes);
-                Left::Some(bytes)
+                Filtered::Rewritten(bytes)
             }
         }
     }

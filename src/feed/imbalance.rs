@@ -1,50 +1,51 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Notices when one of audio and video flows and the other does not.
+//! Detects that one of audio and video flows while the other does not.
 
 use super::RunningTime;
 use crate::flv::TagKind;
 
-/// More than this between two tags is not time in which only one of them flowed: nothing did. In
-/// nanoseconds.
+/// Longest time between two tags, in nanoseconds, that counts as time in which one of them flowed:
+/// in a longer one nothing did.
 const MAX_STEP: u64 = 500_000_000;
 
-/// One of audio and video has stopped to come while the other flows on, or comes again.
+/// One of audio and video is missing while the other flows, or is back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Imbalance {
     pub missing: TagKind,
-    /// For how long the other one has flowed alone, in nanoseconds.
+    /// Time for which the other one has flowed alone, in nanoseconds.
     pub time: u64,
-    /// It comes again.
-    pub over: bool,
+    /// The missing one is back.
+    pub is_over: bool,
 }
 
-/// Driven by what flows alone: it takes no timer.
+/// Driven by the media that does flow: it needs no timer.
 #[derive(Debug)]
 pub(super) struct ImbalanceDetector {
     /// Nanoseconds, 0 for never.
     timeout: u64,
-    audio: Side,
-    video: Side,
-    last: Option<RunningTime>,
+    audio: Flow,
+    video: Flow,
+    last_arrival: Option<RunningTime>,
 }
 
 #[derive(Debug, Default)]
-struct Side {
-    /// The publisher has sent some of it, or how it is coded. A publisher of audio alone lacks
+struct Flow {
+    /// The publisher has sent some of it, or its sequence header. A publisher of audio alone lacks
     /// nothing.
-    expected: bool,
+    is_expected: bool,
+    /// Nanoseconds.
     missing_for: u64,
-    told: bool,
+    is_reported: bool,
 }
 
 impl ImbalanceDetector {
     pub(super) fn new(timeout: u64) -> Self {
         ImbalanceDetector {
             timeout,
-            audio: Side::default(),
-            video: Side::default(),
-            last: None,
+            audio: Flow::default(),
+            video: Flow::default(),
+            last_arrival: None,
         }
     }
 
@@ -52,45 +53,45 @@ impl ImbalanceDetector {
         *self = ImbalanceDetector::new(self.timeout);
     }
 
-    /// A sequence header came.
+    /// Notes a sequence header.
     pub(super) fn expect(&mut self, kind: TagKind) {
-        if let Some((side, _)) = self.sides(kind) {
-            side.expected = true;
+        if let Some((flow, _)) = self.flows(kind) {
+            flow.is_expected = true;
         }
     }
 
-    /// Media came.
-    pub(super) fn flow(&mut self, kind: TagKind, arrival: RunningTime) -> Option<Imbalance> {
+    /// Notes media.
+    pub(super) fn count(&mut self, kind: TagKind, arrival: RunningTime) -> Option<Imbalance> {
         let timeout = self.timeout;
-        let step = arrival.saturating_sub(self.last.unwrap_or(arrival));
-        self.last = Some(arrival);
-        let (side, (other, other_kind)) = self.sides(kind)?;
-        side.expected = true;
-        let missed = std::mem::take(&mut side.missing_for);
-        if std::mem::take(&mut side.told) {
+        let step = arrival.saturating_sub(self.last_arrival.unwrap_or(arrival));
+        self.last_arrival = Some(arrival);
+        let (flow, (other, other_kind)) = self.flows(kind)?;
+        flow.is_expected = true;
+        let missing_for = std::mem::take(&mut flow.missing_for);
+        if std::mem::take(&mut flow.is_reported) {
             return Some(Imbalance {
                 missing: kind,
-                time: missed,
-                over: true,
+                time: missing_for,
+                is_over: true,
             });
         }
-        if timeout == 0 || !other.expected {
+        if timeout == 0 || !other.is_expected {
             return None;
         }
         other.missing_for += step.min(MAX_STEP);
-        if other.told || other.missing_for < timeout {
+        if other.is_reported || other.missing_for < timeout {
             return None;
         }
-        other.told = true;
+        other.is_reported = true;
         Some(Imbalance {
             missing: other_kind,
             time: other.missing_for,
-            over: false,
+            is_over: false,
         })
     }
 
-    /// What came, and the other one.
-    fn sides(&mut self, kind: TagKind) -> Option<(&mut Side, (&mut Side, TagKind))> {
+    /// Returns the flow of `kind`, and the other one.
+    fn flows(&mut self, kind: TagKind) -> Option<(&mut Flow, (&mut Flow, TagKind))> {
         match kind {
             TagKind::Audio => Some((&mut self.audio, (&mut self.video, TagKind::Video))),
             TagKind::Video => Some((&mut self.video, (&mut self.audio, TagKind::Audio))),
@@ -106,15 +107,15 @@ mod tests {
 
     const MILLI: u64 = 1_000_000;
 
-    /// When which kind was found missing (true) or came again (false), in milliseconds.
+    /// The kinds that were found missing (true) or back (false), and when, in milliseconds.
     fn run(
-        balance: &mut ImbalanceDetector,
+        detector: &mut ImbalanceDetector,
         tags: impl IntoIterator<Item = (TagKind, u64)>,
     ) -> Vec<(TagKind, u64, bool)> {
         let tags = tags.into_iter();
         tags.filter_map(|(kind, millis)| {
-            let found = balance.flow(kind, millis * MILLI)?;
-            Some((found.missing, millis, !found.over))
+            let found = detector.count(kind, millis * MILLI)?;
+            Some((found.missing, millis, !found.is_over))
         })
         .collect()
     }
@@ -124,45 +125,45 @@ mod tests {
     }
 
     #[test]
-    fn video_that_stops_is_missed_once_and_noticed_when_it_is_back() {
-        let mut balance = ImbalanceDetector::new(2000 * MILLI);
+    fn video_that_stops_is_reported_once_and_again_when_it_is_back() {
+        let mut detector = ImbalanceDetector::new(2000 * MILLI);
         let tags = [(Video, 0)].into_iter().chain(audio(0, 9000));
         let tags = tags.chain([(Video, 9000), (Audio, 9000)]);
         assert_eq!(
-            run(&mut balance, tags),
+            run(&mut detector, tags),
             [(Video, 2000, true), (Video, 9000, false)]
         );
     }
 
     #[test]
-    fn audio_that_was_only_announced_is_missed() {
-        let mut balance = ImbalanceDetector::new(1000 * MILLI);
-        balance.expect(Audio);
+    fn audio_that_was_only_announced_is_reported_missing() {
+        let mut detector = ImbalanceDetector::new(1000 * MILLI);
+        detector.expect(Audio);
         let tags = (0..3000).step_by(40).map(|millis| (Video, millis));
-        assert_eq!(run(&mut balance, tags), [(Audio, 1000, true)]);
+        assert_eq!(run(&mut detector, tags), [(Audio, 1000, true)]);
     }
 
     #[test]
-    fn who_sends_one_alone_lacks_nothing() {
-        let mut balance = ImbalanceDetector::new(2000 * MILLI);
-        assert_eq!(run(&mut balance, audio(0, 60_000)), []);
-        balance.start_publisher();
-        balance.expect(Video);
-        balance.start_publisher();
-        assert_eq!(run(&mut balance, audio(60_000, 90_000)), []);
+    fn a_publisher_of_audio_alone_lacks_nothing() {
+        let mut detector = ImbalanceDetector::new(2000 * MILLI);
+        assert_eq!(run(&mut detector, audio(0, 60_000)), []);
+        detector.start_publisher();
+        detector.expect(Video);
+        detector.start_publisher();
+        assert_eq!(run(&mut detector, audio(60_000, 90_000)), []);
     }
 
     #[test]
-    fn time_in_which_nothing_came_is_no_imbalance() {
-        let mut balance = ImbalanceDetector::new(2000 * MILLI);
+    fn time_without_any_media_is_no_imbalance() {
+        let mut detector = ImbalanceDetector::new(2000 * MILLI);
         let tags = [(Video, 0), (Audio, 10), (Audio, 30_000), (Video, 30_001)];
-        assert_eq!(run(&mut balance, tags), []);
+        assert_eq!(run(&mut detector, tags), []);
     }
 
     #[test]
-    fn zero_is_off() {
-        let mut balance = ImbalanceDetector::new(0);
+    fn a_timeout_of_zero_reports_nothing() {
+        let mut detector = ImbalanceDetector::new(0);
         let tags = [(Video, 0)].into_iter().chain(audio(0, 60_000));
-        assert_eq!(run(&mut balance, tags), []);
+        assert_eq!(run(&mut detector, tags), []);
     }
 }

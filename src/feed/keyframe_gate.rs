@@ -4,29 +4,28 @@
 
 use crate::flv::{Content, Tag, TagKind};
 
-/// What to do with media.
+/// The gate's decision about one tag of media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum GateAction {
     Pass,
-    /// Audio of a stream whose video can't be decoded yet: it leaves with the keyframe.
+    /// For audio of a stream whose video can't be decoded yet: it leaves with the keyframe.
     Hold,
     Drop,
 }
 
-/// Closed at the start of each publisher. A stream without video knows no keyframes, and whether
-/// there is video is known only once some of it has come: audio that comes alone passes, and then
-/// goes on to pass.
+/// Closed at the start of each publisher. A stream without video has no keyframes, and only its
+/// first video shows that it has any: audio that arrives alone passes, and goes on passing.
 #[derive(Debug)]
 pub(super) struct KeyframeGate {
     enabled: bool,
-    video: Video,
+    video: VideoState,
     audio_passes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Video {
+enum VideoState {
     Unknown,
-    /// There is video, and no keyframe of it yet.
+    /// There is video, but no keyframe yet.
     Expected,
     Flowing,
 }
@@ -35,7 +34,7 @@ impl KeyframeGate {
     pub(super) fn new(enabled: bool) -> Self {
         KeyframeGate {
             enabled,
-            video: Video::Unknown,
+            video: VideoState::Unknown,
             audio_passes: false,
         }
     }
@@ -44,31 +43,31 @@ impl KeyframeGate {
         *self = KeyframeGate::new(self.enabled);
     }
 
-    /// A video sequence header came.
+    /// Notes a video sequence header.
     pub(super) fn expect_keyframe(&mut self) {
-        if self.video == Video::Unknown {
-            self.video = Video::Expected;
+        if self.video == VideoState::Unknown {
+            self.video = VideoState::Expected;
         }
     }
 
-    pub(super) fn judge(&mut self, tag: &Tag) -> Verdict {
+    pub(super) fn check(&mut self, tag: &Tag) -> GateAction {
         if !self.enabled {
-            return Verdict::Pass;
+            return GateAction::Pass;
         }
         match (tag.kind, tag.info.content, self.video) {
-            (_, _, Video::Flowing) => Verdict::Pass,
+            (_, _, VideoState::Flowing) => GateAction::Pass,
             (TagKind::Video, Content::Keyframe, _) => {
-                self.video = Video::Flowing;
-                Verdict::Pass
+                self.video = VideoState::Flowing;
+                GateAction::Pass
             }
             (TagKind::Video, ..) => {
-                self.video = Video::Expected;
-                Verdict::Drop
+                self.video = VideoState::Expected;
+                GateAction::Drop
             }
-            (_, _, Video::Expected) if !self.audio_passes => Verdict::Hold,
+            (_, _, VideoState::Expected) if !self.audio_passes => GateAction::Hold,
             _ => {
                 self.audio_passes = true;
-                Verdict::Pass
+                GateAction::Pass
             }
         }
     }

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 
+//! Tags that wait for the first media that can leave.
+
 use std::collections::VecDeque;
 
 use super::RunningTime;
 use crate::flv::{Content, Tag};
 
-/// Memory for descriptions: a publisher may never send media, and describe it for ever.
+/// Memory for descriptions, in bytes: a publisher may never send media, and describe it for ever.
 const MAX_DESCRIPTIONS: usize = 1024 * 1024;
 
-/// Memory for audio that waits for a keyframe. Enough for more than 60 s at 128 kbit/s.
+/// Memory for audio that waits for a keyframe, in bytes. Enough for more than 60 s at 128 kbit/s.
 const MAX_MEDIA: usize = 1024 * 1024;
 
-/// What a publisher has sent before the first media that can leave, in order: descriptions of its
-/// stream, and audio if its video can't be decoded yet.
+/// Tags that a publisher sent before the first media that can leave, in order: descriptions of
+/// its stream, and audio if its video can't be decoded yet.
 #[derive(Debug, Default)]
 pub(super) struct PendingTags {
     tags: VecDeque<(Tag, RunningTime)>,
@@ -21,13 +23,13 @@ pub(super) struct PendingTags {
 }
 
 impl PendingTags {
-    /// A later description takes the place of an earlier one of the same kind. Says how many tags
-    /// there was no room for.
+    /// Keeps a description, which replaces an earlier one of the same kind. Returns the number of
+    /// tags that found no room.
     pub(super) fn describe(&mut self, tag: Tag, arrival: RunningTime) -> u64 {
         let key = |tag: &Tag| (tag.kind, tag.info.content, tag.info.track);
         let is_configuration = !matches!(tag.info.content, Content::Script | Content::Command);
-        let known = self.tags.iter().position(|(t, _)| key(t) == key(&tag));
-        if let Some(index) = known.filter(|_| is_configuration)
+        let earlier = self.tags.iter().position(|(t, _)| key(t) == key(&tag));
+        if let Some(index) = earlier.filter(|_| is_configuration)
             && let Some((old, _)) = self.tags.remove(index)
         {
             self.description_bytes -= old.memory();
@@ -40,7 +42,7 @@ impl PendingTags {
         0
     }
 
-    /// Keeps media, and lets the oldest go where it is too much. Says how many tags went.
+    /// Keeps media, and drops the oldest where it is too much. Returns the number of dropped tags.
     pub(super) fn hold(&mut self, tag: Tag, arrival: RunningTime) -> u64 {
         self.push(tag, arrival);
         let mut dropped = 0;
@@ -54,7 +56,7 @@ impl PendingTags {
         dropped
     }
 
-    /// Appends media that ends the wait, and so has no limit.
+    /// Appends media that ends the wait, and therefore has no limit.
     pub(super) fn push(&mut self, tag: Tag, arrival: RunningTime) {
         self.media_bytes += tag.memory();
         self.tags.push_back((tag, arrival));

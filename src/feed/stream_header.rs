@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Metadata and sequence headers in force.
+//! The stream header: metadata and sequence headers in force.
 
 use bytes::Bytes;
 
 use crate::flv::{Content, FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 use crate::memory::Memory;
 
-/// One of what a late client needs, of each kind and track.
+/// One tag that a late client needs, for each kind and track.
 #[derive(Debug)]
 struct Entry {
     kind: TagKind,
@@ -16,21 +16,21 @@ struct Entry {
     /// The whole tag, at time 0.
     bytes: Bytes,
     /// Sent by the present publisher.
-    current: bool,
+    is_current: bool,
 }
 
-/// What a tag means for the stream header.
+/// Effect of a tag on the stream header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum HeaderChange {
     None,
-    /// Something that was not there.
+    /// A new entry.
     Added,
-    /// What was in force before is not any more.
+    /// An entry with other contents.
     Replaced,
 }
 
-/// Entries that are kept, and their size: more than a publisher has reason to send. What is larger
-/// passes, but is not part of the stream header.
+/// Most entries, and most bytes of one: more than a publisher has reason to send. A larger tag
+/// passes, but does not become part of the stream header.
 const MAX_ENTRIES: usize = 64;
 const MAX_ENTRY: usize = 64 * 1024;
 
@@ -40,62 +40,63 @@ pub(super) struct StreamHeader {
 }
 
 impl StreamHeader {
-    /// What the publisher before sent holds until the next one has sent its own.
+    /// Entries of the publisher before hold until the next one has sent its own.
     pub(super) fn start_publisher(&mut self) {
         for entry in &mut self.entries {
-            entry.current = false;
+            entry.is_current = false;
         }
     }
 
-    /// The present publisher has started: drops what it did not send. Says whether there was any.
+    /// Drops the entries that the present publisher did not send before its first media. Returns
+    /// true if there were any.
     pub(super) fn finish_start(&mut self) -> bool {
         let before = self.entries.len();
-        self.entries.retain(|entry| entry.current);
+        self.entries.retain(|entry| entry.is_current);
         self.entries.len() != before
     }
 
-    /// Takes note of a tag, and says whether the stream header has to change for it. Metadata is
-    /// advisory, and GStreamer's flvmux repeats it several times a second while its numbers settle:
-    /// it goes along with the next change.
-    pub(super) fn update(&mut self, tag: &Tag) -> Change {
+    /// Stores a tag that describes the stream, and returns its effect on the stream header. Metadata
+    /// is advisory, and GStreamer's flvmux repeats it several times a second while its numbers
+    /// settle: it leaves with the next change.
+    pub(super) fn update(&mut self, tag: &Tag) -> HeaderChange {
         let (kind, content, track) = (tag.kind, tag.info.content, tag.info.track);
-        let describes = matches!(
+        let is_description = matches!(
             content,
             Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
         );
-        if !describes || tag.body().len() > MAX_ENTRY {
-            return Change::None;
+        if !is_description || tag.body().len() > MAX_ENTRY {
+            return HeaderChange::None;
         }
         let known = self
             .entries
             .iter_mut()
             .find(|entry| (entry.kind, entry.content, entry.track) == (kind, content, track));
         if let Some(entry) = known {
-            entry.current = true;
+            entry.is_current = true;
             if entry.body() == tag.body() {
-                return Change::None;
+                return HeaderChange::None;
             }
             entry.bytes = stored(tag);
             return match content {
-                Content::OnMetaData => Change::None,
-                _ => Change::Replaced,
+                Content::OnMetaData => HeaderChange::None,
+                _ => HeaderChange::Replaced,
             };
         }
         if self.entries.len() == MAX_ENTRIES {
-            return Change::None;
+            return HeaderChange::None;
         }
         self.entries.push(Entry {
             kind,
             content,
             track,
             bytes: stored(tag),
-            current: true,
+            is_current: true,
         });
-        Change::Added
+        HeaderChange::Added
     }
 
-    /// The file header, and each entry as a tag at time 0.
-    pub(super) fn stream_header(&self) -> Vec<Bytes> {
+    /// Returns the file header, and each entry as a tag at time 0.
+    pub(super) fn to_tags(&self) -> Vec<Bytes> {
         let header = Bytes::from_static(&FILE_HEADER);
         let metadata = self.entries.iter().filter(|e| e.kind == TagKind::Script);
         let tracks = self.entries.iter().filter(|e| e.kind != TagKind::Script);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Where on the outgoing stream's time a tag belongs.
+//! Places tags on the time of the outgoing stream.
 
 use super::unwrapper::TimestampUnwrapper;
 use super::{NANOS_PER_MILLI, RunningTime};
@@ -8,81 +8,83 @@ use crate::flv::{Tag, TagKind};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TimestampMode {
-    /// First media of a publisher is at the running time of its arrival.
+    /// The first media of a publisher is at the running time of its arrival.
     #[default]
     RunningTime,
     /// The publisher's own timestamps.
     Publisher,
 }
 
-/// A step back within a track by more than this, in milliseconds, is not disorder but a new start
-/// of the publisher's clock.
+/// Step back within a track, in milliseconds, beyond which it is not disorder but a new start of
+/// the publisher's clock.
 const MAX_STEP_BACK: i64 = 1000;
 
-/// A step ahead by this much more than time has passed, in milliseconds, is a jump of the clock of a
-/// publisher that is live: lately its clock has gone with ours. A file that is sent as fast as it
-/// goes may have gaps, but none like the second.
+/// Step ahead beyond the time that has passed, in milliseconds, that is a jump of the clock. The
+/// first holds for a live publisher, whose clock has lately run with ours. A file that is sent as
+/// fast as possible may have gaps, but none like the second.
 const MAX_STEP_AHEAD: i64 = 2000;
 const MAX_GAP: i64 = 24 * 3600 * 1000;
 
-/// A clock is looked at for this long at a time, and may be off by this much in it, in
-/// milliseconds.
+/// Length of the windows in which a clock is compared with ours, and the most that it may be off in
+/// one, in milliseconds.
 const LIVE_WINDOW: i64 = 1000;
 const MAX_DRIFT: u64 = 500;
 
-/// A track that has this many tags with one timestamp over this time, in nanoseconds, has no
-/// timestamps to go by.
+/// Tags with one timestamp, and the time in nanoseconds that they span, after which a track has no
+/// usable timestamps.
 const FROZEN_TAGS: u32 = 10;
 const FROZEN_TIME: u64 = 1_000_000_000;
 
-/// A frozen track whose timestamps move again is back on its clock if it is this near to where it
-/// is, in milliseconds.
+/// Distance in milliseconds within which a frozen track whose timestamps move again is back on its
+/// clock.
 const MAX_THAWED_DISTANCE: u64 = 1000;
 
-/// A description may be this far behind or ahead of the media that it comes with, in milliseconds.
+/// Distance in milliseconds that a description may have from the media around it, behind and ahead.
 /// Beyond that its timestamp means nothing: many encoders stamp sequence headers with 0.
 const MAX_DESCRIPTION_LAG: i64 = 10_000;
 const MAX_DESCRIPTION_LEAD: i64 = 1000;
 
-/// Tracks whose order is kept. More than a publisher has; those beyond share the last one.
+/// Most tracks whose order is kept: more than a publisher has. Further ones share the last one.
 const MAX_TRACKS: usize = 32;
 
-/// All times in milliseconds. One offset holds for all tracks of a publisher, so that audio and
+/// All times are in milliseconds. One offset holds for all tracks of a publisher, so that audio and
 /// video stay together.
 #[derive(Debug)]
 pub(super) struct Timeline {
     mode: TimestampMode,
     unwrapper: TimestampUnwrapper,
-    /// The newest one last. Tracks change over one after the other when the publisher's clock
-    /// starts anew, and perhaps only some do.
+    /// The newest clock is last. Tracks change over one after the other when the publisher's clock
+    /// starts again, and perhaps only some do.
     clocks: Vec<Clock>,
-    /// The running time that time 0 of the stream means. Set by the first media of all.
+    /// Running time at time 0 of the stream. Set by the first media of all.
     base: Option<RunningTime>,
-    /// Where the present publisher started, where its last media was put, and the latest media of
-    /// all.
+    /// Time of the present publisher's start.
     start: i64,
+    /// Time of its last media.
     position: i64,
+    /// Latest time of any media.
     latest: Option<i64>,
+    /// Latest time of script data.
     last_script: i64,
     tracks: Vec<Track>,
     repairs: Repairs,
 }
 
-/// A stretch of the publisher's time without a new start.
+/// One run of the publisher's clock, from one start to the next.
 #[derive(Debug, Clone, Copy, Default)]
 struct Clock {
     id: u32,
-    /// What has to be added to the publisher's time.
+    /// Added to the publisher's time.
     offset: i64,
-    /// The last time seen on it, on any track.
+    /// Time of the last tag on it, of any track.
     last_source: i64,
-    /// The latest time seen on it, and when that came.
+    /// Latest time on it, and the arrival of its tag.
     latest_source: i64,
     latest_arrival: RunningTime,
-    /// Where the present look at it began.
+    /// Start of the present window.
     window_source: i64,
     window_arrival: RunningTime,
-    /// In the last one it has gone with ours.
+    /// In the last window it has run with ours.
     is_live: bool,
 }
 
@@ -100,7 +102,7 @@ impl Clock {
         }
     }
 
-    /// Media has this time on it.
+    /// Notes media at this time.
     fn advance(&mut self, source: i64, arrival: RunningTime) {
         self.last_source = source;
         if source <= self.latest_source {
@@ -117,7 +119,7 @@ impl Clock {
         }
     }
 
-    /// Whether it has jumped ahead to a time that has just come.
+    /// Returns true when this time is a jump ahead.
     fn has_jumped_ahead(&self, source: i64, arrival: RunningTime) -> bool {
         let passed = millis_between(self.latest_arrival, arrival);
         let step = source - self.latest_source - passed;
@@ -137,20 +139,20 @@ struct Track {
     last: i64,
     /// On the publisher's time.
     last_source: Option<i64>,
-    /// Since when, and for how many tags, that has been the same.
+    /// Arrival of the first tag with that timestamp, and the number of such tags.
     same_since: RunningTime,
-    same: u32,
-    frozen: bool,
+    same_tags: u32,
+    is_frozen: bool,
 }
 
-/// What had to be mended in timestamps, in tags or times that it happened.
+/// Repairs of timestamps, in tags or occurrences.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Repairs {
-    /// Tags that stepped back a little, and are at the time of the one before.
+    /// Tags that stepped back a little, and got the time of the one before.
     pub clamped: u64,
     /// New starts of the publisher's clock, back or ahead.
     pub jumps: u64,
-    /// Tags of tracks whose timestamps stand still, and which are at the time of their arrival.
+    /// Tags of tracks whose timestamps stand still, which got the time of their arrival.
     pub frozen: u64,
 }
 
@@ -158,11 +160,11 @@ pub struct Repairs {
 pub enum JumpKind {
     Back,
     Ahead,
-    /// They stand still.
+    /// The timestamps stand still.
     Frozen,
 }
 
-/// Timestamps of a track do not go on from where they were, in milliseconds of the publisher.
+/// A break in the timestamps of a track, in milliseconds of the publisher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jump {
     pub kind: JumpKind,
@@ -171,20 +173,20 @@ pub struct Jump {
     pub to: i64,
 }
 
-/// Milliseconds.
+/// The times of a tag that leaves, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Placement {
     pub time: u64,
     pub publisher_time: u64,
 }
 
-/// Where media would be put.
+/// A place for media that is not settled yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
     track: usize,
     time: i64,
     source: i64,
-    /// The stream does not go on smoothly here.
+    /// The break in the timestamps, if there is one here.
     pub jump: Option<Jump>,
 }
 
@@ -214,9 +216,9 @@ impl Timeline {
         self.tracks.clear();
     }
 
-    /// Finds the offset of a publisher whose first media have these timestamps. Gives the start
-    /// and base of a segment in nanoseconds, where a new one is needed.
-    pub(super) fn begin(
+    /// Finds the offset of a publisher from the timestamps of its first media. Returns the start and
+    /// base of a segment in nanoseconds, where a new one is needed.
+    pub(super) fn start_media(
         &mut self,
         timestamps: impl Iterator<Item = u32>,
         arrival: RunningTime,
@@ -239,19 +241,19 @@ impl Timeline {
         segment
     }
 
-    /// A running time on the stream's time.
-    fn at(&self, running_time: RunningTime) -> i64 {
+    /// Converts a running time to the stream's time.
+    fn stream_time(&self, running_time: RunningTime) -> i64 {
         millis_between(self.base.unwrap_or(running_time), running_time)
     }
 
-    /// Where a stream that broke off goes on: now, but not before its end.
+    /// Returns the time at which a stream that broke off continues: now, but not before its end.
     fn continuation(&self, base: RunningTime, arrival: RunningTime) -> i64 {
         let now = millis_between(base, arrival);
         self.latest.map_or(now, |latest| now.max(latest + 1))
     }
 
-    /// Moves on to a running time without media. Gives where the stream was and how far it moved, in
-    /// nanoseconds. The publisher's own times leave nothing to move.
+    /// Moves on to a running time without media. Returns the stream's time before and the distance, in
+    /// nanoseconds. With the publisher's own times there is nothing to move.
     pub(super) fn skip_to(&mut self, now: RunningTime) -> Option<(u64, u64)> {
         let (base, latest) = (self.base?, self.latest?);
         let now = millis_between(base, now);
@@ -268,13 +270,13 @@ impl Timeline {
     pub(super) fn locate(&mut self, tag: &Tag, arrival: RunningTime) -> Candidate {
         let source = self.unwrapper.next(tag.timestamp);
         let index = self.track(tag, source, arrival);
-        let jump = self.follow(index, source, arrival);
+        let jump = self.assign_clock(index, source, arrival);
         let track = &mut self.tracks[index];
-        let is_frozen = track.frozen;
+        let is_frozen = track.is_frozen;
         track.last_source = Some(source);
         let time = match self.mode {
             TimestampMode::Publisher => source,
-            TimestampMode::RunningTime if is_frozen => self.at(arrival),
+            TimestampMode::RunningTime if is_frozen => self.stream_time(arrival),
             TimestampMode::RunningTime => source + self.clock(index).offset,
         };
         Candidate {
@@ -285,44 +287,43 @@ impl Timeline {
         }
     }
 
-    /// The running time of a spot. Whether it is late can't be told by the publisher's own times.
-    pub(super) fn running_time(&self, spot: &Candidate) -> Option<i64> {
+    /// Returns the running time of a candidate. The publisher's own times do not say it.
+    pub(super) fn running_time(&self, candidate: &Candidate) -> Option<i64> {
         let base = self.base?.cast_signed();
-        Some(base.saturating_add(spot.time.saturating_mul(NANOS_PER_MILLI.cast_signed())))
+        Some(base.saturating_add(candidate.time.saturating_mul(NANOS_PER_MILLI.cast_signed())))
     }
 
     /// Moves all tracks so that this media is at its arrival.
-    pub(super) fn realign(&mut self, spot: &mut Candidate, arrival: RunningTime) {
+    pub(super) fn realign(&mut self, candidate: &mut Candidate, arrival: RunningTime) {
         if let Some(base) = self.base {
-            let shift = self.continuation(base, arrival) - spot.time;
+            let shift = self.continuation(base, arrival) - candidate.time;
             for clock in &mut self.clocks {
                 clock.offset += shift;
             }
-            spot.time += shift;
+            candidate.time += shift;
         }
     }
 
     /// Moves the stream on to media.
-    pub(super) fn settle(&mut self, spot: Candidate) -> Placement {
-        let Candidate { time, source, .. } = spot;
+    pub(super) fn settle(&mut self, candidate: Candidate) -> Placement {
+        let Candidate { time, source, .. } = candidate;
         if self.mode == TimestampMode::Publisher {
             self.position = source;
-            return placed(source, source);
+            return placement(source, source);
         }
-        let track = &mut self.tracks[spot.track];
-        self.repairs.frozen += u64::from(track.frozen);
-        self.repairs.clamped += u64::from(time < track.last && !track.frozen);
+        let track = &mut self.tracks[candidate.track];
+        self.repairs.frozen += u64::from(track.is_frozen);
+        self.repairs.clamped += u64::from(time < track.last && !track.is_frozen);
         // Encoders repeat timestamps and step back by a few milliseconds.
         let time = time.max(track.last);
         track.last = time;
         self.position = time;
         self.latest = Some(self.latest.map_or(time, |latest| latest.max(time)));
-        placed(time, source)
+        placement(time, source)
     }
 
-    /// Keeps a track on the clock that it is on, or puts it on another one. Says so if its
-    /// timestamps have not gone on smoothly.
-    fn follow(&mut self, index: usize, source: i64, arrival: RunningTime) -> Option<Jump> {
+    /// Keeps a track on its clock, or moves it to another one. Returns the jump if its timestamps broke.
+    fn assign_clock(&mut self, index: usize, source: i64, arrival: RunningTime) -> Option<Jump> {
         let track = self.tracks[index];
         let from = track.last_source.unwrap_or(source);
         let jump = |kind| Jump {
@@ -333,55 +334,55 @@ impl Timeline {
         };
         if track.last_source == Some(source) {
             return self
-                .stand_still(index, arrival)
+                .count_repeat(index, arrival)
                 .then(|| jump(JumpKind::Frozen));
         }
         let track = &mut self.tracks[index];
         track.same_since = arrival;
-        track.same = 1;
-        let thawed = std::mem::take(&mut track.frozen);
+        track.same_tags = 1;
+        let has_thawed = std::mem::take(&mut track.is_frozen);
         let own = *self.clock(index);
-        let newest = *self.newest();
+        let newest = *self.newest_clock();
         let is_nearer = |one: &Clock, other: &Clock| {
             source.abs_diff(one.last_source) < source.abs_diff(other.last_source)
         };
-        let broken = if own.id != newest.id && is_nearer(&newest, &own) {
+        let kind = if own.id != newest.id && is_nearer(&newest, &own) {
             self.tracks[index].clock = newest.id;
             None
         } else if source < from - MAX_STEP_BACK {
             Some(JumpKind::Back)
         } else if own.has_jumped_ahead(source, arrival)
-            || (thawed && !self.is_near_now(source + own.offset, arrival))
+            || (has_thawed && !self.is_near_now(source + own.offset, arrival))
         {
             Some(JumpKind::Ahead)
         } else {
             None
         };
-        if broken.is_some() {
+        if kind.is_some() {
             self.start_clock(index, source, arrival);
         }
         self.clock_mut(index).advance(source, arrival);
-        broken.map(jump)
+        kind.map(jump)
     }
 
     fn is_near_now(&self, time: i64, now: RunningTime) -> bool {
-        self.base.is_none() || time.abs_diff(self.at(now)) <= MAX_THAWED_DISTANCE
+        self.base.is_none() || time.abs_diff(self.stream_time(now)) <= MAX_THAWED_DISTANCE
     }
 
-    /// Another tag of a track with the same timestamp. Whether that is one too many.
-    fn stand_still(&mut self, index: usize, arrival: RunningTime) -> bool {
+    /// Counts another tag of a track with the same timestamp. Returns true when it is one too many.
+    fn count_repeat(&mut self, index: usize, arrival: RunningTime) -> bool {
         let track = &mut self.tracks[index];
-        track.same = track.same.saturating_add(1);
+        track.same_tags = track.same_tags.saturating_add(1);
         let time = arrival.saturating_sub(track.same_since);
-        let freezes = !track.frozen && track.same >= FROZEN_TAGS && time >= FROZEN_TIME;
-        track.frozen |= freezes;
+        let freezes = !track.is_frozen && track.same_tags >= FROZEN_TAGS && time >= FROZEN_TIME;
+        track.is_frozen |= freezes;
         freezes
     }
 
     fn start_clock(&mut self, index: usize, source: i64, arrival: RunningTime) {
         self.repairs.jumps += 1;
         let base = self.base.unwrap_or(arrival);
-        let id = self.newest().id.wrapping_add(1);
+        let id = self.newest_clock().id.wrapping_add(1);
         let offset = self.continuation(base, arrival) - source;
         self.tracks[index].clock = id;
         let tracks = &self.tracks;
@@ -391,7 +392,7 @@ impl Timeline {
             .push(Clock::starting(id, offset, source, arrival));
     }
 
-    fn newest(&self) -> &Clock {
+    fn newest_clock(&self) -> &Clock {
         &self.clocks[self.clocks.len() - 1]
     }
 
@@ -423,56 +424,56 @@ impl Timeline {
                 self.tracks.push(Track {
                     kind,
                     id,
-                    clock: self.nearest(source).id,
-                    // Nothing goes back behind the publisher before.
+                    clock: self.nearest_clock(source).id,
+                    // No track starts before the end of the publisher before.
                     last: self.start,
                     last_source: None,
                     same_since: arrival,
-                    same: 0,
-                    frozen: false,
+                    same_tags: 0,
+                    is_frozen: false,
                 });
                 self.tracks.len() - 1
             }
         }
     }
 
-    /// The clock that a new track is on.
-    fn nearest(&self, source: i64) -> &Clock {
+    /// Returns the clock for a new track.
+    fn nearest_clock(&self, source: i64) -> &Clock {
         let distance = |clock: &&Clock| source.abs_diff(clock.last_source);
         let nearest = self.clocks.iter().min_by_key(distance);
-        nearest.unwrap_or(self.newest())
+        nearest.unwrap_or(self.newest_clock())
     }
 
-    /// Where the stream is.
+    /// Returns the present time of the stream.
     pub(super) fn position(&self) -> u64 {
         self.position.max(0) as u64
     }
 
-    /// Finds a place for what describes media: at its own time if that is near the media, and
-    /// else where the media is. Like media, it does not go back.
+    /// Places a description: at its own time if that is near the media, and otherwise at the media's
+    /// time. Like media, it does not go back.
     pub(super) fn place_description(&mut self, tag: &Tag) -> Placement {
         let source = self.unwrapper.peek(tag.timestamp);
-        let own = source + self.newest().offset;
+        let own = source + self.newest_clock().offset;
         let distance = own - self.position;
         let is_near =
             own >= self.start && (-MAX_DESCRIPTION_LAG..=MAX_DESCRIPTION_LEAD).contains(&distance);
         let time = if is_near { own } else { self.position };
         if self.mode == TimestampMode::Publisher {
-            return placed(time, source);
+            return placement(time, source);
         }
         let key = (tag.kind, tag.info.track);
         let mut tracks = self.tracks.iter_mut();
         let last = match tracks.find(|track| (track.kind, track.id) == key) {
             Some(track) => &mut track.last,
             None if tag.kind == TagKind::Script => &mut self.last_script,
-            None => return placed(time, source),
+            None => return placement(time, source),
         };
         *last = time.max(*last);
-        placed(*last, source)
+        placement(*last, source)
     }
 }
 
-fn placed(time: i64, source: i64) -> Placement {
+fn placement(time: i64, source: i64) -> Placement {
     Placement {
         time: time.max(0) as u64,
         publisher_time: source.max(0) as u64,

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
 
-/// How close to a wrap both sides of a step back must be for it to count as one. In milliseconds.
+//! Unwraps the 32-bit timestamps of publishers.
+
+/// Largest distance in milliseconds from a wrap, on both sides of a step back, for the step to count
+/// as one.
 const WRAP_DISTANCE: u32 = 30_000;
 
-/// Counters that publishers wrap at: 32 bits are RTMP's own and need nothing special. ffmpeg and
-/// OBS keep 31 bits, and some writers forget the extended timestamp and keep 24.
+/// Counts at which publishers wrap: 32 bits are RTMP's own and need nothing special. ffmpeg and OBS
+/// keep 31 bits, and some writers forget the extended timestamp and keep 24.
 const EARLY_WRAPS: [u32; 2] = [1 << 24, 1 << 31];
 
-/// Makes 32-bit milliseconds into a time that does not wrap.
+/// Turns 32-bit milliseconds into a time that does not wrap.
 #[derive(Debug, Default)]
-pub(crate) struct TimestampUnwrapper {
+pub struct TimestampUnwrapper {
     last: Option<Last>,
 }
 
@@ -17,13 +20,13 @@ pub(crate) struct TimestampUnwrapper {
 struct Last {
     raw: u32,
     time: i64,
-    /// Where the last early wrap was: tags of another track may still come from before it.
+    /// Count of the last early wrap: tags of another track may still come from before it.
     wrapped_at: Option<u32>,
 }
 
 impl TimestampUnwrapper {
     /// Unwraps the timestamp of media, and remembers it.
-    pub(crate) fn next(&mut self, raw: u32) -> i64 {
+    pub fn next(&mut self, raw: u32) -> i64 {
         let (time, wrapped_at) = self.unwrap(raw);
         self.last = Some(Last {
             raw,
@@ -33,7 +36,7 @@ impl TimestampUnwrapper {
         time
     }
 
-    /// Unwraps a timestamp that need not be in step with the media, and forgets it.
+    /// Unwraps a timestamp that need not be in step with the media, without remembering it.
     pub(super) fn peek(&self, raw: u32) -> i64 {
         self.unwrap(raw).0
     }

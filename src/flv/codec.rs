@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One name for each codec, however it is sent.
+//! One name for each codec, for its legacy and its enhanced form.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::codes::{AudioFourCc, SoundFormat, VideoCodecId, VideoFourCc};
 
-/// The FourCC of a codec. A legacy codec has that of Enhanced RTMP if there is one, and else one
-/// that is its own: see [`VideoCodecId::name`] and [`SoundFormat::name`].
+/// The FourCC of a codec. A legacy codec has the FourCC of Enhanced RTMP if there is one, and
+/// otherwise one of this crate: see [`VideoCodecId::name`] and [`SoundFormat::name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CodecName([u8; 4]);
 
-/// Text that names no codec.
+/// A text that names no codec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{text}\" is no codec: {}", known_names())]
 pub struct UnknownCodec {
@@ -20,7 +20,7 @@ pub struct UnknownCodec {
 }
 
 impl CodecName {
-    /// Everything that has a name, in the order of the tables.
+    /// Returns the names of all known codecs, in the order of the tables.
     fn known() -> impl Iterator<Item = CodecName> {
         let video = VideoFourCc::KNOWN.iter().map(|codec| codec.name());
         let audio = AudioFourCc::KNOWN.iter().map(|codec| codec.name());
@@ -117,7 +117,7 @@ const fn hexadecimal(code: u8) -> u8 {
     b"0123456789abcdef"[(code & 0x0F) as usize]
 }
 
-/// Codecs that are taken; none means all.
+/// The accepted codecs; an empty list accepts all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AcceptedCodecs(Vec<CodecName>);
 
@@ -135,7 +135,7 @@ impl AcceptedCodecs {
         self.is_all() || self.0.contains(&codec)
     }
 
-    /// Whether there is any video that is taken.
+    /// Returns true if any video codec is accepted.
     pub fn accepts_video(&self) -> bool {
         self.is_all() || self.0.iter().any(|name| name.is_video())
     }
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_read_as_it_is_shown() {
+    fn every_displayed_name_parses_as_itself() {
         for name in CodecName::known() {
             assert_eq!(name.to_string().parse(), Ok(name));
         }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_codec_is_an_error_that_says_what_there_is() {
+    fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
         for text in ["", "opus", "h264", "hvc", "hvc11", "vidb", "*", "avc1 "] {
             let error = AcceptedCodecs::parse(["avc1", text]).unwrap_err();
             let message = error.to_string();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn none_means_all() {
+    fn an_empty_list_accepts_all() {
         let all = AcceptedCodecs::default();
         assert!(all.accepts(VideoFourCc::Unknown(*b"xxxx").name()) && all.accepts_video());
         let some = AcceptedCodecs::parse(["Opus", "avc1"]).unwrap();

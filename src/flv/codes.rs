@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Numbers of the wire: one table for those who look at a tag and those who read it whole.
+//! Numbers of the wire: one table for the tag header parser and the body parser.
 
-/// An enumeration of what is known, with a place for what is not, so that unknown values are values.
+/// Defines an enumeration of the known codes with a variant for all others, so that unknown codes are
+/// values.
 macro_rules! codes {
     (
         $(#[$meta:meta])*
@@ -19,7 +20,7 @@ macro_rules! codes {
         }
 
         impl $name {
-            /// What is known, in the order of the specification.
+            /// The known codes, in the order of the specification.
             pub const KNOWN: &'static [$name] = &[$($name::$variant),*];
 
             pub const fn from_code(code: $code) -> Self {
@@ -48,13 +49,13 @@ codes! {
         DisposableInter = 3,
         /// Reserved for servers.
         GeneratedKey = 4,
-        /// No frame: a command, or information.
+        /// Not a frame: a command, or information.
         Command = 5,
     }
 }
 
 impl FrameType {
-    /// Whether decoding can start here.
+    /// Returns true if the publisher says that decoding can start with this frame.
     pub const fn is_key(self) -> bool {
         matches!(self, FrameType::Key | FrameType::GeneratedKey)
     }
@@ -73,7 +74,7 @@ codes! {
         H263 = 8,
         /// Not in the specification; ffmpeg has it.
         Mpeg4 = 9,
-        /// Not in the specification: what many encoders sent before there was a FourCC.
+        /// Not in the specification: many encoders sent it before there was a FourCC.
         Hevc = 12,
     }
 }
@@ -138,7 +139,7 @@ codes! {
 }
 
 impl VideoFourCc {
-    /// Whether coded frames start with a composition time offset.
+    /// Returns true if coded frames start with a composition time offset.
     pub const fn has_composition_time(self) -> bool {
         matches!(
             self,
@@ -160,8 +161,8 @@ codes! {
 }
 
 impl AudioFourCc {
-    /// Whether a sequence start must have a body. AC-3 and MP3 have no configuration, and their
-    /// sequence start is empty by rights.
+    /// Returns true if a sequence start must have a body. AC-3 and MP3 have no configuration, and
+    /// their sequence start is empty.
     pub const fn has_configuration(self) -> bool {
         matches!(
             self,
@@ -190,13 +191,13 @@ pub mod audio_packet {
     pub const MULTITRACK: u8 = 5;
 }
 
-/// The packet type of both that says that a prefix comes before the real one.
+/// The packet type, of audio and of video, that puts a prefix before the real one.
 pub const PACKET_MOD_EX: u8 = 7;
 
-/// The kind of prefix that has nanoseconds.
+/// The kind of prefix that carries nanoseconds.
 pub const MOD_EX_TIMESTAMP_OFFSET_NANO: u8 = 0;
 
-/// The most that a nanosecond offset may be: beyond it is the next millisecond.
+/// Largest nanosecond offset: the next one is a millisecond.
 pub const MAX_NANOSECONDS: u32 = 999_999;
 
 pub mod multitrack {

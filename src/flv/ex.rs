@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the ex-headers of audio and video have in common (Enhanced RTMP v2, "Enhanced Audio" and
-//! "Enhanced Video"): ModEx prefixes, multitrack and the FourCC.
+//! The common part of audio and video ex-headers (Enhanced RTMP v2, "Enhanced Audio" and "Enhanced
+//! Video"): ModEx prefixes, multitrack and the FourCC.
 
 use nom::bytes::complete::take;
 use nom::number::complete::{be_u8, be_u16, be_u24};
@@ -13,7 +13,7 @@ use super::codes::{MAX_NANOSECONDS, MOD_EX_TIMESTAMP_OFFSET_NANO, PACKET_MOD_EX}
 /// An ex-header up to the body of its first track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ExHeader<'a> {
-    /// Never multitrack or ModEx: those were looked through.
+    /// Never multitrack or ModEx: those are resolved.
     pub packet_type: u8,
     pub nanoseconds: u32,
     pub four_cc: [u8; 4],
@@ -22,7 +22,7 @@ pub(super) struct ExHeader<'a> {
     pub body: &'a [u8],
 }
 
-/// Reads on behind the first byte, whose lower half is `packet_type`.
+/// Parses the bytes after the first one, whose lower half is `packet_type`.
 pub(super) fn parse(input: &[u8], packet_type: u8, multitrack: u8) -> Option<ExHeader<'_>> {
     let (rest, (packet_type, nanoseconds)) = mod_ex(input, packet_type).ok()?;
     let header = if packet_type == multitrack {
@@ -42,7 +42,7 @@ pub(super) fn parse(input: &[u8], packet_type: u8, multitrack: u8) -> Option<ExH
     header.ok().map(|(_, header)| header)
 }
 
-/// Looks through ModEx prefixes, each of which names the next packet type.
+/// Skips ModEx prefixes, each of which names the next packet type.
 pub(super) fn mod_ex(input: &[u8], packet_type: u8) -> IResult<&[u8], (u8, u32), ()> {
     let mut rest = input;
     let mut packet_type = packet_type;
@@ -55,7 +55,7 @@ pub(super) fn mod_ex(input: &[u8], packet_type: u8) -> IResult<&[u8], (u8, u32),
         };
         let (after, data) = take(size)(after)?;
         let (after, kinds) = be_u8(after)?;
-        // One that is too short says nothing.
+        // An offset that is too short says nothing.
         if kinds >> 4 == MOD_EX_TIMESTAMP_OFFSET_NANO
             && let Ok((_, offset)) = be_u24::<_, ()>(data)
         {

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MPL-2.0
 
+//! The header of a tag body, in the terms of the stream.
+
 use super::{Error, TagKind, audio, video};
 use crate::amf0;
 
-/// What a tag is to the stream.
+/// The role of a tag in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Content {
-    /// Decoder configuration.
+    /// The decoder configuration of a track.
     SequenceHeader,
-    /// Of a track too, but apart from its configuration: colour metadata, channel layout.
+    /// Properties of a track apart from its configuration: colour metadata, channel layout.
     TrackMetadata,
     /// The script data `onMetaData`.
     OnMetaData,
-    /// Video that can be decoded without what came before.
+    /// Video that can be decoded without the frames before it.
     Keyframe,
-    /// Audio, or video that refers to what came before.
+    /// Audio, or video that refers to frames before it.
     Frame,
     EndOfSequence,
     /// Other script data.
@@ -23,7 +25,7 @@ pub enum Content {
     Command,
 }
 
-/// What the header of a tag body says. Where a tag has several tracks, this is the first one.
+/// The header of a tag body. In a tag with several tracks it describes the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagInfo {
     pub content: Content,
@@ -33,8 +35,8 @@ pub struct TagInfo {
 }
 
 impl TagInfo {
-    /// Looks at a tag body. What can't be decoded by anyone is an error: an empty body, an empty
-    /// decoder configuration, a header that is cut short.
+    /// Parses the header of a tag body. A body that no decoder accepts is an error: an empty body, an
+    /// empty decoder configuration, a truncated header.
     pub fn of(kind: TagKind, body: &[u8]) -> Result<Self, Error> {
         match kind {
             TagKind::Audio => audio::parse(body),
@@ -63,7 +65,7 @@ impl TagInfo {
         self
     }
 
-    /// Whether this is media, as opposed to what describes it.
+    /// Returns true for media, and false for its descriptions.
     pub fn is_coded(&self) -> bool {
         matches!(self.content, Content::Keyframe | Content::Frame)
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! FLV: the file format, and what tag bodies say about themselves.
+//! FLV: the file format and tag bodies.
 //!
 //! Adobe, "Video File Format Specification", version 10.1, annex E, and Veovera, "Enhanced RTMP",
-//! versions 1 and 2. [`TagInfo`] is a look at a header in passing, for those who send tags on;
-//! [`body`] reads and writes whole tag bodies, and [`config`] decoder configurations.
+//! versions 1 and 2. [`TagInfo`] is the header of a tag, for code that sends tags on; [`body`] reads
+//! and writes whole tag bodies, and [`config`] decoder configurations.
 //!
-//! Nothing in here knows GStreamer, sockets, threads or the time.
+//! This module knows neither GStreamer nor sockets, threads or the time.
 
 mod audio;
 pub mod body;
@@ -21,7 +21,7 @@ mod video;
 pub use info::{Content, TagInfo};
 pub use tag::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 
-/// Why a tag body can't be passed on.
+/// The reason why a tag body can't be sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("tag body is empty")]

@@ -3,15 +3,15 @@
 use super::{Error, TagInfo};
 use crate::memory::Memory;
 
-/// The file header with the back pointer behind it: version 1, audio and video (E.2, E.3).
+/// The file header and the back pointer after it: version 1, audio and video (E.2, E.3).
 ///
-/// A live stream can't know which tracks will come, so it announces both.
+/// The tracks of a live stream are not known in advance, so it announces both.
 pub const FILE_HEADER: [u8; 13] = *b"FLV\x01\x05\0\0\0\x09\0\0\0\0";
 
-/// Bytes before the body of a tag.
+/// Length in bytes of the tag header, before the body.
 pub const FRONT_LENGTH: usize = 11;
 
-/// Bytes behind the body of a tag: the back pointer.
+/// Length in bytes of the back pointer, after the body.
 pub const TRAILER_LENGTH: usize = 4;
 
 /// Tag types (E.4.1).
@@ -22,8 +22,8 @@ pub enum TagKind {
     Script = 18,
 }
 
-/// A tag on its way through: a body that was looked at, in memory with room for the frame around
-/// it, and the timestamp that its publisher gave it.
+/// A tag without its frame: a body with a parsed header, in memory with room for the frame, and the
+/// publisher's timestamp.
 #[derive(Debug)]
 pub struct Tag {
     pub kind: TagKind,
@@ -34,8 +34,8 @@ pub struct Tag {
 }
 
 impl Tag {
-    /// Nothing has to be copied later when there are [`FRONT_LENGTH`] free bytes before the body
-    /// and capacity for [`TRAILER_LENGTH`] behind it.
+    /// Parses the header of a body. Framing copies nothing if there are [`FRONT_LENGTH`] free bytes
+    /// before the body and capacity for [`TRAILER_LENGTH`] after it.
     pub fn new(kind: TagKind, timestamp: u32, body: Memory) -> Result<Self, Error> {
         let info = TagInfo::of(kind, &body)?;
         Ok(Tag {
@@ -50,17 +50,17 @@ impl Tag {
         &self.body
     }
 
-    /// Bytes of memory that the tag keeps.
+    /// Returns the memory of the tag in bytes.
     pub fn memory(&self) -> usize {
         self.body.capacity() + size_of::<Self>()
     }
 
-    /// The whole tag with the back pointer behind it, stamped anew.
+    /// Returns the framed tag and its back pointer, with this timestamp.
     pub fn into_bytes(self, timestamp: u32) -> Memory {
         Tag::frame(self.kind, self.body, timestamp)
     }
 
-    /// A tag around a body.
+    /// Frames a body as a tag with its back pointer.
     pub fn frame(kind: TagKind, body: Memory, timestamp: u32) -> Memory {
         let mut bytes = body;
         let body_length = bytes.len() as u32;

@@ -42,7 +42,7 @@ fn legacy_video() {
 }
 
 #[test]
-fn what_nobody_can_decode_is_an_error() {
+fn undecodable_bodies_are_errors() {
     assert_eq!(video(&[]), Err(Error::Empty));
     assert_eq!(video(&[0x17]), Err(Error::Truncated));
     assert_eq!(video(&[0x17, 0, 0, 0, 0]), Err(Error::EmptyConfiguration));
@@ -92,7 +92,7 @@ fn enhanced_video() {
 }
 
 #[test]
-fn mod_ex_prefixes_are_looked_through() {
+fn mod_ex_prefixes_are_skipped() {
     // 500,000 ns, then an unknown kind with 256 bytes, then coded frames.
     let mut body = vec![0xA7, 2, 0x07, 0xA1, 0x20, 0x07, 0xFF, 0, 255];
     body.extend([0; 256]);
@@ -101,14 +101,14 @@ fn mod_ex_prefixes_are_looked_through() {
     let info = video(&body).unwrap();
     assert_eq!(info.content, Content::Frame);
     assert_eq!(info.composition_time, 1_500_000);
-    // A second offset that is too short to be one.
+    // The second offset is too short to count.
     let twice = [&[0xA7, 2, 0, 0, 5, 0x07, 0, 9, 0x01][..], b"av01x"].concat();
     assert_eq!(video(&twice).unwrap().composition_time, 5);
     assert_eq!(video(&body[..20]), Err(Error::Truncated));
 }
 
 #[test]
-fn multitrack_gives_its_first_track() {
+fn multitrack_info_describes_the_first_track() {
     let one = [&[0x96, 0x00][..], b"hvc1", &[3, b'c']].concat();
     let info = video(&one).unwrap();
     assert_eq!((info.content, info.track), (Content::SequenceHeader, 3));
@@ -146,7 +146,7 @@ fn audio_tags() {
 }
 
 #[test]
-fn script_data_is_told_by_its_name() {
+fn script_data_is_recognized_by_its_name() {
     let script = |name: &str| {
         let mut body = Vec::new();
         crate::amf0::write_value(&mut body, &name.into());

@@ -131,7 +131,7 @@ pub(super) fn about_imbalance(imbalance: &Imbalance) -> gst::Structure {
     gst::Structure::builder("details")
         .field("missing", kind(imbalance.missing))
         .field("time", imbalance.time)
-        .field("over", imbalance.over)
+        .field("over", imbalance.is_over)
         .build()
 }
 

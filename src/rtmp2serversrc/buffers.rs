@@ -42,9 +42,9 @@ pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
 /// Hands the memory of the tag over.
 pub(super) fn buffer(tag: OutputTag, epoch: u64) -> gst::Buffer {
     let mut wanted = gst::BufferFlags::empty();
-    wanted.set(gst::BufferFlags::HEADER, tag.header);
-    wanted.set(gst::BufferFlags::DELTA_UNIT, tag.delta_unit);
-    wanted.set(gst::BufferFlags::DISCONT, tag.discont);
+    wanted.set(gst::BufferFlags::HEADER, tag.is_header);
+    wanted.set(gst::BufferFlags::DELTA_UNIT, tag.is_delta_unit);
+    wanted.set(gst::BufferFlags::DISCONT, tag.is_discont);
     let mut buffer = gst::Buffer::from_mut_slice(tag.bytes);
     if let Some(buffer) = buffer.get_mut() {
         buffer.set_flags(wanted);

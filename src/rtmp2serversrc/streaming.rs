@@ -186,9 +186,9 @@ impl Streaming {
         let dropped = self.feed.dropped();
         self.stream.set_left_out(Dropped {
             before_keyframe: dropped.before_keyframe,
-            descriptions: dropped.waiting,
+            descriptions: dropped.descriptions,
             late: dropped.late,
-            codec_refused: dropped.refused,
+            codec_refused: dropped.codec_refused,
             ..Dropped::default()
         });
         imp.set_repairs(self.feed.repairs());
@@ -298,7 +298,7 @@ impl Streaming {
                 StreamEvent::Imbalance,
                 announcements::about_imbalance(&imbalance),
             ),
-            FeedEvent::Refused(refusal) => {
+            FeedEvent::TrackRefused(refusal) => {
                 let (kind, track) = (refusal.kind, refusal.track);
                 let codec = refusal.codec;
                 gst::info!(CAT, imp = imp, "{kind:?} {track} is refused: {codec}");
@@ -307,7 +307,7 @@ impl Streaming {
                     announcements::about_refusal(&refusal),
                 )
             }
-            FeedEvent::Late(tags) => (
+            FeedEvent::BacklogSkipped(tags) => (
                 StreamEvent::Dropped,
                 announcements::about_dropped(tags, "late"),
             ),

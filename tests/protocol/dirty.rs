@@ -127,7 +127,7 @@ fn check(source: &Source) -> Result<(), TestCaseError> {
         while let Some(output) = feed.pop() {
             if let FeedOutput::Tag(tag) = output
                 && tag.bytes[0] != b'F'
-                && !tag.header
+                && !tag.is_header
             {
                 left.push((tag.bytes[0], (tag.dts / MILLI) as i64));
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Publishers whose timestamps are not what they should be.
+//! Publishers with wrong timestamps.
 
 use super::*;
 use TagKind::{Audio as AUDIO_TRACK, Video as VIDEO_TRACK};
@@ -8,28 +8,28 @@ use TagKind::{Audio as AUDIO_TRACK, Video as VIDEO_TRACK};
 const MILLI: u64 = 1_000_000;
 
 /// A publisher that has started with a keyframe and audio at 0, four seconds into the pipeline.
-fn started(settings: FeedSettings) -> Run {
-    let mut run = Run::new(settings);
+fn started(settings: FeedSettings) -> FeedTest {
+    let mut run = FeedTest::new(settings);
     run.video(0, VIDEO_HEADER)
         .video(0, KEYFRAME)
         .audio(0, AUDIO);
-    run.left();
+    run.emitted();
     run
 }
 
 /// Milliseconds since the publisher started.
-fn at(run: &mut Run, millis: u64) -> &mut Run {
+fn at(run: &mut FeedTest, millis: u64) -> &mut FeedTest {
     run.arrival = 4 * SECOND + millis * MILLI;
     run
 }
 
-fn media(left: Vec<Left>) -> Vec<Left> {
-    let is_media = |left: &Left| matches!(left, Video(..) | Audio(..));
-    left.into_iter().filter(is_media).collect()
+fn media(emitted: Vec<Emitted>) -> Vec<Emitted> {
+    let is_media = |tag: &Emitted| matches!(tag, Video(..) | Audio(..));
+    emitted.into_iter().filter(is_media).collect()
 }
 
 #[test]
-fn a_jump_ahead_is_mended_and_keeps_audio_and_video_together() {
+fn a_jump_ahead_is_repaired_and_keeps_audio_and_video_together() {
     let mut run = started(FeedSettings::default());
     at(&mut run, 2040).video(2040, FRAME).audio(2023, AUDIO);
     at(&mut run, 2080).audio(3_600_046, AUDIO);
@@ -49,7 +49,7 @@ fn a_jump_ahead_is_mended_and_keeps_audio_and_video_together() {
         Audio(2103, 1),
         Video(2194, 1),
     ];
-    assert_eq!(run.left(), expected);
+    assert_eq!(run.emitted(), expected);
     assert_eq!(run.feed.repairs().jumps, 1);
 }
 
@@ -57,30 +57,30 @@ fn a_jump_ahead_is_mended_and_keeps_audio_and_video_together() {
 fn a_gap_in_a_file_that_is_sent_fast_stays() {
     let mut run = started(FeedSettings::default());
     run.video(40, FRAME).video(16_777_256, FRAME);
-    assert_eq!(run.left(), [Video(40, 1), Video(16_777_256, 1)]);
+    assert_eq!(run.emitted(), [Video(40, 1), Video(16_777_256, 1)]);
 }
 
 #[test]
-fn a_gap_of_days_is_a_jump_whoever_sends_it() {
+fn a_gap_of_days_is_a_jump_also_in_a_file_that_is_sent_fast() {
     let mut run = started(FeedSettings::default());
     at(&mut run, 40).video(1_700_000_040, FRAME);
     at(&mut run, 80).video(1_700_000_080, FRAME);
-    assert_eq!(media(run.left()), [Video(40, 1), Video(80, 1)]);
+    assert_eq!(media(run.emitted()), [Video(40, 1), Video(80, 1)]);
     assert_eq!(run.feed.repairs().jumps, 1);
 }
 
 #[test]
-fn a_small_jump_of_a_live_clock_is_mended_however_long_it_has_run() {
+fn a_small_jump_of_a_live_clock_is_repaired_however_long_it_has_run() {
     let mut run = started(FeedSettings::default());
-    // It is a little fast: ten seconds in the end.
+    // The clock is a little fast: ten seconds in the end.
     for step in 1..5000 {
         at(&mut run, 1000 * step).video(1002 * step as u32, FRAME);
     }
-    run.left();
+    run.emitted();
     at(&mut run, 5_000_000).video(5_019_000, FRAME);
-    let left = media(run.left());
-    let Video(time, _) = left[0] else {
-        panic!("{left:?}");
+    let emitted = media(run.emitted());
+    let Video(time, _) = emitted[0] else {
+        panic!("{emitted:?}");
     };
     assert!((5_008_997..5_011_000).contains(&time), "{time}");
     assert_eq!(run.feed.repairs().jumps, 1);
@@ -121,14 +121,14 @@ fn a_header_that_is_sent_again_does_not_go_back() {
     at(&mut run, 4000).video(4000, FRAME).video(0, VIDEO_HEADER);
     run.video(4040, FRAME);
     let expected = [Video(4000, 1), Video(4000, 0), Video(4040, 1)];
-    assert_eq!(run.left(), expected);
+    assert_eq!(run.emitted(), expected);
 }
 
 #[test]
 fn a_pause_of_the_publisher_is_no_jump() {
     let mut run = started(FeedSettings::default());
     at(&mut run, 60_000).video(60_000, FRAME);
-    assert_eq!(run.left(), [Video(60_000, 1)]);
+    assert_eq!(run.emitted(), [Video(60_000, 1)]);
 }
 
 #[test]
@@ -138,13 +138,16 @@ fn a_file_that_is_sent_fast_does_not_jump_where_one_track_is_sparse() {
         run.video(time, FRAME);
     }
     run.audio(59_990, AUDIO).video(60_000, FRAME);
-    let left = run.left();
-    assert_eq!(left[left.len() - 2..], [Audio(59_990, 1), Video(60_000, 1)]);
+    let emitted = run.emitted();
+    assert_eq!(
+        emitted[emitted.len() - 2..],
+        [Audio(59_990, 1), Video(60_000, 1)]
+    );
     assert_eq!(run.feed.repairs(), Repairs::default());
 }
 
 #[test]
-fn a_track_that_starts_anew_by_itself_leaves_the_other_alone() {
+fn a_track_that_restarts_alone_does_not_move_the_other() {
     let mut run = started(FeedSettings::default());
     let mut expected = Vec::new();
     for start in [10_000, 20_000, 30_000] {
@@ -156,37 +159,39 @@ fn a_track_that_starts_anew_by_itself_leaves_the_other_alone() {
             expected.push(Video(time as u32, 1));
         }
     }
-    let left = media(run.left());
-    let (video, audio): (Vec<_>, Vec<_>) = left.into_iter().partition(|l| matches!(l, Video(..)));
+    let emitted = media(run.emitted());
+    let (video, audio): (Vec<_>, Vec<_>) = emitted
+        .into_iter()
+        .partition(|item| matches!(item, Video(..)));
     assert_eq!(video, expected);
-    // Each time behind the video that is there already.
+    // Each time after the video that has left already.
     assert_eq!(audio[100], Audio(20_001, 1));
     assert_eq!(audio[299], Audio(30_001 + 99 * 40, 1));
     assert_eq!(run.feed.repairs().jumps, 2);
 }
 
 #[test]
-fn timestamps_that_stand_still_give_way_to_times_of_arrival() {
+fn timestamps_that_stand_still_are_replaced_by_arrival_times() {
     let mut run = started(FeedSettings::default());
     for step in 1..=50 {
         at(&mut run, 40 * step).video(0, FRAME).audio(0, AUDIO);
     }
-    let left = run.left();
-    let notices = left
+    let emitted = run.emitted();
+    let events = emitted
         .iter()
-        .filter(|left| matches!(left, Left::FeedEvent(_)));
-    assert_eq!(notices.count(), 1);
-    let left = media(left);
-    // Until it is clear that they stand still, they are where they say.
+        .filter(|item| matches!(item, Emitted::Event(_)));
+    assert_eq!(events.count(), 1);
+    let emitted = media(emitted);
+    // Until it is clear that they stand still, they are used as they are.
     let expected = [Video(0, 1), Audio(0, 1), Video(1000, 1), Audio(1000, 1)];
-    assert_eq!(left[46..50], expected);
-    assert_eq!(left[98..], [Video(2000, 1), Audio(2000, 1)]);
+    assert_eq!(emitted[46..50], expected);
+    assert_eq!(emitted[98..], [Video(2000, 1), Audio(2000, 1)]);
     assert_eq!(run.feed.repairs().frozen, 52);
     // They move again, from anywhere.
     at(&mut run, 2040).video(77, FRAME).audio(75, AUDIO);
     at(&mut run, 2080).video(117, FRAME);
     assert_eq!(
-        media(run.left()),
+        media(run.emitted()),
         [Video(2040, 1), Audio(2038, 1), Video(2080, 1)]
     );
 }
@@ -202,26 +207,29 @@ fn a_track_that_thaws_is_back_with_the_other_one() {
             .video(frozen as u32, FRAME);
     }
     at(&mut run, 4040).audio(4040, AUDIO).video(4040, FRAME);
-    let left = media(run.left());
-    assert_eq!(left[left.len() - 2..], [Audio(4040, 1), Video(4040, 1)]);
+    let emitted = media(run.emitted());
+    assert_eq!(
+        emitted[emitted.len() - 2..],
+        [Audio(4040, 1), Video(4040, 1)]
+    );
     assert_eq!(run.feed.repairs().jumps, 0);
 }
 
 #[test]
-fn jumps_that_never_end_are_told_now_and_then() {
+fn jumps_without_end_are_reported_once_a_second() {
     let mut run = started(FeedSettings::default());
     for step in 1..200 {
         at(&mut run, 20 * step).video([0, 500_000][step as usize % 2], FRAME);
     }
-    let left = run.left();
-    let notices = left
+    let emitted = run.emitted();
+    let events = emitted
         .iter()
-        .filter(|left| matches!(left, Left::FeedEvent(_)));
-    assert_eq!(notices.count(), 4);
+        .filter(|item| matches!(item, Emitted::Event(_)));
+    assert_eq!(events.count(), 4);
     assert!(run.feed.repairs().jumps > 90);
-    let times: Vec<u32> = left
+    let times: Vec<u32> = emitted
         .iter()
-        .filter_map(|left| match left {
+        .filter_map(|item| match item {
             Video(time, _) => Some(*time),
             _ => None,
         })
@@ -230,7 +238,7 @@ fn jumps_that_never_end_are_told_now_and_then() {
 }
 
 #[test]
-fn a_missing_track_is_told_in_its_place() {
+fn a_missing_track_is_reported_in_its_place() {
     let mut run = started(FeedSettings {
         imbalance_timeout: SECOND,
         ..FeedSettings::default()
@@ -239,18 +247,18 @@ fn a_missing_track_is_told_in_its_place() {
         at(&mut run, 20 * step).audio(20 * step as u32, AUDIO);
     }
     at(&mut run, 1220).video(1220, KEYFRAME);
-    let left = run.left();
-    let imbalance = |time, over| {
-        Left::FeedEvent(FeedEvent::Imbalance(Imbalance {
+    let emitted = run.emitted();
+    let imbalance = |time, is_over| {
+        Emitted::Event(FeedEvent::Imbalance(Imbalance {
             missing: VIDEO_TRACK,
             time,
-            over,
+            is_over,
         }))
     };
-    assert_eq!(left[49], imbalance(SECOND, false));
-    assert_eq!(left[50], Audio(1000, 1));
-    assert_eq!(left[61], imbalance(1_200 * MILLI, true));
-    assert_eq!(left[62], Video(1220, 1));
+    assert_eq!(emitted[49], imbalance(SECOND, false));
+    assert_eq!(emitted[50], Audio(1000, 1));
+    assert_eq!(emitted[61], imbalance(1_200 * MILLI, true));
+    assert_eq!(emitted[62], Video(1220, 1));
 }
 
 #[test]
@@ -269,14 +277,17 @@ fn a_backlog_that_a_publisher_starts_with_does_not_stay() {
         at(&mut run, u64::from(time - 8000)).video(time, body);
         run.audio(time, AUDIO);
     }
-    let left = run.left();
+    let emitted = run.emitted();
     let skipped = run.feed.dropped().late;
-    let notice = Left::FeedEvent(FeedEvent::Late(skipped));
-    let index = left.iter().position(|left| *left == notice).unwrap();
+    let event = Emitted::Event(FeedEvent::BacklogSkipped(skipped));
+    let index = emitted.iter().position(|item| *item == event).unwrap();
     // Everything up to a second ahead, then nothing up to a keyframe, and then everything.
-    assert_eq!(media(left[..index].to_vec()).len(), 2 * 25);
-    assert_eq!(left[index + 1..index + 3], [Video(1001, 1), Audio(1001, 1)]);
-    let last = &left[left.len() - 2..];
+    assert_eq!(media(emitted[..index].to_vec()).len(), 2 * 25);
+    assert_eq!(
+        emitted[index + 1..index + 3],
+        [Video(1001, 1), Audio(1001, 1)]
+    );
+    let last = &emitted[emitted.len() - 2..];
     assert_eq!(last, [Video(3961, 1), Audio(3961, 1)]);
-    assert_eq!(media(left).len() as u64 + skipped, 2 * (12_000 / 40) - 2);
+    assert_eq!(media(emitted).len() as u64 + skipped, 2 * (12_000 / 40) - 2);
 }

@@ -12,15 +12,15 @@ const AUDIO: &[u8] = &[0xAF, 1, 9];
 const END: &[u8] = &[0x17, 2, 0, 0, 0];
 const SECOND: u64 = 1_000_000_000;
 
-/// Feeds tags and notes what leaves, in a form that is quick to compare.
-struct Run {
+/// A feed with the arrival of its next tag. Its output has a form that is quick to compare.
+struct FeedTest {
     feed: Feed<u8>,
     arrival: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Left {
-    FeedEvent(super::FeedEvent),
+enum Emitted {
+    Event(FeedEvent),
     Headers(usize),
     Segment(u64, u64),
     File,
@@ -31,8 +31,8 @@ enum Left {
     Refused(TagKind, u8, String),
 }
 
-fn jump(kind: JumpKind, track: TagKind, from: i64, to: i64) -> Left {
-    Left::FeedEvent(super::FeedEvent::Jump(Jump {
+fn jump(kind: JumpKind, track: TagKind, from: i64, to: i64) -> Emitted {
+    Emitted::Event(FeedEvent::Jump(Jump {
         kind,
         track,
         from,
@@ -40,20 +40,20 @@ fn jump(kind: JumpKind, track: TagKind, from: i64, to: i64) -> Left {
     }))
 }
 
-use Left::{Audio, File, Headers, Mark, Reconfigured, Segment, Video};
+use Emitted::{Audio, File, Headers, Mark, Reconfigured, Segment, Video};
 
-impl Run {
+impl FeedTest {
     fn new(settings: FeedSettings) -> Self {
         let mut feed = Feed::new(settings);
         feed.start_publisher();
-        Run {
+        FeedTest {
             feed,
             arrival: 4 * SECOND,
         }
     }
 
     fn default() -> Self {
-        Run::new(FeedSettings {
+        FeedTest::new(FeedSettings {
             wait_for_keyframe: true,
             imbalance_timeout: 2 * SECOND,
             ..FeedSettings::default()
@@ -95,17 +95,17 @@ impl Run {
             .collect()
     }
 
-    fn left(&mut self) -> Vec<Left> {
+    fn emitted(&mut self) -> Vec<Emitted> {
         std::iter::from_fn(|| self.feed.pop())
             .map(|output| match output {
                 FeedOutput::Headers(headers) => Headers(headers.len()),
                 FeedOutput::Segment { start, base } => Segment(start, base),
                 FeedOutput::Reconfigured => Reconfigured,
                 FeedOutput::Mark(mark) => Mark(mark),
-                FeedOutput::Event(FeedEvent::Refused(refusal)) => {
-                    Left::Refused(refusal.kind, refusal.track, refusal.codec.to_string())
+                FeedOutput::Event(FeedEvent::TrackRefused(track)) => {
+                    Emitted::Refused(track.kind, track.track, track.codec.to_string())
                 }
-                FeedOutput::Event(notice) => Left::FeedEvent(notice),
+                FeedOutput::Event(event) => Emitted::Event(event),
                 FeedOutput::Tag(tag) => {
                     let bytes = &tag.bytes[..];
                     if bytes[..3] == *b"FLV" {
@@ -125,9 +125,9 @@ impl Run {
 
 #[test]
 fn a_stream_starts_with_segment_caps_header_and_configuration() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER).audio(0, AUDIO_HEADER);
-    assert_eq!(run.left(), []);
+    assert_eq!(run.emitted(), []);
     run.video(5000, KEYFRAME).audio(5023, AUDIO);
     let configured = [
         Segment(0, 4 * SECOND),
@@ -137,24 +137,24 @@ fn a_stream_starts_with_segment_caps_header_and_configuration() {
         Audio(0, 0),
     ];
     let media = [Video(0, 1), Audio(23, 1)];
-    assert_eq!(run.left(), [&configured[..], &media].concat());
+    assert_eq!(run.emitted(), [&configured[..], &media].concat());
 }
 
 #[test]
 fn audio_waits_for_the_keyframe_and_is_not_lost() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER).audio(0, AUDIO_HEADER);
     run.audio(100, AUDIO).video(110, FRAME).audio(123, AUDIO);
-    assert_eq!(run.left(), []);
+    assert_eq!(run.emitted(), []);
     run.video(90, KEYFRAME).video(130, FRAME);
     let media = [Audio(10, 1), Audio(33, 1), Video(0, 1), Video(40, 1)];
-    assert_eq!(run.left()[5..], media);
+    assert_eq!(run.emitted()[5..], media);
     assert_eq!(run.feed.dropped().before_keyframe, 1);
 }
 
 #[test]
-fn audio_without_video_passes_and_goes_on_to_pass() {
-    let mut run = Run::default();
+fn audio_without_video_passes_also_when_video_follows() {
+    let mut run = FeedTest::default();
     run.audio(0, AUDIO_HEADER).audio(7, AUDIO);
     let start = [
         Segment(0, 4 * SECOND),
@@ -163,18 +163,18 @@ fn audio_without_video_passes_and_goes_on_to_pass() {
         Audio(0, 0),
         Audio(0, 1),
     ];
-    assert_eq!(run.left(), start);
+    assert_eq!(run.emitted(), start);
     run.video(30, VIDEO_HEADER)
         .video(31, FRAME)
         .audio(32, AUDIO);
     run.video(50, KEYFRAME);
     let rest = [Headers(3), Video(23, 0), Audio(25, 1), Video(43, 1)];
-    assert_eq!(run.left(), rest);
+    assert_eq!(run.emitted(), rest);
 }
 
 #[test]
 fn marks_leave_between_the_tags_around_them() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.feed.mark(1);
     run.audio(0, AUDIO);
     run.feed.mark(2);
@@ -183,36 +183,36 @@ fn marks_leave_between_the_tags_around_them() {
     assert_eq!(run.feed.tags_ahead(), 0);
     let start = [Mark(1), Segment(0, 4 * SECOND), Headers(1), File];
     let rest = [Audio(0, 1), Mark(2), Mark(3), Audio(23, 1)];
-    assert_eq!(run.left(), [&start[..], &rest].concat());
+    assert_eq!(run.emitted(), [&start[..], &rest].concat());
 }
 
 #[test]
-fn without_waiting_everything_passes() {
-    let mut run = Run::new(FeedSettings::default());
+fn everything_passes_without_wait_for_keyframe() {
+    let mut run = FeedTest::new(FeedSettings::default());
     run.video(0, VIDEO_HEADER).video(20, FRAME).audio(21, AUDIO);
-    assert_eq!(run.left()[4..], [Video(0, 1), Audio(1, 1)]);
+    assert_eq!(run.emitted()[4..], [Video(0, 1), Audio(1, 1)]);
 }
 
 #[test]
 fn publishers_after_each_other_make_one_stream() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER)
         .video(1000, KEYFRAME)
         .video(1040, FRAME);
     run.video(1080, END);
-    run.left();
+    run.emitted();
     run.next_publisher(14 * SECOND)
         .video(0, VIDEO_HEADER)
         .video(70, KEYFRAME);
-    assert_eq!(run.left(), [Video(10_000, 0), Video(10_000, 1)]);
-    // One that comes before the end of the stream's time goes on behind it.
+    assert_eq!(run.emitted(), [Video(10_000, 0), Video(10_000, 1)]);
+    // A publisher that starts before the end of the stream's time continues after that end.
     run.video(70 + 9_000, FRAME);
     run.next_publisher(15 * SECOND)
         .video(0, &[0x17, 0, 0, 0, 0, 7])
         .video(5, KEYFRAME);
-    let left = run.left();
+    let emitted = run.emitted();
     assert_eq!(
-        left,
+        emitted,
         [
             Video(19_000, 1),
             Headers(2),
@@ -224,52 +224,52 @@ fn publishers_after_each_other_make_one_stream() {
 
 #[test]
 fn the_first_tag_of_a_publisher_is_marked() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER)
         .video(0, KEYFRAME)
         .video(40, FRAME);
     run.next_publisher(9 * SECOND)
         .video(0, VIDEO_HEADER)
         .video(0, KEYFRAME);
-    let discont: Vec<bool> = run.tags().iter().map(|tag| tag.discont).collect();
+    let discont: Vec<bool> = run.tags().iter().map(|tag| tag.is_discont).collect();
     assert_eq!(discont, [true, false, false, false, true, false]);
 }
 
 #[test]
 fn an_end_of_sequence_leaves_only_at_the_end() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER).video(0, KEYFRAME).video(40, END);
     run.video(80, FRAME).video(120, END).audio(130, AUDIO);
     let media = [Video(0, 1), Video(80, 1), Audio(130, 1)];
-    assert_eq!(run.left()[4..], media);
+    assert_eq!(run.emitted()[4..], media);
     run.feed.finish();
-    assert_eq!(run.left(), [Video(120, 2)]);
+    assert_eq!(run.emitted(), [Video(120, 2)]);
     // OBS stamps it with 0.
     run.arrival += 1000 * SECOND;
     run.video(1_000_000, FRAME).video(0, END);
     run.feed.finish();
-    assert_eq!(run.left(), [Video(1_000_000, 1), Video(1_000_000, 2)]);
+    assert_eq!(run.emitted(), [Video(1_000_000, 1), Video(1_000_000, 2)]);
 }
 
 #[test]
 fn flags_say_where_decoding_can_start() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER).audio(0, AUDIO_HEADER);
     run.video(0, KEYFRAME).audio(0, AUDIO).video(40, FRAME);
     let tags = run.tags();
-    let header: Vec<bool> = tags.iter().map(|tag| tag.header).collect();
-    let delta: Vec<bool> = tags.iter().map(|tag| tag.delta_unit).collect();
+    let header: Vec<bool> = tags.iter().map(|tag| tag.is_header).collect();
+    let delta: Vec<bool> = tags.iter().map(|tag| tag.is_delta_unit).collect();
     assert_eq!(header, [true, true, true, false, false, false]);
     assert_eq!(delta, [false, false, false, false, true, true]);
 
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.audio(0, AUDIO_HEADER).audio(0, AUDIO);
-    assert!(run.tags().iter().all(|tag| !tag.delta_unit));
+    assert!(run.tags().iter().all(|tag| !tag.is_delta_unit));
 }
 
 #[test]
 fn composition_time_makes_the_pts() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(100, VIDEO_HEADER)
         .video(100, &[0x17, 1, 0, 0, 80, 9]);
     run.video(140, &[0x27, 1, 0xFF, 0xFF, 0xD8, 9]);
@@ -282,7 +282,7 @@ fn composition_time_makes_the_pts() {
 
 #[test]
 fn the_publishers_own_time_is_kept_on_request() {
-    let mut run = Run::new(FeedSettings {
+    let mut run = FeedTest::new(FeedSettings {
         wait_for_keyframe: true,
         timestamp_mode: TimestampMode::Publisher,
         ..FeedSettings::default()
@@ -290,22 +290,22 @@ fn the_publishers_own_time_is_kept_on_request() {
     run.video(0, VIDEO_HEADER)
         .video(20_000, KEYFRAME)
         .video(20_040, FRAME);
-    let left = run.left();
-    assert_eq!(left[0], Segment(20 * SECOND, 4 * SECOND));
+    let emitted = run.emitted();
+    assert_eq!(emitted[0], Segment(20 * SECOND, 4 * SECOND));
     assert_eq!(
-        left[3..],
+        emitted[3..],
         [Video(20_000, 0), Video(20_000, 1), Video(20_040, 1)]
     );
     run.next_publisher(9 * SECOND)
         .video(0, VIDEO_HEADER)
         .video(50, KEYFRAME);
     let expected = [Segment(50_000_000, 9 * SECOND), Video(50, 0), Video(50, 1)];
-    assert_eq!(run.left(), expected);
+    assert_eq!(run.emitted(), expected);
 }
 
 #[test]
 fn a_track_never_goes_back() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER)
         .video(500, KEYFRAME)
         .audio(800, AUDIO);
@@ -317,8 +317,8 @@ fn a_track_never_goes_back() {
         Video(40, 1),
         Video(80, 1),
     ];
-    assert_eq!(run.left()[4..], media);
-    // A publisher whose clock starts over goes on where the stream is.
+    assert_eq!(run.emitted()[4..], media);
+    // A publisher whose clock starts again continues at the stream's time.
     run.arrival += 500 * SECOND;
     run.video(500_580, FRAME).video(3, FRAME).video(43, FRAME);
     let media = [
@@ -327,7 +327,7 @@ fn a_track_never_goes_back() {
         Video(500_081, 1),
         Video(500_121, 1),
     ];
-    assert_eq!(run.left(), media);
+    assert_eq!(run.emitted(), media);
 }
 
 #[test]
@@ -337,24 +337,24 @@ fn repeated_metadata_passes_without_new_caps() {
         crate::amf0::write_all(&mut body, &["onMetaData".into(), value.into()]);
         body
     };
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.push(TagKind::Script, 0, &metadata(1.0)).audio(0, AUDIO);
     run.push(TagKind::Script, 20, &metadata(2.0));
     run.audio(20, AUDIO_HEADER).audio(23, AUDIO);
-    let left = run.left();
-    let changes = left.iter().filter(|left| matches!(left, Headers(_)));
+    let emitted = run.emitted();
+    let changes = emitted.iter().filter(|item| matches!(item, Headers(_)));
     assert_eq!(changes.count(), 2);
-    assert_eq!(left.len(), 9);
+    assert_eq!(emitted.len(), 9);
 }
 
 #[test]
 fn audio_that_waits_for_ever_is_bounded() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER);
     for i in 0..100 {
         run.audio(i, &[&[0xAF, 1][..], &[0; 20_000]].concat());
     }
-    assert_eq!(run.left(), []);
+    assert_eq!(run.emitted(), []);
     run.video(100, KEYFRAME);
     let tags = run.tags();
     let dropped = run.feed.dropped().before_keyframe;
@@ -363,16 +363,16 @@ fn audio_that_waits_for_ever_is_bounded() {
 }
 
 #[test]
-fn a_publisher_that_starts_its_clock_anew_keeps_audio_and_video_together() {
-    let mut run = Run::default();
+fn a_publisher_that_restarts_its_clock_keeps_audio_and_video_together() {
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER)
         .video(0, KEYFRAME)
         .audio(10, AUDIO);
-    run.left();
+    run.emitted();
     run.arrival += 100 * SECOND;
     run.video(100_000, FRAME).audio(99_990, AUDIO);
-    assert_eq!(run.left(), [Video(100_000, 1), Audio(99_990, 1)]);
-    // Video starts over first, audio of the time before follows, and then both go on.
+    assert_eq!(run.emitted(), [Video(100_000, 1), Audio(99_990, 1)]);
+    // Video starts again first, audio of the time before follows, and then both go on.
     run.video(0, FRAME)
         .audio(100_010, AUDIO)
         .audio(20, AUDIO)
@@ -386,35 +386,38 @@ fn a_publisher_that_starts_its_clock_anew_keeps_audio_and_video_together() {
         Video(100_041, 1),
         Audio(100_061, 1),
     ];
-    assert_eq!(run.left(), expected);
+    assert_eq!(run.emitted(), expected);
 }
 
 #[test]
-fn tracks_of_the_next_publisher_start_behind_the_one_before() {
-    let mut run = Run::default();
+fn tracks_of_the_next_publisher_start_after_the_one_before() {
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER).video(0, KEYFRAME);
     run.arrival += 90 * SECOND;
     run.video(90_000, FRAME).next_publisher(91 * SECOND);
     run.video(0, VIDEO_HEADER)
         .video(1000, KEYFRAME)
         .audio(900, AUDIO);
-    let left = run.left();
-    assert_eq!(left[left.len() - 2..], [Video(90_001, 1), Audio(90_001, 1)]);
+    let emitted = run.emitted();
+    assert_eq!(
+        emitted[emitted.len() - 2..],
+        [Video(90_001, 1), Audio(90_001, 1)]
+    );
 }
 
 #[test]
 fn audio_of_a_stream_whose_video_never_comes_is_not_lost() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER).audio(5, AUDIO).audio(28, AUDIO);
-    assert_eq!(run.left(), []);
+    assert_eq!(run.emitted(), []);
     run.feed.end_publisher();
     run.feed.finish();
-    assert_eq!(run.left()[3..], [Video(0, 0), Audio(0, 1), Audio(23, 1)]);
+    assert_eq!(run.emitted()[3..], [Video(0, 0), Audio(0, 1), Audio(23, 1)]);
 }
 
 #[test]
 fn descriptions_of_media_that_never_comes_are_bounded() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     let mut large = Vec::new();
     crate::amf0::write_all(
         &mut large,
@@ -424,14 +427,14 @@ fn descriptions_of_media_that_never_comes_are_bounded() {
         run.push(TagKind::Script, 0, &large);
         run.video(0, VIDEO_HEADER);
     }
-    assert_eq!(run.feed.dropped().waiting, 7);
+    assert_eq!(run.feed.dropped().descriptions, 7);
     run.video(0, KEYFRAME);
     assert_eq!(run.tags().len(), 1 + 3 + 1 + 1);
 }
 
 #[test]
-fn what_waits_leaves_in_the_order_in_which_it_came() {
-    let mut run = Run::default();
+fn pending_tags_leave_in_the_order_of_their_arrival() {
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER)
         .audio(0, AUDIO)
         .audio(21, AUDIO_HEADER);
@@ -443,29 +446,29 @@ fn what_waits_leaves_in_the_order_in_which_it_came() {
         Audio(23, 1),
         Video(7, 1),
     ];
-    assert_eq!(run.left()[3..], order);
+    assert_eq!(run.emitted()[3..], order);
 }
 
 #[test]
 fn the_ends_of_several_tracks_all_leave() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER).video(0, KEYFRAME);
     run.video(40, END).video(40, END);
-    run.left();
+    run.emitted();
     run.feed.finish();
-    assert_eq!(run.left(), [Video(40, 2), Video(40, 2)]);
+    assert_eq!(run.emitted(), [Video(40, 2), Video(40, 2)]);
 }
 
 #[test]
 fn a_keyframe_of_any_size_opens_the_stream() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     let large = [KEYFRAME, &[0; 4_000_000]].concat();
     run.video(0, VIDEO_HEADER).audio(0, AUDIO).video(0, &large);
-    assert_eq!(run.left()[3..], [Video(0, 0), Audio(0, 1), Video(0, 1)]);
+    assert_eq!(run.emitted()[3..], [Video(0, 0), Audio(0, 1), Video(0, 1)]);
 }
 
-fn accepting(names: &[&str]) -> Run {
-    let mut run = Run::default();
+fn accepting(names: &[&str]) -> FeedTest {
+    let mut run = FeedTest::default();
     let codecs = AcceptedCodecs::parse(names.iter().copied()).unwrap();
     run.feed = Feed::new(FeedSettings {
         wait_for_keyframe: true,
@@ -476,8 +479,8 @@ fn accepting(names: &[&str]) -> Run {
     run
 }
 
-fn refused(kind: TagKind, track: u8, codec: &str) -> Left {
-    Left::Refused(kind, track, codec.to_owned())
+fn refused(kind: TagKind, track: u8, codec: &str) -> Emitted {
+    Emitted::Refused(kind, track, codec.to_owned())
 }
 
 #[test]
@@ -488,10 +491,10 @@ fn audio_alone_flows_when_video_is_refused() {
         .audio(10, AUDIO)
         .video(20, KEYFRAME)
         .audio(33, AUDIO);
-    // A command of video, and its end.
+    // A video command, and the end of video.
     run.video(40, &[0xD1, 0]).video(40, END);
     assert_eq!(
-        run.left(),
+        run.emitted(),
         [
             refused(TagKind::Video, 0, "avc1"),
             Segment(0, 4 * SECOND),
@@ -502,14 +505,14 @@ fn audio_alone_flows_when_video_is_refused() {
             Audio(23, 1),
         ]
     );
-    assert_eq!(run.feed.dropped().refused, 4);
-    // Decoding can start with audio: there is no video.
+    assert_eq!(run.feed.dropped().codec_refused, 4);
+    // Decoding can start with audio, as there is no video.
     run.audio(56, AUDIO);
-    assert!(!run.tags()[0].delta_unit);
+    assert!(!run.tags()[0].is_delta_unit);
 }
 
 #[test]
-fn a_refusal_is_told_once_for_each_track_and_codec_of_a_publisher() {
+fn a_refusal_is_reported_once_for_each_track_and_codec_of_a_publisher() {
     let mut run = accepting(&["av01"]);
     let video =
         |track: u8, four_cc: &[u8; 4]| [&[0x96, 0x01][..], four_cc, &[track, 9, 9, 9, 9]].concat();
@@ -524,26 +527,26 @@ fn a_refusal_is_told_once_for_each_track_and_codec_of_a_publisher() {
         refused(TagKind::Video, 1, "x\\x00yz"),
         refused(TagKind::Audio, 0, ".mp3"),
     ];
-    assert_eq!(run.left(), expected);
-    assert_eq!(run.feed.dropped().refused, 12);
+    assert_eq!(run.emitted(), expected);
+    assert_eq!(run.feed.dropped().codec_refused, 12);
     run.next_publisher(0).audio(0, AUDIO);
-    assert_eq!(run.left(), [refused(TagKind::Audio, 0, "mp4a")]);
+    assert_eq!(run.emitted(), [refused(TagKind::Audio, 0, "mp4a")]);
 }
 
-/// A client can make up codecs without end, and each message costs.
+/// A client can invent codecs without end, and each message costs.
 #[test]
-fn refusals_beyond_all_reason_are_counted_alone() {
+fn refusals_beyond_a_limit_are_only_counted() {
     let mut run = accepting(&["av01"]);
     for code in 0..1000u32 {
         run.audio(0, &[&[0x91][..], &code.to_be_bytes(), b"x"].concat());
     }
-    assert_eq!(run.left().len(), 64);
-    assert_eq!(run.feed.dropped().refused, 1000);
+    assert_eq!(run.emitted().len(), 64);
+    assert_eq!(run.feed.dropped().codec_refused, 1000);
 }
 
-/// Of several tracks in one tag those that are wanted stay, as a tag of the same form.
+/// The accepted tracks of a tag with several stay, as a tag of the same form.
 #[test]
-fn tracks_that_come_together_are_refused_one_by_one() {
+fn tracks_of_one_tag_are_refused_one_by_one() {
     let mut run = accepting(&["Opus", "fLaC"]);
     let track = |four_cc: &[u8; 4], id: u8| [four_cc, &[id, 0, 0, 1, id][..]].concat();
     let tag = |tracks: &[Vec<u8>]| [&[0x95, 0x21][..], &tracks.concat()].concat();
@@ -558,7 +561,7 @@ fn tracks_that_come_together_are_refused_one_by_one() {
         .collect();
     let both = tag(&[opus, flac.clone()]);
     assert_eq!(bodies, [both.clone(), both, tag(&[flac])]);
-    assert_eq!(run.feed.dropped().refused, 3);
+    assert_eq!(run.feed.dropped().codec_refused, 3);
 }
 
 const FRONT: usize = crate::flv::FRONT_LENGTH;
@@ -574,14 +577,14 @@ fn hevc_is_hevc_whatever_its_codec_id() {
             run.video(0, &[&[0x10 | id, 0, 0, 0, 0], &record[..]].concat());
             run.video(0, &[0x10 | id, 1, 0, 0, 0, 9]);
             let refusal = refused(TagKind::Video, 0, "hvc1");
-            let is_refused = run.left().contains(&refusal);
+            let is_refused = run.emitted().contains(&refusal);
             assert_eq!(is_refused, !passes, "{accepted}, {id}");
         }
-        // The next publisher sends what it says.
+        // The next publisher sends the codec that it names.
         let mut run = accepting(&[accepted]);
         run.video(0, &[&[0x17, 0, 0, 0, 0], &record[..]].concat());
         run.next_publisher(0).video(0, KEYFRAME);
-        let is_refused = run.left().contains(&refused(TagKind::Video, 0, "avc1"));
+        let is_refused = run.emitted().contains(&refused(TagKind::Video, 0, "avc1"));
         assert_eq!(is_refused, passes);
     }
 }
@@ -604,25 +607,25 @@ fn script_data_has_no_codec() {
     run.push(TagKind::Script, 0, &metadata);
     run.audio(0, b"\x91Opusx");
     assert_eq!(run.tags().len(), 3);
-    assert_eq!(run.feed.dropped(), Dropped::default());
+    assert_eq!(run.feed.dropped(), DroppedTags::default());
 }
 
-/// One that can't be read as a whole may have anything in it.
+/// A tag that can't be read as a whole may have any codec in it.
 #[test]
-fn a_tag_of_which_a_track_is_cut_short_is_not_taken() {
+fn a_tag_with_a_truncated_track_is_refused() {
     let mut run = accepting(&["Opus"]);
     let body = *b"\x95\x21Opus\x00\x00\x00\x01\x00ac-3\x01\x00";
     run.audio(0, &body);
-    assert_eq!(run.left(), []);
-    assert_eq!(run.feed.dropped().refused, 1);
-    let mut run = Run::default();
+    assert_eq!(run.emitted(), []);
+    assert_eq!(run.feed.dropped().codec_refused, 1);
+    let mut run = FeedTest::default();
     run.audio(0, &body);
     assert_eq!(run.tags().len(), 2);
 }
 
 #[test]
 fn presentation_times_have_nanoseconds_and_a_sign() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     let hevc = |composition_time: i32, nanoseconds: u32| {
         let [_, a, b, c] = nanoseconds.to_be_bytes();
         let [_, d, e, f] = composition_time.to_be_bytes();
@@ -634,14 +637,14 @@ fn presentation_times_have_nanoseconds_and_a_sign() {
     run.video(1000, &hevc(0, 0));
     run.video(1040, &hevc(80, 123_456));
     run.video(1080, &hevc(-40, 999_999));
-    // More than a millisecond is none.
+    // An offset of a millisecond or more is cut.
     run.audio(1090, &opus([0xFF, 0xFF, 0xFF]));
     run.audio(1095, &opus([0, 0, 1]));
     let times: Vec<_> = run.tags()[1..]
         .iter()
         .map(|tag| (tag.dts, tag.pts, tag.publisher_time))
         .collect();
-    // The publisher's own time is that of the message, whatever is added to it.
+    // The publisher's own time is the message's, whatever is added to it.
     let at = |millis: u64, pts: u64| {
         (
             millis * NANOS_PER_MILLI,
@@ -659,11 +662,11 @@ fn presentation_times_have_nanoseconds_and_a_sign() {
     assert_eq!(times, expected);
 }
 
-/// B-frames as encoders without a delay send them: the frames are shown in the order that their
-/// composition times say, also before the one that they were sent behind.
+/// B-frames as encoders without a delay send them: the frames are shown in the order of their
+/// composition times, also before the frame that was sent before them.
 #[test]
 fn frames_are_shown_in_their_order() {
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     let frame = |first: u8, time: i32| {
         let [_, a, b, c] = time.to_be_bytes();
         [first, 1, a, b, c, 9]
@@ -687,7 +690,7 @@ fn frames_are_shown_in_their_order() {
         .collect();
     assert_eq!(dts, [0, 40, 80, 120, 160, 200, 240, 280]);
     // There is no time before the start of the stream.
-    let mut run = Run::default();
+    let mut run = FeedTest::default();
     run.video(0, &frame(0x17, -40));
     assert_eq!(run.tags()[1].pts, 0);
 }

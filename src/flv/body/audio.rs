@@ -19,7 +19,7 @@ pub enum AudioBody<'a> {
         payload: &'a [u8],
     },
     Aac {
-        /// Means nothing: the configuration counts.
+        /// Meaningless: the configuration counts.
         sound: Sound,
         packet_type: AacPacketType,
         payload: &'a [u8],
@@ -30,7 +30,7 @@ pub enum AudioBody<'a> {
 /// The lower half of a legacy tag's first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sound {
-    /// Two bits: 5.5, 11, 22 and 44 kHz.
+    /// Two bits for 5.5, 11, 22 and 44 kHz.
     pub rate_code: u8,
     pub is_16_bit: bool,
     pub is_stereo: bool,
@@ -67,14 +67,14 @@ pub struct ExAudio<'a> {
 }
 
 impl ExAudio<'_> {
-    /// What is to be added to presentation times.
+    /// Returns the nanoseconds to add to presentation times.
     pub fn nanoseconds(&self) -> u32 {
         let mut offsets = self.mod_ex.iter().filter_map(ModEx::nanoseconds);
         offsets.next_back().unwrap_or(0)
     }
 }
 
-/// What one tag has of one track.
+/// The part of a tag that belongs to one track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioTrack<'a> {
     pub four_cc: AudioFourCc,
@@ -83,7 +83,7 @@ pub struct AudioTrack<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AudioPacket<'a> {
-    /// The codec's configuration; empty for those that have none.
+    /// The codec's configuration; empty for codecs without one.
     SequenceStart(&'a [u8]),
     CodedFrames(&'a [u8]),
     SequenceEnd,
@@ -94,7 +94,7 @@ pub enum AudioPacket<'a> {
     },
 }
 
-/// Which channel is which loudspeaker, for codecs that do not say it themselves.
+/// The loudspeakers of the channels, for codecs that do not say them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MultichannelConfig<'a> {
     pub channels: u8,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a video metadata packet says (Enhanced RTMP v2, "Metadata Frame").
+//! Video metadata packets (Enhanced RTMP v2, "Metadata Frame").
 
 use bytes::BufMut;
 
@@ -9,7 +9,7 @@ use crate::amf0::{self, Value};
 
 const COLOR_INFO: &str = "colorInfo";
 
-/// `colorInfo`. Nothing in it at all means that what was said before no longer holds.
+/// `colorInfo`. An empty one revokes the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ColorInfo {
     pub config: Option<ColorConfig>,
@@ -45,7 +45,7 @@ pub struct MasteringDisplay {
 }
 
 impl ColorInfo {
-    /// `None` where the metadata is of another kind, or where its value can't be one.
+    /// Returns `None` for metadata of another kind, and for a value of a wrong type.
     pub fn parse(body: &[u8]) -> Result<Option<Self>, BodyError> {
         let values = amf0::read_all(body)?.values;
         let mut values = values.iter();

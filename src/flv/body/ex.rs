@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What enhanced audio and video have in common: ModEx prefixes and multitrack.
+//! The common part of enhanced audio and video: ModEx prefixes and multitrack.
 
 use bytes::BufMut;
 use nom::bytes::complete::take;
@@ -19,7 +19,7 @@ pub struct ModEx<'a> {
 }
 
 impl ModEx<'_> {
-    /// What is to be added to the presentation time, at most 999,999.
+    /// Returns the nanoseconds to add to the presentation time, at most 999,999.
     pub fn nanoseconds(&self) -> Option<u32> {
         let &[a, b, c, ..] = self.data else {
             return None;
@@ -29,10 +29,10 @@ impl ModEx<'_> {
     }
 }
 
-/// The tracks of a tag: each `T` has a FourCC and a packet.
+/// The tracks of a tag: each `T` is a FourCC and a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tracks<T> {
-    /// Without multitrack, which is how track 0 is usually sent.
+    /// One track without multitrack, the usual form of track 0.
     Unwrapped(T),
     /// One track and no size field.
     OneTrack(u8, T),
@@ -43,7 +43,7 @@ pub enum Tracks<T> {
 }
 
 impl<T> Tracks<T> {
-    /// Track ids and what is in the tracks, in order.
+    /// Returns track ids and tracks, in order.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &T)> {
         let (one, many) = match self {
             Tracks::Unwrapped(track) => (Some((0, track)), &[][..]),
@@ -56,7 +56,7 @@ impl<T> Tracks<T> {
         one.into_iter().chain(many)
     }
 
-    /// Drops tracks of those that came together. One that came alone stays.
+    /// Removes tracks from a list of several. A single track stays.
     pub fn retain(&mut self, mut keep: impl FnMut(u8, &T) -> bool) {
         match self {
             Tracks::Unwrapped(_) | Tracks::OneTrack(..) => {}
@@ -67,7 +67,7 @@ impl<T> Tracks<T> {
     }
 }
 
-/// A FourCC and a packet, of audio or of video.
+/// A FourCC and a packet of audio or video.
 pub(super) trait Coded<'a>: Sized {
     const MULTITRACK: u8;
 
@@ -79,7 +79,7 @@ pub(super) trait Coded<'a>: Sized {
 
 type Step<'a, T> = Result<(&'a [u8], T), BodyError>;
 
-/// Reads prefixes, each of which names the next packet type, and gives the type behind them.
+/// Parses prefixes, each of which names the next packet type, and returns the type after the last.
 pub(super) fn mod_ex(input: &[u8], packet_type: u8) -> Step<'_, (u8, Vec<ModEx<'_>>)> {
     let mut rest = input;
     let mut packet_type = packet_type;
@@ -106,7 +106,7 @@ pub(super) fn mod_ex(input: &[u8], packet_type: u8) -> Step<'_, (u8, Vec<ModEx<'
     Ok((rest, (packet_type, prefixes)))
 }
 
-/// Reads tracks, with multitrack or without, to the end of the tag.
+/// Parses tracks, with multitrack or without, to the end of the tag.
 pub(super) fn tracks<'a, T: Coded<'a>>(
     input: &'a [u8],
     packet_type: u8,
@@ -169,7 +169,7 @@ fn four_cc(input: &[u8]) -> Step<'_, [u8; 4]> {
     Ok((rest, *code))
 }
 
-/// Writes the first byte, whose upper half is `upper`, with prefixes. `packet_type` ends the chain.
+/// Writes the first byte, whose upper half is `upper`, and prefixes. `packet_type` ends the chain.
 pub(super) fn write_front(
     out: &mut impl BufMut,
     upper: u8,
@@ -200,7 +200,7 @@ pub(super) fn write_front(
     }
 }
 
-/// The packet type that the ex-header names for these tracks.
+/// Returns the packet type in the ex-header of these tracks.
 pub(super) fn outer_packet_type<'a, T: Coded<'a>>(tracks: &Tracks<T>) -> u8 {
     match tracks {
         Tracks::Unwrapped(track) => track.packet_type(),

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What `onMetaData` says (E.5; Enhanced RTMP v2, "Enhancing onMetaData").
+//! The properties in `onMetaData` (E.5; Enhanced RTMP v2, "Enhancing onMetaData").
 
 use super::Script;
 use crate::amf0::Value;
 
-/// The name of the script tag that has it.
+/// The name of its script tag.
 const ON_META_DATA: &str = "onMetaData";
 
-/// `onMetaData`: advice that may be missing, wrong or repeated.
+/// The properties in `onMetaData`: advice that may be missing, wrong or repeated.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metadata {
     properties: Vec<(String, Value)>,
 }
 
 impl Metadata {
-    /// Takes the metadata out of script data, if that is what it has. Encoders write an ECMA array or
-    /// an object.
+    /// Extracts the metadata from script data, if it has any. Encoders write an ECMA array or an
+    /// object.
     pub fn of(script: Script) -> Option<Self> {
         if script.name != ON_META_DATA {
             return None;
@@ -30,7 +30,7 @@ impl Metadata {
         })
     }
 
-    /// A property of the whole stream, its case as it was sent.
+    /// Returns a property of the whole stream. The case of its name matters.
     pub fn get(&self, name: &str) -> Option<&Value> {
         find(&self.properties, name)
     }
@@ -43,23 +43,24 @@ impl Metadata {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// A property of a video track: what `videoTrackIdInfoMap` has for it, or else the stream's own.
+    /// Returns a property of a video track: its entry in `videoTrackIdInfoMap`, or otherwise the
+    /// stream's own.
     pub fn video(&self, track: u8, name: &str) -> Option<f64> {
         self.of_track("videoTrackIdInfoMap", track, name)
     }
 
-    /// A property of an audio track, as [`Metadata::video`].
+    /// Returns a property of an audio track, like [`Metadata::video`].
     pub fn audio(&self, track: u8, name: &str) -> Option<f64> {
         self.of_track("audioTrackIdInfoMap", track, name)
     }
 
-    /// A text of a track itself: a language, a title.
+    /// Returns a text of the track alone: a language, a title.
     pub fn track_text(&self, map: &str, track: u8, name: &str) -> Option<&str> {
         let own = self.track(map, track)?;
         find(own, name).and_then(Value::as_str)
     }
 
-    /// The ids in a map of tracks.
+    /// Returns the ids in a map of tracks.
     pub fn tracks(&self, map: &str) -> impl Iterator<Item = u8> {
         let map = self.get(map).and_then(Value::properties);
         map.unwrap_or_default()
@@ -70,8 +71,8 @@ impl Metadata {
     fn of_track(&self, map: &str, track: u8, name: &str) -> Option<f64> {
         let own = self.track(map, track);
         let own = own.and_then(|own| find(own, name));
-        // A track without an entry is not described, and what describes track 0 may not fit it. One
-        // with an entry may have only what differs.
+        // A track without an entry is not described, and the description of track 0 may not fit it. An
+        // entry may have only the differences.
         match (own, track) {
             (Some(value), _) => finite(value),
             (None, 0) => self.number(name),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Tag bodies read whole, and written.
+//! Parser and writer of whole tag bodies.
 //!
-//! [`super::TagInfo`] is a look at a tag in passing. Here is everything that a tag body says, legacy
-//! and enhanced, as types; payloads are slices of the tag. What is read and written again is the same
-//! value, and nothing panics or takes more than a small multiple of what came in, whatever came.
+//! Where [`super::TagInfo`] is only the header, these types hold everything in a tag body, legacy and
+//! enhanced; payloads are slices of the tag. A value that is written and parsed again is the same
+//! value. No input panics or takes more than a small multiple of its size.
 
 mod audio;
 mod color;
@@ -24,17 +24,17 @@ pub use video::{ExVideo, ExVideoContent, VideoBody, VideoPacket, VideoTrack};
 
 use crate::amf0;
 
-/// ModEx prefixes in one tag. There is one kind today; a chain of prefixes of three bytes would
+/// Most ModEx prefixes in one tag. There is one kind today; a chain of prefixes of three bytes would
 /// cost eight times its size.
 pub const MAX_MOD_EX: usize = 16;
 
-/// Tracks in one tag: as many as there are track ids.
+/// Most tracks in one tag: the number of track ids.
 pub const MAX_TRACKS: usize = 256;
 
-/// AMF properties in one script tag: recorders put an index of all keyframes into `onMetaData`.
+/// Most AMF properties in one script tag: recorders put an index of all keyframes into `onMetaData`.
 pub const MAX_SCRIPT_PROPERTIES: usize = 100_000;
 
-/// Why bytes are no tag body.
+/// The reason why bytes are no tag body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     #[error("tag body is empty")]
@@ -56,13 +56,13 @@ pub enum BodyError {
 }
 
 impl From<nom::Err<()>> for BodyError {
-    /// A tag is whole when it comes here, so the one thing that can go wrong is its end.
+    /// Bodies are complete, so the only possible error is their end.
     fn from(_: nom::Err<()>) -> Self {
         BodyError::Truncated
     }
 }
 
-/// A number of 24 bits; higher bits are lost.
+/// Writes the lower 24 bits of a number.
 fn put_u24(out: &mut impl bytes::BufMut, number: u32) {
     out.put_slice(&number.to_be_bytes()[1..]);
 }

@@ -7,7 +7,8 @@ use bytes::BufMut;
 use super::{BodyError, MAX_SCRIPT_PROPERTIES};
 use crate::amf0::{self, Value};
 
-/// What publishers put before what is to be kept. Recorders that do not know it leave it in.
+/// The name that publishers put before script data to be stored. Recorders that do not know it keep
+/// it.
 const SET_DATA_FRAME: &str = "@setDataFrame";
 
 /// The body of a script tag.
@@ -18,7 +19,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// A leading `@setDataFrame` is left away.
+    /// Parses script data without a leading `@setDataFrame`.
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         if body.is_empty() {
             return Err(BodyError::Empty);

@@ -56,7 +56,7 @@ fn the_last_nanosecond_offset_counts_and_is_capped() {
 }
 
 #[test]
-fn multitrack_of_every_kind() {
+fn multitrack_of_every_kind_is_parsed() {
     let count = |bytes: &[u8]| match video(bytes) {
         VideoBody::Ex(ExVideo {
             content: ExVideoContent::Tracks(tracks),
@@ -70,7 +70,7 @@ fn multitrack_of_every_kind() {
 }
 
 #[test]
-fn what_is_no_tag_body() {
+fn malformed_bodies_are_errors() {
     let parse = |bytes: &'static [u8]| VideoBody::parse(bytes).unwrap_err();
     assert_eq!(parse(b""), BodyError::Empty);
     assert_eq!(parse(b"\x17\x01\0"), BodyError::Truncated);
@@ -107,7 +107,7 @@ fn empty_coded_frames_are_a_value() {
 }
 
 #[test]
-fn a_channel_layout() {
+fn a_native_channel_layout_is_parsed() {
     let AudioBody::Ex(ex) = audio(b"\x94mp4a\x01\x06\0\0\0\x3F") else {
         panic!("no ex-header");
     };
@@ -144,7 +144,7 @@ fn metadata_of_tracks_falls_back_on_the_streams_own() {
 }
 
 #[test]
-fn colour_that_is_empty_takes_back_what_was_said() {
+fn an_empty_colour_info_revokes_the_one_before() {
     let parse = |value: Value| {
         let mut bytes = Vec::new();
         crate::amf0::write_all(&mut bytes, &["colorInfo".into(), value]);

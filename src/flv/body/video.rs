@@ -19,7 +19,7 @@ pub enum VideoBody<'a> {
         codec: VideoCodecId,
         command: VideoCommand,
     },
-    /// A codec that has nothing between the first byte and its payload.
+    /// A codec with nothing between the first byte and its payload.
     Plain {
         frame_type: FrameType,
         codec: VideoCodecId,
@@ -29,9 +29,9 @@ pub enum VideoBody<'a> {
     Vp6 {
         frame_type: FrameType,
         codec: VideoCodecId,
-        /// What to cut off the decoded picture: right in the upper half, below in the lower.
+        /// Pixels to crop from the decoded picture: right in the upper half, bottom in the lower.
         adjustment: u8,
-        /// With alpha this starts with the offset of the alpha picture, in 24 bits.
+        /// With alpha it starts with the offset of the alpha picture, in 24 bits.
         payload: &'a [u8],
     },
     /// AVC, and HEVC as it was sent before there was a FourCC.
@@ -56,7 +56,7 @@ pub struct ExVideo<'a> {
 }
 
 impl ExVideo<'_> {
-    /// What is to be added to presentation times.
+    /// Returns the nanoseconds to add to presentation times.
     pub fn nanoseconds(&self) -> u32 {
         let mut offsets = self.mod_ex.iter().filter_map(ModEx::nanoseconds);
         offsets.next_back().unwrap_or(0)
@@ -65,7 +65,7 @@ impl ExVideo<'_> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExVideoContent<'a> {
-    /// A command frame: neither FourCC nor body. Its packet type means nothing.
+    /// A command frame, without FourCC and body. Its packet type means nothing.
     Command {
         packet_type: u8,
         command: VideoCommand,
@@ -73,7 +73,7 @@ pub enum ExVideoContent<'a> {
     Tracks(Tracks<VideoTrack<'a>>),
 }
 
-/// What one tag has of one track.
+/// The part of a tag that belongs to one track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VideoTrack<'a> {
     pub four_cc: VideoFourCc,
@@ -85,7 +85,7 @@ pub enum VideoPacket<'a> {
     /// The codec's configuration record.
     SequenceStart(&'a [u8]),
     CodedFrames {
-        /// Milliseconds, 24 bits with a sign. `None` for the codecs that have none.
+        /// Milliseconds, 24 bits with a sign. `None` for codecs without one.
         composition_time: Option<i32>,
         payload: &'a [u8],
     },

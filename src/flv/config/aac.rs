@@ -11,7 +11,7 @@ const RATES: [u32; 13] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioSpecificConfig {
     pub object_type: u8,
-    /// Of the core: with spectral band replication, what comes out has twice that.
+    /// Sampling rate of the core in Hz. With spectral band replication the output has twice that.
     pub rate: u32,
     pub channels: u8,
 }
@@ -22,7 +22,7 @@ impl AudioSpecificConfig {
         let mut object_type = object_type(&mut bits)?;
         let rate = rate(&mut bits)?;
         let configuration = bits.bits(4)?;
-        // Explicit signalling of what is on top of the core.
+        // Explicit signalling of an extension of the core.
         if object_type == 5 || object_type == 29 {
             self::rate(&mut bits)?;
             object_type = self::object_type(&mut bits)?;
@@ -60,7 +60,7 @@ fn rate(bits: &mut Bits<'_>) -> Option<u32> {
     }
 }
 
-/// `GASpecificConfig` up to the channels of its program config element.
+/// Counts the channels in the program config element of a `GASpecificConfig`.
 fn program_channels(bits: &mut Bits<'_>) -> Option<u32> {
     bits.bit()?;
     if bits.bit()? {
@@ -84,17 +84,17 @@ fn program_channels(bits: &mut Bits<'_>) -> Option<u32> {
     Some(channels)
 }
 
-/// The header of an ADTS frame, which is sent by encoders that know no other AAC.
+/// The header of an ADTS frame. Some encoders know no other AAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdtsHeader {
-    /// The configuration that says the same.
+    /// The equivalent configuration.
     pub config: [u8; 2],
     pub length: usize,
 }
 
 impl AdtsHeader {
-    /// The header of a frame that is all of `frame`. No raw AAC starts like one: its first three bits
-    /// would be the end of the frame.
+    /// Parses the header of an ADTS frame that fills `frame`. No raw AAC starts like one: its first
+    /// three bits would be the end of the frame.
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let &[0xFF, second, third, fourth, fifth, sixth, _, ..] = frame else {
             return None;

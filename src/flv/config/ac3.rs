@@ -5,7 +5,7 @@ use super::bits::Bits;
 const RATES: [u32; 3] = [48000, 44100, 32000];
 const CHANNELS: [u8; 8] = [2, 1, 2, 3, 3, 4, 4, 5];
 
-/// What the first frame of AC-3 or E-AC-3 says: they have no configuration (ATSC A/52).
+/// The header of an AC-3 or E-AC-3 frame: these codecs have no configuration (ATSC A/52).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ac3Header {
     pub rate: u32,
@@ -41,7 +41,7 @@ impl Ac3Header {
 
 fn enhanced(frame: &[u8]) -> Option<Ac3Header> {
     let mut bits = Bits::new(frame);
-    // What only adds channels to the frame before it does not describe the stream.
+    // A dependent frame only adds channels to the one before, and does not describe the stream.
     const DEPENDENT: u32 = 1;
     if bits.bits(2)? == DEPENDENT {
         return None;

@@ -36,18 +36,18 @@ impl Av1Config {
         })
     }
 
-    /// The record that says what a descriptor of MPEG-2 TS says.
+    /// Converts a video descriptor of MPEG-2 TS to the record with the same contents.
     pub fn record_of_descriptor(descriptor: &[u8]) -> Option<[u8; 4]> {
         let (front, rest) = descriptor.split_first_chunk::<2>()?;
         let &[marker, profile, flags, delay, ..] = rest else {
             return None;
         };
-        // What is in the delay's byte besides the delay is of MPEG-2 TS alone.
+        // The other bits in the byte of the delay belong to MPEG-2 TS alone.
         (*front == DESCRIPTOR_FRONT).then_some([marker, profile, flags, delay & 0x1F])
     }
 }
 
-/// The payload of the first sequence header among whole OBUs.
+/// Returns the payload of the first sequence header among whole OBUs.
 fn sequence_header(obus: &[u8]) -> Option<&[u8]> {
     let mut rest = obus;
     loop {
@@ -78,7 +78,7 @@ fn leb128(input: &[u8]) -> Option<(usize, &[u8])> {
     None
 }
 
-/// `sequence_header_obu` (AV1, 5.5.1) up to the largest frame.
+/// Parses a `sequence_header_obu` (AV1, 5.5.1) up to the largest frame.
 fn picture(header: &[u8]) -> Option<Dimensions> {
     let mut bits = Bits::new(header);
     bits.skip(3 + 1)?;

@@ -18,7 +18,7 @@ pub struct AvcConfig {
 }
 
 impl AvcConfig {
-    /// The parameter sets that are there must be what they are said to be.
+    /// Parses a record. Each parameter set in it must be of its announced type.
     pub fn parse(record: &[u8]) -> Option<Self> {
         let &[
             1,
@@ -62,7 +62,7 @@ impl AvcConfig {
     }
 }
 
-/// `seq_parameter_set_data` (H.264, 7.3.2.1.1) up to the cropping.
+/// Parses `seq_parameter_set_data` (H.264, 7.3.2.1.1) up to the cropping.
 fn picture(sps: &[u8]) -> Option<Dimensions> {
     let bytes = unescape(sps);
     let mut bits = Bits::new(&bytes);
@@ -73,7 +73,7 @@ fn picture(sps: &[u8]) -> Option<Dimensions> {
     if [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135].contains(&profile) {
         chroma_format = bits.ue()?;
         if chroma_format == 3 && bits.bit()? {
-            // Planes that are coded apart have no common chroma unit.
+            // Separately coded planes have no common chroma unit.
             chroma_format = 0;
         }
         bits.ue()?;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Reading bit by bit.
+//! A reader of single bits.
 
-/// The most of a parameter set that is looked at. Real ones have less than a hundred bytes.
+/// Most bytes of a parameter set that are parsed. Real ones have less than a hundred.
 const MAX_PARAMETER_SET: usize = 1024;
 
-/// Bits from the front. Everything is `None` behind the end.
+/// The bits of a slice, from its front. Every read past the end is `None`.
 #[derive(Debug)]
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
@@ -24,7 +24,7 @@ impl<'a> Bits<'a> {
         Some(bit == 1)
     }
 
-    /// At most 32 bits.
+    /// Reads at most 32 bits.
     pub(super) fn bits(&mut self, count: u32) -> Option<u32> {
         let mut number = 0;
         for _ in 0..count {
@@ -38,7 +38,7 @@ impl<'a> Bits<'a> {
         (self.position <= self.bytes.len() * 8).then_some(())
     }
 
-    /// Exponential Golomb code.
+    /// Reads an exponential Golomb code.
     pub(super) fn ue(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.bit()? {
@@ -51,7 +51,7 @@ impl<'a> Bits<'a> {
         Some((1 << zeros) - 1 + rest)
     }
 
-    /// Exponential Golomb code with a sign.
+    /// Reads an exponential Golomb code with a sign.
     pub(super) fn se(&mut self) -> Option<i64> {
         let code = i64::from(self.ue()?);
         Some(if code % 2 == 1 {
@@ -62,7 +62,7 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// The start of a NAL unit without the bytes that keep it from looking like a start code.
+/// Returns the start of a NAL unit without the bytes that prevent start codes in it.
 pub(super) fn unescape(nal: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(nal.len().min(MAX_PARAMETER_SET));
     let mut zeros = 0;

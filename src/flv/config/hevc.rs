@@ -20,7 +20,7 @@ pub struct HevcConfig {
 }
 
 impl HevcConfig {
-    /// The parameter sets that are there must be what they are said to be.
+    /// Parses a record. Each parameter set in it must be of its announced type.
     pub fn parse(record: &[u8]) -> Option<Self> {
         let (fixed, arrays) = record.split_first_chunk::<23>()?;
         // A draft had version 0.
@@ -60,7 +60,7 @@ impl HevcConfig {
     }
 }
 
-/// `seq_parameter_set_rbsp` (H.265, 7.3.2.2.1) up to the conformance window.
+/// Parses `seq_parameter_set_rbsp` (H.265, 7.3.2.2.1) up to the conformance window.
 fn picture(sps: &[u8]) -> Option<Dimensions> {
     let bytes = unescape(sps);
     let mut bits = Bits::new(&bytes);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Decoder configurations, read as far as a receiver must know them to announce a stream.
+//! Decoder configurations, parsed as far as a receiver needs them to announce a stream.
 //!
-//! A configuration that its decoder could not take is `None`. What only describes the picture is
-//! optional within.
+//! A configuration that no decoder accepts is `None`. The description of the picture is optional.
 
 mod aac;
 mod ac3;
@@ -26,7 +25,7 @@ pub use mp3::Mp3Header;
 pub use opus::OpusHead;
 pub use vpx::VpxConfig;
 
-/// The size of the picture that is to be shown.
+/// The size of the displayed picture in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dimensions {
     pub width: u32,
@@ -34,7 +33,7 @@ pub struct Dimensions {
 }
 
 impl Dimensions {
-    /// Nothing that any decoder would take is larger.
+    /// No decoder accepts a larger picture.
     const MAX: u32 = 1 << 16;
 
     fn new(width: u32, height: u32) -> Option<Self> {
@@ -43,13 +42,14 @@ impl Dimensions {
     }
 }
 
-/// Whether an AVC configuration is one of HEVC: old encoders knew no other codec id for it.
+/// Returns true if an AVC configuration is really an HEVC configuration: old encoders had no other
+/// codec id for it.
 pub fn is_hevc_in_disguise(record: &[u8]) -> bool {
     !AvcConfig::parse(record).is_some_and(|config| config.has_parameter_sets)
         && HevcConfig::parse(record).is_some_and(|config| config.has_parameter_sets)
 }
 
-/// Takes a 16-bit length and as many bytes.
+/// Reads a 16-bit length and as many bytes.
 fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, after) = rest.split_first_chunk()?;
     let (nal, after) = after.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;

@@ -2,7 +2,7 @@
 
 const RATES: [u32; 3] = [44100, 48000, 32000];
 
-/// What the first frame of MPEG audio says of the stream (ISO/IEC 11172-3, 2.4.1.3).
+/// The header of an MPEG audio frame (ISO/IEC 11172-3, 2.4.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mp3Header {
     pub layer: u8,

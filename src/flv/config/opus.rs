@@ -9,7 +9,7 @@ pub struct OpusHead {
     pub family: u8,
     pub streams: u8,
     pub coupled: u8,
-    /// One of each channel; empty in family 0.
+    /// The stream of each channel; empty in family 0.
     pub mapping: Vec<u8>,
 }
 
@@ -57,7 +57,7 @@ impl OpusHead {
         })
     }
 
-    /// What a stream without a header is: mono or stereo.
+    /// Returns the header of a stream that has none: mono or stereo.
     pub fn plain(channels: u8) -> Self {
         let channels = channels.clamp(1, 2);
         OpusHead {

@@ -3,14 +3,14 @@
 use super::bits::Bits;
 use super::*;
 
-/// Of x264: 1920x1080, high profile, cropped from 1088 lines.
+/// A record of x264: 1920x1080, high profile, cropped from 1088 lines.
 const AVC: &[u8] = &[
     0x01, 0x64, 0x00, 0x28, 0xFF, 0xE1, 0x00, 0x1B, 0x67, 0x64, 0x00, 0x28, 0xAC, 0xD9, 0x40, 0x78,
     0x02, 0x27, 0xE5, 0xC0, 0x44, 0x00, 0x00, 0x03, 0x00, 0x04, 0x00, 0x00, 0x03, 0x00, 0xF0, 0x3C,
     0x60, 0xC6, 0x58, 0x01, 0x00, 0x06, 0x68, 0xEA, 0xE3, 0xCB, 0x22, 0xC0, 0xFD, 0xF8, 0xF8, 0x00,
 ];
 
-/// Of x265: 1920x1080 in 4:4:4, cropped.
+/// A record of x265: 1920x1080 in 4:4:4, cropped.
 const HEVC: &[u8] = &[
     0x01, 0x04, 0x08, 0x00, 0x00, 0x00, 0x9E, 0x08, 0x00, 0x00, 0x00, 0x00, 0x78, 0xF0, 0x00, 0xFC,
     0xFF, 0xF8, 0xF8, 0x00, 0x00, 0x0F, 0x03, 0x20, 0x00, 0x01, 0x00, 0x17, 0x40, 0x01, 0x0C, 0x01,
@@ -22,14 +22,14 @@ const HEVC: &[u8] = &[
     0x18, 0x30, 0x18, 0x90,
 ];
 
-/// Of SVT-AV1: 322x242.
+/// A record of SVT-AV1: 322x242.
 const AV1: &[u8] = &[
     0x81, 0x00, 0x0C, 0x00, 0x0A, 0x0B, 0x02, 0x00, 0x00, 0x05, 0x21, 0xE8, 0x3E, 0x20, 0x17, 0xC0,
     0x02,
 ];
 
 #[test]
-fn exponential_golomb() {
+fn exponential_golomb_codes_are_read() {
     let mut bits = Bits::new(&[0b1010_0110, 0b0100_0010, 0b1000_0000]);
     assert_eq!(
         [bits.ue(), bits.ue(), bits.ue()],
@@ -41,13 +41,13 @@ fn exponential_golomb() {
 }
 
 #[test]
-fn avc() {
+fn an_avc_record_is_parsed() {
     let config = AvcConfig::parse(AVC).unwrap();
     assert_eq!((config.profile, config.level), (100, 40));
     assert_eq!(config.nal_length_size, 4);
     assert!(config.has_parameter_sets);
     assert_eq!(config.dimensions, Dimensions::new(1920, 1080));
-    // What follows the parameter sets may be missing: old records have none of it.
+    // The bytes after the parameter sets may be missing: old records have none.
     for length in 0..AVC.len() - 4 {
         assert_eq!(AvcConfig::parse(&AVC[..length]), None, "{length}");
     }
@@ -56,7 +56,7 @@ fn avc() {
 }
 
 #[test]
-fn hevc() {
+fn an_hevc_record_is_parsed() {
     let config = HevcConfig::parse(HEVC).unwrap();
     assert_eq!(
         (config.profile, config.level, config.bit_depth),
@@ -70,7 +70,7 @@ fn hevc() {
 }
 
 #[test]
-fn av1() {
+fn an_av1_record_is_parsed() {
     let config = Av1Config::parse(AV1).unwrap();
     assert_eq!((config.profile, config.bit_depth), (0, 8));
     assert_eq!(config.dimensions, Dimensions::new(322, 242));
@@ -80,7 +80,7 @@ fn av1() {
 }
 
 #[test]
-fn aac() {
+fn aac_configurations_are_parsed() {
     let parse = AudioSpecificConfig::parse;
     let config = |object_type, rate, channels| {
         Some(AudioSpecificConfig {
@@ -98,7 +98,7 @@ fn aac() {
 }
 
 #[test]
-fn adts() {
+fn an_adts_header_is_parsed() {
     let frame = [0xFF, 0xF1, 0x4C, 0x80, 0x01, 0x1F, 0xFC, 0x21];
     let header = AdtsHeader::parse(&frame).unwrap();
     assert_eq!((header.config, header.length), ([0x11, 0x90], 7));
@@ -106,7 +106,7 @@ fn adts() {
 }
 
 #[test]
-fn opus() {
+fn an_opus_head_survives_a_round_trip() {
     let mut bytes = OpusHead::plain(2).to_bytes();
     assert_eq!(OpusHead::parse(&bytes), Some(OpusHead::plain(2)));
     bytes[18] = 1;
@@ -121,7 +121,7 @@ fn opus() {
 }
 
 #[test]
-fn flac_with_and_without_what_comes_before() {
+fn flac_is_parsed_with_and_without_its_front() {
     let mut bare = [0; STREAM_INFO_LENGTH];
     bare[10..14].copy_from_slice(&[0x0B, 0xB8, 0x02, 0xF0]);
     let config = FlacConfig::parse(&bare).unwrap();
@@ -134,7 +134,7 @@ fn flac_with_and_without_what_comes_before() {
 }
 
 #[test]
-fn frames_that_say_what_they_are() {
+fn frames_describe_themselves() {
     let header = Ac3Header::parse(&[0x0B, 0x77, 1, 2, 0x1E, 0x40, 0xE1, 0]).unwrap();
     assert_eq!((header.rate, header.channels), (48000, 6));
     let header = Mp3Header::parse(&[0xFF, 0xFB, 0x94, 0x44]).unwrap();
@@ -142,7 +142,7 @@ fn frames_that_say_what_they_are() {
 }
 
 #[test]
-fn vpx_with_and_without_version() {
+fn vpx_is_parsed_with_and_without_version() {
     let record = [2, 10, 0xA2, 9, 16, 9, 0, 0];
     let config = VpxConfig::parse(&record).unwrap();
     assert_eq!(

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-/// Version and flags of the box that the record is in where it is in a file.
+/// Version and flags of the box around the record in a file.
 const FULL_BOX: [u8; 4] = [1, 0, 0, 0];
 
-/// `VPCodecConfigurationRecord`, with the version and flags before it or without.
+/// `VPCodecConfigurationRecord`, with or without the version and flags before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VpxConfig {
     pub profile: u8,

@@ -237,7 +237,7 @@ impl ChunkReader {
         let reserve = (length as usize).min(stream.largest.max(INITIAL_RESERVE));
         let partial = self
             .pool
-            .take(self.headroom.front, reserve + self.headroom.back);
+            .allocate(self.headroom.front, reserve + self.headroom.back);
         self.buffered += partial.capacity();
         stream.partial = Some(partial);
         if self.buffered > self.limits.max_buffered {
@@ -313,7 +313,7 @@ impl ChunkReader {
             return Ok(());
         };
         // Bytes that fit without growing the memory.
-        let frame = partial.head() + self.headroom.back;
+        let frame = partial.front() + self.headroom.back;
         let mut space = partial.capacity().saturating_sub(frame + partial.len());
         loop {
             let count = input.len().min(remaining);

@@ -347,6 +347,6 @@ fn grown_message_keeps_its_headroom() {
     assert_eq!(message.payload.body(), video);
     assert_eq!(reader.buffered(), 0);
     let payload = message.payload;
-    assert_eq!(payload.head(), headroom.front);
+    assert_eq!(payload.front(), headroom.front);
     assert!(payload.capacity() >= headroom.front + payload.len() + headroom.back);
 }
