@@ -259,7 +259,7 @@ def check_links(page):
 
 
 def main():
-    for page in PAGES + [path for path in harness.TOP.glob("*.md") if path != README] + list(harness.TOP.glob("docs/*/*.md")):
+    for page in PAGES + [path for path in harness.TOP.glob("*.md") if path != README] + list(harness.TOP.glob("docs/*/*.md")) + list(harness.TOP.glob("examples/*/*.md")):
         check_links(page)
     for page in PAGES:
         check_excerpts(page)
