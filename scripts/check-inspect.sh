@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 #
-# Compares what gst-inspect-1.0 says of each element with the text kept in tests/inspect, so that no property, default,
+# Compares the output of gst-inspect-1.0 for each element with the text in tests/inspect, so that no property, default,
 # range or pad template changes unnoticed.
 #
 #   scripts/check-inspect.sh            compare
-#   scripts/check-inspect.sh --update   keep what it says now
+#   scripts/check-inspect.sh --update   keep the present output
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +15,8 @@ golden=tests/inspect
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export GST_PLUGIN_PATH=$target/release GST_INSPECT_NO_COLORS=1
 
-# The plugin's path, version and date change with each build; what GStreamer's own base classes have is not ours.
+# The plugin's path, version and date change with each build, and the properties of GStreamer's base classes with its
+# version.
 inspect() {
     gst-inspect-1.0 --no-colors "$1" | awk '
         /^Plugin Details:/ { skip = 1 }
@@ -31,13 +32,13 @@ status=0
 mkdir -p "$golden"
 for element in "${elements[@]}"; do
     now=$(inspect "$element") || {
-        echo "check-inspect: $element is not in $GST_PLUGIN_PATH" >&2
+        echo "check-inspect: $element was not found in $GST_PLUGIN_PATH" >&2
         exit 1
     }
     if [[ ${1:-} == --update ]]; then
         printf '%s\n' "$now" >"$golden/$element.txt"
     elif ! diff -u "$golden/$element.txt" <(printf '%s\n' "$now"); then
-        echo "check-inspect: $element differs; if it is meant: $0 --update" >&2
+        echo "check-inspect: $element differs; if that is intended, run $0 --update" >&2
         status=1
     fi
 done

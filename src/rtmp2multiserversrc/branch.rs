@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One stream: its source in the bin, and its pad.
+//! A branch of the bin: the source of one stream, and its pad.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -27,20 +27,20 @@ pub(super) struct Branch {
 #[derive(Debug, Default)]
 struct Progress {
     phase: Phase,
-    /// What holds back the first media until there is a pad for it.
+    /// Probe that holds back the first media until the pad is added.
     barrier: Option<gst::PadProbeId>,
-    /// Somebody has taken the pad away, or is about to.
+    /// The pad is removed, or about to be.
     pad_is_gone: bool,
 }
 
-/// Starting the source and showing the pad take a while, since the application is told of the pad; the
-/// element may be stopped meanwhile.
+/// Progress of the work on a branch. Starting the source and adding the pad take a while, since
+/// handlers of the application run; the element may be stopped meanwhile.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Phase {
     #[default]
     Idle,
     Busy,
-    /// Whoever is busy with it has to take it away again.
+    /// The thread that works on the branch has to close it.
     Abandoned,
 }
 
@@ -68,7 +68,7 @@ impl Branch {
         Ok(branch)
     }
 
-    /// The first media waits until there is a pad, and tells that it is there.
+    /// Holds the first media back until the pad is added, and reports that there is media.
     fn hold_back(&self, stream: Weak<Stream>) -> Option<gst::PadProbeId> {
         let is_told = AtomicBool::new(false);
         let kinds =
@@ -84,11 +84,11 @@ impl Branch {
         })
     }
 
-    /// Makes it part of the bin, and starts it. It has no pad until there is something to come out of that:
-    /// what is linked to it would keep the whole pipeline waiting.
+    /// Adds the source to the bin, and starts it. The pad is added with the first media: until then, an
+    /// element linked to it would keep the whole pipeline waiting.
     pub(super) fn open(&self, bin: &super::Rtmp2MultiServerSrc) {
         self.work(bin, || {
-            // A bin unlinks what is added to it, so the pad gets its target after that.
+            // A bin unlinks an element that is added to it, so the pad gets its target after that.
             let opened = bin
                 .add(&self.source)
                 .and_then(|()| self.pad.set_target(self.source.static_pad("src").as_ref()))
@@ -102,7 +102,7 @@ impl Branch {
         });
     }
 
-    /// There is media: lets the application link the pad, and then goes on.
+    /// Adds the pad, which the application may link, and then lets the first media pass.
     pub(super) fn show(&self, bin: &super::Rtmp2MultiServerSrc) {
         self.work(bin, || {
             if let Err(error) = bin.add_pad(&self.pad) {
@@ -115,7 +115,7 @@ impl Branch {
         });
     }
 
-    /// Does something that the application may hear of, unless the element was stopped.
+    /// Does work that may run handlers of the application, unless the element was stopped.
     fn work(&self, bin: &super::Rtmp2MultiServerSrc, work: impl FnOnce()) {
         let mut progress = self.progress.lock();
         if progress.phase == Phase::Abandoned {
@@ -135,14 +135,14 @@ impl Branch {
         }
     }
 
-    /// Takes it away; what somebody is still busy with, as soon as it is open.
+    /// Closes the branch, or makes the thread that works on it close it as soon as it is done.
     pub(super) fn abandon(&self, bin: &super::Rtmp2MultiServerSrc) {
         let mut progress = self.progress.lock();
         let before = std::mem::replace(&mut progress.phase, Phase::Abandoned);
         drop(progress);
         match before {
             Phase::Idle => self.close(bin),
-            // The application may have it in its hands. Its name is free for the next.
+            // A handler of the application may use the pad. Its name is free for the next.
             Phase::Busy => {
                 self.lock_source_state(bin);
                 self.remove_pad(bin);
@@ -151,7 +151,7 @@ impl Branch {
         }
     }
 
-    /// Ends what is left of it. The streaming thread is at its end, or ends with this.
+    /// Stops the source, and removes source and pad. The streaming thread has ended, or ends with this.
     pub(super) fn close(&self, bin: &super::Rtmp2MultiServerSrc) {
         self.pad.imp().keep_stats();
         self.lock_source_state(bin);
@@ -161,14 +161,14 @@ impl Branch {
         let _ = bin.remove(&self.source);
     }
 
-    /// Whatever becomes of the bin, the source stays as it is.
+    /// Keeps the source's state, whatever the state of the bin becomes.
     fn lock_source_state(&self, bin: &super::Rtmp2MultiServerSrc) {
         bin.imp().between_states(|| {
             self.source.set_locked_state(true);
         });
     }
 
-    /// Unless there is none yet, or no more.
+    /// Removes the pad, unless it is not added yet or removed already.
     fn remove_pad(&self, bin: &super::Rtmp2MultiServerSrc) {
         if self.pad.parent().is_none() {
             return;
@@ -181,7 +181,8 @@ impl Branch {
     }
 }
 
-/// A pad that leads nowhere, or to something that fails, ends nothing but its own stream.
+/// Builds the pad of a stream. Where it is not linked, or where an element downstream fails, that
+/// affects no other stream.
 fn build_pad(
     bin: &super::Rtmp2MultiServerSrc,
     name: &str,
@@ -209,7 +210,7 @@ fn build_pad(
             })
         })
         .event_function(|pad, parent, event| match event.type_() {
-            // Nothing waits in a live source that could be thrown away, and it would not go on after that.
+            // A live source has no queued data to discard, and it would not go on after a flush.
             gst::EventType::FlushStart => true,
             gst::EventType::FlushStop => {
                 restore_segment(pad);
@@ -219,17 +220,17 @@ fn build_pad(
         })
         .proxy_pad_event_function(move |pad, parent, event| {
             let is_end = event.type_() == gst::EventType::Eos;
-            let taken = gst::Pad::event_default(pad, parent, event);
-            // Only now: until then it is in the hands of whoever is downstream.
+            let is_handled = gst::Pad::event_default(pad, parent, event);
+            // After the event: until then, elements downstream still use the stream.
             if is_end && let Some(stream) = stream.upgrade() {
                 stream.finish();
             }
-            taken
+            is_handled
         });
     Ok(builder.build())
 }
 
-/// A pad forgets its segment when it is flushed.
+/// Stores the segment again, which a pad forgets when it is flushed.
 fn restore_segment(pad: &Rtmp2MultiServerSrcPad) {
     if let Some(inner) = pad.internal() {
         inner.sticky_events_foreach(|event| {
@@ -241,13 +242,14 @@ fn restore_segment(pad: &Rtmp2MultiServerSrcPad) {
     }
 }
 
-/// The pad that an inner one belongs to.
+/// Returns the ghost pad of a proxy pad.
 fn ghost(parent: Option<&gst::Object>) -> Option<&gst::Pad> {
     parent.and_then(|parent| parent.downcast_ref())
 }
 
-/// What the source learns of the flow downstream. Where nobody takes the stream any more it ends, and
-/// who has failed has said so. Nobody else says that the format does not fit.
+/// Maps the flow downstream to the flow for the source. A failure downstream ends the stream, and the
+/// failed element has posted its error. A format that does not fit stays an error, since no other
+/// element reports it.
 fn survive(
     flow: Result<gst::FlowSuccess, gst::FlowError>,
 ) -> Result<gst::FlowSuccess, gst::FlowError> {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `changing`, `starting`, `running`, then those of the server and of the sources in here; `settings`, then the
-//! settings of a source. No signal, message or change of state happens under any of them but `changing`, which is for
-//! changes of state, and `starting`, which only the thread that opens streams waits for.
+//! Lock order: `changing`, `starting`, `running`, then those of the server and of the sources in here;
+//! `settings`, then the settings of a source. No signal, message or change of state happens under any
+//! of them except `changing`, which is for changes of state, and `starting`, for which only the thread
+//! that opens streams waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -31,7 +32,7 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// What the sources in here tell the application.
+/// Messages of the sources in here, which this element forwards as its own.
 const MESSAGES: [&str; 2] = ["rtmp2-stream-status", "rtmp2-stream-event"];
 
 #[derive(Debug)]
@@ -43,13 +44,13 @@ struct AllSettings {
 #[derive(Debug)]
 pub struct Rtmp2MultiServerSrc {
     settings: Mutex<AllSettings>,
-    /// Held while the bin changes the state of what is in it. A handler may change it from within.
+    /// Held while the bin changes the state of its children. A handler may change it from within.
     changing: ReentrantMutex<()>,
-    /// Held while the element claims its route: publishers may come before that is noted.
+    /// Held while the element claims its route: publishers may connect before `running` is set.
     starting: Mutex<()>,
-    /// From start to stop.
+    /// Set from start to stop.
     running: Mutex<Option<Running>>,
-    /// How often it was started. What is left of one run must not meddle with the next.
+    /// Number of starts. Late work of one run must not affect the next.
     runs: AtomicU64,
 }
 
@@ -129,7 +130,7 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
     fn constructed(&self) {
         self.parent_constructed();
         let obj = self.obj();
-        // It is a source also while it has no streams.
+        // A source also while it has no streams.
         obj.set_suppressed_flags(gst::ElementFlags::SOURCE | gst::ElementFlags::SINK);
         obj.set_element_flags(gst::ElementFlags::SOURCE);
     }
@@ -143,7 +144,7 @@ impl ElementImpl for Rtmp2MultiServerSrc {
             gst::subclass::ElementMetadata::new(
                 "RTMP Server Source Of Many Streams",
                 "Source/Network",
-                "Takes any number of RTMP publishers into the pipeline as FLV, a pad for each",
+                "Receives any number of RTMP publishers and outputs each as FLV on a pad of its own",
                 "The rtmp2server developers",
             )
         });
@@ -186,7 +187,7 @@ impl ElementImpl for Rtmp2MultiServerSrc {
         if let Some(run) = stopped {
             self.stop(run);
         }
-        // Live, also while there is nobody.
+        // Live, also while there is no stream.
         match (transition, result) {
             (
                 gst::StateChange::ReadyToPaused | gst::StateChange::PlayingToPaused,
@@ -197,7 +198,7 @@ impl ElementImpl for Rtmp2MultiServerSrc {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
-        // To all publishers. On a pad it is for that one.
+        // For all publishers. An event on a pad is for that pad's publisher.
         if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
             let send = |branch: Branch| branch.source.send_event(event.clone());
             return self.branches().into_iter().map(send).max() == Some(true);
@@ -219,7 +220,7 @@ impl ElementImpl for Rtmp2MultiServerSrc {
 }
 
 impl BinImpl for Rtmp2MultiServerSrc {
-    /// What a source in here tells the application comes from this element: that is what the application knows.
+    /// Forwards messages of the sources in here as this element's own: applications know no other.
     fn handle_message(&self, message: gst::Message) {
         let source = message
             .src()
@@ -243,7 +244,8 @@ impl BinImpl for Rtmp2MultiServerSrc {
                     .build();
                 self.parent_handle_message(message);
             }
-            // It ends that stream, and the others go on. What failed downstream has said so itself.
+            // The error ends that stream, and the others go on. A failed element downstream has posted
+            // its own error.
             gst::MessageView::Error(error) => {
                 gst::element_imp_warning!(
                     self,
@@ -281,7 +283,7 @@ impl Rtmp2MultiServerSrc {
         Ok(())
     }
 
-    /// Takes nobody any more.
+    /// Stops accepting publishers.
     fn close(&self) -> Option<Running> {
         let run = self.running.lock().take()?;
         run.close();
@@ -291,7 +293,7 @@ impl Rtmp2MultiServerSrc {
         Some(run)
     }
 
-    /// Nothing streams any more.
+    /// Removes the streams of a run, after all streaming threads have ended.
     fn stop(&self, run: Running) {
         for branch in run.branches() {
             branch.abandon(&self.obj());
@@ -301,33 +303,33 @@ impl Rtmp2MultiServerSrc {
         gst::info!(CAT, imp = self, "Stopped");
     }
 
-    /// The pipeline is to come to its end, which it would never see while publishers come back. False where
-    /// the element does not run.
+    /// Ends all streams and accepts no more, since the pipeline would never end while publishers return.
+    /// Returns false where the element does not run.
     fn end(&self) -> bool {
         let Some(table) = self.table() else {
             return false;
         };
         table.end();
-        gst::info!(CAT, imp = self, "Nobody is taken any more");
+        gst::info!(CAT, imp = self, "No publisher is accepted any more");
         for branch in self.branches() {
             branch.source.imp().end();
         }
         true
     }
 
-    /// Ends a stream that has just been opened, if all of them were told to end while it was.
+    /// Ends a stream that has just been opened, if all streams were ended meanwhile.
     pub(super) fn end_late(&self, branch: &Branch) {
         if self.table().is_some_and(|table| table.has_ended()) {
             branch.source.imp().end();
         }
     }
 
-    /// Waits until the element has taken note of what it has claimed.
+    /// Waits until the claim of the element is in `running`.
     pub(super) fn wait_for_start(&self) {
         drop(self.starting.lock());
     }
 
-    /// Works on a run, if that is still the present one.
+    /// Calls `work` with a run, if that is still the present one.
     pub(super) fn with_running<T>(
         &self,
         id: u64,
@@ -338,8 +340,8 @@ impl Rtmp2MultiServerSrc {
         run.map(work)
     }
 
-    /// Works while the bin is not about to change the state of what is in it: else it might start what is over,
-    /// or be overtaken by who starts something in the state that was.
+    /// Calls `work` while the bin does not change the state of its children: else the bin might start a
+    /// source that is over, or a source might start in the bin's former state.
     pub(super) fn between_states<T>(&self, work: impl FnOnce() -> T) -> T {
         let _changing = self.changing.lock();
         work()
@@ -365,9 +367,9 @@ impl Rtmp2MultiServerSrc {
         branches.find(|branch| branch.pad.name() == pad).cloned()
     }
 
-    /// Gives a source the properties as they are now.
+    /// Applies the present properties to a source.
     pub(super) fn configure(&self, branch: &Branch) {
-        // Under the lock, so that none takes older ones over than another thread has given it.
+        // Under the lock, so that no thread overwrites newer properties with older ones.
         let settings = self.settings.lock();
         branch.source.imp().apply_settings(&settings.common);
     }

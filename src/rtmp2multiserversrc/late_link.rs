@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What comes out of a pad that is not linked is thrown away. Whoever is linked to it later gets the headers of the
-//! stream first, and then what decoding can start with.
+//! Drops the output of unlinked pads. A pad linked later starts with the stream headers and a keyframe.
 
 use gst::glib;
 use gst::prelude::*;
@@ -9,21 +8,21 @@ use parking_lot::Mutex;
 
 type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 
-/// Of one pad.
+/// The link state of one pad.
 #[derive(Debug, Default)]
 pub(super) struct LateLink {
-    /// Something was thrown away since the last buffer that somebody has taken.
+    /// Buffers were dropped since the last one that a peer has accepted.
     is_missing: bool,
-    /// Who has taken that.
+    /// The peer that has accepted the first buffer after the last gap.
     point: glib::WeakRef<gst::Pad>,
 }
 
-/// What is to be done with a buffer.
+/// Treatment of a buffer.
 enum Action {
     Pass,
-    /// Behind these.
-    PassBehind(Vec<gst::Buffer>),
-    ThrowAway,
+    /// Pass after these headers.
+    PassAfter(Vec<gst::Buffer>),
+    Drop,
 }
 
 impl LateLink {
@@ -32,18 +31,18 @@ impl LateLink {
             return Action::Pass;
         }
         let Some(peer) = ghost.peer() else {
-            return Action::ThrowAway;
+            return Action::Drop;
         };
         let cannot_start = gst::BufferFlags::DELTA_UNIT | gst::BufferFlags::HEADER;
         if buffer.flags().intersects(cannot_start) {
-            return Action::ThrowAway;
+            return Action::Drop;
         }
         let mut headers = headers(ghost, buffer);
         // No stream has a second file header.
         if self.point.upgrade().as_ref() == Some(&peer) && !headers.is_empty() {
             headers.remove(0);
         }
-        Action::PassBehind(headers)
+        Action::PassAfter(headers)
     }
 
     fn note(&mut self, ghost: &gst::Pad, flow: Flow) {
@@ -58,7 +57,7 @@ impl LateLink {
     }
 }
 
-/// Gives a buffer to whoever is linked, by `chain`. The lock is of the streaming thread alone.
+/// Pushes a buffer to the peer, by `chain`. The lock belongs to the streaming thread alone.
 pub(super) fn push(
     late: &Mutex<LateLink>,
     ghost: &gst::Pad,
@@ -67,9 +66,9 @@ pub(super) fn push(
 ) -> Flow {
     let mut late = late.lock();
     let flow = match late.fate(ghost, &buffer) {
-        Action::ThrowAway => return Ok(gst::FlowSuccess::Ok),
+        Action::Drop => return Ok(gst::FlowSuccess::Ok),
         Action::Pass => chain(buffer),
-        Action::PassBehind(headers) => {
+        Action::PassAfter(headers) => {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
             let buffers = headers.into_iter().chain([buffer]);
             let mut flows = buffers.map(chain);
@@ -80,7 +79,7 @@ pub(super) fn push(
     flow
 }
 
-/// The same with several. Most lists pass as they are.
+/// Pushes a list of buffers. Most lists pass unchanged.
 pub(super) fn push_list(
     late: &Mutex<LateLink>,
     ghost: &gst::Pad,
@@ -99,7 +98,7 @@ pub(super) fn push_list(
     flows.try_fold(gst::FlowSuccess::Ok, |_, flow| flow)
 }
 
-/// What a stream begins with, at the time of this buffer.
+/// Returns the headers of the stream, with the time of this buffer.
 fn headers(ghost: &gst::Pad, buffer: &gst::BufferRef) -> Vec<gst::Buffer> {
     let caps = ghost.current_caps();
     let structure = caps.as_ref().and_then(|caps| caps.structure(0));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Streams come and go here: on the thread that tells the application of publishers, one at a time, in the order in
-//! which things happened.
+//! Opens and closes streams, on the thread that tells the application of publishers, one at a time and
+//! in the order of events.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::imp::CAT;
 use crate::rtmp2serversrc::{announcements, signals};
 use crate::server::{Observer, Publisher, PublisherEvent};
 
-/// Of one run of an element.
+/// Observer of the publishers of one run of an element.
 #[derive(Debug)]
 pub(super) struct StreamObserver {
     element: glib::WeakRef<Rtmp2MultiServerSrc>,
@@ -52,24 +52,24 @@ impl StreamObserver {
         if added.is_none() {
             return;
         }
-        // From here on it hears of changes.
+        // A source in `running` gets every later change of the properties.
         imp.configure(&branch);
         branch.open(element);
         imp.end_late(&branch);
     }
 
-    /// A stream has media: its pad comes.
+    /// Adds the pad of a stream that has media.
     fn show(&self, element: &Rtmp2MultiServerSrc, number: u32) {
         let imp = element.imp();
         let branch = imp.with_running(self.run, |run| run.branch(number));
         if let Some(branch) = branch.flatten() {
             branch.show(element);
-            // Whoever was linked to it has to learn of the latency.
+            // Elements linked to the pad have to learn the latency.
             imp.post_latency();
         }
     }
 
-    /// All of a stream has left: its pad goes.
+    /// Removes the pad of a stream that has ended.
     fn finish(&self, element: &Rtmp2MultiServerSrc, number: u32) {
         let removed = element
             .imp()
@@ -82,7 +82,7 @@ impl StreamObserver {
 
 impl Observer for StreamObserver {
     fn may_publish(&self, publisher: &Publisher) -> bool {
-        // An element that is gone takes nobody.
+        // A finalized element accepts no publisher.
         let element = self.element.upgrade();
         element.is_some_and(|element| signals::ask(element.upcast_ref(), publisher))
     }
@@ -97,7 +97,7 @@ impl Observer for StreamObserver {
             PublisherEvent::Finished(number) => self.finish(&element, *number),
             PublisherEvent::Rejected(publisher, refusal) => {
                 let mut structure = announcements::rejected(publisher, *refusal);
-                // It had none.
+                // A rejected client has no pad.
                 structure.set("pad", "");
                 let message = gst::message::Element::builder(structure)
                     .src(&element)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The pad of one stream, which knows what stream it is and how that does.
+//! The pad of one stream, with the stream's identity, state and statistics as properties.
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -15,14 +15,14 @@ use crate::server::Publisher;
 #[derive(Debug, Default)]
 pub struct Rtmp2MultiServerSrcPad {
     stream: OnceLock<Stream>,
-    /// When the stream is over, what was counted of it.
+    /// Statistics of a stream that is over.
     last_stats: Mutex<Option<gst::Structure>>,
 }
 
 #[derive(Debug)]
 struct Stream {
     source: Rtmp2ServerSrc,
-    /// The first one.
+    /// The stream's first publisher.
     publisher: Arc<Publisher>,
 }
 
@@ -30,22 +30,22 @@ static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let mut specs = vec![
         glib::ParamSpecString::builder("application")
             .nick("Application")
-            .blurb("Application that the publisher has named")
+            .blurb("Application of the publisher")
             .read_only()
             .build(),
         glib::ParamSpecString::builder("stream-key")
             .nick("Stream key")
-            .blurb("Stream key (publishing name) that the publisher has used")
+            .blurb("Stream key (publishing name) of the publisher")
             .read_only()
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("variables")
             .nick("Variables")
-            .blurb("What the variables of application and stream-key have matched")
+            .blurb("Values that the variables of application and stream-key have matched")
             .read_only()
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
-            .blurb("Counters of the publisher, or of the last one, and of the stream")
+            .blurb("Counters of the present or last publisher, and of the stream")
             .read_only()
             .build(),
     ];
@@ -54,7 +54,7 @@ static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     specs
 });
 
-/// Those of the source, which change.
+/// Properties of the source that the pad forwards with their notifications.
 const CHANGING: [&str; 3] = ["connection-state", "stream-status", "epoch"];
 
 #[glib::object_subclass]
@@ -89,7 +89,7 @@ impl ProxyPadImpl for Rtmp2MultiServerSrcPad {}
 impl GhostPadImpl for Rtmp2MultiServerSrcPad {}
 
 impl Rtmp2MultiServerSrcPad {
-    /// Says which stream it is, before anybody sees it.
+    /// Sets the stream of the pad, before the pad is added.
     pub(super) fn show(&self, source: Rtmp2ServerSrc, publisher: Arc<Publisher>) {
         let pad = self.obj().downgrade();
         source.connect_notify(None, move |_, pspec| {
@@ -107,7 +107,7 @@ impl Rtmp2MultiServerSrcPad {
         last.or_else(|| Some(self.stream.get()?.source.imp().stats()))
     }
 
-    /// The source is about to stop, and knows nothing then.
+    /// Keeps the statistics of a source that is about to stop, since it forgets them then.
     pub(super) fn keep_stats(&self) {
         let stats = self.stats();
         *self.last_stats.lock() = stats;

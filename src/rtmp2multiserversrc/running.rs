@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What there is from start to stop: the route, and the streams that have pads.
+//! The state of an element from start to stop: its route, and its branches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ pub(super) struct Running {
     id: u64,
     table: Arc<StreamTable>,
     branches: BTreeMap<u32, Branch>,
-    /// Of streams that are gone.
+    /// Totals of streams that are over.
     gone: Sums,
-    /// The last one to go.
+    /// Dropped last.
     claim: Claim,
 }
 
@@ -53,12 +53,12 @@ impl Running {
         self.claim.close();
     }
 
-    /// In the order of their pads.
+    /// Returns the branches in the order of their pads.
     pub(super) fn branches(&self) -> impl Iterator<Item = &Branch> {
         self.branches.values()
     }
 
-    /// A stream that has no pad yet.
+    /// Returns the claim on a stream that has no branch yet.
     pub(super) fn new_stream(&self, number: u32) -> Option<StreamClaim> {
         if self.branches.contains_key(&number) {
             return None;
@@ -74,14 +74,14 @@ impl Running {
         self.branches.get(&number).cloned()
     }
 
-    /// Takes a stream out that is over, and keeps what it has counted.
+    /// Removes a stream that is over, and keeps its totals.
     pub(super) fn remove(&mut self, number: u32) -> Option<Branch> {
         let branch = self.branches.remove(&number)?;
         self.gone.add(&branch.source.imp().stats());
         Some(branch)
     }
 
-    /// What was counted of all streams there were.
+    /// Returns the totals of all streams since the start.
     pub(super) fn sums(&self, present: &[gst::Structure]) -> Sums {
         let mut sums = self.gone.clone();
         present.iter().for_each(|stats| sums.add(stats));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Signals: those of rtmp2serversrc, with actions that name the pad of the stream that they are about.
+//! Signals: those of rtmp2serversrc, with actions whose first argument is the pad of a stream.
 
 use std::sync::LazyLock;
 
@@ -16,8 +16,8 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
     let string = String::static_type();
     let mut signals = build_told();
     signals.push(
-        // Ends the publisher of the stream of this pad, which is told so, or the wait for one that was
-        // cut off.
+        // Disconnects the publisher of this pad's stream, which is told so, or ends the wait for one
+        // that was cut off.
         Signal::builder("disconnect-publisher")
             .param_types([string])
             .run_last()
@@ -31,8 +31,8 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
             .build(),
     );
     signals.push(
-        // Asks the publisher of the stream of this pad to connect again, to another tcUrl if one is
-        // given. False if there is none, or if it does not know how to.
+        // Asks the publisher of this pad's stream to reconnect, to another tcUrl if one is given.
+        // Returns false if there is no publisher, or if it does not support that.
         Signal::builder("request-reconnect")
             .param_types([string, string, string])
             .return_type::<bool>()
@@ -52,7 +52,7 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
     signals
 });
 
-/// The element, and the name of the pad.
+/// Returns the element, and the name of the pad.
 fn target(arguments: &[glib::Value]) -> Option<(Rtmp2MultiServerSrc, String)> {
     let element = instance(arguments).downcast().ok()?;
     Some((element, text(arguments, 1)?))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The specifications of properties: those of rtmp2serversrc, but for what is of one stream.
+//! The specifications of properties: those of rtmp2serversrc without those of one stream.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,8 @@ use crate::rtmp2serversrc;
 
 pub(super) const DEFAULT_MAX_STREAMS: u32 = 100;
 
-/// A stream ends with its publisher, and its state is a property of its pad.
+/// Properties of rtmp2serversrc that this element does not have: a stream ends with its publisher, and
+/// its state is a property of its pad.
 const OF_ONE_STREAM: [&str; 6] = [
     "keep-listening",
     "connection-state",
@@ -34,7 +35,9 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     };
     let max_streams = glib::ParamSpecUInt::builder("max-streams")
         .nick("Max streams")
-        .blurb("Most streams at a time, each of which has a pad; one more publisher is refused")
+        .blurb(
+            "Maximum number of streams at a time, a pad for each; one more publisher is rejected",
+        )
         .minimum(1)
         .default_value(DEFAULT_MAX_STREAMS)
         .mutable_playing()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The property `stats`: sums over the streams, and each of them. The table of its fields is in the documentation of
-//! the element.
+//! The property `stats`: totals over the streams, and the statistics of each. The documentation of the
+//! element has the table of fields.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use gst::subclass::prelude::*;
 use super::running::Running;
 use crate::rtmp2serversrc::stats::{process, with_last_error};
 
-/// What of the statistics of a stream makes sense as a sum.
+/// Fields of a stream's statistics that are summed over all streams since the start.
 const SUMMED: [&str; 25] = [
     "total-in-bytes",
     "total-tags",
@@ -40,10 +40,10 @@ const SUMMED: [&str; 25] = [
     "force-key-unit-events",
 ];
 
-/// The same of what there is at the moment.
+/// Fields that are summed over the present streams.
 const SUMMED_NOW: [&str; 3] = ["bitrate", "current-level-bytes", "current-level-time"];
 
-/// Over several streams.
+/// Totals over several streams.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sums([u64; SUMMED.len()]);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Everything is in the two elements in here. Lock order: `uri` and `set_by_uri` are leaves.
+//! A bin of the two elements that do the work. Lock order: `uri` and `set_by_uri` are leaves.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,15 +22,15 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// The properties of the source, made from its own specifications.
+/// The properties of the source, built from its own specifications.
 static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let specs = rtmp2serversrc::build_specs().into_iter();
     let spec = |spec: glib::ParamSpec| match spec.name() {
         "stats" => glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb(
-                "Counters of the present publisher, or of the last one when there is none, and in \
-                 the field demuxer those of the demuxer",
+                "Counters of the present or last publisher, of the element and of the process, and \
+                 in the field demuxer those of the demuxer",
             )
             .read_only()
             .build(),
@@ -39,10 +39,10 @@ static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     specs.map(spec).collect()
 });
 
-/// What a URI says. To set one of them makes the URI another.
+/// Properties that are part of a URI. Setting one of them replaces the URI.
 const LOCATION: [&str; 5] = ["location", "host", "port", "application", "stream-key"];
 
-/// What tells of publishers, and is told on.
+/// Signals about publishers, which the bin forwards.
 const SIGNALS: [&str; 4] = [
     "publisher-connecting",
     "publisher-added",
@@ -50,19 +50,19 @@ const SIGNALS: [&str; 4] = [
     "publisher-rejected",
 ];
 
-/// What the source tells the application.
+/// Messages of the source, which the bin forwards as its own.
 const MESSAGES: [&str; 2] = ["rtmp2-stream-status", "rtmp2-stream-event"];
 
 #[derive(Debug)]
 pub struct Rtmp2ServerBin {
     source: Rtmp2ServerSrc,
     demuxer: EFlvDemux,
-    /// As it was set, and as long as it is true.
+    /// The URI as it was set, as long as the properties still have its values.
     uri: Mutex<Option<String>>,
-    /// What the query of the last URI has set, which the next one does not keep.
+    /// Properties that the query of the last URI has set. The next URI resets them.
     set_by_uri: Mutex<Vec<String>>,
-    /// Whoever makes an element of a URI takes each of its pads for a stream with a thread of its own:
-    /// uridecodebin and playbin hold one back until they know all.
+    /// The bin has a queue for each track, since it was made from a URI. uridecodebin and playbin take
+    /// each pad for a stream with a thread of its own, and block one until they know all.
     has_queues: AtomicBool,
 }
 
@@ -139,7 +139,7 @@ impl ElementImpl for Rtmp2ServerBin {
             gst::subclass::ElementMetadata::new(
                 "RTMP Server Source And Demuxer",
                 "Source/Network",
-                "Takes an RTMP publisher into the pipeline, a pad for each of its tracks",
+                "Receives an RTMP publisher and outputs each of its tracks on a pad of its own",
                 "The rtmp2server developers",
             )
         });
@@ -147,7 +147,7 @@ impl ElementImpl for Rtmp2ServerBin {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
-        // Whether there is a pad for it yet or not.
+        // The source handles it also while there is no pad.
         if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
             return self.source.send_event(event);
         }
@@ -162,7 +162,7 @@ impl ElementImpl for Rtmp2ServerBin {
 }
 
 impl BinImpl for Rtmp2ServerBin {
-    /// What the source tells the application comes from the bin: that is what the application knows.
+    /// Forwards messages of the source as the bin's own: applications know no other element.
     fn handle_message(&self, message: gst::Message) {
         let message = match message.view() {
             gst::MessageView::Element(element) => match element.structure() {
@@ -202,7 +202,7 @@ impl URIHandlerImpl for Rtmp2ServerBin {
         }
         let bad = |error: String| glib::Error::new(gst::URIError::BadReference, &error);
         let uri = Uri::parse(text).map_err(bad)?;
-        // All of it or nothing.
+        // All values are checked before the first one is set.
         let values = uri.values(&SPECS).map_err(bad)?;
         let obj = self.obj();
         let names = values.iter().map(|(name, _)| name.clone()).collect();
@@ -222,7 +222,7 @@ impl URIHandlerImpl for Rtmp2ServerBin {
     }
 }
 
-// What happens in here, told by the bin
+// Forwarding of the children's notifications, signals and pads
 impl Rtmp2ServerBin {
     fn forward_notifications(&self) {
         let bin = self.obj().downgrade();
@@ -241,7 +241,7 @@ impl Rtmp2ServerBin {
         self.source.connect(name, false, move |arguments| {
             match bin.upgrade() {
                 Some(bin) => bin.emit_by_name_with_values(name, &arguments[1..]),
-                // A bin that is gone takes nobody.
+                // A finalized bin accepts no publisher.
                 None => (name == "publisher-connecting").then(|| false.to_value()),
             }
         });
@@ -282,7 +282,7 @@ impl Rtmp2ServerBin {
         }
     }
 
-    /// Puts a queue behind a track, and gives its end.
+    /// Links a queue to the pad of a track, and returns its source pad.
     fn queue(&self, pad: &gst::Pad) -> Result<gst::Pad, glib::BoolError> {
         let queue = gst::ElementFactory::make("queue")
             .name(queue_name(pad))
@@ -300,7 +300,7 @@ impl Rtmp2ServerBin {
         end("src")
     }
 
-    /// Gives the bin a pad for a track that leaves at `target`.
+    /// Adds a pad to the bin for a track that leaves at `target`.
     fn show(&self, pad: &gst::Pad, target: &gst::Pad) -> Result<(), glib::BoolError> {
         let template = pad
             .pad_template()
@@ -309,7 +309,7 @@ impl Rtmp2ServerBin {
             Some(template) => gst::GhostPad::builder_from_template(&template),
             None => gst::GhostPad::builder(gst::PadDirection::Src),
         };
-        // A queue that nobody takes anything from would make an error of it at the end.
+        // A queue that is not linked downstream would otherwise post an error at the end.
         let builder = builder.proxy_pad_chain_function(|pad, parent, buffer| {
             match gst::ProxyPad::chain_default(pad, parent, buffer) {
                 Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
@@ -318,7 +318,7 @@ impl Rtmp2ServerBin {
         });
         let ghost = builder.name(pad.name()).with_target(target)?.build();
         ghost.set_active(true)?;
-        // Whoever gets the pad wants to know at once what stream it is.
+        // Handlers of pad-added need the stream's caps and tags at once.
         pad.sticky_events_foreach(|event| {
             let _ = ghost.store_sticky_event(event);
             std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)

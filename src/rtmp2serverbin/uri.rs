@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! URIs: a location with a scheme that says that it is to be listened on, and other properties in
-//! the query.
+//! URIs: a location with a scheme for listening, and other properties in the query.
 
 use gst::glib;
 use gst::prelude::*;
 
 use crate::rtmp2serversrc;
 
-/// A scheme, and that of the location that it stands for.
+/// Schemes of URIs, each with the scheme of the location that it stands for.
 const SCHEMES: [(&str, &str); 2] = [("rtmpserver", "rtmp"), ("rtmpsserver", "rtmps")];
 
 pub(super) const PROTOCOLS: [&str; 2] = [SCHEMES[0].0, SCHEMES[1].0];
 
-/// What may not be in a query: what is in front of it, and what must not be shown to everybody who
-/// sees a URI.
+/// Properties that a query may not set: those that come before it in the URI, and those that must not
+/// be visible in a URI.
 const EXCLUDED: [&str; 6] = [
     "location",
     "host",
@@ -34,7 +33,7 @@ pub(super) struct Uri {
 }
 
 impl Uri {
-    /// Or what is wrong with it. The text itself stays out of that: there may be a stream key in it.
+    /// Parses a URI. Its text stays out of the error, since it may contain a stream key.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or_default();
         let known = SCHEMES
@@ -45,7 +44,7 @@ impl Uri {
         let location = format!("{scheme}://{path}");
         rtmp2serversrc::check_location(&location)
             .map_err(|reason| format!("Invalid URI: {reason}: {FORM}"))?;
-        // As in all URIs of GStreamer, a plus is a plus.
+        // A plus stays a plus, as in all URIs of GStreamer.
         let query = query.replace('+', "%2B");
         let query = url::form_urlencoded::parse(query.as_bytes());
         Ok(Uri {
@@ -54,14 +53,14 @@ impl Uri {
         })
     }
 
-    /// The URI that stands for a location.
+    /// Returns the URI that stands for a location.
     pub(super) fn of_location(location: &str) -> Option<String> {
         let (scheme, rest) = location.split_once("://")?;
         let (ours, _) = SCHEMES.iter().find(|(_, theirs)| *theirs == scheme)?;
         Some(format!("{ours}://{rest}"))
     }
 
-    /// What the query sets, or why it can't be set.
+    /// Returns the properties that the query sets, or the reason for which one can't be set.
     pub(super) fn values(
         &self,
         specs: &[glib::ParamSpec],
@@ -73,7 +72,7 @@ impl Uri {
             }
             let mut specs = specs.iter();
             let spec = specs.find(|spec| spec.name() == name);
-            // It may be a secret in the wrong place, so it is not repeated.
+            // The name may be a secret in the wrong place, so it is not repeated.
             let spec = spec.ok_or_else(|| {
                 format!("Invalid URI: there is an unknown property in its query: {FORM}")
             })?;
@@ -91,7 +90,7 @@ impl Uri {
     }
 }
 
-/// GObject has its own check only for those who set a property at once.
+/// Checks the range of a value, which GObject does only when the property is set.
 fn is_in_range(spec: &glib::ParamSpec, value: &glib::Value) -> bool {
     if let Some(spec) = spec.downcast_ref::<glib::ParamSpecUInt>() {
         let range = spec.minimum()..=spec.maximum();
@@ -100,7 +99,7 @@ fn is_in_range(spec: &glib::ParamSpec, value: &glib::Value) -> bool {
         let range = spec.minimum()..=spec.maximum();
         value.get().is_ok_and(|value: u64| range.contains(&value))
     } else {
-        // The other types have none.
+        // The other types have no range.
         spec.is::<glib::ParamSpecBoolean>()
             || spec.is::<glib::ParamSpecEnum>()
             || spec.is::<glib::ParamSpecString>()

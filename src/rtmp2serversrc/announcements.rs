@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How the state of the stream and what happens to it are told: messages on the bus, and the sticky
-//! event downstream. Their form is part of the element's interface.
+//! Messages on the bus and the sticky event downstream, which report the state of the stream and its
+//! events. Their form is part of the element's interface.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::feed::{Imbalance, Jump, JumpKind, RefusedTrack};
 use crate::flv::TagKind;
 use crate::server::{self, Publisher};
 
-/// Of the structures in here: a new one means that a field means something else.
+/// Version of the structures in here. A new one means that a field has another meaning.
 const VERSION: u32 = 1;
 
-/// The state as applications and elements downstream get it.
+/// Returns the state as the structure for applications and for elements downstream.
 pub(super) fn status(snapshot: &Snapshot) -> gst::Structure {
     let publisher = snapshot.publisher.as_deref();
     let text = |get: fn(&Publisher) -> &String| publisher.map_or("", |p| get(p).as_str());
@@ -53,7 +53,7 @@ pub(super) fn post_event(
     post(element, self::event(event, epoch, details));
 }
 
-/// What has happened, as applications get it.
+/// Returns an event as the structure for applications.
 fn event(event: StreamEvent, epoch: u64, details: gst::Structure) -> gst::Structure {
     gst::Structure::builder("rtmp2-stream-event")
         .field("version", VERSION)
@@ -63,7 +63,7 @@ fn event(event: StreamEvent, epoch: u64, details: gst::Structure) -> gst::Struct
         .build()
 }
 
-/// That a client was refused.
+/// Returns the event of a rejected client.
 pub(crate) fn rejected(publisher: &Publisher, refusal: server::RejectReason) -> gst::Structure {
     let details = about_with_reason(publisher, refusal.nick());
     event(StreamEvent::PublisherRejected, 0, details)
@@ -73,11 +73,11 @@ fn post(element: &Rtmp2ServerSrc, structure: gst::Structure) {
     let message = gst::message::Element::builder(structure)
         .src(element)
         .build();
-    // There may be no bus to take it.
+    // Fails where there is no bus.
     let _ = element.post_message(message);
 }
 
-/// Details of an event that is about a client.
+/// Returns the details of an event that is about a client.
 pub(super) fn about(publisher: &Publisher) -> gst::Structure {
     gst::Structure::builder("details")
         .field("address", publisher.address.to_string())
@@ -93,7 +93,7 @@ pub(super) fn about_with_reason(publisher: &Publisher, reason: &str) -> gst::Str
     details
 }
 
-/// Details of an event that is about a time, in nanoseconds.
+/// Returns the details of an event that is about a time, in nanoseconds.
 pub(super) fn time(name: &str, time: Duration) -> gst::Structure {
     let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     gst::Structure::builder("details")
@@ -101,7 +101,7 @@ pub(super) fn time(name: &str, time: Duration) -> gst::Structure {
         .build()
 }
 
-/// Details of media that was left out.
+/// Returns the details of dropped media.
 pub(super) fn about_dropped(tags: u64, reason: &str) -> gst::Structure {
     gst::Structure::builder("details")
         .field("tags", tags)
@@ -109,7 +109,7 @@ pub(super) fn about_dropped(tags: u64, reason: &str) -> gst::Structure {
         .build()
 }
 
-/// Details of timestamps that do not go on from where they were, in nanoseconds of the publisher.
+/// Returns the details of timestamps that do not continue, in nanoseconds of the publisher.
 pub(super) fn about_jump(jump: &Jump) -> gst::Structure {
     let nanos = |millis: i64| millis.saturating_mul(1_000_000);
     gst::Structure::builder("details")
@@ -135,7 +135,7 @@ pub(super) fn about_imbalance(imbalance: &Imbalance) -> gst::Structure {
         .build()
 }
 
-/// Details of an event that is about a track in a codec which is not accepted.
+/// Returns the details of an event that is about a track in a codec that is not accepted.
 pub(super) fn about_refusal(refusal: &RefusedTrack) -> gst::Structure {
     gst::Structure::builder("details")
         .field("kind", kind(refusal.kind))

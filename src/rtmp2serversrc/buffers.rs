@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What leaves the feed, as GStreamer has it.
+//! Conversion of the feed's output into caps, segments and buffers.
 
 use std::sync::LazyLock;
 
@@ -8,16 +8,16 @@ use bytes::Bytes;
 
 use crate::feed::OutputTag;
 
-/// Says that a reference timestamp is the publisher's own.
+/// Caps of a reference timestamp that is the publisher's own.
 static REFERENCE: LazyLock<gst::Caps> =
     LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-rtmp"));
 
-/// Carries the epoch of a buffer, as field `epoch`.
+/// Meta that carries the epoch of a buffer, as field `epoch`.
 const EPOCH_META: &str = "Rtmp2EpochMeta";
 
-/// To be called once, before the first buffer.
+/// Registers the meta. Call it once, before the first buffer.
 pub(super) fn register_meta() {
-    // It has nothing to do with what is in the buffer, so it goes along whatever is done to that.
+    // It is independent of the buffer's content, so it stays through any transformation.
     gst::meta::CustomMeta::register(EPOCH_META, &[]);
 }
 
@@ -25,7 +25,7 @@ pub(super) fn caps() -> gst::Caps {
     gst::Caps::new_empty_simple("video/x-flv")
 }
 
-/// Caps with what a client needs that comes late.
+/// Returns caps with the headers that a late client needs.
 pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
     let headers = headers.into_iter().map(|header| {
         let mut buffer = gst::Buffer::from_slice(header);
@@ -39,7 +39,7 @@ pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
         .build()
 }
 
-/// Hands the memory of the tag over.
+/// Makes a buffer of a tag, without a copy of its bytes.
 pub(super) fn buffer(tag: OutputTag, epoch: u64) -> gst::Buffer {
     let mut wanted = gst::BufferFlags::empty();
     wanted.set(gst::BufferFlags::HEADER, tag.is_header);

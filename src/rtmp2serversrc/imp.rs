@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `streaming`, then `running`, then `origin`, `settings` or `state`; `keyframe_requests`, then those of the
-//! server. Neither signals nor notifications nor pushes happen under any but `streaming`, which belongs to the
-//! streaming thread.
+//! Lock order: `streaming`, then `running`, then `origin`, `settings` or `state`; `keyframe_requests`,
+//! then those of the server. Signals, notifications and pushes happen under none of them except
+//! `streaming`, which belongs to the streaming thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -40,12 +40,12 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 pub struct Rtmp2ServerSrc {
     settings: Mutex<Settings>,
     origin: Mutex<Origin>,
-    /// From start to stop.
+    /// Set from start to stop.
     running: Mutex<Option<Running>>,
-    /// Touched by create() alone while the element runs.
+    /// Used by create() alone while the element runs.
     streaming: Mutex<Option<Streaming>>,
     state: Mutex<State>,
-    /// Not playing, or about to stop that.
+    /// The element is not in PLAYING, or is about to leave it.
     paused: AtomicBool,
     repairs: Mutex<Repairs>,
     force_key_unit_events: AtomicU64,
@@ -128,7 +128,7 @@ impl ElementImpl for Rtmp2ServerSrc {
             gst::subclass::ElementMetadata::new(
                 "RTMP Server Source",
                 "Source/Network",
-                "Takes an RTMP publisher into the pipeline as FLV",
+                "Receives an RTMP publisher and outputs its stream as FLV",
                 "The rtmp2server developers",
             )
         });
@@ -136,11 +136,11 @@ impl ElementImpl for Rtmp2ServerSrc {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
-        // The base class knows of no such event.
+        // The base class does not handle such an event.
         if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
             return self.request_keyframe();
         }
-        // The base class would wait for the streaming thread, and throw away what is in the queue.
+        // The base class would wait for the streaming thread, and discard the queue.
         if event.type_() == gst::EventType::Eos && self.end() {
             return true;
         }
@@ -211,7 +211,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         }
         // Joins the threads that served this element.
         drop(running);
-        // Nothing comes out of the queue any more that would say so.
+        // The queue is closed, so no item of it would do this.
         for (before, after) in self.apply(Input::Ended) {
             streaming::tell(self, &before, &after);
         }
@@ -238,7 +238,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         false
     }
 
-    /// Caps are set with the first media, when it is known what is in them.
+    /// Does nothing: caps are set with the first media, when the stream headers are known.
     fn negotiate(&self) -> Result<(), gst::LoggableError> {
         Ok(())
     }
@@ -246,7 +246,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
             let min = self.settings.lock().latency();
-            // TCP holds back whatever is not taken, so there is no maximum.
+            // TCP pushes back on the publisher, so there is no maximum.
             latency.set(true, min, gst::ClockTime::NONE);
             return true;
         }
@@ -281,7 +281,7 @@ impl Rtmp2ServerSrc {
         }
     }
 
-    /// Makes it the element of one stream of another element, for once and instead of a route.
+    /// Makes this the source of one stream of another element, once and instead of a route.
     pub(crate) fn attach(&self, claim: server::StreamClaim) {
         *self.origin.lock() = Origin::Stream {
             number: claim.number(),
@@ -289,25 +289,26 @@ impl Rtmp2ServerSrc {
         };
     }
 
-    /// It will not start any more: whoever keeps it has nothing of the server.
+    /// Releases the stream of an element that will not start again, also if others still hold the
+    /// element.
     pub(crate) fn detach(&self) {
-        // Dropped without the lock: that closes the stream.
+        // Dropped without the lock, since that closes the stream.
         let given = self.origin.lock().detach();
         drop(given);
     }
 
-    /// Takes over the properties of the element that it serves. What counts while it runs does so at
-    /// once.
+    /// Takes over the properties of the element that this source serves. Those that may change while
+    /// it runs take effect at once.
     pub(crate) fn apply_settings(&self, settings: &Settings) {
         *self.settings.lock() = settings.clone();
     }
 
-    /// Its number, if it has one stream of another element.
+    /// Returns the stream's number, if this is the source of one stream of another element.
     pub(crate) fn stream_number(&self) -> Option<u32> {
         self.origin.lock().number()
     }
 
-    /// The stream comes to its end, with what there is of it. False where it has not begun. Waits for nothing.
+    /// Ends the stream after its queued media. Returns false where it has not begun. Does not wait.
     pub(crate) fn end(&self) -> bool {
         let stream = self.stream();
         stream.inspect(|stream| stream.end()).is_some()
@@ -324,7 +325,8 @@ impl Rtmp2ServerSrc {
             .is_some_and(|stream| stream.request_reconnect(tc_url, description).is_ok())
     }
 
-    /// RTMP has no way to ask a publisher for a keyframe. One that connects again starts with one.
+    /// Asks the publisher to reconnect, where that is wanted: RTMP has no way to ask for a keyframe,
+    /// but a publisher that connects again starts with one.
     fn request_keyframe(&self) -> bool {
         self.force_key_unit_events.fetch_add(1, Ordering::Relaxed);
         let is_wanted = self.settings.lock().reconnect_on_force_key_unit;
@@ -337,11 +339,19 @@ impl Rtmp2ServerSrc {
         });
         drop(requests);
         let why_not = asked.err();
-        gst::info!(
-            CAT,
-            imp = self,
-            "A keyframe was asked for. Not asking the publisher to connect again: {why_not:?}"
-        );
+        match why_not {
+            None => gst::info!(
+                CAT,
+                imp = self,
+                "Keyframe requested, the publisher is asked to reconnect"
+            ),
+            Some(reason) => gst::info!(
+                CAT,
+                imp = self,
+                "Keyframe requested, the publisher is not asked to reconnect: {}",
+                reason.nick()
+            ),
+        }
         let event = server::QueueEvent::KeyframeRequested(why_not.map(NoKeyframe::nick));
         stream.queue().tell(event);
         why_not.is_none()
@@ -349,7 +359,7 @@ impl Rtmp2ServerSrc {
 
     fn apply_drain(&self) {
         let timeout = self.settings.lock().drain();
-        // Draining may tell the application, which may ask for a property.
+        // Draining may call the application, which may read a property.
         let control = self
             .running
             .lock()
@@ -374,7 +384,7 @@ impl Rtmp2ServerSrc {
         let stream = self.stream();
         let structure = stats::structure(stream.as_deref(), &self.state(), &counts);
         match self.stream_number() {
-            // Who was refused has asked for none of several streams.
+            // A rejected client belongs to none of several streams.
             Some(_) => structure.build(),
             None => stats::with_element(structure, stream.as_deref()).build(),
         }
@@ -384,7 +394,7 @@ impl Rtmp2ServerSrc {
         *self.repairs.lock() = repairs;
     }
 
-    /// In nanoseconds.
+    /// Returns the limit in nanoseconds.
     pub(super) fn max_lateness(&self) -> u64 {
         self.settings.lock().max_lateness().nseconds()
     }
@@ -397,7 +407,7 @@ impl Rtmp2ServerSrc {
         self.state.lock().now().clone()
     }
 
-    /// Changes the state, and gives each change for the caller to tell, under no lock.
+    /// Changes the state, and returns each change, which the caller posts under no lock.
     pub(super) fn apply(&self, input: Input) -> Vec<(Snapshot, Snapshot)> {
         let mut state = self.state.lock();
         let mut before = state.now().clone();

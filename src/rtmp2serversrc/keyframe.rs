@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is done when somebody downstream wants a keyframe. RTMP can't ask for one, but a publisher
-//! that connects again starts with one.
+//! Keyframe requests from downstream. RTMP can't ask for a keyframe, but a publisher that connects
+//! again starts with one.
 
 use std::time::{Duration, Instant};
 
 use crate::server::ReconnectError;
 
-/// Between two requests to connect again. Decoders ask for keyframes as long as they get none.
+/// Least time between two requests to reconnect. Decoders request keyframes as long as they get none.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why the publisher was not asked to connect again.
+/// The reason for which the publisher was not asked to reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoKeyframe {
-    /// The property says no.
+    /// The property disables requests.
     Off,
-    /// A publisher was asked a moment ago.
+    /// The last request was a moment ago.
     TooSoon,
     ReconnectError(ReconnectError),
 }
 
 impl NoKeyframe {
-    /// As applications get it.
+    /// Returns the reason as applications get it.
     pub(super) fn nick(self) -> &'static str {
         match self {
             NoKeyframe::Off => "off",
@@ -33,14 +33,15 @@ impl NoKeyframe {
     }
 }
 
-/// When publishers were asked.
+/// The time of the last request that has reached a publisher.
 #[derive(Debug, Default)]
 pub(super) struct KeyframeRequests {
     last: Option<Instant>,
 }
 
 impl KeyframeRequests {
-    /// Asks the publisher by `ask`, if it is time to. Only what has reached it counts.
+    /// Asks the publisher by `ask`, if the last request is long enough ago. Only requests that have
+    /// reached a publisher count.
     pub(super) fn request(
         &mut self,
         is_wanted: bool,
@@ -60,7 +61,7 @@ impl KeyframeRequests {
     }
 }
 
-/// The details of the event that tells of it.
+/// Returns the details of the event about a keyframe request.
 pub(super) fn details(why_not: Option<&str>) -> gst::Structure {
     let action = if why_not.is_none() {
         "reconnect-requested"
@@ -91,7 +92,7 @@ mod tests {
         let unreached = Err(ReconnectError::NoPublisher);
         let nobody = Err(NoKeyframe::ReconnectError(ReconnectError::NoPublisher));
         assert_eq!(at(0, false, Ok(())), (Err(NoKeyframe::Off), false));
-        // Nothing is gained by waiting where nobody was reached.
+        // Nothing is gained by waiting where no publisher was reached.
         assert_eq!(at(1, true, unreached), (nobody, true));
         assert_eq!(at(2, true, unreached), (nobody, true));
         assert_eq!(at(3, true, Ok(())), (Ok(()), true));

@@ -4,7 +4,7 @@
 
 use url::Url;
 
-/// What a location starts with.
+/// Scheme of a location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scheme {
     Rtmp,
@@ -36,7 +36,7 @@ pub(super) struct Location {
     pub(super) stream_key: Option<String>,
 }
 
-/// What is wrong with a location, and what it should look like.
+/// The reason for which a location is invalid, and the form that it should have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: a location is rtmp[s]://host[:port][/application[/stream-key]]")]
 pub(super) struct InvalidLocation {
@@ -44,7 +44,8 @@ pub(super) struct InvalidLocation {
 }
 
 impl Location {
-    /// The last part of the path is the stream key; all before it is the application.
+    /// Parses a location. The last part of the path is the stream key, and all before it is the
+    /// application.
     pub(super) fn parse(text: &str) -> Result<Self, InvalidLocation> {
         let invalid = |reason: String| InvalidLocation { reason };
         // The text itself stays out of errors: there may be a stream key in it.

@@ -3,16 +3,17 @@
 //! # rtmp2serversrc
 //!
 //! SECTION:element-rtmp2serversrc
+//! @see_also: rtmp2serverbin, rtmp2multiserversrc
 //!
 //! A live source that listens for an RTMP publisher (an encoder, OBS, a phone, another server) and
-//! gives what it publishes as FLV, with no media server in between.
+//! delivers its stream as FLV, with no media server in between.
 //!
 //! ## Example pipelines
 //!
 //! ```bash
 //! gst-launch-1.0 -e rtmp2serversrc port=1935 ! filesink location=out.flv
 //! ```
-//! Records whatever is published to port 1935 until the publisher leaves.
+//! Records the first publisher of port 1935 until it leaves.
 //!
 //! ```bash
 //! gst-launch-1.0 rtmp2serversrc port=1935 application=live stream-key=camera keep-listening=true \
@@ -20,54 +21,54 @@
 //!     d.audio ! queue ! aacparse ! avdec_aac ! audioconvert ! audioresample ! autoaudiosink
 //! ```
 //! Shows and plays H.264 video and AAC audio published to `rtmp://HOST:1935/live/camera`, one
-//! publisher after the other. flvdemux wants both linked: it fails when the first track that it
-//! finds is not.
+//! publisher after the other. flvdemux needs both tracks linked: it fails when the first track that
+//! it finds is not.
 //!
 //! ```bash
 //! gst-launch-1.0 -e rtmp2serversrc port=1935 application=live "stream-key=cam{camera}_{quality}" \
 //!     authmod=adobe username=studio password=secret ! filesink location=cameras.flv
 //! ```
-//! Takes publishers of `live/cam1_main` and the like, one at a time, who know the password: with
+//! Accepts publishers of `live/cam1_main` and the like, one at a time, that know the password: with
 //! ffmpeg, `rtmp://studio:secret@HOST/live/cam1_main`.
 //!
-//! ## Who may publish
+//! ## Access
 //!
-//! #GstRtmp2ServerSrc:application and #GstRtmp2ServerSrc:stream-key say what a publisher has to
-//! name. In both, `{name}` is a variable: it takes one or more characters up to the text that
-//! follows it, and never a slash. All elements of a process that have the same host and port share
-//! it, and a publisher goes to the one whose properties say most: an exact stream key beats one
-//! with variables, and that beats none; then the application counts in the same way. The same
-//! twice is an error at the start of the second one.
+//! #GstRtmp2ServerSrc:application and #GstRtmp2ServerSrc:stream-key are the names that a publisher
+//! has to use. In both, `{name}` is a variable: it matches one or more characters up to the text
+//! that follows it, and never a slash. All elements of a process that have the same host and port
+//! share it, and a publisher goes to the most specific one: an exact stream key beats one with
+//! variables, which beats none; then the application counts in the same way. A second element with
+//! the same names fails to start.
 //!
 //! Before a publisher is told that it may start, it has to pass, in this order,
 //! #GstRtmp2ServerSrc:allowed-addresses, the challenge of #GstRtmp2ServerSrc:authmod, the route,
-//! #GstRtmp2ServerSrc:publisher-policy, and #GstRtmp2ServerSrc::publisher-connecting. Who does not
-//! is told why, and closed within a second. With #GstRtmp2ServerSrc:certificate-file the port is
-//! RTMPS.
+//! #GstRtmp2ServerSrc:publisher-policy, and #GstRtmp2ServerSrc::publisher-connecting. A rejected
+//! client is told why, and closed within a second. With #GstRtmp2ServerSrc:certificate-file the
+//! port is RTMPS.
 //!
 //! ## The state of the stream
 //!
-//! #GstRtmp2ServerSrc:stream-status says what to expect of the stream, and
-//! #GstRtmp2ServerSrc:connection-state how far its publisher is. They are the truth: nothing has to
-//! be inferred from sockets, caps or frames.
+//! #GstRtmp2ServerSrc:stream-status is the state of the stream for its consumers, and
+//! #GstRtmp2ServerSrc:connection-state the progress of its publisher. They are the truth: nothing
+//! has to be inferred from sockets, caps or frames.
 //!
 //! | stream-status | it means | a consumer should |
 //! |---|---|---|
-//! | 4 stopped | there is no publisher | show that nothing is on; take down decoders if it likes |
-//! | 2 reconfiguring | a publisher was taken or has changed its configuration; no frame of the new epoch has left yet | keep the last picture, let decoders start afresh with what comes |
+//! | 4 stopped | there is no publisher | show that nothing is on; it may take down decoders |
+//! | 2 reconfiguring | a publisher was accepted or has changed its configuration; no frame of the new epoch has left yet | keep the last picture, let decoders start afresh with the next media |
 //! | 1 active | the first frame that can be decoded has left the element | use the stream |
-//! | 3 paused | no media comes, or the connection is lost; it is expected to go on | keep the last picture, and wait |
+//! | 3 paused | no media arrives, or the connection is lost; it is expected to go on | keep the last picture, and wait |
 //!
 //! #GstRtmp2ServerSrc:epoch counts up whenever a decoder has to start afresh: with each publisher,
-//! also one that comes back, and with each sequence header that has changed. One that is only sent
-//! again changes nothing. Each buffer carries its epoch in a `GstCustomMeta` named `Rtmp2EpochMeta`,
-//! in the field `epoch` (guint64).
+//! also one that returns, and with each changed sequence header. A repeated sequence header changes
+//! nothing. Each buffer carries its epoch in a `GstCustomMeta` named `Rtmp2EpochMeta`, in the field
+//! `epoch` (guint64).
 //!
-//! Each change is told once: by notifications, by an element message `rtmp2-stream-status` with
-//! `version` (guint, 1), `stream-status`, `connection-state`, `epoch`, `application`, `stream-key` and
-//! `variables`, and by the same structure in a sticky event downstream, which a branch that is
-//! linked late gets too. What happens besides is in element messages `rtmp2-stream-event` with
-//! `version`, `event` (GstRtmp2StreamEvent), `epoch` and `details`. Times in details are in
+//! Each change is reported once: by notifications, by an element message `rtmp2-stream-status` with
+//! `version` (guint, 1), `stream-status`, `connection-state`, `epoch`, `application`, `stream-key`
+//! and `variables`, and by the same structure in a sticky event downstream, which a branch that is
+//! linked late gets too. Everything else that happens is in element messages `rtmp2-stream-event`
+//! with `version`, `event` (GstRtmp2StreamEvent), `epoch` and `details`. Times in details are in
 //! nanoseconds.
 //!
 //! | event | details |
@@ -78,66 +79,67 @@
 //! | `stalled` | `since-last-byte` (guint64) |
 //! | `resumed` | none after a stall; `downtime` (guint64) after a lost connection |
 //! | `dropped` | `tags` (guint64), `reason`: `queue-full` or `late` |
-//! | `imbalance` | `missing`: `audio` or `video`; `time` (guint64) for which only the other one came; `over` (gboolean): it comes again |
+//! | `imbalance` | `missing`: `audio` or `video`; `time` (guint64) for which only the other one arrived; `over` (gboolean): it arrives again |
 //! | `timestamp-jump` | `kind`: `backward`, `forward` or `frozen`; `track`: `audio` or `video`; `from`, `to` (gint64) on the publisher's clock |
 //! | `codec-refused` | `kind`: `audio` or `video`; `track` (guint), `codec` |
 //! | `keyframe-requested` | `action`, and `reason` where that is `none` |
 //!
-//! A publisher that ends its stream is gone at once. One whose connection breaks may come back within
+//! A publisher that ends its stream is gone at once. One whose connection breaks may return within
 //! #GstRtmp2ServerSrc:resume-timeout: the stream goes on where it was, without a flush, another
-//! segment (but with #GstRtmp2ServerSrc:timestamp-mode publisher) or another file header, first with
-//! sequence headers and a keyframe. From when it is cut off to its first media, GAP events tell mixers
-//! and muxers that there is nothing. There are none while a publisher is connected and silent, since it
-//! may yet send what is due, none in timestamp-mode publisher, and none once it counts as gone. That is at once
-//! with the action `disconnect-publisher`.
+//! segment (except with #GstRtmp2ServerSrc:timestamp-mode publisher) or another file header, first
+//! with sequence headers and a keyframe. From the loss of the publisher to its first media, GAP
+//! events tell mixers and muxers that there is nothing. There are none while a publisher is
+//! connected and silent, since it may yet send media that is due, none in timestamp-mode publisher,
+//! and none once it counts as gone. That is at once with the action `disconnect-publisher`.
 //!
-//! A publisher that has nothing to send is asked whether it is there (an RTMP ping) after half of
-//! #GstRtmp2ServerSrc:timeout; an answer counts as a byte, and a missing one as nothing. One whose
-//! network is gone without a word is found by TCP keepalive too, within #GstRtmp2ServerSrc:timeout,
-//! or within a minute where that is 0.
+//! A publisher that has nothing to send gets an RTMP ping after half of #GstRtmp2ServerSrc:timeout;
+//! an answer counts as a byte, and a missing one as nothing. One whose network is gone without a
+//! word is found by TCP keepalive too, within #GstRtmp2ServerSrc:timeout, or within a minute where
+//! that is 0.
 //!
-//! EOS that is sent to the element, or to the pipeline as `gst-launch-1.0 -e` does, ends the stream: what was taken until
-//! then still leaves, the publisher is told that the server has ended it, and nobody is taken until the element is
-//! started again.
+//! EOS that is sent to the element, or to the pipeline as `gst-launch-1.0 -e` does, ends the stream:
+//! media accepted until then still leaves, the publisher is told that the server has ended it, and
+//! no publisher is accepted until the element is started again.
 //!
-//! ## Timestamps that are not what they should be
+//! ## Timestamp repair
 //!
-//! In #GstRtmp2ServerSrc:timestamp-mode running-time, no track goes back, and audio and video are moved
-//! together or not at all:
+//! In #GstRtmp2ServerSrc:timestamp-mode running-time, no track goes back, and audio and video are
+//! moved together or not at all:
 //!
-//! | the publisher's timestamps | what leaves | statistics |
+//! | the publisher's timestamps | the timestamps that leave | statistics |
 //! |---|---|---|
-//! | wrap at 24, 31 or 32 bits | goes on | |
+//! | wrap at 24, 31 or 32 bits | go on | |
 //! | repeat, or step back by up to a second | the time of the tag before | `timestamps-clamped` |
-//! | step back further | goes on at the time of arrival | `timestamp-jumps` |
+//! | step back further | go on at the time of arrival | `timestamp-jumps` |
 //! | jump ahead by 2 s more than has passed, where they had gone with the clock before, or by 24 hours | the same | `timestamp-jumps` |
 //! | stand still, for a second and ten tags | the times of arrival | `timestamps-frozen` |
 //!
-//! The last three are told by `timestamp-jump`, at most once a second.
+//! The last three are reported by `timestamp-jump`, at most once a second.
 //!
-//! With #GstRtmp2ServerSrc:max-lateness, what is further than that from its time, behind or ahead, is left
-//! out up to a keyframe, for which it waits for ten seconds: what a publisher kept during an outage and sends all at once, what waited for a slow pipeline,
-//! and what a publisher that has just connected had kept before, which would leave the
-//! pipeline behind by as much for ever. It has to be more than the latency of the pipeline, and is for
-//! publishers that are live: a file that is sent as fast as it goes is a backlog.
+//! With #GstRtmp2ServerSrc:max-lateness, media that is further than that from its time, behind or
+//! ahead, is left out up to a keyframe, which is awaited for ten seconds at most. That is media that
+//! a publisher kept during an outage and sends all at once, that waited for a slow pipeline, or that
+//! a new publisher had kept before it connected, which would leave the pipeline behind by as much
+//! for ever. The value has to be more than the latency of the pipeline, and is for publishers that
+//! are live: a file that is sent as fast as it goes is a backlog.
 //!
-//! ## When a keyframe is asked for
+//! ## Keyframe requests
 //!
 //! RTMP has no way to ask an encoder for a keyframe. A publisher that connects again starts with one:
-//! with #GstRtmp2ServerSrc:reconnect-on-force-key-unit, an upstream force-key-unit event asks it to,
-//! by the reconnect request of Enhanced RTMP, if it knows that, and at most once in 10 seconds. In
-//! any case there is the event `keyframe-requested`, whose details have `action`
+//! with #GstRtmp2ServerSrc:reconnect-on-force-key-unit, an upstream force-key-unit event asks it to
+//! reconnect, by the reconnect request of Enhanced RTMP, if it supports that, and at most once in 10
+//! seconds. In any case there is the event `keyframe-requested`, whose details have `action`
 //! (`reconnect-requested` or `none`) and, for the latter, `reason`: `off`, `too-soon`,
 //! `no-publisher`, `not-supported` by the publisher, or `not-reading`.
 //!
-//! ## What comes out
+//! ## Output
 //!
 //! One buffer a tag of one endless FLV stream: the file header once, no second one and no flush
 //! when another publisher follows. Metadata and sequence headers are also in the caps, as
-//! `streamheader`. Buffers have DTS and PTS, `HEADER` on what is in the stream header,
-//! `DELTA_UNIT` where decoding can't start, `DISCONT` after a gap and at the start of each
-//! publisher, and a `GstReferenceTimestampMeta` (`timestamp/x-rtmp`) with the publisher's own time.
-//! The codec does not matter: what Enhanced RTMP carries passes byte for byte.
+//! `streamheader`. Buffers have DTS and PTS, `HEADER` on the tags of the stream header, `DELTA_UNIT`
+//! where decoding can't start, `DISCONT` after a gap and at the start of each publisher, and a
+//! `GstReferenceTimestampMeta` (`timestamp/x-rtmp`) with the publisher's own time. The codec does
+//! not matter: everything that Enhanced RTMP carries passes byte for byte.
 //!
 //! PTS is DTS plus the composition time offset, which may be negative, and the nanoseconds of a ModEx
 //! prefix; the reference timestamp is that of the message, to which neither is added. There are no
@@ -149,30 +151,32 @@
 //!
 //! ## Codecs
 //!
-//! With #GstRtmp2ServerSrc:accepted-codecs a publisher's tracks in other codecs are dropped, one by one:
-//! audio comes out at once where video is refused, and of several tracks in one message those stay that
-//! are wanted. Each is told once of a publisher, up to 64 of them, with an event `codec-refused` whose details are `kind` (`audio` or
-//! `video`), `track` (guint) and `codec`, and counted in #GstRtmp2ServerSrc:stats as
-//! `dropped-codec-refused`. Metadata passes as it is and may speak of what does not come.
+//! With #GstRtmp2ServerSrc:accepted-codecs a publisher's tracks in other codecs are dropped, one by
+//! one: audio leaves at once where video is refused, and of several tracks in one message the
+//! accepted ones stay. Each refused track is reported once a publisher, up to 64 of them, with an
+//! event `codec-refused` whose details are `kind` (`audio` or `video`), `track` (guint) and `codec`,
+//! and counted in #GstRtmp2ServerSrc:stats as `dropped-codec-refused`. Metadata passes unchanged and
+//! may describe refused tracks.
 //!
 //! Codecs are named by the FourCC that Enhanced RTMP has for them, whichever way they are sent, and
-//! case matters: `avc1` (H.264), `hvc1` (HEVC, also under the codec ids 12 and 7), `av01`, `vp08`, `vp09`,
-//! `vvc1`; `mp4a` (AAC), `.mp3`, `Opus`, `fLaC`, `ac-3`, `ec-3`. Older codecs have names here: `flv1`
-//! (Sorenson H.263), `fsv1` and `fsv2` (Screen Video), `vp6f` and `vp6a` (VP6, with alpha), `h263`, `mp4v`
-//! (MPEG-4); `lpcm`, `alaw`, `ulaw`, `adpc` (ADPCM), `nell` (Nellymoser), `spex` (Speex), `devs`
-//! (device-specific). Anything else in the property is an error at the start.
+//! case matters: `avc1` (H.264), `hvc1` (HEVC, also under the codec ids 12 and 7), `av01`, `vp08`,
+//! `vp09`, `vvc1`; `mp4a` (AAC), `.mp3`, `Opus`, `fLaC`, `ac-3`, `ec-3`. Older codecs have names
+//! here: `flv1` (Sorenson H.263), `fsv1` and `fsv2` (Screen Video), `vp6f` and `vp6a` (VP6, with
+//! alpha), `h263`, `mp4v` (MPEG-4); `lpcm`, `alaw`, `ulaw`, `adpc` (ADPCM), `nell` (Nellymoser),
+//! `spex` (Speex), `devs` (device-specific). Anything else in the property is an error at the start.
 //!
-//! A client that says in `connect` what it can of Enhanced RTMP (`fourCcList`, `videoFourCcInfoMap`,
-//! `audioFourCcInfoMap`, `capsEx`, `videoFunction`) is told the same of this element: which codecs it
-//! takes, and that it can do reconnecting, multitrack, ModEx and nanoseconds. Nothing depends on it.
+//! A client that announces its Enhanced RTMP capabilities in `connect` (`fourCcList`,
+//! `videoFourCcInfoMap`, `audioFourCcInfoMap`, `capsEx`, `videoFunction`) is told those of this
+//! element: its accepted codecs, and that it supports reconnecting, multitrack, ModEx and
+//! nanoseconds. Nothing depends on it.
 //!
 //! ## Statistics
 //!
-//! #GstRtmp2ServerSrc:stats is a snapshot, made when it is asked for. Times and durations are in
-//! nanoseconds. A `time-since-` that is `GST_CLOCK_TIME_NONE` is of something that has not been yet.
+//! #GstRtmp2ServerSrc:stats is a snapshot, made when it is read. Times and durations are in
+//! nanoseconds. A `time-since-` field is `GST_CLOCK_TIME_NONE` until its event has happened.
 //!
-//! Of the present publisher, or of the last one once it has left; all of it starts anew with each
-//! publisher, also with one that comes back:
+//! These fields are about the present publisher, or the last one once it has left. They start at
+//! zero with each publisher, also with one that returns:
 //!
 //! | field | type | meaning |
 //! |---|---|---|
@@ -184,29 +188,29 @@
 //! | `keyframes` | guint64 | video tags that decoding can start with |
 //! | `skipped` | guint64 | messages that no decoder could use |
 //! | `bitrate` | guint64 | bits per second of the connection, in the last whole second; 0 without a publisher |
-//! | `bitrate-average` | guint64 | the same over the time that the publisher has been there |
+//! | `bitrate-average` | guint64 | the same over the whole time of the publisher |
 //! | `bitrate-peak` | guint64 | the same in the second that had the most; 0 in its first second |
-//! | `frame-rate` | gdouble | video frames per second in the last whole second of the publisher's own timestamps, which the network does not change; in the first second, of what there is |
+//! | `frame-rate` | gdouble | video frames per second in the last whole second of the publisher's own timestamps, which the network does not change; in the first second, an estimate from the frames so far |
 //! | `gop-length`, `gop-duration` | guint, guint64 | frames from the last keyframe but one to the last, and the time between them by their timestamps; 0 before the second keyframe |
 //! | `time-since-last-byte`, `time-since-last-keyframe` | guint64 | since they arrived |
-//! | `uptime` | guint64 | how long it has been there; 0 without a publisher |
-//! | `address`, `application`, `stream-key`, `flash-ver`, `tls`, `variables` | | who it is; only while it is there |
+//! | `uptime` | guint64 | time since it started; 0 without a publisher |
+//! | `address`, `application`, `stream-key`, `flash-ver`, `tls`, `variables` | | its identity; only while it publishes |
 //!
-//! Of the element since its start, over all publishers:
+//! These fields are about the element since its start, over all publishers:
 //!
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `connection-state`, `stream-status`, `epoch` | as the properties | the state of the stream |
 //! | `publishing` | gboolean | there is a publisher |
-//! | `total-in-bytes`, `total-tags`, `total-audio-tags`, `total-video-tags`, `total-script-tags`, `total-audio-bytes`, `total-video-bytes`, `total-script-bytes`, `total-keyframes`, `total-skipped` | guint64 | sums of what is above |
-//! | `publishers` | guint64 | publishers that were taken |
-//! | `reconnects` | guint64 | those of them that came back within #GstRtmp2ServerSrc:resume-timeout |
-//! | `replacements` | guint64 | those of them that took the place of one that was still there |
-//! | `rejected` | guint64 | clients that were refused; one that might have meant several elements counts for each of them |
+//! | `total-in-bytes`, `total-tags`, `total-audio-tags`, `total-video-tags`, `total-script-tags`, `total-audio-bytes`, `total-video-bytes`, `total-script-bytes`, `total-keyframes`, `total-skipped` | guint64 | sums of the fields above |
+//! | `publishers` | guint64 | publishers that were accepted |
+//! | `reconnects` | guint64 | those of them that returned within #GstRtmp2ServerSrc:resume-timeout |
+//! | `replacements` | guint64 | those of them that replaced one that was still connected |
+//! | `rejected` | guint64 | clients that were rejected; one that might have meant several elements counts for each of them |
 //! | `total-uptime` | guint64 | time with a publisher |
 //! | `downtime` | guint64 | time without a publisher, from when the first one left |
 //! | `outage` | guint64 | the part of it that goes on now; 0 with a publisher |
-//! | `current-level-bytes`, `current-level-time` | guint64 | what waits in the queue, as the properties |
+//! | `current-level-bytes`, `current-level-time` | guint64 | media that waits in the queue, as the properties |
 //! | `dropped-queue-full` | guint64 | tags that a leaky queue dropped because it was full |
 //! | `dropped-before-keyframe` | guint64 | tags before the first keyframe |
 //! | `dropped-descriptions` | guint64 | metadata and the like of media that has not come, more than can be kept |
@@ -214,14 +218,14 @@
 //! | `dropped-codec-refused` | guint64 | tracks of tags in codecs that are not accepted |
 //! | `dropped-cut-off` | guint64 | tags that a publisher had sent when it was replaced, disconnected or drained |
 //! | `timestamps-clamped` | guint64 | tags that stepped back, and leave at the time of the one before |
-//! | `timestamp-jumps` | guint64 | times that the publisher's clock started anew or jumped ahead |
+//! | `timestamp-jumps` | guint64 | times that the publisher's clock started again or jumped ahead |
 //! | `timestamps-frozen` | guint64 | tags that leave at the time of their arrival, as the publisher's timestamps stand still |
-//! | `last-error`, `last-error-address` | string | why a client was last refused (`refused: busy`) or cut off (`closed`, `timeout`, `violation` with what happened), and which; without anything secret, empty where there was none |
+//! | `last-error`, `last-error-address` | string | the reason for which a client was last rejected (`refused: busy`) or cut off (`closed`, `timeout`, `violation` with the details), and its address; without anything secret, empty where there was none |
 //! | `time-since-last-error` | guint64 | since then |
 //! | `force-key-unit-events` | guint64 | requests for a keyframe from downstream |
 //!
 //! The field `process` is a structure with sums over all elements of this process, all of them
-//! guint64. There are now: `elements` that listen, `listeners` (addresses that they listen on),
+//! guint64. Present numbers: `elements` that listen, `listeners` (addresses that they listen on),
 //! `clients` (connections to those), `publishing`. Since the process started, elements that have
 //! stopped included: `publishers`, `in-bytes`, `tags`, `rejected`, `dropped` (for any reason).
 //!
@@ -248,7 +252,7 @@ mod streaming;
 pub(crate) use signals::build as build_signals;
 pub(crate) use specs::build as build_specs;
 
-/// The same as the property `location` would find wrong with it at the start.
+/// Returns the error that the property `location` would cause at the start.
 pub(crate) fn check_location(text: &str) -> Result<(), String> {
     let location = location::Location::parse(text);
     location.map(drop).map_err(|error| error.reason)
@@ -259,12 +263,12 @@ glib::wrapper! {
         @extends gst_base::PushSrc, gst_base::BaseSrc, gst::Element, gst::Object;
 }
 
-/// Where the times of buffers come from.
+/// Source of the times of buffers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2ServerSrcTimestampMode")]
 #[repr(u32)]
 pub enum TimestampMode {
-    /// First media of a publisher is at the running time of its arrival, and the stream goes on
+    /// The first media of a publisher is at the running time of its arrival, and the stream goes on
     /// over all publishers.
     #[default]
     #[enum_value(name = "Running time at arrival", nick = "running-time")]
@@ -274,47 +278,49 @@ pub enum TimestampMode {
     Publisher,
 }
 
-/// How far the connection of the publisher is.
+/// Progress of the publisher's connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2ConnectionState")]
 #[repr(u32)]
 pub enum ConnectionState {
     #[default]
-    #[enum_value(name = "Nobody is there", nick = "disconnected")]
+    #[enum_value(name = "No publisher", nick = "disconnected")]
     Disconnected = 0,
-    /// A client that wants to publish this stream.
-    #[enum_value(name = "A client is connected", nick = "socket-connected")]
+    #[enum_value(name = "A client asks to publish", nick = "socket-connected")]
     SocketConnected = 1,
-    #[enum_value(
-        name = "It is being decided whether the client may publish",
-        nick = "authenticating"
-    )]
+    #[enum_value(name = "The client is being authorized", nick = "authenticating")]
     Authenticating = 2,
-    /// Nothing that can be decoded has come yet.
-    #[enum_value(name = "The publisher may send", nick = "negotiating")]
+    /// No frame that can be decoded has left yet.
+    #[enum_value(
+        name = "The publisher is accepted, its first frame is awaited",
+        nick = "negotiating"
+    )]
     Negotiating = 3,
     #[enum_value(
-        name = "The publisher has changed its configuration",
+        name = "The configuration has changed, the next frame is awaited",
         nick = "reconfiguring"
     )]
     Reconfiguring = 4,
-    #[enum_value(name = "Media comes", nick = "streaming")]
+    #[enum_value(name = "Media flows", nick = "streaming")]
     Streaming = 5,
-    /// No media comes, or the connection is lost and the publisher may come back.
-    #[enum_value(name = "Waiting for media or for the publisher", nick = "recovering")]
+    /// No media arrives, or the connection is lost and the publisher may return.
+    #[enum_value(
+        name = "Waiting for media or for the publisher's return",
+        nick = "recovering"
+    )]
     Recovering = 6,
 }
 
-/// What a consumer has to expect of the stream.
+/// State of the stream for its consumers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2StreamStatus")]
 #[repr(u32)]
 pub enum StreamStatus {
-    /// A first frame that can be decoded has left the element in this epoch.
+    /// The first frame of this epoch that can be decoded has left the element.
     #[enum_value(name = "Media flows and can be decoded", nick = "active")]
     Active = 1,
     #[enum_value(
-        name = "Decoders have to start afresh with what comes next",
+        name = "Decoders have to start afresh with the next media",
         nick = "reconfiguring"
     )]
     Reconfiguring = 2,
@@ -325,14 +331,14 @@ pub enum StreamStatus {
     Stopped = 4,
 }
 
-/// What has happened to the stream.
+/// An event in the life of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2StreamEvent")]
 #[repr(u32)]
 pub enum StreamEvent {
-    #[enum_value(name = "A publisher was taken", nick = "publisher-connected")]
+    #[enum_value(name = "A publisher was accepted", nick = "publisher-connected")]
     PublisherConnected,
-    #[enum_value(name = "A client was refused", nick = "publisher-rejected")]
+    #[enum_value(name = "A client was rejected", nick = "publisher-rejected")]
     PublisherRejected,
     #[enum_value(
         name = "Decoders have to start afresh",
@@ -340,53 +346,52 @@ pub enum StreamEvent {
     )]
     ReconfigurationStarted,
     #[enum_value(
-        name = "The first frame after that has left",
+        name = "The first frame after a reconfiguration has left",
         nick = "reconfiguration-done"
     )]
     ReconfigurationDone,
-    #[enum_value(name = "No media comes any more", nick = "stalled")]
+    #[enum_value(name = "No media arrives any more", nick = "stalled")]
     Stalled,
-    #[enum_value(name = "Media comes again", nick = "resumed")]
+    #[enum_value(name = "Media arrives again", nick = "resumed")]
     Resumed,
-    #[enum_value(name = "Another publisher has taken over", nick = "replaced")]
+    #[enum_value(name = "Another publisher has replaced this one", nick = "replaced")]
     Replaced,
-    #[enum_value(name = "Media was left out", nick = "dropped")]
+    #[enum_value(name = "Media was dropped", nick = "dropped")]
     Dropped,
     #[enum_value(
-        name = "The publisher was asked to connect again",
+        name = "The publisher was asked to reconnect",
         nick = "reconnect-requested"
     )]
     ReconnectRequested,
     #[enum_value(name = "The publisher has left for good", nick = "publisher-gone")]
     PublisherGone,
     #[enum_value(
-        name = "One of audio and video does not come while the other does",
+        name = "Only one of audio and video arrives, or both arrive again",
         nick = "imbalance"
     )]
     Imbalance,
     #[enum_value(
-        name = "The timestamps of the publisher have jumped or stand still",
+        name = "The publisher's timestamps have jumped or stand still",
         nick = "timestamp-jump"
     )]
     TimestampJump,
     #[enum_value(
-        name = "A track is in a codec that is not accepted, and is dropped",
+        name = "A track is dropped, since its codec is not accepted",
         nick = "codec-refused"
     )]
     CodecRefused,
     #[enum_value(
-        name = "A keyframe was asked for downstream",
+        name = "A keyframe was requested downstream",
         nick = "keyframe-requested"
     )]
     KeyframeRequested,
 }
 
-/// How publishers prove that they know the password.
+/// Method by which publishers prove that they know the password.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2ServerSrcAuthMod")]
 #[repr(u32)]
 pub enum AuthMod {
-    /// They need none.
     #[default]
     #[enum_value(name = "No authentication", nick = "none")]
     None,
@@ -396,12 +401,12 @@ pub enum AuthMod {
     Llnw,
 }
 
-/// What comes first on each connection.
+/// PROXY header that precedes each connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2ServerSrcProxyProtocol")]
 #[repr(u32)]
 pub enum ProxyProtocol {
-    /// RTMP or TLS. A PROXY header is refused.
+    /// Connections start with RTMP or TLS. A PROXY header is rejected.
     #[default]
     #[enum_value(name = "No PROXY header is allowed", nick = "off")]
     Off,
@@ -411,31 +416,30 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// What to do with a second publisher while there is one.
+/// Treatment of a second publisher while there is one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2ServerSrcPublisherPolicy")]
 #[repr(u32)]
 pub enum PublisherPolicy {
-    #[enum_value(name = "Refuse the new one", nick = "reject")]
+    #[enum_value(name = "Reject the new publisher", nick = "reject")]
     Reject,
-    #[enum_value(name = "The new one takes over", nick = "replace")]
+    #[enum_value(name = "The new publisher replaces the present one", nick = "replace")]
     Replace,
-    /// For a publisher that comes back after its network died, with the old connection still
-    /// there.
+    /// For a publisher that returns after its network died, while its old connection is still open.
     #[default]
     #[enum_value(
-        name = "The new one takes over if the old one has sent no media for stall-timeout",
+        name = "The new publisher replaces one that has sent no media for stall-timeout",
         nick = "replace-stalled"
     )]
     ReplaceStalled,
 }
 
-/// What a full queue does.
+/// Behaviour of a full queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2ServerSrcLeakyType")]
 #[repr(u32)]
 pub enum LeakyType {
-    /// Stop reading, so that TCP pushes back on the publisher and nothing is lost.
+    /// Reading stops, so that TCP pushes back on the publisher and nothing is lost.
     #[default]
     #[enum_value(name = "Not leaky: push back on the publisher", nick = "none")]
     None,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The values of properties. Defaults are in `Settings::default()` and nowhere else.
+//! The values of properties. `Settings::default()` is the only place with defaults.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) struct Settings {
     pub(super) port: u32,
     application: Option<String>,
     stream_key: Option<String>,
-    /// What the last location that was set said, which has to be true in the end.
+    /// Scheme or error of the last location that was set. The start of the element checks it.
     location: Option<Result<Scheme, InvalidLocation>>,
     username: Option<String>,
     password: Option<String>,
@@ -99,7 +99,7 @@ impl Default for Settings {
     }
 }
 
-/// What changing a property means for an element that runs.
+/// Effect of a changed property on an element that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
     AtNextStart,
@@ -111,7 +111,7 @@ pub(crate) enum Effect {
 }
 
 impl Settings {
-    /// Sets one of the properties in [`SPECS`](super::specs::SPECS).
+    /// Sets one of the properties in `SPECS`.
     pub(crate) fn set(&mut self, name: &str, value: &glib::Value) -> Effect {
         // GObject has checked type and range against the specification.
         macro_rules! set {
@@ -169,7 +169,7 @@ impl Settings {
         }
     }
 
-    /// Reads one of the properties in [`SPECS`](super::specs::SPECS); None for those that are not settings.
+    /// Reads one of the properties in `SPECS`. Returns None for those that are not settings.
     pub(crate) fn get(&self, name: &str) -> Option<glib::Value> {
         let value = match name {
             "host" => self.host.to_value(),
@@ -210,7 +210,8 @@ impl Settings {
         Some(value)
     }
 
-    /// A property can't fail to be set, so a bad location is kept until the element starts.
+    /// Sets a location. A property can't fail to be set, so the error of an invalid one is kept until
+    /// the element starts.
     fn set_location(&mut self, location: Option<String>) {
         let parsed = location.map(|text| Location::parse(&text));
         self.location = parsed.map(|parsed| {
@@ -259,12 +260,12 @@ impl Settings {
         self.drain.then_some(timeout)
     }
 
-    /// What the element takes, or why it can't start.
+    /// Returns the route of the element, or the reason for which it can't start.
     pub(super) fn route(&self) -> Result<Route, String> {
         match &self.location {
             Some(Err(error)) => return Err(format!("Invalid location: {error}")),
             Some(Ok(Scheme::Rtmps)) if self.certificate_file.is_none() => {
-                return Err("The location is rtmps://, which takes a certificate: set \
+                return Err("The location is rtmps://, which needs a certificate: set \
                             certificate-file and private-key-file"
                     .into());
             }
@@ -274,7 +275,7 @@ impl Settings {
         route.map_err(|error| error.to_string())
     }
 
-    /// Who may publish, or why that can't be said.
+    /// Returns the access rules for publishers, or the reason for which the properties are invalid.
     pub(super) fn access(&self) -> Result<Access, String> {
         let addresses = self.allowed_addresses.iter().map(String::as_str);
         let addresses = AllowedAddresses::parse(addresses)
@@ -294,7 +295,7 @@ impl Settings {
             AuthMod::None => {
                 if self.username.is_some() || self.password.is_some() {
                     return Err(
-                        "username or password is set and authmod is none, so that nobody \
+                        "username or password is set and authmod is none, so that no client \
                                 would be asked for them: set authmod to adobe or llnw"
                             .into(),
                     );
@@ -312,9 +313,9 @@ impl Settings {
         if username.len() > MAX_USERNAME {
             return Err(format!("username is longer than {MAX_USERNAME} bytes"));
         }
-        // Clients put it into a query as it is.
+        // Clients put it into a query unescaped.
         if username.contains(['&', '?', '/', '#']) {
-            return Err("username has one of & ? / #, which no client can send".into());
+            return Err("username contains one of & ? / #, which no client can send".into());
         }
         Ok(Some(Credentials {
             method,
@@ -323,7 +324,8 @@ impl Settings {
         }))
     }
 
-    /// What the port speaks before RTMP, or why that can't be said.
+    /// Returns the protocols below RTMP on the port, or the reason for which the properties are
+    /// invalid.
     pub(super) fn port_settings(&self) -> Result<PortSettings, String> {
         let tls = match (&self.certificate_file, &self.private_key_file) {
             (None, None) => None,
@@ -391,8 +393,8 @@ impl Settings {
     }
 }
 
-/// The texts of an array. What is no text is nothing that any property takes either: it must not be
-/// as if it were not there.
+/// Returns the texts of an array. An element without a text becomes an empty text, which no property
+/// accepts: the array must not pass as one without that element.
 fn texts(value: &glib::Value) -> Vec<String> {
     let array: gst::Array = value.get().expect("type checked upstream");
     let text = |value: &glib::SendValue| value.get::<Option<String>>();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Signals: how the application learns of publishers and decides about them, and how it acts.
+//! Signals: they tell the application of publishers, ask it to authorize them, and let it act.
 
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
@@ -27,14 +27,16 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
     )
 });
 
-/// The signals of an element that has publishers, with what its actions do.
+/// Builds the signals of an element that has publishers. Its actions call `disconnect` and
+/// `reconnect`.
 pub(crate) fn build(
     disconnect: fn(&gst::Element),
     reconnect: fn(&gst::Element, Option<&str>, &str) -> bool,
 ) -> Vec<Signal> {
     let mut signals = build_told();
     signals.push(
-        // Ends the present publisher, which is told so, or the wait for one that was cut off.
+        // Disconnects the present publisher, which is told so, or ends the wait for one that was cut
+        // off.
         Signal::builder("disconnect-publisher")
             .run_last()
             .action()
@@ -45,8 +47,8 @@ pub(crate) fn build(
             .build(),
     );
     signals.push(
-        // Asks the present publisher to connect again, to another tcUrl if one is given. False if
-        // there is none, or if it does not know how to.
+        // Asks the present publisher to reconnect, to another tcUrl if one is given. Returns false if
+        // there is no publisher, or if it does not support that.
         Signal::builder("request-reconnect")
             .param_types([String::static_type(), String::static_type()])
             .return_type::<bool>()
@@ -63,24 +65,24 @@ pub(crate) fn build(
     signals
 }
 
-/// The element that a signal is of.
+/// Returns the element that emits a signal.
 pub(crate) fn instance(arguments: &[glib::Value]) -> gst::Element {
     arguments[0].get().expect("the instance")
 }
 
-/// An argument of a signal.
+/// Returns a string argument of a signal.
 pub(crate) fn text(arguments: &[glib::Value], index: usize) -> Option<String> {
     arguments[index].get().expect("type checked upstream")
 }
 
-/// Those by which an application is told of publishers, and decides about them.
+/// Builds the signals that tell the application of publishers and ask it to authorize them.
 pub(crate) fn build_told() -> Vec<Signal> {
     let info = gst::Structure::static_type();
     let reason = String::static_type();
     vec![
-        // Asks whether a client may publish; without a handler it may. Called on the client's own
-        // thread before the client is told anything, so it may take seconds: only this client
-        // waits. With several handlers all have to agree.
+        // Asks the application to authorize a client, which passes where there is no handler. Emitted
+        // on the client's own thread before the client is told anything, so a handler may take
+        // seconds: only this client waits. With several handlers all have to agree.
         Signal::builder("publisher-connecting")
             .param_types([info])
             .return_type::<bool>()
@@ -109,7 +111,7 @@ pub(crate) fn build_told() -> Vec<Signal> {
     ]
 }
 
-/// What applications are told of a publisher.
+/// Returns the description of a publisher for applications.
 fn info(publisher: &Publisher) -> gst::Structure {
     gst::Structure::builder("application/x-rtmp2-publisher")
         .field("address", publisher.address.to_string())
@@ -124,24 +126,24 @@ fn info(publisher: &Publisher) -> gst::Structure {
         .build()
 }
 
-/// The pad of one of several streams of an element.
+/// Returns the name of the pad of one of several streams of an element.
 pub(crate) fn pad_name(stream: u32) -> String {
     format!("src_{stream}")
 }
 
-/// What the variables of application and stream-key have matched.
+/// Returns the values that the variables of application and stream-key have matched.
 pub(crate) fn variables(publisher: &Publisher) -> gst::Structure {
     let pairs = publisher.variables.iter();
     let pairs = pairs.map(|(name, value)| (name.as_str(), value.to_send_value()));
     gst::Structure::from_iter("variables", pairs)
 }
 
-/// Asks the application of an element whether a client may publish.
+/// Asks the application of an element to authorize a client.
 pub(crate) fn ask(element: &gst::Element, publisher: &Publisher) -> bool {
     element.emit_by_name("publisher-connecting", &[&info(publisher)])
 }
 
-/// Tells the application of an element what has happened.
+/// Emits the signal for an event of a publisher.
 pub(crate) fn emit(element: &gst::Element, notice: &PublisherEvent) {
     match notice {
         PublisherEvent::Added(publisher) => {
@@ -155,12 +157,12 @@ pub(crate) fn emit(element: &gst::Element, notice: &PublisherEvent) {
             let reason = refusal.nick();
             element.emit_by_name::<()>("publisher-rejected", &[&info(publisher), &reason]);
         }
-        // That is between an element and its streams.
+        // Internal to an element and its streams.
         PublisherEvent::Flowing(_) | PublisherEvent::Finished(_) => {}
     }
 }
 
-/// Emits signals for what happens to an element's publishers.
+/// Emits signals for the events of an element's publishers.
 #[derive(Debug)]
 pub(super) struct Emitter {
     element: glib::WeakRef<gst::Element>,
@@ -176,7 +178,7 @@ impl Emitter {
 
 impl Observer for Emitter {
     fn may_publish(&self, publisher: &Publisher) -> bool {
-        // An element that is gone takes nobody.
+        // A finalized element accepts no publisher.
         let element = self.element.upgrade();
         element.is_some_and(|element| ask(&element, publisher))
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The specifications of properties: names, ranges and what they mean.
+//! The specifications of properties: names, ranges and blurbs.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,8 @@ use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 
 pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(build);
 
-/// Made anew for each class that has these properties: a specification belongs to one class.
+/// Builds the specifications, once for each class with these properties: a specification belongs to
+/// one class.
 pub(crate) fn build() -> Vec<glib::ParamSpec> {
     let d = Settings::default();
     let mut specs = route_specs(&d);
@@ -34,14 +35,14 @@ fn route_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")
-            .blurb("TCP port to listen on, 0 for any free one (see current-port)")
+            .blurb("TCP port to listen on, 0 for any free port (see current-port)")
             .maximum(u16::MAX.into())
             .default_value(d.port)
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("current-port")
             .nick("Current port")
-            .blurb("TCP port that the element listens on, 0 while it does not")
+            .blurb("TCP port that the element listens on, 0 while it does not listen")
             .maximum(u16::MAX.into())
             .read_only()
             .build(),
@@ -53,13 +54,13 @@ fn route_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecString::builder("application")
             .nick("Application")
-            .blurb("Application that publishers must name, may have {variables}, unset for any")
+            .blurb("Application that publishers must use, may contain {variables}, unset for any")
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("stream-key")
             .nick("Stream key")
             .blurb(
-                "Stream key (publishing name) that publishers must use, may have {variables}, \
+                "Stream key (publishing name) that publishers must use, may contain {variables}, \
                  unset for any",
             )
             .mutable_ready()
@@ -71,39 +72,39 @@ fn access_specs(d: &Settings) -> Vec<glib::ParamSpec> {
     vec![
         glib::ParamSpecString::builder("username")
             .nick("User name")
-            .blurb("Name that publishers have to authenticate with, see authmod")
+            .blurb("Name that publishers must authenticate with, see authmod")
             .mutable_ready()
             .build(),
-        // Not readable, since what is ends up in dumps of the pipeline.
+        // Not readable, since readable properties end up in dumps of the pipeline.
         glib::ParamSpecString::builder("password")
             .nick("Password")
-            .blurb("Password that publishers have to authenticate with, see authmod")
+            .blurb("Password that publishers must authenticate with, see authmod")
             .write_only()
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("authmod", d.authmod)
             .nick("Authentication method")
-            .blurb("How publishers have to prove that they know the password")
+            .blurb("Method by which publishers must prove that they know the password")
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("certificate-file")
             .nick("Certificate file")
             .blurb(
-                "PEM file of the certificate and its chain, which makes the port RTMPS; read again \
-                 when it changes",
+                "PEM file with the certificate and its chain, makes the port RTMPS; read again when \
+                 it changes",
             )
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("private-key-file")
             .nick("Private key file")
-            .blurb("PEM file of the certificate's private key, unset if it is in certificate-file")
+            .blurb("PEM file with the certificate's private key, unset if certificate-file has it")
             .mutable_ready()
             .build(),
         gst::ParamSpecArray::builder("allowed-addresses")
             .nick("Allowed addresses")
             .blurb(
-                "IP addresses and networks (CIDR) that publishers may come from, empty for all; \
-                 others are closed at once",
+                "IP addresses and networks (CIDR) that may connect, empty for all; others are \
+                 closed at once",
             )
             .element_spec(
                 &glib::ParamSpecString::builder("network")
@@ -116,20 +117,20 @@ fn access_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder_with_default("proxy-protocol", d.proxy_protocol)
             .nick("PROXY protocol")
             .blurb(
-                "Whether connections start with a PROXY header of a load balancer, whose address \
-                 is the publisher's",
+                "PROXY header that a load balancer sends first on each connection; its address is \
+                 used as the publisher's",
             )
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("publisher-policy", d.publisher_policy)
             .nick("Publisher policy")
-            .blurb("What to do with a second publisher while there is one")
+            .blurb("Treatment of a second publisher while there is one")
             .mutable_playing()
             .build(),
         glib::ParamSpecBoolean::builder("drain")
             .nick("Drain")
             .blurb(
-                "Take no new publisher, ask the present one to reconnect, cut it off after \
+                "Accept no new publisher, ask the present one to reconnect, disconnect it after \
                  drain-timeout, and end the stream",
             )
             .default_value(false)
@@ -137,7 +138,7 @@ fn access_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecUInt::builder("drain-timeout")
             .nick("Drain timeout")
-            .blurb("How long the present publisher may stay after drain was set, in milliseconds")
+            .blurb("Time that the present publisher may stay after drain was set, in milliseconds")
             .default_value(d.drain_timeout)
             .mutable_playing()
             .build(),
@@ -148,19 +149,19 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
     vec![
         glib::ParamSpecBoolean::builder("keep-listening")
             .nick("Keep listening")
-            .blurb("After a publisher has left, wait for the next one instead of sending EOS")
+            .blurb("Wait for the next publisher after one has left, instead of sending EOS")
             .default_value(d.keep_listening)
             .mutable_playing()
             .build(),
         glib::ParamSpecEnum::builder_with_default("timestamp-mode", d.timestamp_mode)
             .nick("Timestamp mode")
-            .blurb("Where the times of buffers come from")
+            .blurb("Source of the timestamps of buffers")
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("latency")
             .nick("Latency")
             .blurb(
-                "Latency to report, in milliseconds: how unsteady the publisher's network may be",
+                "Latency to report, in milliseconds: the network jitter that live sinks compensate",
             )
             .default_value(d.latency)
             .mutable_playing()
@@ -168,7 +169,7 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecBoolean::builder("wait-for-keyframe")
             .nick("Wait for keyframe")
             .blurb(
-                "At the start of each publisher with video, hold media back until a keyframe comes",
+                "Hold media back at the start of each publisher with video until a keyframe arrives",
             )
             .default_value(d.wait_for_keyframe)
             .mutable_ready()
@@ -190,31 +191,31 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecBoolean::builder("reconnect-on-force-key-unit")
             .nick("Reconnect on force-key-unit")
             .blurb(
-                "When a keyframe is asked for downstream, ask a publisher that knows how to to \
-                 connect again and so to start with one, at most once in 10 seconds",
+                "Ask the publisher to reconnect when a keyframe is requested downstream, if it \
+                 supports that, at most once in 10 seconds",
             )
             .default_value(d.reconnect_on_force_key_unit)
             .mutable_playing()
             .build(),
         glib::ParamSpecEnum::builder::<ConnectionState>("connection-state")
             .nick("Connection state")
-            .blurb("How far the connection of the publisher is")
+            .blurb("Progress of the publisher's connection")
             .read_only()
             .build(),
         glib::ParamSpecEnum::builder::<StreamStatus>("stream-status")
             .nick("Stream status")
-            .blurb("What a consumer has to expect of the stream")
+            .blurb("State of the stream for its consumers")
             .read_only()
             .build(),
         glib::ParamSpecUInt64::builder("epoch")
             .nick("Epoch")
-            .blurb("Counts up whenever a decoder has to start afresh")
+            .blurb("Number that grows whenever a decoder has to start afresh")
             .read_only()
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb(
-                "Counters of the publisher, or of the last one, of the element and of the process",
+                "Counters of the present or last publisher, of the element and of the process",
             )
             .read_only()
             .build(),
@@ -225,29 +226,29 @@ fn queue_specs(d: &Settings) -> Vec<glib::ParamSpec> {
     vec![
         glib::ParamSpecUInt64::builder("max-bytes")
             .nick("Max bytes")
-            .blurb("Most memory that waiting media may take, in bytes, 0 for no limit")
+            .blurb("Maximum memory of queued media, in bytes, 0 for no limit")
             .default_value(d.max_bytes)
             .mutable_playing()
             .build(),
         glib::ParamSpecUInt64::builder("max-time")
             .nick("Max time")
-            .blurb("Most media time that may wait, in nanoseconds, 0 for no limit")
+            .blurb("Maximum duration of queued media, in nanoseconds, 0 for no limit")
             .default_value(d.max_time)
             .mutable_playing()
             .build(),
         glib::ParamSpecEnum::builder_with_default("leaky-type", d.leaky_type)
             .nick("Leaky type")
-            .blurb("What to do when max-bytes or max-time is reached")
+            .blurb("Behaviour when max-bytes or max-time is reached")
             .mutable_playing()
             .build(),
         glib::ParamSpecUInt64::builder("current-level-bytes")
             .nick("Current level bytes")
-            .blurb("Memory that waiting media takes, in bytes")
+            .blurb("Present memory of queued media, in bytes")
             .read_only()
             .build(),
         glib::ParamSpecUInt64::builder("current-level-time")
             .nick("Current level time")
-            .blurb("Media time that waits, in nanoseconds")
+            .blurb("Present duration of queued media, in nanoseconds")
             .read_only()
             .build(),
     ]
@@ -257,7 +258,7 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
     vec![
         glib::ParamSpecUInt::builder("handshake-timeout")
             .nick("Handshake timeout")
-            .blurb("Time that a client has from connecting to publishing, in milliseconds")
+            .blurb("Maximum time from a client's connection until it publishes, in milliseconds")
             .minimum(1)
             .default_value(d.handshake_timeout)
             .mutable_ready()
@@ -265,8 +266,8 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt::builder("stall-timeout")
             .nick("Stall timeout")
             .blurb(
-                "A publisher that sends no media for this long is stalled, in milliseconds, 0 for \
-                 never",
+                "Time without media after which a publisher counts as stalled, in milliseconds, 0 \
+                 for never",
             )
             .default_value(d.stall_timeout)
             .mutable_playing()
@@ -274,8 +275,8 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt::builder("imbalance-timeout")
             .nick("Imbalance timeout")
             .blurb(
-                "When one of audio and video flows and the other has not for this long, an event \
-                 says so, in milliseconds, 0 for never",
+                "Time with only one of audio and video after which an event is posted, in \
+                 milliseconds, 0 for never",
             )
             .default_value(d.imbalance_timeout)
             .mutable_ready()
@@ -283,8 +284,8 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt::builder("max-lateness")
             .nick("Maximum lateness")
             .blurb(
-                "Media that is further than this from its time is a backlog, and skipped to the \
-                 newest keyframe, in milliseconds, 0 for never; needs timestamp-mode=running-time",
+                "Maximum distance of media from its time, in milliseconds, 0 for no limit; beyond \
+                 it, media is skipped to the newest keyframe; needs timestamp-mode=running-time",
             )
             .default_value(d.max_lateness)
             .mutable_playing()
@@ -292,8 +293,8 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt::builder("resume-timeout")
             .nick("Resume timeout")
             .blurb(
-                "How long a publisher that was cut off may take to come back before it counts as \
-                 gone, in milliseconds, 0 for not at all",
+                "Time within which a publisher that was cut off may return before it counts as \
+                 gone, in milliseconds, 0 for none",
             )
             .default_value(d.resume_timeout)
             .mutable_playing()
@@ -301,14 +302,15 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt::builder("timeout")
             .nick("Timeout")
             .blurb(
-                "A publisher that sends nothing for this long is cut off, in seconds, 0 for never",
+                "Time without any byte after which a publisher is disconnected, in seconds, 0 for \
+                 never",
             )
             .default_value(d.timeout)
             .mutable_playing()
             .build(),
         glib::ParamSpecUInt::builder("max-message-size")
             .nick("Max message size")
-            .blurb("Largest message that a publisher may send, in bytes; a frame is one message")
+            .blurb("Maximum size of a message, in bytes; a frame is one message")
             .minimum(1024)
             .maximum(MAX_MESSAGE_LENGTH)
             .default_value(d.max_message_size)
@@ -317,8 +319,8 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt::builder("max-clients")
             .nick("Max clients")
             .blurb(
-                "Most connections on the port at a time; for one more, the oldest that does not \
-                 publish goes",
+                "Maximum number of connections on the port; one more disconnects the oldest that \
+                 does not publish",
             )
             .minimum(1)
             .default_value(d.max_clients)
@@ -327,8 +329,8 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt::builder("max-clients-per-address")
             .nick("Max clients per address")
             .blurb(
-                "Most connections from one IPv4 address or IPv6 /64 network at a time; for one \
-                 more, the oldest that does not publish goes",
+                "Maximum number of connections from one IPv4 address or IPv6 /64 network; one more \
+                 disconnects the oldest that does not publish",
             )
             .minimum(1)
             .default_value(d.max_clients_per_address)
@@ -336,7 +338,7 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecUInt::builder("chunk-size")
             .nick("Chunk size")
-            .blurb("Chunk size that is announced to publishers, in bytes; many adopt it")
+            .blurb("Chunk size announced to publishers, in bytes; many adopt it")
             .minimum(128)
             .maximum(MAX_MESSAGE_LENGTH)
             .default_value(d.chunk_size)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The state of the stream: the one truth that applications and the pipeline go by.
+//! The state of the stream: the one truth for applications and the pipeline.
 //!
 //! ```text
 //!                       Started                     FramePushed
@@ -13,29 +13,29 @@
 //! ```
 //!
 //! Ended leads to STOPPED from everywhere. All inputs come from the streaming thread, in the order
-//! of the media that they stand between, so each change is told once and in its place.
+//! of the media that they stand between, so each change is posted once and in its place.
 
 use std::sync::Arc;
 
 use super::{ConnectionState, StreamStatus};
 use crate::server::Publisher;
 
-/// What happened.
+/// An input of the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
-    /// A client wants to publish, and it is not decided whether it may.
+    /// A client asks to publish, and is not authorized yet.
     Asked,
-    /// It may not, or has gone.
+    /// That client was rejected, or has disconnected.
     Withdrawn,
     Started(Arc<Publisher>),
     /// The first frame that a decoder can start with has left the element.
     FramePushed,
     /// A sequence header has changed.
     Reconfigured,
-    /// No media comes, though the connection is there.
+    /// No media arrives, though the connection is open.
     Stalled,
     Resumed,
-    /// The connection is gone, and the publisher may come back.
+    /// The connection is lost, and the publisher may return.
     Lost,
     Ended,
 }
@@ -65,7 +65,7 @@ impl Default for Snapshot {
 #[derive(Debug, Default)]
 pub(super) struct State {
     now: Snapshot,
-    /// What a stall has interrupted.
+    /// The states that a stall has interrupted.
     interrupted: Option<(ConnectionState, StreamStatus)>,
 }
 
@@ -74,7 +74,7 @@ impl State {
         &self.now
     }
 
-    /// Takes an input, and gives the states that it leads through, the last one being the present.
+    /// Applies an input, and returns the states that it leads through. The last one is the present.
     pub(super) fn apply(&mut self, input: Input) -> Vec<Snapshot> {
         use ConnectionState as C;
         use StreamStatus as S;
@@ -98,7 +98,7 @@ impl State {
             Input::FramePushed if before.status == S::Reconfiguring => {
                 self.set(C::Streaming, S::Active);
             }
-            // It left while the publisher fell silent again.
+            // The frame left while the publisher fell silent again.
             Input::FramePushed => {
                 let interrupted = self.interrupted.as_mut();
                 if let Some(state) = interrupted.filter(|(_, status)| *status == S::Reconfiguring) {
@@ -215,7 +215,7 @@ mod tests {
             Input::Started(publisher()),
             Input::FramePushed,
             Input::Lost,
-            // Somebody asks meanwhile: the stream is in recovery all the same.
+            // A client asks meanwhile: the stream is in recovery all the same.
             Input::Asked,
             Input::Withdrawn,
             Input::Started(publisher()),

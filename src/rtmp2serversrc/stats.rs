@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The property `stats`. Names are those of rtmp2src where it has the thing. The table of its fields
-//! is in the documentation of the element.
+//! The property `stats`. Names are those of rtmp2src where it has the same field. The documentation
+//! of the element has the table of fields.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use super::state::Snapshot;
 use crate::feed::Repairs;
 use crate::server::{self, LastError, Publisher, Stream, StreamStats};
 
-/// A rate that is older than this says nothing about now.
+/// Age from which a bitrate is out of date.
 const MAX_RATE_AGE: Duration = Duration::from_secs(3);
 
-/// What the streaming side counts.
+/// Counters of the streaming side.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StreamCounts {
     pub(super) repairs: Repairs,
@@ -49,14 +49,14 @@ pub(super) fn structure(
     }
 }
 
-/// What is not of one stream.
+/// Adds the fields that belong to the element and not to one stream.
 pub(super) fn with_element(structure: Builder, stream: Option<&Stream>) -> Builder {
     structure
         .field("rejected", stream.map_or(0, Stream::rejected))
         .field("process", process())
 }
 
-/// Of the present publisher, or the last one.
+/// Adds the fields of the present publisher, or of the last one.
 fn with_publisher(structure: Builder, stats: &StreamStats, now: Instant) -> Builder {
     let uptime = stats.is_present.then_some(stats.stay);
     let publisher = &stats.publisher;
@@ -101,7 +101,7 @@ fn with_publisher(structure: Builder, stats: &StreamStats, now: Instant) -> Buil
         .field("uptime", nanos(uptime.unwrap_or_default()))
 }
 
-/// Of the stream, since it started.
+/// Adds the fields of the stream since it started.
 fn with_stream(structure: Builder, stats: &StreamStats, now: Instant) -> Builder {
     let total = &stats.total;
     let structure = structure
@@ -163,7 +163,7 @@ fn with_identity(structure: Builder, publisher: &Publisher) -> Builder {
         .field("variables", signals::variables(publisher))
 }
 
-/// All elements of this process together.
+/// Returns the sums over all elements of this process.
 pub(crate) fn process() -> gst::Structure {
     let stats = server::process_stats();
     gst::Structure::builder("process")
@@ -179,7 +179,8 @@ pub(crate) fn process() -> gst::Structure {
         .build()
 }
 
-/// Bits per second, lately. In its first second a publisher has only its average.
+/// Returns the present bitrate in bits per second. In its first second a publisher has only its
+/// average.
 fn bitrate(stats: &StreamStats, now: Instant) -> u64 {
     match stats.publisher.bitrate_at {
         _ if !stats.is_present => 0,
