@@ -10,9 +10,9 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::Mutex;
 
-use super::Rtmp2MultiServerSrcPad;
-use super::imp::CAT;
 use super::late_link::{self, LateLink};
+use super::state_lock::StateLock;
+use super::{CAT, Rtmp2MultiServerSrcPad};
 use crate::rtmp2serversrc::Rtmp2ServerSrc;
 use crate::rtmp2serversrc::signals::pad_name;
 use crate::server::{Publisher, Stream, StreamClaim};
@@ -21,22 +21,23 @@ use crate::server::{Publisher, Stream, StreamClaim};
 pub(super) struct Branch {
     pub(super) source: Rtmp2ServerSrc,
     pub(super) pad: Rtmp2MultiServerSrcPad,
-    progress: Arc<Mutex<Progress>>,
+    progress: Arc<Mutex<BranchProgress>>,
+    state_lock: Arc<StateLock>,
 }
 
 #[derive(Debug, Default)]
-struct Progress {
-    phase: Phase,
+struct BranchProgress {
+    phase: BranchPhase,
     /// Probe that holds back the first media until the pad is added.
     barrier: Option<gst::PadProbeId>,
     /// The pad is removed, or about to be.
-    pad_is_gone: bool,
+    pad_is_removed: bool,
 }
 
 /// Progress of the work on a branch. Starting the source and adding the pad take a while, since
 /// handlers of the application run; the element may be stopped meanwhile.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Phase {
+enum BranchPhase {
     #[default]
     Idle,
     Busy,
@@ -46,7 +47,8 @@ enum Phase {
 
 impl Branch {
     pub(super) fn new(
-        bin: &super::Rtmp2MultiServerSrc,
+        bin: &gst::Bin,
+        state_lock: Arc<StateLock>,
         run: u64,
         claim: StreamClaim,
         publisher: Arc<Publisher>,
@@ -58,24 +60,25 @@ impl Branch {
             .build();
         source.imp().attach(claim);
         let pad = build_pad(bin, &pad_name(number), stream.clone())?;
-        pad.imp().show(source.clone(), publisher);
+        pad.imp().set_stream(source.clone(), publisher);
         let branch = Branch {
             source,
             pad,
             progress: Arc::default(),
+            state_lock,
         };
-        branch.progress.lock().barrier = branch.hold_back(stream);
+        branch.progress.lock().barrier = branch.block_media(stream);
         Ok(branch)
     }
 
     /// Holds the first media back until the pad is added, and reports that there is media.
-    fn hold_back(&self, stream: Weak<Stream>) -> Option<gst::PadProbeId> {
-        let is_told = AtomicBool::new(false);
+    fn block_media(&self, stream: Weak<Stream>) -> Option<gst::PadProbeId> {
+        let is_reported = AtomicBool::new(false);
         let kinds =
             gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         let source = self.source.static_pad("src")?;
         source.add_probe(kinds, move |_, _| {
-            if !is_told.swap(true, Ordering::Relaxed)
+            if !is_reported.swap(true, Ordering::Relaxed)
                 && let Some(stream) = stream.upgrade()
             {
                 stream.tell_flowing();
@@ -86,7 +89,7 @@ impl Branch {
 
     /// Adds the source to the bin, and starts it. The pad is added with the first media: until then, an
     /// element linked to it would keep the whole pipeline waiting.
-    pub(super) fn open(&self, bin: &super::Rtmp2MultiServerSrc) {
+    pub(super) fn open(&self, bin: &gst::Bin) {
         self.work(bin, || {
             // A bin unlinks an element that is added to it, so the pad gets its target after that.
             let opened = bin
@@ -96,14 +99,14 @@ impl Branch {
             if let Err(error) = opened {
                 gst::error!(CAT, obj = bin, "{error}");
             }
-            bin.imp().between_states(|| {
+            self.state_lock.hold(|| {
                 let _ = self.source.sync_state_with_parent();
             });
         });
     }
 
     /// Adds the pad, which the application may link, and then lets the first media pass.
-    pub(super) fn show(&self, bin: &super::Rtmp2MultiServerSrc) {
+    pub(super) fn add_pad(&self, bin: &gst::Bin) {
         self.work(bin, || {
             if let Err(error) = bin.add_pad(&self.pad) {
                 gst::error!(CAT, obj = bin, "{error}");
@@ -116,18 +119,18 @@ impl Branch {
     }
 
     /// Does work that may run handlers of the application, unless the element was stopped.
-    fn work(&self, bin: &super::Rtmp2MultiServerSrc, work: impl FnOnce()) {
+    fn work(&self, bin: &gst::Bin, work: impl FnOnce()) {
         let mut progress = self.progress.lock();
-        if progress.phase == Phase::Abandoned {
+        if progress.phase == BranchPhase::Abandoned {
             return;
         }
-        progress.phase = Phase::Busy;
+        progress.phase = BranchPhase::Busy;
         drop(progress);
         work();
         let mut progress = self.progress.lock();
-        let is_abandoned = progress.phase == Phase::Abandoned;
+        let is_abandoned = progress.phase == BranchPhase::Abandoned;
         if !is_abandoned {
-            progress.phase = Phase::Idle;
+            progress.phase = BranchPhase::Idle;
         }
         drop(progress);
         if is_abandoned {
@@ -136,25 +139,25 @@ impl Branch {
     }
 
     /// Closes the branch, or makes the thread that works on it close it as soon as it is done.
-    pub(super) fn abandon(&self, bin: &super::Rtmp2MultiServerSrc) {
+    pub(super) fn abandon(&self, bin: &gst::Bin) {
         let mut progress = self.progress.lock();
-        let before = std::mem::replace(&mut progress.phase, Phase::Abandoned);
+        let before = std::mem::replace(&mut progress.phase, BranchPhase::Abandoned);
         drop(progress);
         match before {
-            Phase::Idle => self.close(bin),
+            BranchPhase::Idle => self.close(bin),
             // A handler of the application may use the pad. Its name is free for the next.
-            Phase::Busy => {
-                self.lock_source_state(bin);
+            BranchPhase::Busy => {
+                self.lock_source_state();
                 self.remove_pad(bin);
             }
-            Phase::Abandoned => {}
+            BranchPhase::Abandoned => {}
         }
     }
 
     /// Stops the source, and removes source and pad. The streaming thread has ended, or ends with this.
-    pub(super) fn close(&self, bin: &super::Rtmp2MultiServerSrc) {
+    pub(super) fn close(&self, bin: &gst::Bin) {
         self.pad.imp().keep_stats();
-        self.lock_source_state(bin);
+        self.lock_source_state();
         let _ = self.source.set_state(gst::State::Null);
         self.source.imp().detach();
         self.remove_pad(bin);
@@ -162,19 +165,19 @@ impl Branch {
     }
 
     /// Keeps the source's state, whatever the state of the bin becomes.
-    fn lock_source_state(&self, bin: &super::Rtmp2MultiServerSrc) {
-        bin.imp().between_states(|| {
+    fn lock_source_state(&self) {
+        self.state_lock.hold(|| {
             self.source.set_locked_state(true);
         });
     }
 
     /// Removes the pad, unless it is not added yet or removed already.
-    fn remove_pad(&self, bin: &super::Rtmp2MultiServerSrc) {
+    fn remove_pad(&self, bin: &gst::Bin) {
         if self.pad.parent().is_none() {
             return;
         }
-        let is_gone = std::mem::replace(&mut self.progress.lock().pad_is_gone, true);
-        if !is_gone {
+        let is_removed = std::mem::replace(&mut self.progress.lock().pad_is_removed, true);
+        if !is_removed {
             let _ = self.pad.set_active(false);
             let _ = bin.remove_pad(&self.pad);
         }
@@ -184,19 +187,19 @@ impl Branch {
 /// Builds the pad of a stream. Where it is not linked, or where an element downstream fails, that
 /// affects no other stream.
 fn build_pad(
-    bin: &super::Rtmp2MultiServerSrc,
+    bin: &gst::Bin,
     name: &str,
     stream: Weak<Stream>,
 ) -> Result<Rtmp2MultiServerSrcPad, glib::BoolError> {
     let template = bin.pad_template("src_%u");
     let template = template.ok_or_else(|| glib::bool_error!("There is no template src_%u"))?;
     let late: Arc<Mutex<LateLink>> = Arc::default();
-    let of_lists = late.clone();
+    let late_for_lists = late.clone();
     let builder = gst::PadBuilder::<Rtmp2MultiServerSrcPad>::from_template(&template)
         .name(name)
         .proxy_pad_chain_function(move |pad, parent, buffer| {
             let chain = |buffer| gst::ProxyPad::chain_default(pad, parent, buffer);
-            survive(match ghost(parent) {
+            contain_failure(match ghost_pad(parent) {
                 Some(ghost) => late_link::push(&late, ghost, buffer, &chain),
                 None => chain(buffer),
             })
@@ -204,8 +207,10 @@ fn build_pad(
         .proxy_pad_chain_list_function(move |pad, parent, list| {
             let chain = |buffer| gst::ProxyPad::chain_default(pad, parent, buffer);
             let chain_list = |list| gst::ProxyPad::chain_list_default(pad, parent, list);
-            survive(match ghost(parent) {
-                Some(ghost) => late_link::push_list(&of_lists, ghost, list, &chain, &chain_list),
+            contain_failure(match ghost_pad(parent) {
+                Some(ghost) => {
+                    late_link::push_list(&late_for_lists, ghost, list, &chain, &chain_list)
+                }
                 None => chain_list(list),
             })
         })
@@ -243,14 +248,14 @@ fn restore_segment(pad: &Rtmp2MultiServerSrcPad) {
 }
 
 /// Returns the ghost pad of a proxy pad.
-fn ghost(parent: Option<&gst::Object>) -> Option<&gst::Pad> {
+fn ghost_pad(parent: Option<&gst::Object>) -> Option<&gst::Pad> {
     parent.and_then(|parent| parent.downcast_ref())
 }
 
 /// Maps the flow downstream to the flow for the source. A failure downstream ends the stream, and the
 /// failed element has posted its error. A format that does not fit stays an error, since no other
 /// element reports it.
-fn survive(
+fn contain_failure(
     flow: Result<gst::FlowSuccess, gst::FlowError>,
 ) -> Result<gst::FlowSuccess, gst::FlowError> {
     match flow {

@@ -1,57 +1,40 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `changing`, `starting`, `running`, then those of the server and of the sources in here;
-//! `settings`, then the settings of a source. No signal, message or change of state happens under any
-//! of them except `changing`, which is for changes of state, and `starting`, for which only the thread
-//! that opens streams waits.
+//! A bin with a source for each stream, and its base-class methods. Locks are in `core`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use parking_lot::{Mutex, ReentrantMutex};
 
 use super::branch::Branch;
+use super::core::ElementCore;
 use super::observer::StreamObserver;
 use super::running::Running;
-use super::signals::SIGNALS;
-use super::specs::{DEFAULT_MAX_STREAMS, SPECS};
-use super::{Rtmp2MultiServerSrcPad, stats};
-use crate::rtmp2serversrc::settings::{Effect, Settings};
+use super::specs::SPECS;
+use super::{CAT, Rtmp2MultiServerSrcPad, signals, stats};
+use crate::rtmp2serversrc::settings::Effect;
 use crate::rtmp2serversrc::signals::pad_name;
 use crate::rtmp2serversrc::{Rtmp2ServerSrc, claiming};
 use crate::server::{PublishPoint, StreamTable};
 
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "rtmp2multiserversrc",
-        gst::DebugColorFlags::empty(),
-        Some("RTMP server source of many streams"),
+static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+    signals::build(
+        |element, pad| element.imp().disconnect_publisher(pad),
+        |element, pad, tc_url, description| {
+            let imp = element.imp();
+            imp.request_reconnect(pad, tc_url, description)
+        },
     )
 });
 
 /// Messages of the sources in here, which this element forwards as its own.
 const MESSAGES: [&str; 2] = ["rtmp2-stream-status", "rtmp2-stream-event"];
 
-#[derive(Debug)]
-struct AllSettings {
-    common: Settings,
-    max_streams: u32,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rtmp2MultiServerSrc {
-    settings: Mutex<AllSettings>,
-    /// Held while the bin changes the state of its children. A handler may change it from within.
-    changing: ReentrantMutex<()>,
-    /// Held while the element claims its route: publishers may connect before `running` is set.
-    starting: Mutex<()>,
-    /// Set from start to stop.
-    running: Mutex<Option<Running>>,
-    /// Number of starts. Late work of one run must not affect the next.
-    runs: AtomicU64,
+    core: Arc<ElementCore>,
 }
 
 #[glib::object_subclass]
@@ -59,19 +42,6 @@ impl ObjectSubclass for Rtmp2MultiServerSrc {
     const NAME: &'static str = "GstRtmp2MultiServerSrc";
     type Type = super::Rtmp2MultiServerSrc;
     type ParentType = gst::Bin;
-
-    fn new() -> Self {
-        Rtmp2MultiServerSrc {
-            settings: Mutex::new(AllSettings {
-                common: Settings::default(),
-                max_streams: DEFAULT_MAX_STREAMS,
-            }),
-            changing: ReentrantMutex::default(),
-            starting: Mutex::default(),
-            running: Mutex::default(),
-            runs: AtomicU64::default(),
-        }
-    }
 }
 
 impl ObjectImpl for Rtmp2MultiServerSrc {
@@ -85,7 +55,7 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let effect = {
-            let mut settings = self.settings.lock();
+            let mut settings = self.core.settings();
             match pspec.name() {
                 "max-streams" => {
                     settings.max_streams = value.get().expect("type checked upstream");
@@ -94,8 +64,8 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
                 name => settings.common.set(name, value),
             }
         };
-        for branch in self.branches() {
-            self.configure(&branch);
+        for branch in self.core.branches() {
+            self.core.configure(&branch);
         }
         match effect {
             Effect::AtNextStart => {}
@@ -105,8 +75,8 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
                 }
             }
             Effect::Stream => {
-                if let Some(table) = self.table() {
-                    let settings = self.settings.lock();
+                if let Some(table) = self.core.table() {
+                    let settings = self.core.settings();
                     table.configure(settings.common.stream(), settings.max_streams as usize);
                 }
             }
@@ -118,9 +88,9 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
             "current-port" => self.current_port().to_value(),
-            "stats" => stats::structure(self.running.lock().as_ref()).to_value(),
-            "max-streams" => self.settings.lock().max_streams.to_value(),
-            name => match self.settings.lock().common.get(name) {
+            "stats" => self.core.with_running(stats::structure).to_value(),
+            "max-streams" => self.core.settings().max_streams.to_value(),
+            name => match self.core.settings().common.get(name) {
                 Some(value) => value,
                 None => unreachable!("{name} is not readable"),
             },
@@ -180,7 +150,10 @@ impl ElementImpl for Rtmp2MultiServerSrc {
             gst::StateChange::PausedToReady => stopped = self.close(),
             _ => {}
         }
-        let result = self.between_states(|| self.parent_change_state(transition));
+        let result = self
+            .core
+            .state_lock()
+            .hold(|| self.parent_change_state(transition));
         if result.is_err() && transition == gst::StateChange::ReadyToPaused {
             stopped = self.close();
         }
@@ -201,7 +174,7 @@ impl ElementImpl for Rtmp2MultiServerSrc {
         // For all publishers. An event on a pad is for that pad's publisher.
         if event.is_upstream() && gst_video::ForceKeyUnitEvent::is(&event) {
             let send = |branch: Branch| branch.source.send_event(event.clone());
-            return self.branches().into_iter().map(send).max() == Some(true);
+            return self.core.branches().into_iter().map(send).max() == Some(true);
         }
         if event.type_() == gst::EventType::Eos && self.end() {
             return true;
@@ -211,7 +184,7 @@ impl ElementImpl for Rtmp2MultiServerSrc {
 
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
-            let min = self.settings.lock().common.latency();
+            let min = self.core.settings().common.latency();
             latency.set(true, min, gst::ClockTime::NONE);
             return true;
         }
@@ -263,19 +236,19 @@ impl BinImpl for Rtmp2MultiServerSrc {
 impl Rtmp2MultiServerSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let (settings, max_streams) = {
-            let settings = self.settings.lock();
+            let settings = self.core.settings();
             (settings.common.clone(), settings.max_streams)
         };
-        let id = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
-        let name = claiming::shown_name(self.obj().upcast_ref());
-        let observer = Arc::new(StreamObserver::new(&self.obj(), id));
+        let id = self.core.next_run();
+        let name = claiming::full_name(self.obj().upcast_ref());
+        let observer = Arc::new(StreamObserver::new(&self.obj(), &self.core, id));
         let config = claiming::config(&settings, name, observer)?;
         let table = Arc::new(StreamTable::new(config, max_streams as usize));
-        let starting = self.starting.lock();
-        let claim = claiming::claim(&settings, &PublishPoint::Many(table.clone()))?;
-        gst::info!(CAT, imp = self, "Listening on {}", claim.address());
-        *self.running.lock() = Some(Running::new(id, claim, table));
-        drop(starting);
+        self.core.start(|| {
+            let claim = claiming::claim(&settings, &PublishPoint::Many(table.clone()))?;
+            gst::info!(CAT, imp = self, "Listening on {}", claim.address());
+            Ok::<_, gst::ErrorMessage>(Running::new(id, claim, table))
+        })?;
         if settings.drain().is_some() {
             self.apply_drain();
         }
@@ -285,7 +258,7 @@ impl Rtmp2MultiServerSrc {
 
     /// Stops accepting publishers.
     fn close(&self) -> Option<Running> {
-        let run = self.running.lock().take()?;
+        let run = self.core.take_running()?;
         run.close();
         for branch in run.branches() {
             branch.pad.imp().keep_stats();
@@ -296,7 +269,7 @@ impl Rtmp2MultiServerSrc {
     /// Removes the streams of a run, after all streaming threads have ended.
     fn stop(&self, run: Running) {
         for branch in run.branches() {
-            branch.abandon(&self.obj());
+            branch.abandon(self.obj().upcast_ref());
         }
         drop(run);
         self.obj().notify("current-port");
@@ -306,105 +279,46 @@ impl Rtmp2MultiServerSrc {
     /// Ends all streams and accepts no more, since the pipeline would never end while publishers return.
     /// Returns false where the element does not run.
     fn end(&self) -> bool {
-        let Some(table) = self.table() else {
+        let Some(table) = self.core.table() else {
             return false;
         };
         table.end();
         gst::info!(CAT, imp = self, "No publisher is accepted any more");
-        for branch in self.branches() {
+        for branch in self.core.branches() {
             branch.source.imp().end();
         }
         true
     }
 
-    /// Ends a stream that has just been opened, if all streams were ended meanwhile.
-    pub(super) fn end_late(&self, branch: &Branch) {
-        if self.table().is_some_and(|table| table.has_ended()) {
-            branch.source.imp().end();
-        }
-    }
-
-    /// Waits until the claim of the element is in `running`.
-    pub(super) fn wait_for_start(&self) {
-        drop(self.starting.lock());
-    }
-
-    /// Calls `work` with a run, if that is still the present one.
-    pub(super) fn with_running<T>(
-        &self,
-        id: u64,
-        work: impl FnOnce(&mut Running) -> T,
-    ) -> Option<T> {
-        let mut running = self.running.lock();
-        let run = running.as_mut().filter(|run| run.is(id));
-        run.map(work)
-    }
-
-    /// Calls `work` while the bin does not change the state of its children: else the bin might start a
-    /// source that is over, or a source might start in the bin's former state.
-    pub(super) fn between_states<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _changing = self.changing.lock();
-        work()
-    }
-
-    fn table(&self) -> Option<Arc<StreamTable>> {
-        let running = self.running.lock();
-        running.as_ref().map(|run| run.table().clone())
-    }
-
-    fn branches(&self) -> Vec<Branch> {
-        let running = self.running.lock();
-        running
-            .iter()
-            .flat_map(Running::branches)
-            .cloned()
-            .collect()
-    }
-
-    fn branch(&self, pad: &str) -> Option<Branch> {
-        let running = self.running.lock();
-        let mut branches = running.iter().flat_map(Running::branches);
-        branches.find(|branch| branch.pad.name() == pad).cloned()
-    }
-
-    /// Applies the present properties to a source.
-    pub(super) fn configure(&self, branch: &Branch) {
-        // Under the lock, so that no thread overwrites newer properties with older ones.
-        let settings = self.settings.lock();
-        branch.source.imp().apply_settings(&settings.common);
-    }
-
-    pub(super) fn post_latency(&self) {
+    fn post_latency(&self) {
         let message = gst::message::Latency::builder().src(&*self.obj()).build();
         let _ = self.obj().post_message(message);
     }
 
-    pub(super) fn disconnect_publisher(&self, pad: &str) {
-        if let Some(branch) = self.branch(pad) {
+    fn disconnect_publisher(&self, pad: &str) {
+        if let Some(branch) = self.core.branch(pad) {
             branch.source.imp().disconnect_publisher();
         }
     }
 
-    pub(super) fn request_reconnect(
-        &self,
-        pad: &str,
-        tc_url: Option<&str>,
-        description: &str,
-    ) -> bool {
-        self.branch(pad)
-            .is_some_and(|b| b.source.imp().request_reconnect(tc_url, description))
+    fn request_reconnect(&self, pad: &str, tc_url: Option<&str>, description: &str) -> bool {
+        self.core
+            .branch(pad)
+            .is_some_and(|branch| branch.source.imp().request_reconnect(tc_url, description))
     }
 
     fn apply_drain(&self) {
-        let timeout = self.settings.lock().common.drain();
-        let control = self.running.lock().as_ref().map(Running::drain_control);
+        let timeout = self.core.settings().common.drain();
+        let control = self
+            .core
+            .with_running(|running| running.map(Running::drain_control));
         if let Some(control) = control {
             claiming::drain(self.obj().upcast_ref(), &control, timeout);
         }
     }
 
     fn current_port(&self) -> u32 {
-        let running = self.running.lock();
-        running.as_ref().map_or(0, |run| run.port().into())
+        self.core
+            .with_running(|running| running.map_or(0, |run| run.port().into()))
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct LateLink {
     /// Buffers were dropped since the last one that a peer has accepted.
     is_missing: bool,
     /// The peer that has accepted the first buffer after the last gap.
-    point: glib::WeakRef<gst::Pad>,
+    peer: glib::WeakRef<gst::Pad>,
 }
 
 /// Treatment of a buffer.
@@ -26,7 +26,7 @@ enum Action {
 }
 
 impl LateLink {
-    fn fate(&self, ghost: &gst::Pad, buffer: &gst::BufferRef) -> Action {
+    fn action(&self, ghost: &gst::Pad, buffer: &gst::BufferRef) -> Action {
         if !self.is_missing {
             return Action::Pass;
         }
@@ -39,17 +39,17 @@ impl LateLink {
         }
         let mut headers = headers(ghost, buffer);
         // No stream has a second file header.
-        if self.point.upgrade().as_ref() == Some(&peer) && !headers.is_empty() {
+        if self.peer.upgrade().as_ref() == Some(&peer) && !headers.is_empty() {
             headers.remove(0);
         }
         Action::PassAfter(headers)
     }
 
-    fn note(&mut self, ghost: &gst::Pad, flow: Flow) {
+    fn update(&mut self, ghost: &gst::Pad, flow: Flow) {
         match flow {
-            Ok(_) if self.is_missing || self.point.upgrade().is_none() => {
+            Ok(_) if self.is_missing || self.peer.upgrade().is_none() => {
                 self.is_missing = false;
-                self.point.set(ghost.peer().as_ref());
+                self.peer.set(ghost.peer().as_ref());
             }
             Err(gst::FlowError::NotLinked) => self.is_missing = true,
             _ => {}
@@ -65,7 +65,7 @@ pub(super) fn push(
     chain: &dyn Fn(gst::Buffer) -> Flow,
 ) -> Flow {
     let mut late = late.lock();
-    let flow = match late.fate(ghost, &buffer) {
+    let flow = match late.action(ghost, &buffer) {
         Action::Drop => return Ok(gst::FlowSuccess::Ok),
         Action::Pass => chain(buffer),
         Action::PassAfter(headers) => {
@@ -75,7 +75,7 @@ pub(super) fn push(
             flows.try_fold(gst::FlowSuccess::Ok, |_, flow| flow)
         }
     };
-    late.note(ghost, flow);
+    late.update(ghost, flow);
     flow
 }
 
@@ -87,14 +87,16 @@ pub(super) fn push_list(
     chain: &dyn Fn(gst::Buffer) -> Flow,
     chain_list: &dyn Fn(gst::BufferList) -> Flow,
 ) -> Flow {
-    let mut present = late.lock();
-    if !present.is_missing {
+    let mut state = late.lock();
+    if !state.is_missing {
         let flow = chain_list(list);
-        present.note(ghost, flow);
+        state.update(ghost, flow);
         return flow;
     }
-    drop(present);
-    let mut flows = list.iter_owned().map(|b| push(late, ghost, b, chain));
+    drop(state);
+    let mut flows = list
+        .iter_owned()
+        .map(|buffer| push(late, ghost, buffer, chain));
     flows.try_fold(gst::FlowSuccess::Ok, |_, flow| flow)
 }
 
@@ -104,12 +106,12 @@ fn headers(ghost: &gst::Pad, buffer: &gst::BufferRef) -> Vec<gst::Buffer> {
     let structure = caps.as_ref().and_then(|caps| caps.structure(0));
     let headers = structure.and_then(|caps| caps.get::<gst::Array>("streamheader").ok());
     let headers = headers.iter().flat_map(|headers| headers.iter());
-    let at_its_time = |header: &glib::SendValue| {
+    let with_time = |header: &glib::SendValue| {
         let mut header: gst::Buffer = header.get().ok()?;
         let copy = header.make_mut();
         copy.set_dts(buffer.dts());
         copy.set_pts(buffer.dts_or_pts());
         Some(header)
     };
-    headers.filter_map(at_its_time).collect()
+    headers.filter_map(with_time).collect()
 }

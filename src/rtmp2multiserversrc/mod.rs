@@ -103,10 +103,13 @@
 //!
 //! Since: 0.1.0
 
+use std::sync::LazyLock;
+
 use gst::glib;
 use gst::prelude::*;
 
 mod branch;
+mod core;
 mod imp;
 mod late_link;
 mod observer;
@@ -114,7 +117,17 @@ mod pad;
 mod running;
 mod signals;
 mod specs;
+mod state_lock;
 mod stats;
+mod totals;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rtmp2multiserversrc",
+        gst::DebugColorFlags::empty(),
+        Some("RTMP server source of many streams"),
+    )
+});
 
 glib::wrapper! {
     pub struct Rtmp2MultiServerSrc(ObjectSubclass<imp::Rtmp2MultiServerSrc>)

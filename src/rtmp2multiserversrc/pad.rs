@@ -14,13 +14,13 @@ use crate::server::Publisher;
 
 #[derive(Debug, Default)]
 pub struct Rtmp2MultiServerSrcPad {
-    stream: OnceLock<Stream>,
+    stream: OnceLock<PadStream>,
     /// Statistics of a stream that is over.
     last_stats: Mutex<Option<gst::Structure>>,
 }
 
 #[derive(Debug)]
-struct Stream {
+struct PadStream {
     source: Rtmp2ServerSrc,
     /// The stream's first publisher.
     publisher: Arc<Publisher>,
@@ -49,13 +49,13 @@ static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .read_only()
             .build(),
     ];
-    let of_source = rtmp2serversrc::build_specs().into_iter();
-    specs.extend(of_source.filter(|spec| CHANGING.contains(&spec.name())));
+    let source_specs = rtmp2serversrc::build_specs().into_iter();
+    specs.extend(source_specs.filter(|spec| FORWARDED.contains(&spec.name())));
     specs
 });
 
 /// Properties of the source that the pad forwards with their notifications.
-const CHANGING: [&str; 3] = ["connection-state", "stream-status", "epoch"];
+const FORWARDED: [&str; 3] = ["connection-state", "stream-status", "epoch"];
 
 #[glib::object_subclass]
 impl ObjectSubclass for Rtmp2MultiServerSrcPad {
@@ -90,16 +90,16 @@ impl GhostPadImpl for Rtmp2MultiServerSrcPad {}
 
 impl Rtmp2MultiServerSrcPad {
     /// Sets the stream of the pad, before the pad is added.
-    pub(super) fn show(&self, source: Rtmp2ServerSrc, publisher: Arc<Publisher>) {
+    pub(super) fn set_stream(&self, source: Rtmp2ServerSrc, publisher: Arc<Publisher>) {
         let pad = self.obj().downgrade();
         source.connect_notify(None, move |_, pspec| {
             if let Some(pad) = pad.upgrade()
-                && CHANGING.contains(&pspec.name())
+                && FORWARDED.contains(&pspec.name())
             {
                 pad.notify(pspec.name());
             }
         });
-        let _ = self.stream.set(Stream { source, publisher });
+        let _ = self.stream.set(PadStream { source, publisher });
     }
 
     pub(super) fn stats(&self) -> Option<gst::Structure> {

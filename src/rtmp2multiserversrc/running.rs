@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gst::subclass::prelude::*;
 
 use super::branch::Branch;
-use super::stats::Sums;
+use super::totals::StreamTotals;
 use crate::server::{Claim, DrainControl, StreamClaim, StreamTable};
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Running {
     table: Arc<StreamTable>,
     branches: BTreeMap<u32, Branch>,
     /// Totals of streams that are over.
-    gone: Sums,
+    finished: StreamTotals,
     /// Dropped last.
     claim: Claim,
 }
@@ -28,7 +28,7 @@ impl Running {
             id,
             table,
             branches: BTreeMap::new(),
-            gone: Sums::default(),
+            finished: StreamTotals::default(),
             claim,
         }
     }
@@ -77,14 +77,14 @@ impl Running {
     /// Removes a stream that is over, and keeps its totals.
     pub(super) fn remove(&mut self, number: u32) -> Option<Branch> {
         let branch = self.branches.remove(&number)?;
-        self.gone.add(&branch.source.imp().stats());
+        self.finished.add(&branch.source.imp().stats());
         Some(branch)
     }
 
     /// Returns the totals of all streams since the start.
-    pub(super) fn sums(&self, present: &[gst::Structure]) -> Sums {
-        let mut sums = self.gone.clone();
-        present.iter().for_each(|stats| sums.add(stats));
-        sums
+    pub(super) fn totals(&self, present: &[gst::Structure]) -> StreamTotals {
+        let mut totals = self.finished.clone();
+        present.iter().for_each(|stats| totals.add(stats));
+        totals
     }
 }

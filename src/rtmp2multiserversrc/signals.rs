@@ -2,19 +2,20 @@
 
 //! Signals: those of rtmp2serversrc, with actions whose first argument is the pad of a stream.
 
-use std::sync::LazyLock;
-
 use gst::glib;
 use gst::glib::subclass::Signal;
 use gst::prelude::*;
-use gst::subclass::prelude::*;
 
 use super::Rtmp2MultiServerSrc;
-use crate::rtmp2serversrc::signals::{build_told, instance, text};
+use crate::rtmp2serversrc::signals::{build_notifications, instance, text};
 
-pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+/// Builds the signals. Their actions call `disconnect` and `reconnect` with the name of a pad.
+pub(super) fn build(
+    disconnect: fn(&Rtmp2MultiServerSrc, &str),
+    reconnect: fn(&Rtmp2MultiServerSrc, &str, Option<&str>, &str) -> bool,
+) -> Vec<Signal> {
     let string = String::static_type();
-    let mut signals = build_told();
+    let mut signals = build_notifications();
     signals.push(
         // Disconnects the publisher of this pad's stream, which is told so, or ends the wait for one
         // that was cut off.
@@ -22,9 +23,9 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
             .param_types([string])
             .run_last()
             .action()
-            .class_handler(|arguments| {
+            .class_handler(move |arguments| {
                 if let Some((element, pad)) = target(arguments) {
-                    element.imp().disconnect_publisher(&pad);
+                    disconnect(&element, &pad);
                 }
                 None
             })
@@ -38,19 +39,18 @@ pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
             .return_type::<bool>()
             .run_last()
             .action()
-            .class_handler(|arguments| {
+            .class_handler(move |arguments| {
                 let tc_url = text(arguments, 2).filter(|tc_url| !tc_url.is_empty());
                 let description = text(arguments, 3).unwrap_or_default();
-                let asked = target(arguments).is_some_and(|(element, pad)| {
-                    let imp = element.imp();
-                    imp.request_reconnect(&pad, tc_url.as_deref(), &description)
+                let is_asked = target(arguments).is_some_and(|(element, pad)| {
+                    reconnect(&element, &pad, tc_url.as_deref(), &description)
                 });
-                Some(asked.to_value())
+                Some(is_asked.to_value())
             })
             .build(),
     );
     signals
-});
+}
 
 /// Returns the element, and the name of the pad.
 fn target(arguments: &[glib::Value]) -> Option<(Rtmp2MultiServerSrc, String)> {

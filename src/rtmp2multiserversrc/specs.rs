@@ -13,7 +13,7 @@ pub(super) const DEFAULT_MAX_STREAMS: u32 = 100;
 
 /// Properties of rtmp2serversrc that this element does not have: a stream ends with its publisher, and
 /// its state is a property of its pad.
-const OF_ONE_STREAM: [&str; 6] = [
+const EXCLUDED: [&str; 6] = [
     "keep-listening",
     "connection-state",
     "stream-status",
@@ -24,7 +24,7 @@ const OF_ONE_STREAM: [&str; 6] = [
 
 pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let specs = rtmp2serversrc::build_specs().into_iter();
-    let specs = specs.filter(|spec| !OF_ONE_STREAM.contains(&spec.name()));
+    let specs = specs.filter(|spec| !EXCLUDED.contains(&spec.name()));
     let spec = |spec: glib::ParamSpec| match spec.name() {
         "stats" => glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")

@@ -10,17 +10,10 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::Mutex;
 
+use super::CAT;
 use super::uri::{PROTOCOLS, Uri};
 use crate::eflvdemux::{self, EFlvDemux};
 use crate::rtmp2serversrc::{self, Rtmp2ServerSrc};
-
-static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "rtmp2serverbin",
-        gst::DebugColorFlags::empty(),
-        Some("RTMP server source and demuxer"),
-    )
-});
 
 /// The properties of the source, built from its own specifications.
 static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
@@ -40,7 +33,7 @@ static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
 });
 
 /// Properties that are part of a URI. Setting one of them replaces the URI.
-const LOCATION: [&str; 5] = ["location", "host", "port", "application", "stream-key"];
+const URI_PARTS: [&str; 5] = ["location", "host", "port", "application", "stream-key"];
 
 /// Signals about publishers, which the bin forwards.
 const SIGNALS: [&str; 4] = [
@@ -96,7 +89,7 @@ impl ObjectImpl for Rtmp2ServerBin {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        if LOCATION.contains(&pspec.name()) {
+        if URI_PARTS.contains(&pspec.name()) {
             *self.uri.lock() = None;
         }
         self.source.set_property_from_value(pspec.name(), value);
@@ -189,7 +182,7 @@ impl URIHandlerImpl for Rtmp2ServerBin {
 
     fn uri(&self) -> Option<String> {
         let uri = self.uri.lock().clone();
-        uri.or_else(|| Uri::of_location(&self.source.property::<String>("location")))
+        uri.or_else(|| Uri::from_location(&self.source.property::<String>("location")))
     }
 
     fn set_uri(&self, text: &str) -> Result<(), glib::Error> {
@@ -200,14 +193,14 @@ impl URIHandlerImpl for Rtmp2ServerBin {
                 "The URI can be set in the states NULL and READY",
             ));
         }
-        let bad = |error: String| glib::Error::new(gst::URIError::BadReference, &error);
-        let uri = Uri::parse(text).map_err(bad)?;
+        let invalid = |error: String| glib::Error::new(gst::URIError::BadReference, &error);
+        let uri = Uri::parse(text).map_err(invalid)?;
         // All values are checked before the first one is set.
-        let values = uri.values(&SPECS).map_err(bad)?;
+        let values = uri.values(&SPECS).map_err(invalid)?;
         let obj = self.obj();
         let names = values.iter().map(|(name, _)| name.clone()).collect();
-        let of_last = std::mem::replace(&mut *self.set_by_uri.lock(), names);
-        for name in of_last {
+        let previous = std::mem::replace(&mut *self.set_by_uri.lock(), names);
+        for name in previous {
             if let Some(spec) = SPECS.iter().find(|spec| spec.name() == name) {
                 obj.set_property_from_value(&name, spec.default_value());
             }
@@ -251,13 +244,13 @@ impl Rtmp2ServerBin {
         let bin = self.obj().downgrade();
         self.demuxer.connect_pad_added(move |_, pad| {
             if let Some(bin) = bin.upgrade() {
-                bin.imp().add(pad);
+                bin.imp().add_track(pad);
             }
         });
         let bin = self.obj().downgrade();
         self.demuxer.connect_pad_removed(move |_, pad| {
             if let Some(bin) = bin.upgrade() {
-                bin.imp().remove(pad);
+                bin.imp().remove_track(pad);
             }
         });
         let bin = self.obj().downgrade();
@@ -268,22 +261,22 @@ impl Rtmp2ServerBin {
         });
     }
 
-    fn add(&self, pad: &gst::Pad) {
+    fn add_track(&self, pad: &gst::Pad) {
         if pad.direction() != gst::PadDirection::Src {
             return;
         }
         let target = if self.has_queues.load(Ordering::Relaxed) {
-            self.queue(pad)
+            self.add_queue(pad)
         } else {
             Ok(pad.clone())
         };
-        if let Err(error) = target.and_then(|target| self.show(pad, &target)) {
+        if let Err(error) = target.and_then(|target| self.add_ghost_pad(pad, &target)) {
             gst::error!(CAT, imp = self, "{error}");
         }
     }
 
     /// Links a queue to the pad of a track, and returns its source pad.
-    fn queue(&self, pad: &gst::Pad) -> Result<gst::Pad, glib::BoolError> {
+    fn add_queue(&self, pad: &gst::Pad) -> Result<gst::Pad, glib::BoolError> {
         let queue = gst::ElementFactory::make("queue")
             .name(queue_name(pad))
             .property("max-size-buffers", 0u32)
@@ -291,17 +284,17 @@ impl Rtmp2ServerBin {
             .build()?;
         self.obj().add(&queue)?;
         queue.sync_state_with_parent()?;
-        let end = |name| {
-            let end = queue.static_pad(name);
-            end.ok_or_else(|| glib::bool_error!("A queue has no pad {name}"))
+        let queue_pad = |name| {
+            let pad = queue.static_pad(name);
+            pad.ok_or_else(|| glib::bool_error!("A queue has no pad {name}"))
         };
-        let linked = pad.link(&end("sink")?);
+        let linked = pad.link(&queue_pad("sink")?);
         linked.map_err(|error| glib::bool_error!("{error}"))?;
-        end("src")
+        queue_pad("src")
     }
 
     /// Adds a pad to the bin for a track that leaves at `target`.
-    fn show(&self, pad: &gst::Pad, target: &gst::Pad) -> Result<(), glib::BoolError> {
+    fn add_ghost_pad(&self, pad: &gst::Pad, target: &gst::Pad) -> Result<(), glib::BoolError> {
         let template = pad
             .pad_template()
             .and_then(|template| self.obj().pad_template(template.name_template()));
@@ -326,7 +319,7 @@ impl Rtmp2ServerBin {
         self.obj().add_pad(&ghost)
     }
 
-    fn remove(&self, pad: &gst::Pad) {
+    fn remove_track(&self, pad: &gst::Pad) {
         let bin = self.obj();
         if let Some(ghost) = bin.static_pad(&pad.name()) {
             let _ = ghost.set_active(false);

@@ -67,11 +67,21 @@
 //!
 //! Since: 0.1.0
 
+use std::sync::LazyLock;
+
 use gst::glib;
 use gst::prelude::*;
 
 mod imp;
 mod uri;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rtmp2serverbin",
+        gst::DebugColorFlags::empty(),
+        Some("RTMP server source and demuxer"),
+    )
+});
 
 glib::wrapper! {
     pub struct Rtmp2ServerBin(ObjectSubclass<imp::Rtmp2ServerBin>)

@@ -38,8 +38,8 @@ impl Uri {
         let (scheme, rest) = text.split_once("://").unwrap_or_default();
         let known = SCHEMES
             .iter()
-            .find(|(ours, _)| scheme.eq_ignore_ascii_case(ours));
-        let (_, scheme) = known.ok_or_else(|| format!("The scheme is another one: {FORM}"))?;
+            .find(|(name, _)| scheme.eq_ignore_ascii_case(name));
+        let (_, scheme) = known.ok_or_else(|| format!("Invalid URI: unknown scheme: {FORM}"))?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let location = format!("{scheme}://{path}");
         rtmp2serversrc::check_location(&location)
@@ -54,10 +54,10 @@ impl Uri {
     }
 
     /// Returns the URI that stands for a location.
-    pub(super) fn of_location(location: &str) -> Option<String> {
+    pub(super) fn from_location(location: &str) -> Option<String> {
         let (scheme, rest) = location.split_once("://")?;
-        let (ours, _) = SCHEMES.iter().find(|(_, theirs)| *theirs == scheme)?;
-        Some(format!("{ours}://{rest}"))
+        let (name, _) = SCHEMES.iter().find(|(_, known)| *known == scheme)?;
+        Some(format!("{name}://{rest}"))
     }
 
     /// Returns the properties that the query sets, or the reason for which one can't be set.
@@ -77,12 +77,12 @@ impl Uri {
                 format!("Invalid URI: there is an unknown property in its query: {FORM}")
             })?;
             if !spec.flags().contains(glib::ParamFlags::WRITABLE) {
-                return Err(invalid("no property can be set that is called"));
+                return Err(invalid("there is the read-only property"));
             }
             let value = glib::Value::deserialize_with_pspec(text, spec);
-            let value = value.map_err(|_| invalid("bad value of"))?;
+            let value = value.map_err(|_| invalid("there is a bad value of"))?;
             if !is_in_range(spec, &value) {
-                return Err(invalid("out of its range is"));
+                return Err(invalid("there is a value out of the range of"));
             }
             Ok((name.clone(), value))
         });
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_and_a_query() {
+    fn uri_is_split_into_location_and_query() {
         for (text, location) in [
             (
                 "rtmpserver://0.0.0.0:1935/live/key",
@@ -130,11 +130,11 @@ mod tests {
             assert_eq!(Uri::parse(text).unwrap().location, location);
         }
         let text = "rtmpsserver://h:443/live/key";
-        assert_eq!(Uri::of_location("rtmps://h:443/live/key").unwrap(), text);
+        assert_eq!(Uri::from_location("rtmps://h:443/live/key").unwrap(), text);
     }
 
     #[test]
-    fn properties_are_in_the_query() {
+    fn query_sets_properties() {
         let set = values(
             "keep-listening=true&latency=50&publisher-policy=replace&username=a%20b+c\
              &allowed-addresses=%3C192.0.2.0/24,2001:db8::1%3E&max-bytes=5000000000",
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_name_the_fault_and_no_secret() {
         for text in [
             "rtmp://h/secret",
             "secret",
@@ -177,13 +177,13 @@ mod tests {
             ("stream-key=secret", "there must be no stream-key"),
             (
                 "current-port=1",
-                "no property can be set that is called current-port",
+                "there is the read-only property current-port",
             ),
             ("nonsense=secret", "unknown property"),
             ("secret", "unknown property"),
             ("latency=1&secret=1", "unknown property"),
             ("latency=secret", "bad value of latency"),
-            ("chunk-size=5", "out of its range is chunk-size"),
+            ("chunk-size=5", "out of the range of chunk-size"),
             ("publisher-policy=secret", "bad value of publisher-policy"),
         ] {
             let error = values(query).unwrap_err();

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use super::signals;
 use super::state::Snapshot;
-use super::{Rtmp2ServerSrc, StreamEvent};
+use super::{CAT, ConnectionState, Rtmp2ServerSrc, StreamEvent, StreamStatus, signals};
 use crate::feed::{Imbalance, Jump, JumpKind, RefusedTrack};
 use crate::flv::TagKind;
 use crate::server::{self, Publisher};
@@ -40,8 +39,37 @@ pub(super) fn status_event(snapshot: &Snapshot) -> gst::Event {
     gst::event::CustomDownstreamSticky::builder(status(snapshot)).build()
 }
 
-pub(super) fn post_status(element: &Rtmp2ServerSrc, snapshot: &Snapshot) {
-    post(element, status(snapshot));
+/// Posts a change of state, and notifies of the properties that are part of it.
+pub(super) fn post_change(element: &Rtmp2ServerSrc, before: &Snapshot, after: &Snapshot) {
+    gst::info!(
+        CAT,
+        obj = element,
+        "{:?}, {:?}, epoch {}",
+        after.status,
+        after.connection,
+        after.epoch
+    );
+    post(element, status(after));
+    let is_decodable_again =
+        before.status == StreamStatus::Reconfiguring && after.status == StreamStatus::Active;
+    let is_reconfigured = before.epoch != after.epoch;
+    if is_reconfigured {
+        let event = StreamEvent::ReconfigurationStarted;
+        post_event(element, event, after.epoch, no_details());
+    }
+    if is_decodable_again && after.connection == ConnectionState::Streaming {
+        let event = StreamEvent::ReconfigurationDone;
+        post_event(element, event, after.epoch, no_details());
+    }
+    for (name, changed) in [
+        ("connection-state", before.connection != after.connection),
+        ("stream-status", before.status != after.status),
+        ("epoch", is_reconfigured),
+    ] {
+        if changed {
+            element.notify(name);
+        }
+    }
 }
 
 pub(super) fn post_event(
@@ -64,8 +92,8 @@ fn event(event: StreamEvent, epoch: u64, details: gst::Structure) -> gst::Struct
 }
 
 /// Returns the event of a rejected client.
-pub(crate) fn rejected(publisher: &Publisher, refusal: server::RejectReason) -> gst::Structure {
-    let details = about_with_reason(publisher, refusal.nick());
+pub(crate) fn rejected(publisher: &Publisher, reason: server::RejectReason) -> gst::Structure {
+    let details = about_with_reason(publisher, reason.nick());
     event(StreamEvent::PublisherRejected, 0, details)
 }
 
@@ -136,11 +164,11 @@ pub(super) fn about_imbalance(imbalance: &Imbalance) -> gst::Structure {
 }
 
 /// Returns the details of an event that is about a track in a codec that is not accepted.
-pub(super) fn about_refusal(refusal: &RefusedTrack) -> gst::Structure {
+pub(super) fn about_refused_track(track: &RefusedTrack) -> gst::Structure {
     gst::Structure::builder("details")
-        .field("kind", kind(refusal.kind))
-        .field("track", u32::from(refusal.track))
-        .field("codec", refusal.codec.to_string())
+        .field("kind", kind(track.kind))
+        .field("track", u32::from(track.track))
+        .field("codec", track.codec.to_string())
         .build()
 }
 
@@ -152,6 +180,6 @@ fn kind(kind: TagKind) -> &'static str {
     }
 }
 
-pub(super) fn nothing() -> gst::Structure {
+pub(super) fn no_details() -> gst::Structure {
     gst::Structure::new_empty("details")
 }

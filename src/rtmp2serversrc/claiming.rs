@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What an element has of the server while it runs: a route of its own, or one stream of another
+//! An element's claim on the server while it runs: a route of its own, or one stream of another
 //! element.
 
 use std::net::SocketAddr;
@@ -15,49 +15,58 @@ use crate::server::{
     PublishPointConfig, Stream, StreamClaim,
 };
 
-/// Where a stream comes from at the next start.
+/// Origin of the element's stream at the next start.
 #[derive(Debug, Default)]
-pub(super) enum Origin {
-    /// The properties say it.
+pub(super) enum StreamOrigin {
+    /// A route of the element's own, by its properties.
     #[default]
     Route,
-    /// From who has given it, once.
-    Stream {
+    /// A stream of another element, which can be started once.
+    Attached {
         number: u32,
-        given: Option<StreamClaim>,
+        claim: Option<StreamClaim>,
     },
 }
 
-impl Origin {
-    /// The number of a stream that was given.
+impl StreamOrigin {
+    pub(super) fn attached(claim: StreamClaim) -> Self {
+        StreamOrigin::Attached {
+            number: claim.number(),
+            claim: Some(claim),
+        }
+    }
+
+    /// Returns the number of an attached stream.
     pub(super) fn number(&self) -> Option<u32> {
         match self {
-            Origin::Route => None,
-            Origin::Stream { number, .. } => Some(*number),
+            StreamOrigin::Route => None,
+            StreamOrigin::Attached { number, .. } => Some(*number),
         }
     }
 
-    /// What was given and has not started yet.
+    /// Returns an attached stream that has not started yet.
     pub(super) fn stream(&self) -> Option<Arc<Stream>> {
         match self {
-            Origin::Stream { given, .. } => given.as_ref().map(|claim| claim.stream().clone()),
-            Origin::Route => None,
+            StreamOrigin::Route => None,
+            StreamOrigin::Attached { claim, .. } => {
+                claim.as_ref().map(|claim| claim.stream().clone())
+            }
         }
     }
 
-    /// What was given, which is not to start any more.
+    /// Removes an attached stream that will not start.
     pub(super) fn detach(&mut self) -> Option<StreamClaim> {
         match self {
-            Origin::Route => None,
-            Origin::Stream { given, .. } => given.take(),
+            StreamOrigin::Route => None,
+            StreamOrigin::Attached { claim, .. } => claim.take(),
         }
     }
 
-    /// The stream that was given, if it is not from a route.
+    /// Returns the claim to start with. None where the element has a route of its own.
     pub(super) fn take(&mut self) -> Result<Option<StreamClaim>, gst::ErrorMessage> {
         match self {
-            Origin::Route => Ok(None),
-            Origin::Stream { given, .. } => match given.take() {
+            StreamOrigin::Route => Ok(None),
+            StreamOrigin::Attached { claim, .. } => match claim.take() {
                 Some(claim) => Ok(Some(claim)),
                 None => Err(gst::error_msg!(
                     gst::ResourceError::Busy,
@@ -68,46 +77,46 @@ impl Origin {
     }
 }
 
-/// What is held from start to stop.
+/// The claim of an element from start to stop.
 #[derive(Debug)]
-pub(super) enum Running {
+pub(super) enum ActiveClaim {
     Route(Claim, Arc<Stream>),
-    Stream(StreamClaim),
+    Attached(StreamClaim),
 }
 
-impl Running {
+impl ActiveClaim {
     pub(super) fn claim(
         settings: &Settings,
         config: PublishPointConfig,
     ) -> Result<Self, gst::ErrorMessage> {
         let stream = Arc::new(Stream::new(config));
         let claim = claim(settings, &PublishPoint::One(stream.clone()))?;
-        Ok(Running::Route(claim, stream))
+        Ok(ActiveClaim::Route(claim, stream))
     }
 
     pub(super) fn stream(&self) -> &Arc<Stream> {
         match self {
-            Running::Route(_, stream) => stream,
-            Running::Stream(claim) => claim.stream(),
+            ActiveClaim::Route(_, stream) => stream,
+            ActiveClaim::Attached(claim) => claim.stream(),
         }
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
-            Running::Route(claim, _) => Some(claim.address()),
-            Running::Stream(_) => None,
+            ActiveClaim::Route(claim, _) => Some(claim.address()),
+            ActiveClaim::Attached(_) => None,
         }
     }
 
     pub(super) fn drain_control(&self) -> Option<DrainControl> {
         match self {
-            Running::Route(claim, _) => Some(claim.drain_control()),
-            Running::Stream(_) => None,
+            ActiveClaim::Route(claim, _) => Some(claim.drain_control()),
+            ActiveClaim::Attached(_) => None,
         }
     }
 }
 
-/// What the properties say of who may publish and how.
+/// Returns the configuration of a publish point with these properties.
 pub(crate) fn config(
     settings: &Settings,
     name: String,
@@ -125,32 +134,32 @@ pub(crate) fn config(
     })
 }
 
-/// Listens where the properties say.
+/// Listens on the address of the properties.
 pub(crate) fn claim(settings: &Settings, point: &PublishPoint) -> Result<Claim, gst::ErrorMessage> {
     let claimed = server::claim(settings.host(), settings.port(), point);
     claimed.map_err(|error| start_error(&error))
 }
 
-/// Starts or stops the draining of what an element has claimed.
+/// Starts or stops draining of an element's claim.
 pub(crate) fn drain(element: &gst::Element, control: &DrainControl, timeout: Option<Duration>) {
     if let Err(error) = control.set(timeout) {
         gst::element_warning!(
             element,
             gst::ResourceError::Busy,
-            ("Could not listen again after draining: {error}. Another program has the port")
+            ("Could not listen again after draining, since another program has the port: {error}")
         );
     }
 }
 
-/// The name of an element with those of the bins that it is in, up to the pipeline.
-pub(crate) fn shown_name(element: &gst::Element) -> String {
+/// Returns the name of an element with the names of its bins, up to the pipeline.
+pub(crate) fn full_name(element: &gst::Element) -> String {
     let mut name = element.name().to_string();
-    let mut around = element.parent();
-    while let Some(bin) = around
+    let mut parent = element.parent();
+    while let Some(bin) = parent
         && let Some(next) = bin.parent()
     {
         name = format!("{}/{name}", bin.name());
-        around = Some(next);
+        parent = Some(next);
     }
     name
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `streaming`, then `running`, then `origin`, `settings` or `state`; `keyframe_requests`,
-//! then those of the server. Signals, notifications and pushes happen under none of them except
+//! Lock order: `streaming`, then `running`, then `origin` or those of `state`; `keyframe_requests`, then
+//! those of the server. Signals, notifications and pushes happen under none of them except
 //! `streaming`, which belongs to the streaming thread.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -16,38 +16,41 @@ use gst_base::subclass::base_src::CreateSuccess;
 use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
-use super::buffers;
-use super::claiming::{self, Origin, Running};
+use super::claiming::{self, ActiveClaim, StreamOrigin};
+use super::element_state::ElementState;
 use super::keyframe::{KeyframeRequests, NoKeyframe};
 use super::settings::{Effect, Settings};
-use super::signals::{Emitter, SIGNALS};
+use super::signals::Emitter;
 use super::specs::SPECS;
-use super::state::{Input, Snapshot, State};
+use super::state::StateInput;
 use super::stats::{self, StreamCounts};
-use super::streaming::{self, Streaming};
+use super::streaming::{Context, StreamingTask};
+use super::{CAT, announcements, buffers, signals};
 use crate::feed::Repairs;
 use crate::server::{self, Stream};
 
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "rtmp2serversrc",
-        gst::DebugColorFlags::empty(),
-        Some("RTMP server source"),
+static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+    signals::build(
+        |element| {
+            if let Some(element) = element.downcast_ref::<super::Rtmp2ServerSrc>() {
+                element.imp().disconnect_publisher();
+            }
+        },
+        |element, tc_url, description| {
+            let element = element.downcast_ref::<super::Rtmp2ServerSrc>();
+            element.is_some_and(|element| element.imp().request_reconnect(tc_url, description))
+        },
     )
 });
 
 #[derive(Debug, Default)]
 pub struct Rtmp2ServerSrc {
-    settings: Mutex<Settings>,
-    origin: Mutex<Origin>,
+    state: ElementState,
+    origin: Mutex<StreamOrigin>,
     /// Set from start to stop.
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<ActiveClaim>>,
     /// Used by create() alone while the element runs.
-    streaming: Mutex<Option<Streaming>>,
-    state: Mutex<State>,
-    /// The element is not in PLAYING, or is about to leave it.
-    paused: AtomicBool,
-    repairs: Mutex<Repairs>,
+    streaming: Mutex<Option<StreamingTask>>,
     force_key_unit_events: AtomicU64,
     keyframe_requests: Mutex<KeyframeRequests>,
 }
@@ -69,7 +72,7 @@ impl ObjectImpl for Rtmp2ServerSrc {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let effect = self.settings.lock().set(pspec.name(), value);
+        let effect = self.state.settings().set(pspec.name(), value);
         match effect {
             Effect::AtNextStart => {}
             Effect::Route => {
@@ -78,7 +81,7 @@ impl ObjectImpl for Rtmp2ServerSrc {
                 }
             }
             Effect::Stream => {
-                let settings = self.settings.lock().stream();
+                let settings = self.state.settings().stream();
                 if let Some(stream) = self.stream() {
                     stream.configure(settings);
                 }
@@ -93,19 +96,18 @@ impl ObjectImpl for Rtmp2ServerSrc {
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         let levels = || {
-            self.stream()
-                .map(|i| i.queue().levels())
-                .unwrap_or_default()
+            let stream = self.stream();
+            stream.map_or_else(Default::default, |stream| stream.queue().levels())
         };
         match pspec.name() {
             "current-port" => self.current_port().to_value(),
             "current-level-bytes" => levels().bytes.to_value(),
             "current-level-time" => (levels().time.as_nanos() as u64).to_value(),
             "stats" => self.stats().to_value(),
-            "connection-state" => self.state().connection.to_value(),
-            "stream-status" => self.state().status.to_value(),
-            "epoch" => self.state().epoch.to_value(),
-            name => match self.settings.lock().get(name) {
+            "connection-state" => self.state.snapshot().connection.to_value(),
+            "stream-status" => self.state.snapshot().status.to_value(),
+            "epoch" => self.state.snapshot().epoch.to_value(),
+            name => match self.state.settings().get(name) {
                 Some(value) => value,
                 None => unreachable!("{name} is not readable"),
             },
@@ -152,10 +154,8 @@ impl ElementImpl for Rtmp2ServerSrc {
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         // Before the base class learns of it, so that create() knows first.
-        self.paused.store(
-            transition != gst::StateChange::PausedToPlaying,
-            Ordering::SeqCst,
-        );
+        self.state
+            .set_paused(transition != gst::StateChange::PausedToPlaying);
         self.parent_change_state(transition)
     }
 
@@ -175,25 +175,25 @@ impl ElementImpl for Rtmp2ServerSrc {
 
 impl BaseSrcImpl for Rtmp2ServerSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let settings = self.settings.lock().clone();
-        let given = self.origin.lock().take()?;
-        let running = match given {
-            Some(claim) => Running::Stream(claim),
+        let settings = self.state.settings().clone();
+        let attached = self.origin.lock().take()?;
+        let running = match attached {
+            Some(claim) => ActiveClaim::Attached(claim),
             None => {
-                let name = claiming::shown_name(self.obj().upcast_ref());
+                let name = claiming::full_name(self.obj().upcast_ref());
                 let observer = Arc::new(Emitter::new(self.obj().upcast_ref()));
                 let config = claiming::config(&settings, name, observer)?;
-                Running::claim(&settings, config)?
+                ActiveClaim::claim(&settings, config)?
             }
         };
         if let Some(address) = running.address() {
             gst::info!(CAT, imp = self, "Listening on {address}");
         }
 
-        *self.repairs.lock() = Repairs::default();
+        self.state.set_repairs(Repairs::default());
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         *self.keyframe_requests.lock() = KeyframeRequests::default();
-        let streaming = Streaming::new(running.stream().clone(), settings.feed());
+        let streaming = StreamingTask::new(running.stream().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
         *self.running.lock() = Some(running);
         if settings.drain().is_some() {
@@ -206,14 +206,14 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let running = self.running.lock().take();
         let streaming = self.streaming.lock().take();
-        if let (Some(Running::Stream(_)), Some(streaming)) = (&running, streaming) {
-            streaming.tell_rest(self);
+        if let (Some(ActiveClaim::Attached(_)), Some(streaming)) = (&running, streaming) {
+            self.with_context(|context| streaming.post_rest(context));
         }
         // Joins the threads that served this element.
         drop(running);
         // The queue is closed, so no item of it would do this.
-        for (before, after) in self.apply(Input::Ended) {
-            streaming::tell(self, &before, &after);
+        for (before, after) in self.state.apply(StateInput::Ended) {
+            announcements::post_change(&self.obj(), &before, &after);
         }
         self.obj().notify("current-port");
         gst::info!(CAT, imp = self, "Stopped");
@@ -245,7 +245,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
-            let min = self.settings.lock().latency();
+            let min = self.state.settings().latency();
             // TCP pushes back on the publisher, so there is no maximum.
             latency.set(true, min, gst::ClockTime::NONE);
             return true;
@@ -268,7 +268,7 @@ impl PushSrcImpl for Rtmp2ServerSrc {
     ) -> Result<CreateSuccess, gst::FlowError> {
         let mut streaming = self.streaming.lock();
         let streaming = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
-        streaming.next(self)
+        self.with_context(|context| streaming.next(context))
     }
 }
 
@@ -283,24 +283,21 @@ impl Rtmp2ServerSrc {
 
     /// Makes this the source of one stream of another element, once and instead of a route.
     pub(crate) fn attach(&self, claim: server::StreamClaim) {
-        *self.origin.lock() = Origin::Stream {
-            number: claim.number(),
-            given: Some(claim),
-        };
+        *self.origin.lock() = StreamOrigin::attached(claim);
     }
 
     /// Releases the stream of an element that will not start again, also if others still hold the
     /// element.
     pub(crate) fn detach(&self) {
         // Dropped without the lock, since that closes the stream.
-        let given = self.origin.lock().detach();
-        drop(given);
+        let claim = self.origin.lock().detach();
+        drop(claim);
     }
 
     /// Takes over the properties of the element that this source serves. Those that may change while
     /// it runs take effect at once.
     pub(crate) fn apply_settings(&self, settings: &Settings) {
-        *self.settings.lock() = settings.clone();
+        *self.state.settings() = settings.clone();
     }
 
     /// Returns the stream's number, if this is the source of one stream of another element.
@@ -329,17 +326,17 @@ impl Rtmp2ServerSrc {
     /// but a publisher that connects again starts with one.
     fn request_keyframe(&self) -> bool {
         self.force_key_unit_events.fetch_add(1, Ordering::Relaxed);
-        let is_wanted = self.settings.lock().reconnect_on_force_key_unit;
+        let is_wanted = self.state.settings().reconnect_on_force_key_unit;
         let Some(stream) = self.stream() else {
             return false;
         };
         let mut requests = self.keyframe_requests.lock();
-        let asked = requests.request(is_wanted, Instant::now(), || {
+        let request = requests.request(is_wanted, Instant::now(), || {
             stream.request_reconnect(None, "A keyframe is needed.")
         });
         drop(requests);
-        let why_not = asked.err();
-        match why_not {
+        let refusal = request.err();
+        match refusal {
             None => gst::info!(
                 CAT,
                 imp = self,
@@ -352,19 +349,19 @@ impl Rtmp2ServerSrc {
                 reason.nick()
             ),
         }
-        let event = server::QueueEvent::KeyframeRequested(why_not.map(NoKeyframe::nick));
+        let event = server::QueueEvent::KeyframeRequested(refusal.map(NoKeyframe::nick));
         stream.queue().tell(event);
-        why_not.is_none()
+        refusal.is_none()
     }
 
     fn apply_drain(&self) {
-        let timeout = self.settings.lock().drain();
+        let timeout = self.state.settings().drain();
         // Draining may call the application, which may read a property.
         let control = self
             .running
             .lock()
             .as_ref()
-            .and_then(Running::drain_control);
+            .and_then(ActiveClaim::drain_control);
         if let Some(control) = control {
             claiming::drain(self.obj().upcast_ref(), &control, timeout);
         }
@@ -372,17 +369,17 @@ impl Rtmp2ServerSrc {
 
     fn current_port(&self) -> u32 {
         let running = self.running.lock();
-        let address = running.as_ref().and_then(Running::address);
+        let address = running.as_ref().and_then(ActiveClaim::address);
         address.map_or(0, |address| address.port().into())
     }
 
     pub(crate) fn stats(&self) -> gst::Structure {
         let counts = StreamCounts {
-            repairs: *self.repairs.lock(),
+            repairs: self.state.repairs(),
             force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
         };
         let stream = self.stream();
-        let structure = stats::structure(stream.as_deref(), &self.state(), &counts);
+        let structure = stats::structure(stream.as_deref(), &self.state.snapshot(), &counts);
         match self.stream_number() {
             // A rejected client belongs to none of several streams.
             Some(_) => structure.build(),
@@ -390,32 +387,11 @@ impl Rtmp2ServerSrc {
         }
     }
 
-    pub(super) fn set_repairs(&self, repairs: Repairs) {
-        *self.repairs.lock() = repairs;
-    }
-
-    /// Returns the limit in nanoseconds.
-    pub(super) fn max_lateness(&self) -> u64 {
-        self.settings.lock().max_lateness().nseconds()
-    }
-
-    pub(super) fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn state(&self) -> Snapshot {
-        self.state.lock().now().clone()
-    }
-
-    /// Changes the state, and returns each change, which the caller posts under no lock.
-    pub(super) fn apply(&self, input: Input) -> Vec<(Snapshot, Snapshot)> {
-        let mut state = self.state.lock();
-        let mut before = state.now().clone();
-        let changes = state.apply(input).into_iter().map(|after| {
-            let change = (before.clone(), after.clone());
-            before = after;
-            change
-        });
-        changes.collect()
+    /// Calls `work` with the element as its streaming thread uses it.
+    fn with_context<T>(&self, work: impl FnOnce(Context<'_>) -> T) -> T {
+        work(Context {
+            element: &self.obj(),
+            state: &self.state,
+        })
     }
 }

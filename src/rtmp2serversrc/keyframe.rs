@@ -62,14 +62,14 @@ impl KeyframeRequests {
 }
 
 /// Returns the details of the event about a keyframe request.
-pub(super) fn details(why_not: Option<&str>) -> gst::Structure {
-    let action = if why_not.is_none() {
+pub(super) fn details(reason: Option<&str>) -> gst::Structure {
+    let action = if reason.is_none() {
         "reconnect-requested"
     } else {
         "none"
     };
     let details = gst::Structure::builder("details").field("action", action);
-    details.field_if_some("reason", why_not).build()
+    details.field_if_some("reason", reason).build()
 }
 
 #[cfg(test)]
@@ -77,24 +77,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_asked_twice_in_ten_seconds() {
+    fn requests_to_reconnect_are_ten_seconds_apart() {
         let mut requests = KeyframeRequests::default();
         let start = Instant::now();
         let mut at = |millis, is_wanted, answer: Result<(), ReconnectError>| {
-            let mut asked = false;
+            let mut is_asked = false;
             let ask = || {
-                asked = true;
+                is_asked = true;
                 answer
             };
             let now = start + Duration::from_millis(millis);
-            (requests.request(is_wanted, now, ask), asked)
+            (requests.request(is_wanted, now, ask), is_asked)
         };
         let unreached = Err(ReconnectError::NoPublisher);
-        let nobody = Err(NoKeyframe::ReconnectError(ReconnectError::NoPublisher));
+        let no_publisher = Err(NoKeyframe::ReconnectError(ReconnectError::NoPublisher));
         assert_eq!(at(0, false, Ok(())), (Err(NoKeyframe::Off), false));
         // Nothing is gained by waiting where no publisher was reached.
-        assert_eq!(at(1, true, unreached), (nobody, true));
-        assert_eq!(at(2, true, unreached), (nobody, true));
+        assert_eq!(at(1, true, unreached), (no_publisher, true));
+        assert_eq!(at(2, true, unreached), (no_publisher, true));
         assert_eq!(at(3, true, Ok(())), (Ok(()), true));
         assert_eq!(at(4, true, Ok(())), (Err(NoKeyframe::TooSoon), false));
         assert_eq!(at(10_002, true, Ok(())), (Err(NoKeyframe::TooSoon), false));

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_found_and_put_together_again() {
+    fn location_is_split_and_joined_again() {
         for (text, expected) in [
             ("rtmp://0.0.0.0:1935", location("0.0.0.0", 1935, "", "")),
             ("rtmp://[::1]:0/live", location("::1", 0, "live", "")),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_name_the_fault_and_no_secret() {
         for (text, reason) in [
             ("live", "relative URL without a base"),
             ("http://h/live", "the scheme is http"),

@@ -233,12 +233,15 @@
 //!
 //! Since: 0.1.0
 
+use std::sync::LazyLock;
+
 use gst::glib;
 use gst::prelude::*;
 
 pub(crate) mod announcements;
 mod buffers;
 pub(crate) mod claiming;
+mod element_state;
 mod imp;
 mod keyframe;
 mod location;
@@ -251,6 +254,14 @@ mod streaming;
 
 pub(crate) use signals::build as build_signals;
 pub(crate) use specs::build as build_specs;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rtmp2serversrc",
+        gst::DebugColorFlags::empty(),
+        Some("RTMP server source"),
+    )
+});
 
 /// Returns the error that the property `location` would cause at the start.
 pub(crate) fn check_location(text: &str) -> Result<(), String> {

@@ -3,29 +3,12 @@
 //! Signals: they tell the application of publishers, ask it to authorize them, and let it act.
 
 use std::ops::ControlFlow;
-use std::sync::LazyLock;
 
 use gst::glib;
 use gst::glib::subclass::Signal;
 use gst::prelude::*;
-use gst::subclass::prelude::*;
 
-use super::Rtmp2ServerSrc;
 use crate::server::{Observer, Publisher, PublisherEvent};
-
-pub(super) static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-    build(
-        |element| {
-            if let Some(element) = element.downcast_ref::<Rtmp2ServerSrc>() {
-                element.imp().disconnect_publisher();
-            }
-        },
-        |element, tc_url, description| {
-            let element = element.downcast_ref::<Rtmp2ServerSrc>();
-            element.is_some_and(|element| element.imp().request_reconnect(tc_url, description))
-        },
-    )
-});
 
 /// Builds the signals of an element that has publishers. Its actions call `disconnect` and
 /// `reconnect`.
@@ -33,7 +16,7 @@ pub(crate) fn build(
     disconnect: fn(&gst::Element),
     reconnect: fn(&gst::Element, Option<&str>, &str) -> bool,
 ) -> Vec<Signal> {
-    let mut signals = build_told();
+    let mut signals = build_notifications();
     signals.push(
         // Disconnects the present publisher, which is told so, or ends the wait for one that was cut
         // off.
@@ -57,8 +40,8 @@ pub(crate) fn build(
             .class_handler(move |arguments| {
                 let tc_url = text(arguments, 1).filter(|tc_url| !tc_url.is_empty());
                 let description = text(arguments, 2).unwrap_or_default();
-                let asked = reconnect(&instance(arguments), tc_url.as_deref(), &description);
-                Some(asked.to_value())
+                let is_asked = reconnect(&instance(arguments), tc_url.as_deref(), &description);
+                Some(is_asked.to_value())
             })
             .build(),
     );
@@ -76,7 +59,7 @@ pub(crate) fn text(arguments: &[glib::Value], index: usize) -> Option<String> {
 }
 
 /// Builds the signals that tell the application of publishers and ask it to authorize them.
-pub(crate) fn build_told() -> Vec<Signal> {
+pub(crate) fn build_notifications() -> Vec<Signal> {
     let info = gst::Structure::static_type();
     let reason = String::static_type();
     vec![
@@ -139,22 +122,22 @@ pub(crate) fn variables(publisher: &Publisher) -> gst::Structure {
 }
 
 /// Asks the application of an element to authorize a client.
-pub(crate) fn ask(element: &gst::Element, publisher: &Publisher) -> bool {
+pub(crate) fn authorize(element: &gst::Element, publisher: &Publisher) -> bool {
     element.emit_by_name("publisher-connecting", &[&info(publisher)])
 }
 
 /// Emits the signal for an event of a publisher.
-pub(crate) fn emit(element: &gst::Element, notice: &PublisherEvent) {
-    match notice {
+pub(crate) fn emit(element: &gst::Element, event: &PublisherEvent) {
+    match event {
         PublisherEvent::Added(publisher) => {
             element.emit_by_name::<()>("publisher-added", &[&info(publisher)]);
         }
-        PublisherEvent::Removed(publisher, removal) => {
-            let reason = removal.nick();
+        PublisherEvent::Removed(publisher, reason) => {
+            let reason = reason.nick();
             element.emit_by_name::<()>("publisher-removed", &[&info(publisher), &reason]);
         }
-        PublisherEvent::Rejected(publisher, refusal) => {
-            let reason = refusal.nick();
+        PublisherEvent::Rejected(publisher, reason) => {
+            let reason = reason.nick();
             element.emit_by_name::<()>("publisher-rejected", &[&info(publisher), &reason]);
         }
         // Internal to an element and its streams.
@@ -180,12 +163,12 @@ impl Observer for Emitter {
     fn may_publish(&self, publisher: &Publisher) -> bool {
         // A finalized element accepts no publisher.
         let element = self.element.upgrade();
-        element.is_some_and(|element| ask(&element, publisher))
+        element.is_some_and(|element| authorize(&element, publisher))
     }
 
-    fn notify(&self, notice: &PublisherEvent) {
+    fn notify(&self, event: &PublisherEvent) {
         if let Some(element) = self.element.upgrade() {
-            emit(&element, notice);
+            emit(&element, event);
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::server::Publisher;
 
 /// An input of the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Input {
+pub(super) enum StateInput {
     /// A client asks to publish, and is not authorized yet.
     Asked,
     /// That client was rejected, or has disconnected.
@@ -63,190 +63,215 @@ impl Default for Snapshot {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
-    now: Snapshot,
+pub(super) struct StreamState {
+    present: Snapshot,
     /// The states that a stall has interrupted.
     interrupted: Option<(ConnectionState, StreamStatus)>,
 }
 
-impl State {
-    pub(super) fn now(&self) -> &Snapshot {
-        &self.now
+impl StreamState {
+    pub(super) fn present(&self) -> &Snapshot {
+        &self.present
     }
 
     /// Applies an input, and returns the states that it leads through. The last one is the present.
-    pub(super) fn apply(&mut self, input: Input) -> Vec<Snapshot> {
+    pub(super) fn apply(&mut self, input: StateInput) -> Vec<Snapshot> {
         use ConnectionState as C;
         use StreamStatus as S;
-        let before = self.now.clone();
+        let before = self.present.clone();
         let mut states = Vec::new();
         match input {
-            Input::Asked if before.connection == C::Disconnected => {
-                self.now.connection = C::SocketConnected;
-                states.push(self.now.clone());
-                self.now.connection = C::Authenticating;
+            StateInput::Asked if before.connection == C::Disconnected => {
+                self.present.connection = C::SocketConnected;
+                states.push(self.present.clone());
+                self.present.connection = C::Authenticating;
             }
-            Input::Withdrawn if before.connection == C::Authenticating => {
-                self.now.connection = C::Disconnected;
+            StateInput::Withdrawn if before.connection == C::Authenticating => {
+                self.present.connection = C::Disconnected;
             }
-            Input::Started(publisher) => {
+            StateInput::Started(publisher) => {
                 self.interrupted = None;
-                self.now.epoch += 1;
-                self.now.publisher = Some(publisher);
+                self.present.epoch += 1;
+                self.present.publisher = Some(publisher);
                 self.set(C::Negotiating, S::Reconfiguring);
             }
-            Input::FramePushed if before.status == S::Reconfiguring => {
+            StateInput::FramePushed if before.status == S::Reconfiguring => {
                 self.set(C::Streaming, S::Active);
             }
             // The frame left while the publisher fell silent again.
-            Input::FramePushed => {
+            StateInput::FramePushed => {
                 let interrupted = self.interrupted.as_mut();
                 if let Some(state) = interrupted.filter(|(_, status)| *status == S::Reconfiguring) {
                     *state = (C::Streaming, S::Active);
                 }
             }
-            Input::Reconfigured => {
+            StateInput::Reconfigured => {
                 self.interrupted = None;
-                self.now.epoch += 1;
+                self.present.epoch += 1;
                 self.set(C::Reconfiguring, S::Reconfiguring);
             }
-            Input::Stalled if matches!(before.status, S::Active | S::Reconfiguring) => {
+            StateInput::Stalled if matches!(before.status, S::Active | S::Reconfiguring) => {
                 self.interrupted = Some((before.connection, before.status));
                 self.set(C::Recovering, S::Paused);
             }
-            Input::Resumed => {
+            StateInput::Resumed => {
                 if let Some((connection, status)) = self.interrupted.take() {
                     self.set(connection, status);
                 }
             }
-            Input::Lost => {
+            StateInput::Lost => {
                 self.interrupted = None;
                 self.set(C::Recovering, S::Paused);
             }
-            Input::Ended => {
+            StateInput::Ended => {
                 self.interrupted = None;
                 self.set(C::Disconnected, S::Stopped);
             }
-            Input::Asked | Input::Withdrawn | Input::Stalled => {}
+            StateInput::Asked | StateInput::Withdrawn | StateInput::Stalled => {}
         }
-        if self.now != before {
-            states.push(self.now.clone());
+        if self.present != before {
+            states.push(self.present.clone());
         }
         states
     }
 
     fn set(&mut self, connection: ConnectionState, status: StreamStatus) {
-        self.now.connection = connection;
-        self.now.status = status;
+        self.present.connection = connection;
+        self.present.status = status;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::ConnectionState::{
+        Authenticating, Disconnected, Negotiating, Recovering, SocketConnected, Streaming,
+    };
+    use super::StreamStatus::{Active, Paused, Reconfiguring, Stopped};
     use super::*;
+
+    type Status = (ConnectionState, StreamStatus, u64);
 
     fn publisher() -> Arc<Publisher> {
         Arc::new(Publisher::example(1))
     }
 
-    /// Connection state, stream status and epoch as numbers.
-    fn run(inputs: impl IntoIterator<Item = Input>) -> Vec<(u32, u32, u64)> {
-        let mut state = State::default();
+    /// Returns connection state, stream status and epoch after each change.
+    fn run(inputs: impl IntoIterator<Item = StateInput>) -> Vec<Status> {
+        let mut state = StreamState::default();
         let states = inputs.into_iter().flat_map(|input| state.apply(input));
-        let numbers = |s: Snapshot| (s.connection as u32, s.status as u32, s.epoch);
-        states.map(numbers).collect()
+        let names = |s: Snapshot| (s.connection, s.status, s.epoch);
+        states.map(names).collect()
     }
 
     #[test]
-    fn a_publisher_comes_streams_and_goes() {
+    fn publisher_starts_streams_and_ends() {
         let inputs = [
-            Input::Asked,
-            Input::Started(publisher()),
-            Input::FramePushed,
-            Input::FramePushed,
-            Input::Ended,
-            Input::Ended,
-        ];
-        let expected = [(1, 4, 0), (2, 4, 0), (3, 2, 1), (5, 1, 1), (0, 4, 1)];
-        assert_eq!(run(inputs), expected);
-    }
-
-    #[test]
-    fn a_stall_is_over_where_it_began() {
-        let inputs = [
-            Input::Started(publisher()),
-            Input::Stalled,
-            Input::Resumed,
-            Input::FramePushed,
-            Input::Stalled,
-            Input::Stalled,
-            Input::Resumed,
-            Input::Resumed,
+            StateInput::Asked,
+            StateInput::Started(publisher()),
+            StateInput::FramePushed,
+            StateInput::FramePushed,
+            StateInput::Ended,
+            StateInput::Ended,
         ];
         let expected = [
-            (3, 2, 1),
-            (6, 3, 1),
-            (3, 2, 1),
-            (5, 1, 1),
-            (6, 3, 1),
-            (5, 1, 1),
+            (SocketConnected, Stopped, 0),
+            (Authenticating, Stopped, 0),
+            (Negotiating, Reconfiguring, 1),
+            (Streaming, Active, 1),
+            (Disconnected, Stopped, 1),
         ];
         assert_eq!(run(inputs), expected);
     }
 
     #[test]
-    fn what_leaves_during_a_stall_counts() {
+    fn stall_ends_in_the_state_before_it() {
         let inputs = [
-            Input::Started(publisher()),
-            Input::Stalled,
-            Input::FramePushed,
-            Input::Resumed,
-            Input::Stalled,
-            Input::Reconfigured,
-            Input::Resumed,
+            StateInput::Started(publisher()),
+            StateInput::Stalled,
+            StateInput::Resumed,
+            StateInput::FramePushed,
+            StateInput::Stalled,
+            StateInput::Stalled,
+            StateInput::Resumed,
+            StateInput::Resumed,
         ];
-        let expected = [(3, 2, 1), (6, 3, 1), (5, 1, 1), (6, 3, 1), (4, 2, 2)];
+        let expected = [
+            (Negotiating, Reconfiguring, 1),
+            (Recovering, Paused, 1),
+            (Negotiating, Reconfiguring, 1),
+            (Streaming, Active, 1),
+            (Recovering, Paused, 1),
+            (Streaming, Active, 1),
+        ];
         assert_eq!(run(inputs), expected);
     }
 
     #[test]
-    fn who_was_lost_comes_back_with_a_new_epoch() {
+    fn frames_that_leave_during_a_stall_count() {
         let inputs = [
-            Input::Started(publisher()),
-            Input::FramePushed,
-            Input::Lost,
+            StateInput::Started(publisher()),
+            StateInput::Stalled,
+            StateInput::FramePushed,
+            StateInput::Resumed,
+            StateInput::Stalled,
+            StateInput::Reconfigured,
+            StateInput::Resumed,
+        ];
+        let expected = [
+            (Negotiating, Reconfiguring, 1),
+            (Recovering, Paused, 1),
+            (Streaming, Active, 1),
+            (Recovering, Paused, 1),
+            (ConnectionState::Reconfiguring, Reconfiguring, 2),
+        ];
+        assert_eq!(run(inputs), expected);
+    }
+
+    #[test]
+    fn lost_publisher_returns_with_a_new_epoch() {
+        let inputs = [
+            StateInput::Started(publisher()),
+            StateInput::FramePushed,
+            StateInput::Lost,
             // A client asks meanwhile: the stream is in recovery all the same.
-            Input::Asked,
-            Input::Withdrawn,
-            Input::Started(publisher()),
-            Input::FramePushed,
-            Input::Reconfigured,
-            Input::FramePushed,
-            Input::Lost,
-            Input::Ended,
+            StateInput::Asked,
+            StateInput::Withdrawn,
+            StateInput::Started(publisher()),
+            StateInput::FramePushed,
+            StateInput::Reconfigured,
+            StateInput::FramePushed,
+            StateInput::Lost,
+            StateInput::Ended,
         ];
         let expected = [
-            (3, 2, 1),
-            (5, 1, 1),
-            (6, 3, 1),
-            (3, 2, 2),
-            (5, 1, 2),
-            (4, 2, 3),
-            (5, 1, 3),
-            (6, 3, 3),
-            (0, 4, 3),
+            (Negotiating, Reconfiguring, 1),
+            (Streaming, Active, 1),
+            (Recovering, Paused, 1),
+            (Negotiating, Reconfiguring, 2),
+            (Streaming, Active, 2),
+            (ConnectionState::Reconfiguring, Reconfiguring, 3),
+            (Streaming, Active, 3),
+            (Recovering, Paused, 3),
+            (Disconnected, Stopped, 3),
         ];
         assert_eq!(run(inputs), expected);
     }
 
     #[test]
-    fn who_is_refused_leaves_no_trace() {
+    fn rejected_client_leaves_no_trace() {
         let inputs = [
-            Input::Asked,
-            Input::Withdrawn,
-            Input::Withdrawn,
-            Input::Ended,
+            StateInput::Asked,
+            StateInput::Withdrawn,
+            StateInput::Withdrawn,
+            StateInput::Ended,
         ];
-        assert_eq!(run(inputs), [(1, 4, 0), (2, 4, 0), (0, 4, 0)]);
+        assert_eq!(
+            run(inputs),
+            [
+                (SocketConnected, Stopped, 0),
+                (Authenticating, Stopped, 0),
+                (Disconnected, Stopped, 0)
+            ]
+        );
     }
 }

@@ -20,13 +20,13 @@ pub(super) struct StreamCounts {
     pub(super) force_key_unit_events: u64,
 }
 
-pub(crate) type Builder = gst::structure::Builder;
+pub(crate) type StatsBuilder = gst::structure::Builder;
 
 pub(super) fn structure(
     stream: Option<&Stream>,
     state: &Snapshot,
     counts: &StreamCounts,
-) -> Builder {
+) -> StatsBuilder {
     let now = Instant::now();
     let publisher = stream.and_then(Stream::publisher);
     let stats = stream.map(|stream| stream.stats(now)).unwrap_or_default();
@@ -50,14 +50,14 @@ pub(super) fn structure(
 }
 
 /// Adds the fields that belong to the element and not to one stream.
-pub(super) fn with_element(structure: Builder, stream: Option<&Stream>) -> Builder {
+pub(super) fn with_element(structure: StatsBuilder, stream: Option<&Stream>) -> StatsBuilder {
     structure
         .field("rejected", stream.map_or(0, Stream::rejected))
         .field("process", process())
 }
 
 /// Adds the fields of the present publisher, or of the last one.
-fn with_publisher(structure: Builder, stats: &StreamStats, now: Instant) -> Builder {
+fn with_publisher(structure: StatsBuilder, stats: &StreamStats, now: Instant) -> StatsBuilder {
     let uptime = stats.is_present.then_some(stats.stay);
     let publisher = &stats.publisher;
     let tags = publisher.audio_tags + publisher.video_tags + publisher.script_tags;
@@ -102,7 +102,7 @@ fn with_publisher(structure: Builder, stats: &StreamStats, now: Instant) -> Buil
 }
 
 /// Adds the fields of the stream since it started.
-fn with_stream(structure: Builder, stats: &StreamStats, now: Instant) -> Builder {
+fn with_stream(structure: StatsBuilder, stats: &StreamStats, now: Instant) -> StatsBuilder {
     let total = &stats.total;
     let structure = structure
         .field("total-in-bytes", total.in_bytes)
@@ -125,10 +125,10 @@ fn with_stream(structure: Builder, stats: &StreamStats, now: Instant) -> Builder
 }
 
 pub(crate) fn with_last_error(
-    structure: Builder,
+    structure: StatsBuilder,
     error: Option<&LastError>,
     now: Instant,
-) -> Builder {
+) -> StatsBuilder {
     let error_age = error.map(|error| nanos(now.saturating_duration_since(error.at)));
     structure
         .field("last-error", error.map_or("", |error| &error.reason))
@@ -139,8 +139,9 @@ pub(crate) fn with_last_error(
         .field("time-since-last-error", error_age.unwrap_or(u64::MAX))
 }
 
-fn with_queue_and_drops(structure: Builder, stream: Option<&Stream>) -> Builder {
-    let levels = stream.map(|i| i.queue().levels()).unwrap_or_default();
+fn with_queue_and_drops(structure: StatsBuilder, stream: Option<&Stream>) -> StatsBuilder {
+    let levels = stream.map(|stream| stream.queue().levels());
+    let levels = levels.unwrap_or_default();
     let dropped = stream.map(Stream::dropped).unwrap_or_default();
     structure
         .field("current-level-bytes", levels.bytes)
@@ -153,7 +154,7 @@ fn with_queue_and_drops(structure: Builder, stream: Option<&Stream>) -> Builder 
         .field("dropped-cut-off", dropped.cut_off)
 }
 
-fn with_identity(structure: Builder, publisher: &Publisher) -> Builder {
+fn with_identity(structure: StatsBuilder, publisher: &Publisher) -> StatsBuilder {
     structure
         .field("address", publisher.address.to_string())
         .field("application", &publisher.application)

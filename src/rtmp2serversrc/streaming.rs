@@ -1,50 +1,74 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the streaming thread does: media, states and events out of the queue, in one order, into
-//! the pipeline and onto the bus.
+//! The work of the streaming thread: it moves media, states and events from the queue, in one order,
+//! into the pipeline and onto the bus.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
-use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::base_src::CreateSuccess;
 
-use super::announcements::{self, about, about_with_reason, post_event, post_status, time};
-use super::imp::{CAT, Rtmp2ServerSrc};
-use super::state::{Input, Snapshot};
-use super::{ConnectionState, StreamEvent, StreamStatus, buffers, keyframe};
+use super::announcements::{self, about, about_with_reason, post_change, post_event, time};
+use super::element_state::ElementState;
+use super::state::{Snapshot, StateInput};
+use super::{CAT, Rtmp2ServerSrc, StreamEvent, buffers, keyframe};
 use crate::feed::{Feed, FeedEvent, FeedOutput, FeedSettings, Reception};
-use crate::server::{self, Dropped, Publisher, QueueItem, Stream};
+use crate::server::{Dropped, Publisher, QueueEvent, QueueItem, Stream};
 
-/// While a publisher is awaited that was cut off, the pipeline is told this often that there is
-/// nothing, so that what waits for this stream goes on.
+/// Interval of GAP events while the return of a publisher that was cut off is awaited, so that elements
+/// that wait for this stream go on.
 const GAP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The element, as its streaming thread uses it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) element: &'a Rtmp2ServerSrc,
+    pub(super) state: &'a ElementState,
+}
+
+impl Context<'_> {
+    /// Returns the present running time in nanoseconds.
+    fn running_time(&self) -> u64 {
+        let running_time = self.element.current_running_time();
+        running_time.unwrap_or(gst::ClockTime::ZERO).nseconds()
+    }
+
+    fn post_event(&self, event: StreamEvent, details: gst::Structure) {
+        let epoch = self.state.snapshot().epoch;
+        post_event(self.element, event, epoch, details);
+    }
+
+    /// Pushes an event of the element's own downstream.
+    fn push_event(&self, event: gst::Event) {
+        self.element.src_pad().push_event(event);
+    }
+}
 
 /// The state of create().
 #[derive(Debug)]
-pub(super) struct Streaming {
+pub(super) struct StreamingTask {
     stream: Arc<Stream>,
     feed: Feed<Mark>,
-    /// Taken out of the queue and not fed yet.
+    /// Items from the queue that the feed has not got yet.
     items: VecDeque<QueueItem>,
-    /// Made for a list that could not leave as one.
+    /// Buffers of a list that could not leave as one.
     buffers: VecDeque<gst::Buffer>,
-    /// Of what leaves now.
+    /// Epoch of the tags that leave now.
     epoch: u64,
-    /// The status that elements downstream do not know of yet.
+    /// The status that elements downstream have not got yet.
     unsent_status: Option<Snapshot>,
-    /// The file header, and the segment with it, has left.
+    /// The segment and the file header have left.
     has_begun: bool,
-    /// A frame to start decoding with is among what leaves now.
+    /// The media that leaves now has a frame to start decoding with.
     starts_decoding: bool,
-    /// Nobody publishes, and the one before may come back.
+    /// Time of the loss of the publisher whose return is awaited.
     lost_since: Option<Instant>,
-    /// Somebody publishes.
+    /// There is a publisher.
     is_occupied: bool,
-    /// How many tags the queue had dropped when that was told last.
+    /// Tags that the queue had dropped when that was posted last.
     dropped: u64,
     ended: bool,
 }
@@ -57,14 +81,14 @@ enum Mark {
     Resumed,
     Lost,
     Dropped,
-    Event(server::QueueEvent),
+    Event(QueueEvent),
     Ended,
 }
 
-impl Streaming {
+impl StreamingTask {
     pub(super) fn new(stream: Arc<Stream>, settings: FeedSettings) -> Self {
         let codecs = stream.access().codecs.clone();
-        Streaming {
+        StreamingTask {
             stream,
             feed: Feed::new(settings).accepting(codecs),
             items: VecDeque::new(),
@@ -80,46 +104,50 @@ impl Streaming {
         }
     }
 
-    /// Waits for what is next. It has been pushed when this is called again.
-    pub(super) fn next(&mut self, imp: &Rtmp2ServerSrc) -> Result<CreateSuccess, gst::FlowError> {
+    /// Waits for the next output. The previous one was pushed when this is called again.
+    pub(super) fn next(&mut self, context: Context<'_>) -> Result<CreateSuccess, gst::FlowError> {
         if std::mem::take(&mut self.starts_decoding) {
-            self.apply(imp, Input::FramePushed);
+            self.apply(context, StateInput::FramePushed);
         }
         loop {
-            if let Some(created) = self.ready(imp)? {
+            if let Some(created) = self.next_ready(context)? {
                 self.has_begun = true;
                 return Ok(created);
             }
-            self.send_status(imp);
+            self.push_status(context);
             if self.ended {
-                gst::info!(CAT, imp = imp, "The publisher has left, sending EOS");
+                gst::info!(
+                    CAT,
+                    obj = context.element,
+                    "The publisher has left, sending EOS"
+                );
                 return Err(gst::FlowError::Eos);
             }
-            let is_waiting = self.has_begun && self.is_awaited();
+            let is_waiting = self.has_begun && self.is_media_missing();
             let deadline = is_waiting.then(|| Instant::now() + GAP_INTERVAL);
             let popped = self.stream.queue().pop(&mut self.items, deadline);
             popped.map_err(|_| gst::FlowError::Flushing)?;
             if self.items.is_empty() {
-                self.send_gap(imp);
+                self.push_gap(context);
             } else {
-                self.feed_items(imp);
+                self.feed_items(context);
             }
         }
     }
 
-    /// Whether there should be media and is none: the publisher was cut off, or is back and has not
-    /// sent anything that will leave. One that only fell silent may yet send what is due.
-    fn is_awaited(&self) -> bool {
+    /// Returns true while no media can arrive that is due: the publisher was cut off, or has returned
+    /// and has not sent any media yet. A publisher that only fell silent may yet send media that is due.
+    fn is_media_missing(&self) -> bool {
         self.lost_since.is_some() || (self.is_occupied && !self.feed.has_media())
     }
 
-    /// Gives what came out of the queue to the feed.
-    fn feed_items(&mut self, imp: &Rtmp2ServerSrc) {
+    /// Moves the items from the queue into the feed.
+    fn feed_items(&mut self, context: Context<'_>) {
         let now = Instant::now();
-        let running_time = running_time(imp);
-        let max_lateness = imp.max_lateness();
+        let running_time = context.running_time();
+        let max_lateness = context.state.settings().max_lateness().nseconds();
         self.feed.set_max_lateness(max_lateness);
-        // What decoding could start with, and is about to be fed or waits behind that. It matters
+        // Points to start decoding at that are about to be fed or still wait in the queue. They matter
         // only where backlogs are skipped.
         let is_start = match self.feed.has_video() {
             true => QueueItem::is_keyframe,
@@ -127,7 +155,7 @@ impl Streaming {
         };
         let mut starts = match max_lateness {
             0 => 0,
-            _ => self.starts_that_wait(is_start),
+            _ => self.pending_starts(is_start),
         };
         // Tags of one read have one arrival.
         let mut last = (now, running_time);
@@ -155,8 +183,13 @@ impl Streaming {
                     self.feed.push(tag, reception);
                 }
                 QueueItem::Start(publisher) => {
-                    gst::info!(CAT, imp = imp, "Publisher is {}", publisher.address);
-                    // Nothing else ends one that was replaced.
+                    gst::info!(
+                        CAT,
+                        obj = context.element,
+                        "Publisher {} has started",
+                        publisher.address
+                    );
+                    // The only end of a publisher that was replaced.
                     self.feed.end_publisher();
                     self.feed.mark(Mark::Started(publisher));
                     self.feed.start_publisher();
@@ -178,7 +211,7 @@ impl Streaming {
                         self.feed.finish();
                         self.ended = true;
                     } else {
-                        gst::info!(CAT, imp = imp, "Waiting for the next publisher");
+                        gst::info!(CAT, obj = context.element, "Waiting for the next publisher");
                     }
                 }
             }
@@ -191,50 +224,53 @@ impl Streaming {
             codec_refused: dropped.codec_refused,
             ..Dropped::default()
         });
-        imp.set_repairs(self.feed.repairs());
+        context.state.set_repairs(self.feed.repairs());
     }
 
-    /// The stream was ended from downstream, and media that is left goes nowhere. What happened to its
-    /// publishers meanwhile is told.
-    pub(super) fn tell_rest(mut self, imp: &Rtmp2ServerSrc) {
+    /// Posts the remaining events of a stream that was ended from downstream. Its remaining media is
+    /// dropped.
+    pub(super) fn post_rest(mut self, context: Context<'_>) {
         self.items.extend(self.stream.queue().take_rest());
         while let Some(output) = self.feed.pop() {
             if let FeedOutput::Mark(mark) = output {
-                self.pass_mark(imp, mark);
+                self.handle_mark(context, mark);
             }
         }
         for item in std::mem::take(&mut self.items) {
             match item {
-                QueueItem::Start(publisher) => self.pass_mark(imp, Mark::Started(publisher)),
-                QueueItem::Lost => self.pass_mark(imp, Mark::Lost),
-                QueueItem::Event(event) => self.pass_mark(imp, Mark::Event(event)),
-                QueueItem::End { .. } => self.pass_mark(imp, Mark::Ended),
+                QueueItem::Start(publisher) => self.handle_mark(context, Mark::Started(publisher)),
+                QueueItem::Lost => self.handle_mark(context, Mark::Lost),
+                QueueItem::Event(event) => self.handle_mark(context, Mark::Event(event)),
+                QueueItem::End { .. } => self.handle_mark(context, Mark::Ended),
                 QueueItem::Tag { .. } | QueueItem::Stalled { .. } | QueueItem::Resumed => {}
             }
         }
     }
 
-    fn starts_that_wait(&self, is_start: fn(&QueueItem) -> bool) -> usize {
-        let here = self.items.iter().filter(|item| is_start(item)).count();
-        here + self.stream.queue().count(is_start)
+    fn pending_starts(&self, is_start: fn(&QueueItem) -> bool) -> usize {
+        let taken = self.items.iter().filter(|item| is_start(item)).count();
+        taken + self.stream.queue().count(is_start)
     }
 
-    /// What can leave in one go: caps, segments and changes of state first, then buffers up to the
-    /// next of those.
-    fn ready(&mut self, imp: &Rtmp2ServerSrc) -> Result<Option<CreateSuccess>, gst::FlowError> {
+    /// Returns the next output that is ready. Caps, segments and changes of state are handled first,
+    /// then buffers up to the next of those leave together.
+    fn next_ready(
+        &mut self,
+        context: Context<'_>,
+    ) -> Result<Option<CreateSuccess>, gst::FlowError> {
         while self.buffers.is_empty() {
             let count = self.feed.tags_ahead();
             if count == 0 {
                 match self.feed.pop() {
-                    Some(output) => self.pass(imp, output)?,
+                    Some(output) => self.handle_output(context, output)?,
                     None => return Ok(None),
                 }
                 continue;
             }
-            self.send_status(imp);
+            self.push_status(context);
             // One buffer at a time where the base class counts them. The first one is the file
-            // header: the state is told right behind it, when there is a segment.
-            let single = !self.has_begun || imp.obj().property::<i32>("num-buffers") >= 0;
+            // header: the status follows right after it, when there is a segment.
+            let single = !self.has_begun || context.element.property::<i32>("num-buffers") >= 0;
             if count == 1 || single {
                 let buffer = self.next_buffer();
                 return Ok(buffer.map(CreateSuccess::NewBuffer));
@@ -244,9 +280,9 @@ impl Streaming {
                 let buffers = (0..count).map_while(|_| self.next_buffer());
                 buffers.for_each(|buffer| list.add(buffer));
             }
-            // The base class may have to drop what is created while the element stops, and in
-            // GStreamer 1.22 does not expect a list then.
-            if imp.is_paused() {
+            // The base class may have to drop the output while the element stops, and in GStreamer
+            // 1.22 does not expect a list then.
+            if context.state.is_paused() {
                 self.buffers.extend(list.iter_owned());
                 break;
             }
@@ -266,184 +302,152 @@ impl Streaming {
         }
     }
 
-    fn pass(
+    fn handle_output(
         &mut self,
-        imp: &Rtmp2ServerSrc,
+        context: Context<'_>,
         output: FeedOutput<Mark>,
     ) -> Result<(), gst::FlowError> {
-        let element = imp.obj();
         match output {
             FeedOutput::Headers(headers) => {
                 let caps = buffers::caps_with_stream_header(headers);
-                let set = element.set_caps(&caps);
+                let set = context.element.set_caps(&caps);
                 set.map_err(|_| gst::FlowError::NotNegotiated)?;
             }
             FeedOutput::Segment { start, base } => {
                 let segment = buffers::segment(start, base);
-                let set = element.new_segment(segment.upcast_ref());
+                let set = context.element.new_segment(segment.upcast_ref());
                 set.map_err(|_| gst::FlowError::Error)?;
             }
-            FeedOutput::Reconfigured => self.apply(imp, Input::Reconfigured),
-            FeedOutput::Mark(mark) => self.pass_mark(imp, mark),
-            FeedOutput::Event(notice) => self.pass_notice(imp, notice),
+            FeedOutput::Reconfigured => self.apply(context, StateInput::Reconfigured),
+            FeedOutput::Mark(mark) => self.handle_mark(context, mark),
+            FeedOutput::Event(event) => handle_feed_event(context, event),
             FeedOutput::Tag(_) => {}
         }
         Ok(())
     }
 
-    fn pass_notice(&mut self, imp: &Rtmp2ServerSrc, notice: FeedEvent) {
-        let (event, details) = match notice {
-            FeedEvent::Jump(jump) => (StreamEvent::TimestampJump, announcements::about_jump(&jump)),
-            FeedEvent::Imbalance(imbalance) => (
-                StreamEvent::Imbalance,
-                announcements::about_imbalance(&imbalance),
-            ),
-            FeedEvent::TrackRefused(refusal) => {
-                let (kind, track) = (refusal.kind, refusal.track);
-                let codec = refusal.codec;
-                gst::info!(CAT, imp = imp, "{kind:?} {track} is refused: {codec}");
-                (
-                    StreamEvent::CodecRefused,
-                    announcements::about_refusal(&refusal),
-                )
-            }
-            FeedEvent::BacklogSkipped(tags) => (
-                StreamEvent::Dropped,
-                announcements::about_dropped(tags, "late"),
-            ),
-        };
-        post_event(&imp.obj(), event, imp.state().epoch, details);
-    }
-
-    fn pass_mark(&mut self, imp: &Rtmp2ServerSrc, mark: Mark) {
-        let event = |event, details| post_event(&imp.obj(), event, imp.state().epoch, details);
+    fn handle_mark(&mut self, context: Context<'_>, mark: Mark) {
         match mark {
             Mark::Started(publisher) => {
                 self.is_occupied = true;
                 let downtime = self.lost_since.take().map(|since| since.elapsed());
-                self.apply(imp, Input::Started(publisher.clone()));
-                event(StreamEvent::PublisherConnected, about(&publisher));
+                self.apply(context, StateInput::Started(publisher.clone()));
+                context.post_event(StreamEvent::PublisherConnected, about(&publisher));
                 if let Some(downtime) = downtime {
-                    event(StreamEvent::Resumed, time("downtime", downtime));
+                    context.post_event(StreamEvent::Resumed, time("downtime", downtime));
                 }
             }
             Mark::Stalled { since_last_byte } => {
                 let details = time("since-last-byte", since_last_byte);
-                event(StreamEvent::Stalled, details);
-                self.apply(imp, Input::Stalled);
+                context.post_event(StreamEvent::Stalled, details);
+                self.apply(context, StateInput::Stalled);
             }
             Mark::Resumed => {
-                self.apply(imp, Input::Resumed);
-                event(StreamEvent::Resumed, announcements::nothing());
+                self.apply(context, StateInput::Resumed);
+                context.post_event(StreamEvent::Resumed, announcements::no_details());
             }
             Mark::Lost => {
                 self.is_occupied = false;
                 self.lost_since = Some(Instant::now());
-                self.apply(imp, Input::Lost);
+                self.apply(context, StateInput::Lost);
             }
             Mark::Dropped => {
                 let dropped = self.stream.queue().levels().dropped;
                 let count = dropped - std::mem::replace(&mut self.dropped, dropped);
                 let details = announcements::about_dropped(count, "queue-full");
-                event(StreamEvent::Dropped, details);
+                context.post_event(StreamEvent::Dropped, details);
             }
             Mark::Ended => {
                 self.is_occupied = false;
                 let was_lost = self.lost_since.take().is_some();
-                self.apply(imp, Input::Ended);
-                if was_lost && let Some(publisher) = &imp.state().publisher {
+                self.apply(context, StateInput::Ended);
+                if was_lost && let Some(publisher) = &context.state.snapshot().publisher {
                     let details = about_with_reason(publisher, "not-resumed");
-                    event(StreamEvent::PublisherGone, details);
+                    context.post_event(StreamEvent::PublisherGone, details);
                 }
             }
-            Mark::Event(server::QueueEvent::Asked(_)) => self.apply(imp, Input::Asked),
-            Mark::Event(server::QueueEvent::Withdrawn) => self.apply(imp, Input::Withdrawn),
-            Mark::Event(server::QueueEvent::Rejected(publisher, refusal)) => {
-                self.apply(imp, Input::Withdrawn);
-                let details = about_with_reason(&publisher, refusal.nick());
-                event(StreamEvent::PublisherRejected, details);
+            Mark::Event(event) => self.handle_queue_event(context, event),
+        }
+    }
+
+    fn handle_queue_event(&mut self, context: Context<'_>, event: QueueEvent) {
+        match event {
+            QueueEvent::Asked(_) => self.apply(context, StateInput::Asked),
+            QueueEvent::Withdrawn => self.apply(context, StateInput::Withdrawn),
+            QueueEvent::Rejected(publisher, reason) => {
+                self.apply(context, StateInput::Withdrawn);
+                let details = about_with_reason(&publisher, reason.nick());
+                context.post_event(StreamEvent::PublisherRejected, details);
             }
-            Mark::Event(server::QueueEvent::Replaced(publisher)) => {
-                event(StreamEvent::Replaced, about(&publisher));
+            QueueEvent::Replaced(publisher) => {
+                context.post_event(StreamEvent::Replaced, about(&publisher));
             }
-            Mark::Event(server::QueueEvent::ReconnectRequested(publisher)) => {
-                event(StreamEvent::ReconnectRequested, about(&publisher));
+            QueueEvent::ReconnectRequested(publisher) => {
+                context.post_event(StreamEvent::ReconnectRequested, about(&publisher));
             }
-            Mark::Event(server::QueueEvent::KeyframeRequested(why_not)) => {
-                event(StreamEvent::KeyframeRequested, keyframe::details(why_not));
+            QueueEvent::KeyframeRequested(reason) => {
+                context.post_event(StreamEvent::KeyframeRequested, keyframe::details(reason));
             }
-            Mark::Event(server::QueueEvent::Gone(publisher, removal)) => {
-                let details = about_with_reason(&publisher, removal.nick());
-                event(StreamEvent::PublisherGone, details);
+            QueueEvent::Gone(publisher, reason) => {
+                let details = about_with_reason(&publisher, reason.nick());
+                context.post_event(StreamEvent::PublisherGone, details);
             }
         }
     }
 
-    /// Changes the state, and tells everybody.
-    fn apply(&mut self, imp: &Rtmp2ServerSrc, input: Input) {
-        for (before, after) in imp.apply(input) {
-            tell(imp, &before, &after);
+    /// Changes the state of the stream, and posts each change.
+    fn apply(&mut self, context: Context<'_>, input: StateInput) {
+        for (before, after) in context.state.apply(input) {
+            post_change(context.element, &before, &after);
             self.epoch = after.epoch;
             self.unsent_status = Some(after);
         }
     }
 
-    /// Tells elements downstream of the state, where there is a segment for the event to follow.
-    fn send_status(&mut self, imp: &Rtmp2ServerSrc) {
+    /// Pushes the status downstream, once there is a segment for the event to follow.
+    fn push_status(&mut self, context: Context<'_>) {
         if self.has_begun
             && let Some(status) = self.unsent_status.take()
         {
-            let event = announcements::status_event(&status);
-            imp.obj().src_pad().push_event(event);
+            context.push_event(announcements::status_event(&status));
         }
     }
 
-    fn send_gap(&mut self, imp: &Rtmp2ServerSrc) {
-        if let Some((start, duration)) = self.feed.skip_to(running_time(imp)) {
+    fn push_gap(&mut self, context: Context<'_>) {
+        if let Some((start, duration)) = self.feed.skip_to(context.running_time()) {
             let event = gst::event::Gap::builder(gst::ClockTime::from_nseconds(start))
                 .duration(gst::ClockTime::from_nseconds(duration))
                 .build();
-            imp.obj().src_pad().push_event(event);
+            context.push_event(event);
         }
     }
 }
 
-/// Posts a change of state, and notifies of the properties that are part of it.
-pub(super) fn tell(imp: &Rtmp2ServerSrc, before: &Snapshot, after: &Snapshot) {
-    let element = imp.obj();
-    gst::info!(
-        CAT,
-        imp = imp,
-        "{:?}, {:?}, epoch {}",
-        after.status,
-        after.connection,
-        after.epoch
-    );
-    post_status(&element, after);
-    let is_decodable_again =
-        before.status == StreamStatus::Reconfiguring && after.status == StreamStatus::Active;
-    let is_reconfigured = before.epoch != after.epoch;
-    let event = |event| {
-        post_event(&element, event, after.epoch, announcements::nothing());
+fn handle_feed_event(context: Context<'_>, event: FeedEvent) {
+    let (event, details) = match event {
+        FeedEvent::Jump(jump) => (StreamEvent::TimestampJump, announcements::about_jump(&jump)),
+        FeedEvent::Imbalance(imbalance) => (
+            StreamEvent::Imbalance,
+            announcements::about_imbalance(&imbalance),
+        ),
+        FeedEvent::TrackRefused(track) => {
+            gst::info!(
+                CAT,
+                obj = context.element,
+                "Dropping {:?} track {}: its codec {} is not accepted",
+                track.kind,
+                track.track,
+                track.codec
+            );
+            (
+                StreamEvent::CodecRefused,
+                announcements::about_refused_track(&track),
+            )
+        }
+        FeedEvent::BacklogSkipped(tags) => (
+            StreamEvent::Dropped,
+            announcements::about_dropped(tags, "late"),
+        ),
     };
-    if is_reconfigured {
-        event(StreamEvent::ReconfigurationStarted);
-    }
-    if is_decodable_again && after.connection == ConnectionState::Streaming {
-        event(StreamEvent::ReconfigurationDone);
-    }
-    for (name, changed) in [
-        ("connection-state", before.connection != after.connection),
-        ("stream-status", before.status != after.status),
-        ("epoch", is_reconfigured),
-    ] {
-        if changed {
-            element.notify(name);
-        }
-    }
-}
-
-fn running_time(imp: &Rtmp2ServerSrc) -> u64 {
-    let running_time = imp.obj().current_running_time();
-    running_time.unwrap_or(gst::ClockTime::ZERO).nseconds()
+    context.post_event(event, details);
 }
