@@ -74,12 +74,7 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
                     self.obj().notify(name);
                 }
             }
-            Effect::Stream => {
-                if let Some(table) = self.core.table() {
-                    let settings = self.core.settings();
-                    table.configure(settings.common.stream(), settings.max_streams as usize);
-                }
-            }
+            Effect::Stream => self.apply_stream_settings(),
             Effect::Drain => self.apply_drain(),
             Effect::Latency => self.post_latency(),
         }
@@ -249,9 +244,9 @@ impl Rtmp2MultiServerSrc {
             gst::info!(CAT, imp = self, "Listening on {}", claim.address());
             Ok::<_, gst::ErrorMessage>(Running::new(id, claim, table))
         })?;
-        if settings.drain().is_some() {
-            self.apply_drain();
-        }
+        // Properties may have been set since `settings` was copied, and then found no table.
+        self.apply_stream_settings();
+        self.apply_drain();
         self.obj().notify("current-port");
         Ok(())
     }
@@ -307,13 +302,24 @@ impl Rtmp2MultiServerSrc {
             .is_some_and(|branch| branch.source.imp().request_reconnect(tc_url, description))
     }
 
+    /// Applies the present properties to the streams, if the element runs.
+    fn apply_stream_settings(&self) {
+        if let Some(table) = self.core.table() {
+            // Under the lock, so that no thread overwrites newer properties with older ones.
+            let settings = self.core.settings();
+            table.configure(settings.common.stream(), settings.max_streams as usize);
+        }
+    }
+
     fn apply_drain(&self) {
-        let timeout = self.core.settings().common.drain();
         let control = self
             .core
             .with_running(|running| running.map(Running::drain_control));
         if let Some(control) = control {
-            claiming::drain(self.obj().upcast_ref(), &control, timeout);
+            let element = self.obj();
+            claiming::drain(element.upcast_ref(), &control, || {
+                self.core.settings().common.drain()
+            });
         }
     }
 

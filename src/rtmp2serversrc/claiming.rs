@@ -140,14 +140,27 @@ pub(crate) fn claim(settings: &Settings, point: &PublishPoint) -> Result<Claim, 
     claimed.map_err(|error| start_error(&error))
 }
 
-/// Starts or stops draining of an element's claim.
-pub(crate) fn drain(element: &gst::Element, control: &DrainControl, timeout: Option<Duration>) {
-    if let Err(error) = control.set(timeout) {
-        gst::element_warning!(
-            element,
-            gst::ResourceError::Busy,
-            ("Could not listen again after draining, since another program has the port: {error}")
-        );
+/// Starts or stops draining of an element's claim, as `timeout` returns it.
+pub(crate) fn drain(
+    element: &gst::Element,
+    control: &DrainControl,
+    timeout: impl Fn() -> Option<Duration>,
+) {
+    let mut wanted = timeout();
+    loop {
+        if let Err(error) = control.set(wanted) {
+            gst::element_warning!(
+                element,
+                gst::ResourceError::Busy,
+                ("Could not listen again after draining, since the port is in use: {error}")
+            );
+        }
+        // Another thread may have set the property meanwhile, and have been faster.
+        let present = timeout();
+        if present.is_some() == wanted.is_some() {
+            return;
+        }
+        wanted = present;
     }
 }
 

@@ -80,12 +80,7 @@ impl ObjectImpl for Rtmp2ServerSrc {
                     self.obj().notify(name);
                 }
             }
-            Effect::Stream => {
-                let settings = self.state.settings().stream();
-                if let Some(stream) = self.stream() {
-                    stream.configure(settings);
-                }
-            }
+            Effect::Stream => self.apply_stream_settings(),
             Effect::Drain => self.apply_drain(),
             Effect::Latency => {
                 let message = gst::message::Latency::builder().src(&*self.obj()).build();
@@ -196,9 +191,9 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         let streaming = StreamingTask::new(running.stream().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
         *self.running.lock() = Some(running);
-        if settings.drain().is_some() {
-            self.apply_drain();
-        }
+        // Properties may have been set since `settings` was copied, and then found no stream.
+        self.apply_stream_settings();
+        self.apply_drain();
         self.obj().notify("current-port");
         Ok(())
     }
@@ -354,8 +349,16 @@ impl Rtmp2ServerSrc {
         refusal.is_none()
     }
 
+    /// Applies the present properties to the stream, if there is one.
+    fn apply_stream_settings(&self) {
+        if let Some(stream) = self.stream() {
+            // Under the lock, so that no thread overwrites newer properties with older ones.
+            let settings = self.state.settings();
+            stream.configure(settings.stream());
+        }
+    }
+
     fn apply_drain(&self) {
-        let timeout = self.state.settings().drain();
         // Draining may call the application, which may read a property.
         let control = self
             .running
@@ -363,7 +366,10 @@ impl Rtmp2ServerSrc {
             .as_ref()
             .and_then(ActiveClaim::drain_control);
         if let Some(control) = control {
-            claiming::drain(self.obj().upcast_ref(), &control, timeout);
+            let element = self.obj();
+            claiming::drain(element.upcast_ref(), &control, || {
+                self.state.settings().drain()
+            });
         }
     }
 

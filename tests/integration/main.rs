@@ -29,6 +29,7 @@ mod signals;
 mod sinks;
 mod slow_sinks;
 mod soak;
+mod starting;
 mod state;
 mod stats;
 mod stopping;
