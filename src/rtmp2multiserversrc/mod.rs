@@ -119,7 +119,6 @@ mod signals;
 mod specs;
 mod state_lock;
 mod stats;
-mod totals;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

@@ -104,7 +104,10 @@ impl Rtmp2MultiServerSrcPad {
 
     pub(super) fn stats(&self) -> Option<gst::Structure> {
         let last = self.last_stats.lock().clone();
-        last.or_else(|| Some(self.stream.get()?.source.imp().stats()))
+        last.or_else(|| {
+            let statistics = self.stream.get()?.source.imp().statistics();
+            Some(statistics.structure().build())
+        })
     }
 
     /// Keeps the statistics of a source that is about to stop, since it forgets them then.

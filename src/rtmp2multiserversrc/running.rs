@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gst::subclass::prelude::*;
 
 use super::branch::Branch;
-use super::totals::StreamTotals;
+use crate::rtmp2serversrc::totals::StreamTotals;
 use crate::server::{Claim, DrainControl, StreamClaim, StreamTable};
 
 #[derive(Debug)]
@@ -77,14 +77,12 @@ impl Running {
     /// Removes a stream that is over, and keeps its totals.
     pub(super) fn remove(&mut self, number: u32) -> Option<Branch> {
         let branch = self.branches.remove(&number)?;
-        self.finished.add(&branch.source.imp().stats());
+        self.finished += branch.source.imp().statistics().totals();
         Some(branch)
     }
 
-    /// Returns the totals of all streams since the start.
-    pub(super) fn totals(&self, present: &[gst::Structure]) -> StreamTotals {
-        let mut totals = self.finished.clone();
-        present.iter().for_each(|stats| totals.add(stats));
-        totals
+    /// Returns the totals of streams that are over.
+    pub(super) fn finished(&self) -> StreamTotals {
+        self.finished
     }
 }

@@ -23,7 +23,7 @@ use super::settings::{Effect, Settings};
 use super::signals::Emitter;
 use super::specs::SPECS;
 use super::state::StateInput;
-use super::stats::{self, StreamCounts};
+use super::stats::{self, StreamStatistics};
 use super::streaming::{Context, StreamingTask};
 use super::{CAT, announcements, buffers, signals};
 use crate::feed::Repairs;
@@ -379,17 +379,21 @@ impl Rtmp2ServerSrc {
         address.map_or(0, |address| address.port().into())
     }
 
-    pub(crate) fn stats(&self) -> gst::Structure {
-        let counts = StreamCounts {
-            repairs: self.state.repairs(),
-            force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
-        };
-        let stream = self.stream();
-        let structure = stats::structure(stream.as_deref(), &self.state.snapshot(), &counts);
+    pub(crate) fn statistics(&self) -> StreamStatistics {
+        StreamStatistics::new(
+            self.stream().as_deref(),
+            self.state.snapshot(),
+            self.state.repairs(),
+            self.force_key_unit_events.load(Ordering::Relaxed),
+        )
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let structure = self.statistics().structure();
         match self.stream_number() {
             // A rejected client belongs to none of several streams.
             Some(_) => structure.build(),
-            None => stats::with_element(structure, stream.as_deref()).build(),
+            None => stats::with_element(structure, self.stream().as_deref()).build(),
         }
     }
 

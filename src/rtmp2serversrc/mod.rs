@@ -251,6 +251,7 @@ mod specs;
 mod state;
 pub(crate) mod stats;
 mod streaming;
+pub(crate) mod totals;
 
 pub(crate) use signals::build as build_signals;
 pub(crate) use specs::build as build_specs;

@@ -3,49 +3,111 @@
 //! The property `stats`. Names are those of rtmp2src where it has the same field. The documentation
 //! of the element has the table of fields.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::signals;
 use super::state::Snapshot;
+use super::totals::StreamTotals;
 use crate::feed::Repairs;
-use crate::server::{self, LastError, Publisher, Stream, StreamStats};
+use crate::server::{self, Dropped, LastError, Publisher, QueueLevels, Stream, StreamStats};
 
 /// Age from which a bitrate is out of date.
 const MAX_RATE_AGE: Duration = Duration::from_secs(3);
 
-/// Counters of the streaming side.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StreamCounts {
-    pub(super) repairs: Repairs,
-    pub(super) force_key_unit_events: u64,
-}
-
 pub(crate) type StatsBuilder = gst::structure::Builder;
 
-pub(super) fn structure(
-    stream: Option<&Stream>,
-    state: &Snapshot,
-    counts: &StreamCounts,
-) -> StatsBuilder {
-    let now = Instant::now();
-    let publisher = stream.and_then(Stream::publisher);
-    let stats = stream.map(|stream| stream.stats(now)).unwrap_or_default();
-    let structure = gst::Structure::builder("application/x-rtmp2serversrc-stats")
-        .field("connection-state", state.connection)
-        .field("stream-status", state.status)
-        .field("epoch", state.epoch)
-        .field("publishing", publisher.is_some());
-    let structure = with_publisher(structure, &stats, now);
-    let structure = with_stream(structure, &stats, now);
-    let structure = with_queue_and_drops(structure, stream);
-    let structure = structure
-        .field("timestamps-clamped", counts.repairs.clamped)
-        .field("timestamp-jumps", counts.repairs.jumps)
-        .field("timestamps-frozen", counts.repairs.frozen)
-        .field("force-key-unit-events", counts.force_key_unit_events);
-    match publisher {
-        Some(publisher) => with_identity(structure, &publisher),
-        None => structure,
+/// The statistics of one stream at one time.
+#[derive(Debug)]
+pub(crate) struct StreamStatistics {
+    now: Instant,
+    state: Snapshot,
+    publisher: Option<Arc<Publisher>>,
+    stream: StreamStats,
+    levels: QueueLevels,
+    dropped: Dropped,
+    repairs: Repairs,
+    force_key_unit_events: u64,
+}
+
+impl StreamStatistics {
+    pub(super) fn new(
+        stream: Option<&Stream>,
+        state: Snapshot,
+        repairs: Repairs,
+        force_key_unit_events: u64,
+    ) -> Self {
+        let now = Instant::now();
+        StreamStatistics {
+            now,
+            state,
+            publisher: stream.and_then(Stream::publisher),
+            stream: stream.map(|stream| stream.stats(now)).unwrap_or_default(),
+            levels: stream.map_or_else(Default::default, |stream| stream.queue().levels()),
+            dropped: stream.map(Stream::dropped).unwrap_or_default(),
+            repairs,
+            force_key_unit_events,
+        }
+    }
+
+    /// Returns the counters since the start of the stream.
+    pub(crate) fn totals(&self) -> StreamTotals {
+        StreamTotals {
+            media: self.stream.total,
+            publishers: self.stream.publishers,
+            reconnects: self.stream.reconnects,
+            replacements: self.stream.replacements,
+            uptime: self.stream.uptime,
+            downtime: self.stream.downtime,
+            dropped: self.dropped,
+            repairs: self.repairs,
+            force_key_unit_events: self.force_key_unit_events,
+        }
+    }
+
+    /// Returns the present load of the stream.
+    pub(crate) fn load(&self) -> StreamLoad {
+        StreamLoad {
+            bitrate: bitrate(&self.stream, self.now),
+            level_bytes: self.levels.bytes,
+            level_time: self.levels.time,
+        }
+    }
+
+    pub(crate) fn structure(&self) -> StatsBuilder {
+        let structure = gst::Structure::builder("application/x-rtmp2serversrc-stats")
+            .field("connection-state", self.state.connection)
+            .field("stream-status", self.state.status)
+            .field("epoch", self.state.epoch)
+            .field("publishing", self.publisher.is_some())
+            .field("outage", nanos(self.stream.outage));
+        let structure = with_publisher(structure, &self.stream, self.now);
+        let structure = with_totals(structure, &self.totals());
+        let structure = with_load(structure, &self.load());
+        let structure = with_last_error(structure, self.stream.last_error.as_ref(), self.now);
+        match &self.publisher {
+            Some(publisher) => with_identity(structure, publisher),
+            None => structure,
+        }
+    }
+}
+
+/// The present load of a stream, or of several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct StreamLoad {
+    /// In bits per second.
+    bitrate: u64,
+    /// Memory of queued media in bytes.
+    level_bytes: u64,
+    /// Duration of queued media.
+    level_time: Duration,
+}
+
+impl std::ops::AddAssign for StreamLoad {
+    fn add_assign(&mut self, other: Self) {
+        self.bitrate += other.bitrate;
+        self.level_bytes += other.level_bytes;
+        self.level_time += other.level_time;
     }
 }
 
@@ -81,7 +143,6 @@ fn with_publisher(structure: StatsBuilder, stats: &StreamStats, now: Instant) ->
         .field("script-bytes", publisher.script_bytes)
         .field("keyframes", publisher.keyframes)
         .field("skipped", publisher.skipped)
-        .field("bitrate", bitrate(stats, now))
         .field("bitrate-average", average_bitrate(stats))
         .field("bitrate-peak", publisher.bitrate_peak)
         .field("frame-rate", frames.frames_per_second())
@@ -101,27 +162,53 @@ fn with_publisher(structure: StatsBuilder, stats: &StreamStats, now: Instant) ->
         .field("uptime", nanos(uptime.unwrap_or_default()))
 }
 
-/// Adds the fields of the stream since it started.
-fn with_stream(structure: StatsBuilder, stats: &StreamStats, now: Instant) -> StatsBuilder {
-    let total = &stats.total;
-    let structure = structure
-        .field("total-in-bytes", total.in_bytes)
-        .field("total-tags", total.tags())
-        .field("total-audio-tags", total.audio_tags)
-        .field("total-video-tags", total.video_tags)
-        .field("total-script-tags", total.script_tags)
-        .field("total-audio-bytes", total.audio_bytes)
-        .field("total-video-bytes", total.video_bytes)
-        .field("total-script-bytes", total.script_bytes)
-        .field("total-keyframes", total.keyframes)
-        .field("total-skipped", total.skipped)
-        .field("publishers", stats.publishers)
-        .field("reconnects", stats.reconnects)
-        .field("replacements", stats.replacements)
-        .field("total-uptime", nanos(stats.uptime))
-        .field("downtime", nanos(stats.downtime))
-        .field("outage", nanos(stats.outage));
-    with_last_error(structure, stats.last_error.as_ref(), now)
+/// Adds the counters since the start, of one stream or of several.
+pub(crate) fn with_totals(structure: StatsBuilder, totals: &StreamTotals) -> StatsBuilder {
+    let StreamTotals {
+        media,
+        publishers,
+        reconnects,
+        replacements,
+        uptime,
+        downtime,
+        dropped,
+        repairs,
+        force_key_unit_events,
+    } = totals;
+    structure
+        .field("total-in-bytes", media.in_bytes)
+        .field("total-tags", media.tags())
+        .field("total-audio-tags", media.audio_tags)
+        .field("total-video-tags", media.video_tags)
+        .field("total-script-tags", media.script_tags)
+        .field("total-audio-bytes", media.audio_bytes)
+        .field("total-video-bytes", media.video_bytes)
+        .field("total-script-bytes", media.script_bytes)
+        .field("total-keyframes", media.keyframes)
+        .field("total-skipped", media.skipped)
+        .field("publishers", publishers)
+        .field("reconnects", reconnects)
+        .field("replacements", replacements)
+        .field("total-uptime", nanos(*uptime))
+        .field("downtime", nanos(*downtime))
+        .field("dropped-queue-full", dropped.queue_full)
+        .field("dropped-before-keyframe", dropped.before_keyframe)
+        .field("dropped-descriptions", dropped.descriptions)
+        .field("dropped-late", dropped.late)
+        .field("dropped-codec-refused", dropped.codec_refused)
+        .field("dropped-cut-off", dropped.cut_off)
+        .field("timestamps-clamped", repairs.clamped)
+        .field("timestamp-jumps", repairs.jumps)
+        .field("timestamps-frozen", repairs.frozen)
+        .field("force-key-unit-events", force_key_unit_events)
+}
+
+/// Adds the present load, of one stream or of several.
+pub(crate) fn with_load(structure: StatsBuilder, load: &StreamLoad) -> StatsBuilder {
+    structure
+        .field("bitrate", load.bitrate)
+        .field("current-level-bytes", load.level_bytes)
+        .field("current-level-time", nanos(load.level_time))
 }
 
 pub(crate) fn with_last_error(
@@ -137,21 +224,6 @@ pub(crate) fn with_last_error(
             error.map_or_else(String::new, |error| error.address.to_string()),
         )
         .field("time-since-last-error", error_age.unwrap_or(u64::MAX))
-}
-
-fn with_queue_and_drops(structure: StatsBuilder, stream: Option<&Stream>) -> StatsBuilder {
-    let levels = stream.map(|stream| stream.queue().levels());
-    let levels = levels.unwrap_or_default();
-    let dropped = stream.map(Stream::dropped).unwrap_or_default();
-    structure
-        .field("current-level-bytes", levels.bytes)
-        .field("current-level-time", nanos(levels.time))
-        .field("dropped-queue-full", dropped.queue_full)
-        .field("dropped-before-keyframe", dropped.before_keyframe)
-        .field("dropped-descriptions", dropped.descriptions)
-        .field("dropped-late", dropped.late)
-        .field("dropped-codec-refused", dropped.codec_refused)
-        .field("dropped-cut-off", dropped.cut_off)
 }
 
 fn with_identity(structure: StatsBuilder, publisher: &Publisher) -> StatsBuilder {
