@@ -15,6 +15,7 @@ pub fn is_apart(test: &str) -> bool {
     if std::env::var_os(APART).is_some() {
         return true;
     }
+    assert_exists(test);
     let output = Running::spawn(
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
@@ -25,4 +26,13 @@ pub fn is_apart(test: &str) -> bool {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     false
+}
+
+/// Asserts that a test has this name: one that does not exist would run, and pass, as no test at all.
+#[track_caller]
+pub fn assert_exists(test: &str) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--list", "--exact", test]).output().unwrap();
+    let list = String::from_utf8_lossy(&output.stdout);
+    assert!(list.contains(&format!("{test}: test")), "no test {test}");
 }

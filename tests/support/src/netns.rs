@@ -7,6 +7,7 @@
 
 use std::process::{Command, ExitStatus};
 
+use super::isolated::assert_exists;
 use super::program::end_of;
 
 /// Says to a test that it is in its own network.
@@ -26,6 +27,7 @@ pub fn enter(test: &str) -> Option<ExitStatus> {
         ip(&format!("address add {SERVER}/16 dev switch"));
         return None;
     }
+    assert_exists(test);
     let mut command = Command::new("unshare");
     if !nix::unistd::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
