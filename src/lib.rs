@@ -16,7 +16,7 @@ mod rtmp2serversrc;
 pub mod server;
 
 pub use eflvdemux::EFlvDemux;
-pub use rtmp2fallbacksink::{Rtmp2FallbackSink, Status as FallbackStatus};
+pub use rtmp2fallbacksink::{FallbackStatus, Rtmp2FallbackSink};
 pub use rtmp2multiserversrc::{Rtmp2MultiServerSrc, Rtmp2MultiServerSrcPad};
 pub use rtmp2serverbin::Rtmp2ServerBin;
 pub use rtmp2serversrc::{

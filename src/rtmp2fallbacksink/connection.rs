@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One attempt to send to one server: an rtmp2sink of its own, and a thread that feeds it. Neither is
-//! part of the pipeline, so that nothing that happens to them does to it.
+//! A connection to one server: an rtmp2sink of its own, and a thread that feeds it. Neither is part of
+//! the pipeline, so that their failures do not affect it.
 
 use std::io;
 use std::sync::Arc;
@@ -11,45 +11,45 @@ use std::thread::{self, JoinHandle};
 use gst::prelude::*;
 use parking_lot::Mutex;
 
-use super::imp::CAT;
+use super::CAT;
+use super::coordinator::{BufferTag, Coordinator, DriverEvent, NextStep};
 use super::location::Location;
-use super::schedule::Id;
-use super::shared::{BufferTag, Event, Next, Shared};
-use super::sockets::Sockets;
-use super::tags::{self, Times};
+use super::schedule::AttemptId;
+use super::sockets::SocketSnapshot;
+use super::tags::{self, OutputClock};
 
-/// Frames are cut into few pieces.
+/// Large, so that a frame is split into few chunks.
 const CHUNK_SIZE: u32 = 65_536;
 
-/// Why a connection could not even be begun.
+/// A failure to start a connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CantStart {
-    #[error("there is no rtmp2sink: install the plugins \"bad\" of GStreamer")]
+pub(super) enum ConnectError {
+    #[error("no rtmp2sink element: install GStreamer's \"bad\" plugins")]
     NoSink(#[from] gst::glib::BoolError),
-    #[error("rtmp2sink does not start")]
+    #[error("rtmp2sink failed to start")]
     State(#[from] gst::StateChangeError),
-    #[error("rtmp2sink can't be fed")]
+    #[error("rtmp2sink could not be linked")]
     Link(#[from] gst::PadLinkError),
-    #[error("{0}")]
+    #[error("failed to start a thread: {0}")]
     Thread(#[from] io::Error),
 }
 
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ServerConnection {
     sink: gst::Element,
     pad: gst::Pad,
     bus: gst::Bus,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Connection {
-    /// Begins to connect. What becomes of it is told to the driver.
+impl ServerConnection {
+    /// Starts to connect. The result is posted to the driver.
     pub(super) fn open(
-        id: Id,
+        id: AttemptId,
         location: &Arc<Location>,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, CantStart> {
-        // The timeout is seen to by the driver.
+        coordinator: &Arc<Coordinator>,
+    ) -> Result<Self, ConnectError> {
+        // The driver enforces the timeout.
         let sink = gst::ElementFactory::make("rtmp2sink")
             .property("location", location.url())
             .property("async-connect", true)
@@ -60,19 +60,21 @@ impl Connection {
             .property("timeout", 0u32)
             .build()?;
         let bus = gst::Bus::new();
-        let said = Arc::new(Mutex::new(None));
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (kept, concerned, teller) = (said.clone(), location.clone(), shared.clone());
-        let expected = is_over.clone();
-        bus.set_sync_handler(move |_, message| {
-            if let gst::MessageView::Error(error) = message.view()
-                && !expected.load(Ordering::Acquire)
-            {
-                let reason = reason(error, &concerned);
-                kept.lock().get_or_insert_with(|| reason.clone());
-                teller.tell(Event::Failed(id, reason));
+        let reported_error = Arc::new(Mutex::new(None));
+        let is_ending = Arc::new(AtomicBool::new(false));
+        bus.set_sync_handler({
+            let (reported_error, is_ending) = (reported_error.clone(), is_ending.clone());
+            let (location, coordinator) = (location.clone(), coordinator.clone());
+            move |_, message| {
+                if let gst::MessageView::Error(error) = message.view()
+                    && !is_ending.load(Ordering::Acquire)
+                {
+                    let reason = reason(error, &location);
+                    reported_error.lock().get_or_insert_with(|| reason.clone());
+                    coordinator.post(DriverEvent::Failed(id, reason));
+                }
+                gst::BusSyncReply::Drop
             }
-            gst::BusSyncReply::Drop
         });
         sink.set_bus(Some(&bus));
         let target = sink.static_pad("sink");
@@ -82,25 +84,25 @@ impl Connection {
         if let Some(target) = target {
             pad.link(&target)?;
         }
-        let mut connection = Connection {
+        let mut connection = ServerConnection {
             sink,
             pad,
             bus,
             thread: None,
         };
         connection.pad.set_active(true)?;
-        let before = Sockets::now();
+        let known_sockets = SocketSnapshot::now();
         connection.sink.set_state(gst::State::Playing)?;
         let feeder = Feeder {
             id,
             pad: connection.pad.clone(),
-            shared: shared.clone(),
-            said,
-            is_over,
-            before,
+            coordinator: coordinator.clone(),
+            reported_error,
+            is_ending,
+            known_sockets,
             port: location.port(),
             version: 0,
-            times: Times::default(),
+            clock: OutputClock::default(),
         };
         let thread = thread::Builder::new().name(format!("rtmp-send-{id}"));
         connection.thread = Some(thread.spawn(move || feeder.run())?);
@@ -108,72 +110,72 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
-    /// The driver has told the feeder to end before.
+impl Drop for ServerConnection {
+    /// The driver has cancelled the feeder before.
     fn drop(&mut self) {
-        // Whatever it waits for in there.
+        // Also ends any wait of the feeder inside rtmp2sink.
         let _ = self.sink.set_state(gst::State::Null);
         let _ = self.pad.set_active(false);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            gst::error!(CAT, "A thread has panicked");
+            gst::error!(CAT, "The thread of a connection panicked");
         }
         self.bus.unset_sync_handler();
     }
 }
 
-/// What an error says, in one sentence and without anything secret.
+/// Returns an error's text in one sentence, without secrets.
 fn reason(error: &gst::message::Error, location: &Location) -> String {
     let text = location.without_secrets(error.error().message());
     let details = error.debug();
     let details = details.as_deref().and_then(|text| text.rsplit('\n').next());
     let details = details.map(|text| location.without_secrets(text));
     match details {
-        // What says no more than the text, or where in the code it was.
+        // Details that only repeat the text or name a place in the code.
         Some(details) if details.starts_with("domain ") || details.contains(".c(") => text,
         Some(details) if !details.is_empty() => format!("{text}: {details}"),
         _ => text,
     }
 }
 
-enum End {
+enum FeedEnd {
     Finished,
     Cancelled,
 }
 
 struct Feeder {
-    id: Id,
+    id: AttemptId,
     pad: gst::Pad,
-    shared: Arc<Shared>,
-    /// What the sink has said of itself.
-    said: Arc<Mutex<Option<String>>>,
-    /// The stream was ended, after which servers close the connection: that is no error.
-    is_over: Arc<AtomicBool>,
-    /// Sockets that are not this connection's.
-    before: Sockets,
+    coordinator: Arc<Coordinator>,
+    /// The first error that rtmp2sink posted.
+    reported_error: Arc<Mutex<Option<String>>>,
+    /// The stream was ended, after which servers close the connection, so errors are ignored.
+    is_ending: Arc<AtomicBool>,
+    /// The sockets that existed before this connection.
+    known_sockets: SocketSnapshot,
     port: u16,
-    /// Of the configuration that the server has.
+    /// Version of the configuration that the server has.
     version: u64,
-    times: Times,
+    clock: OutputClock,
 }
 
 impl Feeder {
-    /// The thread.
+    /// Runs the thread.
     fn run(mut self) {
         match self.feed() {
-            Ok(End::Finished) => self.shared.tell(Event::Finished(self.id)),
-            Ok(End::Cancelled) => {}
-            // Also where the driver has ended it, which does not wait for this then.
+            Ok(FeedEnd::Finished) => self.coordinator.post(DriverEvent::Finished(self.id)),
+            Ok(FeedEnd::Cancelled) => {}
+            // Also after a cancellation, when the driver ignores this event.
             Err(_) => {
-                let said = self.said.lock().take();
-                let reason = said.unwrap_or_else(|| "The connection was lost".to_owned());
-                self.shared.tell(Event::Failed(self.id, reason));
+                let reported = self.reported_error.lock().take();
+                let reason = reported.unwrap_or_else(|| "The connection was lost".to_owned());
+                self.coordinator.post(DriverEvent::Failed(self.id, reason));
             }
         }
     }
 
-    fn feed(&mut self) -> Result<End, gst::FlowError> {
+    fn feed(&mut self) -> Result<FeedEnd, gst::FlowError> {
         let caps = gst::Caps::new_empty_simple("video/x-flv");
         let segment = gst::FormattedSegment::<gst::ClockTime>::new();
         for event in [
@@ -183,38 +185,41 @@ impl Feeder {
         ] {
             self.pad.push_event(event);
         }
-        let (version, configuration) = self.shared.configuration();
+        let (version, configuration) = self.coordinator.configuration();
         self.version = version;
         let has_metadata = |tag: &BufferTag| tag.kind == crate::flv::TagKind::Script;
-        // It waits in there until the server has accepted the connection.
+        // The first push waits until the server has accepted the connection.
         if !configuration.iter().any(has_metadata) {
             self.pad.push(tags::empty_metadata())?;
         }
-        self.configure(&configuration)?;
-        self.before.bound_new(self.port);
-        self.shared.tell(Event::Opened(self.id));
+        self.send_configuration(&configuration)?;
+        self.known_sockets.limit_new(self.port);
+        self.coordinator.post(DriverEvent::Opened(self.id));
         let mut sent = None;
         loop {
-            match self.shared.next(self.id, sent.take(), &mut self.version) {
-                Next::Send(tag) => {
-                    let buffer = self.times.stamp(&tag);
+            match self
+                .coordinator
+                .next(self.id, sent.take(), &mut self.version)
+            {
+                NextStep::Send(tag) => {
+                    let buffer = self.clock.stamp(&tag);
                     self.pad.push(buffer)?;
                     sent = Some(tag.bytes);
                 }
-                Next::Configure(configuration) => self.configure(&configuration)?,
-                Next::Finish => {
-                    self.is_over.store(true, Ordering::Release);
+                NextStep::Configure(configuration) => self.send_configuration(&configuration)?,
+                NextStep::Finish => {
+                    self.is_ending.store(true, Ordering::Release);
                     self.pad.push_event(gst::event::Eos::new());
-                    return Ok(End::Finished);
+                    return Ok(FeedEnd::Finished);
                 }
-                Next::Cancelled => return Ok(End::Cancelled),
+                NextStep::Cancelled => return Ok(FeedEnd::Cancelled),
             }
         }
     }
 
-    fn configure(&self, configuration: &[BufferTag]) -> Result<(), gst::FlowError> {
+    fn send_configuration(&self, configuration: &[BufferTag]) -> Result<(), gst::FlowError> {
         for tag in configuration {
-            self.pad.push(self.times.stamp_at_last(tag))?;
+            self.pad.push(self.clock.stamp_at_last_media(tag))?;
         }
         Ok(())
     }

@@ -1,91 +1,91 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the streaming thread, the threads of connections and the driver share, under one lock. It is
-//! a leaf: nothing is pushed, posted or joined under it.
+//! State shared by the streaming thread, the connections' threads and the driver, under one lock.
+//! The lock is a leaf: it is never held while pushing, posting or joining.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::backlog::{Backlog, Limits, Tag};
-use super::schedule::Id;
+use super::backlog::{Backlog, Limits, QueuedTag};
+use super::schedule::AttemptId;
 use crate::flv::TagKind;
 use crate::rate::BitrateMeter;
 
-/// So long the sound of a stream waits for the next picture at most. Each wake-up costs more than what
-/// is done with a tag.
-const DOZE: Duration = Duration::from_millis(50);
+/// Longest time that audio waits for the next video frame. A wake-up of the sending thread costs more
+/// than sending a tag.
+const MAX_AUDIO_DELAY: Duration = Duration::from_millis(50);
 
-pub(super) type BufferTag = Tag<gst::Buffer>;
+pub(super) type BufferTag = QueuedTag<gst::Buffer>;
 
-/// What the driver hears from others.
+/// An event that the driver handles.
 #[derive(Debug)]
-pub(super) enum Event {
-    Opened(Id),
-    Failed(Id, String),
-    /// It has sent all that it was to send.
-    Finished(Id),
-    /// Nothing more comes from upstream.
+pub(super) enum DriverEvent {
+    Opened(AttemptId),
+    Failed(AttemptId, String),
+    /// The connection has sent everything that it was to send.
+    Finished(AttemptId),
+    /// Upstream has ended.
     Ended,
-    /// There is more after all.
-    Begun,
+    /// Upstream continues after its end.
+    Resumed,
 }
 
-/// What a connection does next.
+/// The next step of a connection.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(super) enum NextStep {
     Send(BufferTag),
-    /// Configuration has changed since it was sent.
+    /// The configuration has changed since it was last sent.
     Configure(Vec<BufferTag>),
     Finish,
     Cancelled,
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
-    state: Mutex<State>,
-    /// There may be something for a connection to do.
-    work: Condvar,
-    /// There may be something for the driver to do.
-    news: Condvar,
-    /// What the end of the stream waits for.
-    done: Condvar,
+pub(super) struct Coordinator {
+    state: Mutex<CoordinatorState>,
+    /// Signalled when a connection may have something to do.
+    sender_wakeup: Condvar,
+    /// Signalled when the driver may have something to do.
+    driver_wakeup: Condvar,
+    /// Signalled when the wait at the end of the stream may be over.
+    drain_done: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct CoordinatorState {
     backlog: Backlog<gst::Buffer>,
-    events: Vec<Event>,
-    /// Connections that were not told to stop.
-    open: Vec<Id>,
-    sender: Option<Id>,
-    /// Takes over where a group of pictures ends.
-    successor: Option<Id>,
-    /// Since when the sender hands over what it took last.
+    events: Vec<DriverEvent>,
+    /// Connections that have not been closed by the driver.
+    open: Vec<AttemptId>,
+    sender: Option<AttemptId>,
+    /// Replaces the sender at the end of a group of pictures.
+    successor: Option<AttemptId>,
+    /// Time at which the sender began to push its last tag, while it does that.
     busy_since: Option<Instant>,
-    /// Who was told to end its stream last, and since when it does that.
-    finishing: Option<(Id, Instant)>,
-    /// The sender has sent all, and looks for more by itself soon.
-    is_dozing: bool,
+    /// The connection that is ending its stream, and the time at which it began to.
+    finishing: Option<(AttemptId, Instant)>,
+    /// The queue is empty, and the sender checks it again by itself within [`MAX_AUDIO_DELAY`].
+    is_batching_audio: bool,
     ended: bool,
     is_done: bool,
     flushing: bool,
     stopping: bool,
-    sent: Sent,
+    sent: SentTotals,
     meter: BitrateMeter,
 }
 
-/// What was handed over to servers.
+/// Totals of the tags handed to servers.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sent {
+pub(super) struct SentTotals {
     pub(super) tags: u64,
     pub(super) bytes: u64,
 }
 
-/// For the statistics.
+/// The values that the statistics read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Levels {
-    pub(super) sent: Sent,
+pub(super) struct QueueLevels {
+    pub(super) sent: SentTotals,
     pub(super) dropped: u64,
     pub(super) bytes: usize,
     pub(super) time: Duration,
@@ -94,19 +94,19 @@ pub(super) struct Levels {
     pub(super) peak: u64,
 }
 
-/// What wakes the driver.
+/// The cause of a wake-up of the driver.
 #[derive(Debug)]
 pub(super) enum Wakeup {
-    Events(Vec<Event>),
-    /// The deadline has passed. Since when the sender has been busy.
+    Events(Vec<DriverEvent>),
+    /// The deadline has passed. Holds the time since which the sender has been busy.
     Due(Option<Instant>),
     Stop,
 }
 
-impl Shared {
+impl Coordinator {
     pub(super) fn new(limits: Limits, now: Instant) -> Self {
-        Shared {
-            state: Mutex::new(State {
+        Coordinator {
+            state: Mutex::new(CoordinatorState {
                 backlog: Backlog::new(limits),
                 events: Vec::new(),
                 open: Vec::new(),
@@ -114,57 +114,57 @@ impl Shared {
                 successor: None,
                 busy_since: None,
                 finishing: None,
-                is_dozing: false,
+                is_batching_audio: false,
                 ended: false,
                 is_done: false,
                 flushing: false,
                 stopping: false,
-                sent: Sent::default(),
+                sent: SentTotals::default(),
                 meter: BitrateMeter::new(now),
             }),
-            work: Condvar::new(),
-            news: Condvar::new(),
-            done: Condvar::new(),
+            sender_wakeup: Condvar::new(),
+            driver_wakeup: Condvar::new(),
+            drain_done: Condvar::new(),
         }
     }
 
-    /// Streaming thread: never waits for anything but the lock.
+    /// Streaming thread: queues a tag. Waits for nothing but the lock.
     pub(super) fn push(&self, tag: BufferTag) {
         let mut state = self.state.lock();
-        let can_wait = state.is_dozing && tag.kind != TagKind::Video;
+        let can_wait = state.is_batching_audio && tag.kind != TagKind::Video;
         state.backlog.push(tag);
         drop(state);
         if !can_wait {
-            self.work.notify_all();
+            self.sender_wakeup.notify_all();
         }
     }
 
-    /// Streaming thread: nothing more comes. Waits until all was sent, or there is nobody to send it
-    /// to. False if the element stops before that.
+    /// Streaming thread: handles the end of the stream. Waits until everything was sent or no server
+    /// accepts it. Returns false if the element stops before that.
     pub(super) fn drain(&self) -> bool {
         let mut state = self.state.lock();
         state.ended = true;
-        state.events.push(Event::Ended);
-        self.news.notify_one();
-        self.work.notify_all();
+        state.events.push(DriverEvent::Ended);
+        self.driver_wakeup.notify_one();
+        self.sender_wakeup.notify_all();
         while !state.is_done && !state.flushing {
-            self.done.wait(&mut state);
+            self.drain_done.wait(&mut state);
         }
         state.is_done
     }
 
     pub(super) fn set_flushing(&self, flushing: bool) {
         self.state.lock().flushing = flushing;
-        self.done.notify_all();
+        self.drain_done.notify_all();
     }
 
-    /// After the end there is more to come.
+    /// Streaming thread: accepts more tags after the end of the stream.
     pub(super) fn reopen(&self) {
         let mut state = self.state.lock();
         if std::mem::take(&mut state.ended) {
             state.is_done = false;
-            state.events.push(Event::Begun);
-            self.news.notify_one();
+            state.events.push(DriverEvent::Resumed);
+            self.driver_wakeup.notify_one();
         }
     }
 
@@ -172,29 +172,29 @@ impl Shared {
         self.state.lock().ended
     }
 
-    /// The stream has ended, and nothing of it waits for anybody.
-    pub(super) fn is_over(&self) -> bool {
+    /// True if the stream has ended and the queue is empty.
+    pub(super) fn is_finished(&self) -> bool {
         let state = self.state.lock();
         state.ended && state.backlog.is_empty()
     }
 
     pub(super) fn set_done(&self) {
         self.state.lock().is_done = true;
-        self.done.notify_all();
+        self.drain_done.notify_all();
     }
 
     pub(super) fn stop(&self) {
         self.state.lock().stopping = true;
-        self.news.notify_one();
+        self.driver_wakeup.notify_one();
     }
 
-    /// Driver: a connection begins.
-    pub(super) fn open(&self, id: Id) {
+    /// Driver: registers a new connection.
+    pub(super) fn open(&self, id: AttemptId) {
         self.state.lock().open.push(id);
     }
 
-    /// Driver: a connection has to end. What it has not taken yet is for others.
-    pub(super) fn close(&self, id: Id) {
+    /// Driver: cancels a connection. The tags that it has not sent stay queued for others.
+    pub(super) fn close(&self, id: AttemptId) {
         let mut state = self.state.lock();
         state.open.retain(|open| *open != id);
         if state.successor == Some(id) {
@@ -209,26 +209,26 @@ impl Shared {
         if state.sender == Some(id) {
             state.sender = None;
             state.busy_since = None;
-            state.backlog.give_back();
+            state.backlog.detach_sender();
             if let Some(successor) = state.successor.take() {
                 state.set_sender(successor);
             }
         }
-        self.work.notify_all();
+        self.sender_wakeup.notify_all();
     }
 
-    /// Driver: this one sends, at once or after the one that does.
-    pub(super) fn set_sender(&self, id: Id) {
+    /// Driver: makes a connection the sender, at once or after the present sender.
+    pub(super) fn set_sender(&self, id: AttemptId) {
         let mut state = self.state.lock();
         match state.sender {
             None => state.set_sender(id),
             Some(sender) if sender == id => {}
             Some(_) => state.successor = Some(id),
         }
-        self.work.notify_all();
+        self.sender_wakeup.notify_all();
     }
 
-    /// Driver: waits for what is next.
+    /// Driver: waits for events, for the deadline or for the end of the element.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Wakeup {
         let mut state = self.state.lock();
         loop {
@@ -239,9 +239,13 @@ impl Shared {
                 return Wakeup::Events(std::mem::take(&mut state.events));
             }
             match deadline {
-                None => self.news.wait(&mut state),
+                None => self.driver_wakeup.wait(&mut state),
                 Some(deadline) => {
-                    if self.news.wait_until(&mut state, deadline).timed_out() {
+                    if self
+                        .driver_wakeup
+                        .wait_until(&mut state, deadline)
+                        .timed_out()
+                    {
                         return Wakeup::Due(state.busy_since());
                     }
                 }
@@ -249,20 +253,20 @@ impl Shared {
         }
     }
 
-    pub(super) fn tell(&self, event: Event) {
+    pub(super) fn post(&self, event: DriverEvent) {
         self.state.lock().events.push(event);
-        self.news.notify_one();
+        self.driver_wakeup.notify_one();
     }
 
-    /// Connection: what a server needs first.
+    /// Connection: returns the configuration that a server needs first, and its version.
     pub(super) fn configuration(&self) -> (u64, Vec<BufferTag>) {
         self.state.lock().backlog.configuration()
     }
 
-    /// Connection: what to do next, `sent` bytes after the last time.
-    pub(super) fn next(&self, id: Id, sent: Option<usize>, version: &mut u64) -> Next {
+    /// Connection: waits for the next step. `sent` is the size of the tag sent since the last call.
+    pub(super) fn next(&self, id: AttemptId, sent: Option<usize>, version: &mut u64) -> NextStep {
         let mut state = self.state.lock();
-        let mut is_in_flow = sent.is_some() && state.backlog.has_video();
+        let mut can_batch_audio = sent.is_some() && state.backlog.has_video();
         if let Some(bytes) = sent {
             state.sent.tags += 1;
             state.sent.bytes += bytes as u64;
@@ -270,30 +274,30 @@ impl Shared {
         }
         loop {
             if !state.open.contains(&id) {
-                return Next::Cancelled;
+                return NextStep::Cancelled;
             }
             if state.sender == Some(id)
                 && let Some(next) = state.next(version)
             {
-                if let Next::Finish = next {
-                    self.work.notify_all();
+                if let NextStep::Finish = next {
+                    self.sender_wakeup.notify_all();
                 }
                 return next;
             }
-            if !std::mem::take(&mut is_in_flow) {
-                self.work.wait(&mut state);
+            if !std::mem::take(&mut can_batch_audio) {
+                self.sender_wakeup.wait(&mut state);
                 continue;
             }
-            state.is_dozing = true;
-            self.work.wait_for(&mut state, DOZE);
-            state.is_dozing = false;
+            state.is_batching_audio = true;
+            self.sender_wakeup.wait_for(&mut state, MAX_AUDIO_DELAY);
+            state.is_batching_audio = false;
         }
     }
 
-    pub(super) fn levels(&self) -> Levels {
+    pub(super) fn levels(&self) -> QueueLevels {
         let state = self.state.lock();
         let (rate, rate_at) = state.meter.rate();
-        Levels {
+        QueueLevels {
             sent: state.sent,
             dropped: state.backlog.dropped(),
             bytes: state.backlog.bytes(),
@@ -305,44 +309,45 @@ impl Shared {
     }
 }
 
-impl State {
-    fn set_sender(&mut self, id: Id) {
+impl CoordinatorState {
+    fn set_sender(&mut self, id: AttemptId) {
         self.sender = Some(id);
-        self.backlog.take();
+        self.backlog.attach_sender();
     }
 
-    /// What the sender does next, if there is anything.
-    fn next(&mut self, version: &mut u64) -> Option<Next> {
+    /// Returns the sender's next step, if there is one.
+    fn next(&mut self, version: &mut u64) -> Option<NextStep> {
         self.busy_since = None;
         if self.successor.is_some() && self.backlog.is_at_start() {
             return Some(self.finish());
         }
-        // Changes within the stream come in their place, and are known when they have.
+        // Changes within the stream are sent in their place, as tags of the queue.
         if self.backlog.version() != *version {
             let (now, configuration) = self.backlog.configuration();
             *version = now;
             self.busy_since = Some(Instant::now());
-            return Some(Next::Configure(configuration));
+            return Some(NextStep::Configure(configuration));
         }
         if let Some(tag) = self.backlog.pop() {
             *version = self.backlog.version();
             self.busy_since = Some(Instant::now());
-            return Some(Next::Send(tag));
+            return Some(NextStep::Send(tag));
         }
         self.ended.then(|| {
-            self.backlog.end();
+            self.backlog.finish();
             self.finish()
         })
     }
 
-    /// The sender ends its stream. Who takes over does so also at the end, to find nothing there.
-    fn finish(&mut self) -> Next {
+    /// Ends the sender's stream. A successor becomes the sender also at the end of the stream, and
+    /// finds the queue empty.
+    fn finish(&mut self) -> NextStep {
         let sender = self.sender.take();
         self.finishing = sender.map(|id| (id, Instant::now()));
         if let Some(successor) = self.successor.take() {
             self.set_sender(successor);
         }
-        Next::Finish
+        NextStep::Finish
     }
 
     fn busy_since(&self) -> Option<Instant> {
@@ -357,7 +362,7 @@ mod tests {
     use crate::flv::{Content, TagInfo};
 
     fn keyframe(timestamp: u32) -> BufferTag {
-        Tag {
+        QueuedTag {
             payload: gst::Buffer::new(),
             bytes: 10,
             kind: TagKind::Video,
@@ -370,54 +375,54 @@ mod tests {
         }
     }
 
-    /// 1 sends, and 2 is to take over.
-    fn shared() -> Shared {
+    /// Connection 1 is the sender, and 2 its successor.
+    fn coordinator() -> Coordinator {
         gst::init().unwrap();
         let limits = Limits {
             max_bytes: 0,
             max_time: Duration::ZERO,
         };
-        let shared = Shared::new(limits, Instant::now());
+        let coordinator = Coordinator::new(limits, Instant::now());
         for id in [1, 2] {
-            shared.open(id);
-            shared.set_sender(id);
+            coordinator.open(id);
+            coordinator.set_sender(id);
         }
-        shared
+        coordinator
     }
 
-    fn next(shared: &Shared, id: Id) -> Option<u32> {
-        match shared.next(id, None, &mut 0) {
-            Next::Send(tag) => Some(tag.timestamp),
-            Next::Finish => None,
+    fn next(coordinator: &Coordinator, id: AttemptId) -> Option<u32> {
+        match coordinator.next(id, None, &mut 0) {
+            NextStep::Send(tag) => Some(tag.timestamp),
+            NextStep::Finish => None,
             next => panic!("{next:?}"),
         }
     }
 
-    fn is_busy(shared: &Shared) -> bool {
-        matches!(shared.wait(Some(Instant::now())), Wakeup::Due(Some(_)))
+    fn is_busy(coordinator: &Coordinator) -> bool {
+        matches!(coordinator.wait(Some(Instant::now())), Wakeup::Due(Some(_)))
     }
 
     #[test]
-    fn what_is_left_by_who_has_taken_over_is_for_the_next_one() {
-        let shared = shared();
-        shared.push(keyframe(40));
-        assert_eq!(next(&shared, 1), None);
-        assert_eq!(next(&shared, 2), Some(40));
-        shared.close(2);
-        // The first one still tells its server of the end, which must not take for ever either.
-        assert!(is_busy(&shared));
-        shared.close(1);
-        assert!(!is_busy(&shared) && !shared.is_over());
-        shared.open(3);
-        shared.set_sender(3);
-        assert_eq!(next(&shared, 3), Some(40));
+    fn tags_of_a_closed_successor_go_to_the_next_sender() {
+        let coordinator = coordinator();
+        coordinator.push(keyframe(40));
+        assert_eq!(next(&coordinator, 1), None);
+        assert_eq!(next(&coordinator, 2), Some(40));
+        coordinator.close(2);
+        // The first one is still ending its stream, which must not take for ever either.
+        assert!(is_busy(&coordinator));
+        coordinator.close(1);
+        assert!(!is_busy(&coordinator) && !coordinator.is_finished());
+        coordinator.open(3);
+        coordinator.set_sender(3);
+        assert_eq!(next(&coordinator, 3), Some(40));
     }
 
     #[test]
-    fn at_the_end_who_was_to_take_over_ends_too() {
-        let shared = shared();
-        shared.state.lock().ended = true;
-        assert_eq!((next(&shared, 1), next(&shared, 2)), (None, None));
-        assert!(shared.is_over() && is_busy(&shared));
+    fn a_successor_finishes_at_the_end_of_the_stream() {
+        let coordinator = coordinator();
+        coordinator.state.lock().ended = true;
+        assert_eq!((next(&coordinator, 1), next(&coordinator, 2)), (None, None));
+        assert!(coordinator.is_finished() && is_busy(&coordinator));
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Opens and closes connections as the schedule has it, on a thread of its own. Its clock and its
-//! connections are passed in.
+//! Opens and closes connections as the schedule decides, on its own thread. The clock and the way to
+//! connect are passed in.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,168 +10,179 @@ use std::time::Instant;
 use gst::prelude::*;
 use parking_lot::Mutex;
 
-use super::connection::{CantStart, Connection};
-use super::imp::CAT;
+use super::connection::{ConnectError, ServerConnection};
+use super::coordinator::{Coordinator, DriverEvent, Wakeup};
 use super::location::Location;
-use super::schedule::{Action, Id, Schedule, State};
-use super::shared::{Event, Shared, Wakeup};
+use super::schedule::{AttemptId, ConnectionAction, Schedule, ScheduleState};
 use super::stats::Telemetry;
-use super::{Rtmp2FallbackSink, Status};
+use super::{CAT, FallbackStatus};
 
-/// The clock, and the way to servers.
+/// Access to the clock and to servers.
 pub(super) trait Environment {
     type Connection;
 
     fn now(&self) -> Instant;
 
-    /// Waits for what is next, no longer than to the deadline.
-    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> Wakeup;
+    /// Waits for events, at most until the deadline.
+    fn wait(&self, coordinator: &Coordinator, deadline: Option<Instant>) -> Wakeup;
 
-    /// Begins to connect. What becomes of it is told to `shared`; dropping it ends it.
+    /// Starts to connect. The result is posted to `coordinator`; dropping the connection ends it.
     fn connect(
         &self,
-        id: Id,
+        id: AttemptId,
         location: &Arc<Location>,
-        shared: &Arc<Shared>,
-    ) -> Result<Self::Connection, CantStart>;
+        coordinator: &Arc<Coordinator>,
+    ) -> Result<Self::Connection, ConnectError>;
 }
 
-/// That of everybody.
+/// The production environment.
 pub(super) struct SystemEnvironment;
 
 impl Environment for SystemEnvironment {
-    type Connection = Connection;
+    type Connection = ServerConnection;
 
     fn now(&self) -> Instant {
         Instant::now()
     }
 
-    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> Wakeup {
-        shared.wait(deadline)
+    fn wait(&self, coordinator: &Coordinator, deadline: Option<Instant>) -> Wakeup {
+        coordinator.wait(deadline)
     }
 
     fn connect(
         &self,
-        id: Id,
+        id: AttemptId,
         location: &Arc<Location>,
-        shared: &Arc<Shared>,
-    ) -> Result<Connection, CantStart> {
-        Connection::open(id, location, shared)
+        coordinator: &Arc<Coordinator>,
+    ) -> Result<ServerConnection, ConnectError> {
+        ServerConnection::open(id, location, coordinator)
     }
 }
 
-pub(super) struct Driver<W: Environment> {
-    pub(super) world: W,
-    pub(super) element: gst::glib::WeakRef<Rtmp2FallbackSink>,
-    pub(super) shared: Arc<Shared>,
+pub(super) struct Driver<E: Environment> {
+    pub(super) environment: E,
+    pub(super) element: gst::glib::WeakRef<gst::Element>,
+    pub(super) coordinator: Arc<Coordinator>,
     pub(super) locations: Vec<Arc<Location>>,
     pub(super) schedule: Schedule,
     pub(super) telemetry: Arc<Mutex<Telemetry>>,
-    pub(super) connections: HashMap<Id, (usize, W::Connection)>,
+    pub(super) connections: HashMap<AttemptId, (usize, E::Connection)>,
 }
 
-impl<W: Environment> Driver<W> {
-    /// The thread.
+impl<E: Environment> Driver<E> {
+    /// Runs the thread.
     pub(super) fn run(mut self) {
-        let actions = self.schedule.start(self.world.now());
+        let actions = self.schedule.start(self.environment.now());
         self.perform_all(actions);
         loop {
-            match self.world.wait(&self.shared, self.schedule.deadline()) {
+            match self
+                .environment
+                .wait(&self.coordinator, self.schedule.deadline())
+            {
                 Wakeup::Stop => break,
                 Wakeup::Due(busy_since) => {
-                    let now = self.world.now();
+                    let now = self.environment.now();
                     let actions = self.schedule.tick(now, busy_since);
-                    self.note_timeouts(&actions);
+                    self.record_timeouts(&actions);
                     self.perform_all(actions);
                 }
                 Wakeup::Events(events) => {
                     for event in events {
-                        let actions = self.hear(event);
+                        let actions = self.handle_event(event);
                         self.perform_all(actions);
                     }
                 }
             }
             self.check_end();
         }
-        let ids: Vec<Id> = self.connections.keys().copied().collect();
+        let ids: Vec<AttemptId> = self.connections.keys().copied().collect();
         ids.into_iter().for_each(|id| self.close(id));
     }
 
-    fn hear(&mut self, event: Event) -> Vec<Action> {
-        let now = self.world.now();
+    fn handle_event(&mut self, event: DriverEvent) -> Vec<ConnectionAction> {
+        let now = self.environment.now();
         match event {
-            Event::Opened(id) => self.schedule.opened(id, now),
-            Event::Failed(id, reason) => {
+            DriverEvent::Opened(id) => self.schedule.opened(id, now),
+            DriverEvent::Failed(id, reason) => {
                 let actions = self.schedule.failed(id, now);
                 if !actions.is_empty() {
-                    self.note_failure(id, &reason);
+                    self.record_failure(id, &reason);
                 }
                 actions
             }
-            Event::Finished(id) => self.schedule.finished(id, self.shared.is_over(), now),
-            Event::Begun if self.schedule.state() == State::Idle => self.schedule.start(now),
-            Event::Begun | Event::Ended => Vec::new(),
+            DriverEvent::Finished(id) => {
+                self.schedule
+                    .finished(id, self.coordinator.is_finished(), now)
+            }
+            DriverEvent::Resumed if self.schedule.state() == ScheduleState::Idle => {
+                self.schedule.start(now)
+            }
+            DriverEvent::Resumed | DriverEvent::Ended => Vec::new(),
         }
     }
 
-    /// The schedule has ended a connection whose time was over.
-    fn note_timeouts(&self, actions: &[Action]) {
+    /// Records the connections that the schedule has closed because of a timeout.
+    fn record_timeouts(&self, actions: &[ConnectionAction]) {
         for action in actions {
-            if let Action::Close { id } = action {
-                self.note_failure(*id, "The server took nothing for the time of timeout");
+            if let ConnectionAction::Close { id } = action {
+                self.record_failure(*id, "The server accepted no data within the timeout");
             }
         }
     }
 
-    fn note_failure(&self, id: Id, reason: &str) {
+    fn record_failure(&self, id: AttemptId, reason: &str) {
         let location = self.connections.get(&id).map(|(location, _)| *location);
-        let shown = location.and_then(|index| self.locations.get(index));
-        let shown = shown.map_or("", |location| location.shown());
+        let masked = location.and_then(|index| self.locations.get(index));
+        let masked = masked.map_or("", |location| location.masked());
         if let Some(element) = self.element.upgrade() {
-            gst::warning!(CAT, obj = element, "{shown}: {reason}");
+            gst::warning!(CAT, obj = element, "{masked}: {reason}");
         }
-        self.telemetry.lock().fail(reason, self.world.now());
+        self.telemetry.lock().fail(reason, self.environment.now());
     }
 
-    fn perform_all(&mut self, actions: Vec<Action>) {
+    fn perform_all(&mut self, actions: Vec<ConnectionAction>) {
         for action in actions {
             self.perform(action);
         }
-        self.tell_status();
+        self.update_status();
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, action: ConnectionAction) {
         match action {
-            Action::Open { id, location } => self.open(id, location),
-            Action::Close { id } => self.close(id),
-            Action::Send { id } | Action::TakeOver { id } => self.shared.set_sender(id),
-            Action::GiveUp => self.give_up(),
+            ConnectionAction::Open { id, location } => self.open(id, location),
+            ConnectionAction::Close { id } => self.close(id),
+            ConnectionAction::Send { id } | ConnectionAction::TakeOver { id } => {
+                self.coordinator.set_sender(id)
+            }
+            ConnectionAction::GiveUp => self.give_up(),
         }
     }
 
-    fn open(&mut self, id: Id, index: usize) {
+    fn open(&mut self, id: AttemptId, index: usize) {
         let Some(location) = self.locations.get(index) else {
             return;
         };
         self.telemetry.lock().attempts += 1;
-        self.shared.open(id);
-        match self.world.connect(id, location, &self.shared) {
+        self.coordinator.open(id);
+        match self.environment.connect(id, location, &self.coordinator) {
             Ok(connection) => {
                 self.connections.insert(id, (index, connection));
             }
-            Err(error) => self.shared.tell(Event::Failed(id, error.to_string())),
+            Err(error) => self
+                .coordinator
+                .post(DriverEvent::Failed(id, error.to_string())),
         }
     }
 
-    fn close(&mut self, id: Id) {
-        self.shared.close(id);
+    fn close(&mut self, id: AttemptId) {
+        self.coordinator.close(id);
         self.connections.remove(&id);
     }
 
     fn give_up(&self) {
-        self.shared.set_done();
-        // First, since many read no messages behind an error.
-        self.tell_status();
+        self.coordinator.set_done();
+        // Posted first, since many applications read no messages after an error.
+        self.update_status();
         let Some(element) = self.element.upgrade() else {
             return;
         };
@@ -183,32 +194,32 @@ impl<W: Environment> Driver<W> {
         gst::element_error!(
             element,
             gst::ResourceError::OpenWrite,
-            ("No server of locations takes the stream after {rounds}. The last one: {last}")
+            ("No server in locations accepted the stream in {rounds}. Last error: {last}")
         );
     }
 
-    /// After the end of the stream nobody is waited for that is not there by the end of a round.
+    /// Ends the wait at the end of the stream when the round is over without a connection.
     fn check_end(&self) {
-        if self.shared.has_ended()
+        if self.coordinator.has_ended()
             && matches!(
                 self.schedule.state(),
-                State::Idle | State::Waiting | State::GivenUp
+                ScheduleState::Idle | ScheduleState::Waiting | ScheduleState::GivenUp
             )
         {
-            self.shared.set_done();
+            self.coordinator.set_done();
         }
     }
 
-    /// Tells of a change, once.
-    fn tell_status(&self) {
+    /// Posts the status if it has changed.
+    fn update_status(&self) {
         let (status, location) = match self.schedule.state() {
-            State::Idle | State::Waiting => (Status::Disconnected, None),
-            State::Trying { location } => (Status::Connecting, Some(location)),
-            State::Sending { location } => (Status::Connected, Some(location)),
-            State::GivenUp => (Status::Error, None),
+            ScheduleState::Idle | ScheduleState::Waiting => (FallbackStatus::Disconnected, None),
+            ScheduleState::Trying { location } => (FallbackStatus::Connecting, Some(location)),
+            ScheduleState::Sending { location } => (FallbackStatus::Connected, Some(location)),
+            ScheduleState::GivenUp => (FallbackStatus::Error, None),
         };
         let mut telemetry = self.telemetry.lock();
-        if !telemetry.set(status, location, self.world.now()) {
+        if !telemetry.set(status, location, self.environment.now()) {
             return;
         }
         let reason = telemetry.last_error();
@@ -216,28 +227,28 @@ impl<W: Environment> Driver<W> {
         let Some(element) = self.element.upgrade() else {
             return;
         };
-        let shown = location.and_then(|index| self.locations.get(index));
-        let shown = shown.map_or("", |location| location.shown());
-        gst::info!(CAT, obj = element, "{status:?} {shown}");
-        let place = location.map(|index| (index, shown));
-        tell(&element, status, place, self.schedule.rounds(), &reason);
+        let masked = location.and_then(|index| self.locations.get(index));
+        let masked = masked.map_or("", |location| location.masked());
+        gst::info!(CAT, obj = element, "{status:?} {masked}");
+        let place = location.map(|index| (index, masked));
+        post_status(&element, status, place, self.schedule.rounds(), &reason);
     }
 }
 
-/// By a message and a notification.
-pub(super) fn tell(
-    element: &Rtmp2FallbackSink,
-    status: Status,
+/// Announces the status by an element message and a property notification.
+pub(super) fn post_status(
+    element: &gst::Element,
+    status: FallbackStatus,
     place: Option<(usize, &str)>,
     rounds: u32,
     last_error: &str,
 ) {
-    let (index, shown) = place.map_or((-1, ""), |(index, shown)| (index as i32, shown));
+    let (index, masked) = place.map_or((-1, ""), |(index, masked)| (index as i32, masked));
     let structure = gst::Structure::builder("rtmp2-fallback-status")
         .field("version", 1u32)
         .field("status", status)
         .field("location-index", index)
-        .field("location", shown)
+        .field("location", masked)
         .field("rounds", rounds)
         .field("last-error", last_error)
         .build();

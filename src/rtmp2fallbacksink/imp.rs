@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Lock order: `running`, then `settings`. Nothing is pushed, posted or joined under either.
+//! Lock order: `running`, then `settings`. Neither is held while pushing, posting or joining.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -13,34 +13,26 @@ use gst::subclass::prelude::*;
 use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
-use super::Status;
+use super::coordinator::Coordinator;
 use super::driver::{self, Driver, SystemEnvironment};
 use super::schedule::Schedule;
 use super::settings::{SPECS, Settings};
-use super::shared::Shared;
 use super::stats::Telemetry;
-use super::tags::{self, Seen};
-
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "rtmp2fallbacksink",
-        gst::DebugColorFlags::empty(),
-        Some("RTMP sink with fallbacks"),
-    )
-});
+use super::tags::{self, KnownHeaders};
+use super::{CAT, FallbackStatus};
 
 #[derive(Debug, Default)]
 pub struct Rtmp2FallbackSink {
     settings: Mutex<Settings>,
-    /// From start to stop.
+    /// Present from start to stop.
     running: Mutex<Option<Running>>,
-    /// Touched by the streaming thread alone.
-    seen: Mutex<Seen>,
+    /// Used by the streaming thread only.
+    known_headers: Mutex<KnownHeaders>,
 }
 
 #[derive(Debug)]
 struct Running {
-    shared: Arc<Shared>,
+    coordinator: Arc<Coordinator>,
     telemetry: Arc<Mutex<Telemetry>>,
     driver: JoinHandle<()>,
 }
@@ -81,7 +73,7 @@ impl ElementImpl for Rtmp2FallbackSink {
             gst::subclass::ElementMetadata::new(
                 "RTMP Fallback Sink",
                 "Sink/Network",
-                "Sends FLV to the first of several RTMP servers that takes it",
+                "Sends FLV to the first of several RTMP servers that accepts it",
                 "The rtmp2server developers",
             )
         });
@@ -111,16 +103,16 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
         if gst::ElementFactory::find("rtmp2sink").is_none() {
             return Err(gst::error_msg!(
                 gst::CoreError::MissingPlugin,
-                ("There is no rtmp2sink: install the plugins \"bad\" of GStreamer")
+                ("No rtmp2sink element: install GStreamer's \"bad\" plugins")
             ));
         }
         let now = Instant::now();
-        let shared = Arc::new(Shared::new(settings.limits(), now));
+        let coordinator = Arc::new(Coordinator::new(settings.limits(), now));
         let telemetry = Arc::new(Mutex::new(Telemetry::new(now)));
         let driver = Driver {
-            world: SystemEnvironment,
-            element: self.obj().downgrade(),
-            shared: shared.clone(),
+            environment: SystemEnvironment,
+            element: self.obj().upcast_ref::<gst::Element>().downgrade(),
+            coordinator: coordinator.clone(),
             locations,
             schedule: Schedule::new(settings.schedule()),
             telemetry: telemetry.clone(),
@@ -130,12 +122,12 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
         let driver = thread.spawn(move || driver.run()).map_err(|error| {
             gst::error_msg!(
                 gst::ResourceError::Failed,
-                ("Could not start a thread: {}", error)
+                ("Failed to start a thread: {}", error)
             )
         })?;
-        *self.seen.lock() = Seen::default();
+        *self.known_headers.lock() = KnownHeaders::default();
         *self.running.lock() = Some(Running {
-            shared,
+            coordinator,
             telemetry,
             driver,
         });
@@ -145,55 +137,61 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let running = self.running.lock().take();
         if let Some(running) = running {
-            running.shared.stop();
-            // A handler of a message or notification runs on the driver's own thread.
-            let is_own = running.driver.thread().id() == thread::current().id();
-            if !is_own && running.driver.join().is_err() {
-                gst::error!(CAT, imp = self, "A thread has panicked");
+            running.coordinator.stop();
+            // A message or notify handler that stops the element runs on the driver's thread itself.
+            let is_driver_thread = running.driver.thread().id() == thread::current().id();
+            if !is_driver_thread && running.driver.join().is_err() {
+                gst::error!(CAT, imp = self, "The driver thread panicked");
             }
             let mut telemetry = running.telemetry.lock();
-            let is_news = telemetry.set(Status::Disconnected, None, Instant::now());
+            let has_changed = telemetry.set(FallbackStatus::Disconnected, None, Instant::now());
             let reason = telemetry.last_error();
             drop(telemetry);
-            if is_news {
-                driver::tell(&self.obj(), Status::Disconnected, None, 0, &reason);
+            if has_changed {
+                driver::post_status(
+                    self.obj().upcast_ref(),
+                    FallbackStatus::Disconnected,
+                    None,
+                    0,
+                    &reason,
+                );
             }
         }
         Ok(())
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(shared) = self.shared() {
-            shared.set_flushing(true);
+        if let Some(coordinator) = self.coordinator() {
+            coordinator.set_flushing(true);
         }
         Ok(())
     }
 
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(shared) = self.shared() {
-            shared.set_flushing(false);
+        if let Some(coordinator) = self.coordinator() {
+            coordinator.set_flushing(false);
         }
         Ok(())
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let Some(shared) = self.shared() else {
+        let Some(coordinator) = self.coordinator() else {
             return Ok(());
         };
-        // Who is linked late gets what came before in here alone.
-        let mut seen = self.seen.lock();
+        // A sink that is linked late gets earlier headers only through the caps.
+        let mut known_headers = self.known_headers.lock();
         for tag in tags::stream_header(caps) {
-            if seen.is_news(&tag) {
-                shared.push(tag);
+            if known_headers.update(&tag) {
+                coordinator.push(tag);
             }
         }
         Ok(())
     }
 
-    /// Never waits for a server.
+    /// Queues the tag; never waits for a server.
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let shared = self.shared().ok_or(gst::FlowError::Flushing)?;
-        if self.status() == Status::Error {
+        let coordinator = self.coordinator().ok_or(gst::FlowError::Flushing)?;
+        if self.status() == FallbackStatus::Error {
             return Err(gst::FlowError::Error);
         }
         let tag = tags::read(buffer).map_err(|error| {
@@ -204,9 +202,9 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
             return Ok(gst::FlowSuccess::Ok);
         };
         let is_header = buffer.flags().contains(gst::BufferFlags::HEADER);
-        let is_news = !tag.is_configuration() || self.seen.lock().is_news(&tag);
-        if is_news || !is_header {
-            shared.push(tag);
+        let is_new = !tag.is_configuration() || self.known_headers.lock().update(&tag);
+        if is_new || !is_header {
+            coordinator.push(tag);
         }
         Ok(gst::FlowSuccess::Ok)
     }
@@ -214,15 +212,15 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
     fn event(&self, event: gst::Event) -> bool {
         match event.view() {
             gst::EventView::Eos(_) => {
-                if let Some(shared) = self.shared()
-                    && !shared.drain()
+                if let Some(coordinator) = self.coordinator()
+                    && !coordinator.drain()
                 {
                     return false;
                 }
             }
             gst::EventView::FlushStop(_) | gst::EventView::StreamStart(_) => {
-                if let Some(shared) = self.shared() {
-                    shared.reopen();
+                if let Some(coordinator) = self.coordinator() {
+                    coordinator.reopen();
                 }
             }
             _ => {}
@@ -232,16 +230,18 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
 }
 
 impl Rtmp2FallbackSink {
-    fn shared(&self) -> Option<Arc<Shared>> {
+    fn coordinator(&self) -> Option<Arc<Coordinator>> {
         let running = self.running.lock();
-        running.as_ref().map(|running| running.shared.clone())
+        running.as_ref().map(|running| running.coordinator.clone())
     }
 
-    fn status(&self) -> Status {
+    fn status(&self) -> FallbackStatus {
         let running = self.running.lock();
-        running.as_ref().map_or(Status::Disconnected, |running| {
-            running.telemetry.lock().status()
-        })
+        running
+            .as_ref()
+            .map_or(FallbackStatus::Disconnected, |running| {
+                running.telemetry.lock().status()
+            })
     }
 
     fn stats(&self) -> gst::Structure {
@@ -249,7 +249,7 @@ impl Rtmp2FallbackSink {
         let running = self.running.lock();
         match running.as_ref() {
             Some(running) => {
-                let levels = running.shared.levels();
+                let levels = running.coordinator.levels();
                 running.telemetry.lock().structure(Some(&levels), now)
             }
             None => Telemetry::new(now).structure(None, now),

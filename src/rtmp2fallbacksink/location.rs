@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Where to send to: URLs with `{variables}` in them, and how they are shown to others.
+//! Server URLs with `{variables}`, and their form without secrets for logs and messages.
 
 use std::fmt;
 
@@ -8,44 +8,43 @@ use url::Url;
 
 use crate::server::Redacted;
 
-/// Why a location can't be used. The text shows no location, since there is a stream key in it.
+/// An unusable location. The text contains no part of it, since it holds a stream key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InvalidLocation {
     #[error("locations is empty: set at least one rtmp:// URL")]
     None,
-    #[error("Location {0} has a {{ without a }}, or the reverse")]
+    #[error("Location {0} has an unmatched {{ or }}")]
     Braces(usize),
-    #[error("Location {0} has the variable \"{1}\", which is not in variables: set it there")]
+    #[error("Location {0} uses the variable \"{1}\", which is missing in variables: set it there")]
     Unknown(usize, String),
-    #[error("Location {0} has the variable \"{1}\", which is empty in variables: give it a value")]
+    #[error("Location {0} uses the variable \"{1}\", which is empty in variables: set a value")]
     Unfilled(usize, String),
-    #[error(
-        "Location {0} is no URL of an RTMP server: write rtmp://HOST/APPLICATION/STREAM-KEY, or rtmps://"
-    )]
+    #[error("Location {0} is not an RTMP URL: use rtmp://HOST/APPLICATION/STREAM-KEY or rtmps://")]
     Url(usize),
 }
 
-/// Shorter ones are in other words by chance.
+/// Length below which a secret may occur in other words by chance.
 const MIN_SECRET: usize = 4;
 
-/// A location that is filled in.
+/// A location with its variables filled in.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Location {
     url: String,
     port: u16,
-    /// What must not be shown: stream key, password, query. The longest come first.
+    /// Texts that must not be shown: stream key, password, query. The longest come first.
     secrets: Vec<String>,
-    shown: String,
+    /// The URL without user, password and query, with a masked stream key.
+    masked: String,
 }
 
 impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        f.write_str(&self.masked)
     }
 }
 
 impl Location {
-    /// Fills in a template. `number` counts from 1, and names it in errors.
+    /// Fills in a template. `number` counts from 1 and identifies the location in errors.
     pub(super) fn new(
         number: usize,
         template: &str,
@@ -57,7 +56,7 @@ impl Location {
         if !matches!(parsed.scheme(), "rtmp" | "rtmps") || parsed.host_str().is_none() {
             return Err(invalid());
         }
-        // As rtmp2sink does it: the stream key is behind the last slash.
+        // As in rtmp2sink, the stream key follows the last slash.
         let path = parsed.path().trim_start_matches('/');
         let (application, stream) = path.rsplit_once('/').ok_or_else(invalid)?;
         let after_slash = url.rsplit_once('/').map(|(_, key)| key.to_owned());
@@ -67,7 +66,7 @@ impl Location {
             return Err(invalid());
         }
         let port = parsed.port().map(|port| format!(":{port}"));
-        let shown = format!(
+        let masked = format!(
             "{}://{}{}/{}/{}",
             parsed.scheme(),
             parsed.host_str().unwrap_or_default(),
@@ -84,27 +83,27 @@ impl Location {
             url,
             port: parsed.port().unwrap_or(default_port),
             secrets,
-            shown,
+            masked,
         })
     }
 
-    /// For the connection itself, and for nothing else.
+    /// The URL with all secrets, only for the connection itself.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Of the server.
+    /// The server's port.
     pub(super) fn port(&self) -> u16 {
         self.port
     }
 
-    /// For logs and messages.
-    pub(super) fn shown(&self) -> &str {
-        &self.shown
+    /// The location for logs and messages.
+    pub(super) fn masked(&self) -> &str {
+        &self.masked
     }
 
-    /// What a server or a library said, without what is secret in it. Where a secret is so short that
-    /// it may be part of any word, nothing is left.
+    /// Removes secrets from a text of a server or a library. Returns an empty text if it contains a
+    /// secret that is so short that it may be part of any word.
     pub(super) fn without_secrets(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {
@@ -117,8 +116,8 @@ impl Location {
     }
 }
 
-/// All that is secret in a URL. In a query there may be a slash, and with it the end of what rtmp2sink takes
-/// for the application: the key is the end of the path all the same.
+/// Returns all secrets in a URL. A slash in the query ends what rtmp2sink takes for the application,
+/// but the stream key is still the end of the path.
 fn secrets(url: &str, parsed: &Url, key: &str) -> Vec<String> {
     let (before_query, query) = url.split_once('?').unwrap_or((url, ""));
     let written = before_query.rsplit('/').next().unwrap_or_default();
@@ -134,14 +133,14 @@ fn secrets(url: &str, parsed: &Url, key: &str) -> Vec<String> {
         value.to_owned()
     });
     let decoded = parsed.query_pairs().map(|(_, value)| value.into_owned());
-    let of_query = values.chain(decoded).chain([query.to_owned()]);
-    for value in of_query {
+    let query_values = values.chain(decoded).chain([query.to_owned()]);
+    for value in query_values {
         let parts = value.split('/').chain([&*value]);
-        // What is short in there is an option, and none of it a secret.
+        // A short value is an option, not a secret.
         let long = parts.filter(|part| part.len() >= MIN_SECRET);
         secrets.extend(long.map(str::to_owned));
     }
-    // One may be part of another one.
+    // A secret may be part of another one, so the longest are replaced first.
     secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     secrets.dedup();
     secrets
@@ -186,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_filled_in_and_the_key_is_not_shown() {
+    fn variables_are_filled_in_and_the_key_is_masked() {
         let location = filled("rtmp://example.com:1936/live/cam{camera_id}_{stream_name}").unwrap();
         assert_eq!(location.url(), "rtmp://example.com:1936/live/cam7_garden");
-        assert_eq!(location.shown(), "rtmp://example.com:1936/live/ca…");
-        assert_eq!(format!("{location:?}"), location.shown());
+        assert_eq!(location.masked(), "rtmp://example.com:1936/live/ca…");
+        assert_eq!(format!("{location:?}"), location.masked());
         let location = filled("rtmps://me:password@[::1]/a/b/{stream_name}?token=secret").unwrap();
-        assert_eq!(location.shown(), "rtmps://[::1]/a/b/ga…");
+        assert_eq!(location.masked(), "rtmps://[::1]/a/b/ga…");
     }
 
     #[test]
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rtmp_url_with_a_key_is_refused() {
+    fn a_url_without_rtmp_scheme_host_application_or_key_is_rejected() {
         for url in [
             "",
             "host/live/key",
@@ -227,11 +226,11 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_in_the_query_hides_no_key_from_those_who_hide_it() {
+    fn a_key_before_a_query_with_slashes_is_masked() {
         let url = "rtmp://host/live/stream-key?token=first/second-token&sign=a%2Fsignature&v=1";
         let location = filled(url).unwrap();
-        assert_eq!(location.shown(), "rtmp://host/live/st…");
-        for said in [
+        assert_eq!(location.masked(), "rtmp://host/live/st…");
+        for text in [
             "stream-key",
             "live/stream-key?token=first",
             "second-token",
@@ -240,23 +239,23 @@ mod tests {
             "a/signature",
             url,
         ] {
-            let shown = location.without_secrets(said);
+            let masked = location.without_secrets(text);
             for secret in ["stream-key", "second-token", "signature"] {
-                assert!(!shown.contains(secret), "{said}: {shown}");
+                assert!(!masked.contains(secret), "{text}: {masked}");
             }
         }
-        let said = "Error 1: the server is full";
-        assert_eq!(location.without_secrets(said), said);
+        let text = "Error 1: the server is full";
+        assert_eq!(location.without_secrets(text), text);
     }
 
     #[test]
-    fn what_others_say_is_shown_without_secrets() {
+    fn server_texts_are_shown_without_secrets() {
         let location = filled("rtmp://me:hidden-word@host/live/stream-key?token=x1").unwrap();
-        let said = "rtmp://me:hidden-word@host/live/stream-key?token=x1: hidden-word is wrong";
-        let shown = location.without_secrets(said);
+        let text = "rtmp://me:hidden-word@host/live/stream-key?token=x1: hidden-word is wrong";
+        let masked = location.without_secrets(text);
         assert!(
-            !shown.contains("hidden-word") && !shown.contains("stream-key"),
-            "{shown}"
+            !masked.contains("hidden-word") && !masked.contains("stream-key"),
+            "{masked}"
         );
         let location = filled("rtmp://host/live/a").unwrap();
         assert_eq!(location.without_secrets("it failed"), "");

@@ -6,10 +6,10 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 
-use super::Status;
+use super::FallbackStatus;
 use super::backlog::Limits;
 use super::location::{InvalidLocation, Location};
-use super::schedule::Config;
+use super::schedule::RetryPolicy;
 
 /// The values of the properties.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ impl Settings {
         match name {
             "locations" => {
                 let array: gst::Array = value.get().expect("type checked upstream");
-                // What is no text is no URL either: it must not be as if it were not there.
+                // A value that is no text must not be skipped silently: it fails as an invalid URL.
                 let text = |value: &glib::SendValue| value.get::<Option<String>>();
                 let texts = array.iter().map(|value| text(value).ok().flatten());
                 self.locations = texts.map(Option::unwrap_or_default).collect();
@@ -83,7 +83,7 @@ impl Settings {
         })
     }
 
-    /// The locations with their variables filled in.
+    /// Returns the locations with their variables filled in.
     pub(super) fn locations(&self) -> Result<Vec<Arc<Location>>, InvalidLocation> {
         if self.locations.is_empty() {
             return Err(InvalidLocation::None);
@@ -102,9 +102,9 @@ impl Settings {
             .map(Option::unwrap_or_default)
     }
 
-    pub(super) fn schedule(&self) -> Config {
+    pub(super) fn schedule(&self) -> RetryPolicy {
         let millis = |millis: u32| Duration::from_millis(millis.into());
-        Config {
+        RetryPolicy {
             locations: self.locations.len(),
             initial_delay: millis(self.retry_initial_delay),
             max_delay: millis(self.retry_max_delay.max(self.retry_initial_delay)),
@@ -128,7 +128,7 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         gst::ParamSpecArray::builder("locations")
             .nick("Locations")
             .blurb(
-                "Where to send to, the best first: rtmp://HOST/APPLICATION/STREAM-KEY or rtmps://, \
+                "Server URLs in order of preference: rtmp://HOST/APPLICATION/STREAM-KEY or rtmps://, \
                  with {variables}",
             )
             .element_spec(
@@ -141,14 +141,14 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("variables")
             .nick("Variables")
-            .blurb("What {name} in locations stands for: a field for each name")
+            .blurb("Values of the {variables} in locations: one field for each name")
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("retry-initial-delay")
             .nick("Retry initial delay")
             .blurb(
-                "How long to wait when no location has taken the stream, before the first one is \
-                 tried again, in milliseconds; doubles with each round",
+                "Delay in milliseconds before all locations are tried again after all have failed; \
+                 doubles with each round",
             )
             .minimum(10)
             .default_value(d.retry_initial_delay)
@@ -156,22 +156,22 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .build(),
         glib::ParamSpecUInt::builder("retry-max-delay")
             .nick("Retry max delay")
-            .blurb("Most to wait between two rounds, in milliseconds")
+            .blurb("Maximum delay between two rounds in milliseconds")
             .minimum(10)
             .default_value(d.retry_max_delay)
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("max-attempts")
             .nick("Max attempts")
-            .blurb("Rounds through all locations before that is an error, 0 for no end")
+            .blurb("Failed rounds through all locations before the element posts an error, 0 = never")
             .default_value(d.max_attempts)
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("return-to-primary")
             .nick("Return to primary")
             .blurb(
-                "While another location is sent to, try the first one after this long, again and \
-                 again, and move back when it takes the stream, in milliseconds, 0 for never",
+                "Interval in milliseconds at which the first location is tried while another is in use; \
+                 the stream returns there once it is accepted, 0 = never",
             )
             .default_value(d.return_to_primary)
             .mutable_ready()
@@ -179,8 +179,8 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecUInt::builder("timeout")
             .nick("Timeout")
             .blurb(
-                "How long a server may take to accept the stream, and how long it may take nothing \
-                 of it, before it counts as failed, in milliseconds",
+                "Time limit in milliseconds for a server to accept the stream, and for accepting no \
+                 data, after which it counts as failed",
             )
             .minimum(10)
             .default_value(d.timeout)
@@ -189,8 +189,8 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecUInt64::builder("max-bytes")
             .nick("Max bytes")
             .blurb(
-                "Most that waits to be sent, in bytes, 0 for no limit; beyond it whole groups of \
-                 pictures are dropped",
+                "Maximum queued data in bytes, 0 = no limit; whole groups of pictures beyond it are \
+                 dropped",
             )
             .default_value(d.max_bytes)
             .mutable_ready()
@@ -198,15 +198,15 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecUInt64::builder("max-time")
             .nick("Max time")
             .blurb(
-                "Most that waits to be sent, in nanoseconds of media, 0 for no limit; beyond it \
-                 whole groups of pictures are dropped",
+                "Maximum queued media in nanoseconds, 0 = no limit; whole groups of pictures beyond it \
+                 are dropped",
             )
             .default_value(d.max_time)
             .mutable_ready()
             .build(),
-        glib::ParamSpecEnum::builder_with_default("status", Status::Disconnected)
+        glib::ParamSpecEnum::builder_with_default("status", FallbackStatus::Disconnected)
             .nick("Status")
-            .blurb("Whether a server takes the stream")
+            .blurb("State of the connection to a server")
             .read_only()
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")

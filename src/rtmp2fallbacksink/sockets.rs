@@ -1,53 +1,55 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The socket of a connection. rtmp2sink keeps it to itself, and the system would let it buffer megabytes: all
-//! of that is lost with a server that stops reading, which is noticed only when there is no more room. One
-//! that reads slowly would seem to read nothing, since room is told of only when there is much of it.
+//! The socket of a connection. rtmp2sink does not expose it, and the system would let it buffer
+//! megabytes: all of that is lost with a server that stops reading, which is noticed only when the
+//! buffer is full. A server that reads slowly would seem to read nothing, since the system reports
+//! free space only when there is much of it.
 //!
-//! So it is looked for among those of the process, where the system allows that, which Linux does.
+//! So the socket is looked up among those of the process, on systems that allow it, such as Linux.
 
 use std::collections::HashSet;
 
-/// What may wait that was not even sent. What is under way is not bounded by it, so long ways are no slower.
+/// Maximum bytes waiting that were not sent yet. Data in flight is not limited, so connections with a
+/// long round trip are no slower.
 #[cfg(target_os = "linux")]
-const MAX_UNSENT: i32 = 128 * 1024;
+const MAX_UNSENT_BYTES: i32 = 128 * 1024;
 
 /// `IPPROTO_TCP` and `TCP_NOTSENT_LOWAT` (tcp(7)).
 #[cfg(target_os = "linux")]
-const OPTION: (i32, i32) = (6, 25);
+const NOTSENT_LOWAT: (i32, i32) = (6, 25);
 
-/// Those that there were at some time, by their numbers in the system.
+/// The inodes of the sockets that existed at some time.
 #[derive(Debug, Default)]
-pub(super) struct Sockets(HashSet<String>);
+pub(super) struct SocketSnapshot(HashSet<String>);
 
 #[cfg(target_os = "linux")]
-impl Sockets {
+impl SocketSnapshot {
     pub(super) fn now() -> Self {
-        Sockets(all().map(|(_, inode)| inode).collect())
+        SocketSnapshot(open_sockets().map(|(_, inode)| inode).collect())
     }
 
-    /// Bounds what those buffer that have come since and lead to this port. There may be some of other
-    /// connections that were made in the same moment, to an RTMP server too.
-    pub(super) fn bound_new(&self, port: u16) {
-        let new = all().filter(|(_, inode)| !self.0.contains(inode));
+    /// Limits the unsent data of sockets opened since the snapshot and connected to this port. Other
+    /// connections that were made to that port at the same moment are limited, too.
+    pub(super) fn limit_new(&self, port: u16) {
+        let new = open_sockets().filter(|(_, inode)| !self.0.contains(inode));
         for (descriptor, _) in new {
-            let _ = bound(descriptor, port);
+            let _ = limit_unsent(descriptor, port);
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-impl Sockets {
+impl SocketSnapshot {
     pub(super) fn now() -> Self {
         Self::default()
     }
 
-    pub(super) fn bound_new(&self, _port: u16) {}
+    pub(super) fn limit_new(&self, _port: u16) {}
 }
 
-/// Descriptors, and which sockets they are.
+/// Returns the descriptors of all sockets of the process, with their inodes.
 #[cfg(target_os = "linux")]
-fn all() -> impl Iterator<Item = (i32, String)> {
+fn open_sockets() -> impl Iterator<Item = (i32, String)> {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
     entries.flatten().filter_map(|entry| {
         let target = std::fs::read_link(entry.path()).ok()?;
@@ -58,19 +60,19 @@ fn all() -> impl Iterator<Item = (i32, String)> {
 }
 
 #[cfg(target_os = "linux")]
-fn bound(descriptor: i32, port: u16) -> Result<(), Box<dyn std::error::Error>> {
+fn limit_unsent(descriptor: i32, port: u16) -> Result<(), Box<dyn std::error::Error>> {
     use gio::prelude::SocketExt;
     use rustix::fs::{OFlags, fcntl_getfl};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     let process = pidfd_open(getpid(), PidfdFlags::empty())?;
-    // Another name for the same socket, and gone in a moment: whoever closes it then has closed it.
+    // A duplicate of the descriptor, closed at once, so that the owner's close still closes the socket.
     let socket = pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?;
     let socket = std::net::TcpStream::from(socket);
-    // Those of GIO never block, and it would make others so.
+    // GIO's own sockets never block, and it would make any other socket non-blocking.
     let never_blocks = fcntl_getfl(&socket)?.contains(OFlags::NONBLOCK);
     if never_blocks && socket.peer_addr()?.port() == port {
-        let (level, name) = OPTION;
-        gio::Socket::from_fd(socket.into())?.set_option(level, name, MAX_UNSENT)?;
+        let (level, name) = NOTSENT_LOWAT;
+        gio::Socket::from_fd(socket.into())?.set_option(level, name, MAX_UNSENT_BYTES)?;
     }
     Ok(())
 }

@@ -4,21 +4,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::Status;
-use super::shared::Levels;
+use super::FallbackStatus;
+use super::coordinator::QueueLevels;
 
-/// A rate that is older than this says nothing about now.
+/// Age beyond which a measured rate is no longer reported.
 const MAX_RATE_AGE: Duration = Duration::from_secs(3);
 
-/// What the driver counts.
+/// Status and counters that the driver maintains.
 #[derive(Debug)]
 pub(super) struct Telemetry {
-    status: Status,
+    status: FallbackStatus,
     location: Option<usize>,
-    /// Since when there is a connection, or none.
+    /// Time at which the present connection or outage began.
     since: Instant,
-    /// Without what goes on now.
+    /// Total connected time, without the present connection.
     uptime: Duration,
+    /// Total time without a server, without the present outage.
     downtime: Duration,
     pub(super) attempts: u64,
     connections: u64,
@@ -28,7 +29,7 @@ pub(super) struct Telemetry {
 impl Telemetry {
     pub(super) fn new(now: Instant) -> Self {
         Telemetry {
-            status: Status::Disconnected,
+            status: FallbackStatus::Disconnected,
             location: None,
             since: now,
             uptime: Duration::ZERO,
@@ -39,18 +40,23 @@ impl Telemetry {
         }
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> FallbackStatus {
         self.status
     }
 
-    /// True if that is a change.
-    pub(super) fn set(&mut self, status: Status, location: Option<usize>, now: Instant) -> bool {
+    /// Sets the status. Returns true if it has changed.
+    pub(super) fn set(
+        &mut self,
+        status: FallbackStatus,
+        location: Option<usize>,
+        now: Instant,
+    ) -> bool {
         if (status, location) == (self.status, self.location) {
             return false;
         }
         let (was_up, is_up) = (
-            self.status == Status::Connected,
-            status == Status::Connected,
+            self.status == FallbackStatus::Connected,
+            status == FallbackStatus::Connected,
         );
         if was_up != is_up {
             let elapsed = now.saturating_duration_since(self.since);
@@ -77,8 +83,8 @@ impl Telemetry {
         error.map_or_else(String::new, |(reason, _)| reason.clone())
     }
 
-    pub(super) fn structure(&self, levels: Option<&Levels>, now: Instant) -> gst::Structure {
-        let is_up = self.status == Status::Connected;
+    pub(super) fn structure(&self, levels: Option<&QueueLevels>, now: Instant) -> gst::Structure {
+        let is_up = self.status == FallbackStatus::Connected;
         let elapsed = now.saturating_duration_since(self.since);
         let (up, down) = if is_up {
             (elapsed, Duration::ZERO)
@@ -137,17 +143,17 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 #[test]
-fn time_is_with_a_connection_or_without() {
+fn uptime_and_downtime_add_up_to_the_total_time() {
     gst::init().unwrap();
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut telemetry = Telemetry::new(start);
-    assert!(!telemetry.set(Status::Disconnected, None, at(1)));
-    assert!(telemetry.set(Status::Connecting, Some(0), at(2)));
-    assert!(telemetry.set(Status::Connected, Some(0), at(3)));
-    // To another server without a gap.
-    assert!(telemetry.set(Status::Connected, Some(1), at(7)));
-    assert!(telemetry.set(Status::Disconnected, None, at(8)));
+    assert!(!telemetry.set(FallbackStatus::Disconnected, None, at(1)));
+    assert!(telemetry.set(FallbackStatus::Connecting, Some(0), at(2)));
+    assert!(telemetry.set(FallbackStatus::Connected, Some(0), at(3)));
+    // Moves to another server without a gap.
+    assert!(telemetry.set(FallbackStatus::Connected, Some(1), at(7)));
+    assert!(telemetry.set(FallbackStatus::Disconnected, None, at(8)));
     let stats = telemetry.structure(None, at(10));
     for (name, seconds) in [
         ("total-uptime", 5),

@@ -1,27 +1,24 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Buffers of FLV, a tag each, and their times.
+//! Reads FLV buffers of one tag each, and rewrites their timestamps.
 
-use super::shared::BufferTag;
+use super::coordinator::BufferTag;
 use crate::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind};
 use crate::memory::Memory;
 
-/// `onMetaData` that says nothing: with it a connection can be opened before there is anything to
-/// send.
+/// An empty `onMetaData`: with it a connection can be opened before there is anything to send.
 const EMPTY_METADATA: &[u8] = b"\x02\x00\x0aonMetaData\x08\x00\x00\x00\x00\x00\x00\x09";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotATag {
-    #[error(
-        "Each buffer has to be one FLV tag, as flvmux makes them: put that before this element"
-    )]
+pub(super) enum InvalidBuffer {
+    #[error("Each buffer must be one FLV tag: put flvmux before this element")]
     Framing,
 }
 
-/// What is in a buffer. None for what is not to be sent: the file header, and tags that no decoder
-/// could use.
-pub(super) fn read(buffer: &gst::Buffer) -> Result<Option<BufferTag>, NotATag> {
-    let map = buffer.map_readable().map_err(|_| NotATag::Framing)?;
+/// Parses a buffer. Returns `None` for the file header and for tags that no decoder could use, which
+/// are not sent.
+pub(super) fn read(buffer: &gst::Buffer) -> Result<Option<BufferTag>, InvalidBuffer> {
+    let map = buffer.map_readable().map_err(|_| InvalidBuffer::Framing)?;
     if map.starts_with(b"FLV") {
         return Ok(None);
     }
@@ -29,16 +26,16 @@ pub(super) fn read(buffer: &gst::Buffer) -> Result<Option<BufferTag>, NotATag> {
         Some(8) => TagKind::Audio,
         Some(9) => TagKind::Video,
         Some(18) => TagKind::Script,
-        _ => return Err(NotATag::Framing),
+        _ => return Err(InvalidBuffer::Framing),
     };
-    let front = map.get(..FRONT_LENGTH).ok_or(NotATag::Framing)?;
+    let front = map.get(..FRONT_LENGTH).ok_or(InvalidBuffer::Framing)?;
     let length = u32::from_be_bytes([0, front[1], front[2], front[3]]) as usize;
     let timestamp = u32::from_be_bytes([front[7], front[4], front[5], front[6]]);
     // The back pointer may be missing.
     let body = map[FRONT_LENGTH..].get(..length);
-    let body = body.ok_or(NotATag::Framing)?;
+    let body = body.ok_or(InvalidBuffer::Framing)?;
     if map.len() > FRONT_LENGTH + length + TRAILER_LENGTH {
-        return Err(NotATag::Framing);
+        return Err(InvalidBuffer::Framing);
     }
     let Ok(info) = TagInfo::of(kind, body) else {
         return Ok(None);
@@ -52,7 +49,7 @@ pub(super) fn read(buffer: &gst::Buffer) -> Result<Option<BufferTag>, NotATag> {
     }))
 }
 
-/// What is in caps for those that come late.
+/// Returns the configuration in the `streamheader` of caps.
 pub(super) fn stream_header(caps: &gst::Caps) -> Vec<BufferTag> {
     let array = caps
         .structure(0)
@@ -63,14 +60,14 @@ pub(super) fn stream_header(caps: &gst::Caps) -> Vec<BufferTag> {
     tags.filter(BufferTag::is_configuration).collect()
 }
 
-/// The configuration that has come last.
+/// The latest configuration of each track.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Vec<BufferTag>);
+pub(super) struct KnownHeaders(Vec<BufferTag>);
 
-impl Seen {
-    /// Whether a configuration says something that the one before it did not.
-    pub(super) fn is_news(&mut self, tag: &BufferTag) -> bool {
-        let before = self.0.iter().position(|seen| tag.takes_place_of(seen));
+impl KnownHeaders {
+    /// Stores a configuration. Returns true if it differs from the one before it.
+    pub(super) fn update(&mut self, tag: &BufferTag) -> bool {
+        let before = self.0.iter().position(|seen| tag.replaces(seen));
         if before.is_some_and(|index| has_same_body(&self.0[index].payload, &tag.payload)) {
             return false;
         }
@@ -89,88 +86,89 @@ fn has_same_body(one: &gst::Buffer, other: &gst::Buffer) -> bool {
     one.get(FRONT_LENGTH..) == other.get(FRONT_LENGTH..)
 }
 
-/// What a track may step back by and be late; beyond it there is another clock.
+/// Milliseconds that a track may step back by; a larger step means that the clock has restarted.
 const MAX_LATE: i32 = 1000;
 
-/// The times of one connection: they start at its first media, and go on from tag to tag.
+/// The timestamps sent on one connection: they start at 0 with its first media.
 #[derive(Debug, Default)]
-pub(super) struct Times {
-    last: Option<Last>,
-    /// Where each track is, as it came.
+pub(super) struct OutputClock {
+    last: Option<LastMedia>,
+    /// The last input timestamp of each track.
     tracks: Vec<(TagKind, u8, u32)>,
 }
 
-/// The last media.
+/// Timestamps of the last media tag in milliseconds.
 #[derive(Debug, Clone, Copy)]
-struct Last {
-    came: u32,
-    /// Since the start, which a server is told modulo 2^32.
-    left: u64,
+struct LastMedia {
+    input: u32,
+    /// Time since the first media, sent modulo 2^32.
+    output: u64,
 }
 
-impl Times {
-    /// A tag as it leaves.
+impl OutputClock {
+    /// Returns the tag with its output timestamp.
     pub(super) fn stamp(&mut self, tag: &BufferTag) -> gst::Buffer {
-        let time = self.of(tag);
-        stamped(&tag.payload, time)
+        let time = self.output_time(tag);
+        with_timestamp(&tag.payload, time)
     }
 
-    /// A tag whose own time means nothing here.
-    pub(super) fn stamp_at_last(&self, tag: &BufferTag) -> gst::Buffer {
-        stamped(&tag.payload, self.last.map_or(0, |last| last.left as u32))
+    /// Returns a tag whose own timestamp is meaningless, with that of the last media.
+    pub(super) fn stamp_at_last_media(&self, tag: &BufferTag) -> gst::Buffer {
+        with_timestamp(&tag.payload, self.last.map_or(0, |last| last.output as u32))
     }
 
-    fn of(&mut self, tag: &BufferTag) -> u32 {
-        let came = tag.timestamp;
+    fn output_time(&mut self, tag: &BufferTag) -> u32 {
+        let input = tag.timestamp;
         let is_media = tag.info.is_coded();
         let Some(last) = self.last else {
             if is_media {
-                self.go_on(tag, 0);
+                self.advance(tag, 0);
             }
             return 0;
         };
-        let step = came.wrapping_sub(last.came) as i32;
+        let step = input.wrapping_sub(last.input) as i32;
         if !is_media {
             let step = if step < -MAX_LATE { 0 } else { step };
-            return last.left.saturating_add_signed(step.into()) as u32;
+            return last.output.saturating_add_signed(step.into()) as u32;
         }
-        if step < 0 && self.is_behind_itself(tag) {
-            // Upstream has started anew: time stands still for one tag, and goes on from there.
+        if step < 0 && self.has_restarted(tag) {
+            // The upstream timestamps have restarted: this tag repeats the last timestamp, and the next
+            // ones continue from it.
             self.tracks.clear();
-            self.go_on(tag, last.left);
-            return last.left as u32;
+            self.advance(tag, last.output);
+            return last.output as u32;
         }
-        match last.left.checked_add_signed(step.into()) {
-            Some(left) => {
-                self.go_on(tag, left);
-                left as u32
+        match last.output.checked_add_signed(step.into()) {
+            Some(output) => {
+                self.advance(tag, output);
+                output as u32
             }
-            // Of another track it may be from shortly before the start.
+            // A tag of another track may be from shortly before the start.
             None => 0,
         }
     }
 
-    fn go_on(&mut self, tag: &BufferTag, left: u64) {
-        let came = tag.timestamp;
-        self.last = Some(Last { came, left });
+    fn advance(&mut self, tag: &BufferTag, output: u64) {
+        let input = tag.timestamp;
+        self.last = Some(LastMedia { input, output });
         let (kind, track) = (tag.kind, tag.info.track);
         let same = |seen: &&mut (TagKind, u8, u32)| (seen.0, seen.1) == (kind, track);
         match self.tracks.iter_mut().find(same) {
-            Some(seen) => seen.2 = came,
-            None => self.tracks.push((kind, track, came)),
+            Some(seen) => seen.2 = input,
+            None => self.tracks.push((kind, track, input)),
         }
     }
 
-    /// Tracks are not in order with each other, but each is with itself.
-    fn is_behind_itself(&self, tag: &BufferTag) -> bool {
+    /// Tracks are not in order with each other, but each track is in order with itself.
+    fn has_restarted(&self, tag: &BufferTag) -> bool {
         let mut same = self.tracks.iter();
         let same = same.find(|seen| (seen.0, seen.1) == (tag.kind, tag.info.track));
         same.is_some_and(|seen| (tag.timestamp.wrapping_sub(seen.2) as i32) < -MAX_LATE)
     }
 }
 
-/// The same tag at another time, without anything that says more of it.
-fn stamped(buffer: &gst::Buffer, timestamp: u32) -> gst::Buffer {
+/// Returns a copy of the tag with another timestamp, and without buffer metadata.
+fn with_timestamp(buffer: &gst::Buffer, timestamp: u32) -> gst::Buffer {
     let mut bytes = buffer
         .map_readable()
         .map_or_else(|_| Vec::new(), |map| map.to_vec());
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_one_tag() {
+    fn a_buffer_must_be_one_tag() {
         let tag = read(&frame(0x1234_5678)).unwrap().unwrap();
         assert_eq!((tag.timestamp, tag.kind), (0x1234_5678, TagKind::Video));
         assert_eq!(tag.bytes, FRONT_LENGTH + 6 + TRAILER_LENGTH);
@@ -219,38 +217,41 @@ mod tests {
         };
         assert_eq!(cut(0..FRONT_LENGTH + 6), Ok(true));
         for end in [0, 5, FRONT_LENGTH, FRONT_LENGTH + 5] {
-            assert_eq!(cut(0..end), Err(NotATag::Framing), "{end}");
+            assert_eq!(cut(0..end), Err(InvalidBuffer::Framing), "{end}");
         }
         let two = [&bytes[..], &bytes].concat();
-        assert_eq!(read(&gst::Buffer::from_slice(two)), Err(NotATag::Framing));
+        assert_eq!(
+            read(&gst::Buffer::from_slice(two)),
+            Err(InvalidBuffer::Framing)
+        );
         let header = gst::Buffer::from_slice(crate::flv::FILE_HEADER);
         assert_eq!(read(&header), Ok(None));
         assert!(read(&empty_metadata()).unwrap().unwrap().is_configuration());
     }
 
     #[test]
-    fn times_of_a_connection_start_at_its_first_media() {
+    fn timestamps_of_a_connection_start_at_its_first_media() {
         let start = u32::MAX - 10;
-        let mut times = Times::default();
+        let mut clock = OutputClock::default();
         let header = buffer(TagKind::Video, 77, &[0x17, 0, 0, 0, 0, 1]);
-        let mut stamp = |buffer: &gst::Buffer| time(&times.stamp(&read(buffer).unwrap().unwrap()));
+        let mut stamp = |buffer: &gst::Buffer| time(&clock.stamp(&read(buffer).unwrap().unwrap()));
         assert_eq!(stamp(&header), 0);
         assert_eq!(stamp(&frame(start)), 0);
-        // Audio from before the keyframe, and the wrap of times.
+        // Audio from before the keyframe, then the wrap of timestamps.
         assert_eq!(stamp(&audio(start - 5)), 0);
         assert_eq!(stamp(&frame(start.wrapping_add(40))), 40);
         assert_eq!(stamp(&frame(start.wrapping_add(100_000_000))), 100_000_000);
-        // A header says nothing of its time.
+        // A header's own timestamp is ignored.
         assert_eq!(stamp(&header), 100_000_000);
     }
 
     #[test]
-    fn times_go_on_for_as_long_as_a_connection_holds() {
-        let mut times = Times::default();
-        let mut stamp = |buffer: &gst::Buffer| time(&times.stamp(&read(buffer).unwrap().unwrap()));
+    fn timestamps_continue_for_months() {
+        let mut clock = OutputClock::default();
+        let mut stamp = |buffer: &gst::Buffer| time(&clock.stamp(&read(buffer).unwrap().unwrap()));
         let day = 24 * 3600 * 1000;
         let mut sent = 0u32;
-        // More than twice around.
+        // More than two wraps.
         for _ in 0..120 {
             assert_eq!(stamp(&frame(sent.wrapping_add(5000))), sent);
             assert_eq!(stamp(&audio(sent.wrapping_add(5007))), sent.wrapping_add(7));
@@ -259,9 +260,9 @@ mod tests {
     }
 
     #[test]
-    fn around_the_wrap_sound_may_be_behind() {
-        let mut times = Times::default();
-        let mut stamp = |buffer: &gst::Buffer| time(&times.stamp(&read(buffer).unwrap().unwrap()));
+    fn audio_may_lag_around_the_timestamp_wrap() {
+        let mut clock = OutputClock::default();
+        let mut stamp = |buffer: &gst::Buffer| time(&clock.stamp(&read(buffer).unwrap().unwrap()));
         for time in [0, 1 << 30, 1 << 31, 3 << 30] {
             assert_eq!(stamp(&frame(time)), time);
         }
@@ -272,16 +273,16 @@ mod tests {
     }
 
     #[test]
-    fn where_the_clock_upstream_starts_anew_time_stays_and_then_goes_on() {
+    fn timestamps_hold_and_continue_after_an_upstream_restart() {
         for length in [200, 1_000_000] {
-            let mut times = Times::default();
+            let mut clock = OutputClock::default();
             let mut stamp =
-                |buffer: &gst::Buffer| time(&times.stamp(&read(buffer).unwrap().unwrap()));
+                |buffer: &gst::Buffer| time(&clock.stamp(&read(buffer).unwrap().unwrap()));
             let start = 90_000;
             assert_eq!(stamp(&frame(start)), 0);
             assert_eq!(stamp(&frame(start + length)), length);
             assert_eq!(stamp(&audio(start + length - 20)), length - 20);
-            // A step too small for that is as it came.
+            // A smaller step back is kept.
             assert_eq!(stamp(&audio(start + length - 30)), length - 30);
             assert_eq!(stamp(&frame(start + length + 40)), length + 40);
             assert_eq!(stamp(&frame(0)), length + 40);
@@ -291,9 +292,9 @@ mod tests {
     }
 
     #[test]
-    fn a_track_that_is_always_late_is_no_step_back() {
-        let mut times = Times::default();
-        let mut stamp = |buffer: &gst::Buffer| time(&times.stamp(&read(buffer).unwrap().unwrap()));
+    fn a_track_that_is_always_late_is_no_restart() {
+        let mut clock = OutputClock::default();
+        let mut stamp = |buffer: &gst::Buffer| time(&clock.stamp(&read(buffer).unwrap().unwrap()));
         for at in (0..10_000).step_by(40) {
             assert_eq!(stamp(&frame(5000 + at)), at);
             assert_eq!(stamp(&audio(2000 + at)), at.saturating_sub(3000));

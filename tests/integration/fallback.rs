@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Sending on to the first of several servers that takes the stream.
+//! `rtmp2fallbacksink`: sends to the first of several servers that accepts the stream.
 
 use std::sync::{Arc, Condvar, Mutex};
 
 use gst::glib;
 use gst::prelude::*;
-use gstrtmp2server::{ConnectionState, FallbackStatus as Status};
+use gstrtmp2server::{ConnectionState, FallbackStatus};
 
 use support::clients::Running;
 use support::flv::Tag;
@@ -20,27 +20,29 @@ pub const KEY: &str = "secret-key";
 const GOP: u32 = 10;
 const FRAME_STEP: u32 = 40;
 
-/// Of the first frame.
+/// Timestamp of the first frame.
 const START: u32 = 90_000;
 
 type Messages = Arc<(Mutex<Vec<gst::Message>>, Condvar)>;
 
-/// A pipeline that sends what a test gives it.
-pub struct Source {
+/// A pipeline that sends the tags that a test pushes.
+pub struct SendingPipeline {
     pub pipeline: gst::Pipeline,
     appsrc: gst::Element,
     pub sink: gst::Element,
     messages: Messages,
-    /// All that was given to it, and how many frames of it.
+    /// All tags pushed.
     pub sent: Vec<Tag>,
+    /// Number of frames pushed.
     frames: u32,
+    /// Size of the next frames.
     pub frame_bytes: usize,
 }
 
-impl Source {
+impl SendingPipeline {
     fn new(locations: &[String], properties: &[(&str, u32)]) -> Self {
         init();
-        // It takes nothing in as long as downstream does not.
+        // The appsrc blocks while the sink does.
         let text = "appsrc name=src block=true max-bytes=1 max-buffers=1 max-time=0 format=time \
                     caps=video/x-flv ! rtmp2fallbacksink name=sink sync=false async=false";
         let pipeline = gst::parse::launch(text).unwrap();
@@ -51,15 +53,15 @@ impl Source {
             sink.set_property(name, *value);
         }
         let messages = Messages::default();
-        let kept = messages.clone();
+        let handler_messages = messages.clone();
         pipeline.bus().unwrap().set_sync_handler(move |_, message| {
-            if let Ok(mut messages) = kept.0.lock() {
+            if let Ok(mut messages) = handler_messages.0.lock() {
                 messages.push(message.clone());
             }
-            kept.1.notify_all();
+            handler_messages.1.notify_all();
             gst::BusSyncReply::Drop
         });
-        Source {
+        SendingPipeline {
             appsrc: pipeline.by_name("src").unwrap(),
             pipeline,
             sink,
@@ -71,18 +73,22 @@ impl Source {
     }
 
     pub fn start(locations: &[String], properties: &[(&str, u32)]) -> Self {
-        let source = Source::new(locations, properties);
+        let source = SendingPipeline::new(locations, properties);
         source.pipeline.set_state(gst::State::Playing).unwrap();
         source
     }
 
-    /// The first message that satisfies a condition, also one that has come already.
+    /// Waits for the first message that satisfies a condition, also one posted earlier.
     #[track_caller]
-    pub fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&gst::Message) -> Option<T>) -> T {
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        mut matcher: impl FnMut(&gst::Message) -> Option<T>,
+    ) -> T {
         let (messages, more) = &*self.messages;
         let mut messages = messages.lock().unwrap();
         loop {
-            if let Some(found) = messages.iter().find_map(&mut found) {
+            if let Some(found) = messages.iter().find_map(&mut matcher) {
                 return found;
             }
             let (guard, timeout) = more.wait_timeout(messages, PATIENCE).unwrap();
@@ -91,17 +97,19 @@ impl Source {
         }
     }
 
-    /// Waits until the status was told so often, each time with a location, or -1.
+    /// Waits until a status with this location (-1 for none) was posted `count` times.
     #[track_caller]
-    pub fn wait_for_status(&self, status: Status, location: i32, count: usize) {
-        let what = format!("{status:?} {location} for the {count}. time");
+    pub fn wait_for_status(&self, status: FallbackStatus, location: i32, count: usize) {
+        let what = format!("{status:?} {location} ({count} times)");
         let (messages, more) = &*self.messages;
-        let told = |messages: &[gst::Message]| {
+        let posted = |messages: &[gst::Message]| {
             let statuses = messages.iter().filter_map(status_of);
-            statuses.filter(|told| *told == (status, location)).count()
+            statuses
+                .filter(|posted| *posted == (status, location))
+                .count()
         };
         let messages = messages.lock().unwrap();
-        let waited = more.wait_timeout_while(messages, PATIENCE, |all| told(all) < count);
+        let waited = more.wait_timeout_while(messages, PATIENCE, |all| posted(all) < count);
         let (messages, timeout) = waited.unwrap();
         let all: Vec<_> = messages.iter().filter_map(status_of).collect();
         assert!(!timeout.timed_out(), "no {what}: {all:?}");
@@ -122,19 +130,20 @@ impl Source {
         }
     }
 
-    /// Sends frames at the pace of the servers until there is such a status for so many times.
+    /// Pushes frames at the pace of the servers until the status has been connected to `location`
+    /// `count` times.
     pub fn push_until_connected(&mut self, location: i32, count: usize) {
-        let wanted = (Status::Connected, location);
+        let wanted = (FallbackStatus::Connected, location);
         loop {
             let (messages, more) = &*self.messages;
             let messages = messages.lock().unwrap();
             let statuses: Vec<_> = messages.iter().filter_map(status_of).collect();
-            if statuses.iter().filter(|told| **told == wanted).count() >= count {
+            if statuses.iter().filter(|posted| **posted == wanted).count() >= count {
                 return;
             }
             if statuses
                 .last()
-                .is_some_and(|(s, _)| *s == Status::Connected)
+                .is_some_and(|(s, _)| *s == FallbackStatus::Connected)
             {
                 drop(messages);
                 self.push_paced();
@@ -146,24 +155,24 @@ impl Source {
         }
     }
 
-    /// Sends frames at the pace of the server for as long as there is one.
+    /// Pushes frames at the pace of the server while one is connected.
     pub fn push_while_connected(&mut self) {
-        while self.sink.property::<Status>("status") == Status::Connected {
+        while self.sink.property::<FallbackStatus>("status") == FallbackStatus::Connected {
             self.push_paced();
         }
     }
 
-    /// One frame, and waits until it was sent or dropped.
+    /// Pushes one frame, and waits until it was sent or dropped.
     fn push_paced(&mut self) {
         self.push_frames(1);
         while self.count("current-level-bytes") > 0
-            && self.sink.property::<Status>("status") == Status::Connected
+            && self.sink.property::<FallbackStatus>("status") == FallbackStatus::Connected
         {
             std::thread::yield_now();
         }
     }
 
-    /// Frames with audio between them, each tenth a keyframe.
+    /// Pushes frames with audio between them, each tenth a keyframe.
     pub fn push_frames(&mut self, count: u32) {
         for _ in 0..count {
             let time = START + self.frames * FRAME_STEP;
@@ -197,8 +206,8 @@ impl Source {
         stats.get("last-error").unwrap()
     }
 
-    /// No message of this element says the stream key.
-    fn assert_discreet(&self) {
+    /// Asserts that no message and no statistic of the element contains the stream key.
+    fn assert_no_secrets(&self) {
         for message in self.messages.0.lock().unwrap().iter() {
             let text = format!("{:?}", message.structure());
             assert!(!text.contains(KEY), "{text}");
@@ -208,27 +217,27 @@ impl Source {
     }
 }
 
-impl Drop for Source {
+impl Drop for SendingPipeline {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let stats = self.sink.property::<gst::Structure>("stats");
             eprintln!("{stats}");
         }
         let _ = self.pipeline.set_state(gst::State::Null);
-        // Messages hold the elements that they are from.
+        // Messages hold references to their elements.
         self.pipeline.bus().unwrap().unset_sync_handler();
     }
 }
 
-fn status_of(message: &gst::Message) -> Option<(Status, i32)> {
+fn status_of(message: &gst::Message) -> Option<(FallbackStatus, i32)> {
     let structure = message.structure()?;
     (structure.name() == "rtmp2-fallback-status").then(|| {
-        let status = structure.get::<Status>("status").unwrap();
+        let status = structure.get::<FallbackStatus>("status").unwrap();
         (status, structure.get::<i32>("location-index").unwrap())
     })
 }
 
-/// A tag with the frame around it.
+/// Returns a tag with its header and back pointer.
 fn framed(tag: &Tag) -> Vec<u8> {
     let length = (tag.body.len() as u32).to_be_bytes();
     let [high, a, b, c] = tag.timestamp.to_be_bytes();
@@ -240,7 +249,7 @@ fn framed(tag: &Tag) -> Vec<u8> {
     bytes
 }
 
-/// A server that keeps what it gets, with a gate before it.
+/// Starts a server that records, behind a gate.
 pub fn server() -> (Gate, Recorder) {
     let properties =
         "keep-listening=true timestamp-mode=publisher publisher-policy=replace application=live";
@@ -253,7 +262,7 @@ pub fn url(gate: &Gate) -> String {
     gate.url(&format!("live/{KEY}"))
 }
 
-/// Waits until the server has this tag, and gives all that it has.
+/// Waits until the server has received this tag. Returns all its tags.
 #[track_caller]
 pub fn received(recorder: &Recorder, last: &Tag) -> Vec<Tag> {
     let body = &last.body[..];
@@ -265,18 +274,18 @@ pub fn received(recorder: &Recorder, last: &Tag) -> Vec<Tag> {
     recorder.tags()
 }
 
-/// Waits until the last tag of so many publishers has left a server, and says how many buffers have.
+/// Waits until this many publishers of a server have ended. Returns the number of its buffers.
 #[track_caller]
-fn left_behind(recorder: &Recorder, publishers: usize) -> usize {
+fn buffers_after(recorder: &Recorder, publishers: usize) -> usize {
     let mut ends = 0;
     for count in 1.. {
         let states = recorder.messages("rtmp2-stream-status", count);
         let state = states[count - 1].get::<ConnectionState>("connection-state");
-        let was_there = count > 1 && {
+        let was_publishing = count > 1 && {
             let before = states[count - 2].get::<ConnectionState>("connection-state");
             before.unwrap() as u32 > ConnectionState::Authenticating as u32
         };
-        ends += usize::from(was_there && state.unwrap() == ConnectionState::Disconnected);
+        ends += usize::from(was_publishing && state.unwrap() == ConnectionState::Disconnected);
         if ends == publishers {
             break;
         }
@@ -284,25 +293,28 @@ fn left_behind(recorder: &Recorder, publishers: usize) -> usize {
     recorder.buffers().len()
 }
 
-/// Metadata and sequence headers, and then media at times that start there.
+/// Asserts that the server got metadata and sequence headers, then media at timestamps from 0 on.
 #[track_caller]
-fn assert_is_sent_from_a_keyframe_on(got: &[Tag], sent: &[Tag]) -> usize {
-    let first = got.iter().position(Tag::is_coded).expect("there is media");
+fn assert_starts_with_headers_and_keyframe(got: &[Tag], sent: &[Tag]) -> usize {
+    let first = got
+        .iter()
+        .position(Tag::is_coded)
+        .expect("media was received");
     for header in [metadata(0), video_header(0), audio_header(0)] {
         let is_there = got[..first].iter().any(|tag| tag.body == header.body);
         assert!(is_there, "{header:?}");
     }
     assert_eq!((got[first].body[0], got[first].timestamp), (0x17, 0));
-    assert_has_media_from_a_keyframe_on(got, sent)
+    assert_starts_with_keyframe(got, sent)
 }
 
-/// What was sent from a keyframe on, tag by tag. Gives where in what was sent that is.
+/// Asserts that the server got the sent tags from a keyframe on. Returns the index of that keyframe.
 #[track_caller]
-fn assert_has_media_from_a_keyframe_on(got: &[Tag], sent: &[Tag]) -> usize {
+fn assert_starts_with_keyframe(got: &[Tag], sent: &[Tag]) -> usize {
     let coded = got.iter().filter(|tag| tag.is_coded());
     let coded: Vec<&Tag> = coded.skip_while(|tag| tag.body[0] != 0x17).collect();
     let start = sent.iter().position(|tag| tag.body == coded[0].body);
-    let start = start.expect("it was sent");
+    let start = start.expect("the keyframe was sent");
     let from = &sent[start..];
     assert!(coded.len() <= from.len());
     for (got, sent) in coded.iter().zip(from) {
@@ -317,13 +329,13 @@ fn assert_has_media_from_a_keyframe_on(got: &[Tag], sent: &[Tag]) -> usize {
 #[test]
 fn the_first_location_gets_the_whole_stream() {
     let (gate, recorder) = server();
-    let mut source = Source::start(&[url(&gate)], &[("timeout", 60_000)]);
+    let mut source = SendingPipeline::start(&[url(&gate)], &[("timeout", 60_000)]);
     source.push_headers();
-    source.wait_for_status(Status::Connected, 0, 1);
+    source.wait_for_status(FallbackStatus::Connected, 0, 1);
     source.push_frames(35);
     source.end();
     let got = received(&recorder, source.sent.last().unwrap());
-    let start = assert_is_sent_from_a_keyframe_on(&got, &source.sent);
+    let start = assert_starts_with_headers_and_keyframe(&got, &source.sent);
     assert_eq!(start, 3, "nothing is missing");
     assert_eq!(got.iter().filter(|t| t.is_coded()).count(), 70);
     assert_eq!(
@@ -336,82 +348,82 @@ fn the_first_location_gets_the_whole_stream() {
     );
     assert!(source.count("total-uptime") > 0 && source.count("bitrate-average") > 0);
     assert_eq!(source.last_error(), "");
-    source.wait_for_status(Status::Disconnected, -1, 1);
+    source.wait_for_status(FallbackStatus::Disconnected, -1, 1);
     let messages = source.messages.0.lock().unwrap();
-    let told: Vec<_> = messages.iter().filter_map(status_of).collect();
+    let posted: Vec<_> = messages.iter().filter_map(status_of).collect();
     drop(messages);
     let expected = [
-        (Status::Connecting, 0),
-        (Status::Connected, 0),
-        (Status::Disconnected, -1),
+        (FallbackStatus::Connecting, 0),
+        (FallbackStatus::Connected, 0),
+        (FallbackStatus::Disconnected, -1),
     ];
-    assert_eq!(told, expected, "each change is told, and once");
-    source.assert_discreet();
+    assert_eq!(posted, expected, "each change is posted once");
+    source.assert_no_secrets();
 }
 
 #[test]
-fn where_the_first_one_is_lost_the_next_goes_on_from_a_keyframe() {
+fn the_next_location_continues_from_a_keyframe_after_a_loss() {
     let (first_gate, first) = server();
     let (second_gate, second) = server();
     let locations = [url(&first_gate), url(&second_gate)];
-    let mut source = Source::start(
+    let mut source = SendingPipeline::start(
         &locations,
         &[("retry-initial-delay", 10), ("max-attempts", 0)],
     );
     source.push_headers();
-    source.wait_for_status(Status::Connected, 0, 1);
+    source.wait_for_status(FallbackStatus::Connected, 0, 1);
     source.push_frames(25);
     let got = received(&first, source.sent.last().unwrap());
-    assert_is_sent_from_a_keyframe_on(&got, &source.sent);
+    assert_starts_with_headers_and_keyframe(&got, &source.sent);
 
     first_gate.close();
-    let before = left_behind(&first, 1);
-    source.wait_for_status(Status::Connected, 1, 1);
+    let before = buffers_after(&first, 1);
+    source.wait_for_status(FallbackStatus::Connected, 1, 1);
     source.push_frames(25);
     let got = received(&second, source.sent.last().unwrap());
-    let start = assert_is_sent_from_a_keyframe_on(&got, &source.sent);
-    // That of the group of pictures that was under way.
+    let start = assert_starts_with_headers_and_keyframe(&got, &source.sent);
+    // The keyframe of the current group.
     assert_eq!(source.sent[start].timestamp, START + 20 * FRAME_STEP);
     let rest = source.sent[start..].len();
     assert_eq!(got.iter().filter(|t| t.is_coded()).count(), rest);
 
-    // Nobody is there for a while: upstream does not notice.
+    // Without any server upstream continues.
     let error = source.last_error();
     assert!(!error.is_empty());
     second_gate.close();
-    source.wait_for_status(Status::Disconnected, -1, 1);
+    source.wait_for_status(FallbackStatus::Disconnected, -1, 1);
     source.push_frames(100);
     first_gate.open();
-    source.wait_for_status(Status::Connected, 0, 2);
+    source.wait_for_status(FallbackStatus::Connected, 0, 2);
     source.push_frames(25);
     let got = received(&first, source.sent.last().unwrap());
-    let start = assert_is_sent_from_a_keyframe_on(&got[before - 1..], &source.sent);
-    // It held the last group of pictures, or was there before that.
+    let start = assert_starts_with_headers_and_keyframe(&got[before - 1..], &source.sent);
+    // The keyframe of the last group, or an earlier one if it connected before that.
     assert!(source.sent[start].timestamp <= START + 140 * FRAME_STEP);
     assert!(source.count("downtime") > 0 && source.count("tags-dropped") > 0);
-    source.assert_discreet();
+    source.assert_no_secrets();
 }
 
 #[test]
-fn it_moves_back_to_the_first_one_without_losing_a_tag() {
+fn the_return_to_the_first_location_loses_no_tag() {
     let (first_gate, first) = server();
     let (second_gate, second) = server();
     let locations = [url(&first_gate), url(&second_gate)];
     first_gate.close();
-    let mut source = Source::start(&locations, &[("return-to-primary", 20)]);
+    let mut source = SendingPipeline::start(&locations, &[("return-to-primary", 20)]);
     source.push_headers();
-    source.wait_for_status(Status::Connected, 1, 1);
+    source.wait_for_status(FallbackStatus::Connected, 1, 1);
     source.push_frames(25);
     received(&second, source.sent.last().unwrap());
-    // The first one is tried beside it, and takes the stream, which stays up to the next keyframe.
+    // The first location is tried in parallel, and takes over at the next keyframe.
     first_gate.open();
     first.messages("rtmp2-stream-status", 3);
     source.push_until_connected(0, 1);
     source.push_frames(3);
     let on_first = received(&first, source.sent.last().unwrap());
-    let start = assert_is_sent_from_a_keyframe_on(&on_first, &source.sent);
+    let start = assert_starts_with_headers_and_keyframe(&on_first, &source.sent);
     let on_second = received(&second, &source.sent[start - 1]);
-    assert_is_sent_from_a_keyframe_on(&on_second, &source.sent);
+    assert_starts_with_headers_and_keyframe(&on_second, &source.sent);
     let coded = |tags: &[Tag]| tags.iter().filter(|tag| tag.is_coded()).count();
     assert_eq!(coded(&on_second), start - 3);
     assert_eq!(coded(&on_first), source.sent.len() - start);
@@ -420,7 +432,7 @@ fn it_moves_back_to_the_first_one_without_losing_a_tag() {
 }
 
 #[test]
-fn nginx_is_killed_and_comes_back() {
+fn a_killed_nginx_is_left_and_returned_to() {
     let recorder = || {
         let properties = "keep-listening=true timestamp-mode=publisher publisher-policy=replace";
         Recorder::start(properties)
@@ -434,45 +446,45 @@ fn nginx_is_killed_and_comes_back() {
         ("max-attempts", 0),
         ("return-to-primary", 50),
     ];
-    let mut source = Source::start(&locations, &properties);
+    let mut source = SendingPipeline::start(&locations, &properties);
     source.push_headers();
     source.push_until_connected(0, 1);
-    let check = |source: &mut Source, recorder: &Recorder, seen: usize| {
-        // A relay takes a while to begin, and what comes before that is lost.
+    let check = |source: &mut SendingPipeline, recorder: &Recorder, seen: usize| {
+        // A relay takes a while to start, and tags sent before that are lost.
         while recorder.buffers().len() == seen {
             source.push_paced();
         }
         source.push_frames(25);
         let last = source.sent.last().unwrap().clone();
         let got = received(recorder, &last);
-        // nginx has metadata of its own, sends headers in an order of its own, and starts anywhere.
+        // nginx sends its own metadata, headers in its own order, and starts anywhere.
         let got = &got[seen.saturating_sub(1)..];
-        assert_has_media_from_a_keyframe_on(got, &source.sent);
+        assert_starts_with_keyframe(got, &source.sent);
     };
     check(&mut source, &first, 0);
     first_nginx.kill();
     source.push_until_connected(1, 1);
     check(&mut source, &second, 0);
-    let seen = left_behind(&first, 1);
+    let seen = buffers_after(&first, 1);
     first_nginx.start();
     source.push_until_connected(0, 2);
     check(&mut source, &first, seen);
     first_nginx.kill();
     second_nginx.kill();
-    source.wait_for_status(Status::Disconnected, -1, 1);
+    source.wait_for_status(FallbackStatus::Disconnected, -1, 1);
     source.push_frames(50);
-    let seen = left_behind(&first, 2);
+    let seen = buffers_after(&first, 2);
     first_nginx.start();
     source.push_until_connected(0, 3);
     check(&mut source, &first, seen);
     assert!(source.count("downtime") > 0);
-    source.assert_discreet();
+    source.assert_no_secrets();
 }
 
 #[test]
-fn a_server_that_stops_reading_is_left_and_upstream_does_not_wait() {
+fn a_server_that_stops_reading_is_left_without_blocking_upstream() {
     let (gate, recorder) = server();
-    // Its pipeline takes nothing, so it does not read either.
+    // Its pipeline blocks, so it stops reading.
     let blocked = Recorder::start_into(
         &format!("max-bytes=1000 stream-key={KEY}"),
         "fakesink sync=false async=false",
@@ -486,44 +498,47 @@ fn a_server_that_stops_reading_is_left_and_upstream_does_not_wait() {
         gst::PadProbeReturn::Remove
     });
     let locations = [blocked.url(&format!("live/{KEY}")), url(&gate)];
-    let mut source = Source::start(&locations, &[("timeout", 1000)]);
+    let mut source = SendingPipeline::start(&locations, &[("timeout", 1000)]);
     source.push_headers();
-    source.wait_for_status(Status::Connected, 0, 1);
-    // Far more than the kernel and the queue hold: were it to wait, this would not end.
+    source.wait_for_status(FallbackStatus::Connected, 0, 1);
+    // Far more than the kernel and the queue hold: a sink that waited would never return.
     source.frame_bytes = 400_000;
     source.push_frames(100);
-    source.wait_for_status(Status::Connected, 1, 1);
+    source.wait_for_status(FallbackStatus::Connected, 1, 1);
     source.frame_bytes = 300;
     source.push_frames(25);
     let got = received(&recorder, source.sent.last().unwrap());
-    assert_is_sent_from_a_keyframe_on(&got, &source.sent);
+    assert_starts_with_headers_and_keyframe(&got, &source.sent);
     assert!(source.count("tags-dropped") > 0);
-    // On a busy machine others may have taken too long after that.
+    // On a busy machine a later error may have replaced it in the statistics.
     source.wait_for("reason", |message| {
         let error = message.structure()?.get::<String>("last-error").ok()?;
-        error.contains("took nothing").then_some(())
+        error.contains("accepted no data").then_some(())
     });
     drop(release);
 }
 
 #[test]
-fn a_server_that_never_answers_is_given_its_time() {
+fn a_silent_server_is_left_after_the_timeout() {
     let (gate, recorder) = server();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let locations = [format!("rtmp://127.0.0.1:{port}/live/{KEY}"), url(&gate)];
-    let mut source = Source::start(&locations, &[("timeout", 1000)]);
+    let mut source = SendingPipeline::start(&locations, &[("timeout", 1000)]);
     source.push_headers();
     source.push_frames(5);
-    source.wait_for_status(Status::Connected, 1, 1);
+    source.wait_for_status(FallbackStatus::Connected, 1, 1);
     source.push_frames(1);
-    // What it held is not lost.
+    // The queued tags are not lost.
     let got = received(&recorder, source.sent.last().unwrap());
-    assert_eq!(assert_is_sent_from_a_keyframe_on(&got, &source.sent), 3);
+    assert_eq!(
+        assert_starts_with_headers_and_keyframe(&got, &source.sent),
+        3
+    );
 }
 
 #[test]
-fn a_wrong_key_is_an_error_after_so_many_rounds_and_stays_a_secret() {
+fn a_wrong_key_is_an_error_after_max_attempts_and_stays_secret() {
     let recorder = Recorder::start("keep-listening=true stream-key=another");
     let locations = [recorder.url(&format!("live/{KEY}"))];
     let properties = [
@@ -531,24 +546,24 @@ fn a_wrong_key_is_an_error_after_so_many_rounds_and_stays_a_secret() {
         ("max-attempts", 3),
         ("timeout", 60_000),
     ];
-    let source = Source::start(&locations, &properties);
+    let source = SendingPipeline::start(&locations, &properties);
     let error = source.wait_for("error", |message| match message.view() {
         gst::MessageView::Error(error) => Some(error.error().to_string()),
         _ => None,
     });
-    assert!(error.contains("after 3 rounds"), "{error}");
-    source.wait_for_status(Status::Error, -1, 1);
+    assert!(error.contains("in 3 rounds"), "{error}");
+    source.wait_for_status(FallbackStatus::Error, -1, 1);
     assert_eq!(source.count("attempts"), 3);
     assert_eq!(recorder.stats().get("rejected"), Ok(3u64));
-    source.assert_discreet();
+    source.assert_no_secrets();
 }
 
 #[test]
-fn templates_are_filled_in_and_what_is_missing_is_named() {
+fn templates_are_filled_in_and_missing_variables_are_named() {
     let recorder = Recorder::start("keep-listening=true stream-key=cam{id}_{name}");
     let location = [recorder.url("live/cam{camera_id}_{stream_name}")];
-    let refusal = |variables: Option<gst::Structure>| {
-        let source = Source::new(&location, &[]);
+    let start_error = |variables: Option<gst::Structure>| {
+        let source = SendingPipeline::new(&location, &[]);
         source.sink.set_property("variables", variables);
         assert!(source.pipeline.set_state(gst::State::Playing).is_err());
         source.wait_for("error", |message| match message.view() {
@@ -556,16 +571,16 @@ fn templates_are_filled_in_and_what_is_missing_is_named() {
             _ => None,
         })
     };
-    let error: glib::Error = refusal(None);
+    let error: glib::Error = start_error(None);
     assert!(error.matches(gst::ResourceError::Settings));
     assert!(error.message().contains("\"camera_id\""), "{error}");
     let id = || gst::Structure::builder("variables").field("camera_id", 7);
-    let error = refusal(Some(id().build()));
+    let error = start_error(Some(id().build()));
     assert!(error.message().contains("\"stream_name\""), "{error}");
-    let error = refusal(Some(id().field("stream_name", "").build()));
+    let error = start_error(Some(id().field("stream_name", "").build()));
     assert!(error.message().contains("\"stream_name\""), "{error}");
 
-    let mut source = Source::new(&location, &[]);
+    let mut source = SendingPipeline::new(&location, &[]);
     let variables = id().field("stream_name", "garden").build();
     source.sink.set_property("variables", variables);
     source.pipeline.set_state(gst::State::Playing).unwrap();
@@ -577,47 +592,48 @@ fn templates_are_filled_in_and_what_is_missing_is_named() {
 }
 
 #[test]
-fn it_stops_at_once_whatever_it_does() {
+fn the_sink_stops_at_once_in_every_state() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let (gate, _recorder) = server();
     let hour = [("timeout", 3_600_000), ("retry-initial-delay", 3_600_000)];
-    // Connecting, waiting, sending, and ending with nobody there.
-    drop(Source::start(
+    // Connecting, waiting, sending, and ending without a server.
+    drop(SendingPipeline::start(
         &[format!("rtmp://127.0.0.1:{port}/live/key")],
         &hour,
     ));
     gate.close();
-    let mut source = Source::start(&[url(&gate)], &hour);
+    let mut source = SendingPipeline::start(&[url(&gate)], &hour);
     source.push_headers();
     source.push_frames(5);
-    source.wait_for_status(Status::Disconnected, -1, 1);
+    source.wait_for_status(FallbackStatus::Disconnected, -1, 1);
     source.end();
     drop(source);
     gate.open();
-    let mut source = Source::start(&[url(&gate)], &hour);
+    let mut source = SendingPipeline::start(&[url(&gate)], &hour);
     source.push_headers();
     source.push_frames(5);
-    source.wait_for_status(Status::Connected, 0, 1);
+    source.wait_for_status(FallbackStatus::Connected, 0, 1);
     drop(source);
 }
 
-/// The one command for this element in a text, on one line.
+/// Returns the command for this element in a text, on one line.
 fn documented(text: &str) -> String {
-    let start = text.find("gst-launch-1.0 videotestsrc").unwrap();
+    let element = text.find("! rtmp2fallbacksink \\\n").unwrap();
+    let start = text[..element].rfind("gst-launch-1.0").unwrap();
     let end = start + text[start..].find("\n```").unwrap();
     text[start..end].replace("\\\n", " ")
 }
 
 #[test]
 fn the_documented_pipeline_sends() {
-    let readme = documented(include_str!("../../README.md"));
+    let page = documented(include_str!("../../docs/pipelines.md"));
     let source = include_str!("../../src/rtmp2fallbacksink/mod.rs").replace("//! ", "");
-    assert_eq!(documented(&source), readme);
+    assert_eq!(documented(&source), page);
     let recorder = Recorder::start("keep-listening=true stream-key=cam{id}_{name}");
     let gate = Gate::before(recorder.port());
     gate.close();
-    let command = readme
+    let command = page
         .replace("rtmp://first.example", gate.url("").trim_end_matches('/'))
         .replace(
             "rtmp://second.example",
@@ -625,7 +641,7 @@ fn the_documented_pipeline_sends() {
         );
     let (mut shell, _registry) = support::launch::command("sh");
     let _running = Running::spawn(shell.args(["-c", &format!("exec {command}")]));
-    recorder.wait_until("a second of it", |buffers| buffers.len() > 30);
+    recorder.wait_until("a second of media", |buffers| buffers.len() > 30);
     let stats = recorder.stats();
     assert_eq!(stats.get::<&str>("stream-key"), Ok("cam7_garden"));
     let tags = recorder.tags();

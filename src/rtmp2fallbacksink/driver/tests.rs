@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The driver with a clock that jumps to where something happens, and servers that do what a test
-//! says: how long it really waits, and what it tells of it.
+//! The driver with a simulated clock that jumps to the next event, and simulated servers: tests its
+//! delays and its messages.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -9,66 +9,67 @@ use std::time::Duration;
 
 use gst::glib;
 
+use super::super::Rtmp2FallbackSink;
 use super::super::backlog::Limits;
-use super::super::schedule::Config;
+use super::super::schedule::RetryPolicy;
 use super::*;
 
 const SECOND: u64 = 1000;
 
-/// In milliseconds since the start.
-type Time = u64;
+/// Milliseconds since the start.
+type Millis = u64;
 
-/// What a server does with an attempt.
+/// A server's reaction to a connection attempt.
 #[derive(Debug, Clone, Copy)]
-enum Server {
-    Refuses,
-    /// Neither a word nor an end.
-    IsSilent,
-    /// Breaks the connection after so long.
-    TakesItFor(Time),
+enum ServerBehaviour {
+    Rejects,
+    /// Neither answers nor closes the connection.
+    Silent,
+    /// Accepts the stream and closes the connection after this time.
+    AcceptsFor(Millis),
 }
 
-struct Environment {
+struct SimulatedEnvironment {
     start: Instant,
-    now: Cell<Time>,
-    /// What comes of connections, and when.
-    coming: RefCell<BTreeMap<Time, VecDeque<Event>>>,
-    /// What a server does now.
-    server: fn(usize, Time) -> Server,
-    /// When and where it has connected.
-    opened: Arc<Mutex<Vec<(Time, usize)>>>,
-    /// Where a number stands for each location.
+    now: Cell<Millis>,
+    /// Events of connections by the time at which they happen.
+    pending: RefCell<BTreeMap<Millis, VecDeque<DriverEvent>>>,
+    /// The behaviour of the server at a location at a time.
+    server: fn(usize, Millis) -> ServerBehaviour,
+    /// Time and location index of each connection attempt.
+    opened: Arc<Mutex<Vec<(Millis, usize)>>>,
+    /// The locations, to find their index.
     locations: Vec<Arc<Location>>,
-    end: Time,
+    end: Millis,
 }
 
-impl super::Environment for Environment {
+impl super::Environment for SimulatedEnvironment {
     type Connection = ();
 
     fn now(&self) -> Instant {
         self.start + Duration::from_millis(self.now.get())
     }
 
-    fn wait(&self, shared: &Shared, deadline: Option<Instant>) -> Wakeup {
+    fn wait(&self, coordinator: &Coordinator, deadline: Option<Instant>) -> Wakeup {
         loop {
-            // Without waiting: what is there, or that the time has come.
-            match shared.wait(Some(self.start)) {
+            // Does not wait: returns pending events, or that the deadline has passed.
+            match coordinator.wait(Some(self.start)) {
                 Wakeup::Due(_) => {}
                 news => return news,
             }
-            let deadline = deadline.map(|at| (at - self.start).as_millis() as Time);
-            let mut coming = self.coming.borrow_mut();
-            let first = coming.keys().next().copied();
+            let deadline = deadline.map(|at| (at - self.start).as_millis() as Millis);
+            let mut pending = self.pending.borrow_mut();
+            let first = pending.keys().next().copied();
             let next = [deadline, first].into_iter().flatten().min();
             match next.filter(|next| *next <= self.end) {
-                None => shared.stop(),
+                None => coordinator.stop(),
                 Some(next) => {
                     self.now.set(next.max(self.now.get()));
                     let Some(events) = first.filter(|at| *at == next) else {
                         return Wakeup::Due(None);
                     };
-                    let events = coming.remove(&events).unwrap();
-                    events.into_iter().for_each(|event| shared.tell(event));
+                    let events = pending.remove(&events).unwrap();
+                    events.into_iter().for_each(|event| coordinator.post(event));
                 }
             }
         }
@@ -76,21 +77,23 @@ impl super::Environment for Environment {
 
     fn connect(
         &self,
-        id: Id,
+        id: AttemptId,
         location: &Arc<Location>,
-        shared: &Arc<Shared>,
-    ) -> Result<(), CantStart> {
+        coordinator: &Arc<Coordinator>,
+    ) -> Result<(), ConnectError> {
         let index = self.locations.iter().position(|other| other == location);
         let now = self.now.get();
         self.opened.lock().push((now, index.unwrap()));
         match (self.server)(index.unwrap(), now) {
-            Server::Refuses => shared.tell(Event::Failed(id, "refused".to_owned())),
-            Server::IsSilent => {}
-            Server::TakesItFor(time) => {
-                shared.tell(Event::Opened(id));
-                let mut coming = self.coming.borrow_mut();
-                let then = coming.entry(now + time).or_default();
-                then.push_back(Event::Failed(id, "lost".to_owned()));
+            ServerBehaviour::Rejects => {
+                coordinator.post(DriverEvent::Failed(id, "refused".to_owned()))
+            }
+            ServerBehaviour::Silent => {}
+            ServerBehaviour::AcceptsFor(time) => {
+                coordinator.post(DriverEvent::Opened(id));
+                let mut pending = self.pending.borrow_mut();
+                let then = pending.entry(now + time).or_default();
+                then.push_back(DriverEvent::Failed(id, "lost".to_owned()));
             }
         }
         Ok(())
@@ -98,16 +101,16 @@ impl super::Environment for Environment {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Told {
-    Status(Status, i32, u32),
+enum Posted {
+    Status(FallbackStatus, i32, u32),
     Error(String),
 }
 
-use Told::{Error, Status as Is};
+use Posted::{Error, Status as Is};
 
-/// The defaults of the element, but for what the tests are about.
-fn config(locations: usize) -> Config {
-    Config {
+/// The element's defaults, except for the settings under test.
+fn policy(locations: usize) -> RetryPolicy {
+    RetryPolicy {
         locations,
         initial_delay: Duration::from_millis(SECOND),
         max_delay: Duration::from_millis(60 * SECOND),
@@ -117,21 +120,22 @@ fn config(locations: usize) -> Config {
     }
 }
 
-/// When it has connected where until the end, and what was told.
+/// Runs the driver until `end`. Returns its connection attempts and the messages posted.
 fn run(
-    config: Config,
-    end: Time,
-    server: fn(usize, Time) -> Server,
-) -> (Vec<(Time, usize)>, Vec<Told>) {
+    policy: RetryPolicy,
+    end: Millis,
+    server: fn(usize, Millis) -> ServerBehaviour,
+) -> (Vec<(Millis, usize)>, Vec<Posted>) {
     gst::init().unwrap();
     let element: Rtmp2FallbackSink = glib::Object::new();
+    let element = element.upcast::<gst::Element>();
     let bus = gst::Bus::new();
     element.set_bus(Some(&bus));
     let location = |number| {
         let url = format!("rtmp://server{number}.example/live/key");
         Arc::new(Location::new(number, &url, |_| None).unwrap())
     };
-    let locations: Vec<_> = (0..config.locations).map(location).collect();
+    let locations: Vec<_> = (0..policy.locations).map(location).collect();
     let start = Instant::now();
     let opened = Arc::new(Mutex::new(Vec::new()));
     let limits = Limits {
@@ -139,25 +143,25 @@ fn run(
         max_time: Duration::ZERO,
     };
     let driver = Driver {
-        world: Environment {
+        environment: SimulatedEnvironment {
             start,
             now: Cell::new(0),
-            coming: RefCell::default(),
+            pending: RefCell::default(),
             server,
             opened: opened.clone(),
             locations: locations.clone(),
             end,
         },
         element: element.downgrade(),
-        shared: Arc::new(Shared::new(limits, start)),
+        coordinator: Arc::new(Coordinator::new(limits, start)),
         locations,
-        schedule: Schedule::new(config),
+        schedule: Schedule::new(policy),
         telemetry: Arc::new(Mutex::new(Telemetry::new(start))),
         connections: HashMap::new(),
     };
     driver.run();
     let messages = std::iter::from_fn(|| bus.pop());
-    let told = messages.filter_map(|message| match message.view() {
+    let posted = messages.filter_map(|message| match message.view() {
         gst::MessageView::Error(error) => Some(Error(error.error().to_string())),
         gst::MessageView::Element(element) => {
             let structure = element.structure()?;
@@ -167,81 +171,84 @@ fn run(
         }
         _ => None,
     });
-    let told = told.collect();
+    let posted = posted.collect();
     let opened = opened.lock().clone();
-    (opened, told)
+    (opened, posted)
 }
 
-/// Of a location.
-fn times(opened: &[(Time, usize)], location: usize) -> Vec<Time> {
-    let of = opened.iter().filter(|(_, index)| *index == location);
-    of.map(|(time, _)| *time / SECOND).collect()
+/// Returns the seconds at which a location was tried.
+fn times(opened: &[(Millis, usize)], location: usize) -> Vec<Millis> {
+    let attempts = opened.iter().filter(|(_, index)| *index == location);
+    attempts.map(|(time, _)| *time / SECOND).collect()
 }
 
 #[test]
-fn it_waits_twice_as_long_each_time_and_gives_up_after_ten_rounds() {
-    let (opened, told) = run(config(2), 3600 * SECOND, |_, _| Server::Refuses);
+fn the_delay_doubles_with_each_round_and_the_tenth_is_the_last() {
+    let (opened, posted) = run(policy(2), 3600 * SECOND, |_, _| ServerBehaviour::Rejects);
     let expected = [0, 1, 3, 7, 15, 31, 63, 123, 183, 243];
     assert_eq!(times(&opened, 0), expected);
-    // The next one at once.
+    // The second location is tried at once.
     assert_eq!(times(&opened, 1), expected);
     assert_eq!(opened.len(), 20);
     let round = |rounds| {
         [
-            Is(Status::Connecting, 0, rounds),
-            Is(Status::Connecting, 1, rounds),
-            Is(Status::Disconnected, -1, rounds + 1),
+            Is(FallbackStatus::Connecting, 0, rounds),
+            Is(FallbackStatus::Connecting, 1, rounds),
+            Is(FallbackStatus::Disconnected, -1, rounds + 1),
         ]
     };
     let mut all: Vec<_> = (0..10).flat_map(round).collect();
-    let text = "No server of locations takes the stream after 10 rounds. The last one: refused";
-    all.splice(29.., [Is(Status::Error, -1, 10), Error(text.to_owned())]);
-    assert_eq!(told, all);
+    let text = "No server in locations accepted the stream in 10 rounds. Last error: refused";
+    all.splice(
+        29..,
+        [Is(FallbackStatus::Error, -1, 10), Error(text.to_owned())],
+    );
+    assert_eq!(posted, all);
 }
 
 #[test]
-fn who_does_not_answer_has_its_time_and_without_a_limit_there_is_no_end() {
-    let mut config = config(1);
-    config.max_rounds = 0;
-    let (opened, told) = run(config, 24 * 3600 * SECOND, |_, _| Server::IsSilent);
+fn a_silent_server_times_out_and_retries_are_unlimited_without_max_rounds() {
+    let mut policy = policy(1);
+    policy.max_rounds = 0;
+    let (opened, posted) = run(policy, 24 * 3600 * SECOND, |_, _| ServerBehaviour::Silent);
     let first: Vec<_> = times(&opened, 0).into_iter().take(8).collect();
-    // Five seconds each, and 1, 2, 4, 8, 16, 32 and 60 between them.
+    // Each attempt takes five seconds, with 1, 2, 4, 8, 16, 32 and 60 between them.
     assert_eq!(first, [0, 6, 13, 22, 35, 56, 93, 158]);
     assert!(opened.len() > 1300, "{}", opened.len());
-    assert!(!told.iter().any(|told| matches!(told, Error(_))));
+    assert!(!posted.iter().any(|posted| matches!(posted, Error(_))));
 }
 
 #[test]
-fn a_server_that_took_it_for_long_ends_the_count_and_one_that_did_not_goes_on() {
-    let (opened, told) = run(config(1), 200 * SECOND, |_, now| match now / SECOND {
+fn a_connection_of_ten_seconds_resets_the_round_count_and_a_shorter_one_does_not() {
+    let (opened, posted) = run(policy(1), 200 * SECOND, |_, now| match now / SECOND {
         // Rounds at 0, 1, 3 and 7.
-        7 => Server::TakesItFor(9 * SECOND),
-        // 8 s after that was lost.
-        24 => Server::TakesItFor(10 * SECOND),
-        _ => Server::Refuses,
+        7 => ServerBehaviour::AcceptsFor(9 * SECOND),
+        // 8 s after the loss at 16.
+        24 => ServerBehaviour::AcceptsFor(10 * SECOND),
+        _ => ServerBehaviour::Rejects,
     });
     assert_eq!(times(&opened, 0)[..8], [0, 1, 3, 7, 24, 35, 37, 41]);
     let lost = |rounds| {
-        let position = told
+        let position = posted
             .iter()
-            .position(|told| *told == Is(Status::Connected, 0, rounds));
-        told[position.unwrap() + 1].clone()
+            .position(|posted| *posted == Is(FallbackStatus::Connected, 0, rounds));
+        posted[position.unwrap() + 1].clone()
     };
-    assert_eq!(lost(3), Is(Status::Disconnected, -1, 4));
-    assert_eq!(lost(4), Is(Status::Disconnected, -1, 1));
+    assert_eq!(lost(3), Is(FallbackStatus::Disconnected, -1, 4));
+    assert_eq!(lost(4), Is(FallbackStatus::Disconnected, -1, 1));
 }
 
 #[test]
-fn it_looks_for_the_first_one_again_and_again_and_moves_back() {
-    let mut config = config(2);
-    config.return_to_primary = Duration::from_millis(30 * SECOND);
-    // The first one is back after 70 s, and for a minute.
-    let (opened, told) = run(config, 200 * SECOND, |location, now| {
+fn the_first_location_is_tried_periodically_and_takes_the_stream_back() {
+    let mut policy = policy(2);
+    policy.return_to_primary = Duration::from_millis(30 * SECOND);
+    // The first server returns at 70 s, for a minute.
+    let (opened, posted) = run(policy, 200 * SECOND, |location, now| {
         match (location, now / SECOND) {
-            (0, 70..130) => Server::TakesItFor(60 * SECOND),
-            (0, _) => Server::Refuses,
-            // It fails when the stream should move: no keyframe comes here, where nothing is sent.
-            _ => Server::TakesItFor(100 * SECOND),
+            (0, 70..130) => ServerBehaviour::AcceptsFor(60 * SECOND),
+            (0, _) => ServerBehaviour::Rejects,
+            // Fails when the stream is to move: without media no keyframe comes.
+            _ => ServerBehaviour::AcceptsFor(100 * SECOND),
         }
     });
     let expected = [
@@ -250,18 +257,18 @@ fn it_looks_for_the_first_one_again_and_again_and_moves_back() {
         (30 * SECOND, 0),
         (60 * SECOND, 0),
         (90 * SECOND, 0),
-        // The first one has taken over at 100 s, and is lost at 150 s.
+        // The first location has taken over at 100 s, and is lost at 150 s.
         (150 * SECOND, 1),
         (180 * SECOND, 0),
     ];
     assert_eq!(opened, expected);
     let expected = [
-        Is(Status::Connecting, 0, 0),
-        Is(Status::Connecting, 1, 0),
-        Is(Status::Connected, 1, 0),
-        Is(Status::Connected, 0, 0),
-        Is(Status::Connecting, 1, 0),
-        Is(Status::Connected, 1, 0),
+        Is(FallbackStatus::Connecting, 0, 0),
+        Is(FallbackStatus::Connecting, 1, 0),
+        Is(FallbackStatus::Connected, 1, 0),
+        Is(FallbackStatus::Connected, 0, 0),
+        Is(FallbackStatus::Connecting, 1, 0),
+        Is(FallbackStatus::Connected, 1, 0),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(posted, expected);
 }

@@ -182,7 +182,7 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
     for id in &LIVE[PUBLISHED + 1..] {
         program.wait_for_status(0, &format!("{id}/main"), "sink connected, ");
     }
-    let error = "(last error: The server took nothing for the time of timeout)";
+    let error = "(last error: The server accepted no data within the timeout)";
     let line = program.wait_for_status(0, "8/main", error);
     assert!(!line.contains("sink connected"), "{line}");
     program.wait_for_status(0, "8/sub", "sink connected (fallback 1), ");
