@@ -42,5 +42,12 @@ forbid server 'crate::(rtmp2\w*|eflvdemux)\b' "names a layer above it"
 
 scripts/import_cycles.py src || status=1
 
+# Programs and examples use nothing but the plugin's public interface: its registration, element types and enums.
+hits=$(grep -rnE --include='*.rs' 'gstrtmp2server::(\{[^}]*)?(amf0|eflvdemux|feed|flv|internal|memory|rtmp|rtmp2\w*|server)\b' examples/*.rs examples/*/src || true)
+if [[ -n $hits ]]; then
+    printf 'check-layering: examples use internals of the plugin:\n%s\n' "$hits" >&2
+    status=1
+fi
+
 ((status == 0)) && echo "check-layering: ok"
 exit "$status"

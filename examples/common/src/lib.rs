@@ -4,4 +4,5 @@
 
 pub mod connection;
 pub mod exposition;
+pub mod flv;
 pub mod statistics;

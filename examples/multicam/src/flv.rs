@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use gstrtmp2server::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, TagInfo, TagKind};
+use common::flv::{Content, HEADER_LENGTH, Packet, TRAILER_LENGTH, TagKind};
 
 use super::remux::Remuxed;
 
@@ -42,7 +42,7 @@ pub struct Tag {
     pub is_configuration: bool,
 }
 
-type Front = [u8; FRONT_LENGTH];
+type Front = [u8; HEADER_LENGTH];
 
 pub struct Player {
     input: Box<dyn Input>,
@@ -197,11 +197,11 @@ impl Player {
 
     /// Front and body. A tag that is cut short is the end: the file is being written, or was.
     fn read_tag(&mut self) -> Result<Option<(Front, Vec<u8>)>, Unplayable> {
-        let mut front = [0; FRONT_LENGTH];
+        let mut front = [0; HEADER_LENGTH];
         if !self.fill(&mut front)? {
             return Ok(None);
         }
-        if kind_of(front[0]).is_none() {
+        if TagKind::from_code(front[0]).is_none() {
             return Err(Unplayable::Broken(self.position));
         }
         let length = u32::from_be_bytes([0, front[1], front[2], front[3]]) as usize;
@@ -212,20 +212,24 @@ impl Player {
         }
         // Of the last one it may be missing.
         self.fill(&mut trailer)?;
-        self.position += (FRONT_LENGTH + length + TRAILER_LENGTH) as u64;
+        self.position += (HEADER_LENGTH + length + TRAILER_LENGTH) as u64;
         Ok(Some((front, body)))
     }
 
     /// None for what is not to be sent.
     fn tag(&mut self, front: &Front, body: Vec<u8>) -> Option<Tag> {
-        let kind = kind_of(front[0])?;
-        let info = TagInfo::of(kind, &body).ok()?;
+        let kind = TagKind::from_code(front[0])?;
+        let content = Packet::parse(kind, &body)?.content;
+        let is_configuration = matches!(
+            content,
+            Content::OnMetaData | Content::SequenceHeader(_) | Content::TrackMetadata
+        );
         // The stream goes on behind it.
-        if self.is_loop && info.content == Content::EndOfSequence {
+        if self.is_loop && content == Content::EndOfSequence {
             return None;
         }
         let timestamp = u32::from_be_bytes([front[7], front[4], front[5], front[6]]);
-        let time = if info.is_coded() {
+        let time = if content.is_media() {
             self.has_media = true;
             self.clock.note(timestamp, kind == TagKind::Video)
         } else {
@@ -234,15 +238,11 @@ impl Player {
         // As it is in the first pass.
         let timestamp = timestamp.wrapping_add(self.clock.before as u32);
         let [high, a, b, c] = timestamp.to_be_bytes();
-        let mut bytes = Vec::with_capacity(FRONT_LENGTH + body.len() + TRAILER_LENGTH);
+        let mut bytes = Vec::with_capacity(HEADER_LENGTH + body.len() + TRAILER_LENGTH);
         bytes.extend_from_slice(front);
         bytes[4..8].copy_from_slice(&[a, b, c, high]);
         bytes.extend_from_slice(&body);
-        bytes.extend_from_slice(&((FRONT_LENGTH + body.len()) as u32).to_be_bytes());
-        let is_configuration = matches!(
-            info.content,
-            Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
-        );
+        bytes.extend_from_slice(&((HEADER_LENGTH + body.len()) as u32).to_be_bytes());
         Some(Tag {
             bytes,
             time: Duration::from_millis(time),
@@ -258,15 +258,6 @@ impl Player {
             Err(error) => Err(error),
         }
     }
-}
-
-fn kind_of(byte: u8) -> Option<TagKind> {
-    Some(match byte {
-        8 => TagKind::Audio,
-        9 => TagKind::Video,
-        18 => TagKind::Script,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

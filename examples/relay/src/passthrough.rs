@@ -7,14 +7,7 @@
 //! stream that is not shows it by its headers or within its first group; one that ceases to be, by the
 //! first frame that is not where it should be.
 
-use gstrtmp2server::flv::body::{
-    AudioBody, AudioPacket, ExVideoContent, Tracks, VideoBody, VideoPacket,
-};
-use gstrtmp2server::flv::codes::{
-    AacPacketType, AudioFourCc, AvcPacketType, VideoCodecId, VideoFourCc,
-};
-use gstrtmp2server::flv::config::{AdtsHeader, AudioSpecificConfig, AvcConfig};
-use gstrtmp2server::flv::{FRONT_LENGTH, TRAILER_LENGTH};
+use common::flv::{Codec, Content, HEADER_LENGTH, Packet, TRAILER_LENGTH, TagKind};
 
 use crate::segmenter::{FRAMES, Unit};
 
@@ -31,11 +24,14 @@ const SOUND: i64 = SECOND * 1024 / 48_000;
 const MAX_LAG: i64 = SECOND;
 
 const BASELINE: u8 = 66;
-const AAC_LC: u8 = 2;
+
+/// The first 13 bits of the configuration of AAC-LC of 48 kHz in two channels (ISO/IEC 14496-3, 1.6.2.1).
+const AAC_CONFIG: [u8; 2] = [0x11, 0x90];
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 const NAL_IDR: u8 = 5;
 const NAL_SPS: u8 = 7;
+const NAL_PPS: u8 = 8;
 const NAL_DELIMITER: u8 = 9;
 /// A delimiter that says nothing of the types of slices.
 const DELIMITER: [u8; 6] = [0, 0, 0, 1, NAL_DELIMITER, 0xF0];
@@ -76,71 +72,47 @@ impl Passthrough {
     /// A whole FLV tag, and its time in nanoseconds.
     pub fn push(&mut self, time: i64, tag: &[u8]) -> Result<Option<Passed>, Dirty> {
         let end = tag.len().saturating_sub(TRAILER_LENGTH);
-        let (Some(&kind), Some(body)) = (tag.first(), tag.get(FRONT_LENGTH..end)) else {
+        let (Some(&kind), Some(body)) = (tag.first(), tag.get(HEADER_LENGTH..end)) else {
             // The file header.
             return Ok(None);
         };
-        match kind {
-            8 => self.audio(time, body),
-            9 => self.video(time, body),
+        match TagKind::from_code(kind) {
+            Some(TagKind::Audio) => self.audio(time, body),
+            Some(TagKind::Video) => self.video(time, body),
             _ => Ok(None),
         }
     }
 
     fn video(&mut self, time: i64, body: &[u8]) -> Result<Option<Passed>, Dirty> {
-        let Ok(body) = VideoBody::parse(body) else {
+        let Some(packet) = Packet::parse(TagKind::Video, body) else {
             return dirty("a broken video tag");
         };
-        let packet = match body {
-            VideoBody::Avc {
-                codec: VideoCodecId::Avc,
-                packet_type,
-                composition_time,
-                payload,
-                ..
-            } => match packet_type {
-                AvcPacketType::SequenceHeader => VideoPacket::SequenceStart(payload),
-                AvcPacketType::CodedFrames => VideoPacket::CodedFrames {
-                    composition_time: Some(composition_time),
+        match (packet.content, packet.codec) {
+            (Content::Command, _) => Ok(None),
+            (Content::SequenceHeader(record), Codec::Avc) => self.configure(record),
+            (
+                Content::Frame {
+                    composition_time,
                     payload,
                 },
-                _ => VideoPacket::SequenceEnd,
+                Codec::Avc,
+            ) => match composition_time {
+                0 => self.picture(time, payload),
+                _ => dirty("pictures out of order"),
             },
-            VideoBody::Ex(ex) => match ex.content {
-                ExVideoContent::Tracks(Tracks::Unwrapped(track))
-                    if track.four_cc == VideoFourCc::Avc =>
-                {
-                    track.packet
-                }
-                ExVideoContent::Tracks(_) => return dirty("video that is not H.264"),
-                _ => return Ok(None),
-            },
-            VideoBody::Command { .. } => return Ok(None),
-            _ => return dirty("video that is not H.264"),
-        };
-        match packet {
-            VideoPacket::SequenceStart(record) => self.configure(record),
-            VideoPacket::CodedFrames {
-                composition_time,
-                payload,
-            } => match composition_time {
-                None | Some(0) => self.picture(time, payload),
-                Some(_) => dirty("pictures out of order"),
-            },
-            VideoPacket::CodedFramesX(payload) => self.picture(time, payload),
-            _ => Ok(None),
+            (_, Codec::Avc) => Ok(None),
+            _ => dirty("video that is not H.264"),
         }
     }
 
     fn configure(&mut self, record: &[u8]) -> Result<Option<Passed>, Dirty> {
-        let config = AvcConfig::parse(record).filter(|config| config.has_parameter_sets);
-        let Some((config, sets)) = config.zip(parameter_sets(record)) else {
+        let Some((profile, length_size, sets)) = avc_configuration(record) else {
             return dirty("no H.264 parameter sets");
         };
-        if config.profile != BASELINE {
-            return dirty(format!("H.264 of profile {}", config.profile));
+        if profile != BASELINE {
+            return dirty(format!("H.264 of profile {profile}"));
         }
-        let video = (usize::from(config.nal_length_size), sets);
+        let video = (length_size, sets);
         if self.video.as_ref().is_some_and(|before| *before != video) {
             return dirty("another H.264 configuration");
         }
@@ -217,40 +189,21 @@ impl Passthrough {
     }
 
     fn audio(&mut self, time: i64, body: &[u8]) -> Result<Option<Passed>, Dirty> {
-        let Ok(body) = AudioBody::parse(body) else {
+        let Some(packet) = Packet::parse(TagKind::Audio, body) else {
             return dirty("a broken audio tag");
         };
-        let packet = match body {
-            AudioBody::Aac {
-                packet_type,
-                payload,
-                ..
-            } => match packet_type {
-                AacPacketType::SequenceHeader => AudioPacket::SequenceStart(payload),
-                _ => AudioPacket::CodedFrames(payload),
-            },
-            AudioBody::Ex(ex) => match ex.tracks {
-                Tracks::Unwrapped(track) if track.four_cc == AudioFourCc::Aac => track.packet,
-                _ => return dirty("sound that is not AAC"),
-            },
-            AudioBody::Legacy { .. } => return dirty("sound that is not AAC"),
-        };
-        match packet {
-            AudioPacket::SequenceStart(config) => {
-                let parsed = AudioSpecificConfig::parse(config);
-                let is_plain = config.first().is_some_and(|first| first >> 3 == AAC_LC);
-                let is_clean = |config: &AudioSpecificConfig| {
-                    is_plain
-                        && (config.object_type, config.rate, config.channels) == (AAC_LC, 48_000, 2)
-                };
-                self.has_sound = parsed.as_ref().is_some_and(is_clean);
+        match (packet.content, packet.codec) {
+            (Content::SequenceHeader([first, second, ..]), Codec::Aac) => {
+                self.has_sound = [*first, second & 0xF8] == AAC_CONFIG;
                 match self.has_sound {
                     true => Ok(None),
                     false => dirty("sound that is not AAC-LC of 48 kHz in two channels"),
                 }
             }
-            AudioPacket::CodedFrames(payload) => self.sound(time, payload),
-            _ => Ok(None),
+            (Content::Frame { payload, .. }, Codec::Aac) => self.sound(time, payload),
+            (Content::SequenceHeader(_), Codec::Aac) => dirty("a broken audio tag"),
+            (_, Codec::Aac) => Ok(None),
+            _ => dirty("sound that is not AAC"),
         }
     }
 
@@ -261,7 +214,7 @@ impl Passthrough {
         let Some(header) = adts(payload.len()) else {
             return dirty("sound in frames that are too long");
         };
-        if !self.has_sound || AdtsHeader::parse(payload).is_some() {
+        if !self.has_sound || is_adts(payload) {
             return dirty("sound without a configuration");
         }
         let last = self.last_sound.replace(time);
@@ -317,24 +270,40 @@ fn nals(payload: &[u8], length_size: usize) -> Option<Vec<&[u8]>> {
     Some(nals)
 }
 
-/// Those of a record that is well formed, in Annex B.
-fn parameter_sets(record: &[u8]) -> Option<Vec<u8>> {
-    let (count, mut rest) = record.get(5..)?.split_first()?;
+/// Returns the profile of an `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15), the bytes of a NAL unit's length,
+/// and the parameter sets in Annex B. There must be one of each kind.
+fn avc_configuration(record: &[u8]) -> Option<(u8, usize, Vec<u8>)> {
+    let &[1, profile, _, _, length, sps_count, ref rest @ ..] = record else {
+        return None;
+    };
     let mut sets = Vec::new();
-    let mut take = |rest: &mut &[u8], count: u8| {
+    let mut copy = |mut rest, count: u8, kind: u8| {
         for _ in 0..count {
-            let (length, after) = rest.split_first_chunk()?;
+            let (length, after): (_, &[u8]) = <[u8]>::split_first_chunk(rest)?;
             let length = usize::from(u16::from_be_bytes(*length));
             let (set, after) = after.split_at_checked(length)?;
+            if set.first()? & 0x1F != kind {
+                return None;
+            }
             append(&mut sets, set);
-            *rest = after;
+            rest = after;
         }
-        Some(())
+        (count > 0).then_some(rest)
     };
-    take(&mut rest, count & 0x1F)?;
-    let (count, mut rest) = rest.split_first()?;
-    take(&mut rest, *count)?;
-    Some(sets)
+    let rest = copy(rest, sps_count & 0x1F, NAL_SPS)?;
+    let (&pps_count, rest) = rest.split_first()?;
+    copy(rest, pps_count, NAL_PPS)?;
+    Some((profile, usize::from(length & 3) + 1, sets))
+}
+
+/// Returns whether a frame has an ADTS header, which encoders send that know no other AAC. No raw AAC starts like
+/// one: its first three bits would be the end of the frame.
+fn is_adts(frame: &[u8]) -> bool {
+    let &[0xFF, second, _, fourth, fifth, sixth, _, ..] = frame else {
+        return false;
+    };
+    let length = usize::from(fourth & 3) << 11 | usize::from(fifth) << 3 | usize::from(sixth >> 5);
+    second & 0xF6 == 0xF0 && length == frame.len()
 }
 
 /// The header of a frame of AAC-LC of 48 kHz in two channels (ISO/IEC 14496-3, 1.A.3).
@@ -367,7 +336,7 @@ mod tests {
 
     fn tag(kind: u8, body: &[u8]) -> Vec<u8> {
         let mut tag = vec![kind];
-        tag.resize(FRONT_LENGTH, 0);
+        tag.resize(HEADER_LENGTH, 0);
         tag.extend(body);
         tag.extend([0; TRAILER_LENGTH]);
         tag
@@ -482,9 +451,9 @@ mod tests {
             panic!("{passed:?}");
         };
         assert_eq!(unit.time, 1920);
-        let header = AdtsHeader::parse(&unit.bytes).unwrap();
-        assert_eq!((header.config, header.length), ([0x11, 0x90], 7));
-        assert_eq!(unit.bytes[7..], [0x21, 7, 8]);
+        assert!(is_adts(&unit.bytes));
+        let header = [0xFF, 0xF1, 0x4C, 0x80, 0x01, 0x5F, 0xFC];
+        assert_eq!(unit.bytes, [&header[..], &[0x21, 7, 8]].concat());
         assert!(passthrough.push(2 * SOUND + SECOND / 1000, &sound).is_ok());
         assert!(passthrough.push(5 * SOUND, &sound).is_err());
     }
