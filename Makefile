@@ -31,7 +31,7 @@ demo: ## Install what is missing, build, record a generated stream, print what w
 
 check: ## Run the quick checks: format, layers, lints, documentation
 	scripts/setup.sh test
-	scripts/test.sh format format-fuzz layering shellcheck clippy doc
+	scripts/test.sh format format-fuzz layering shellcheck package clippy doc
 
 test: ## Install what is missing, then run every check and every test
 	scripts/setup.sh test

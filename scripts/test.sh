@@ -43,6 +43,7 @@ step format-fuzz cargo fmt --check --manifest-path fuzz/Cargo.toml
 step layering scripts/check-layering.sh
 step layers-test scripts/test_layering.py
 step shellcheck shellcheck scripts/*.sh .ci/run
+step package scripts/check-package.sh
 step clippy cargo clippy --release --locked --workspace --all-targets -- -D warnings
 # For those who work on the crate, private items included: links to them are meant.
 step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
