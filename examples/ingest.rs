@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Records several cameras that publish to one port, and can be drained: on SIGTERM or SIGINT it
-//! takes no new publisher, asks those that are there to connect again, and ends when they are gone
-//! or the drain timeout is over. This is what a process behind a load balancer needs.
+//! accepts no new publisher, asks the present ones to reconnect, and ends when they are gone or the
+//! drain timeout is over. A process behind a load balancer needs this.
 //!
 //! ```sh
 //! cargo run --release --example ingest -- --port 1935 --keys camera1,camera2 --folder recordings
@@ -34,16 +34,16 @@ struct Options {
     /// Stream keys of the cameras
     #[arg(long, value_delimiter = ',', default_value = "camera1")]
     keys: Vec<String>,
-    /// Where to write KEY.flv
+    /// Folder to write KEY.flv into
     #[arg(long, default_value = ".")]
     folder: PathBuf,
     /// PROXY header that the load balancer sends: off, v1 or v2
     #[arg(long, default_value = "off")]
     proxy_protocol: String,
-    /// How long publishers may stay after SIGTERM, in milliseconds
+    /// Time that publishers may stay after SIGTERM, in milliseconds
     #[arg(long, default_value_t = 10_000)]
     drain_timeout: u32,
-    /// End when each camera has published once
+    /// End after each camera has published once
     #[arg(long)]
     once: bool,
 }
@@ -98,7 +98,7 @@ impl Camera {
     }
 }
 
-/// A recording of the process before is kept.
+/// Returns a new name: recordings of earlier processes are kept.
 fn free_name(folder: &Path, key: &str) -> PathBuf {
     let names = (0..).map(|number| match number {
         0 => format!("{key}.flv"),
@@ -121,7 +121,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut cameras: Vec<Camera> = Vec::new();
     for key in &options.keys {
-        // The first one may have taken any free port; the others join it there.
+        // The first camera may bind any free port; the others join it there.
         let first = cameras.first();
         let port = first.map_or(options.port, |camera| {
             camera.source.property("current-port")

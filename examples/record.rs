@@ -6,7 +6,7 @@
 //! cargo run --release --example record -- 1935 out.flv
 //! ```
 //!
-//! Port 0 takes any free one. Ends when the publisher does.
+//! Port 0 binds any free one. Ends when the publisher does.
 
 use std::error::Error;
 
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     outcome
 }
 
-/// Until the end of the stream, or the first error.
+/// Waits for the end of the stream, or the first error.
 fn wait(pipeline: &gst::Pipeline) -> Result<(), Box<dyn Error>> {
     let bus = pipeline.bus().ok_or("a pipeline has a bus")?;
     for message in bus.iter_timed(gst::ClockTime::NONE) {

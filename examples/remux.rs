@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Records an RTMP publisher as MPEG-TS: the tracks that it turns out to have, without decoding.
+//! Records an RTMP publisher as MPEG-TS, with the tracks that it has, without decoding.
 //!
 //! ```sh
 //! cargo run --release --example remux -- 1935 out.ts
@@ -69,8 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     outcome
 }
 
-/// Takes a track to the muxer, by way of its parser. A track that MPEG-TS has no place for goes
-/// nowhere.
+/// Links a track to the muxer through its parser. A track that MPEG-TS does not support is dropped.
 fn link(
     pipeline: &gst::Pipeline,
     muxer: &gst::Element,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Connections of the HTTP servers of examples, which cost only so much: there is a number of them, and each has to
-//! get on.
+//! Connections of the programs' HTTP servers, whose cost is bounded: their number is limited, and
+//! each must make progress.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ pub struct Patient {
 }
 
 impl Patient {
-    /// Those beyond so many wait until one of them ends.
+    /// Connections beyond the limit wait until another one ends.
     pub fn new(socket: TcpListener, connections: usize, patience: Duration) -> Self {
         Patient {
             socket,
@@ -41,9 +41,9 @@ impl Listener for Patient {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let place = self.places.clone().acquire_owned().await;
         let place = place.expect("the semaphore is never closed");
-        // With its own care about errors that pass.
+        // It handles transient errors itself.
         let (stream, address) = Listener::accept(&mut self.socket).await;
-        // Without it, it is slower and nothing else.
+        // Without it the connection is slower, and nothing else.
         let _ = stream.set_nodelay(true);
         let connection = Connection {
             stream,
@@ -59,8 +59,8 @@ impl Listener for Patient {
     }
 }
 
-/// Ends with an error once it could write nothing for too long. What comes in does not count, so a request
-/// has to be complete in that time, and its client has to read the answer.
+/// A connection that fails once nothing could be written for too long. Received bytes do not count:
+/// a request must be complete in that time, and its client must read the answer.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -148,7 +148,7 @@ mod tests {
 
     const BODY: usize = 50_000_000;
 
-    /// A server with connections of little patience; its address.
+    /// Starts a server whose connections have little patience. Returns its address.
     fn serve(connections: usize, patience: Duration) -> SocketAddr {
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn who_says_nothing_or_reads_nothing_is_cut_off() {
         let address = serve(1, Duration::from_millis(100));
-        // There is one place alone, so each gets it when the one before is cut off.
+        // There is one slot, so each client gets it when the one before is cut off.
         let mut silent = Client::connect(address).unwrap();
         let mut endless = Client::connect(address).unwrap();
         endless.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").unwrap();
@@ -200,7 +200,7 @@ mod tests {
         let address = serve(10, Duration::from_millis(100));
         let mut client = Client::connect(address).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: ").unwrap();
-        // Each byte is one before the patience is at its end; it ends all the same.
+        // Each byte arrives before the timeout; the connection ends all the same.
         while client.write_all(b"a").is_ok() {
             client
                 .set_read_timeout(Some(Duration::from_millis(10)))

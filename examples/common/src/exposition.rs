@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What Prometheus reads, for all examples that serve metrics.
+//! The text format of Prometheus, for all programs that serve metrics.
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Result, TextEncoder};
@@ -16,7 +16,7 @@ pub fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
     named.map(pair).collect()
 }
 
-/// The name says what it is: that of a counter ends in `_total`.
+/// Makes a counter where the name ends in `_total`, otherwise a gauge.
 pub fn family(name: &str, help: &str, samples: Vec<(Vec<LabelPair>, f64)>) -> MetricFamily {
     let is_counter = name.ends_with("_total");
     let metric = |(labels, value)| {
@@ -44,7 +44,7 @@ pub fn family(name: &str, help: &str, samples: Vec<(Vec<LabelPair>, f64)>) -> Me
     family
 }
 
-/// Those about which there is nothing to tell are left out.
+/// Leaves out families without samples.
 pub fn text(mut families: Vec<MetricFamily>) -> Result<String> {
     families.retain(|family| !family.get_metric().is_empty());
     TextEncoder::new().encode_to_string(&families)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What examples that serve the statistics of elements as metrics have in common.
+//! Metrics from the statistics of elements.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,7 +9,7 @@ use prometheus::proto::MetricFamily;
 
 use crate::exposition::text;
 
-/// How a field of the statistics becomes what Prometheus wants: base units.
+/// The unit of a field, which Prometheus wants in base units.
 #[derive(Debug, Clone, Copy)]
 pub enum Unit {
     None,
@@ -17,7 +17,7 @@ pub enum Unit {
     BitsPerSecond,
 }
 
-/// A field as a number. None where there is nothing to tell.
+/// Returns a field as a number; `None` where it has no value.
 pub fn number(stats: &gst::StructureRef, field: &str, unit: Unit) -> Option<f64> {
     let value = stats.value(field).ok()?;
     let number = if let Ok(number) = value.get::<u64>() {
@@ -27,7 +27,7 @@ pub fn number(stats: &gst::StructureRef, field: &str, unit: Unit) -> Option<f64>
     } else if let Ok(flag) = value.get::<bool>() {
         f64::from(u8::from(flag))
     } else {
-        // Also what is one of several names.
+        // Also an enum.
         value.transform::<i32>().ok()?.get::<i32>().ok()?.into()
     };
     Some(match unit {
@@ -37,7 +37,7 @@ pub fn number(stats: &gst::StructureRef, field: &str, unit: Unit) -> Option<f64>
     })
 }
 
-/// The answer to who asks for metrics.
+/// Returns the answer to a request for metrics.
 pub fn respond(families: Vec<MetricFamily>) -> Response {
     match text(families) {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),

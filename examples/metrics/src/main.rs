@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Takes publishers on several routes of one port, and tells Prometheus how they do.
+//! Accepts publishers on several routes of one port, and serves metrics of them to Prometheus.
 //!
 //! ```sh
 //! cargo run --release --package rtmp2-metrics -- --port 1935 studio=live/secret1 garden=live/secret2
@@ -25,19 +25,19 @@ use prometheus::proto::MetricFamily;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Take RTMP publishers, and serve metrics of them to Prometheus.
+/// Accept RTMP publishers, and serve metrics of them to Prometheus.
 #[derive(Parser)]
 struct Options {
-    /// Whom to take, as NAME=APPLICATION/STREAM-KEY
+    /// Routes of accepted publishers, as NAME=APPLICATION/STREAM-KEY
     #[arg(required = true, value_name = "ROUTE", value_parser = Route::parse)]
     routes: Vec<Route>,
     /// TCP port to listen on for publishers, 0 for any free one
     #[arg(long, default_value_t = 1935)]
     port: u32,
-    /// Where to serve /metrics
+    /// Address to serve /metrics on
     #[arg(long, default_value = "127.0.0.1:9419")]
     metrics: SocketAddr,
-    /// What each stream goes into, as gst-launch-1.0 has it; {name} is the name of its route
+    /// Sink of each stream, in the syntax of gst-launch-1.0; {name} is the name of its route
     #[arg(long, default_value = "fakesink")]
     sink: String,
 }
@@ -90,7 +90,7 @@ impl Ingest {
         let running = Arc::new(AtomicBool::new(true));
         let (name, runs) = (route.name.clone(), running.clone());
         let bus = pipeline.bus().ok_or("a pipeline has a bus")?;
-        // Nobody reads the bus, so nothing may stay on it.
+        // The bus has no reader, so nothing may stay on it.
         bus.set_sync_handler(move |_, message| {
             match message.view() {
                 gst::MessageView::Error(error) => eprintln!("{name}: {}", error.error()),
@@ -117,7 +117,7 @@ impl Ingest {
             source,
             running,
         };
-        // What is wrong was printed already.
+        // Errors were printed already.
         ingest.pipeline.set_state(gst::State::Playing)?;
         Ok(ingest)
     }
@@ -129,8 +129,8 @@ impl Drop for Ingest {
     }
 }
 
-/// A metric, its help, its unit in the statistics, and the fields that it is made of: one without a
-/// label, or one for each value of a label.
+/// A metric, its help, its unit in the statistics, and its fields: one without a label, or one for
+/// each value of a label.
 struct Description {
     name: &'static str,
     help: &'static str,
@@ -154,8 +154,8 @@ const fn one(
     }
 }
 
-/// Counters are of the element since its start, so that they never go back; gauges that are about a
-/// publisher are of the present one, or the last one.
+/// Counters cover the element since its start, so that they never go back; gauges about a publisher
+/// cover the present one, or the last one.
 const OF_ELEMENT: &[Description] = &[
     one(
         "rtmp2_connection_state",
@@ -418,7 +418,7 @@ const OF_PROCESS: &[Description] = &[
     ),
 ];
 
-/// Of each element, and of all of them.
+/// Returns the metrics of each element, and of the process.
 fn families(ingests: &[Ingest]) -> Vec<MetricFamily> {
     let stats: Vec<(&Route, gst::Structure)> = ingests
         .iter()
@@ -453,7 +453,7 @@ fn families(ingests: &[Ingest]) -> Vec<MetricFamily> {
             }
         }
         let error = stats.get::<&str>("last-error").unwrap_or_default();
-        // What follows the colon may be of the client's making, and each label is kept for ever.
+        // The text after the colon may come from the client, and each label is kept forever.
         let kind = error.split(':').next().unwrap_or_default();
         if !kind.is_empty() {
             errors.push((of(route, "reason", kind), 1.0));
@@ -497,14 +497,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     gst::init()?;
     gstrtmp2server::plugin_register_static()?;
 
-    // From here on they end the program in the orderly way.
+    // From here on these signals end the program in an orderly way.
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
     );
     let mut ingests: Vec<Ingest> = Vec::new();
     for route in &options.routes {
-        // The first one may have taken any free port; the others join it there.
+        // The first element may bind any free port; the others join it there.
         let first = ingests.first();
         let port = first.map_or(options.port, |ingest| {
             ingest.source.property("current-port")

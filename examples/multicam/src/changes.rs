@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a new configuration changes.
+//! The difference between the present configuration and a new one.
 
 use super::plan::{Name, Plan};
 
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn only_what_is_different_is_changed() {
         let present = planned(1935, &[("1", "main"), ("2", "main"), ("3", "main")]);
-        // The order means nothing.
+        // The order has no meaning.
         let same = planned(1935, &[("3", "main"), ("1", "main"), ("2", "main")]);
         assert_eq!(Changes::between(present.iter(), &same), Changes::default());
 

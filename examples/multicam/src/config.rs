@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The configuration as it is written: what may be said where. What it comes to is in `plan`.
+//! The syntax of the configuration. `plan` gives it its meaning.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use super::object::{self, Object};
 
-/// Why a configuration can't be used. No text of the file is in it: there are stream keys in it.
+/// The reason why a configuration cannot be used. It contains no text of the file, which has stream
+/// keys in it.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     #[error("{file}: {error}")]
@@ -31,10 +32,10 @@ pub enum Refused {
     },
 }
 
-/// Something that can be read, and can't be done.
+/// A value that can be read but not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// As `cameras[2].streams[0].urls[1]`.
+    /// The place in the file, as `cameras[2].streams[0].urls[1]`.
     pub place: String,
     pub what: String,
 }
@@ -46,7 +47,7 @@ fn lines(file: &str, problems: &[Problem]) -> String {
 
 pub type Variables = BTreeMap<String, String>;
 
-/// What is said further inside takes the place of what is said further outside.
+/// A value further inside replaces one further outside.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -64,7 +65,7 @@ pub struct Config {
     pub cameras: Vec<Camera>,
 }
 
-/// Where publishers connect to, for sources of the kind `rtmp`.
+/// The address that publishers connect to, for sources of the kind `rtmp`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
@@ -105,14 +106,14 @@ pub struct Stream {
     pub variables: Variables,
     #[serde(default, deserialize_with = "object::optional")]
     pub source: Option<Source>,
-    /// In place of `url_template`.
+    /// Replaces `url_template`.
     pub urls: Option<Vec<String>>,
     pub fallback_urls: Option<Vec<String>>,
     #[serde(default, deserialize_with = "object::plain")]
     pub retry: Retry,
 }
 
-/// Each of them counts for itself.
+/// Each field is inherited by itself.
 #[derive(Deserialize, Default, Clone, Copy)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
@@ -131,7 +132,7 @@ pub enum Source {
     Test(Test),
 }
 
-/// As it is written: an enum of serde would not say which key is one too many.
+/// The four keys as they are written: an enum of serde would not say which key is one too many.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sources {
@@ -156,7 +157,7 @@ impl TryFrom<Sources> for Source {
     }
 }
 
-/// A publisher, by where it publishes.
+/// A publisher, by its route.
 #[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
 pub struct Rtmp {
@@ -167,13 +168,13 @@ pub struct Rtmp {
 #[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// From the folder of the configuration, where it is relative.
+    /// Relative paths start at the folder of the configuration.
     pub path: String,
     #[serde(default, rename = "loop")]
     pub is_loop: bool,
 }
 
-/// A picture that moves, and a tone.
+/// A moving picture, and a tone.
 #[derive(Deserialize, Clone, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Test {
@@ -209,7 +210,7 @@ impl Default for Test {
     }
 }
 
-/// The text of a file.
+/// Returns the text of a file.
 pub fn read(path: &Path) -> Result<String, Refused> {
     std::fs::read_to_string(path).map_err(|error| Refused::Unreadable {
         file: path.display().to_string(),
@@ -217,7 +218,7 @@ pub fn read(path: &Path) -> Result<String, Refused> {
     })
 }
 
-/// `file` is what errors call it.
+/// `file` is its name in errors.
 pub fn parse(file: &str, text: &str) -> Result<Config, Refused> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let refused = |place: String, error: &serde_json::Error| Refused::Syntax {
@@ -240,8 +241,8 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Refused> {
     Ok(config)
 }
 
-/// What an error says, but for where it is and for text of the file that it repeats: the likeliest
-/// mistake is one URL in the place of a list of them.
+/// Returns the message of an error without its position and without repeated text of the file: the
+/// likeliest mistake is one URL in place of a list of URLs.
 fn without_text(error: &impl fmt::Display) -> String {
     let text = error.to_string();
     let text = text

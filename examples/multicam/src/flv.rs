@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A file as FLV, tag by tag, once or again and again.
+//! Plays a file as FLV, tag by tag, once or in a loop.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -13,10 +13,10 @@ use super::remux::Remuxed;
 
 const SIGNATURE: &[u8] = b"FLV";
 
-/// Where there is nothing to tell how long the last frame is.
+/// Milliseconds of the last frame, where its duration is unknown.
 const STEP: u32 = 40;
 
-/// More than this between two frames is a gap.
+/// Milliseconds between two frames beyond which there is a gap.
 const MAX_STEP: u32 = 1000;
 
 #[derive(Debug, thiserror::Error)]
@@ -31,14 +31,14 @@ pub enum Unplayable {
     Empty,
 }
 
-/// A tag as it is to be sent.
+/// A tag, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
-    /// With the frame around it.
+    /// The tag with its header and its back pointer.
     pub bytes: Vec<u8>,
-    /// From the start of the first pass.
+    /// Time since the start of the first pass.
     pub time: Duration,
-    /// Metadata and decoder configuration.
+    /// Metadata or a decoder configuration.
     pub is_configuration: bool,
 }
 
@@ -53,7 +53,7 @@ pub struct Player {
     has_media: bool,
 }
 
-/// What can be read again.
+/// A source that can be read again.
 pub trait Input: Read + Send {
     fn rewind(&mut self) -> io::Result<()>;
 }
@@ -69,19 +69,19 @@ impl<R: Read + io::Seek + Send> Input for BufReader<R> {
 struct Clock {
     /// The first timestamp of media.
     first: Option<u32>,
-    /// The lowest one: what comes first need not be first in time.
+    /// The lowest timestamp: the first tag need not be first in time.
     lowest: Option<u32>,
     video: Track,
     audio: Track,
-    /// Of all passes before this one, in milliseconds.
+    /// Milliseconds of all earlier passes.
     before: u64,
 }
 
-/// Of the present pass.
+/// A track in the present pass.
 #[derive(Default)]
 struct Track {
     last: Option<u32>,
-    /// Between two of its frames.
+    /// Milliseconds between two of its frames.
     step: Option<u32>,
 }
 
@@ -94,7 +94,7 @@ impl Track {
             .or(self.step);
     }
 
-    /// Where the next pass can go on.
+    /// Returns the timestamp at which the next pass can continue.
     fn end(&self) -> Option<u32> {
         let step = self.step.unwrap_or(STEP);
         self.last.map(|last| last.saturating_add(step))
@@ -102,7 +102,7 @@ impl Track {
 }
 
 impl Clock {
-    /// Milliseconds from the start of the first pass to a tag.
+    /// Returns the milliseconds from the start of the first pass to a tag.
     fn note(&mut self, timestamp: u32, is_video: bool) -> u64 {
         self.first.get_or_insert(timestamp);
         let lowest = self.lowest.get_or_insert(timestamp);
@@ -122,12 +122,12 @@ impl Clock {
         self.before + u64::from(since.unwrap_or_default())
     }
 
-    /// Of the last media.
+    /// Returns the time of the last media.
     fn now(&self) -> u64 {
         self.at(self.video.last.max(self.audio.last))
     }
 
-    /// No track goes back: the one that ends later says where it goes on.
+    /// Starts the next pass where the longer track ends, so that no track goes back.
     fn next_pass(&mut self) {
         let end = self.video.end().max(self.audio.end());
         let length = end
@@ -160,7 +160,7 @@ impl Player {
         Ok(player)
     }
 
-    /// The next tag. None at the end.
+    /// Returns the next tag; `None` at the end.
     pub fn next_tag(&mut self) -> Result<Option<Tag>, Unplayable> {
         loop {
             match self.read_tag()? {
@@ -195,7 +195,8 @@ impl Player {
         Ok(())
     }
 
-    /// Front and body. A tag that is cut short is the end: the file is being written, or was.
+    /// Reads header and body. A tag that is cut short is the end: the file is being written, or
+    /// was.
     fn read_tag(&mut self) -> Result<Option<(Front, Vec<u8>)>, Unplayable> {
         let mut front = [0; HEADER_LENGTH];
         if !self.fill(&mut front)? {
@@ -210,13 +211,13 @@ impl Player {
         if !self.fill(&mut body)? {
             return Ok(None);
         }
-        // Of the last one it may be missing.
+        // The last tag may lack it.
         self.fill(&mut trailer)?;
         self.position += (HEADER_LENGTH + length + TRAILER_LENGTH) as u64;
         Ok(Some((front, body)))
     }
 
-    /// None for what is not to be sent.
+    /// Returns `None` for a tag that is not to be sent.
     fn tag(&mut self, front: &Front, body: Vec<u8>) -> Option<Tag> {
         let kind = TagKind::from_code(front[0])?;
         let content = Packet::parse(kind, &body)?.content;
@@ -224,7 +225,7 @@ impl Player {
             content,
             Content::OnMetaData | Content::SequenceHeader(_) | Content::TrackMetadata
         );
-        // The stream goes on behind it.
+        // The stream goes on after it.
         if self.is_loop && content == Content::EndOfSequence {
             return None;
         }
@@ -235,7 +236,7 @@ impl Player {
         } else {
             self.clock.now()
         };
-        // As it is in the first pass.
+        // As in the first pass.
         let timestamp = timestamp.wrapping_add(self.clock.before as u32);
         let [high, a, b, c] = timestamp.to_be_bytes();
         let mut bytes = Vec::with_capacity(HEADER_LENGTH + body.len() + TRAILER_LENGTH);
@@ -250,7 +251,7 @@ impl Player {
         })
     }
 
-    /// False where the file ends before.
+    /// Returns `false` where the file ends before.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         match self.input.read_exact(buffer) {
             Ok(()) => Ok(true),
@@ -350,7 +351,7 @@ mod tests {
             u32::from_be_bytes([bytes[7], bytes[4], bytes[5], bytes[6]])
         };
         let timestamps: Vec<u32> = (0..8).map(|_| next()).collect();
-        // Its end is one step behind its last sound.
+        // The pass ends one step after its last sound.
         assert_eq!(timestamps, [100, 80, 103, 126, 169, 149, 172, 195]);
     }
 

@@ -30,7 +30,7 @@ use clap::Parser;
 use options::Options;
 use program::Program;
 
-/// As of a wrong command line.
+/// The exit code of a wrong command line too.
 const WRONG_CONFIGURATION: u8 = 2;
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What Prometheus is told. Its labels are `camera` and `stream`: stream keys are in none of them.
+//! The metrics for Prometheus. Their labels are `camera` and `stream`, and contain no stream keys.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use super::status::{COUNTERS, Shared, Snapshot, SourceState};
 use common::exposition::{family, labels};
 use common::statistics::{Unit, number};
 
-/// What the metrics are made of, as it is now.
+/// The present data of the metrics.
 #[derive(Debug)]
 pub struct Board {
     streams: Mutex<Vec<Arc<Shared>>>,
@@ -30,7 +30,7 @@ impl Board {
         *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = streams;
     }
 
-    /// Whether the configuration that was read last is the one in use.
+    /// `is_good`: the configuration that was read last is in use.
     pub fn set_configuration(&self, is_good: bool) {
         self.is_configuration_good.store(is_good, Ordering::Relaxed);
     }

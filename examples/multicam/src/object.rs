@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Objects of JSON that have to be written as such. What serde derives for a struct takes a list of its
-//! values too, which says nothing to who reads it.
+//! JSON objects that must be written as objects. Code that serde derives for a struct also accepts
+//! a list of its values, which no reader of the file understands.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-/// What is written as an object.
+/// A value that is written as an object.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -33,7 +33,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
     }
 }
 
-/// For a field that is one.
+/// Reads an object.
 pub fn plain<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -42,7 +42,7 @@ where
     Object::deserialize(deserializer).map(|Object(value)| value)
 }
 
-/// For a field that may be missing.
+/// Reads an object that may be missing.
 pub fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -52,7 +52,7 @@ where
     Ok(object.map(|Object(value)| value))
 }
 
-/// For a list of them.
+/// Reads a list of objects.
 pub fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -62,7 +62,7 @@ where
     Ok(objects.into_iter().map(|Object(value)| value).collect())
 }
 
-/// Texts by names, each of which is there once.
+/// Reads texts by name; each name may appear once.
 pub fn of_texts<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The command line, and all that a user has to know.
+//! The command line and its help.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,16 +14,16 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "rtmp2-multicam", after_long_help = help())]
 pub struct Options {
-    /// The cameras, as JSON; --help shows it whole
+    /// JSON file with the cameras; --help shows all of it
     pub file: PathBuf,
-    /// Where to serve /metrics to Prometheus, port 0 for any free one; not served without this
+    /// Address to serve /metrics to Prometheus on, port 0 for any free one; not served without this
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
-    /// Print the status of all streams each so many seconds besides, 0 for never. On a terminal it is always
-    /// in sight, and this does nothing
+    /// Also print the status of all streams at this interval in seconds, 0 for never. A terminal
+    /// always shows it, and this has no effect there
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub interval: u64,
-    /// Say whether the configuration is a good one, and end
+    /// Check the configuration, and exit
     #[arg(long)]
     pub check: bool,
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a configuration comes to: for each stream where it comes from and where it goes to, with nothing
-//! left to look up elsewhere. Streams whose plans are the same are the same.
+//! The meaning of a configuration: source and destinations of each stream, complete. Streams with
+//! equal plans are equal.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,13 +29,13 @@ impl fmt::Display for Name {
 pub struct Plan {
     pub name: Name,
     pub source: Source,
-    /// The best first.
+    /// The best server first.
     pub urls: Vec<String>,
     pub retry: Policy,
 }
 
 impl fmt::Debug for Plan {
-    /// Without what is secret.
+    /// Without secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name)
     }
@@ -65,7 +65,7 @@ pub struct Policy {
     pub timeout_ms: u32,
 }
 
-/// For a program that nobody looks after: it never gives up, and goes back to the best server.
+/// For a program without an operator: it never gives up, and returns to the best server.
 const POLICY: Policy = Policy {
     initial_delay_ms: 1000,
     max_delay_ms: 60_000,
@@ -74,12 +74,12 @@ const POLICY: Policy = Policy {
     timeout_ms: 5000,
 };
 
-/// What rtmp2fallbacksink takes at least.
+/// The least that rtmp2fallbacksink accepts.
 const MIN_MS: u32 = 10;
 
 const MAX_NAME: usize = 64;
 
-/// The plans of a file, in its order.
+/// Returns the plans of a file, in its order.
 pub fn load(path: &Path) -> Result<Vec<Plan>, Refused> {
     let file = path.display().to_string();
     let config = config::parse(&file, &config::read(path)?)?;
@@ -87,7 +87,7 @@ pub fn load(path: &Path) -> Result<Vec<Plan>, Refused> {
     plans(folder, &config).map_err(|problems| Refused::Meaning { file, problems })
 }
 
-/// Paths of files are from `folder`.
+/// Relative paths of files start at `folder`.
 pub fn plans(folder: &Path, config: &Config) -> Result<Vec<Plan>, Vec<Problem>> {
     let mut planner = Planner {
         folder,
@@ -111,7 +111,7 @@ struct Planner<'a> {
     folder: &'a Path,
     config: &'a Config,
     problems: Vec<Problem>,
-    /// Where what may be only once is: ids, names, routes and URLs, each with its kind.
+    /// The places of values that must be unique: ids, names, routes and URLs, each with its kind.
     places: HashMap<(&'static str, String), String>,
 }
 
@@ -163,7 +163,7 @@ impl Planner<'_> {
         }
     }
 
-    /// What is part of labels, lines and URLs.
+    /// Checks a name, which becomes part of labels, lines and URLs.
     fn check_name(&mut self, place: String, name: &str) {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_plain) {
@@ -174,7 +174,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Two of a kind are a problem, told by `what` with the place of the first one in front.
+    /// Reports a value that is there twice, with the place of the first one before `what`.
     fn check_once(&mut self, kind: &'static str, value: String, place: &str, what: &str) {
         let key = (kind, value);
         match self.places.get(&key) {
@@ -322,7 +322,8 @@ impl Planner<'_> {
         urls
     }
 
-    /// Each of a stream's URLs is another one: there is no use in falling back to where it just failed.
+    /// Each URL of a stream must be another one: it is useless to fall back to the server that just
+    /// failed.
     fn check_fallbacks(&mut self, scope: &Scope, urls: &[String]) {
         for (index, url) in urls.iter().enumerate() {
             if let Some(first) = urls[..index].iter().position(|first| first == url) {
@@ -349,7 +350,7 @@ impl Planner<'_> {
             .ok()
     }
 
-    /// What is said for many streams is a problem once, at the first of them.
+    /// A value that many streams share is one problem, reported at the first of them.
     fn add_once(&mut self, place: String, what: String) {
         let written = |place: &str| place.split(',').next().map(str::to_owned);
         let is_same =
@@ -360,7 +361,7 @@ impl Planner<'_> {
     }
 }
 
-/// What holds for a stream, with the places where it is said.
+/// The inherited values of a stream, with their places.
 struct Scope<'a> {
     place: &'a str,
     variables: Variables,
@@ -417,7 +418,7 @@ impl<'a> Scope<'a> {
         let fallbacks = fallbacks
             .into_iter()
             .find_map(|(outer, urls)| Some((outer, urls.as_ref()?)));
-        // There is nothing to fall back from without a first one.
+        // Without a first URL there is nothing to fall back from.
         if let Some((outer, fallbacks)) = fallbacks.filter(|_| !urls.is_empty()) {
             urls.extend(list(outer, "fallback_urls", fallbacks));
         }
@@ -429,7 +430,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// A place, with the stream where it is said for others too.
+    /// Returns a place; where other streams share the value, with the stream.
     fn placed(&self, place: &str) -> String {
         match place.starts_with(self.place) {
             true => place.to_owned(),
@@ -438,7 +439,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// An IP address, of IPv6 also one with its interface, or what may be the name of a host.
+/// Accepts an IP address, that of IPv6 also with its interface, or a possible host name.
 fn is_host(host: &str) -> bool {
     let (address, interface) = host.split_once('%').unwrap_or((host, "-"));
     if host.parse::<Ipv4Addr>().is_ok()
@@ -446,13 +447,13 @@ fn is_host(host: &str) -> bool {
     {
         return true;
     }
-    // It would decode what is coded by percents.
+    // `Host::parse` would decode percent encoding.
     let is_name = !host.contains('%') && matches!(Host::parse(host), Ok(Host::Domain(_)));
     let name = host.strip_suffix('.').unwrap_or(host);
     is_name && name.split('.').all(|label| !label.is_empty())
 }
 
-/// The innermost comes first.
+/// The innermost level comes first.
 fn policy(levels: &[&Retry]) -> Policy {
     let first = |value: fn(&Retry) -> Option<u32>, default: u32| {
         let values = levels.iter().find_map(|retry| value(retry));

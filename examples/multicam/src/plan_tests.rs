@@ -12,7 +12,7 @@ fn planned(text: &str) -> Result<Vec<Plan>, Vec<String>> {
     })
 }
 
-/// What is wrong, which has to be one thing.
+/// Returns the problem of a configuration, which must have exactly one.
 fn problem(text: &str) -> String {
     let problems = planned(text).unwrap_err();
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -80,7 +80,7 @@ fn what_is_said_further_inside_holds() {
     assert_eq!(times(&plans[2]), (20_000, 5000));
 }
 
-/// A configuration with these streams of one camera.
+/// Returns a configuration with these streams of one camera.
 fn with_streams(streams: &str) -> String {
     format!(r#"{{"cameras": [{{"id": "1", "streams": [{streams}]}}]}}"#)
 }
@@ -168,7 +168,7 @@ fn a_fallback_is_another_server() {
             format!("{stream}.{place}: it comes to the same URL as {stream}.{first}: leave it out")
         );
     }
-    // What is said for all is told once.
+    // A shared value is reported once.
     let text = EIGHT
         .replace("{server}", "second.example")
         .replace(r#""fallback_urls": [], "#, "");

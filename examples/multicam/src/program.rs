@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Starts and stops streams as the configuration has it, and shows how they do.
+//! Starts and stops streams as the configuration demands, and shows their status.
 
 use std::io;
 use std::sync::Arc;
@@ -22,34 +22,35 @@ use super::stream::{Context, News, Ports, Stream};
 use common::connection::Patient;
 use common::statistics;
 
-/// How long all streams together may take to end.
+/// Time for all streams together to end.
 const MAX_END: Duration = Duration::from_secs(15);
 
-/// Signals this near to each other are one: who ends a process may end its group too, and it is in both.
+/// Signals within this time are one: a supervisor may signal a process and its group, which
+/// includes it.
 const SAME: Duration = Duration::from_secs(1);
 
-/// On a terminal.
+/// Interval on a terminal.
 const REPAINT: Duration = Duration::from_secs(1);
 
-/// Of those who ask for metrics, more have to wait for each other.
+/// Concurrent requests for metrics; more have to wait.
 const MAX_CONNECTIONS: usize = 16;
 
-/// And each of them has to be done.
+/// Time for each request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Program {
     options: Options,
     context: Context,
     news: UnboundedReceiver<News>,
-    /// In the order of the configuration.
+    /// Streams in the order of the configuration.
     streams: Vec<Stream>,
-    /// Those that were told to stop.
+    /// Streams that were told to stop.
     leaving: Vec<Stream>,
     board: Arc<Board>,
     screen: Screen,
 }
 
-/// What ends or changes the program.
+/// Signals that end or change the program.
 struct Signals {
     hangup: Signal,
     interrupt: Signal,
@@ -65,7 +66,7 @@ impl Signals {
         })
     }
 
-    /// Until one that ends the program.
+    /// Waits for a signal that ends the program.
     async fn end(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {},
@@ -73,7 +74,7 @@ impl Signals {
         }
     }
 
-    /// Until somebody is impatient with an end that began then.
+    /// Waits for another signal after the one that came at `began`: the user is impatient.
     async fn second_end(&mut self, began: Instant) {
         self.end().await;
         while began.elapsed() < SAME {
@@ -99,7 +100,7 @@ impl Program {
         }
     }
 
-    /// Until a signal ends it.
+    /// Runs until a signal ends it.
     pub async fn run(mut self, plans: Vec<Plan>) -> io::Result<()> {
         let mut signals = Signals::new()?;
         self.serve_metrics().await?;
@@ -117,7 +118,7 @@ impl Program {
             tokio::select! {
                 Some(news) = self.news.recv() => self.hear(news),
                 () = next(&mut ticks) => self.show_all(),
-                // Who closes a terminal does not ask for another configuration.
+                // A user who closes a terminal does not ask for another configuration.
                 _ = signals.hangup.recv() => match self.screen.is_gone() {
                     true => break,
                     false => self.reload()?,
@@ -128,7 +129,7 @@ impl Program {
         }
         let began = Instant::now();
         tokio::select! {
-            // What has come already is the same one, however long the rest takes.
+            // A signal that has arrived already is the same one, however long the rest takes.
             biased;
             () = signals.second_end(began) => Err(ended_at_once()),
             ended = self.end() => ended,
@@ -172,8 +173,8 @@ impl Program {
         }
     }
 
-    /// Starts and stops what is different. Where one takes over a server or a route from another one, it
-    /// tries again until the other one has left it.
+    /// Starts and stops the streams that differ. A stream that takes over a server or a route from
+    /// another one tries again until that one has left it.
     fn apply(&mut self, plans: Vec<Plan>) -> io::Result<()> {
         let changes = Changes::between(self.streams.iter().map(Stream::plan), &plans);
         for name in &changes.removed {
@@ -214,7 +215,7 @@ impl Program {
     fn hear(&mut self, news: News) {
         match news {
             News::Listening(host, port) => {
-                // As it is in a URL.
+                // The form that URLs use.
                 let host = if host.contains(':') {
                     format!("[{host}]")
                 } else {
@@ -232,7 +233,7 @@ impl Program {
             News::Changed(..) => {}
             News::Stopped(name) => {
                 let is_it = |stream: &mut Stream| stream.plan().name == name;
-                // It has nothing more to do.
+                // Its thread has nothing more to do.
                 self.leaving.extract_if(.., is_it).for_each(Stream::join);
                 self.screen.tell(&format!("{name}: stopped"));
             }

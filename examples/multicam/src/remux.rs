@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Files of other kinds, as the FLV that they become without being coded anew.
+//! Files of other formats, remuxed to FLV without encoding.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,28 +14,28 @@ use super::flv::Input;
 /// Tags that wait to be read.
 const AHEAD: usize = 64;
 
-/// In bytes, what may wait of one track for the other: files have them in stretches.
+/// Bytes of one track that may wait for the other: files store them in stretches.
 const APART: u32 = 64 << 20;
 
-/// What may come before the start of a segment.
+/// Media that may come before the start of a segment.
 const EARLY: gst::ClockTime = gst::ClockTime::from_seconds(2);
 
-/// What a tag with metadata begins with.
+/// The first byte of a tag with metadata.
 const METADATA: u8 = 18;
 
-/// What to do with a file that can't be sent.
+/// The advice for a file that cannot be sent.
 const HINT: &str = "make one that can be sent with ffmpeg -i FILE -c:v libx264 -c:a aac FILE.flv";
 
-/// Reads as an FLV file would.
+/// Reads like an FLV file.
 pub struct Remuxed {
     path: PathBuf,
     pass: Pass,
 }
 
-/// Once through the file.
+/// One pass through the file.
 struct Pass {
     pipeline: gst::Pipeline,
-    /// None when nothing may be sent any more.
+    /// `None` once no more may be sent.
     told: Option<Receiver<Told>>,
     tag: Bytes,
     position: usize,
@@ -83,12 +83,12 @@ impl Pass {
             if let gst::MessageView::Error(error) = message.view() {
                 let error = error.error();
                 let text = error.message().trim_end_matches('.');
-                // Who reads comes to it, or is gone.
+                // The reader comes to it, or has gone.
                 let _ = sender.send(Told::Error(format!("{text}: {HINT}")));
             }
             gst::BusSyncReply::Drop
         });
-        // What is wrong was told above.
+        // The error was sent above.
         let _ = pipeline.set_state(gst::State::Playing);
         Ok(Pass {
             pipeline,
@@ -144,7 +144,7 @@ fn pipeline(path: &Path, sender: &SyncSender<Told>) -> Result<gst::Pipeline, Fai
     Ok(pipeline)
 }
 
-/// Where the muxer gives its tags to.
+/// Makes the sink that the muxer writes its tags to.
 fn tags(sender: &SyncSender<Told>) -> AppSink {
     let (tags, end) = (sender.clone(), sender.clone());
     let mut has_metadata = false;
@@ -154,7 +154,7 @@ fn tags(sender: &SyncSender<Told>) -> AppSink {
             let buffer = sample.buffer_owned().ok_or(gst::FlowError::Error)?;
             let tag = buffer.into_mapped_buffer_readable();
             let tag = tag.map_err(|_| gst::FlowError::Error)?;
-            // The muxer makes new metadata of each bitrate that a parser has measured.
+            // The muxer makes new metadata for each bitrate that a parser has measured.
             let is_metadata = tag.first() == Some(&METADATA);
             if !(is_metadata && std::mem::replace(&mut has_metadata, is_metadata)) {
                 let sent = tags.send(Told::Tag(tag));
@@ -171,7 +171,7 @@ fn tags(sender: &SyncSender<Told>) -> AppSink {
         .build()
 }
 
-/// The first of each kind that FLV has a place for.
+/// Links the first track of each kind that FLV supports.
 fn take_tracks(pipeline: &gst::Pipeline, parser: &gst::Element, muxer: &gst::Element) {
     let (pipeline, of_tracks) = (pipeline.downgrade(), muxer.clone());
     parser.connect_pad_added(move |parser, pad| {
@@ -182,7 +182,7 @@ fn take_tracks(pipeline: &gst::Pipeline, parser: &gst::Element, muxer: &gst::Ele
         }
     });
     let muxer = muxer.clone();
-    // It has no signal before that which says that there are no more tracks.
+    // No earlier signal tells that there are no more tracks.
     parser.connect("drained", false, move |arguments| {
         if muxer.sink_pads().is_empty() {
             let parser: gst::Element = arguments[0].get().ok()?;
@@ -196,7 +196,7 @@ fn take_tracks(pipeline: &gst::Pipeline, parser: &gst::Element, muxer: &gst::Ele
     });
 }
 
-/// All tracks are there before the first of them gives anything.
+/// Links a track. All tracks are there before the first of them delivers anything.
 fn take(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
@@ -239,32 +239,32 @@ fn take(
     Ok(())
 }
 
-/// What a track goes through on its way to the muxer.
+/// Makes the elements between a track and the muxer.
 fn make_chain(parser: &str, kind: &str, is_matroska: bool) -> Result<Vec<gst::Element>, Failure> {
     let queue = gst::ElementFactory::make("queue")
         .property("max-size-buffers", 0u32)
         .property("max-size-time", 0u64)
         .property("max-size-bytes", APART)
         .build()?;
-    // The parser brings it into the form that FLV has it in.
+    // The parser converts it to the form that FLV uses.
     let parser = gst::ElementFactory::make(parser).build()?;
     let mut chain = vec![queue, parser];
     if is_matroska {
-        // Its demuxer guesses where the segment starts, and corrects itself on the way.
+        // Its demuxer guesses the start of the segment, and corrects itself on the way.
         let start = chain[0].static_pad("sink").ok_or("a queue without a pad")?;
         change_segments(&start, |segment| segment.set_start(gst::ClockTime::ZERO));
         if kind == "video" {
-            // It does not say when to decode a picture.
+            // It does not tell the decoding time of a picture.
             chain.push(gst::ElementFactory::make("h264timestamper").build()?);
         }
     }
     Ok(chain)
 }
 
-/// The muxer puts all that comes before the start of a segment onto one time: where pictures are decoded
-/// before they are shown, what an encoder of audio begins with, and of MPEG-TS what comes before the first
-/// picture. So all segments start earlier, each track by the same time. Those are without an end: what is
-/// given belongs to them.
+/// The muxer puts everything before the start of a segment at one time: pictures that are decoded
+/// before they are shown, the priming of an audio encoder, and in MPEG-TS the media before the
+/// first picture. So all segments start earlier, each track by the same time. They have no end: all
+/// delivered media belongs to them.
 fn start_early(segment: &mut Segment) {
     let start = segment.start().unwrap_or_default();
     let base = segment.base().unwrap_or_default();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Where things are shown: line after line, or on a terminal with the status of all streams at its
-//! end, painted over and over.
+//! The output: line after line, or on a terminal with the status of all streams at its end,
+//! repainted over and over.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -9,7 +9,7 @@ use rustix::termios::tcgetwinsize;
 
 pub struct Screen {
     is_terminal: bool,
-    /// Lines that are painted over next time.
+    /// Lines that the next painting replaces.
     painted: usize,
 }
 
@@ -25,19 +25,19 @@ impl Screen {
         self.is_terminal
     }
 
-    /// There was a terminal, and it was closed.
+    /// Returns whether there was a terminal, and it was closed.
     pub fn is_gone(&self) -> bool {
         self.is_terminal && tcgetwinsize(io::stdout()).is_err()
     }
 
-    /// A line that stays.
+    /// Prints a line that stays.
     pub fn tell(&mut self, text: &str) {
         self.wipe();
-        // There may be nobody to read it any more, which is no reason to end.
+        // The reader may be gone, which is no reason to end.
         let _ = writeln!(io::stdout(), "{text}");
     }
 
-    /// What is wrong.
+    /// Prints a warning.
     pub fn warn(&mut self, text: &str) {
         self.wipe();
         let _ = writeln!(io::stderr(), "{text}");
@@ -62,14 +62,14 @@ impl Screen {
 
     fn wipe(&mut self) {
         if self.painted > 0 {
-            // Up to the first of them, and away with all below.
+            // Up to the first of them, and clear everything below.
             let _ = write!(io::stdout(), "\x1b[{}F\x1b[J", self.painted);
             self.painted = 0;
         }
     }
 }
 
-/// As many lines, and as much of each, as there is room for.
+/// Returns as many lines, and as much of each, as fit.
 fn fitted(lines: &[String], (rows, columns): (usize, usize)) -> Vec<String> {
     let room = rows.saturating_sub(1).max(1);
     let cut = |line: &str| line.chars().take(columns).collect::<String>();

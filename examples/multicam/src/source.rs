@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Where streams come from: elements that give FLV, a tag in each buffer.
+//! The sources of streams: elements that deliver FLV, one tag per buffer.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::config::{Pattern, Test};
 use super::flv::{Player, Unplayable};
 use super::plan::Source;
 
-/// The element, to be linked to the sink.
+/// Returns the element, to be linked to the sink.
 pub fn make(source: &Source) -> Result<gst::Element, gst::glib::Error> {
     let made = match source {
         Source::Rtmp {
@@ -27,7 +27,7 @@ pub fn make(source: &Source) -> Result<gst::Element, gst::glib::Error> {
             .property("stream-key", stream_key)
             .property("keep-listening", true)
             .build(),
-        // What is in it is pushed, and waits there until its time.
+        // Tags of the file are pushed, and wait there until their time.
         Source::File { .. } => gst::ElementFactory::make("appsrc")
             .property("caps", gst::Caps::new_empty_simple("video/x-flv"))
             .property("format", gst::Format::Time)
@@ -59,7 +59,8 @@ fn description(test: &Test) -> String {
     };
     let gop = u64::from(*framerate) * u64::from(test.keyframe_interval_ms) / 1000;
     let gop = gop.max(1);
-    // The latency is no delay, but what audio and video may wait for each other on a busy machine.
+    // The latency is no delay, but the time that audio and video may wait for each other on a busy
+    // machine.
     let video = format!(
         "videotestsrc is-live=true pattern={pattern} \
          ! video/x-raw,format=I420,width={width},height={height},framerate={framerate}/1 \
@@ -71,16 +72,16 @@ fn description(test: &Test) -> String {
     if test.audio { video + audio } else { video }
 }
 
-/// A file that is on its way into the pipeline.
+/// The thread that feeds a file into the pipeline.
 pub struct Feeder(JoinHandle<()>);
 
 impl Feeder {
-    /// From the start of the file, at the present time of the pipeline.
+    /// Plays from the start of the file, at the present time of the pipeline.
     pub fn start(appsrc: &gst::Element, player: Player) -> io::Result<Self> {
         let appsrc = appsrc.clone();
         let thread = thread::Builder::new().name("file".to_owned());
         let thread = thread.spawn(move || {
-            // Where it ends it tells by itself.
+            // It reports its end itself.
             if let Err(error) = feed(&appsrc, player) {
                 gst::element_error!(appsrc, gst::ResourceError::Read, ("The file: {error}"));
             }
@@ -88,9 +89,9 @@ impl Feeder {
         Ok(Feeder(thread))
     }
 
-    /// Once the pipeline takes nothing more.
+    /// Returns once the pipeline accepts nothing more.
     pub fn join(self) {
-        // What it panicked about was printed.
+        // A panic was printed.
         let _ = self.0.join();
     }
 }
@@ -113,11 +114,11 @@ fn feed(appsrc: &gst::Element, mut player: Player) -> Result<(), Unplayable> {
         }
         let flow: gst::FlowReturn = appsrc.emit_by_name("push-buffer", &[&buffer]);
         if flow != gst::FlowReturn::Ok {
-            // The pipeline has ended, or has told what is wrong.
+            // The pipeline has ended, or has reported its error.
             return Ok(());
         }
     }
-    // Where it takes no end it has one already.
+    // A pipeline that accepts no end has one already.
     let _ = appsrc.emit_by_name::<gst::FlowReturn>("end-of-stream", &[]);
     Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How a stream does: written by its own thread, read by who shows it.
+//! The status of a stream: written by its own thread, read by the screen and the metrics.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use super::plan::Name;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceState {
-    /// Nobody publishes, or a file is held back until a server takes the stream.
+    /// No publisher, or a file is held back until a server accepts the stream.
     Waiting,
     Starting,
     Active,
@@ -37,16 +37,16 @@ impl fmt::Display for SourceState {
     }
 }
 
-/// What can be told apart.
+/// The parts of a status that make it another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub source: SourceState,
     pub sink: FallbackStatus,
-    /// Of the server in use, from 0, or -1.
+    /// Index of the server in use, from 0, or -1.
     pub index: i32,
-    /// That server, without what is secret.
+    /// That server, without secrets.
     pub location: String,
-    /// Why the last server was left, or why the pipeline has failed.
+    /// The reason why the last server was left, or why the pipeline failed.
     pub error: String,
 }
 
@@ -62,11 +62,11 @@ impl Status {
     }
 }
 
-/// A status from when it became that.
+/// A status and its beginning.
 #[derive(Debug, Clone)]
 pub struct State {
     pub status: Status,
-    /// On the clock of who reads it.
+    /// In local time.
     pub since: Option<glib::DateTime>,
 }
 
@@ -77,7 +77,7 @@ impl State {
     }
 }
 
-/// Statistics of the sink that are counted on over all pipelines of a stream.
+/// Statistics of the sink that are summed over all pipelines of a stream.
 pub const COUNTERS: [&str; 7] = [
     "tags-sent",
     "bytes-sent",
@@ -101,20 +101,20 @@ struct Inner {
     state: State,
     restarts: u64,
     sink: Option<gst::Element>,
-    /// Since when there is none.
+    /// Time without a sink since then.
     without_sink: Instant,
-    /// Of sinks that were there before, as [`COUNTERS`].
+    /// Sums of earlier sinks, in the order of [`COUNTERS`].
     totals: [u64; COUNTERS.len()],
 }
 
-/// How things are now.
+/// The present status.
 #[derive(Debug)]
 pub struct Snapshot {
     pub state: State,
     pub restarts: u64,
-    /// As [`COUNTERS`].
+    /// In the order of [`COUNTERS`].
     pub counters: [u64; COUNTERS.len()],
-    /// Of the sink that is there.
+    /// Statistics of the present sink.
     pub stats: Option<gst::Structure>,
 }
 
@@ -132,7 +132,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nobody leaves it half changed.
+        // No panic leaves it half changed.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -140,7 +140,7 @@ impl Shared {
         self.lock().state.clone()
     }
 
-    /// What it is now, where that is news.
+    /// Returns the new status where it is another one.
     pub fn update(&self, change: impl FnOnce(&mut Status)) -> Option<State> {
         let mut inner = self.lock();
         let mut status = inner.state.status.clone();
@@ -151,7 +151,7 @@ impl Shared {
         })
     }
 
-    /// A pipeline begins.
+    /// Called when a pipeline starts.
     pub fn attach(&self, sink: &gst::Element) {
         let mut inner = self.lock();
         let downtime = nanos(inner.without_sink.elapsed());
@@ -159,7 +159,7 @@ impl Shared {
         inner.sink = Some(sink.clone());
     }
 
-    /// A pipeline is about to end.
+    /// Called before a pipeline ends.
     pub fn detach(&self) {
         let mut inner = self.lock();
         if let Some(sink) = inner.sink.take() {
@@ -194,12 +194,13 @@ impl Shared {
         }
     }
 
-    /// The line that shows it.
+    /// Returns the line that shows the present status.
     pub fn line(&self) -> String {
         line(&self.name, &self.snapshot())
     }
 
-    /// The same for a state that it was in: there may be another one already, which has a line of its own.
+    /// Returns the line for an earlier state: the present one may differ, and has a line of its
+    /// own.
     pub fn line_of(&self, state: State) -> String {
         let snapshot = Snapshot {
             state,
@@ -221,7 +222,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What matters most comes first: terminals are narrow.
+/// The most important part comes first: terminals are narrow.
 fn line(name: &Name, snapshot: &Snapshot) -> String {
     let State { status, since } = &snapshot.state;
     let sink = match status.sink {

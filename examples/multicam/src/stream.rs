@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One stream: a pipeline of its own, and a thread that starts it, hears what it says, and starts it
-//! again when it has failed. Nothing that one does waits for another.
+//! One stream: a pipeline of its own, and a thread that starts it, handles its messages, and starts
+//! it again when it has failed. No stream waits for another.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +19,7 @@ use super::plan::{Name, Plan, Policy, Source};
 use super::source::{self, Feeder};
 use super::status::{Shared, SourceState, State, Status};
 
-/// What is told to the program.
+/// An event of a stream for the program.
 #[derive(Debug)]
 pub enum News {
     /// Each state once.
@@ -29,23 +29,23 @@ pub enum News {
     Listening(String, u32),
 }
 
-/// How long a server may take to hear of the end of a stream.
+/// Time for a server to learn of the end of a stream.
 const MAX_FAREWELL: Duration = Duration::from_secs(5);
 
-/// A publisher that is gone for longer has left: its server hears of the end of the stream.
+/// A publisher that is gone for longer has left: its server learns of the end of the stream.
 const MAX_ABSENCE: Duration = Duration::from_secs(10);
 
-/// A pipeline that has run for this long was a good one.
+/// A pipeline that ran for this long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
 
-/// What all streams have in common.
+/// State that all streams share.
 #[derive(Clone)]
 pub struct Context {
     pub ports: Arc<Ports>,
     pub news: UnboundedSender<News>,
 }
 
-/// Which port was bound for a host and port of the configuration, whose port may be any free one. All
+/// The port that was bound for each host and port of the configuration, whose port may be 0. All
 /// streams share it.
 #[derive(Debug, Default)]
 pub struct Ports(Mutex<HashMap<(String, u16), u32>>);
@@ -59,7 +59,7 @@ pub struct Stream {
 }
 
 enum Input {
-    /// Of the pipeline with this number.
+    /// A message of the pipeline with this number.
     Message(u64, gst::Message),
     Play(Plan),
     Stop,
@@ -96,25 +96,25 @@ impl Stream {
         &self.shared
     }
 
-    /// Starts it anew as this one has it.
+    /// Starts it again with this plan.
     pub fn replace(&mut self, plan: Plan) {
         self.plan = plan.clone();
         self.tell(Input::Play(plan));
     }
 
-    /// Asks it to end, after which there is [`News::Stopped`].
+    /// Asks it to end; [`News::Stopped`] follows.
     pub fn stop(&self) {
         self.tell(Input::Stop);
     }
 
     /// Waits for its end.
     pub fn join(self) {
-        // What it panicked about was printed.
+        // A panic was printed.
         let _ = self.thread.join();
     }
 
     fn tell(&self, input: Input) {
-        // It hears of everything until it was stopped.
+        // Its thread reads everything until it was stopped.
         let _ = self.inputs.send(input);
     }
 }
@@ -132,13 +132,13 @@ struct Worker {
     context: Context,
     inputs: Receiver<Input>,
     sender: Sender<Input>,
-    /// Of the present pipeline.
+    /// Number of the present pipeline.
     generation: u64,
-    /// Before the last restart.
+    /// Delay before the last restart.
     delay: Option<Duration>,
 }
 
-/// Why a pipeline is over.
+/// The reason why a pipeline is over.
 enum End {
     Failed(String),
     /// The file was sent.
@@ -156,7 +156,7 @@ enum Command {
 impl Worker {
     /// The thread.
     fn run(mut self) {
-        // Nothing has changed yet, and what there is should be seen.
+        // Nothing has changed yet, but the first status should be seen.
         self.tell(self.shared.state());
         while let Command::Play(plan) = self.play() {
             self.plan = plan;
@@ -170,7 +170,7 @@ impl Worker {
             .send(News::Stopped(self.plan.name.clone()));
     }
 
-    /// Until there is something else to do.
+    /// Plays until there is another command.
     fn play(&mut self) -> Command {
         loop {
             let start = Instant::now();
@@ -185,7 +185,7 @@ impl Worker {
                     self.wait(None)
                 }
                 End::Left => {
-                    // It is told when the next one can come.
+                    // It is told when the next publisher can come.
                     self.delay = None;
                     continue;
                 }
@@ -209,7 +209,7 @@ impl Worker {
         }
     }
 
-    /// Waits for a command. None when the time is over.
+    /// Waits for a command; `None` after the timeout.
     fn wait(&self, time: Option<Duration>) -> Option<Command> {
         let deadline = time.map(|time| Instant::now() + time);
         loop {
@@ -222,7 +222,7 @@ impl Worker {
         }
     }
 
-    /// None when the time is over.
+    /// Returns `None` after the timeout.
     fn receive(&self, deadline: Option<Instant>) -> Option<Input> {
         let Some(deadline) = deadline else {
             // This thread has a sender itself.
@@ -234,7 +234,7 @@ impl Worker {
 
     fn attend(&mut self, mut running: Running) -> End {
         let status = first_status(&self.plan);
-        // Why it had to start again is worth knowing until it is better.
+        // The reason of the restart stays until things are better.
         self.update(|present| {
             let error = std::mem::take(&mut present.error);
             *present = Status { error, ..status };
@@ -260,8 +260,8 @@ impl Worker {
         }
     }
 
-    /// Ends the stream as it should be, where there is somebody to hear it. Gives a command that has come
-    /// meanwhile.
+    /// Ends the stream in an orderly way, where a server is there to learn of it. Returns a command
+    /// that came meanwhile.
     fn say_goodbye(&mut self, running: &Running) -> Option<Command> {
         let mut command = None;
         if self.shared.state().status.sink != FallbackStatus::Connected {
@@ -357,7 +357,7 @@ impl Worker {
     }
 }
 
-/// Doubles from the first to the longest.
+/// Doubles from the initial to the maximal delay.
 fn next_delay(last: Option<Duration>, policy: &Policy) -> Duration {
     let millis = |millis: u32| Duration::from_millis(millis.into());
     let first = millis(policy.initial_delay_ms);
@@ -370,11 +370,11 @@ struct Running {
     shared: Arc<Shared>,
     pipeline: gst::Pipeline,
     source: gst::Element,
-    /// Of a publisher only once there is one.
+    /// With a publisher as source, it is part of the pipeline only while there is one.
     sink: gst::Element,
-    /// Since when that one is gone.
+    /// When the publisher left.
     gone_since: Option<Instant>,
-    /// A file that nobody has taken yet.
+    /// A file that no server has accepted yet.
     player: Option<Player>,
     feeder: Option<Feeder>,
 }
@@ -420,7 +420,7 @@ impl Running {
         Ok(running)
     }
 
-    /// A publisher has sent something.
+    /// Returns whether a publisher has sent media.
     fn has_outlet(&self) -> bool {
         self.sink.parent().is_some()
     }
@@ -447,7 +447,7 @@ impl Drop for Running {
     }
 }
 
-/// Where a stream leaves its pipeline.
+/// The sink end of a pipeline.
 struct Outlet {
     pipeline: gst::glib::WeakRef<gst::Pipeline>,
     sink: gst::Element,
@@ -465,8 +465,8 @@ impl Outlet {
         source.link(&self.sink)
     }
 
-    /// Servers hear of a stream when there is one: the sink connects as soon as it plays. What comes until
-    /// a server has accepted it waits in there.
+    /// Servers learn of a stream when there is one: the sink connects as soon as it plays. Media
+    /// that comes before a server has accepted it waits in the sink.
     fn open_with_first_media(self, source: &gst::Element) -> Result<(), String> {
         let pad = source.static_pad("src").ok_or("A source has a pad")?;
         use gst::PadProbeType;
@@ -498,7 +498,7 @@ impl Outlet {
     }
 }
 
-/// What the pipeline says goes to the thread, and the first error is also kept.
+/// Sends the messages of the pipeline to the thread, and keeps the first error.
 fn listen(
     pipeline: &gst::Pipeline,
     generation: u64,
@@ -526,7 +526,7 @@ fn listen(
 }
 
 impl Worker {
-    /// Of streams that listen on any free port, the first one finds it, and the others wait for it.
+    /// The first of the streams that listen on any free port binds it, and the others wait for it.
     fn begin(&self, running: &Running) -> Result<(), gst::StateChangeError> {
         let Source::Rtmp { host, port, .. } = &self.plan.source else {
             return running.play();
@@ -549,7 +549,7 @@ impl Worker {
 }
 
 fn make_sink(plan: &Plan) -> Result<gst::Element, gst::glib::BoolError> {
-    // Only a file comes faster than it is to be sent.
+    // Only a file delivers faster than it is to be sent.
     let is_file = matches!(plan.source, Source::File { .. });
     let retry = &plan.retry;
     gst::ElementFactory::make("rtmp2fallbacksink")

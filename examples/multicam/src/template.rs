@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Texts with `{variables}` in them, and the URLs that they come to.
+//! Texts with `{variables}` in them, and the URLs that they make.
 
 use url::Url;
 
 use super::config::Variables;
 
-/// Why a text can't be used. There is nothing of the text in it but names of variables.
+/// The reason why a text cannot be used. It contains no part of the text but names of variables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     #[error("there is a {{ without a }}, or the reverse")]
@@ -21,7 +21,7 @@ pub enum Unusable {
     Url,
 }
 
-/// The text with the variables filled in.
+/// Returns the text with the variables filled in.
 pub fn fill(template: &str, variables: &Variables) -> Result<String, Unusable> {
     let mut filled = String::new();
     let mut rest = template;
@@ -50,8 +50,8 @@ fn known(variables: &Variables) -> String {
     names.join(", ")
 }
 
-/// The URL of a server, filled in. What rtmp2fallbacksink would refuse is refused here, where its place
-/// is known.
+/// Returns the URL of a server, filled in. A URL that rtmp2fallbacksink would refuse is refused
+/// here, where its place is known.
 pub fn url(template: &str, variables: &Variables) -> Result<String, Unusable> {
     let url = fill(template, variables)?;
     let parsed = Url::parse(&url).map_err(|_| Unusable::Url)?;

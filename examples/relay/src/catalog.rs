@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Which streams there are, and how they do: written by the pipelines, read by the web server, the metrics
-//! and the notifications.
+//! The present streams and their state. The pipelines write it; the web server, the metrics and the
+//! notifications read it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,10 +12,10 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// The name of a playlist in the directory of its stream.
+/// The playlist's file name in the directory of its stream.
 pub const PLAYLIST: &str = "index.m3u8";
 
-/// Where a publisher published: `{application}/{user}/{stream}` or `{application}/{stream}`.
+/// The address of a publisher: `{application}/{user}/{stream}` or `{application}/{stream}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamName {
     pub application: String,
@@ -24,7 +24,8 @@ pub struct StreamName {
 }
 
 impl StreamName {
-    /// None where a part can't be the name of a directory, would be hidden, or is that of a file in there.
+    /// Returns `None` where a part cannot name a directory, would be hidden, or could name a file
+    /// in there.
     pub fn new(application: &str, user: Option<&str>, stream: &str) -> Option<Self> {
         let is_name = |part: &str| {
             let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\');
@@ -44,7 +45,7 @@ impl StreamName {
         })
     }
 
-    /// Below the directory of all streams.
+    /// Returns the stream's directory, relative to that of all streams.
     pub fn directory(&self) -> PathBuf {
         let parts = [
             Some(&self.application),
@@ -64,22 +65,22 @@ impl fmt::Display for StreamName {
     }
 }
 
-/// What is known of a stream that has a publisher, or may have it back in a moment.
+/// The state of a stream that has a publisher, or may have it back in a moment.
 #[derive(Debug, Clone)]
 pub struct Stream {
     pub since: Instant,
     /// The playlist can be played.
     pub is_ready: bool,
-    /// Nothing comes: its publisher was cut off.
+    /// No media arrives: its publisher was cut off.
     pub is_interrupted: bool,
-    /// It is passed on as it comes, since it is clean.
+    /// The stream is clean and passes through as it comes.
     pub is_passed_through: bool,
-    /// What is wrong with its files.
+    /// The problem with its files.
     pub failure: Option<String>,
     pub counts: Counts,
 }
 
-/// Since the stream is there.
+/// Counters of one stream since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub segments: u64,
@@ -103,14 +104,14 @@ impl AddAssign for Counts {
     }
 }
 
-/// Of all streams since the start, also of those that are gone: they never go back.
+/// Counters of all streams since the start, ended ones included: they never go back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     pub streams: u64,
     pub counts: Counts,
 }
 
-/// What others are told of.
+/// A change that receivers of notifications learn of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// The playlist has its first segments.
@@ -122,13 +123,13 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Catalog {
     streams: Mutex<BTreeMap<StreamName, Stream>>,
-    /// Of those that are gone. Locked behind the streams.
+    /// Counters of ended streams. Locked after the streams.
     past: Mutex<Totals>,
     changes: UnboundedSender<Change>,
 }
 
 impl Catalog {
-    /// With what hears of each change, in order.
+    /// Also returns the receiver of all changes, in order.
     pub fn new() -> (Self, UnboundedReceiver<Change>) {
         let (changes, receiver) = unbounded_channel();
         let catalog = Catalog {
@@ -140,11 +141,11 @@ impl Catalog {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<StreamName, Stream>> {
-        // Nobody leaves it half changed.
+        // No panic leaves it half changed.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of them, by name.
+    /// Returns all streams, by name.
     pub fn streams(&self) -> Vec<(StreamName, Stream)> {
         let streams = self.lock();
         let pairs = streams
@@ -188,7 +189,7 @@ impl Catalog {
         }
     }
 
-    /// Does nothing for a stream that is gone.
+    /// Does nothing for a stream that has ended.
     pub fn update(&self, name: &StreamName, change: impl FnOnce(&mut Stream)) {
         let mut streams = self.lock();
         let Some(stream) = streams.get_mut(name) else {
@@ -197,7 +198,7 @@ impl Catalog {
         let was_ready = stream.is_ready;
         change(stream);
         if stream.is_ready && !was_ready {
-            // Under the lock, so that changes are told in their order. Nobody may listen any more.
+            // Under the lock, so that changes are sent in their order. The receiver may be gone.
             let _ = self.changes.send(Change::Ready(name.clone()));
         }
     }

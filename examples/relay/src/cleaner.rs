@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The pipeline that cleans a stream: decodes it, gives it the right cadence, and codes it anew.
+//! The pipeline that cleans a stream: it decodes the stream, converts its frame rate, and encodes
+//! it again.
 //!
 //! ```text
 //! appsrc -> eflvdemux -+-> decoder -> deinterlace, scale -> appsink -+           +-> appsrc -> x264enc -> h264parse -> appsink -+
@@ -8,9 +9,9 @@
 //!                      +-> decoder -> convert, resample -> appsink -+           +-> appsrc -> AAC -> aacparse -------> appsink -+
 //! ```
 //!
-//! All up to the cadence is done on one thread, so that what comes out does not depend on which of pictures
-//! and sound is decoded faster. Each stream has a pipeline of its own: what goes wrong in it is an outcome
-//! in the mailbox of that stream.
+//! Everything up to the frame-rate converter runs on one thread, so that the output does not depend
+//! on whether pictures or sound are decoded faster. Each stream has a pipeline of its own: a
+//! failure in it is an outcome in the mailbox of that stream.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,11 +26,11 @@ use crate::packager::Packager;
 use crate::segmenter::{FRAME, Unit};
 use crate::ts::CLOCK;
 
-/// What may wait before the demuxer.
+/// Media that may wait before the demuxer.
 const MAX_WAITING: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 const MAX_WAITING_BYTES: u64 = 1 << 20;
 
-/// How long the rest of a run may take.
+/// Time that the rest of a run may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const VIDEO: &str = "deinterlace ! videoconvert ! videoscale \
@@ -47,7 +48,7 @@ pub struct Cleaner {
     core: Arc<Core>,
 }
 
-/// What the threads of the pipeline share.
+/// State that the threads of the pipeline share.
 #[derive(Debug)]
 struct Core {
     stream: String,
@@ -56,7 +57,7 @@ struct Core {
     packager: Arc<Mutex<Packager>>,
     /// Locked before the packager.
     state: Mutex<State>,
-    /// The sources of the encoders, of which those who push into them may wait for room.
+    /// The sources of the encoders. Threads that push into them may be waiting for room.
     encoders: Mutex<Vec<AppSrc>>,
 }
 
@@ -140,27 +141,27 @@ impl Cleaner {
             || self.source.current_level_bytes() >= MAX_WAITING_BYTES
     }
 
-    /// A tag at its running time; None for what is sent again of the stream header.
+    /// Pushes a tag at its running time; `None` for a tag of the stream header that is sent again.
     pub fn push(&self, buffer: &gst::Buffer, time: Option<i64>) {
         let mut buffer = buffer.clone();
         let stamp = time.and_then(|time| u64::try_from(time).ok());
         let stamp = stamp.map(gst::ClockTime::from_nseconds);
         let writable = buffer.make_mut();
-        // The demuxer works the time of presentation out by itself.
+        // The demuxer computes the presentation time itself.
         writable.set_dts(stamp);
         writable.set_pts(stamp);
-        // Where this fails the outcome says why.
+        // Where this fails, the outcome says why.
         let _ = self.source.push_buffer(buffer);
     }
 
-    /// Waits until all of it is coded.
+    /// Waits until everything is encoded.
     pub fn finish(self) -> Outcome {
         let outcome = match self.source.end_of_stream() {
             Ok(_) => self.core.mailbox.wait_for_outcome(PATIENCE),
             Err(error) => Some(Err(error.to_string())),
         };
         let outcome = outcome.unwrap_or_else(|| Err("its rest takes too long to code".into()));
-        // What comes late is no more.
+        // Output that arrives after the timeout is lost.
         let packager = self.core.packager.clone();
         drop(self);
         lock(&packager).finish_run();
@@ -170,7 +171,7 @@ impl Cleaner {
 
 impl Drop for Cleaner {
     fn drop(&mut self) {
-        // A decoder that waits for its encoder would hold up its own end.
+        // A decoder that waits for its encoder would block its own end.
         for encoder in lock(&self.core.encoders).drain(..) {
             let _ = encoder.set_state(gst::State::Null);
         }
@@ -184,7 +185,7 @@ fn make(factory: &str) -> Result<gst::Element, String> {
     element.map_err(|_| format!("there is no GStreamer element {factory}"))
 }
 
-/// Tells how it ends. All messages are dealt with here, so that none waits on the bus.
+/// Reports how the run ends. Handles all messages here, so that none stays on the bus.
 fn watch(pipeline: &gst::Pipeline, mailbox: &Arc<Mailbox>) {
     let mailbox = mailbox.clone();
     let Some(bus) = pipeline.bus() else {
@@ -205,7 +206,7 @@ fn watch(pipeline: &gst::Pipeline, mailbox: &Arc<Mailbox>) {
 }
 
 impl Core {
-    /// Decodes the first track of pictures and the first one of sound.
+    /// Decodes the first video track and the first audio track.
     fn add_track(self: &Arc<Self>, pad: &gst::Pad) -> Result<(), String> {
         let pipeline = self.pipeline.upgrade().ok_or("the pipeline is gone")?;
         let caps = pad.current_caps().ok_or("a track without caps")?;
@@ -249,7 +250,7 @@ impl Core {
         Ok(())
     }
 
-    /// Takes what is decoded.
+    /// Accepts decoded frames.
     fn receive(self: &Arc<Self>, sink: &AppSink, is_video: bool) {
         let (weak, at_end) = (Arc::downgrade(self), Arc::downgrade(self));
         let callbacks = AppSinkCallbacks::builder()
@@ -283,7 +284,7 @@ impl Core {
         let mut state = lock(&self.state);
         if state.picture_caps.as_ref() != Some(&caps) {
             if state.picture_caps.is_some() {
-                // Another run codes other pictures.
+                // Another run encodes other pictures.
                 self.mailbox.set_outcome(Ok(()));
                 return Err(gst::FlowError::Eos);
             }
@@ -319,14 +320,14 @@ impl Core {
             return;
         }
         state.cadence.finish();
-        // What fails here has said so.
+        // A failure in here has already been reported.
         let _ = self.deliver(&mut state);
         for encoder in [&state.pictures, &state.sound].into_iter().flatten() {
             let _ = encoder.end_of_stream();
         }
     }
 
-    /// To the encoders, waiting for room in them.
+    /// Pushes frames to the encoders, waiting for room in them.
     fn deliver(self: &Arc<Self>, state: &mut State) -> Result<(), gst::FlowError> {
         for output in state.cadence.take() {
             match output {
@@ -423,7 +424,7 @@ impl Core {
     }
 }
 
-/// Of the picture or the sample with this number, of which there are so many in a second.
+/// Returns the time of the picture or sample with this number, at `rate` of them per second.
 fn moment(number: u64, rate: i64) -> gst::ClockTime {
     let number = i64::try_from(number).unwrap_or(i64::MAX);
     let time = convert(number, SECOND, rate);
@@ -437,7 +438,7 @@ fn running_time(sample: &gst::Sample) -> Option<i64> {
     i64::try_from(time.nseconds()).ok()
 }
 
-/// What is coded, at its time from the start of the run.
+/// Returns a coded picture or piece of sound, at its time since the start of the run.
 fn unit(sample: &gst::Sample) -> Option<Unit> {
     let buffer = sample.buffer()?;
     Some(Unit {
@@ -447,8 +448,9 @@ fn unit(sample: &gst::Sample) -> Option<Unit> {
     })
 }
 
-/// The best one that is installed. The demuxer says all of a track that a parser would find out, and
-/// decodebin would be no part of a live pipeline until its first frame, for which its sink waits.
+/// Returns the best installed decoder. The demuxer tells everything about a track that a parser
+/// would find out, and decodebin would not be part of a live pipeline until its first frame, for
+/// which its sink waits.
 fn decoder(caps: &gst::Caps, is_video: bool) -> Option<gst::ElementFactory> {
     let media = match is_video {
         true => gst::ElementFactoryType::MEDIA_VIDEO,

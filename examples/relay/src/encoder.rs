@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Encoders, set up for what all segments are to be.
+//! Encoders, set up for the common format of all segments.
 
 use gst::prelude::*;
 use gst_app::AppSrc;
 
 use crate::segmenter::FRAMES;
 
-/// Pictures and pieces of sound that wait for their encoder. Those who bring more wait too.
+/// Pictures and pieces of sound that wait for their encoder. A thread that brings more waits too.
 const MAX_WAITING: u32 = 15;
 
-/// Bits of a pixel, in thousandths, and what the whole may be, in kbit/s.
+/// Bits per pixel, in thousandths, and the limits of the bit rate, in kbit/s.
 const BITS: u32 = 100;
 const MIN_BITRATE: u32 = 150;
 const MAX_BITRATE: u32 = 8000;
 
-/// The first of them that is installed, and the samples that it puts before those that it is given: they
-/// are stamped as if they were the first ones, and sound would be late by as much.
+/// The first installed encoder is used. The number is the samples that it puts before its input: it
+/// stamps them as if they came first, which would delay the sound by as much.
 const AAC: [(&str, i64); 2] = [("avenc_aac", 1024), ("voaacenc", 0)];
 
-/// Raw pictures of these caps, 30 a second -> H.264 baseline in Annex B: one IDR picture in 60, each behind
-/// its parameter sets, and no picture that is kept back.
+/// Encodes raw pictures of these caps, 30 per second, as H.264 baseline in Annex B: every 60th
+/// picture is an IDR picture after its parameter sets, and no picture is kept back.
 pub fn video(caps: &gst::Caps) -> Result<(AppSrc, gst::Bin), String> {
     let mut caps = caps.clone();
     caps.make_mut().set("framerate", gst::Fraction::new(30, 1));
@@ -45,7 +45,8 @@ pub fn video(caps: &gst::Caps) -> Result<(AppSrc, gst::Bin), String> {
     )
 }
 
-/// Samples of 16 bits, 48,000 a second in two channels -> AAC with ADTS headers; and how many samples late.
+/// Encodes samples of 16 bits, 48,000 per second in two channels, as AAC with ADTS headers. Also
+/// returns the delay in samples.
 pub fn audio() -> Result<(AppSrc, gst::Bin, i64), String> {
     let caps = gst::Caps::builder("audio/x-raw")
         .field("format", "S16LE")
@@ -67,7 +68,7 @@ pub fn audio() -> Result<(AppSrc, gst::Bin, i64), String> {
     Ok((source, bin, late))
 }
 
-/// An encoder between a source that makes who pushes wait, and a sink.
+/// Puts an encoder between a source that blocks its pusher and a sink.
 fn start(caps: &gst::Caps, encoder: &str) -> Result<(AppSrc, gst::Bin), String> {
     let description = format!(
         "appsrc name=source format=time block=true max-buffers={MAX_WAITING} max-bytes=0 max-time=0 ! {encoder} \

@@ -1,66 +1,66 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Pictures and sound at the times of a publisher -> 30 pictures and 48,000 samples in each second.
+//! Converts pictures and sound at the times of a publisher to 30 pictures and 48,000 samples per
+//! second.
 //!
-//! Without I/O and without a clock: what comes out depends on what comes in and its times alone. Each
-//! picture is the last one until the next; a picture for whose place there is another one already is
-//! dropped. Sound is moved by no more than can't be heard, else there is silence, or less of it.
-//! Neither of the two is ever far behind the other, so that whoever puts them together need not wait
-//! for one that has stopped.
+//! It has neither I/O nor a clock: the output depends on the input and its times alone. Each
+//! picture is shown until the next one; a picture whose place is taken is dropped. Sound is moved
+//! by inaudible amounts only; beyond that, silence is inserted or removed. Neither of the two is
+//! ever far behind the other, so that a muxer need not wait for a track that has stopped.
 
 use crate::segmenter::FRAMES;
 
-/// A count in other units, `to` of which are as long as `from` of its own. Over ten years too: nanoseconds times
-/// samples are more than 64 bits have room for after two days.
+/// Converts a count of units, `from` of which are as long as `to` of the result's. Nanoseconds
+/// times samples exceed 64 bits after two days; this holds over ten years too.
 pub fn convert(count: i64, to: i64, from: i64) -> i64 {
     let converted = i128::from(count) * i128::from(to) / i128::from(from);
     let limit = if converted < 0 { i64::MIN } else { i64::MAX };
     i64::try_from(converted).unwrap_or(limit)
 }
 
-/// Samples in a second.
+/// Samples per second.
 pub const RATE: i64 = 48_000;
 
-/// Pictures in a second.
+/// Pictures per second.
 pub const PICTURES: i64 = 30;
 
 pub const SECOND: i64 = 1_000_000_000;
 
-/// Of a place for a picture. Times are counted in these.
+/// Thousandths of a picture's place: the unit of times in here.
 const MILLI: i64 = 1_000;
 
-/// How much earlier than its place a picture may be: publishers round their timestamps, and networks and
-/// cameras jitter.
+/// Thousandths of a place that a picture may be early: publishers round their timestamps, and
+/// networks and cameras jitter.
 const EARLY: i64 = 750;
 
-/// What of time may be between two moments of sound, in samples, without anything being done: 40 ms.
+/// Samples that the time between two pieces of sound may be off without a correction: 40 ms.
 const SLACK: i64 = RATE / 25;
 
-/// What is missing is filled for so long, in seconds. A longer gap is left out: no segment consists of
-/// one picture for no other reason than that nobody was there.
+/// Seconds of missing media that are filled. A longer gap is left out: no segment consists of one
+/// picture only because no publisher was there.
 const MAX_FILL: i64 = 3;
 
-/// By how much one of pictures and sound may be behind the other, in seconds.
+/// Seconds that pictures may be behind sound, and sound behind pictures.
 const MAX_LAG: i64 = 1;
 
-/// So much sound may be left over behind the last segment, in samples.
+/// Samples that may be left over after the last segment.
 const MAX_SOUND_LEFT: i64 = RATE / 2;
 
-/// Sound without pictures for so long, in seconds, is a stream without pictures.
+/// Seconds of sound without pictures after which the stream counts as one without pictures.
 const SOUND_ALONE: i64 = 2;
 
-/// The same where pictures are known to come, and none has been decoded.
+/// The same in seconds where pictures are known to come, and none has been decoded.
 const PICTURES_MISSING: i64 = 10;
 
 /// Pictures that are worth a segment.
 const MIN_PICTURES: u64 = 15;
 
-/// What comes out.
+/// A picture or a piece of sound, ready to be encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output<P> {
-    /// The picture of this place.
+    /// A picture and its place.
     Picture(P, u64),
-    /// Samples from this one on.
+    /// Samples, and the number of the first one.
     Sound(Vec<u8>, u64),
 }
 
@@ -82,13 +82,13 @@ pub struct FrameRateConverter<P> {
     sample: i64,
     has_pictures: bool,
     has_sound: bool,
-    /// Sound from before it was known whether there are pictures.
+    /// Sound that came before it was known whether there are pictures.
     held: Vec<(i64, Vec<u8>)>,
     out: Vec<Output<P>>,
     counts: Counts,
 }
 
-/// Bytes of a sample: two channels of 16 bits.
+/// Bytes per sample: two channels of 16 bits.
 const FRAME: i64 = 4;
 
 impl<P: Clone> Default for FrameRateConverter<P> {
@@ -108,7 +108,7 @@ impl<P: Clone> Default for FrameRateConverter<P> {
 }
 
 impl<P: Clone> FrameRateConverter<P> {
-    /// Pictures will come.
+    /// Announces that pictures will come.
     pub fn expect_pictures(&mut self) {
         self.has_pictures = true;
     }
@@ -117,13 +117,13 @@ impl<P: Clone> FrameRateConverter<P> {
         self.counts
     }
 
-    /// What there is to be coded, in order.
+    /// Returns the output so far, in order.
     pub fn take(&mut self) -> Vec<Output<P>> {
         std::mem::take(&mut self.out)
     }
 
-    /// A picture and its time in nanoseconds. Under `pressure` the last one takes its place, which costs an
-    /// encoder next to nothing.
+    /// Accepts a picture and its time in nanoseconds. Under `pressure` the last picture takes its
+    /// place, which costs an encoder next to nothing.
     pub fn picture(&mut self, time: i64, picture: P, pressure: bool) {
         self.has_pictures = true;
         self.counts.pictures_in += 1;
@@ -151,7 +151,7 @@ impl<P: Clone> FrameRateConverter<P> {
         self.keep_sound_up();
     }
 
-    /// Samples, two channels of 16 bits, and their time in nanoseconds.
+    /// Accepts samples, two channels of 16 bits, and their time in nanoseconds.
     pub fn sound(&mut self, time: i64, samples: Vec<u8>) {
         if self.zero.is_none() {
             self.held.push((time, samples));
@@ -169,8 +169,8 @@ impl<P: Clone> FrameRateConverter<P> {
         self.keep_pictures_up();
     }
 
-    /// Fills up the last segment, unless there is next to nothing in it and none before: of a publisher that starts
-    /// anew all the time there would be more segments than time passes.
+    /// Fills up the last segment, unless it is nearly empty and there is none before: a publisher
+    /// that keeps restarting would make more segments than time passes.
     pub fn finish(&mut self) {
         if let (None, Some((first, _))) = (self.zero, self.held.first()) {
             self.start(*first);
@@ -183,7 +183,7 @@ impl<P: Clone> FrameRateConverter<P> {
     fn start(&mut self, time: i64) {
         self.zero = Some(time);
         for (at, samples) in std::mem::take(&mut self.held) {
-            // What is over before that is no gap, however long it is.
+            // Sound that ends before that is no gap, however long it is.
             let length = convert(samples.len() as i64 / FRAME, SECOND, RATE);
             if at.saturating_add(length) > time {
                 self.place_sound(at, samples);
@@ -199,7 +199,7 @@ impl<P: Clone> FrameRateConverter<P> {
         self.place = (self.places(time) / MILLI).max(0);
     }
 
-    /// In thousandths of a place.
+    /// Returns the time in thousandths of a place.
     fn places(&self, time: i64) -> i64 {
         let from_zero = time.saturating_sub(self.zero.unwrap_or(time));
         convert(from_zero, PICTURES * MILLI, SECOND)
@@ -233,7 +233,7 @@ impl<P: Clone> FrameRateConverter<P> {
             let first = (self.sample + ahead).max(0);
             ahead += self.sample - first;
             self.sample = first;
-            // All that comes later goes on from it, and would be late by as much.
+            // All later sound continues from it, and would be late by as much.
             slack = 0;
         }
         let mut samples = samples;
@@ -251,7 +251,7 @@ impl<P: Clone> FrameRateConverter<P> {
         self.emit_sound(samples);
     }
 
-    /// By how many samples this time is ahead of the next sample.
+    /// Returns the samples by which this time is ahead of the next sample.
     fn ahead(&self, time: i64) -> i64 {
         let from_zero = time.saturating_sub(self.zero.unwrap_or(time));
         convert(from_zero, RATE, SECOND) - self.sample
@@ -270,7 +270,7 @@ impl<P: Clone> FrameRateConverter<P> {
         self.emit_sound(vec![0; bytes]);
     }
 
-    /// Where pictures are, in samples.
+    /// Returns the position of the pictures, in samples.
     fn picture_sample(&self) -> i64 {
         self.place * (RATE / PICTURES)
     }
@@ -285,7 +285,7 @@ impl<P: Clone> FrameRateConverter<P> {
         }
     }
 
-    /// What comes next is at this time, and goes on from the end of a segment.
+    /// Leaves a gap out: the next media is at this time, and continues from the end of a segment.
     fn leave_out(&mut self, time: i64) {
         self.fill_segment();
         let done = match self.last {
@@ -299,13 +299,13 @@ impl<P: Clone> FrameRateConverter<P> {
         if self.last.is_none() {
             return;
         }
-        // What sound is ahead by more than that has to have pictures.
+        // Sound that is ahead by more than that needs pictures.
         let length = RATE / PICTURES;
         let place = match self.has_sound {
             true => (self.sample - MAX_SOUND_LEFT + length - 1) / length,
             false => 0,
         };
-        // Side by side, since whoever puts them together does not wait for long.
+        // In step, since a muxer does not wait for long.
         while self.place < place || !self.counts.pictures_out.is_multiple_of(FRAMES as u64) {
             self.repeat();
             self.keep_up_to(self.picture_sample());
@@ -313,7 +313,7 @@ impl<P: Clone> FrameRateConverter<P> {
         self.keep_up_to(self.picture_sample());
     }
 
-    /// Sound has come so far at least.
+    /// Fills pictures up to this sample, which sound has reached.
     fn keep_up_to(&mut self, sample: i64) {
         if self.has_sound && self.sample < sample {
             self.silence(sample - self.sample);
@@ -337,7 +337,7 @@ mod tests {
         out.iter().filter_map(of).collect()
     }
 
-    /// Samples in all; each output has to go on from the one before.
+    /// Returns the number of samples; asserts that each output continues the one before.
     fn samples(out: &[Output<u32>]) -> i64 {
         let (mut first, mut next) = (None, 0);
         for output in out {
@@ -366,7 +366,7 @@ mod tests {
     fn a_steady_publisher_passes() {
         let mut cadence = FrameRateConverter::default();
         for index in 0..300 {
-            // As FLV rounds it.
+            // Rounded as in FLV.
             let time = (index * 1000 + 500) / 30 * MS;
             cadence.picture(time, index as u32, false);
         }
@@ -404,7 +404,7 @@ mod tests {
         assert_eq!(out.len(), 60);
         cadence.picture(60 * SECOND + SECOND / 30, 4, false);
         assert_eq!(pictures(&cadence.take()), [(4, 121)]);
-        // A clock that goes far back is one that was set.
+        // A clock that goes far back has been set.
         cadence.picture(0, 5, false);
         assert_eq!(pictures(&cadence.take()).last(), Some(&(5, 180)));
     }
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     fn sound_that_begins_shortly_before_the_first_picture_is_not_moved() {
-        // What the samples are says when they were.
+        // The samples contain their time.
         let moments = |from: i64, count: i64| -> Vec<u8> {
             let moments = (from..from + count).map(|moment| moment as i32);
             moments.flat_map(i32::to_le_bytes).collect()
@@ -458,7 +458,7 @@ mod tests {
             let zero = 20 * SECOND;
             for index in 0..250 {
                 let from = index * 1024 - early;
-                // Late enough for those of before to have been held.
+                // Late enough for earlier ones to have been held.
                 if from >= 0 && cadence.zero.is_none() {
                     cadence.picture(zero, 1, false);
                 }
@@ -579,7 +579,7 @@ mod tests {
         assert_eq!(convert(seconds * RATE, SECOND, RATE), seconds * SECOND);
         assert_eq!(convert(-seconds * RATE, SECOND, RATE), -seconds * SECOND);
         assert_eq!(convert(i64::MIN, SECOND, 1), i64::MIN);
-        // Pictures and sound that have gone on for so long, and then have a gap.
+        // Pictures and sound that have gone on for a while, and then have a gap.
         let mut cadence = FrameRateConverter {
             zero: Some(0),
             last: Some(1),
@@ -612,7 +612,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the times are, places and samples go on one by one, and the end is that of a segment.
+        /// With any times, places and samples are consecutive, and the end is that of a segment.
         #[test]
         fn there_are_no_holes(
             steps in prop::collection::vec((any::<bool>(), -5_000..8_000i64), 1..200),

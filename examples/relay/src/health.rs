@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Whether the program can do its work, as load balancers and supervisors ask it.
+//! The health of the program, as load balancers and supervisors ask for it.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,25 +11,25 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::Catalog;
 
-/// However often it is asked, the disk is tried this often.
+/// Time for which the result of a disk test is kept, however often it is asked for.
 const KEEPS: Duration = Duration::from_secs(1);
-/// A disk that takes longer is none that one can write segments to.
+/// A slower disk cannot keep up with segments.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Health {
     directory: PathBuf,
     catalog: Arc<Catalog>,
-    /// What others have said, by the part that it is about.
+    /// Problems that other parts reported, by part.
     problems: Mutex<BTreeMap<&'static str, String>>,
-    /// The last time that the disk was tried, and what was wrong.
+    /// The time of the last disk test, and the problem that it found.
     disk: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
-    /// The disk is being tried: one that hangs costs one thread.
+    /// The disk is being tested: a disk that hangs costs one thread.
     is_trying: Arc<AtomicBool>,
 }
 
 impl Health {
-    /// With where the streams are written, and which there are.
+    /// `directory` holds the streams of the catalog.
     pub fn new(directory: PathBuf, catalog: Arc<Catalog>) -> Self {
         Health {
             directory,
@@ -44,7 +44,7 @@ impl Health {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is wrong with a part of the program, as `rtmp`; None when it works again.
+    /// Reports the problem of a part of the program, such as `rtmp`; `None` when it works again.
     pub fn set(&self, part: &'static str, problem: Option<String>) {
         let mut problems = self.lock();
         match problem {
@@ -53,7 +53,7 @@ impl Health {
         };
     }
 
-    /// All that is wrong: nothing, if all is well.
+    /// Returns all problems; none if all is well.
     pub async fn problems(&self) -> BTreeMap<&'static str, String> {
         let disk = self.disk().await;
         let mut problems = self.lock().clone();
@@ -62,7 +62,7 @@ impl Health {
         problems
     }
 
-    /// Those that fail, with the reason of the first one.
+    /// Returns the failing streams, with the reason of the first one.
     fn streams(&self) -> Option<String> {
         let streams = self.catalog.streams().into_iter();
         let mut failing = streams.filter_map(|(name, stream)| Some((name, stream.failure?)));
@@ -109,7 +109,8 @@ impl Health {
     }
 }
 
-/// Whether one can write there: as much as a file system can't hide. The file is hidden, and never served.
+/// Tests that the directory is writable, with as much as a file system cannot cache away. The file
+/// is hidden, and never served.
 pub fn write(directory: &Path) -> std::io::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix(".health-")

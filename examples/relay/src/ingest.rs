@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Where publishers come in: one port, and a pad for each of them.
+//! The entrance of publishers: one port, and a pad for each of them.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -16,16 +16,16 @@ use crate::options::Options;
 use crate::streams::Streams;
 use crate::web::Site;
 
-/// Application and stream key of those who are taken.
+/// Application and stream key of accepted publishers.
 const ROUTES: [(&str, &str); 2] = [
     ("{application}/{user}", "{stream}"),
     ("{application}", "{stream}"),
 ];
 
-/// Connections there may be, however few streams.
+/// Lower bound of the number of connections, however few streams there may be.
 const MIN_CLIENTS: u32 = 100;
 
-/// One element for each route, all on the same port.
+/// One element per route, all on the same port.
 #[derive(Debug)]
 pub struct Ingest {
     entries: Vec<Arc<Entry>>,
@@ -34,11 +34,11 @@ pub struct Ingest {
 #[derive(Debug)]
 struct Entry {
     pipeline: gst::Pipeline,
-    /// Of all entries.
+    /// Limit of streams over all routes.
     max_streams: usize,
     streams: Arc<Streams>,
     site: Arc<Site>,
-    /// By the names of their pads.
+    /// Publishers by the name of their pad.
     publishers: Mutex<HashMap<String, Publisher>>,
 }
 
@@ -50,7 +50,7 @@ struct Publisher {
 }
 
 impl Ingest {
-    /// With the port that it listens on.
+    /// Also returns the port that it listens on.
     pub fn start(
         options: &Options,
         streams: &Arc<Streams>,
@@ -59,7 +59,7 @@ impl Ingest {
         let mut ingest = Ingest {
             entries: Vec::new(),
         };
-        // The first one may take any free port; the others join it there.
+        // The first element may bind any free port; the others join it there.
         let mut port = u32::from(options.rtmp.port);
         for (application, stream_key) in ROUTES {
             let source = gst::ElementFactory::make("rtmp2multiserversrc")
@@ -72,7 +72,7 @@ impl Ingest {
                     "max-clients",
                     options.max_streams.saturating_mul(2).max(MIN_CLIENTS),
                 )
-                // All of them may be behind one address.
+                // All clients may be behind one address.
                 .property(
                     "max-clients-per-address",
                     options.max_streams.max(MIN_CLIENTS),
@@ -175,7 +175,7 @@ impl Entry {
             );
         };
         let streams = self.site.catalog.streams();
-        // Who comes back takes no room.
+        // A publisher that returns needs no room.
         if streams.len() >= self.max_streams && streams.iter().all(|(other, _)| *other != name) {
             return Err("there are as many streams as --max-streams allows");
         }
@@ -188,10 +188,10 @@ impl Entry {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what comes from a pad to its stream.
+    /// Sends the tags of a pad to its stream.
     fn add(&self, pad: &gst::Pad) {
         let variables: gst::Structure = pad.property("variables");
-        // Others were refused.
+        // Publishers without a name were refused.
         let Some(name) = name_in(&variables) else {
             return;
         };
@@ -222,7 +222,7 @@ impl Entry {
         };
         publisher.mailbox.end();
         let pipeline = self.pipeline.clone();
-        // This may be the thread that brings the tags.
+        // This may be the thread that delivers the tags.
         publisher.sink.call_async(move |sink| {
             let _ = sink.set_state(gst::State::Null);
             let _ = pipeline.remove(sink);
@@ -259,7 +259,7 @@ impl Entry {
     }
 }
 
-/// Whose publisher is told of.
+/// Returns the stream of the publisher that `info` describes.
 fn name_of(info: &gst::StructureRef) -> Option<StreamName> {
     let variables: gst::Structure = info.get("variables").ok()?;
     name_in(&variables)
@@ -274,7 +274,7 @@ fn name_in(variables: &gst::StructureRef) -> Option<StreamName> {
     )
 }
 
-/// Puts each tag into the mailbox, and never waits.
+/// Makes a sink that puts each tag into the mailbox, and never waits.
 fn sink(name: &StreamName, mailbox: &Arc<Mailbox>) -> AppSink {
     let (name, ended, mailbox) = (name.clone(), mailbox.clone(), mailbox.clone());
     let callbacks = AppSinkCallbacks::builder()

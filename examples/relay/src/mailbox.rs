@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Where the tags of a publisher wait for the thread of their stream.
+//! The queue between a publisher and the thread of its stream.
 //!
-//! Whoever brings them never waits: a stream that does not keep up loses whole groups of pictures, and
-//! the others nothing.
+//! The publisher's side never waits: a stream that does not keep up loses whole groups of pictures,
+//! and other streams lose nothing.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What may wait: nanoseconds and bytes.
+/// Limits of the queue, in nanoseconds and bytes.
 const MAX_TIME: i64 = 20_000_000_000;
 const MAX_BYTES: usize = 32 << 20;
 
-/// From here on it is said that too much waits: nanoseconds. What a publisher kept during an outage and sends
-/// all at once is less.
+/// Nanoseconds of queued media that count as pressure. A publisher that held media back during an
+/// outage and sends it at once stays below.
 const PRESSURE: i64 = 12_000_000_000;
 
-/// A tag of FLV, as it came.
+/// An FLV tag as it arrived.
 #[derive(Debug, Clone)]
 pub struct Tag {
     pub buffer: gst::Buffer,
-    /// With the stream header.
+    /// The caps, with the stream header.
     pub caps: gst::Caps,
     /// Running time of decoding, in nanoseconds.
     pub time: i64,
@@ -30,7 +30,7 @@ pub struct Tag {
     pub is_start: bool,
 }
 
-/// How a run has ended by itself.
+/// The result of a run that ended by itself.
 pub type Outcome = Result<(), String>;
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ struct State {
     bytes: usize,
     has_ended: bool,
     outcome: Option<Outcome>,
-    /// Waits for a tag at which decoding can start.
+    /// Drops tags until decoding can start again.
     is_leaking: bool,
 }
 
@@ -58,11 +58,11 @@ impl State {
     }
 }
 
-/// What became of a tag.
+/// The result of queueing a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
     Yes,
-    /// It is the first one that there was no room for.
+    /// The first tag that did not fit.
     Full,
     No,
 }
@@ -100,36 +100,37 @@ impl Mailbox {
         Taken::Yes
     }
 
-    /// The publisher is gone, somebody else has this stream, or the program ends.
+    /// Ends the stream: its publisher is gone, another one has this stream, or the program ends.
     pub fn end(&self) {
         self.lock().has_ended = true;
         self.changed.notify_all();
     }
 
-    /// Something that a waiter has asked for is different now.
+    /// Wakes the waiting thread: a condition that it waits for has changed.
     pub fn wake(&self) {
         drop(self.lock());
         self.changed.notify_all();
     }
 
-    /// A run has ended, or failed.
+    /// Reports that a run has ended or failed.
     pub fn set_outcome(&self, outcome: Outcome) {
         self.lock().outcome.get_or_insert(outcome);
         self.changed.notify_all();
     }
 
-    /// Before another run.
+    /// Forgets the outcome before another run.
     pub fn clear_outcome(&self) {
         self.lock().outcome = None;
     }
 
-    /// So much waits that something should be done about it.
+    /// Returns whether enough media is queued to act on it.
     pub fn has_pressure(&self) -> bool {
         let state = self.lock();
         state.is_leaking || state.time() > PRESSURE || state.bytes > MAX_BYTES / 2
     }
 
-    /// Waits for what is next. Tags only when there is room for them: `is_full` is asked at each wake-up.
+    /// Waits for the next input. Returns tags only when there is room for them: `is_full` is called
+    /// at each wake-up.
     pub fn next(&self, is_full: impl Fn() -> bool) -> Next {
         let mut state = self.lock();
         loop {
@@ -151,14 +152,14 @@ impl Mailbox {
         }
     }
 
-    /// For so long nothing is kept of what comes. Whether it has ended meanwhile.
+    /// Drops all tags during a pause. Returns whether the stream ended meanwhile.
     pub fn refuse(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         let mut state = self.lock();
         loop {
             state.tags.clear();
             state.bytes = 0;
-            // It is not for want of room.
+            // Not for lack of room.
             state.is_leaking = false;
             if state.has_ended {
                 return true;
@@ -171,7 +172,7 @@ impl Mailbox {
         }
     }
 
-    /// None when it takes too long.
+    /// Returns `None` after the timeout.
     pub fn wait_for_outcome(&self, patience: Duration) -> Option<Outcome> {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
@@ -217,7 +218,7 @@ mod tests {
         let taken: Vec<_> = (0..40)
             .map(|second| mailbox.push(tag(second * SECOND, 10, second % 5 == 0)))
             .collect();
-        // There is never more than the limit, and it is said once.
+        // The limit always holds, and it is reported once.
         assert_eq!(
             taken.iter().filter(|taken| **taken == Taken::Full).count(),
             1

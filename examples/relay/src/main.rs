@@ -46,16 +46,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use web::Site;
 
-/// Locked by who uses the directory of all streams.
+/// The lock file of the process that uses the directory of all streams.
 const CLAIM: &str = ".relay.lock";
 
-/// How long it may take to end. Supervisors kill what takes longer than 10 s.
+/// Time to stop within. Supervisors kill after 10 s.
 const FAREWELL: Duration = Duration::from_secs(9);
 
-/// The same signal within so long is the same one.
+/// The same signal within this time counts as one signal.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Those that end the program.
+/// Signals that end the program.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -76,7 +76,7 @@ impl Signals {
         }
     }
 
-    /// Somebody does not want to wait.
+    /// Returns at a second signal: the user does not want to wait.
     async fn another(&mut self, first: SignalKind) {
         let start = Instant::now();
         // Supervisors signal a process and its group: that is one signal.
@@ -94,7 +94,8 @@ fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(run(options));
-    // Without waiting for threads that wait for others: a notification that nobody answers, or a disk that hangs.
+    // Does not wait for threads that wait for others: an unanswered notification, or a disk that
+    // hangs.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,7 +112,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new()?;
     std::fs::create_dir_all(&options.directory)
         .map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
-    // Kept to the end, which gives it back.
+    // Kept until the end, which releases it.
     let _claim = claim(&options.directory)?;
     health::write(&options.directory).map_err(|error| {
         let directory = options.directory.display();
@@ -171,14 +172,15 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     drop(close);
     let farewell = async {
         let stopping = tokio::task::spawn_blocking(move || {
-            // Before their publishers are cut off, which would be the end of the streams: another process goes on with them.
+            // Before their publishers are cut off, which would end the streams: the next process
+            // continues them.
             streams.stop();
             drop(ingest);
         });
         let (served, stopped) = tokio::join!(serving, stopping);
         served?;
         stopped?;
-        // All that there was to be told is on its way.
+        // All notifications are on their way.
         drop(end);
         Ok(telling.await?)
     };
@@ -189,7 +191,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Two relays would remove each other's files.
+/// Locks the directory: two relays would remove each other's files.
 fn claim(directory: &Path) -> Result<File, String> {
     let failure = |error: &dyn Error| {
         let directory = directory.display();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What Prometheus is told: in base units, of each stream that there is, and of all since the start.
+//! The metrics for Prometheus: in base units, of each present stream, and of all streams since the
+//! start.
 //!
-//! A stream that is gone is in none of them any more, so however many names come and go, there are never more
-//! than there are streams at a time.
+//! A stream that has ended is in none of them any more. So however many names appear, there are
+//! never more than there are streams at a time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,7 @@ use crate::catalog::{Counts, Stream, StreamName};
 use crate::web::Site;
 use common::exposition::{self, family, labels};
 
-/// What is told of each stream: name, help, value.
+/// A metric of each stream: name, help, value.
 type OfStream = (&'static str, &'static str, fn(&Stream) -> f64);
 
 const OF_STREAM: &[OfStream] = &[
@@ -44,7 +45,7 @@ const OF_STREAM: &[OfStream] = &[
     ),
 ];
 
-/// What is counted of each stream and of all of them: the end of its name, help, value.
+/// A counter of each stream and of their sum: the end of its name, help, value.
 type Counted = (&'static str, &'static str, fn(&Counts) -> u64);
 
 const COUNTED: &[Counted] = &[
@@ -118,7 +119,7 @@ fn of_streams(streams: &[(StreamName, Stream)]) -> Vec<MetricFamily> {
     families
 }
 
-/// What is told of the whole program.
+/// Returns the metrics of the whole program.
 pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> {
     let streams = site.catalog.streams();
     let mut families = of_streams(&streams);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Tells an HTTP server that streams are ready or gone, until it has understood.
+//! Notifies an HTTP server of streams that become ready or end, until it has acknowledged.
 
 mod schedule;
 
@@ -24,29 +24,29 @@ use crate::options::Secret;
 use crate::web;
 use schedule::{Event, Fate, Notice, Outcome, Schedule};
 
-/// For one attempt, from the name's lookup to the answer.
+/// Time for one attempt, from name lookup to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// For what is still to be sent when the program ends.
+/// Time for pending notifications when the program ends.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Whom to tell, and what it takes to be believed.
+/// The receiver of notifications, and the secret that authenticates them.
 #[derive(Debug, Clone)]
 pub struct Receiver {
     pub url: Url,
     pub secret: Secret,
-    /// The address under which viewers reach the playlists.
+    /// The address at which viewers reach the playlists.
     pub base: Url,
 }
 
-/// What became of notifications, to be read by the metrics.
+/// Counters of notifications, for the metrics.
 #[derive(Debug, Default)]
 pub struct Deliveries {
     pub delivered: AtomicU64,
     /// Attempts that failed and were or will be repeated.
     pub retried: AtomicU64,
-    /// Those that the receiver does not want.
+    /// Notifications that the receiver rejected.
     pub refused: AtomicU64,
-    /// Those that were given up, or for which there was no room.
+    /// Notifications that were given up, or for which there was no room.
     pub lost: AtomicU64,
     pub waiting: AtomicU64,
 }
@@ -57,8 +57,8 @@ impl Deliveries {
     }
 }
 
-/// Until the shutdown, and until all that was said before it is delivered, or some seconds later. Without a receiver
-/// nobody is told.
+/// Runs until the shutdown, and then until all earlier changes are delivered or a few seconds have
+/// passed. Without a receiver, changes are dropped.
 pub async fn run(
     mut changes: UnboundedReceiver<Change>,
     receiver: Option<Receiver>,
@@ -67,7 +67,7 @@ pub async fn run(
 ) {
     let mut shutdown = pin!(shutdown);
     let Some(receiver) = receiver else {
-        // They are to be taken all the same: they would pile up.
+        // The channel is drained all the same: it would grow.
         let take_all = async { while changes.recv().await.is_some() {} };
         tokio::select! {
             () = take_all => {}
@@ -104,7 +104,7 @@ struct Courier {
     receiver: Arc<Receiver>,
     agent: ureq::Agent,
     schedule: Schedule,
-    /// Before the number of a notice: other processes have the same numbers.
+    /// Precedes the number of a notice: other processes use the same numbers.
     run: u64,
     sending: JoinSet<(Notice, Outcome, String)>,
     deliveries: Arc<Deliveries>,
@@ -115,7 +115,7 @@ impl Courier {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
-            // Who answers with another address has not the right one, and the signature is not for others.
+            // A receiver that redirects has the wrong address, and the signature is not for others.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("rtmp2server-relay/", env!("CARGO_PKG_VERSION")))
@@ -148,7 +148,7 @@ impl Courier {
         }
     }
 
-    /// Sends what is due, until there is another change. None when there won't be any.
+    /// Sends due notices until there is another change. Returns `None` when there will be no more.
     async fn work(&mut self, changes: &mut UnboundedReceiver<Change>) -> Option<Change> {
         loop {
             let due = self.start();
@@ -170,7 +170,7 @@ impl Courier {
         }
     }
 
-    /// Starts what is due, and says when there is more.
+    /// Starts due notices, and returns when the next one is due.
     fn start(&mut self) -> Option<Instant> {
         while let Some(notice) = self.schedule.next(Instant::now()) {
             let (agent, receiver) = (self.agent.clone(), self.receiver.clone());
@@ -189,7 +189,7 @@ impl Courier {
         let (notice, outcome, text) = match result {
             Ok(result) => result,
             Err(error) => {
-                // There is no name to go on with, and there is no such thing in what was spawned.
+                // There is no name to continue with, and the spawned code cannot panic.
                 log(&error.to_string());
                 return;
             }
@@ -223,7 +223,7 @@ impl Courier {
     }
 }
 
-/// For ever, without a time.
+/// Waits until this time; forever without one.
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
@@ -238,7 +238,7 @@ fn nick(event: Event) -> &'static str {
     }
 }
 
-/// As RFC 3339 has it.
+/// Returns the time of day in the format of RFC 3339.
 fn time_of_day() -> String {
     let now = glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%dT%H:%M:%SZ"));
     now.map(String::from).unwrap_or_default()
@@ -273,7 +273,7 @@ fn body(receiver: &Receiver, notice: &Notice, id: &str) -> Vec<u8> {
     serde_json::to_vec(&body).expect("text makes JSON")
 }
 
-/// What the receiver makes again with the secret, and compares.
+/// Returns the signature, which the receiver computes again with the secret and compares.
 fn signature(secret: &Secret, timestamp: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.bytes()).expect("a secret has any length");
     mac.update(timestamp.as_bytes());
@@ -282,7 +282,7 @@ fn signature(secret: &Secret, timestamp: &str, body: &[u8]) -> String {
     format!("sha256={}", HEXLOWER.encode(&mac.finalize().into_bytes()))
 }
 
-/// Sends it once. What came of it, also in words.
+/// Makes one attempt. Also returns its outcome in words.
 fn attempt(
     agent: &ureq::Agent,
     receiver: &Receiver,
@@ -314,7 +314,7 @@ fn attempt(
     }
 }
 
-/// What an answer means. `now` is for a Retry-After that is a date.
+/// Interprets an answer. `now` is for a Retry-After header that holds a date.
 fn judge(status: u16, retry_after: Option<&str>, now: Option<glib::DateTime>) -> Outcome {
     match status {
         200..=299 => Outcome::Taken,
@@ -325,7 +325,7 @@ fn judge(status: u16, retry_after: Option<&str>, now: Option<glib::DateTime>) ->
     }
 }
 
-/// Retry-After: seconds, or a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Reads a Retry-After header: seconds, or a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn until_then(text: &str, now: Option<glib::DateTime>) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));

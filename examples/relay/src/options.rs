@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The command line: all that the program can be told, checked before anything is started.
+//! The command line: all options, checked before anything is started.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,11 +12,11 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use url::Url;
 
-/// Where the secret of the notifications may be, instead of in a file.
+/// The environment variable that may hold the secret of the notifications instead of a file.
 const SECRET_VARIABLE: &str = "RELAY_NOTIFY_SECRET";
-/// Who has one signed message can try all shorter ones.
+/// An attacker with one signed message can try all shorter ones.
 const MIN_SECRET: usize = 16;
-/// What `npm ci` leaves in the source tree.
+/// The file that `npm ci` leaves in the source tree.
 const HLS_JS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/page/node_modules/hls.js/dist/hls.min.js"
@@ -76,52 +76,55 @@ Example: a relay that tells https://app.example of its streams, and one publishe
   ffmpeg -re -i input.mp4 -c copy -f flv rtmp://127.0.0.1:1935/live/ann/cam
   curl http://127.0.0.1:8080/hls/live/ann/cam/index.m3u8";
 
-/// Take RTMP publishers, clean what they send, serve it as HLS
+/// Accept RTMP publishers, clean their streams, serve them as HLS
 #[derive(Debug, Parser)]
 #[command(name = "rtmp2-relay", version, long_about = LONG_ABOUT, after_long_help = AFTER_HELP)]
 pub struct Options {
-    /// Where to listen for publishers; port 0 is any free one
+    /// Address to listen on for publishers; port 0 is any free one
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:1935")]
     pub rtmp: HostPort,
-    /// Where to serve the page, HLS, health and metrics; port 0 is any free one
+    /// Address to serve the page, HLS, health and metrics on; port 0 is any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
-    /// Where to write playlists and segments; made if it is missing. What is in it is served.
-    /// The file .relay marks what is the relay's own, and only that is removed: a minute after its stream is gone, or
-    /// after the start if it is of an earlier process. No other relay may use it meanwhile
+    /// Directory for playlists and segments; created if it is missing. Its content is served. The
+    /// file .relay marks the relay's own directories, and only those are removed: a minute after
+    /// their stream has ended, or after the start if an earlier process left them. No other relay
+    /// may use it meanwhile
     #[arg(long, value_name = "DIRECTORY", default_value = "hls")]
     pub directory: PathBuf,
-    /// Pass on what is clean already, as it is: that takes far less of the processor
+    /// Pass clean streams through as they are, which needs far less CPU time
     #[arg(long)]
     pub passthrough: bool,
-    /// How many streams there may be at a time; publishers beyond them are refused
+    /// Limit of concurrent streams; publishers beyond it are refused
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
-    /// The address under which viewers reach the HTTP server, as https://video.example; by default that of --http
+    /// Address at which viewers reach the HTTP server, as https://video.example; by default that of
+    /// --http
     #[arg(long, value_name = "URL", value_parser = parse_public)]
     pub public_url: Option<Url>,
-    /// Whom to tell that a stream is ready or gone
+    /// URL to notify when a stream is ready or gone
     #[arg(long, value_name = "URL", value_parser = parse_notify)]
     pub notify: Option<Url>,
-    /// A file with the secret that signs notifications
+    /// File with the secret that signs notifications
     #[arg(long, value_name = "FILE", requires = "notify")]
     pub notify_secret_file: Option<PathBuf>,
-    /// All relays that share users, this one too, as rtmp://HOST[:PORT]; several times or with commas. Their order does not matter
+    /// All relays that share users, including this one, as rtmp://HOST[:PORT]; several times or
+    /// with commas. Their order does not matter
     #[arg(long = "relay", value_name = "URL", value_delimiter = ',', value_parser = parse_relay, requires = "this_relay")]
     pub relays: Vec<String>,
-    /// Which of the relays this is
+    /// The one of the relays that this is
     #[arg(long = "this", value_name = "URL", value_parser = parse_relay, requires = "relays")]
     pub this_relay: Option<String>,
     /// hls.min.js of the npm package hls.js, for the page
     #[arg(long, value_name = "FILE", default_value = HLS_JS, hide_default_value = true)]
     pub hls_js: PathBuf,
-    /// From the file or the environment.
+    /// The secret, from the file or the environment.
     #[arg(skip)]
     pub notify_secret: Secret,
 }
 
 impl Options {
-    /// Of this process. Ends it, with a sentence, where they make no sense.
+    /// Reads the options of this process. Exits with a message where they are wrong.
     pub fn read() -> Self {
         let variable = std::env::var_os(SECRET_VARIABLE);
         Options::from(std::env::args_os(), variable).unwrap_or_else(|error| error.exit())
@@ -166,7 +169,8 @@ impl Options {
         }
     }
 
-    /// The address under which viewers reach the HTTP server that listens there. It ends in a slash.
+    /// Returns the address at which viewers reach the HTTP server that listens on `local`. It ends
+    /// in a slash.
     pub fn public_base(&self, local: SocketAddr) -> Url {
         let fallback = || Url::parse(&format!("http://{local}/"));
         match &self.public_url {
@@ -176,7 +180,7 @@ impl Options {
     }
 }
 
-/// A name or an address, and a port. That of IPv6 is in brackets when written.
+/// A name or an address, and a port. An IPv6 address is written in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
     pub host: String,
@@ -217,7 +221,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// Never shown.
+/// A secret, which is never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
@@ -226,7 +230,7 @@ impl Secret {
         &self.0
     }
 
-    /// What is there but for the end of its line.
+    /// Accepts the content of a file without its line end.
     fn new(mut bytes: Vec<u8>) -> Result<Self, String> {
         while matches!(bytes.last(), Some(b'\n' | b'\r')) {
             bytes.pop();
@@ -283,7 +287,7 @@ fn parse_notify(text: &str) -> Result<Url, String> {
     parse_http(text)
 }
 
-/// With a slash at its end, so that paths can be put behind it.
+/// Adds a slash at the end, so that paths can be appended.
 fn parse_public(text: &str) -> Result<Url, String> {
     let mut url = parse_http(text)?;
     if url.query().is_some() || url.fragment().is_some() {
@@ -295,7 +299,7 @@ fn parse_public(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// In one form, so that all relays have the same text for each of them.
+/// Brings a relay's address into one form, so that all relays have the same text for it.
 fn parse_relay(text: &str) -> Result<String, String> {
     let form =
         || "a relay is rtmp://HOST[:PORT] or rtmps://HOST[:PORT], and nothing behind".to_owned();

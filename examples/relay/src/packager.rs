@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Where the coded pictures and sound of a stream end up: in segments, on its shelf, and in the catalog.
+//! The way of coded pictures and sound into segments, files and the catalog.
 
 use std::io;
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::catalog::{Catalog, Counts, StreamName};
 use crate::segment_store::SegmentStore;
 use crate::segmenter::{Segment, Segmenter, Unit};
 
-/// A playlist that can be played has so many segments.
+/// Segments that a playlist needs to be playable.
 const READY: u64 = 2;
 
 #[derive(Debug)]
 pub struct Packager {
     name: StreamName,
-    /// Of the playlist.
+    /// The address of the playlist.
     address: Url,
     catalog: Arc<Catalog>,
     segmenter: Segmenter,
     shelf: SegmentStore,
     listed: u64,
-    /// Frames are counted as they come, which is not known of those that are cleaned.
+    /// Counts frames as they come, since that is unknown for a cleaned stream.
     counts_frames: bool,
     has_failed: bool,
 }
@@ -50,7 +50,7 @@ impl Packager {
         })
     }
 
-    /// `is_passed`: it comes as its publisher made it.
+    /// `is_passed`: the media is as its publisher made it.
     pub fn start_run(&mut self, is_passed: bool) {
         self.counts_frames = is_passed;
         self.segmenter.start_run(is_passed);
@@ -77,7 +77,7 @@ impl Packager {
         self.list(segment);
     }
 
-    /// What is whole is kept; what is not will come again in another way.
+    /// Keeps complete segments; the rest will come again in another way.
     pub fn take_complete(&mut self) {
         let segments = self.segmenter.take_complete();
         self.list(segments);
@@ -126,7 +126,7 @@ impl Packager {
         }
     }
 
-    /// Says it once, until it works again.
+    /// Logs a problem once, until it works again.
     fn report(&mut self, written: io::Result<()>, removed: io::Result<()>) {
         let failure = match (written, removed) {
             (Err(error), _) => Some(format!(

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Is a stream clean already? Then it is taken as it is, tag by tag, without decoding.
+//! Detects clean streams, and passes them through tag by tag, without decoding.
 //!
-//! Clean is what the cleaning would make of it: H.264 baseline in groups of exactly 60 frames, 30 of them a second
-//! and none further than a frame from its place; AAC-LC of 48 kHz in two channels without gaps. A
-//! stream that is not shows it by its headers or within its first group; one that ceases to be, by the
-//! first frame that is not where it should be.
+//! A clean stream is like the output of the cleaner: H.264 baseline in groups of exactly 60 frames,
+//! 30 of them per second and none more than a frame from its place; AAC-LC of 48 kHz in two
+//! channels without gaps. Another stream shows it by its headers or within its first group. A
+//! stream that stops being clean shows it by the first frame that is out of place.
 
 use common::flv::{Codec, Content, HEADER_LENGTH, Packet, TRAILER_LENGTH, TagKind};
 
@@ -13,14 +13,15 @@ use crate::segmenter::{FRAMES, Unit};
 
 const SECOND: i64 = 1_000_000_000;
 
-/// Nanoseconds of a frame, and by how much one may be off its place. Timestamps are in milliseconds.
+/// Nanoseconds of a frame, and the most that one may be off its place. Timestamps are in
+/// milliseconds.
 const FRAME: i64 = SECOND / 30;
 const JITTER: i64 = FRAME + SECOND / 1000;
 
-/// Of 1024 samples.
+/// Nanoseconds of 1024 samples.
 const SOUND: i64 = SECOND * 1024 / 48_000;
 
-/// One of pictures and sound may be behind the other by so much.
+/// Nanoseconds that pictures may be behind sound, and sound behind pictures.
 const MAX_LAG: i64 = SECOND;
 
 const BASELINE: u8 = 66;
@@ -33,10 +34,10 @@ const NAL_IDR: u8 = 5;
 const NAL_SPS: u8 = 7;
 const NAL_PPS: u8 = 8;
 const NAL_DELIMITER: u8 = 9;
-/// A delimiter that says nothing of the types of slices.
+/// A delimiter that tells nothing about the types of slices.
 const DELIMITER: [u8; 6] = [0, 0, 0, 1, NAL_DELIMITER, 0xF0];
 
-/// Why a stream is not clean.
+/// The reason why a stream is not clean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirty(pub String);
 
@@ -52,12 +53,12 @@ pub enum Passed {
 
 #[derive(Debug, Default)]
 pub struct Passthrough {
-    /// How many bytes the length of a NAL unit has, and parameter sets in Annex B.
+    /// Bytes of a NAL unit's length, and the parameter sets in Annex B.
     video: Option<(usize, Vec<u8>)>,
     has_sound: bool,
-    /// When the first picture was.
+    /// The time of the first picture.
     zero: Option<i64>,
-    /// Frames so far, and when the group of pictures started.
+    /// Frames so far, and the start of the group of pictures.
     frames: usize,
     group: i64,
     last_picture: i64,
@@ -69,7 +70,7 @@ impl Passthrough {
         self.has_sound
     }
 
-    /// A whole FLV tag, and its time in nanoseconds.
+    /// Accepts a whole FLV tag, and its time in nanoseconds.
     pub fn push(&mut self, time: i64, tag: &[u8]) -> Result<Option<Passed>, Dirty> {
         let end = tag.len().saturating_sub(TRAILER_LENGTH);
         let (Some(&kind), Some(body)) = (tag.first(), tag.get(HEADER_LENGTH..end)) else {
@@ -237,10 +238,10 @@ impl Passthrough {
         })))
     }
 
-    /// From the first picture.
+    /// Returns the time since the first picture, in ticks of 90 kHz.
     fn ticks(&self, time: i64) -> i64 {
         let from_zero = time.saturating_sub(self.zero.unwrap_or(time));
-        // To the nearest one: 90 kHz.
+        // Rounded to the nearest tick.
         (from_zero.saturating_mul(9) + 50_000).div_euclid(100_000)
     }
 }
@@ -254,7 +255,7 @@ fn append(bytes: &mut Vec<u8>, nal: &[u8]) {
     bytes.extend_from_slice(nal);
 }
 
-/// None of them is empty.
+/// Splits a payload into NAL units, none of which is empty.
 fn nals(payload: &[u8], length_size: usize) -> Option<Vec<&[u8]>> {
     let mut nals = Vec::new();
     let mut rest = payload;
@@ -296,8 +297,8 @@ fn avc_configuration(record: &[u8]) -> Option<(u8, usize, Vec<u8>)> {
     Some((profile, usize::from(length & 3) + 1, sets))
 }
 
-/// Returns whether a frame has an ADTS header, which encoders send that know no other AAC. No raw AAC starts like
-/// one: its first three bits would be the end of the frame.
+/// Returns whether a frame has an ADTS header. Some encoders know no other AAC. No raw AAC starts
+/// like one: its first three bits would be the end of the frame.
 fn is_adts(frame: &[u8]) -> bool {
     let &[0xFF, second, _, fourth, fifth, sixth, _, ..] = frame else {
         return false;
@@ -306,7 +307,7 @@ fn is_adts(frame: &[u8]) -> bool {
     second & 0xF6 == 0xF0 && length == frame.len()
 }
 
-/// The header of a frame of AAC-LC of 48 kHz in two channels (ISO/IEC 14496-3, 1.A.3).
+/// Returns the header of a frame of AAC-LC of 48 kHz in two channels (ISO/IEC 14496-3, 1.A.3).
 fn adts(payload: usize) -> Option<[u8; 7]> {
     let length = u16::try_from(payload + 7)
         .ok()
@@ -349,7 +350,8 @@ mod tests {
         }
     }
 
-    /// Pictures of a publisher with 30 in a second and groups that long, until something is wrong.
+    /// Returns the pictures of a publisher that sends 30 per second in groups of this length, until
+    /// one is rejected.
     fn pictures(count: usize, group: usize, time: impl Fn(i64) -> i64) -> Result<Vec<Unit>, Dirty> {
         let mut passthrough = Passthrough::default();
         passthrough.push(0, &tag(9, &HEADER))?;
@@ -364,7 +366,7 @@ mod tests {
         Ok(units)
     }
 
-    /// As FLV has it.
+    /// Rounds to milliseconds as FLV does.
     fn in_millis(index: i64) -> i64 {
         5 * SECOND + index * 1000 / 30 * (SECOND / 1000)
     }
@@ -428,7 +430,7 @@ mod tests {
                 .push(0, b"FLV\x01\x05\0\0\0\x09\0\0\0\0")
                 .is_ok()
         );
-        // Pictures that are shown later than those behind them.
+        // Pictures that are shown later than their successors.
         assert!(passthrough.push(0, &tag(9, &HEADER)).is_ok());
         assert!(
             passthrough
@@ -472,7 +474,7 @@ mod tests {
         assert_eq!(verdicts.filter(Result::is_ok).count(), 30);
     }
 
-    /// What a publisher may send: what is clean, with a few bytes that are not, cut anywhere.
+    /// A tag that a publisher may send: clean, with a few wrong bytes, cut anywhere.
     fn any_tag() -> impl Strategy<Value = Vec<u8>> {
         let tags = [
             tag(9, &HEADER),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Publishers that came to the wrong relay are asked to go to the right one, once.
+//! Asks publishers that came to the wrong relay to go to the right one, once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use gst::prelude::*;
 use crate::catalog::StreamName;
 use crate::rendezvous::Placement;
 
-/// Who is here again sooner did not get in where it belongs, and is served here.
+/// A publisher that is back sooner did not get in where it belongs, and is served here.
 const ASKS_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Publishers that are remembered: one that is forgotten may be asked twice.
 const MAX_REMEMBERED: usize = 10_000;
@@ -42,8 +42,9 @@ impl Reconnect {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// For each publisher that was added: the pad that it is on, and what the element says of it. True if it was asked
-    /// to connect to another relay, which it does in a moment; until then it is served here.
+    /// Called for each added publisher, with its pad and the element's description of it. Returns
+    /// whether the publisher was asked to connect to another relay, which it does in a moment;
+    /// until then it is served here.
     pub fn ask(
         &self,
         element: &gst::Element,
@@ -67,9 +68,9 @@ impl Reconnect {
         was_asked
     }
 
-    /// Remembers that it is asked.
+    /// Remembers that the publisher is asked.
     fn may_ask(&self, name: &StreamName, now: Instant) -> bool {
-        // It is never left half changed.
+        // No panic leaves it half changed.
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |when: &Instant| now.saturating_duration_since(*when) < ASKS_AGAIN_AFTER;
         if asked.get(name).is_some_and(is_recent) {
@@ -86,7 +87,8 @@ impl Reconnect {
     }
 }
 
-/// What the publisher has said, at another relay: with its application as it named it, since it keeps the rest of its path.
+/// Returns the publisher's own URL at another relay: with the application as the publisher named
+/// it, since it keeps the rest of its path.
 fn moved_to(relay: &str, tc_url: &str, application: &str) -> String {
     let behind_scheme = tc_url.split_once("://").map(|(_, rest)| rest);
     let path = behind_scheme.and_then(|rest| rest.split_once('/'));

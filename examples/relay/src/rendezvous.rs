@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Which relay a user belongs to: all relays of a list agree on it without a word to each other.
+//! Assigns users to relays: all relays of a list agree without communicating.
 //!
-//! Rendezvous hashing: of each relay and the user together a number is made, and the relay with the highest one has
-//! the user. So a relay that leaves gives up its own users alone, and one that comes takes its share evenly of all.
+//! Rendezvous hashing: each relay and the user together make a number, and the relay with the
+//! highest number serves the user. So a relay that leaves gives up its own users alone, and a new
+//! one takes an even share of all.
 
 use std::cmp::Reverse;
 
@@ -18,12 +19,13 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Relays as rtmp[s]://host:port, this one among them. Without any all users are served here.
+    /// The relays as rtmp[s]://host:port, including this one. Without any, all users are served
+    /// here.
     pub fn new(relays: Vec<String>, this: Option<String>) -> Self {
         Placement { relays, this }
     }
 
-    /// The relay that this stream belongs to, unless it is this one.
+    /// Returns the relay that this stream belongs to, unless it is this one.
     pub fn elsewhere(&self, name: &StreamName) -> Option<&str> {
         let this = self.this.as_deref()?;
         self.home(&key(name)).filter(|relay| *relay != this)
@@ -31,12 +33,12 @@ impl Placement {
 
     fn home(&self, key: &str) -> Option<&str> {
         let relays = self.relays.iter().map(String::as_str);
-        // Of two that are the same high, which does not happen, all take the same one too.
+        // All relays choose the same one of two equal numbers, which do not happen.
         relays.max_by_key(|relay| (weight(relay, key), Reverse(*relay)))
     }
 }
 
-/// The streams of one user are together. Who has no user is one for each of its streams.
+/// The streams of one user stay together. A stream without a user counts as a user.
 fn key(name: &StreamName) -> String {
     match &name.user {
         Some(user) => user.clone(),
@@ -44,11 +46,11 @@ fn key(name: &StreamName) -> String {
     }
 }
 
-/// The same on all machines and in all versions: it is fixed by a test.
+/// The same on all machines and in all versions: a test fixes it.
 fn weight(relay: &str, key: &str) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(relay);
-    // In neither of both.
+    // A byte that is in neither.
     hash.update([0]);
     hash.update(key);
     hash.finalize().into()
@@ -72,7 +74,7 @@ mod tests {
         StreamName::new("live", Some(&format!("user{number}")), "cam").unwrap()
     }
 
-    /// Where a relay of the list says that a stream belongs.
+    /// Returns where a relay of the list sends a stream.
     fn asked_of<'a>(relays: &'a [String], this: &'a str, name: &StreamName) -> String {
         let ring = Placement::new(relays.to_vec(), Some(this.to_owned()));
         ring.elsewhere(name).unwrap_or(this).to_owned()
@@ -164,7 +166,7 @@ mod tests {
             for number in users {
                 let key = key(&user(number));
                 let (before, after) = (all.home(&key).unwrap(), fewer.home(&key).unwrap());
-                // Read the other way round: one that comes takes users, and moves none between others.
+                // Read in reverse: a new relay takes users, and moves none between others.
                 prop_assert!(before == after || before == gone);
             }
         }

@@ -2,9 +2,9 @@
 
 //! The files of a stream: its segments, and the playlist that lists the last of them.
 //!
-//! Files are there whole or not at all, names are never used again, and those of segments that have
-//! left the list stay for as long as a player may still ask for them. A stream that comes back finds
-//! its playlist and goes on with it.
+//! Files are complete or absent, names are never used again, and segments that have left the list
+//! stay for as long as a player may still request them. A stream that returns finds its playlist
+//! and continues it.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -22,13 +22,13 @@ use crate::ts::CLOCK;
 /// Segments in the list.
 pub const LISTED: usize = 5;
 
-/// Segments that stay behind those: players have seen a list that is that old.
+/// Segments that stay after those: players have seen a list that is that old.
 const KEPT: usize = 2 * LISTED;
 
 const TARGET_DURATION: u64 = 2;
 
-/// By how much the times of segments may be behind the clock, and ahead of it, before they are set anew. A
-/// segment that was filled up is ahead.
+/// The most that the times of segments may be behind the clock, and ahead of it, before they are
+/// reset. A segment that was filled up is ahead.
 const MAX_BEHIND: Duration = Duration::from_secs(1);
 const MAX_AHEAD: Duration = Duration::from_secs(4);
 
@@ -36,7 +36,8 @@ const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".ts";
 const UNFINISHED: &str = ".unfinished-";
 
-/// In each directory that is a stream's: what others have written is never taken for it, nor removed.
+/// The marker file in each directory of a stream: without it, nothing there is the relay's, or
+/// removed.
 const MARKER: &str = ".relay";
 
 #[derive(Debug)]
@@ -47,14 +48,14 @@ pub struct SegmentStore {
     next: u64,
     /// Names of files that have left the list, the oldest first.
     left: VecDeque<String>,
-    /// When the next segment starts if all goes on.
+    /// The start of the next segment if nothing interrupts.
     due: Option<SystemTime>,
-    /// The next segment does not go on from the last one in the list.
+    /// The next segment does not continue the last one in the list.
     has_gap: bool,
 }
 
 impl SegmentStore {
-    /// Goes on with what is there.
+    /// Continues the files that are there.
     pub fn open(directory: &Path, now: SystemTime) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         take_over(directory)?;
@@ -68,7 +69,8 @@ impl SegmentStore {
         }
         files.sort_by_key(|name| number(name));
         let is_whole = old.segments.iter().all(|s| files.contains(&s.uri));
-        // A list that has ended does not go on (RFC 8216, 6.2.1): that of another stream is in its place.
+        // A list that has ended does not go on (RFC 8216, 6.2.1): that of another stream replaces
+        // it.
         if !is_whole || old.end_list {
             old.segments.clear();
         }
@@ -99,16 +101,17 @@ impl SegmentStore {
         })
     }
 
-    /// The number of the next segment: it only grows, over all processes.
+    /// Returns the number of the next segment: it only grows, over all processes.
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// Writes and lists a segment whose last frame came now. Says whether the list has a gap before it.
+    /// Writes and lists a segment whose last frame came now. Returns whether the list has a gap
+    /// before it.
     pub fn add(&mut self, segment: &Segment, now: SystemTime) -> io::Result<bool> {
         let has_gap = self.has_gap || segment.is_discontinuous;
         let result = self.try_add(segment, has_gap, now);
-        // What could not be written is missing in the list.
+        // A segment that could not be written is missing in the list.
         self.has_gap = match result {
             Ok(()) => false,
             Err(_) => !self.playlist.segments.is_empty(),
@@ -116,7 +119,7 @@ impl SegmentStore {
         result.map(|()| has_gap)
     }
 
-    /// Removes what no player asks for any more.
+    /// Removes files that no player requests any more.
     pub fn tidy_up(&mut self) -> io::Result<()> {
         self.delete(KEPT)
     }
@@ -150,7 +153,7 @@ impl SegmentStore {
         self.write_playlist()
     }
 
-    /// Somebody has removed the directory, and with it what was listed.
+    /// Starts over: the directory was removed, and the listed segments with it.
     fn start_anew(&mut self) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         take_over(&self.directory)?;
@@ -162,10 +165,10 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// The times of segments that go on from each other do too, as long as they are about right.
+    /// The times of consecutive segments are consecutive too, as long as they are about right.
     fn start_of(&self, has_gap: bool, length: Duration, now: SystemTime) -> SystemTime {
         let by_clock = now.checked_sub(length).unwrap_or(now);
-        // Times never overlap, but where the clock was set.
+        // Times never overlap, except where the clock was set.
         let is_right = |due: &SystemTime| match due.duration_since(by_clock) {
             Ok(ahead) => ahead <= MAX_AHEAD,
             Err(behind) => !has_gap && behind.duration() <= MAX_BEHIND,
@@ -180,8 +183,8 @@ impl SegmentStore {
         self.write_somehow(PLAYLIST, &text)
     }
 
-    /// On a disk that is full the old segments give way. Else none could be written there ever again, since they go only
-    /// when new ones are there.
+    /// On a full disk the old segments make room. Otherwise no segment could be written there ever
+    /// again, since old ones go only when there are new ones.
     fn write_somehow(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let Err(error) = self.write(name, bytes) else {
             return Ok(());
@@ -189,7 +192,7 @@ impl SegmentStore {
         if self.left.is_empty() {
             return Err(error);
         }
-        // The same is wrong with both, most likely.
+        // Most likely both failed for the same reason.
         let _ = self.delete(0);
         self.write(name, bytes)
     }
@@ -198,7 +201,7 @@ impl SegmentStore {
         write_whole(&self.directory, name, bytes)
     }
 
-    /// All but the last ones. What can't be removed is tried again the next time.
+    /// Removes all but the last ones. A file that cannot be removed is tried again the next time.
     fn delete(&mut self, keep: usize) -> io::Result<()> {
         let mut result = Ok(());
         let count = self.left.len().saturating_sub(keep);
@@ -216,7 +219,8 @@ impl SegmentStore {
     }
 }
 
-/// A number that no earlier segment had, whatever became of the files: segments take two seconds.
+/// Returns a number that no earlier segment had, whatever became of the files: segments take two
+/// seconds.
 fn by_clock(now: SystemTime) -> u64 {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_secs() / TARGET_DURATION
@@ -230,13 +234,13 @@ fn iso_8601(time: SystemTime) -> Option<glib::GString> {
     second.format(&format).ok()
 }
 
-/// The number of a segment's file.
+/// Returns the number of a segment's file.
 fn number(name: &str) -> Option<u64> {
     let number = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
     number.parse().ok()
 }
 
-/// Names of files in a directory, as far as they can be its own.
+/// Returns the names of files in a directory that can be the store's.
 fn files(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -248,17 +252,17 @@ fn files(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// What a file of this name in the directory of a stream is for.
+/// Returns whether a file of this name in the directory of a stream is the store's.
 fn is_own(name: &str) -> bool {
     name == PLAYLIST || number(name).is_some() || name.starts_with(UNFINISHED)
 }
 
-/// Whether a shelf was opened there.
+/// Returns whether a store was opened there.
 pub fn is_shelf(directory: &Path) -> bool {
     fs::symlink_metadata(directory.join(MARKER)).is_ok_and(|marker| marker.is_file())
 }
 
-/// Marks the directory of a stream, unless somebody else has one there.
+/// Marks the directory of a stream, unless another program has files there.
 fn take_over(directory: &Path) -> io::Result<()> {
     if is_shelf(directory) {
         return Ok(());
@@ -274,25 +278,25 @@ fn take_over(directory: &Path) -> io::Result<()> {
     fs::File::create_new(directory.join(MARKER)).map(drop)
 }
 
-/// A file that is there whole or not at all.
+/// Writes a file that is complete or absent.
 fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = directory.join(format!("{UNFINISHED}{name}"));
     let written =
         fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, directory.join(name)));
     if written.is_err() {
-        // What was written of it takes room that may be what is missing.
+        // The unfinished file takes space that may be the missing one.
         let _ = fs::remove_file(&unfinished);
     }
     written
 }
 
-/// There will be no more in the list of a shelf: players stop asking.
+/// Ends the list of a store: players stop requesting it.
 pub fn end(directory: &Path) -> io::Result<()> {
     if !is_shelf(directory) {
         return Ok(());
     }
     let text = match fs::read(directory.join(PLAYLIST)) {
-        // Nothing was ever listed.
+        // No segment was ever listed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         text => text?,
     };
@@ -304,8 +308,8 @@ pub fn end(directory: &Path) -> io::Result<()> {
     write_whole(directory, PLAYLIST, &text)
 }
 
-/// Removes all that a shelf has put into its directory, and the directory if nothing else is in it. Says whether it
-/// was that of a shelf: all others stay as they are.
+/// Removes all files of a store from its directory, and the directory if it is empty then. Returns
+/// whether it was that of a store: all others stay as they are.
 pub fn clear(directory: &Path) -> io::Result<bool> {
     if !is_shelf(directory) {
         return Ok(false);
@@ -313,9 +317,9 @@ pub fn clear(directory: &Path) -> io::Result<bool> {
     for name in files(directory)?.iter().filter(|name| is_own(name)) {
         fs::remove_file(directory.join(name))?;
     }
-    // The last one, so that what could not be removed is found again.
+    // Last, so that an interrupted removal is found again.
     fs::remove_file(directory.join(MARKER))?;
-    // Whatever else is there belongs to somebody else.
+    // Remaining files belong to another program.
     let _ = fs::remove_dir(directory);
     Ok(true)
 }
@@ -410,7 +414,7 @@ mod tests {
         let list = list(directory.path());
         assert_eq!((list.media_sequence, list.segments.len()), (503, 5));
         assert!(list.segments[4].discontinuity);
-        // The list, what left it, the marker, the notes, and nothing unfinished.
+        // The list, the segments that left it, the marker, the notes, and nothing unfinished.
         assert_eq!(files(directory.path()).unwrap().len(), 8 + 3);
         clear(directory.path()).unwrap();
         assert_eq!(files(directory.path()).unwrap(), ["notes.txt"]);
@@ -419,7 +423,7 @@ mod tests {
     #[test]
     fn a_list_that_has_ended_does_not_go_on() {
         let directory = tempfile::tempdir().unwrap();
-        // Nothing was listed, and it is nobody's.
+        // No segment was listed, and the directory has no owner.
         end(directory.path()).unwrap();
         assert_eq!(files(directory.path()).unwrap(), [""; 0]);
         let mut shelf = SegmentStore::open(directory.path(), at(1000)).unwrap();
@@ -430,13 +434,13 @@ mod tests {
         end(directory.path()).unwrap();
         let ended = list(directory.path());
         assert!(ended.end_list && ended.segments.len() == LISTED);
-        // Another one is in its place, with numbers that were not there.
+        // Another list is in its place, with new numbers.
         let mut shelf = SegmentStore::open(directory.path(), at(1030)).unwrap();
         assert!(!shelf.add(&segment(7), at(1030)).unwrap());
         let list = list(directory.path());
         assert!(!list.end_list && list.segments.len() == 1);
         assert_eq!(list.media_sequence, 515);
-        // Who plays the one before finds its files for a while.
+        // A player of the previous list finds its files for a while.
         assert_eq!(segments(directory.path()), 8);
     }
 
@@ -469,7 +473,7 @@ mod tests {
             assert!(!clear(&directory).unwrap());
             assert_eq!(files(&directory).unwrap(), [name]);
         }
-        // Where there is nothing of that kind, it is no matter what else there is.
+        // Without a playlist or segment, other files do not matter.
         let directory = top.path().join("notes");
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("notes.txt"), "").unwrap();
@@ -501,7 +505,7 @@ mod tests {
             shelf.add(&segment(index), at(2)).unwrap();
         }
         assert_eq!(segments(directory.path()), 10);
-        // A name that can't be written to, as it is with all of them when a disk is full.
+        // A name that cannot be written, like all names on a full disk.
         let name = format!("{UNFINISHED}segment-{}.ts", shelf.next());
         fs::create_dir(directory.path().join(&name)).unwrap();
         assert!(shelf.add(&segment(10), at(2)).is_err());
@@ -531,7 +535,7 @@ mod tests {
             // It is the second one to go.
             assert_eq!(shelf.tidy_up().is_ok(), index < 5 + 11, "{index}");
         }
-        // It held up none of the others, and is no gap: all is listed.
+        // It blocked none of the others, and is no gap: all are listed.
         assert_eq!(segments(directory.path()), LISTED + KEPT);
         assert!(
             list(directory.path())

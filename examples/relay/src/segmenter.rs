@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Coded pictures and sound -> segments of 60 frames.
+//! Cuts coded pictures and sound into segments of 60 frames.
 //!
-//! Without I/O and without a clock. A run is a stretch of a stream from one place: one publisher's
-//! session, passed on or cleaned. Times go on over all runs, and so do the counters of the transport
-//! stream, so that also players which know nothing of discontinuities have none.
+//! It has neither I/O nor a clock. A run is a stretch of a stream from one source: the session of
+//! one publisher, passed through or cleaned. Times go on over all runs, and so do the counters of
+//! the transport stream, so that players which ignore discontinuities see none.
 
 use std::collections::VecDeque;
 
 use crate::ts::{CLOCK, Tracks, Writer};
 
-/// Of each segment.
+/// Frames of each segment.
 pub const FRAMES: usize = 60;
 
 /// Ticks between frames.
@@ -19,14 +19,15 @@ pub const FRAME: u64 = CLOCK / 30;
 /// Ticks of a segment.
 pub const LENGTH: u64 = FRAMES as u64 * FRAME;
 
-/// So many frames a segment waits for its sound: more than it is ever late, as long as it is coded at all.
+/// Frames for which a segment waits for its sound: more than it is ever late, as long as it is
+/// encoded at all.
 const PATIENCE: usize = 90;
 
-/// A coded picture or the sound of a moment. Times are ticks from the start of the run.
+/// A coded picture or piece of sound. Times are ticks since the start of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     pub time: i64,
-    /// Decoding can start here. All sound is so.
+    /// Decoding can start here. Always true for sound.
     pub is_idr: bool,
     pub bytes: Vec<u8>,
 }
@@ -35,33 +36,33 @@ pub struct Unit {
 pub struct Segment {
     pub bytes: Vec<u8>,
     pub frames: u64,
-    /// In ticks.
+    /// Duration in ticks.
     pub duration: u64,
-    /// It does not go on from the one before.
+    /// It does not continue the segment before.
     pub is_discontinuous: bool,
 }
 
 #[derive(Debug)]
 pub struct Segmenter {
     writer: Writer,
-    /// Where the run starts.
+    /// The start of the run.
     base: u64,
-    /// Where the last segment ends.
+    /// The end of the last segment.
     end: u64,
     /// There is a segment.
     has_started: bool,
     is_discontinuous: bool,
-    /// Of the run, and those of the last segment.
+    /// The tracks of the run, and those of the last segment.
     tracks: Tracks,
     written: Tracks,
-    /// A segment is whole only when the picture behind it starts the next one.
+    /// A segment is complete only when the picture after it starts the next one.
     needs_next: bool,
     pictures: VecDeque<Unit>,
     sounds: VecDeque<Unit>,
 }
 
 impl Segmenter {
-    /// Times start where those of a stream are that had so many segments before.
+    /// Times start as in a stream with so many segments before.
     pub fn new(segments: u64) -> Self {
         Segmenter {
             writer: Writer::default(),
@@ -78,8 +79,8 @@ impl Segmenter {
         }
     }
 
-    /// A new run goes on where the last segment ended; what was left over is gone. Whose groups of pictures
-    /// are somebody else's has to show that each of them is whole.
+    /// Starts a run where the last segment ended; leftovers are dropped. With `needs_next`, the
+    /// groups of pictures are the publisher's, and each has to prove that it is complete.
     pub fn start_run(&mut self, needs_next: bool) {
         self.needs_next = needs_next;
         self.is_discontinuous = self.has_started;
@@ -89,7 +90,7 @@ impl Segmenter {
         self.sounds.clear();
     }
 
-    /// There will be pictures. What was sound alone ends here.
+    /// Announces pictures, which ends a segment of sound alone.
     pub fn expect_pictures(&mut self) -> Option<Segment> {
         let rest = self.sound_until(i64::MAX);
         self.tracks.video = true;
@@ -101,7 +102,7 @@ impl Segmenter {
     }
 
     pub fn picture(&mut self, unit: Unit) -> Option<Segment> {
-        // Nobody could start with it.
+        // No decoder could start with it.
         if !self.pictures.is_empty() || unit.is_idr {
             self.pictures.push_back(unit);
         }
@@ -110,7 +111,7 @@ impl Segmenter {
 
     pub fn sound(&mut self, unit: Unit) -> Option<Segment> {
         if unit.time < 0 {
-            // What an encoder puts first would be at the time of the end of the run before.
+            // An encoder's priming samples would overlap the end of the run before.
             return None;
         }
         self.sounds.push_back(unit);
@@ -126,12 +127,12 @@ impl Segmenter {
         self.sound_until(limit)
     }
 
-    /// What is complete, whether its sound is or not.
+    /// Returns complete segments, whether their sound is complete or not.
     pub fn take_complete(&mut self) -> Vec<Segment> {
         std::iter::from_fn(|| self.cut(true)).collect()
     }
 
-    /// What is complete of the end of the run: there is nothing behind it.
+    /// Returns the complete segments at the end of the run: no media follows.
     pub fn finish_run(&mut self) -> Vec<Segment> {
         self.needs_next = false;
         let mut segments = self.take_complete();
@@ -139,7 +140,7 @@ impl Segmenter {
         segments
     }
 
-    /// A segment of sound alone.
+    /// Returns a segment of sound alone.
     fn sound_until(&mut self, limit: i64) -> Option<Segment> {
         if self.tracks.video || self.sounds.is_empty() {
             return None;
@@ -152,13 +153,14 @@ impl Segmenter {
         Some(self.write(0, count, end))
     }
 
-    /// A segment whose pictures are there, once its sound is there too or is not to be waited for.
+    /// Returns a segment whose pictures are complete, once its sound is complete too or not awaited
+    /// any more.
     fn cut(&mut self, is_end: bool) -> Option<Segment> {
         if self.pictures.len() < FRAMES + usize::from(self.needs_next) {
             return None;
         }
         let start = self.pictures.front()?.time;
-        // That of the next keyframe, which is where it belongs when nothing is amiss.
+        // The time of the next keyframe, which is where it belongs when nothing is amiss.
         let end = match self.pictures.get(FRAMES) {
             Some(next) => next.time,
             None => start + LENGTH as i64,
@@ -172,7 +174,7 @@ impl Segmenter {
         Some(self.write(FRAMES, sounds, end))
     }
 
-    /// So many pictures and sounds, in the order of their times.
+    /// Writes so many pictures and pieces of sound, in the order of their times.
     fn write(&mut self, pictures: usize, sounds: usize, end: i64) -> Segment {
         let mut pictures = self.pictures.drain(..pictures).peekable();
         let mut sounds = self.sounds.drain(..sounds).peekable();
@@ -273,7 +275,7 @@ mod tests {
         for run in 0..3 {
             segmenter.start_run(false);
             segmenter.expect_pictures();
-            // Of the second run nothing comes that is whole.
+            // The second run produces nothing complete.
             let frames = if run == 1 { 30 } else { 60 };
             let segments: Vec<_> = (0..frames)
                 .filter_map(|index| segmenter.picture(picture(index)))

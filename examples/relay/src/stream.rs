@@ -11,14 +11,15 @@ use crate::mailbox::{Mailbox, Next, Outcome, Tag};
 use crate::packager::Packager;
 use crate::passthrough::{Dirty, Passed, Passthrough};
 
-/// After a run that failed the next one waits so long, and twice as long each time.
+/// The pause after a failed run, which doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A run that lasted so long was a good one.
+/// A run that lasted this long was a good one.
 const GOOD_RUN: Duration = Duration::from_secs(10);
 
-/// Tags that are kept for a cleaner, in case the group of pictures that they are of turns out to be dirty.
+/// Bytes of tags that are kept for a cleaner, in case their group of pictures turns out to be
+/// dirty.
 const MAX_REPLAY: usize = 16 << 20;
 
 /// A stretch of the stream that is handled in one way.
@@ -28,7 +29,7 @@ enum Run {
     Cleaned(Box<Cleaner>),
 }
 
-/// Tags from the last keyframe on.
+/// Tags since the last keyframe.
 #[derive(Debug, Default)]
 struct Replay {
     tags: Vec<Tag>,
@@ -43,9 +44,9 @@ pub struct Worker {
     passthrough: bool,
     run: Option<Run>,
     epoch: u64,
-    /// In this epoch it was found to be dirty.
+    /// The epoch in which the stream was found to be dirty.
     is_dirty: bool,
-    /// Runs that failed one after the other, when the last one was started, and when the next one may be.
+    /// Consecutive failed runs, the start of the last run, and the earliest start of the next one.
     failures: u32,
     started: Instant,
     pause: Option<Instant>,
@@ -76,7 +77,7 @@ impl Worker {
         }
     }
 
-    /// Until there are no more tags.
+    /// Runs until there are no more tags.
     pub fn work(mut self) {
         loop {
             let is_full = || matches!(&self.run, Some(Run::Cleaned(cleaner)) if cleaner.is_full());
@@ -111,7 +112,7 @@ impl Worker {
         may
     }
 
-    /// Whether there is a run now.
+    /// Returns whether there is a run now.
     fn start(&mut self, first: &Tag) -> bool {
         self.started = Instant::now();
         if self.passthrough && !self.is_dirty {
@@ -180,7 +181,7 @@ impl Worker {
         println!("{}: it has {why}, and is cleaned", self.name);
     }
 
-    /// From the last keyframe on, of which nothing was listed.
+    /// Cleans from the last keyframe on, of which no picture was listed.
     fn clean_instead(&mut self, dirty: &Dirty) {
         self.is_dirty(dirty);
         let Some(Run::Passed(_, replay)) = self.run.take() else {
@@ -228,7 +229,7 @@ impl Worker {
     }
 }
 
-/// Of the stream: file header, metadata, configurations.
+/// Returns the headers of the stream: file header, metadata, configurations.
 fn headers(caps: &gst::Caps) -> Vec<gst::Buffer> {
     let structure = caps.structure(0);
     let array = structure.and_then(|structure| structure.get::<gst::Array>("streamheader").ok());

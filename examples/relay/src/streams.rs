@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The streams that there are, each on its thread, and the files of those that are gone.
+//! The present streams, each on its thread, and the files of those that have ended.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,13 +18,13 @@ use crate::segment_store;
 use crate::stream::Worker;
 use crate::web;
 
-/// How long a stream that is gone may come back and go on in its playlist, which stays open for that.
+/// Time in which a stream may return and continue its playlist, which stays open.
 const OPEN: Duration = Duration::from_secs(30);
 
-/// How long its files stay after that: who plays it can play it to its end.
+/// Time for which its files stay after that: a player can play it to its end.
 const STAYS: Duration = Duration::from_secs(30);
 
-/// After which a directory that can't be opened is tried again.
+/// Time after which a directory that cannot be opened is tried again.
 const OPENED_AGAIN: Duration = Duration::from_secs(2);
 
 /// Application, user and stream.
@@ -33,9 +33,9 @@ const DEPTH: usize = 3;
 #[derive(Debug)]
 pub struct Settings {
     pub catalog: Arc<Catalog>,
-    /// Of all streams.
+    /// The directory of all streams.
     pub directory: PathBuf,
-    /// Under which viewers reach the HTTP server.
+    /// The address at which viewers reach the HTTP server.
     pub base: Url,
     pub passthrough: bool,
 }
@@ -50,7 +50,8 @@ pub struct Streams {
 #[derive(Debug, Default)]
 struct State {
     running: HashMap<StreamName, Running>,
-    /// Directories of streams that are gone, below that of all streams, and what is next for them.
+    /// Directories of streams that have ended, relative to that of all streams, and their next
+    /// step.
     gone: HashMap<PathBuf, Due>,
     is_over: bool,
 }
@@ -78,7 +79,7 @@ struct Running {
 }
 
 impl Streams {
-    /// What an earlier process has left is removed, unless its streams come back.
+    /// Files of an earlier process are removed, unless their streams return.
     pub fn new(settings: Settings) -> io::Result<Arc<Self>> {
         let mut found = Vec::new();
         find_streams(&settings.directory, Path::new(""), &mut found)?;
@@ -106,7 +107,8 @@ impl Streams {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A publisher was taken. Who was there before under that name has ended, or does now.
+    /// Starts the stream of an accepted publisher. Its predecessor under that name has ended, or
+    /// ends now.
     pub fn start(self: &Arc<Self>, name: &StreamName) -> io::Result<Arc<Mailbox>> {
         let mailbox = Arc::new(Mailbox::default());
         let mut state = self.lock();
@@ -122,7 +124,7 @@ impl Streams {
         let thread = std::thread::Builder::new().name(format!("stream {name}"));
         let thread = thread.spawn(move || {
             if let Some(before) = before {
-                // It has written its last segment by then. What it panicked of it has said.
+                // It has written its last segment by then. A panic of it has been printed.
                 let _ = before.thread.join();
             }
             streams.run(&own_name, &mine);
@@ -150,7 +152,7 @@ impl Streams {
         if let Some(packager) = open_at_last(name, &directory, catalog, mailbox, open) {
             Worker::new(name.clone(), mailbox.clone(), packager, *passthrough).work();
         }
-        // Nobody takes anything out of it any more.
+        // No thread reads the mailbox any more.
         mailbox.end();
         catalog.remove(name);
         println!("gone {name}");
@@ -164,7 +166,8 @@ impl Streams {
         }
     }
 
-    /// Ends all streams, and waits for them. Their playlists stay open: they go on with the next process.
+    /// Ends all streams, and waits for them. Their playlists stay open: the next process continues
+    /// them.
     pub fn stop(&self) {
         let mut state = self.lock();
         state.is_over = true;
@@ -179,7 +182,8 @@ impl Streams {
         }
     }
 
-    /// The janitor's thread: ends what does not go on, and removes what nobody needs any more.
+    /// The janitor's thread: ends playlists that do not go on, and removes files that are not
+    /// needed any more.
     fn clean_up(&self) {
         let mut state = self.lock();
         while !state.is_over {
@@ -227,7 +231,7 @@ impl Streams {
         let directory = top.join(path);
         match segment_store::clear(&directory) {
             Ok(true) => {}
-            // It is no stream's.
+            // It belongs to no stream.
             Ok(false) => return,
             Err(error) => {
                 eprintln!(
@@ -237,7 +241,7 @@ impl Streams {
                 return;
             }
         }
-        // Those above go with the last one in them.
+        // Parent directories go with their last entry.
         for above in path.ancestors().skip(1) {
             if above.as_os_str().is_empty() || std::fs::remove_dir(top.join(above)).is_err() {
                 break;
@@ -246,7 +250,7 @@ impl Streams {
     }
 }
 
-/// Tries it until it succeeds, or the stream ends. What comes meanwhile is lost.
+/// Tries until it succeeds, or the stream ends. Media that arrives meanwhile is lost.
 fn open_at_last(
     name: &StreamName,
     directory: &Path,
@@ -256,7 +260,7 @@ fn open_at_last(
 ) -> Option<Packager> {
     let mut has_failed = false;
     loop {
-        // A directory above may just have been removed, since nothing was in it.
+        // A parent directory may just have been removed, since it was empty.
         let failure = match open().or_else(|_| open()) {
             Ok(packager) => {
                 catalog.update(name, |stream| stream.failure = None);
@@ -281,10 +285,11 @@ fn open_at_last(
     }
 }
 
-/// Directories of streams, below this one: those that an earlier process has marked as its own.
+/// Finds the directories of streams below this one: those that an earlier process marked as its
+/// own.
 fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     let entries = match std::fs::read_dir(top.join(path)) {
-        // What can't be read is somebody else's, as lost+found is.
+        // An unreadable directory belongs to another program, like lost+found.
         Err(error) if is_below(path) && error.kind() == io::ErrorKind::PermissionDenied => {
             return Ok(());
         }
@@ -293,7 +298,7 @@ fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result
     for entry in entries {
         let entry = entry?;
         let below = path.join(entry.file_name());
-        // Links are somebody else's.
+        // Links belong to other programs.
         if entry.file_type()?.is_dir() && below.components().count() <= DEPTH {
             find_streams(top, &below, found)?;
         }
@@ -304,7 +309,7 @@ fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result
     Ok(())
 }
 
-/// Whether it is another directory than that of all streams.
+/// Returns whether it is another directory than that of all streams.
 fn is_below(path: &Path) -> bool {
     !path.as_os_str().is_empty()
 }
@@ -323,14 +328,14 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         SegmentStore::open(&top.path().join("live/cam"), SystemTime::now()).unwrap();
         let lost = top.path().join("lost+found");
-        // For all but root, who reads it, and finds nothing.
+        // Unreadable for all but root, who finds nothing in it.
         std::fs::DirBuilder::new().mode(0o0).create(&lost).unwrap();
         let mut found = Vec::new();
         find_streams(top.path(), Path::new(""), &mut found).unwrap();
         assert_eq!(found, [Path::new("live/cam")]);
         let error = find_streams(&top.path().join("none"), Path::new(""), &mut found);
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::NotFound);
-        // Who can't read it can't remove it with all the rest either.
+        // A user who cannot read it cannot remove it with the rest either.
         std::fs::remove_dir(&lost).unwrap();
     }
 
@@ -340,7 +345,7 @@ mod tests {
         for name in ["live/ann/cam", "live/cam", "a/b/c/d"] {
             SegmentStore::open(&top.path().join(name), SystemTime::now()).unwrap();
         }
-        // Somebody else's, with names as those of a stream.
+        // Files of another program, with names like those of a stream.
         let theirs = top.path().join("films/one");
         std::fs::create_dir_all(&theirs).unwrap();
         for name in [PLAYLIST, "segment-1.ts"] {

@@ -2,10 +2,10 @@
 
 //! Writes MPEG transport streams (ISO/IEC 13818-1) with one track of H.264, one of AAC, or both.
 //!
-//! A segment has to be cut at a frame, begin with its tables, and have counters that go on from the
-//! one before, over publishers that leave and come back. mpegtsmux does none of that by itself, and
-//! waits for tracks. So what is in which packet is decided here; how a packet is written is up to
-//! `mpeg2ts`.
+//! A segment must be cut at a frame, begin with its tables, and have counters that continue those
+//! of the segment before, over publishers that leave and return. mpegtsmux does none of that by
+//! itself, and waits for tracks. So the content of each packet is decided here; `mpeg2ts` writes
+//! the packets.
 
 use mpeg2ts::es::{StreamId, StreamType};
 use mpeg2ts::pes::PesHeader;
@@ -17,7 +17,7 @@ use mpeg2ts::ts::{
     WriteTsPacket,
 };
 
-/// Ticks in a second.
+/// Ticks per second.
 pub const CLOCK: u64 = Timestamp::RESOLUTION;
 
 const PAT_PID: u16 = Pid::PAT;
@@ -26,10 +26,10 @@ const VIDEO_PID: u16 = 0x100;
 const AUDIO_PID: u16 = 0x101;
 const PROGRAM: u16 = 1;
 
-/// By how much the clock is behind what is to be shown: time for the bytes of a keyframe to come in.
+/// Ticks by which the clock is behind the pictures: time for the bytes of a keyframe to arrive.
 const HEAD_START: u64 = CLOCK / 2;
 
-/// In front of each picture and each piece of sound, and how much of that its length counts.
+/// Bytes before each picture and each piece of sound, and how many of them its length counts.
 const PES_HEADER: usize = 14;
 const PES_HEADER_COUNTED: usize = 8;
 
@@ -40,7 +40,7 @@ pub struct Tracks {
     pub audio: bool,
 }
 
-/// What is counted of each kind of packet, and the version of the tables.
+/// A counter for each kind of packet, and the version of the tables.
 #[derive(Debug, Default)]
 pub struct Writer {
     pat: Counter,
@@ -51,7 +51,7 @@ pub struct Writer {
     version: u8,
 }
 
-/// Of the packets of one kind.
+/// The counter of one kind of packet.
 #[derive(Debug, Default)]
 struct Counter {
     next: ContinuityCounter,
@@ -63,16 +63,16 @@ struct Piece<'a> {
     pid: u16,
     stream: u8,
     is_random_access: bool,
-    /// Nothing is reordered, so one is enough.
+    /// No picture is reordered, so one time is enough.
     time: u64,
     has_clock: bool,
-    /// None where it may be longer than its length can say.
+    /// `None` where it may be longer than its length field can say.
     length: Option<u16>,
     bytes: &'a [u8],
 }
 
 impl Writer {
-    /// The tables that a segment begins with.
+    /// Writes the tables that a segment begins with.
     pub fn tables(&mut self, out: &mut Vec<u8>, tracks: Tracks) {
         if tracks != self.tracks {
             self.tracks = tracks;
@@ -111,7 +111,7 @@ impl Writer {
         self.pmt.write(out, PMT_PID, field, pmt);
     }
 
-    /// A picture in Annex B.
+    /// Writes a picture in Annex B.
     pub fn picture(&mut self, out: &mut Vec<u8>, time: u64, is_idr: bool, bytes: &[u8]) {
         let piece = Piece {
             pid: VIDEO_PID,
@@ -125,7 +125,7 @@ impl Writer {
         self.video.cut(out, &piece);
     }
 
-    /// AAC with its ADTS header.
+    /// Writes AAC with its ADTS header.
     pub fn sound(&mut self, out: &mut Vec<u8>, time: u64, bytes: &[u8]) {
         let has_clock = !self.tracks.video;
         let piece = Piece {
@@ -142,8 +142,8 @@ impl Writer {
 }
 
 impl Counter {
-    /// The adaptation field of the next packet, if it needs one. The very first one says that whatever was
-    /// counted before, by another writer, does not go on.
+    /// Returns the adaptation field of the next packet, if it needs one. The very first one says
+    /// that the counters of an earlier writer do not go on.
     fn field(&mut self, is_random_access: bool, clock: Option<u64>) -> Option<AdaptationField> {
         let is_first = !std::mem::replace(&mut self.has_started, true);
         let is_needed = is_first || is_random_access || clock.is_some();
@@ -161,7 +161,7 @@ impl Counter {
         })
     }
 
-    /// Into packets, the last of which is filled up.
+    /// Cuts a piece into packets, the last of which is filled up.
     fn cut(&mut self, out: &mut Vec<u8>, piece: &Piece<'_>) {
         let clock = piece.time.saturating_sub(HEAD_START);
         let field = self.field(piece.is_random_access, piece.has_clock.then_some(clock));
@@ -189,7 +189,7 @@ impl Counter {
         }
     }
 
-    /// One packet.
+    /// Writes one packet.
     fn write(
         &mut self,
         out: &mut Vec<u8>,
@@ -214,7 +214,7 @@ impl Counter {
     }
 }
 
-/// Length, flags and clock.
+/// Returns the bytes of length, flags and clock.
 fn size(field: Option<&AdaptationField>) -> usize {
     field.map_or(0, |field| if field.pcr.is_some() { 8 } else { 2 })
 }
@@ -223,7 +223,7 @@ fn pid(number: u16) -> Pid {
     valid(Pid::new(number))
 }
 
-/// What is written here is in its range and fits, and memory takes all.
+/// All values written here are in their range and fit, and writing to memory never fails.
 fn valid<T>(result: mpeg2ts::Result<T>) -> T {
     result.expect("a packet as it has to be")
 }

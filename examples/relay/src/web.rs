@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The HTTP server: a page, the HLS files, what there is, and how it does.
+//! The HTTP server: the page, the HLS files, the list of streams, health and metrics.
 
 mod files;
 
@@ -29,39 +29,41 @@ use crate::notify::Deliveries;
 use crate::reconnect::Reconnect;
 use common::connection::Patient;
 
-/// What viewers get under this path is what is in the directory of all streams.
+/// The path under which viewers get the files in the directory of all streams.
 const HLS: &str = "hls";
-/// How long connections may take to end when the program does.
+/// Time that connections may take to end when the program does.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Each connection costs some memory.
+/// Connections; each costs some memory.
 const MAX_CONNECTIONS: usize = 2000;
-/// One connection has a descriptor, and one of a file: publishers and their segments need the others.
+/// A connection needs a descriptor, and another one for its file. Publishers and their segments
+/// need the rest.
 const SHARE_OF_DESCRIPTORS: u64 = 4;
-/// Requests are short, and whoever plays takes a segment every two seconds.
+/// Requests are short, and a player fetches a segment every two seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// All that the page needs, and nothing else: hls.js makes a worker of a blob, and plays from one.
+/// Everything that the page needs, and nothing else: hls.js makes a worker of a blob, and plays
+/// from one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     media-src 'self' blob:; worker-src 'self' blob:; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'self'";
 
-/// What is served.
+/// The content of the site.
 #[derive(Debug)]
 pub struct Site {
     pub catalog: Arc<Catalog>,
-    /// Of all streams.
+    /// The directory of all streams.
     pub directory: PathBuf,
-    /// The address under which viewers reach this server.
+    /// The address at which viewers reach this server.
     pub base: Url,
-    /// The script that the page plays with, if it is there.
+    /// The script that the page plays with, if it is installed.
     pub hls_js: Option<Bytes>,
     pub health: Arc<Health>,
     pub deliveries: Arc<Deliveries>,
     pub reconnect: Arc<Reconnect>,
 }
 
-/// The playlist of a stream, for those who come by this address.
+/// Returns the address of a stream's playlist for viewers who use this base.
 pub fn playlist(base: &Url, name: &StreamName) -> Url {
     let mut url = base.clone();
     let parts = [
@@ -76,7 +78,7 @@ pub fn playlist(base: &Url, name: &StreamName) -> Url {
     url
 }
 
-/// The script of the npm package. Without it the program says what to do, and goes on.
+/// Reads the script of the npm package. Without it the program says how to get it, and goes on.
 pub fn read_hls_js(path: &Path) -> Option<Bytes> {
     match std::fs::read(path) {
         Ok(script) => Some(script.into()),
@@ -91,7 +93,7 @@ pub fn read_hls_js(path: &Path) -> Option<Bytes> {
     }
 }
 
-/// Until the shutdown, and a moment longer for those who are being served.
+/// Serves until the shutdown, and a moment longer for requests in progress.
 pub async fn serve(
     socket: TcpListener,
     site: Arc<Site>,
@@ -102,7 +104,7 @@ pub async fn serve(
     let server = axum::serve(listener, router(site));
     let server = server.with_graceful_shutdown(async move {
         shutdown.await;
-        // It may have ended by itself.
+        // The server may have ended by itself.
         let _ = over.send(());
     });
     let farewell = async {
@@ -136,7 +138,7 @@ fn router(site: Arc<Site>) -> Router {
         .with_state(site)
 }
 
-/// For every answer: it is what it says, and nobody is told where a viewer came from.
+/// Hardens every answer: browsers neither guess its type nor tell where a viewer came from.
 async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let nosniff = HeaderValue::from_static("nosniff");
@@ -179,15 +181,15 @@ async fn hls_js(State(site): State<Arc<Site>>) -> Response {
     }
 }
 
-/// As the page, and whoever else wants to know, gets it.
+/// A stream in the list for the page and other clients.
 #[derive(Serialize)]
 struct Listed {
     application: String,
     user: Option<String>,
     stream: String,
-    /// Of the program's public address.
+    /// The playlist at the program's public address.
     playlist: String,
-    /// Relative to the page.
+    /// The playlist relative to the page.
     path: String,
     ready: bool,
     interrupted: bool,

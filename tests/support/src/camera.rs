@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A camera that publishes at its own pace, and comes back when its connection is gone.
+//! A camera that publishes at its own pace, and reconnects after its connection was lost.
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::raw::RawClient;
 use super::synthetic::{keyframe, video_header};
 use super::wire::Wire;
 
-/// Between frames, each of which can be decoded by itself.
+/// Interval of frames, each of which can be decoded by itself.
 pub const STEP: Duration = Duration::from_millis(20);
 
 /// Bytes before the payload of a frame, which starts with its number.
@@ -31,17 +31,17 @@ pub struct Camera {
     thread: JoinHandle<Report>,
 }
 
-/// What a camera has been through. Frames are told by their timestamps, in steps of [`STEP`].
+/// The experience of a camera. Frames are identified by their timestamps, in steps of [`STEP`].
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Frames that were due, whether there was a connection or not.
+    /// Frames that were due, with or without a connection.
     pub frames: u32,
-    /// When each of them was sent, or would have been.
+    /// The time at which each of them was sent, or would have been.
     pub sent: Vec<Instant>,
-    /// Frames for which there was none.
+    /// Frames that had no connection.
     pub unsent: Vec<u32>,
-    /// When the server or the network ended a connection: the frames around that, and how long
-    /// it took to publish again.
+    /// Connections that the server or the network ended: the frame then, and the time until it
+    /// published again.
     pub reconnects: Vec<(u32, Duration)>,
 }
 
@@ -51,7 +51,7 @@ impl Camera {
         Self::start_from(Ipv4Addr::LOCALHOST, port, key, reconnects_when_asked)
     }
 
-    /// The same from another address of this machine.
+    /// Starts a camera at another address of this machine.
     pub fn start_from(
         address: Ipv4Addr,
         port: u16,
@@ -76,7 +76,7 @@ impl Camera {
         Camera { stop, thread }
     }
 
-    /// Ends its stream, and tells what it has seen.
+    /// Ends its stream, and returns its report.
     pub fn stop(self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
@@ -105,7 +105,7 @@ impl Worker {
             let frame = frame(index);
             if is_gone(&client.socket) || write(&mut client, &frame).is_err() {
                 client = self.reconnect(index);
-                // Frames that came due meanwhile have nowhere to go.
+                // Frames that were due meanwhile are lost.
                 let now = (self.start.elapsed().as_nanos() / STEP.as_nanos()) as u32;
                 self.report.unsent.extend(index..now);
                 self.report.frames = self.report.frames.max(now);
@@ -125,7 +125,7 @@ impl Worker {
             if let Some(client) = self.try_connect() {
                 return client;
             }
-            // As encoders do it.
+            // As encoders do.
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -166,7 +166,7 @@ fn connect_from(address: Ipv4Addr, port: u16) -> rustix::io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// The frame of this number.
+/// Returns the frame of this number.
 pub fn frame(index: u32) -> Tag {
     let mut tag = keyframe(index * STEP.as_millis() as u32, LENGTH);
     tag.body[FRONT..FRONT + 4].copy_from_slice(&index.to_be_bytes());
@@ -185,7 +185,7 @@ fn end(client: &mut RawClient) {
     while let Ok(Some(_)) = client.read_message() {}
 }
 
-/// The server has closed the connection, or the network has.
+/// Returns whether the server or the network has closed the connection.
 fn is_gone(socket: &TcpStream) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
@@ -196,7 +196,7 @@ fn is_gone(socket: &TcpStream) -> bool {
     matches!(poll(&mut fds, Some(&at_once)), Ok(1..))
 }
 
-/// The number of a frame, whatever became of its time.
+/// Returns the number of a frame, whatever its timestamp is now.
 pub fn index_of(tag: &Tag) -> u32 {
     let front = &tag.body[FRONT..FRONT + 4];
     u32::from_be_bytes([front[0], front[1], front[2], front[3]])

@@ -40,7 +40,7 @@ impl Running {
         Running(child.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
     }
 
-    /// Waits for its end and gives its output.
+    /// Waits for its end, and returns its output.
     #[track_caller]
     pub fn wait(mut self) -> Output {
         let stderr = self.0.stderr.take();
@@ -59,7 +59,7 @@ impl Running {
         }
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Waits for its end, and asserts success.
     #[track_caller]
     pub fn succeed(self) {
         let output = self.wait();
@@ -83,7 +83,7 @@ impl Drop for Running {
     }
 }
 
-/// ffmpeg with arguments separated by spaces, quiet but for errors.
+/// Starts ffmpeg with arguments separated by spaces. It prints errors only.
 pub fn ffmpeg(program: impl AsRef<std::ffi::OsStr>, arguments: &str) -> Running {
     let mut command = Command::new(program);
     command.args(["-nostdin", "-hide_banner", "-v", "error", "-y"]);
@@ -91,7 +91,7 @@ pub fn ffmpeg(program: impl AsRef<std::ffi::OsStr>, arguments: &str) -> Running 
     Running::spawn(&mut command)
 }
 
-/// Publishes a file as it is.
+/// Publishes a file without encoding.
 pub fn publish(
     program: impl AsRef<std::ffi::OsStr>,
     file: &Path,
@@ -106,7 +106,7 @@ pub fn publish(
     )
 }
 
-/// A pipeline of another process, without the plugin, until its end.
+/// Starts a pipeline of another process, without the plugin, which runs to its end.
 pub fn gst_launch(pipeline: &str) -> Running {
     let mut command = Command::new("gst-launch-1.0");
     command.arg("--quiet").args(pipeline.split_whitespace());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A demuxer without a pipeline around it: what is pushed into it, in which pieces, is up to the test,
-//! and all that leaves it is kept.
+//! A demuxer without a pipeline around it: the test pushes into it in any pieces, and all output is
+//! kept.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -72,7 +72,7 @@ pub struct Demuxer {
     bus: gst::Bus,
     source: gst::Pad,
     tracks: Arc<Mutex<Tracks>>,
-    /// The other ends of its pads.
+    /// The peers of its pads.
     _sinks: Arc<Mutex<Vec<gst::Pad>>>,
 }
 
@@ -88,7 +88,7 @@ impl Demuxer {
         Self::build(factory, segment, true)
     }
 
-    /// What leaves it is freed at once.
+    /// Frees all output at once.
     pub fn keeping_nothing(factory: &str, segment: &gst::Segment) -> Self {
         Self::build(factory, segment, false)
     }
@@ -153,7 +153,7 @@ impl Demuxer {
         std::iter::from_fn(|| self.bus.pop_filtered(&[kind])).collect()
     }
 
-    /// Ends the stream and gives what left.
+    /// Ends the stream, and returns the output.
     pub fn finish(&self) -> Tracks {
         self.event(gst::event::Eos::new());
         self.tracks()
@@ -171,7 +171,7 @@ impl Drop for Demuxer {
 fn sink(name: String, tracks: Arc<Mutex<Tracks>>, keeps: bool) -> gst::Pad {
     let (of_buffer, of_event) = (tracks, name.clone());
     let for_events = of_buffer.clone();
-    // Without a template a pad takes no other caps than its first ones.
+    // Without a template a pad accepts no other caps than its first ones.
     let template = gst::PadTemplate::new(
         "sink",
         gst::PadDirection::Sink,
@@ -204,7 +204,7 @@ fn sink(name: String, tracks: Arc<Mutex<Tracks>>, keeps: bool) -> gst::Pad {
     sink
 }
 
-/// What a demuxer makes of these bytes, pushed in pieces of this length.
+/// Returns the output for these bytes, pushed in pieces of this length.
 #[track_caller]
 pub fn demux(factory: &str, bytes: &[u8], piece: usize) -> Tracks {
     let demuxer = Demuxer::new(factory);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A reader of FLV for tests, apart from the one that is tested.
+//! A reader of FLV for tests, independent of the tested one.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,7 +20,7 @@ pub struct Tag {
 }
 
 impl fmt::Debug for Tag {
-    /// Bodies are long: their start, length and hash tell them apart.
+    /// Bodies are long: their start, length and hash identify them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut hasher = DefaultHasher::new();
         self.body.hash(&mut hasher);
@@ -58,7 +58,8 @@ impl Tag {
         }
     }
 
-    /// Media that is decoded, and so has a time of its own: not what describes it or ends it.
+    /// Media that is decoded, and so has a time of its own, as opposed to descriptions and end
+    /// marks.
     pub fn is_coded(&self) -> bool {
         const CODED: u8 = 1;
         const CODED_WITHOUT_COMPOSITION_TIME: u8 = 3;
@@ -137,8 +138,9 @@ pub fn media(tags: &[Tag]) -> Vec<Tag> {
     tags.iter().filter(|tag| tag.is_media()).cloned().collect()
 }
 
-/// Audio and video must be the same, in the same order, at times that differ by one constant.
-/// Descriptions, whose own time means nothing to most encoders, need only be in their place.
+/// Asserts that audio and video are the same, in the same order, at times that differ by one
+/// constant. Descriptions, whose own time means nothing to most encoders, need only be in their
+/// place.
 #[track_caller]
 pub fn assert_same_media(expected: &[Tag], got: &[Tag]) {
     let (expected, got) = (media(expected), media(got));

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A port that a server is behind, or not: what is on the way to it can be cut off and let in again,
-//! and the port stays the same.
+//! A port in front of a server that can be closed and opened again, and stays the same.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -24,7 +23,7 @@ struct State {
 }
 
 impl Gate {
-    /// Open, before a server on this port.
+    /// Opens a gate in front of a server on this port.
     pub fn before(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -41,7 +40,7 @@ impl Gate {
                 if state.is_over {
                     return;
                 }
-                // Who is not let in finds its connection closed.
+                // While the gate is closed, a new connection is closed at once.
                 if let (Ok(client), true) = (client, state.is_open) {
                     state.connect(client);
                 }
@@ -58,7 +57,7 @@ impl Gate {
         format!("rtmp://127.0.0.1:{}/{path}", self.port)
     }
 
-    /// Cuts off who is connected, and lets nobody in.
+    /// Cuts off all connections, and accepts no more.
     pub fn close(&self) {
         let mut state = self.state.lock().unwrap();
         state.is_open = false;

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use super::clients::Running;
 
-/// Publishes H.264 and AAC from a file with flvmux and this sink. What the sink got is left in a
-/// second file, since flvmux makes metadata and times of its own.
+/// Publishes H.264 and AAC from a file with flvmux and this sink. The input of the sink is left in
+/// a second file, since flvmux makes metadata and times of its own.
 pub fn publish_with(sink: &str, file: &Path, url: &str, copy: &Path) -> Running {
     let text = format!(
         "-q filesrc location={} ! flvdemux name=demuxer flvmux name=muxer streamable=true ! \

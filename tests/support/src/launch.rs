@@ -13,7 +13,7 @@ use super::program::Program;
 #[derive(Debug)]
 pub struct Launch {
     program: Program,
-    /// With the registry, and the log where there is one.
+    /// The folder of the registry, and of the log where there is one.
     folder: tempfile::TempDir,
 }
 
@@ -48,12 +48,12 @@ impl Launch {
         Self::spawn(command("gst-launch-1.0"), options, pipeline)
     }
 
-    /// Another program that prints the properties of its pipeline with `-v`.
+    /// Starts another program that prints the properties of its pipeline with `-v`.
     pub fn start_program(program: &str, arguments: &str) -> Self {
         Self::spawn(command(program), "", arguments)
     }
 
-    /// The same, with a log at these levels.
+    /// Starts `gst-launch-1.0` with a log at these levels.
     pub fn start_logged(pipeline: &str, levels: &str) -> Self {
         let (mut command, folder) = command("gst-launch-1.0");
         command
@@ -63,7 +63,7 @@ impl Launch {
         Self::spawn((command, folder), "", pipeline)
     }
 
-    /// What was logged so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
@@ -83,13 +83,13 @@ impl Launch {
         Launch { program, folder }
     }
 
-    /// Goes on to a line with this text, and gives all lines from where it was.
+    /// Waits for a line with this text, and returns all lines since the last one.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> String {
         self.program.wait_for(text)
     }
 
-    /// The port that the element says it listens on.
+    /// Returns the port that the element listens on.
     #[track_caller]
     pub fn port(&mut self) -> u16 {
         self.program.behind("current-port = ").parse().unwrap()
@@ -99,7 +99,7 @@ impl Launch {
         self.program.id()
     }
 
-    /// What it has printed so far.
+    /// Returns the output so far.
     pub fn output(&self) -> String {
         self.program.output()
     }
@@ -108,7 +108,7 @@ impl Launch {
         self.program.signal(Signal::INT);
     }
 
-    /// Waits for its end, and says how long that took.
+    /// Waits for its end, and returns how long that took.
     #[track_caller]
     pub fn wait(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the tests of the plugin and of the programs have in common.
+//! Publishers, servers, networks and media for the tests of the plugin and of the programs.
 
 pub mod camera;
 pub mod clients;
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-/// Long enough for anything on a busy machine. Nothing waits for it unless something is broken.
+/// Long enough for anything on a busy machine. It only passes when something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The top folder of the repository.
@@ -37,7 +37,7 @@ pub fn repository() -> PathBuf {
     package.join("../..").canonicalize().unwrap()
 }
 
-/// Makes the element known in this process.
+/// Registers the elements in this process.
 pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -46,7 +46,7 @@ pub fn init() {
     });
 }
 
-/// Plays to the end, and says how many buffers its element `sink` has rendered.
+/// Plays to the end, and returns how many buffers its element `sink` has rendered.
 #[track_caller]
 pub fn rendered(pipeline: &gst::Element) -> u64 {
     let sink = pipeline.downcast_ref::<gst::Bin>().unwrap();

@@ -13,7 +13,7 @@ fn media_folder() -> PathBuf {
     build_folder().with_file_name("tmp").join("media")
 }
 
-/// The file `name`, made by ffmpeg with these arguments if it is not there yet.
+/// Returns the file `name`, made by ffmpeg with these arguments if it is not there yet.
 pub fn made_by(program: impl AsRef<std::ffi::OsStr>, name: &str, arguments: &str) -> PathBuf {
     // Tests of one process must not make one file twice at a time.
     static MAKING: Mutex<()> = Mutex::new(());
@@ -22,7 +22,7 @@ pub fn made_by(program: impl AsRef<std::ffi::OsStr>, name: &str, arguments: &str
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join(name);
     if !path.exists() {
-        // Complete or not there at all, also for other processes and after an interrupted run.
+        // Complete or absent, also for other processes and after an interrupted run.
         let own = tempfile::Builder::new().suffix(name).tempfile_in(&folder);
         let own = own.unwrap().into_temp_path();
         ffmpeg(program, &format!("{arguments} {}", own.display())).succeed();
@@ -61,7 +61,7 @@ pub fn long_full_hd() -> PathBuf {
     made_by(FFMPEG, "long-full-hd.flv", &arguments)
 }
 
-/// What ffmpeg writes into a file when it is told what [`super::clients::publish`] tells it.
+/// Returns the file that ffmpeg writes with the arguments of [`super::clients::publish`].
 pub fn copy(program: impl AsRef<std::ffi::OsStr>, file: &Path) -> PathBuf {
     let program = program.as_ref();
     // Each ffmpeg has its own way to write FLV.

@@ -20,7 +20,7 @@ const PROGRAM: &str = "/usr/sbin/nginx";
 #[derive(Debug)]
 pub struct Nginx {
     pub port: u16,
-    /// Also while it does not run.
+    /// Reserved even while it does not run.
     _reserved: OwnedFd,
     address: String,
     application: &'static str,
@@ -29,7 +29,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Takes publishers to the application `relay`, and sends on what they publish.
+    /// Accepts publishers of the application `relay`, and pushes their streams on.
     pub fn relay_to(url: &str) -> Self {
         Self::started(
             "relay",
@@ -37,12 +37,12 @@ impl Nginx {
         )
     }
 
-    /// Takes publishers to the application `live`, and records what they publish.
+    /// Accepts publishers of the application `live`, and records their streams.
     pub fn recorder() -> Self {
         Self::started("live", &Self::recording(""))
     }
 
-    /// The same on a machine of its own.
+    /// Records on a machine of its own.
     pub fn recorder_on(machine: &Machine) -> Self {
         let mut nginx = Self::stopped("live", machine.address());
         nginx.configure(&Self::recording(""));
@@ -50,7 +50,7 @@ impl Nginx {
         nginx
     }
 
-    /// What a recorder does, and more.
+    /// The configuration of a recorder, and more.
     pub fn recording(more: &str) -> String {
         format!(
             "application live {{ live on; record all; record_path {{here}}; record_unique on; {more} }}"
@@ -65,7 +65,7 @@ impl Nginx {
     }
 
     fn stopped(application: &'static str, address: &str) -> Self {
-        // nginx can't be told to take any port.
+        // nginx cannot bind any free port.
         let (reserved, port) = reserved_port();
         Nginx {
             port,
@@ -77,7 +77,7 @@ impl Nginx {
         }
     }
 
-    /// What it does from its next start on. `{here}` is its folder.
+    /// Sets the configuration of its next start. `{here}` is its folder.
     pub fn configure(&self, application: &str) {
         let (here, port) = (self.folder.path().display(), self.port);
         let address = &self.address;
@@ -103,7 +103,7 @@ impl Nginx {
         command.arg("-p").arg(folder);
         let mut process = Running::spawn(command);
         let deadline = Instant::now() + PATIENCE;
-        // It listens as soon as a connection is taken.
+        // It listens as soon as a connection is accepted.
         while TcpStream::connect((&self.address[..], self.port)).is_err() {
             let ended = process.0.try_wait().unwrap();
             if ended.is_some() || Instant::now() > deadline {
@@ -119,7 +119,7 @@ impl Nginx {
         self.process = None;
     }
 
-    /// It stays, with its connections, and does nothing.
+    /// Freezes it: its connections stay, and it does nothing.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
@@ -139,7 +139,8 @@ impl Nginx {
         format!("rtmp://{address}:{port}/{}/{key}", self.application)
     }
 
-    /// A file for each publisher. Two within a second would share one: see [`Nginx::put_aside`].
+    /// Returns one file for each publisher. Two within a second would share one: see
+    /// [`Nginx::put_aside`].
     pub fn recordings(&self) -> Vec<PathBuf> {
         let files = std::fs::read_dir(self.folder.path()).unwrap();
         let paths = files.map(|file| file.unwrap().path());
@@ -150,13 +151,13 @@ impl Nginx {
         paths
     }
 
-    /// In bytes.
+    /// Returns the size of all recordings in bytes.
     pub fn recorded(&self) -> u64 {
         let lengths = self.recordings().into_iter();
         lengths.map(|path| path.metadata().unwrap().len()).sum()
     }
 
-    /// Gives what there is a name that no later recording has.
+    /// Renames the recordings to a name that no later one has.
     pub fn put_aside(&self, name: &str) {
         for path in self.recordings() {
             let old = path.file_name().unwrap().to_str().unwrap();

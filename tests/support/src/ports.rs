@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Ports for servers that can't be told to take any.
+//! Ports for servers that cannot bind any free one.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 
-/// A port of 127.0.0.1 that nobody else is given as long as the socket is there. Nobody listens on it, so connections
-/// are refused, until a server that allows addresses to be used again, as nginx does, takes it.
+/// Reserves a port of 127.0.0.1 as long as the socket is there. It has no listener, so connections
+/// are refused, until a server that sets SO_REUSEADDR, as nginx does, binds it.
 pub fn reserved_port() -> (OwnedFd, u16) {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     set_socket_reuseaddr(&socket, true).unwrap();

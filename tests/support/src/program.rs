@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Programs that run beside a test, what they print, and their end: none is waited for without a limit.
+//! Programs that run beside a test, their output, and their end. Every wait has a limit.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
@@ -17,7 +17,7 @@ use super::PATIENCE;
 /// Longer than any program of any test runs, also on a busy machine.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// The end of a process, which is ended by force where it takes too long. None is an end of that kind.
+/// Waits for the end of a process, and kills it after the timeout, which returns `None`.
 pub fn end_of(child: &mut Child) -> Option<ExitStatus> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
     let limit = Timespec::try_from(LONGEST).unwrap();
@@ -35,23 +35,23 @@ pub fn end_of(child: &mut Child) -> Option<ExitStatus> {
 #[derive(Debug, Default)]
 struct Printed {
     lines: Vec<String>,
-    /// Of its two streams, those that have not ended.
+    /// The number of its output streams that have not ended.
     open: usize,
 }
 
 type Shared = Arc<(Mutex<Printed>, Condvar)>;
 
-/// A program that says in lines how far it is. It is ended with its owner.
+/// A program that prints its progress in lines. It is ended with its owner.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
     printed: Shared,
-    /// How many lines [`Self::wait_for`] has passed.
+    /// Lines that [`Self::wait_for`] has passed.
     passed: usize,
 }
 
 impl Program {
-    /// Those of its streams that are piped are read.
+    /// Reads the piped ones of its output streams.
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
         let child = command.spawn();
@@ -78,26 +78,26 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// How many lines there are.
+    /// Returns the number of lines.
     pub fn mark(&self) -> usize {
         self.printed.0.lock().unwrap().lines.len()
     }
 
-    /// All that it has printed.
+    /// Returns its whole output.
     pub fn output(&self) -> String {
         let printed = self.printed.0.lock();
         let printed = printed.unwrap_or_else(PoisonError::into_inner);
         printed.lines.join("\n")
     }
 
-    /// The first line after a mark that satisfies a condition, also one that is there already.
+    /// Returns the first line after a mark that satisfies a condition, even if it is there already.
     #[track_caller]
     pub fn wait_from(&self, mark: usize, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let (_, line) = self.find(mark, what, is_it);
         line
     }
 
-    /// Goes on to a line with this text, and gives all lines from where it was.
+    /// Waits for a line with this text, and returns all lines since the last one.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> String {
         let (index, _) = self.find(self.passed, text, |line| line.contains(text));
@@ -105,7 +105,7 @@ impl Program {
         self.printed.0.lock().unwrap().lines[start..=index].join("\n")
     }
 
-    /// The same, and what comes after the text in its line.
+    /// Waits for this text, and returns the rest of its line.
     #[track_caller]
     pub fn behind(&mut self, text: &str) -> String {
         let lines = self.wait_for(text);
@@ -133,7 +133,7 @@ impl Program {
         }
     }
 
-    /// Waits for its end, and for all that it prints until then.
+    /// Waits for its end, and for all of its output.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let status = end_of(&mut self.child);

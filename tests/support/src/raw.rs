@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A client that sends what a test wants it to send.
+//! A client that sends exactly the bytes of the test.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ use super::wire::Wire;
 #[derive(Debug)]
 pub struct RawClient {
     pub socket: TcpStream,
-    /// For messages that are sent the plain way.
+    /// The writer of messages that are sent in the plain way.
     pub writer: ChunkWriter,
     reader: ChunkReader,
     input: Vec<u8>,
@@ -33,7 +33,7 @@ impl RawClient {
         Self::over(TcpStream::connect(("127.0.0.1", port)).unwrap())
     }
 
-    /// A client on a connection that is there.
+    /// A client on an existing connection.
     pub fn over(socket: TcpStream) -> Self {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -45,7 +45,7 @@ impl RawClient {
         }
     }
 
-    /// Goes through the simple handshake.
+    /// Completes the simple handshake.
     pub fn handshake(&mut self) -> &mut Self {
         self.try_handshake().unwrap();
         self
@@ -80,12 +80,12 @@ impl RawClient {
         client
     }
 
-    /// The whole way to a publisher; None if that is refused or the connection ends.
+    /// Publishes; returns `None` if that is refused or the connection ends.
     pub fn try_publish(&mut self, application: &str, stream_key: &str) -> Option<()> {
         self.try_publish_with(application, stream_key, 0.0)
     }
 
-    /// The same, with these bits of `capsEx`.
+    /// Publishes with these bits of `capsEx`.
     pub fn try_publish_with(&mut self, application: &str, key: &str, caps: f64) -> Option<()> {
         self.try_handshake().ok()?;
         let object = Value::Object(vec![
@@ -139,7 +139,7 @@ impl RawClient {
         self.socket.write_all(&bytes)
     }
 
-    /// A message at time 0 with a type 0 header.
+    /// Sends a message at time 0 with a type 0 header.
     pub fn message(&mut self, csid: u32, type_id: u8, msid: u32, body: &[u8]) -> &mut Self {
         let mut bytes = Vec::new();
         self.writer.write(&mut bytes, csid, type_id, msid, body);
@@ -153,18 +153,18 @@ impl RawClient {
         self
     }
 
-    /// Media with a type 0 header, cut into chunks of this size.
+    /// Sends media with a type 0 header, cut into chunks of this size.
     pub fn media(&mut self, kind: u8, timestamp: u32, body: &[u8], chunk_size: usize) -> &mut Self {
         let bytes = media_chunks(kind, timestamp, body, chunk_size);
         self.send(&bytes)
     }
 
-    /// The next message of the server, or None when it has closed the connection.
+    /// Returns the next message of the server, or `None` when it has closed the connection.
     pub fn next_message(&mut self) -> Option<Message> {
         self.read_message().unwrap()
     }
 
-    /// The same for a client that puts up with a lost connection.
+    /// Returns the next message; for a client that tolerates a lost connection.
     pub fn read_message(&mut self) -> io::Result<Option<Message>> {
         loop {
             let mut input = &self.input[..];
@@ -187,7 +187,7 @@ impl RawClient {
         self.message(2, type_id, 0, &body)
     }
 
-    /// The next ping, and its timestamp.
+    /// Returns the timestamp of the next ping.
     #[track_caller]
     pub fn expect_ping(&mut self) -> u32 {
         while let Some(message) = self.next_message() {
@@ -199,7 +199,7 @@ impl RawClient {
         panic!("no ping came");
     }
 
-    /// The next command with this name, if there is one before the connection ends.
+    /// Returns the next command with this name, if there is one before the connection ends.
     pub fn try_expect_command(&mut self, name: &str) -> Option<Command> {
         while let Ok(Some(message)) = self.read_message() {
             if message.type_id == type_id::COMMAND_AMF0 {
@@ -212,7 +212,7 @@ impl RawClient {
         None
     }
 
-    /// The next command with this name; others and control messages are passed over.
+    /// Returns the next command with this name; other commands and control messages are skipped.
     #[track_caller]
     pub fn expect_command(&mut self, name: &str) -> Command {
         let mut seen = Vec::new();
@@ -230,7 +230,7 @@ impl RawClient {
     }
 }
 
-/// Tags, each with a type 0 header.
+/// Sends tags, each with a type 0 header.
 pub fn send(client: &mut RawClient, tags: &[Tag]) {
     try_send(client, tags).unwrap();
 }
@@ -248,7 +248,7 @@ pub fn unpublish(mut client: RawClient) {
     client.expect_command("onStatus");
 }
 
-/// The status code in an `onStatus` or `_error`.
+/// Returns the status code in an `onStatus` or `_error`.
 pub fn code(command: &Command) -> &str {
     let mut objects = command.arguments.iter();
     objects
@@ -256,8 +256,8 @@ pub fn code(command: &Command) -> &str {
         .unwrap_or_default()
 }
 
-/// Media of message stream 1 on a chunk stream of its kind: a type 0 chunk and the type 3 chunks
-/// that go on with it.
+/// Returns media of message stream 1 on a chunk stream of its kind: a type 0 chunk and the type 3
+/// chunks that continue it.
 pub fn media_chunks(kind: u8, timestamp: u32, body: &[u8], chunk_size: usize) -> Vec<u8> {
     let csid = if kind == super::flv::VIDEO { 6 } else { 4 };
     let extended = timestamp >= 0xFF_FFFF;

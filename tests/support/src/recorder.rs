@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The element in a pipeline of this process, with all that leaves it kept.
+//! The element in a pipeline of this process, all of whose output is kept.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -21,7 +21,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// `rtmp2serversrc` with these properties on any free port, into a sink that takes all.
+    /// Starts `rtmp2serversrc` with these properties on any free port, into a sink that accepts
+    /// everything.
     pub fn start(properties: &str) -> Self {
         Self::start_into(properties, "fakesink sync=false async=false")
     }
@@ -82,7 +83,7 @@ impl Recorder {
         }
     }
 
-    /// Element messages of this name, once there are so many of them.
+    /// Waits for so many element messages of this name, and returns all of them.
     #[track_caller]
     pub fn messages(&self, name: &str, count: usize) -> Vec<gst::Structure> {
         let (messages, more) = &*self.messages;
@@ -100,7 +101,7 @@ impl Recorder {
         named(&all)
     }
 
-    /// What `rtmp2serversrc` with these properties says instead of starting.
+    /// Returns the error of `rtmp2serversrc` with these properties, which fails to start.
     #[track_caller]
     pub fn refusal(properties: &str) -> (glib::Error, String) {
         init();
@@ -127,14 +128,14 @@ impl Recorder {
         format!("rtmp://127.0.0.1:{}/{path}", self.port())
     }
 
-    /// Waits for EOS and gives what left until then.
+    /// Waits for EOS, and returns all tags.
     #[track_caller]
     pub fn finish(&self) -> Vec<Tag> {
         self.wait_for(gst::MessageType::Eos);
         self.tags()
     }
 
-    /// Waits for a message; an error that is not waited for is a failure.
+    /// Waits for a message; another error is a failure.
     #[track_caller]
     pub fn wait_for(&self, kind: gst::MessageType) -> gst::Message {
         let patience = gst::ClockTime::try_from(PATIENCE).unwrap();
@@ -150,7 +151,7 @@ impl Recorder {
         message
     }
 
-    /// Waits, without a fixed pause, until what has left satisfies a condition.
+    /// Waits, without a fixed pause, until the output satisfies a condition.
     #[track_caller]
     pub fn wait_until(&self, what: &str, condition: impl Fn(&[gst::Buffer]) -> bool) {
         let buffers = self.buffers.lock().unwrap();
@@ -193,7 +194,7 @@ impl Drop for Recorder {
     }
 }
 
-/// The epoch that a buffer of the element carries.
+/// Returns the epoch that a buffer of the element carries.
 pub fn epoch_of(buffer: &gst::BufferRef) -> u64 {
     let meta = gst::meta::CustomMeta::from_buffer(buffer, "Rtmp2EpochMeta").unwrap();
     meta.structure().get("epoch").unwrap()

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What this process has in use.
+//! Resources of this process.
 
 use std::collections::BTreeMap;
 
-/// Of the flags of a task in `/proc`: it is on its way out. A thread that was joined may still be in
-/// the list for a moment.
+/// A flag of a task in `/proc`: it is exiting. A thread that was joined may still be in the list
+/// for a moment.
 const EXITING: u32 = 0x4;
 
-/// The name of a thread, if there still is one.
+/// Returns the name of a thread, if it still exists.
 fn thread_name(task: &std::path::Path) -> Option<String> {
     let stat = std::fs::read_to_string(task.join("stat")).ok()?;
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
@@ -16,7 +16,7 @@ fn thread_name(task: &std::path::Path) -> Option<String> {
     (flags & EXITING == 0).then(|| name.to_owned())
 }
 
-/// How many threads there are of each name, and how many descriptors.
+/// Returns the number of threads by name, and the number of descriptors.
 pub fn resources() -> (BTreeMap<String, usize>, usize) {
     let mut threads = BTreeMap::new();
     for task in std::fs::read_dir("/proc/self/task").unwrap() {
@@ -29,7 +29,7 @@ pub fn resources() -> (BTreeMap<String, usize>, usize) {
     (threads, std::fs::read_dir("/proc/self/fd").unwrap().count())
 }
 
-/// Memory of this process in kB, shared pages by their share.
+/// Returns the memory of this process in kB, shared pages by their share.
 pub fn memory() -> u64 {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
@@ -37,7 +37,7 @@ pub fn memory() -> u64 {
     number.parse().unwrap()
 }
 
-/// What the system knows listening sockets of a port by: it gives no other socket the same name.
+/// Returns the system's names of listening sockets of a port: no other socket gets the same name.
 pub fn listening(port: u16) -> Vec<String> {
     let text = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
     let port = format!(":{port:04X}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What an element says of its publishers, in the order in which it says it.
+//! The signals of an element about its publishers, in order.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -46,7 +46,7 @@ impl Signals {
         self.seen.1.notify_all();
     }
 
-    /// Waits until there are so many, and gives all that there are.
+    /// Waits for so many signals, and returns all of them.
     #[track_caller]
     pub fn wait_for(&self, count: usize) -> Vec<Emission> {
         let (seen, more) = &*self.seen;
@@ -56,7 +56,7 @@ impl Signals {
         seen.clone()
     }
 
-    /// Names with reasons, like `removed closed`.
+    /// Returns names with reasons, like `removed closed`.
     #[track_caller]
     pub fn names(&self, count: usize) -> Vec<String> {
         let name = |e: &Emission| format!("{} {}", &e.name["publisher-".len()..], e.reason);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Tags with the headers of H.264 and AAC and with bodies of any bytes: enough for whoever does not
+//! Tags with the headers of H.264 and AAC and with bodies of any bytes, for receivers that do not
 //! decode them.
 
 use super::flv::{AUDIO, SCRIPT, Tag, VIDEO};
 
-/// Between frames, in milliseconds.
+/// Milliseconds between frames.
 const FRAME_STEP: u32 = 40;
 
 pub fn video_header(timestamp: u32) -> Tag {
@@ -50,8 +50,8 @@ pub fn metadata(timestamp: u32) -> Tag {
     Tag::new(SCRIPT, timestamp, body)
 }
 
-/// A payload of this length in which no stretch is like another, so that bytes that are lost, doubled
-/// or moved show.
+/// A payload of this length in which no stretch is like another, so that lost, doubled or moved
+/// bytes show.
 fn coded(kind: u8, timestamp: u32, front: &[u8], length: usize) -> Tag {
     let mut state = u64::from(timestamp) << 20 | length as u64 | 1;
     let noise = std::iter::repeat_with(|| {
@@ -62,8 +62,8 @@ fn coded(kind: u8, timestamp: u32, front: &[u8], length: usize) -> Tag {
     Tag::new(kind, timestamp, body)
 }
 
-/// Metadata, sequence headers and so many frames, each with audio beside it. The lengths of tags
-/// that follow each other differ. Times wrap.
+/// Metadata, sequence headers and so many frames, each with audio beside it. The lengths of
+/// consecutive tags differ. Times wrap.
 pub fn stream(start: u32, frames: u32) -> Vec<Tag> {
     let mut tags = vec![metadata(start), video_header(start), audio_header(start)];
     for index in 0..frames {
@@ -79,7 +79,7 @@ pub fn stream(start: u32, frames: u32) -> Vec<Tag> {
     tags
 }
 
-/// The same tags with the first one's time as time 0.
+/// Returns the same tags with the first one's time as time 0.
 pub fn from_zero(tags: &[Tag]) -> Vec<Tag> {
     let start = tags[0].timestamp;
     tags.iter()

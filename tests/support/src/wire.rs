@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Chunks in every form that clients write them, apart from the code that is tested.
+//! Chunks in every form that clients write them, independent of the tested code.
 
 use super::flv::{AUDIO, Tag};
 
-/// The time field that says that four more bytes follow.
+/// The time field that announces four more bytes.
 const EXTENDED: u32 = 0xFF_FFFF;
 
-/// How a message is put on the wire.
+/// The form of a message on the wire.
 #[derive(Clone, Copy, Debug)]
 pub struct Wire {
     pub csid: u32,
-    /// Writes the basic header in three bytes, whether the csid needs them or not.
+    /// Writes the basic header in three bytes, even if the csid needs fewer.
     pub long_csid: bool,
     pub msid: u32,
     pub chunk_size: usize,
-    /// Whether chunks that go on with a message repeat its extended timestamp.
+    /// Chunks that continue a message repeat its extended timestamp.
     pub repeats_extended: bool,
 }
 
@@ -30,18 +30,18 @@ impl Wire {
         }
     }
 
-    /// As most encoders do it: a chunk stream for each kind of tag.
+    /// The form of most encoders: a chunk stream for each kind of tag.
     pub fn of(tag: &Tag) -> Self {
         Wire::on(if tag.kind == AUDIO { 4 } else { 6 })
     }
 
-    /// The chunks of a message that starts with a header of type 0.
+    /// Returns the chunks of a message that starts with a header of type 0.
     pub fn absolute(&self, tag: &Tag) -> Vec<Vec<u8>> {
         self.chunks(0, tag.timestamp, tag)
     }
 
-    /// The chunks of a message. `time` is a timestamp in type 0 and a delta in types 1 and 2. In
-    /// type 3 it is what the header that it goes on with had there.
+    /// Returns the chunks of a message. `time` is a timestamp in type 0 and a delta in types 1 and
+    /// 2. In type 3 it is the time field of the header that it continues.
     pub fn chunks(&self, fmt: u8, time: u32, tag: &Tag) -> Vec<Vec<u8>> {
         let mut front = self.basic_header(fmt);
         if fmt < 3 {

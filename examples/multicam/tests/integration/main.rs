@@ -19,23 +19,23 @@ use support::synthetic::stream;
 
 use program::{Metrics, Program, command};
 
-/// A server that takes one stream, and keeps what it gets.
+/// A server that accepts one stream, and keeps what it receives.
 fn server(camera: &str, stream: &str) -> Recorder {
     Recorder::start(&format!(
         "keep-listening=true timestamp-mode=publisher application=live stream-key={camera}_{stream}_secret"
     ))
 }
 
-/// Of `url_template`, with a variable for the port of the server.
+/// The `url_template`, with a variable for the port of the server.
 const TEMPLATE: &str = "rtmp://127.0.0.1:{port}/live/{camera_id}_{stream_name}_secret";
 
-/// A camera with one stream to a server, and with what `more` says.
+/// A camera with one stream to a server, and with the settings of `more`.
 fn camera(id: &str, port: u16, more: &str) -> String {
     let port = format!(r#""variables": {{"port": "{port}"}}"#);
     format!(r#"{{"id": "{id}", {port}, {more} "streams": [{{"name": "main"}}]}}"#)
 }
 
-/// All servers may take as long as they like, but those that say otherwise.
+/// Servers may take as long as they like, unless a camera says otherwise.
 fn configuration(cameras: &[String]) -> String {
     format!(
         r#"{{"listen": {{"host": "127.0.0.1", "port": 0}},
@@ -47,7 +47,7 @@ fn configuration(cameras: &[String]) -> String {
     )
 }
 
-/// What can be decoded, from the first keyframe on: servers get nothing before that.
+/// Returns the decodable tags, from the first keyframe on: servers get nothing before that.
 fn decodable(tags: &[Tag]) -> Vec<Tag> {
     let coded = tags.iter().filter(|tag| tag.is_coded());
     let coded = coded.skip_while(|tag| tag.kind != VIDEO || tag.body[0] != 0x17);
@@ -67,8 +67,8 @@ fn wait_for_tag(server: &Recorder, tag: &Tag) {
     });
 }
 
-/// Waits until a server has these tags, after metadata and sequence headers: these and no others, and each
-/// at its time.
+/// Asserts that a server receives exactly these tags, each at its time, after metadata and sequence
+/// headers.
 #[track_caller]
 fn assert_gets(server: &Recorder, sent: &[Tag]) {
     let sent = decodable(sent);
@@ -83,7 +83,8 @@ fn assert_gets(server: &Recorder, sent: &[Tag]) {
     assert_same_media(&sent, &got);
 }
 
-/// What waits for a server is the last group of pictures: the rest is sent when there is one.
+/// Sends tags in steps: only the last group of pictures waits for a server, and the rest is sent
+/// when there is one.
 #[track_caller]
 fn send_all(client: &mut RawClient, server: &Recorder, tags: &[Tag]) {
     let (first, rest) = tags.split_at(21);
@@ -92,7 +93,8 @@ fn send_all(client: &mut RawClient, server: &Recorder, tags: &[Tag]) {
     send(client, rest);
 }
 
-/// The last part of these tags, from a keyframe on: connecting takes a while.
+/// Asserts that a server receives the last part of these tags, from a keyframe on: connecting takes
+/// a while.
 #[track_caller]
 fn assert_gets_the_end(server: &Recorder, sent: &[Tag]) {
     let sent = decodable(sent);
@@ -102,7 +104,7 @@ fn assert_gets_the_end(server: &Recorder, sent: &[Tag]) {
     assert_same_media(&sent[start.unwrap()..], &got);
 }
 
-/// The first connection is still there.
+/// Asserts that the first connection is still there.
 #[track_caller]
 fn assert_undisturbed(server: &Recorder) {
     let stats = server.stats();
@@ -111,13 +113,13 @@ fn assert_undisturbed(server: &Recorder) {
     }
 }
 
-/// Cameras whose servers are there: publishers, files and a test picture.
+/// Cameras with working servers: publishers, files and a test picture.
 const LIVE: [&str; 7] = ["1", "2", "3", "4", "5", "6", "7"];
 
-/// Those of them that a test publishes itself, tag by tag.
+/// The cameras among them that a test publishes itself, tag by tag.
 const PUBLISHED: usize = 3;
 
-/// Small frames with steps of 100 ms between them.
+/// Small frames, 100 ms apart.
 const TEST: &str = r#""source": {"test": {"width": 160, "height": 120, "framerate": 10,
     "bitrate_kbps": 64, "keyframe_interval_ms": 1000}},"#;
 
@@ -126,7 +128,8 @@ fn file(path: &Path, is_loop: bool) -> String {
     format!(r#""source": {{"file": {{"path": "{path}", "loop": {is_loop}}}}},"#)
 }
 
-/// Those, and an eighth one: the server of its first stream is dead, and its second one has a fallback.
+/// These, and an eighth one: the server of its first stream is dead, and its second one has a
+/// fallback.
 fn eight(servers: &[Recorder], dead: u16, fallback: u16) -> String {
     let sources = [
         String::new(),
@@ -142,7 +145,7 @@ fn eight(servers: &[Recorder], dead: u16, fallback: u16) -> String {
         .map(|((id, server), source)| camera(id, server.port(), source))
         .collect();
     let url = |port: &str| TEMPLATE.replace("{port}", port);
-    // Nobody listens on port 1.
+    // No server listens on port 1.
     let (refused, fallback) = (url("1"), url(&fallback.to_string()));
     cameras.push(format!(
         r#"{{"id": "8", "variables": {{"port": "{dead}"}}, {TEST} "streams": [
@@ -172,13 +175,13 @@ fn publish_in_turns(port: u16, servers: &[Recorder], tags: &[Tag]) -> Vec<RawCli
 fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
     let servers = LIVE.map(|id| server(id, "main"));
     let fallback = server("8", "sub");
-    // It takes connections, and never says a word.
+    // It accepts connections, and never answers.
     let dead = TcpListener::bind("127.0.0.1:0").unwrap();
     let dead_port = dead.local_addr().unwrap().port();
     let program = Program::start(&eight(&servers, dead_port, fallback.port()));
     let port = program.port();
 
-    // The dead one is told, and what else there is for it is used.
+    // The dead server is reported, and other cameras work.
     for id in &LIVE[PUBLISHED + 1..] {
         program.wait_for_status(0, &format!("{id}/main"), "sink connected, ");
     }
@@ -187,7 +190,7 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
     assert!(!line.contains("sink connected"), "{line}");
     program.wait_for_status(0, "8/sub", "sink connected (fallback 1), ");
 
-    // Servers hear of a stream when there is one.
+    // Servers learn of a stream when there is one.
     for server in &servers[..=PUBLISHED] {
         assert_eq!(server.stats().get("publishers"), Ok(0u64));
     }
@@ -205,7 +208,7 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
     }
     assert_gets_the_end(&servers[3], &flv::read_file(&copy(FFMPEG, &recording)));
 
-    // Files: one once, the other one again and again.
+    // Files: one once, the other one in a loop.
     program.wait_for_status(0, "5/main", "source ended");
     assert_gets(&servers[4], &flv::read_file(&small(2)));
     assert_repeats(&servers[5], &flv::read_file(&small(1)));
@@ -214,7 +217,7 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
     servers.iter().for_each(assert_undisturbed);
     assert_undisturbed(&fallback);
 
-    // Headers are what each server gets first, and do not count.
+    // Each server gets headers first, and they do not count.
     assert_told(&program.metrics(), decodable(&tags).len());
     program.signal(Signal::INT);
     let (status, text) = program.wait();
@@ -222,12 +225,12 @@ fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
     assert!(!text.contains("secret"), "{text}");
 }
 
-/// So many tags were published.
+/// Asserts the metrics after so many published tags.
 #[track_caller]
 fn assert_told(metrics: &Metrics, tags: usize) {
     for id in ["1", "2", "3", "4", "6", "7"] {
         let stream = format!("{id}/main");
-        // The publisher of that one has left.
+        // The publisher of camera 4 has left.
         assert!(metrics.get("status", &stream) == 2.0 || id == "4");
         assert_eq!(metrics.get("connections_total", &stream), 1.0);
         assert_eq!(metrics.get("restarts_total", &stream), 0.0);
@@ -247,14 +250,14 @@ fn assert_told(metrics: &Metrics, tags: usize) {
     assert_eq!(metrics.get("location", "8/sub"), 1.0);
 }
 
-/// A file over and over, with times that go on.
+/// Asserts that a file is sent in a loop, with times that go on.
 #[track_caller]
 fn assert_repeats(server: &Recorder, file: &[Tag]) {
     let first = decodable(file);
     let again: Vec<Tag> = file.iter().filter(|tag| tag.is_coded()).cloned().collect();
     let count = first.len() + 2 * again.len();
     let expected = first.iter().chain(again.iter().cycle()).take(count);
-    // With what is not decoded.
+    // With tags that are not decoded.
     server.wait_until("three passes", |buffers| buffers.len() > count + 10);
     let got: Vec<Tag> = server.tags().into_iter().filter(Tag::is_coded).collect();
     for (index, (expected, got)) in expected.zip(&got).enumerate() {
@@ -263,7 +266,7 @@ fn assert_repeats(server: &Recorder, file: &[Tag]) {
             "tag {index}: {expected:?}, got {got:?}"
         );
     }
-    // Where its end and its start meet, the longer one of its tracks says when it goes on.
+    // Where its end and its start meet, the longer of its tracks determines when it goes on.
     let of_pass = file.iter().filter(|tag| tag.is_frame()).count();
     let frames = got.iter().filter(|tag| tag.kind == VIDEO);
     let times: Vec<u32> = frames.map(|tag| tag.timestamp).collect();
@@ -278,7 +281,8 @@ fn assert_repeats(server: &Recorder, file: &[Tag]) {
     }
 }
 
-/// So many milliseconds from frame to frame, without one missing. The muxer moves some a little.
+/// Asserts so many milliseconds from frame to frame, without a missing one. The muxer moves some a
+/// little.
 #[track_caller]
 fn assert_is_steady(server: &Recorder, step: u32) {
     server.wait_until("some seconds", |buffers| buffers.len() > 150);
@@ -320,7 +324,7 @@ fn a_reload_starts_and_stops_what_it_changes_and_nothing_else() {
     }
     assert_gets(&servers[0], first);
 
-    // One that can't be used changes nothing, and says where it is wrong.
+    // A bad one changes nothing, and its error has a place.
     let bad = configuration(&[camera("1", 1, r#""stream": [],"#)]);
     program.reload(&bad);
     program.wait_for("cameras[0].stream: unknown field `stream`");
@@ -329,7 +333,7 @@ fn a_reload_starts_and_stops_what_it_changes_and_nothing_else() {
     send(&mut client, second);
     assert_gets(&servers[0], &tags[..first.len() + second.len()]);
 
-    // The first one stays, the second one goes, the third one is another one, the fourth is new.
+    // The first camera stays, the second one goes, the third one changes, the fourth one is new.
     let mark = program.mark();
     let retry = r#""retry": {"max_attempts": 7},"#;
     program.reload(&configuration(&[
@@ -371,7 +375,7 @@ fn a_server_has_a_stream_only_as_long_as_there_is_a_publisher() {
         program.wait_for_status(mark, "1/main", "source waiting, sink disconnected, ");
         assert_eq!(server.stats().get("publishers"), Ok(publisher - 1));
         let mut client = RawClient::publish(program.port(), "cameras", "1-secret");
-        // Of this one its first picture may be the last one.
+        // Its first picture may be its last one.
         send_all(&mut client, &server, &tags);
         program.wait_for_status(mark, "1/main", "source active, sink connected, ");
         mark = program.mark();
@@ -396,11 +400,11 @@ fn what_fails_starts_again_by_itself_and_alone() {
     let mut client = RawClient::publish(port, "cameras", "2-secret");
     let line = program.wait_for_status(0, "1/main", "source failed, ");
     assert!(line.contains("1.flv: No such file"), "{line}");
-    // What is no FLV file is said to be none.
+    // A file that is not FLV is reported as such.
     let path = program.folder.path().join("1.flv");
     std::fs::write(&path, "this is not it").unwrap();
     program.wait_for_status(0, "1/main", "Could not determine type of stream");
-    // Files come into their places whole.
+    // Files are moved into place complete.
     let whole = program.folder.path().join("whole.flv");
     std::fs::copy(small(1), &whole).unwrap();
     std::fs::rename(&whole, &path).unwrap();
@@ -435,7 +439,7 @@ fn signals_at_once_are_one() {
 #[test]
 fn a_state_is_told_once() {
     let server = server("1", "main");
-    // Nobody listens on port 1.
+    // No server listens on port 1.
     let program = Program::start(&configuration(&[
         camera("1", server.port(), TEST),
         camera(
@@ -447,7 +451,7 @@ fn a_state_is_told_once() {
     ]));
     program.wait_for_status(0, "1/main", "sink connected, ");
     program.wait_for_status(0, "3/main", "source failed, ");
-    // Some of its states last for no time at all.
+    // Some of its states are very short.
     for _ in 0..5 {
         program.wait_for_status(program.mark(), "2/main", "source failed, ");
     }
@@ -456,7 +460,7 @@ fn a_state_is_told_once() {
     assert!(status.success(), "{status}\n{text}");
     for id in ["1", "2", "3"] {
         let start = format!("{id}/main: source ");
-        // Without what changes by itself.
+        // Without the parts that change by themselves.
         let is_state = |part: &&str| {
             !part.ends_with("bit/s") && !part.ends_with(" dropped") && !part.starts_with("since ")
         };
@@ -470,7 +474,7 @@ fn a_state_is_told_once() {
     }
 }
 
-/// Its exit code, and what it has printed.
+/// Returns the exit code and the output.
 fn run(arguments: &[&str], configuration: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cameras.json");
@@ -541,7 +545,7 @@ fn the_example_file_runs() {
     let text = std::fs::read_to_string(example).unwrap();
     let text = text
         .replace("media.example", &here)
-        // Nobody listens there.
+        // No server listens there.
         .replace("other.example", "127.0.0.1:1")
         .replace("backup.example", "127.0.0.1:2")
         .replace("\"0.0.0.0\", \"port\": 1935", "\"127.0.0.1\", \"port\": 0");
@@ -559,7 +563,7 @@ fn the_example_file_runs() {
     assert!(status.success(), "{status}\n{text}");
 }
 
-/// What is in the tags of one kind, without their times.
+/// Returns the payloads of the tags of one kind, without their times.
 fn payloads(tags: &[Tag], kind: u8) -> Vec<Vec<u8>> {
     let coded = tags.iter().filter(|tag| tag.kind == kind && tag.is_coded());
     coded.map(|tag| tag.body[front(kind)..].to_vec()).collect()
@@ -599,7 +603,7 @@ fn files_of_other_kinds_are_sent_without_being_coded_anew() {
         let got = server.tags();
         let pictures = [&sent, &got].map(|tags| payloads(tags, VIDEO));
         assert_eq!(pictures[0].len(), pictures[1].len(), "{kind}");
-        // The parser may put the configuration into the stream besides.
+        // The parser may also put the configuration into the stream.
         let mut pairs = pictures[0].iter().zip(&pictures[1]);
         let other = pairs.position(|(sent, got)| !got.ends_with(sent));
         assert_eq!(other, None, "{kind}");
@@ -629,7 +633,7 @@ fn files_of_other_kinds_go_on_where_they_start_again() {
     let cameras: Vec<String> = cameras.collect();
     let _program = Program::start(&configuration(&cameras));
     for (kind, server) in kinds.iter().zip(&servers) {
-        // Of 60 pictures and 94 frames of sound each.
+        // 60 pictures and 94 frames of sound each.
         server.wait_until("three passes", |buffers| buffers.len() > 2 * 154 + 50);
         let tags = server.tags();
         for track in [AUDIO, VIDEO] {
@@ -646,7 +650,7 @@ fn files_of_other_kinds_go_on_where_they_start_again() {
     }
 }
 
-/// As ffmpeg calls it.
+/// Returns ffmpeg's name of the format.
 fn format_of(kind: &str) -> &str {
     match kind {
         "mkv" => "matroska",

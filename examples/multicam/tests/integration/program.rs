@@ -13,7 +13,7 @@ use support::{program, repository};
 
 pub struct Program {
     running: program::Program,
-    /// With the configuration, `cameras.json`.
+    /// The folder with the configuration, `cameras.json`.
     pub folder: tempfile::TempDir,
 }
 
@@ -30,7 +30,7 @@ impl Program {
         Self::start_in(tempfile::tempdir().unwrap(), configuration)
     }
 
-    /// With files that are there already.
+    /// Starts it in a folder that already has files.
     pub fn start_in(folder: tempfile::TempDir, configuration: &str) -> Self {
         std::fs::write(folder.path().join("cameras.json"), configuration).unwrap();
         let mut command = command();
@@ -44,24 +44,24 @@ impl Program {
         self.folder.path().join("cameras.json")
     }
 
-    /// How many lines there are.
+    /// Returns the number of lines.
     pub fn mark(&self) -> usize {
         self.running.mark()
     }
 
-    /// The first line after a mark that satisfies a condition, also one that is there already.
+    /// Returns the first line after a mark that satisfies a condition, even if it is there already.
     #[track_caller]
     pub fn wait_from(&self, mark: usize, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         self.running.wait_from(mark, what, is_it)
     }
 
-    /// A line that has this text.
+    /// Returns a line that has this text.
     #[track_caller]
     pub fn wait_for(&self, text: &str) -> String {
         self.wait_from(0, text, |line| line.contains(text))
     }
 
-    /// A status line of a stream that has this text.
+    /// Returns a status line of a stream that has this text.
     #[track_caller]
     pub fn wait_for_status(&self, mark: usize, stream: &str, text: &str) -> String {
         let start = format!("{stream}: ");
@@ -72,7 +72,7 @@ impl Program {
         })
     }
 
-    /// Where publishers connect to.
+    /// Returns the port for publishers.
     #[track_caller]
     pub fn port(&self) -> u16 {
         let line = self.wait_for("listening on rtmp://");
@@ -80,7 +80,7 @@ impl Program {
         port.parse().unwrap()
     }
 
-    /// Gives it another configuration.
+    /// Reloads another configuration.
     pub fn reload(&self, configuration: &str) {
         std::fs::write(self.configuration(), configuration).unwrap();
         self.signal(Signal::HUP);
@@ -90,7 +90,7 @@ impl Program {
         self.running.signal(signal);
     }
 
-    /// What it tells Prometheus, read by the letter of the format, by name and stream.
+    /// Returns its metrics by name and stream, parsed strictly by the format.
     pub fn metrics(&self) -> Metrics {
         let line = self.wait_for("metrics on http://");
         let url = line.rsplit(' ').next().unwrap();
@@ -100,7 +100,7 @@ impl Program {
         parse(&text)
     }
 
-    /// Waits for its end. Gives all that it has printed too.
+    /// Waits for its end. Also returns its output.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let status = self.running.wait();
         (status, self.running.output())
@@ -111,7 +111,7 @@ impl Program {
 pub struct Metrics(HashMap<(String, String), f64>);
 
 impl Metrics {
-    /// Of a stream, as `7/main`, or of none.
+    /// Returns a value of a stream, as `7/main`, or of none.
     #[track_caller]
     pub fn get(&self, name: &str, stream: &str) -> f64 {
         let key = (format!("multicam_{name}"), stream.to_owned());

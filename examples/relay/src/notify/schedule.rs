@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is to be sent when, without a clock and without sending: time is passed in, and so is chance.
+//! Decides which notice is sent when. It has no clock and sends nothing: time and chance are passed
+//! in.
 //!
-//! The notices of a stream go one after the other, those of different streams at the same time. What waits is bounded: for one
-//! stream at most three, since a ready that has not been tried yet and its gone cancel each other; for all of
-//! them `MAX_WAITING`.
+//! The notices of one stream are sent one after the other, those of different streams at the same
+//! time. The number of waiting notices is bounded: three per stream at most, since a ready notice
+//! that was not tried yet and its gone notice cancel each other, and `MAX_WAITING` in all.
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -12,15 +13,16 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::StreamName;
 
-/// Requests at a time. A receiver that takes its time holds up no more than these.
+/// Concurrent requests. A slow receiver blocks no more than these.
 pub const MAX_UNDER_WAY: usize = 8;
-/// Notices of all streams. Publishers with ever new names, while the receiver is away, cost no more.
+/// Waiting notices of all streams. Publishers with ever new names cost no more while the receiver
+/// is away.
 pub const MAX_WAITING: usize = 10_000;
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(60);
-/// What a receiver may ask for.
+/// The longest delay that a receiver may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
-/// What is older is of no use to anybody.
+/// Older notices are of no use.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,31 +33,31 @@ pub enum Event {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Another one for each notice, and the same each time that it is sent.
+    /// The number of the notice: unique, and the same for each attempt.
     pub number: u64,
     pub event: Event,
     pub name: StreamName,
-    /// When it happened, to be told.
+    /// The time of the event, as it is sent.
     pub time: String,
 }
 
-/// How an attempt went.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Taken,
-    /// It may go better later: not before this time, if one was said.
+    /// A later attempt may succeed: not before this time, if the receiver named one.
     Failed(Option<Duration>),
-    /// It won't go better later.
+    /// A later attempt would fail too.
     Refused,
 }
 
-/// What becomes of a notice after an attempt.
+/// The further way of a notice after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Over,
     /// It is sent again after this time.
     Again(Duration),
-    /// The stream is gone meanwhile: its gone is sent instead.
+    /// The stream has ended meanwhile: its gone notice is sent instead.
     Superseded,
     GivenUp,
 }
@@ -64,18 +66,18 @@ pub enum Fate {
 struct Waiting {
     notice: Notice,
     since: Instant,
-    /// It may have arrived, even if nobody has said so.
+    /// It may have arrived, even if that was never acknowledged.
     was_tried: bool,
 }
 
-/// What is to be sent of one stream: never empty.
+/// The waiting notices of one stream: never empty.
 #[derive(Debug)]
 struct Line {
     waiting: VecDeque<Waiting>,
-    /// Of the first one.
+    /// The first notice is being sent.
     is_under_way: bool,
     due: Instant,
-    /// Attempts that failed, since the last one that did not.
+    /// Attempts that failed since the last success.
     failures: u32,
 }
 
@@ -92,7 +94,7 @@ impl Schedule {
         self.waiting
     }
 
-    /// False if there is no room.
+    /// Returns whether there was room.
     #[must_use]
     pub fn push(&mut self, event: Event, name: StreamName, time: String, now: Instant) -> bool {
         if event == Event::Gone && self.cancel_ready(&name) {
@@ -114,7 +116,8 @@ impl Schedule {
             due: now,
             failures: 0,
         });
-        // Tried and not answered well: the receiver may have it or not, and the gone is right in both cases.
+        // Tried but not acknowledged: the receiver may or may not have it, and the gone notice is
+        // right in both cases.
         let is_superseded = |last: &Waiting| last.notice.event == Event::Ready;
         if event == Event::Gone
             && !line.is_under_way
@@ -132,7 +135,7 @@ impl Schedule {
         true
     }
 
-    /// A ready that nobody can know of is forgotten. True if there was one.
+    /// Forgets a ready notice that was never tried. Returns whether there was one.
     fn cancel_ready(&mut self, name: &StreamName) -> bool {
         let Entry::Occupied(mut entry) = self.lines.entry(name.clone()) else {
             return false;
@@ -150,7 +153,7 @@ impl Schedule {
         true
     }
 
-    /// What is to be sent now. Each is followed by `finished`.
+    /// Returns a notice to send now. Call `finished` after each.
     pub fn next(&mut self, now: Instant) -> Option<Notice> {
         if self.under_way >= MAX_UNDER_WAY {
             return None;
@@ -167,7 +170,7 @@ impl Schedule {
         Some(first.notice.clone())
     }
 
-    /// When there is something to be sent next. None as long as something else has to happen first.
+    /// Returns when the next notice is due. `None` as long as something else must happen first.
     pub fn wakes_at(&self) -> Option<Instant> {
         if self.under_way >= MAX_UNDER_WAY {
             return None;
@@ -176,7 +179,7 @@ impl Schedule {
         lines.map(|line| line.due).min()
     }
 
-    /// What was under way of a stream has ended. `chance` is between 0 and 1, another one each time.
+    /// Ends the attempt of a stream's notice. `chance` is between 0 and 1, and random.
     pub fn finished(
         &mut self,
         name: &StreamName,
@@ -223,7 +226,8 @@ impl Schedule {
     }
 }
 
-/// Twice as long each time; not all at the same time when a receiver is back.
+/// Returns a delay that doubles with each failure, and varies so that not all notices are sent at
+/// once when the receiver returns.
 fn delay(failures: u32, chance: f64) -> Duration {
     let doubled = FIRST_DELAY.saturating_mul(2_u32.saturating_pow(failures));
     doubled.min(MAX_DELAY).mul_f64(0.5 + chance / 2.0)
@@ -239,7 +243,7 @@ mod tests {
     const TAKEN: Outcome = Outcome::Taken;
     const FAILED: Outcome = Outcome::Failed(None);
 
-    /// With a clock that the test moves.
+    /// A schedule with a clock that the test moves.
     struct Bench {
         schedule: Schedule,
         now: Instant,
@@ -324,7 +328,7 @@ mod tests {
         assert_eq!(waited, [1, 2, 4, 8, 16, 32, 60, 60]);
         bench.sends(Ready, "a");
         bench.finished("a", TAKEN);
-        // From the start.
+        // The delay starts over.
         bench.push(Gone, "a");
         bench.sends(Gone, "a");
         bench.finished("a", FAILED);
@@ -374,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_ready_that_fails_is_not_sent_behind_its_gone() {
-        // While it is under way,
+        // While it is being sent,
         let mut bench = Bench::new();
         bench.push(Ready, "a");
         bench.sends(Ready, "a");
@@ -392,7 +396,7 @@ mod tests {
         assert_eq!(bench.next(), None);
         bench.wait();
         bench.sends(Gone, "a");
-        // The receiver is still in trouble.
+        // The receiver still fails.
         bench.finished("a", FAILED);
         assert_eq!(bench.wait(), Duration::from_secs(2));
     }

@@ -33,7 +33,7 @@ impl Posted {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// What happened to which stream.
+    /// Returns the event and its stream.
     fn told(&self) -> String {
         let json = self.json();
         let text = |field: &str| json[field].as_str().unwrap().to_owned();
@@ -41,7 +41,8 @@ impl Posted {
     }
 }
 
-/// An HTTP server that keeps what it gets. `answer` is asked with the number of the request.
+/// Starts an HTTP server that keeps all requests. `answer` is called with the number of the
+/// request.
 async fn receive<F, A>(answer: F) -> (SocketAddr, Arc<Mutex<Vec<Posted>>>)
 where
     F: Fn(usize, Posted) -> A + Clone + Send + Sync + 'static,
@@ -79,7 +80,7 @@ fn receiver(address: SocketAddr) -> Receiver {
     }
 }
 
-/// What is to be told, who tells it, and what came of it.
+/// Starts notifying: returns a sender of changes, the running task, and its counters.
 fn tell(address: SocketAddr) -> (UnboundedSender<Change>, JoinHandle<()>, Arc<Deliveries>) {
     let (sender, changes) = unbounded_channel();
     let deliveries: Arc<Deliveries> = Arc::default();
@@ -169,7 +170,7 @@ async fn what_fails_comes_again_under_its_id_and_in_order() {
     let (changes, running, deliveries) = tell(address);
     let start = Instant::now();
     changes.send(ready("a")).unwrap();
-    // Only then, so that it is not gone before it was ready.
+    // Only then, so that it does not end before it was ready.
     again.notified().await;
     assert!(start.elapsed() >= Duration::from_secs(1));
     changes.send(gone("a")).unwrap();
@@ -256,7 +257,7 @@ async fn what_was_said_before_the_end_is_delivered() {
     let (address, posted) = receive(async |_, _| StatusCode::OK.into_response()).await;
     let (changes, receiver) = (unbounded_channel(), receiver(address));
     changes.0.send(ready("a")).unwrap();
-    // Whoever else might say something still has the sender.
+    // All other senders keep theirs.
     run(changes.1, Some(receiver), Arc::default(), now(())).await;
     assert_eq!(posted.lock().unwrap()[0].told(), "ready a");
     let (_sender, changes) = unbounded_channel();
@@ -265,7 +266,7 @@ async fn what_was_said_before_the_end_is_delivered() {
 
 #[test]
 fn nobody_at_home_is_a_failure_that_may_pass() {
-    // A port that is free again, and nobody's.
+    // A port that is free again.
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let receiver = receiver(socket.local_addr().unwrap());
     drop(socket);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Playlists and segments, and nothing else of what is on the disk.
+//! Serves playlists and segments, and no other files of the disk.
 
 use std::path::Path;
 
@@ -23,7 +23,8 @@ enum Kind {
 }
 
 impl Kind {
-    /// None for what is not served: hidden files, and those of a program that is about to write them.
+    /// Returns `None` for files that are not served: hidden ones, and those of a program that is
+    /// about to write them.
     fn of(path: &str) -> Option<Self> {
         let lower = path.to_ascii_lowercase();
         // With these a part of the path could become another one, or two.
@@ -67,7 +68,7 @@ async fn guard(mut request: Request, next: Next) -> Response {
         preflight()
     } else if let Some(kind) = Kind::of(request.uri().path()) {
         if kind == Kind::Playlist {
-            // Two of them can be of the same second and the same length: it always comes whole.
+            // Two versions may share second and length: the playlist is always sent whole.
             for name in [IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE] {
                 request.headers_mut().remove(name);
             }

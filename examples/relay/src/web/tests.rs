@@ -63,7 +63,7 @@ impl Served {
         }
     }
 
-    /// Status, headers in lower case, body.
+    /// Returns status, headers in lower case, and body.
     fn ask(&self, method: &str, path: &str, more: &str) -> (u16, String, String) {
         let mut socket = TcpStream::connect(self.address).unwrap();
         let request =

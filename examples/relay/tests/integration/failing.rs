@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What fails costs nobody else anything, and is said.
+//! Failures cost other streams nothing, and are reported.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -26,7 +26,7 @@ fn what_is_wrong_with_one_stream_is_its_own_affair() {
     let (start, end) = media.split_at(media.len() / 2);
     let mut good = relay.publish("ann");
     send(&mut good, start);
-    // Noise where pictures should be; and a file where a directory should be.
+    // Noise in place of pictures, and a file in place of a directory.
     let mut noise = relay.publish("bob");
     send(&mut noise, &synthetic::stream(0, 100));
     std::fs::create_dir_all(folder.path().join("live")).unwrap();
@@ -55,7 +55,7 @@ fn a_stream_is_written_as_soon_as_it_can_be() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &[]);
     assert_eq!(relay.health(), (200, r#"{"status":"ok"}"#.to_owned()));
-    // A playlist of somebody else where the stream's should be.
+    // A playlist of another program in place of the stream's.
     let theirs = relay.stream("ann").join("index.m3u8");
     std::fs::create_dir_all(relay.stream("ann")).unwrap();
     std::fs::write(&theirs, "theirs").unwrap();
@@ -76,7 +76,7 @@ fn a_stream_is_written_as_soon_as_it_can_be() {
     assert_clean(&relay.segments("ann"));
 }
 
-/// A file system of its own for a folder, or another size for the one that is there.
+/// Mounts a file system for a folder, or resizes the present one.
 fn mount(options: &str, folder: &Path) {
     let mut command = Command::new("mount");
     command.args(["-t", "tmpfs", "-o", options, "none"]);
@@ -85,7 +85,7 @@ fn mount(options: &str, folder: &Path) {
 
 #[test]
 fn a_disk_that_is_full_is_said_and_room_is_used_again() {
-    // Only there may anybody mount anything.
+    // Only there may the test mount anything.
     let name = "failing::a_disk_that_is_full_is_said_and_room_is_used_again";
     if let Some(status) = netns::enter(name) {
         assert!(status.success());
@@ -110,11 +110,11 @@ fn a_disk_that_is_full_is_said_and_room_is_used_again() {
     assert_clean(&segments);
     assert_plays(&relay.stream("ann"));
     relay.terminate();
-    // What is mounted can't be removed with the folder.
+    // A mounted file system cannot be removed with the folder.
     Running::spawn(Command::new("umount").arg(folder.path())).succeed();
 }
 
-/// The same media later, in milliseconds.
+/// Returns the same media later, in milliseconds.
 fn shifted(media: Vec<Tag>, milliseconds: u32) -> Vec<Tag> {
     let shift = |tag: Tag| Tag {
         timestamp: tag.timestamp + milliseconds,
@@ -134,7 +134,7 @@ fn a_directory_that_can_not_be_written_to_is_named_at_the_start() {
     );
 }
 
-/// A relay with a ready stream, of which nobody takes the notification.
+/// Starts a relay with a ready stream, whose notification nobody answers.
 fn ignored(folder: &Path, listener: &TcpListener) -> (Relay, RawClient, TcpStream) {
     let secret = folder.join("secret");
     std::fs::write(&secret, "0123456789abcdef").unwrap();
@@ -156,7 +156,7 @@ fn the_end_does_not_wait_for_a_receiver_that_does_not_answer() {
     let (relay, _client, _asking) = ignored(folder.path(), &listener);
     let start = Instant::now();
     relay.terminate();
-    // An attempt takes 10 s, which began shortly before.
+    // An attempt takes 10 s, and this one began shortly before.
     assert!(
         start.elapsed() < Duration::from_millis(9_500),
         "{:?}",
@@ -170,7 +170,7 @@ fn a_second_signal_ends_it_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut relay, _client, _asking) = ignored(folder.path(), &listener);
     relay.signal(Signal::TERM);
-    // The stream has ended, so the first one was heard.
+    // The stream has ended, so the first signal was handled.
     relay.wait_for("gone live/ann/cam");
     relay.signal(Signal::INT);
     assert_eq!(relay.program.wait().code(), Some(1));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What publishers send: clean, dirty and very dirty.
+//! Media of publishers: clean, dirty and very dirty.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ pub(super) const PICTURE: &str = "-f lavfi -i testsrc=size=160x120";
 
 pub(super) const NOISE: &str = "-f lavfi -i anoisesrc=amplitude=0.1:sample_rate";
 
-/// 12 frames a second, mono sound of 44.1 kHz, keyframes at these frames.
+/// 12 frames per second, mono sound of 44.1 kHz, keyframes at these frames.
 pub(super) fn dirty_media(seconds: u32, name: &str, keyframes: &str) -> Vec<Tag> {
     let arguments = format!(
         "{PICTURE}:rate=12 {NOISE}=44100 -t {seconds} -c:v libx264 -preset ultrafast -bf 0 \
@@ -22,7 +22,7 @@ pub(super) fn dirty_media(seconds: u32, name: &str, keyframes: &str) -> Vec<Tag>
     flv::read_file(&made_by(FFMPEG, name, &arguments))
 }
 
-/// What is clean as it is.
+/// Clean media.
 pub(super) fn clean_media(seconds: u32) -> Vec<Tag> {
     let arguments = format!(
         "{PICTURE}:rate=30 {NOISE}=48000 -t {seconds} -c:v libx264 -preset ultrafast \
@@ -40,18 +40,18 @@ pub(super) fn without(kind: u8, tags: &[Tag]) -> Vec<Tag> {
         .collect()
 }
 
-/// A tag, when it is made and sent, and what it is stamped with, in milliseconds.
+/// A tag, the time when it is made and sent, and its timestamp, in milliseconds.
 pub(super) struct Timed {
     pub(super) tag: Tag,
     pub(super) made: u32,
 }
 
-/// 9 to 15 frames a second, groups of 0.07 to 5 s, a clock that is set ahead, and back twice.
+/// 9 to 15 frames per second, groups of 0.07 to 5 s, a clock that is set ahead, and back twice.
 pub(super) fn very_dirty(seconds: u32) -> Vec<Timed> {
     // The first group is a frame, the longest one 60 frames.
     let keyframes = "0,0.083,0.25,1,1.1,1.5,2,2.5,7.4,7.5,8,9,10,12,15,19,19.1,20";
     let media = dirty_media(seconds, &format!("relay-dirty-{seconds}.flv"), keyframes);
-    // Between frames: on average what they had.
+    // Steps between frames: as before on average.
     let steps = [66, 112, 71, 109, 83, 67, 75].iter().cycle();
     let mut times = steps.scan(0, |time, step| {
         let now = *time;
@@ -78,7 +78,7 @@ pub(super) fn very_dirty(seconds: u32) -> Vec<Timed> {
     timed
 }
 
-/// Waits for a moment of a publisher that is live: its pace is what this is about.
+/// Waits for a moment of a live publisher: its pace is the subject of the test.
 pub(super) fn pace(start: Instant, made: u32) {
     let due = start + Duration::from_millis(made.into());
     std::thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is clean passes as it is.
+//! Clean streams pass through as they are.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::segments::{Segment, assert_clean, assert_plays};
 use support::clients::FFMPEG;
 use support::flv::Tag;
 
-/// NAL units of slices.
+/// Returns the NAL units of slices.
 fn sent_slices(tags: &[Tag]) -> Vec<Vec<u8>> {
     let mut slices = Vec::new();
     for tag in tags.iter().filter(|tag| tag.is_frame()) {
@@ -25,7 +25,7 @@ fn sent_slices(tags: &[Tag]) -> Vec<Vec<u8>> {
     slices
 }
 
-/// The same of segments, as ffmpeg takes them out.
+/// Returns the same of segments, as ffmpeg extracts them.
 fn listed_slices(segments: &[Segment]) -> Vec<Vec<u8>> {
     let mut slices = Vec::new();
     for segment in segments {
@@ -40,7 +40,7 @@ fn listed_slices(segments: &[Segment]) -> Vec<Vec<u8>> {
         for (index, start) in starts.iter().enumerate() {
             let end = starts.get(index + 1).copied().unwrap_or(bytes.len());
             let nal = &bytes[start + 3..end];
-            // The next start code may have one more zero, which no NAL unit ends with.
+            // The next start code may have one more zero, and no NAL unit ends with one.
             let length = nal.iter().rposition(|byte| *byte != 0).unwrap() + 1;
             slices.push(nal[..length].to_vec());
         }
@@ -85,7 +85,7 @@ fn who_ceases_to_be_clean_is_cleaned_from_there_on() {
     let seen = relay.take("ann", &media);
     assert!(seen.contains("and is cleaned"), "{seen}");
     let segments = relay.segments("ann");
-    // 10.3 s: of the last segment most is filled up.
+    // 10.3 s: the last segment is mostly filled up.
     assert_eq!(segments.len(), 6);
     assert!(segments.iter().all(|segment| segment.video.len() == 60));
     assert_clean(&segments[2..]);

@@ -17,7 +17,7 @@ use support::raw::{RawClient, send, unpublish};
 
 pub(super) struct Relay {
     pub(super) program: Program,
-    /// Of its HTTP server, with a slash at its end.
+    /// The URL of its HTTP server, with a slash at its end.
     pub(super) page: String,
     pub(super) port: u16,
     pub(super) directory: PathBuf,
@@ -28,11 +28,11 @@ impl Relay {
         Self::start_at("127.0.0.1:0", directory, options)
     }
 
-    /// Where publishers connect to a given address.
+    /// Publishers connect to `address`.
     pub(super) fn start_at(address: &str, directory: &Path, options: &[&str]) -> Self {
         let mut command = command(address, directory);
         command.args(options).stdout(Stdio::piped());
-        // What it complains of is seen with the output of the test.
+        // Its warnings appear with the output of the test.
         let mut program = Program::start(command.stderr(Stdio::inherit()));
         let page = program.behind("page on ");
         let address = program.behind("listening on ");
@@ -45,7 +45,7 @@ impl Relay {
         }
     }
 
-    /// Goes on to a line with this, and gives all lines up to there.
+    /// Waits for a line with this text, and returns all lines up to it.
     #[track_caller]
     pub(super) fn wait_for(&mut self, text: &str) -> String {
         self.program.wait_for(text)
@@ -55,7 +55,7 @@ impl Relay {
         RawClient::publish(self.port, &format!("live/{user}"), "cam")
     }
 
-    /// A whole stream, as fast as it goes.
+    /// Publishes a whole stream, as fast as possible.
     #[track_caller]
     pub(super) fn take(&mut self, user: &str, tags: &[Tag]) -> String {
         let mut client = self.publish(user);
@@ -85,13 +85,13 @@ impl Relay {
         assert!(self.program.wait().success());
     }
 
-    /// What it says at a path.
+    /// Returns the answer for a path.
     pub(super) fn get(&self, path: &str) -> String {
         let mut response = ureq::get(format!("{}{path}", self.page)).call().unwrap();
         response.body_mut().read_to_string().unwrap()
     }
 
-    /// Asks again and again, until it holds.
+    /// Requests a path again and again, until the condition holds.
     #[track_caller]
     pub(super) fn wait_until(&self, path: &str, holds: impl Fn(&str) -> bool) {
         let start = Instant::now();
@@ -104,7 +104,7 @@ impl Relay {
         }
     }
 
-    /// Status and text of /health.
+    /// Returns status and text of /health.
     pub(super) fn health(&self) -> (u16, String) {
         let agent = ureq::Agent::config_builder().http_status_as_error(false);
         let agent = ureq::Agent::new_with_config(agent.build());
@@ -113,7 +113,7 @@ impl Relay {
         (response.status().as_u16(), text)
     }
 
-    /// Asks until it is as it should be.
+    /// Requests /health until the condition holds.
     #[track_caller]
     pub(super) fn wait_for_health(&self, is_right: impl Fn(u16, &str) -> bool) {
         let deadline = Instant::now() + PATIENCE;

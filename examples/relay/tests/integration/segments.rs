@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is in segments and playlists, read by others.
+//! Segments and playlists, read by independent programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ pub(super) fn playlist(stream: &Path) -> MediaPlaylist {
     m3u8_rs::parse_media_playlist_res(&text).unwrap()
 }
 
-/// What ffprobe says of one file. Times are ticks of 90 kHz.
+/// The output of ffprobe for one file. Times are ticks of 90 kHz.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
@@ -31,7 +31,7 @@ pub(super) struct Packet {
     pub(super) is_key: bool,
 }
 
-/// Of all files that are there, in their order.
+/// Returns the segments of all files that are there, in their order.
 pub(super) fn segments(stream: &Path) -> Vec<Segment> {
     let entries = std::fs::read_dir(stream).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -86,13 +86,13 @@ fn probe(path: PathBuf) -> Segment {
 
 const FRAME: i64 = 3000;
 
-/// What the relay promises of each segment with both tracks.
+/// Asserts the relay's promises about each segment with both tracks.
 #[track_caller]
 pub(super) fn assert_clean(segments: &[Segment]) {
     for segment in segments {
         assert_pictures(segment);
         let [video, audio] = [&segment.video, &segment.audio];
-        // No more than what a listener hears: sound is in frames of 21 ms.
+        // Less than a listener notices: sound is in frames of 21 ms.
         let skew = (audio[0].time - video[0].time).abs();
         assert!(skew <= 2 * FRAME, "{skew} in {}", segment.path.display());
         let ends = [video, audio].map(|packets| packets.last().unwrap().time);
@@ -126,7 +126,7 @@ pub(super) fn assert_pictures(segment: &Segment) {
     );
 }
 
-/// Each segment goes on where the one before ended.
+/// Asserts that each segment continues where the one before ended.
 #[track_caller]
 pub(super) fn assert_goes_on(segments: &[Segment]) {
     for pair in segments.windows(2) {
@@ -135,7 +135,7 @@ pub(super) fn assert_goes_on(segments: &[Segment]) {
     }
 }
 
-/// Everything that is in the list, as a player reads it, and nothing is wrong with it.
+/// Asserts that the whole list plays without an error.
 #[track_caller]
 pub(super) fn assert_plays(stream: &Path) {
     // It stays open for a while, and ffmpeg would wait for more.

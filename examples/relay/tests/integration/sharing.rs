@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Relays that share users: who came to the wrong one is asked to go, once, and else served.
+//! Relays that share users: a publisher at the wrong relay is asked to go, once, and otherwise
+//! served.
 //!
-//! The relay runs as one of two, or twice. Which users belong to which relay never changes as long as
-//! their addresses do not.
+//! The relay runs as one of two, or twice. The assignment of users to relays does not change as
+//! long as the relays' addresses do not.
 
 use std::path::Path;
 
@@ -22,10 +23,10 @@ const ELSEWHERE: &str = "rtmp://b.example:1935";
 /// These users belong to it.
 const OF_HERE: &str = "bob";
 const OF_ELSEWHERE: &str = "ann";
-/// `capsEx`: it knows how to connect again.
+/// The bits of `capsEx` of a client that knows how to reconnect.
 const RECONNECT: f64 = 1.0;
 
-/// One of several relays, which starts at an address.
+/// Starts one of several relays at an address.
 fn start_as(folder: &Path, address: &str, relays: &[&str], this: &str) -> Relay {
     let options = ["--relay", &relays.join(","), "--this", this];
     Relay::start_at(address, folder, &options)
@@ -35,7 +36,7 @@ fn start(folder: &Path) -> Relay {
     start_as(folder, "127.0.0.1:0", &[HERE, ELSEWHERE], HERE)
 }
 
-/// Publishers of the other relay: how many were asked to go there, and how many are served.
+/// Waits for these counters of publishers of the other relay: asked to go there, and served here.
 #[track_caller]
 fn wait_for(relay: &Relay, asked: u32, served: u32) {
     let name = "relay_publishers_of_other_relays_total";
@@ -46,7 +47,7 @@ fn wait_for(relay: &Relay, asked: u32, served: u32) {
     });
 }
 
-/// A publisher that says what it can of Enhanced RTMP.
+/// Starts a publisher with these capabilities of Enhanced RTMP.
 fn publish_to(relay: &Relay, application: &str, capabilities: f64) -> RawClient {
     let mut client = RawClient::connect(relay.port);
     client.handshake();
@@ -64,9 +65,9 @@ fn publish_to(relay: &Relay, application: &str, capabilities: f64) -> RawClient 
     client
 }
 
-/// Where it has been asked to go so far.
+/// Returns the URL that it has been asked to go to so far.
 fn destination(client: &mut RawClient) -> Option<String> {
-    // What was sent before the answer to this has come by then.
+    // Earlier messages have arrived by the answer to this.
     client.command(0, "releaseStream", 9.0, &[Value::Null, "cam".into()]);
     client.command(0, "createStream", 10.0, &[Value::Null]);
     let mut destination = None;
@@ -86,7 +87,7 @@ fn destination(client: &mut RawClient) -> Option<String> {
     destination
 }
 
-/// It is asked to go where it belongs.
+/// Asserts that it is asked to go to its relay.
 #[track_caller]
 fn is_asked(client: &mut RawClient, application: &str) {
     let status = client.expect_command("onStatus");
@@ -105,11 +106,11 @@ fn who_came_to_the_wrong_relay_is_asked_to_go_once() {
     is_asked(&mut client, &application);
     wait_for(&relay, 1, 0);
     unpublish(client);
-    // It did not get in there, and is here again.
+    // It did not get in there, and is back.
     let client = publish_to(&relay, &application, RECONNECT);
     wait_for(&relay, 1, 1);
     unpublish(client);
-    // Streams without a user are each for themselves.
+    // Streams without a user are assigned one by one.
     let mut client = publish_to(&relay, "live", RECONNECT);
     is_asked(&mut client, "live");
     wait_for(&relay, 2, 1);
@@ -150,7 +151,7 @@ fn two_relays_have_each_user_once() {
         start_as(folder, &addresses[index], &list, list[index])
     });
     let mut homes = Vec::new();
-    // With so many there are some for each of the two, wherever the two are.
+    // With so many, each relay has some, at any addresses.
     for number in 0..32 {
         let (user, first) = (format!("user{number}"), number % 2);
         let application = format!("live/{user}");
@@ -168,7 +169,7 @@ fn two_relays_have_each_user_once() {
             unpublish(client);
             client = here(home);
         }
-        // Nobody is sent about.
+        // No publisher is sent away.
         assert_eq!(self::destination(&mut client), None, "{user}");
         homes.push((first, home));
     }
