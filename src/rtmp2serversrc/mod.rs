@@ -17,12 +17,11 @@
 //!
 //! ```bash
 //! gst-launch-1.0 rtmp2serversrc port=1935 application=live stream-key=camera keep-listening=true \
-//!     ! flvdemux name=d d.video ! queue ! h264parse ! avdec_h264 ! videoconvert ! autovideosink \
-//!     d.audio ! queue ! aacparse ! avdec_aac ! audioconvert ! audioresample ! autoaudiosink
+//!     ! eflvdemux name=d d.video_0 ! queue ! h264parse ! avdec_h264 ! videoconvert ! autovideosink \
+//!     d.audio_0 ! queue ! aacparse ! avdec_aac ! audioconvert ! audioresample ! autoaudiosink
 //! ```
 //! Shows and plays H.264 video and AAC audio published to `rtmp://HOST:1935/live/camera`, one
-//! publisher after the other. flvdemux needs both tracks linked: it fails when the first track that
-//! it finds is not.
+//! publisher after the other.
 //!
 //! ```bash
 //! gst-launch-1.0 -e rtmp2serversrc port=1935 application=live "stream-key=cam{camera}_{quality}" \
