@@ -5,13 +5,13 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use gstrtmp2server::amf0::{self, Value};
-use gstrtmp2server::feed::{Feed, FeedSettings, Reception};
-use gstrtmp2server::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
-use gstrtmp2server::memory::Memory;
-use gstrtmp2server::rtmp::Headroom;
-use gstrtmp2server::rtmp::chunk::{ChunkReader, ChunkWriter, ReaderLimits};
-use gstrtmp2server::rtmp::message::type_id;
+use gstrtmp2server::internal::amf0::{self, Value};
+use gstrtmp2server::internal::feed::{Feed, FeedSettings, Reception};
+use gstrtmp2server::internal::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
+use gstrtmp2server::internal::memory::Memory;
+use gstrtmp2server::internal::rtmp::Headroom;
+use gstrtmp2server::internal::rtmp::chunk::{ChunkReader, ChunkWriter, ReaderLimits};
+use gstrtmp2server::internal::rtmp::message::type_id;
 
 /// Maximum bytes of one read.
 const READ: usize = 64 * 1024;

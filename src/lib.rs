@@ -1,21 +1,56 @@
 // SPDX-License-Identifier: MPL-2.0
 
-#![doc = include_str!("../docs/ARCHITECTURE.md")]
+//! RTMP ingest inside GStreamer: encoders publish to an element of the pipeline, with no media
+//! server beside it.
+//!
+//! Register the elements with [`plugin_register_static`], and create them by name:
+//! `rtmp2serversrc` (FLV), `rtmp2serverbin` (a pad for each track), `rtmp2multiserversrc` (a pad for
+//! each publisher), `eflvdemux` and `rtmp2fallbacksink`. `docs/elements.md` documents their
+//! properties, signals and messages.
+//!
+//! ```no_run
+//! use gst::prelude::*;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     gst::init()?;
+//!     gstrtmp2server::plugin_register_static()?;
+//!     // Publish with: ffmpeg -re -i input.mp4 -c copy -f flv rtmp://127.0.0.1/live/camera1
+//!     let pipeline = gst::parse::launch(
+//!         "rtmp2serverbin name=s s.video_0 ! queue ! decodebin3 ! videoconvert ! autovideosink",
+//!     )?;
+//!     pipeline.set_state(gst::State::Playing)?;
+//!     let bus = pipeline.bus().ok_or("a pipeline has a bus")?;
+//!     bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]);
+//!     pipeline.set_state(gst::State::Null)?;
+//!     Ok(())
+//! }
+//! ```
 
-pub mod amf0;
+// For the library only, so not in Cargo.toml: in programs and tests every `pub` is unreachable.
+#![warn(missing_docs, unreachable_pub)]
+
+#[allow(missing_docs)]
+mod amf0;
 mod eflvdemux;
-pub mod feed;
-pub mod flv;
-pub mod memory;
+#[allow(missing_docs)]
+mod feed;
+#[allow(missing_docs)]
+mod flv;
+#[allow(missing_docs)]
+mod memory;
+mod plugin;
 mod rate;
-pub mod rtmp;
+#[allow(missing_docs)]
+mod rtmp;
 mod rtmp2fallbacksink;
 mod rtmp2multiserversrc;
 mod rtmp2serverbin;
 mod rtmp2serversrc;
-pub mod server;
+#[allow(missing_docs, unreachable_pub, unused_imports)]
+mod server;
 
 pub use eflvdemux::EFlvDemux;
+pub use plugin::plugin_register_static;
 pub use rtmp2fallbacksink::{FallbackStatus, Rtmp2FallbackSink};
 pub use rtmp2multiserversrc::{Rtmp2MultiServerSrc, Rtmp2MultiServerSrcPad};
 pub use rtmp2serverbin::Rtmp2ServerBin;
@@ -24,22 +59,26 @@ pub use rtmp2serversrc::{
     StreamEvent, StreamStatus, TimestampMode,
 };
 
-fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
-    rtmp2serversrc::register(plugin)?;
-    rtmp2multiserversrc::register(plugin)?;
-    rtmp2fallbacksink::register(plugin)?;
-    eflvdemux::register(plugin)?;
-    rtmp2serverbin::register(plugin)
+/// Parts for the tests and benchmarks of this crate, without any promise of stability.
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod internal {
+    pub mod amf0 {
+        pub use crate::amf0::*;
+    }
+    pub mod feed {
+        pub use crate::feed::*;
+    }
+    pub mod flv {
+        pub use crate::flv::*;
+    }
+    pub mod memory {
+        pub use crate::memory::*;
+    }
+    pub mod rtmp {
+        pub use crate::rtmp::*;
+    }
+    pub mod server {
+        pub use crate::server::{RequestedPath, Route};
+    }
 }
-
-gst::plugin_define!(
-    rtmp2server,
-    env!("CARGO_PKG_DESCRIPTION"),
-    plugin_init,
-    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
-    "MPL-2.0",
-    env!("CARGO_PKG_NAME"),
-    env!("CARGO_PKG_NAME"),
-    "https://crates.io/crates/gst-plugin-rtmp2server",
-    env!("BUILD_REL_DATE")
-);

@@ -98,11 +98,12 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 glib::wrapper! {
+    /// Element `eflvdemux`: demuxer of FLV and Enhanced FLV.
     pub struct EFlvDemux(ObjectSubclass<imp::EFlvDemux>)
         @extends gst::Element, gst::Object;
 }
 
-pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     gst::Element::register(
         Some(plugin),
         "eflvdemux",

@@ -116,6 +116,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 glib::wrapper! {
+    /// Element `rtmp2fallbacksink`: sends FLV to the first of several servers that accepts it.
     pub struct Rtmp2FallbackSink(ObjectSubclass<imp::Rtmp2FallbackSink>)
         @extends gst_base::BaseSink, gst::Element, gst::Object;
 }
@@ -125,18 +126,22 @@ glib::wrapper! {
 #[enum_type(name = "GstRtmp2FallbackSinkStatus")]
 #[repr(u32)]
 pub enum FallbackStatus {
+    /// Not connected, and waiting to retry.
     #[default]
     #[enum_value(name = "Not connected, and waiting to retry", nick = "disconnected")]
     Disconnected = 0,
+    /// Connecting to a server.
     #[enum_value(name = "Connecting to a server", nick = "connecting")]
     Connecting = 1,
+    /// Sending to a server.
     #[enum_value(name = "Sending to a server", nick = "connected")]
     Connected = 2,
+    /// Gave up after max-attempts rounds.
     #[enum_value(name = "Gave up after max-attempts rounds", nick = "error")]
     Error = 3,
 }
 
-pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
     FallbackStatus::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
     gst::Element::register(

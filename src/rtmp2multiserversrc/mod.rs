@@ -129,17 +129,19 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 glib::wrapper! {
+    /// Element `rtmp2multiserversrc`: a pad for each of any number of publishers.
     pub struct Rtmp2MultiServerSrc(ObjectSubclass<imp::Rtmp2MultiServerSrc>)
         @extends gst::Bin, gst::Element, gst::Object,
         @implements gst::ChildProxy;
 }
 
 glib::wrapper! {
+    /// Pad of `rtmp2multiserversrc`, with the state of its stream as properties.
     pub struct Rtmp2MultiServerSrcPad(ObjectSubclass<pad::Rtmp2MultiServerSrcPad>)
         @extends gst::GhostPad, gst::ProxyPad, gst::Pad, gst::Object;
 }
 
-pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
     Rtmp2MultiServerSrcPad::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
     gst::Element::register(

@@ -270,6 +270,7 @@ pub(crate) fn check_location(text: &str) -> Result<(), String> {
 }
 
 glib::wrapper! {
+    /// Element `rtmp2serversrc`: one publisher at a time, as an endless FLV stream.
     pub struct Rtmp2ServerSrc(ObjectSubclass<imp::Rtmp2ServerSrc>)
         @extends gst_base::PushSrc, gst_base::BaseSrc, gst::Element, gst::Object;
 }
@@ -294,11 +295,14 @@ pub enum TimestampMode {
 #[enum_type(name = "GstRtmp2ConnectionState")]
 #[repr(u32)]
 pub enum ConnectionState {
+    /// No publisher.
     #[default]
     #[enum_value(name = "No publisher", nick = "disconnected")]
     Disconnected = 0,
+    /// A client asks to publish.
     #[enum_value(name = "A client asks to publish", nick = "socket-connected")]
     SocketConnected = 1,
+    /// The client is being authorized.
     #[enum_value(name = "The client is being authorized", nick = "authenticating")]
     Authenticating = 2,
     /// No frame that can be decoded has left yet.
@@ -307,11 +311,13 @@ pub enum ConnectionState {
         nick = "negotiating"
     )]
     Negotiating = 3,
+    /// The configuration has changed, the next frame is awaited.
     #[enum_value(
         name = "The configuration has changed, the next frame is awaited",
         nick = "reconfiguring"
     )]
     Reconfiguring = 4,
+    /// Media flows.
     #[enum_value(name = "Media flows", nick = "streaming")]
     Streaming = 5,
     /// No media arrives, or the connection is lost and the publisher may return.
@@ -330,13 +336,16 @@ pub enum StreamStatus {
     /// The first frame of this epoch that can be decoded has left the element.
     #[enum_value(name = "Media flows and can be decoded", nick = "active")]
     Active = 1,
+    /// Decoders have to start afresh with the next media.
     #[enum_value(
         name = "Decoders have to start afresh with the next media",
         nick = "reconfiguring"
     )]
     Reconfiguring = 2,
+    /// Interrupted, and expected to go on.
     #[enum_value(name = "Interrupted, and expected to go on", nick = "paused")]
     Paused = 3,
+    /// There is no publisher.
     #[default]
     #[enum_value(name = "There is no publisher", nick = "stopped")]
     Stopped = 4,
@@ -347,50 +356,64 @@ pub enum StreamStatus {
 #[enum_type(name = "GstRtmp2StreamEvent")]
 #[repr(u32)]
 pub enum StreamEvent {
+    /// A publisher was accepted.
     #[enum_value(name = "A publisher was accepted", nick = "publisher-connected")]
     PublisherConnected,
+    /// A client was rejected.
     #[enum_value(name = "A client was rejected", nick = "publisher-rejected")]
     PublisherRejected,
+    /// Decoders have to start afresh.
     #[enum_value(
         name = "Decoders have to start afresh",
         nick = "reconfiguration-started"
     )]
     ReconfigurationStarted,
+    /// The first frame after a reconfiguration has left.
     #[enum_value(
         name = "The first frame after a reconfiguration has left",
         nick = "reconfiguration-done"
     )]
     ReconfigurationDone,
+    /// No media arrives any more.
     #[enum_value(name = "No media arrives any more", nick = "stalled")]
     Stalled,
+    /// Media arrives again.
     #[enum_value(name = "Media arrives again", nick = "resumed")]
     Resumed,
+    /// Another publisher has replaced this one.
     #[enum_value(name = "Another publisher has replaced this one", nick = "replaced")]
     Replaced,
+    /// Media was dropped.
     #[enum_value(name = "Media was dropped", nick = "dropped")]
     Dropped,
+    /// The publisher was asked to reconnect.
     #[enum_value(
         name = "The publisher was asked to reconnect",
         nick = "reconnect-requested"
     )]
     ReconnectRequested,
+    /// The publisher has left for good.
     #[enum_value(name = "The publisher has left for good", nick = "publisher-gone")]
     PublisherGone,
+    /// Only one of audio and video arrives, or both arrive again.
     #[enum_value(
         name = "Only one of audio and video arrives, or both arrive again",
         nick = "imbalance"
     )]
     Imbalance,
+    /// The publisher's timestamps have jumped or stand still.
     #[enum_value(
         name = "The publisher's timestamps have jumped or stand still",
         nick = "timestamp-jump"
     )]
     TimestampJump,
+    /// A track is dropped, since its codec is not accepted.
     #[enum_value(
         name = "A track is dropped, since its codec is not accepted",
         nick = "codec-refused"
     )]
     CodecRefused,
+    /// A keyframe was requested downstream.
     #[enum_value(
         name = "A keyframe was requested downstream",
         nick = "keyframe-requested"
@@ -403,11 +426,14 @@ pub enum StreamEvent {
 #[enum_type(name = "GstRtmp2ServerSrcAuthMod")]
 #[repr(u32)]
 pub enum AuthMod {
+    /// No authentication.
     #[default]
     #[enum_value(name = "No authentication", nick = "none")]
     None,
+    /// Adobe authentication.
     #[enum_value(name = "Adobe authentication", nick = "adobe")]
     Adobe,
+    /// Limelight authentication.
     #[enum_value(name = "Limelight authentication", nick = "llnw")]
     Llnw,
 }
@@ -421,8 +447,10 @@ pub enum ProxyProtocol {
     #[default]
     #[enum_value(name = "No PROXY header is allowed", nick = "off")]
     Off,
+    /// A PROXY header of version 1 is required.
     #[enum_value(name = "A PROXY header of version 1 is required", nick = "v1")]
     V1,
+    /// A PROXY header of version 2 is required.
     #[enum_value(name = "A PROXY header of version 2 is required", nick = "v2")]
     V2,
 }
@@ -432,8 +460,10 @@ pub enum ProxyProtocol {
 #[enum_type(name = "GstRtmp2ServerSrcPublisherPolicy")]
 #[repr(u32)]
 pub enum PublisherPolicy {
+    /// Reject the new publisher.
     #[enum_value(name = "Reject the new publisher", nick = "reject")]
     Reject,
+    /// The new publisher replaces the present one.
     #[enum_value(name = "The new publisher replaces the present one", nick = "replace")]
     Replace,
     /// For a publisher that returns after its network died, while its old connection is still open.
@@ -454,11 +484,13 @@ pub enum LeakyType {
     #[default]
     #[enum_value(name = "Not leaky: push back on the publisher", nick = "none")]
     None,
+    /// Leaky on upstream: drop new groups of pictures.
     #[enum_value(
         name = "Leaky on upstream: drop new groups of pictures",
         nick = "upstream"
     )]
     Upstream,
+    /// Leaky on downstream: drop old groups of pictures.
     #[enum_value(
         name = "Leaky on downstream: drop old groups of pictures",
         nick = "downstream"
@@ -466,7 +498,7 @@ pub enum LeakyType {
     Downstream,
 }
 
-pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
     {
         for enumeration in [

@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
-use gstrtmp2server::amf0::Value;
-use gstrtmp2server::rtmp::control::Control;
+use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::rtmp::control::Control;
 
 use support::PATIENCE;
 use support::clients::{FFMPEG, publish};

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 
 use support::clients::{FFMPEG, NEW_FFMPEG, Running, gst_launch, publish};
 use support::flv;

@@ -7,8 +7,10 @@ use std::net::TcpListener;
 
 use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
-use gstrtmp2server::amf0::Value;
-use gstrtmp2server::rtmp::session::{ConnectRequest, Offer, Session, SessionConfig, SessionEvent};
+use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::rtmp::session::{
+    ConnectRequest, Offer, Session, SessionConfig, SessionEvent,
+};
 
 use support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg, publish};
 use support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO, assert_same_media};

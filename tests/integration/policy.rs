@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 
 use support::clients::{FFMPEG, publish};
 use support::media::small;

@@ -104,7 +104,7 @@ fn route_variables_are_in_stats_and_signals() {
     let mut second = RawClient::connect(recorder.port());
     second.handshake().connect_application("live/door");
     second.expect_command("_result");
-    let arguments = [gstrtmp2server::amf0::Value::Null, "cam2_a".into()];
+    let arguments = [gstrtmp2server::internal::amf0::Value::Null, "cam2_a".into()];
     second.command(1, "publish", 2.0, &arguments);
     let status = second.expect_command("onStatus");
     assert_eq!(support::raw::code(&status), "NetStream.Publish.BadName");

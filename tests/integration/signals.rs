@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 
 use support::PATIENCE;
 use support::clients::{FFMPEG, publish};
@@ -78,7 +78,8 @@ fn publisher_connecting_decides_before_publish_start() {
     let mut names = Vec::new();
     while let Some(message) = client.next_message() {
         if message.type_id == 20 {
-            let command = gstrtmp2server::rtmp::command::Command::read(message.payload.body());
+            let command =
+                gstrtmp2server::internal::rtmp::command::Command::read(message.payload.body());
             names.push(command.unwrap());
         }
     }

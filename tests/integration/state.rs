@@ -10,7 +10,7 @@ use gstrtmp2server::ConnectionState::{
 };
 use gstrtmp2server::StreamEvent;
 use gstrtmp2server::StreamStatus::{self, Active, Paused, Reconfiguring, Stopped};
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 
 use support::clients::{FFMPEG, publish};
 use support::flv::{self, Tag};

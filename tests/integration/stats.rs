@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::sync::{Mutex, mpsc};
 
 use gst::prelude::*;
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 use gstrtmp2server::{ConnectionState, StreamStatus};
 
 use support::flv::{self, Tag};

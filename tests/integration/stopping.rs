@@ -8,7 +8,7 @@ use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use gst::prelude::*;
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 
 use support::clients::{FFMPEG, Running, publish};
 use support::isolated::is_apart;

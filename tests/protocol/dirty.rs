@@ -4,9 +4,9 @@
 //! groups of pictures and frame rates, clocks that jump, steps back and repeated timestamps, audio
 //! long before video. What leaves is in order, and audio stays with video.
 
-use gstrtmp2server::feed::{Feed, FeedOutput, FeedSettings, Reception};
-use gstrtmp2server::flv::{Tag, TagKind};
-use gstrtmp2server::memory::Memory;
+use gstrtmp2server::internal::feed::{Feed, FeedOutput, FeedSettings, Reception};
+use gstrtmp2server::internal::flv::{Tag, TagKind};
+use gstrtmp2server::internal::memory::Memory;
 use proptest::prelude::*;
 
 /// Between audio and video, in milliseconds, whatever the publisher's clock does.

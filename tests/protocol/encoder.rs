@@ -2,9 +2,9 @@
 
 //! A chunk encoder for tests: it writes any legal form of the same messages.
 
-use gstrtmp2server::rtmp::Headroom;
-use gstrtmp2server::rtmp::chunk::{ChunkReader, ReaderLimits};
-use gstrtmp2server::rtmp::limits::MAX_BUFFERED;
+use gstrtmp2server::internal::rtmp::Headroom;
+use gstrtmp2server::internal::rtmp::chunk::{ChunkReader, ReaderLimits};
+use gstrtmp2server::internal::rtmp::limits::MAX_BUFFERED;
 use proptest::prelude::*;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

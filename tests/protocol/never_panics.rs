@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use gstrtmp2server::amf0::{self, Value};
-use gstrtmp2server::flv::{TagInfo, TagKind};
-use gstrtmp2server::rtmp::Headroom;
-use gstrtmp2server::rtmp::authentication::{ChallengeOutcome, Challenger, Credentials, Method};
-use gstrtmp2server::rtmp::chunk::{ChunkReader, ReaderLimits};
-use gstrtmp2server::rtmp::limits::MAX_BUFFERED;
-use gstrtmp2server::server::{RequestedPath, Route};
+use gstrtmp2server::internal::amf0::{self, Value};
+use gstrtmp2server::internal::flv::{TagInfo, TagKind};
+use gstrtmp2server::internal::rtmp::Headroom;
+use gstrtmp2server::internal::rtmp::authentication::{
+    ChallengeOutcome, Challenger, Credentials, Method,
+};
+use gstrtmp2server::internal::rtmp::chunk::{ChunkReader, ReaderLimits};
+use gstrtmp2server::internal::rtmp::limits::MAX_BUFFERED;
+use gstrtmp2server::internal::server::{RequestedPath, Route};
 use proptest::prelude::*;
 
 use crate::encoder::{encode, lanes, picks};

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use gstrtmp2server::amf0::Value;
-use gstrtmp2server::rtmp::Violation;
-use gstrtmp2server::rtmp::chunk::ChunkWriter;
-use gstrtmp2server::rtmp::command::Command;
-use gstrtmp2server::rtmp::session::{Session, SessionConfig, SessionEvent, SupportedCodecs};
+use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::rtmp::Violation;
+use gstrtmp2server::internal::rtmp::chunk::ChunkWriter;
+use gstrtmp2server::internal::rtmp::command::Command;
+use gstrtmp2server::internal::rtmp::session::{
+    Session, SessionConfig, SessionEvent, SupportedCodecs,
+};
 use proptest::prelude::*;
 
 /// A whole publisher: handshake, commands, media.

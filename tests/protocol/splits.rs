@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use gstrtmp2server::rtmp::chunk::ChunkWriter;
+use gstrtmp2server::internal::rtmp::chunk::ChunkWriter;
 use proptest::prelude::*;
 
 use crate::encoder::{encode, lanes, picks, read};

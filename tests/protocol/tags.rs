@@ -2,10 +2,10 @@
 
 //! Tag bodies: what is written is read again, and nothing that is read does harm.
 
-use gstrtmp2server::amf0::Value;
-use gstrtmp2server::flv::body::*;
-use gstrtmp2server::flv::codes::*;
-use gstrtmp2server::flv::{Content, TagInfo, TagKind, config};
+use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::flv::body::*;
+use gstrtmp2server::internal::flv::codes::*;
+use gstrtmp2server::internal::flv::{Content, TagInfo, TagKind, config};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -3,12 +3,12 @@
 //! The forms of Enhanced FLV that no encoder at hand sends, and what live streams do over time.
 
 use gst::prelude::*;
-use gstrtmp2server::flv::body::Tracks as Of;
-use gstrtmp2server::flv::body::{
+use gstrtmp2server::internal::flv::body::Tracks as Of;
+use gstrtmp2server::internal::flv::body::{
     AudioBody, AudioPacket, AudioTrack, ColorConfig, ColorInfo, ContentLight, ExAudio, ExVideo,
     ExVideoContent, ModEx, VideoBody, VideoPacket, VideoTrack,
 };
-use gstrtmp2server::flv::codes::*;
+use gstrtmp2server::internal::flv::codes::*;
 
 use super::broken::file;
 use support::clients::{NEW_FFMPEG, ffmpeg};

@@ -4,7 +4,7 @@
 
 use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 
 use super::multi_recorder::{MultiRecorder, publisher};
 use support::PATIENCE;

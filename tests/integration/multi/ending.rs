@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, mpsc};
 
 use gst::prelude::*;
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 
 use super::multi_recorder::{MultiRecorder, link_to_fakesink, publisher};
 use support::PATIENCE;

@@ -117,8 +117,12 @@ fn the_element_stops_in_a_handler() {
                 let _ = try_send(&mut client, &stream(0, 4));
             }
             if published.is_some() && name.ends_with("removed") {
-                let _ =
-                    client.try_command(1, "closeStream", 0.0, &[gstrtmp2server::amf0::Value::Null]);
+                let _ = client.try_command(
+                    1,
+                    "closeStream",
+                    0.0,
+                    &[gstrtmp2server::internal::amf0::Value::Null],
+                );
             }
             has_stopped.recv_timeout(PATIENCE).expect(name);
             assert_eq!(recorder.element.num_src_pads(), 0, "{name}");

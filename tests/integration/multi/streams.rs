@@ -3,7 +3,7 @@
 //! Streams from their publisher to their pad and to its removal.
 
 use gst::prelude::*;
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 use gstrtmp2server::{ConnectionState, StreamEvent, StreamStatus};
 
 use super::multi_recorder::{MultiRecorder, publisher};

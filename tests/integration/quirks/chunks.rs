@@ -2,7 +2,7 @@
 
 //! Forms of chunks.
 
-use gstrtmp2server::rtmp::message::type_id;
+use gstrtmp2server::internal::rtmp::message::type_id;
 
 use super::{received, send_tags};
 use support::flv::Tag;

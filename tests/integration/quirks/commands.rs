@@ -4,9 +4,9 @@
 
 use std::io::Read;
 
-use gstrtmp2server::amf0::Value;
-use gstrtmp2server::rtmp::command::Command;
-use gstrtmp2server::rtmp::message::type_id;
+use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::rtmp::command::Command;
+use gstrtmp2server::internal::rtmp::message::type_id;
 
 use super::{delete_stream, received, send_tags};
 use support::flv::Tag;

@@ -2,8 +2,8 @@
 
 //! Messages with wrapped, empty or odd content.
 
-use gstrtmp2server::amf0::{self, Value};
-use gstrtmp2server::rtmp::message::type_id;
+use gstrtmp2server::internal::amf0::{self, Value};
+use gstrtmp2server::internal::rtmp::message::type_id;
 
 use super::{received, send_tags};
 use support::flv::{AUDIO, SCRIPT, Tag, VIDEO};

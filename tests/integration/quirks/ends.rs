@@ -4,7 +4,7 @@
 
 use std::net::Shutdown;
 
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 
 use super::{received, send_tags};
 use support::flv::Tag;

@@ -8,7 +8,7 @@ mod content;
 mod ends;
 mod names;
 
-use gstrtmp2server::amf0::Value;
+use gstrtmp2server::internal::amf0::Value;
 use support::flv::Tag;
 use support::raw::RawClient;
 use support::recorder::Recorder;

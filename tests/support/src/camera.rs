@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use gstrtmp2server::amf0::Value;
-use gstrtmp2server::rtmp::message::type_id;
+use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::rtmp::message::type_id;
 
 use super::flv::Tag;
 use super::raw::RawClient;

@@ -5,14 +5,14 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use gstrtmp2server::amf0::Value;
-use gstrtmp2server::rtmp::Headroom;
-use gstrtmp2server::rtmp::chunk::{
+use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::rtmp::Headroom;
+use gstrtmp2server::internal::rtmp::chunk::{
     BasicHeader, ChunkReader, ChunkWriter, MessageHeader, ReaderLimits,
 };
-use gstrtmp2server::rtmp::command::Command;
-use gstrtmp2server::rtmp::control::Control;
-use gstrtmp2server::rtmp::message::{Message, type_id};
+use gstrtmp2server::internal::rtmp::command::Command;
+use gstrtmp2server::internal::rtmp::control::Control;
+use gstrtmp2server::internal::rtmp::message::{Message, type_id};
 
 use super::PATIENCE;
 use super::flv::Tag;

@@ -8,8 +8,8 @@
 
 use std::path::Path;
 
-use gstrtmp2server::amf0::Value;
-use gstrtmp2server::rtmp::command::Command;
+use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::rtmp::command::Command;
 
 use super::program::Relay;
 use support::clients::{FFMPEG, publish};
