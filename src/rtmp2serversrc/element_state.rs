@@ -3,7 +3,7 @@
 //! State that an element's properties, its state changes and its streaming thread share. Lock order: all
 //! locks in here are leaves.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -16,8 +16,8 @@ pub(super) struct ElementState {
     settings: Mutex<Settings>,
     stream_state: Mutex<StreamState>,
     repairs: Mutex<Repairs>,
-    /// The element is not in PLAYING, or is about to leave it.
-    paused: AtomicBool,
+    /// Tags that the base class has dropped in pauses.
+    dropped_in_pause: AtomicU64,
 }
 
 impl ElementState {
@@ -50,11 +50,17 @@ impl ElementState {
         *self.repairs.lock() = repairs;
     }
 
-    pub(super) fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::SeqCst)
+    pub(super) fn dropped_in_pause(&self) -> u64 {
+        self.dropped_in_pause.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::SeqCst);
+    pub(super) fn add_dropped_in_pause(&self, tags: u64) {
+        self.dropped_in_pause.fetch_add(tags, Ordering::Relaxed);
+    }
+
+    /// Resets the counters for a new run of the element.
+    pub(super) fn reset_counters(&self) {
+        self.set_repairs(Repairs::default());
+        self.dropped_in_pause.store(0, Ordering::Relaxed);
     }
 }

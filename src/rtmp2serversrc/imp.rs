@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::claiming::{self, ActiveClaim, StreamOrigin};
 use super::element_state::ElementState;
 use super::keyframe::{KeyframeRequests, NoKeyframe};
+use super::pause_gate::PauseGate;
 use super::settings::{Effect, Settings};
 use super::signals::Emitter;
 use super::specs::SPECS;
@@ -26,7 +27,6 @@ use super::state::StateInput;
 use super::stats::{self, StreamStatistics};
 use super::streaming::{Context, StreamingTask};
 use super::{CAT, announcements, buffers, signals};
-use crate::feed::Repairs;
 use crate::server::{self, Stream};
 
 static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
@@ -46,6 +46,7 @@ static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
 #[derive(Debug, Default)]
 pub struct Rtmp2ServerSrc {
     state: ElementState,
+    pause_gate: PauseGate,
     origin: Mutex<StreamOrigin>,
     /// Set from start to stop.
     running: Mutex<Option<ActiveClaim>>,
@@ -148,10 +149,19 @@ impl ElementImpl for Rtmp2ServerSrc {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        // Before the base class learns of it, so that create() knows first.
-        self.state
-            .set_paused(transition != gst::StateChange::PausedToPlaying);
-        self.parent_change_state(transition)
+        match transition {
+            gst::StateChange::PlayingToPaused => self
+                .pause_gate
+                .pause(|| self.parent_change_state(transition)),
+            gst::StateChange::PausedToPlaying => {
+                let result = self.parent_change_state(transition);
+                if result.is_ok() {
+                    self.pause_gate.resume();
+                }
+                result
+            }
+            _ => self.parent_change_state(transition),
+        }
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
@@ -185,7 +195,8 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             gst::info!(CAT, imp = self, "Listening on {address}");
         }
 
-        self.state.set_repairs(Repairs::default());
+        self.state.reset_counters();
+        self.pause_gate.reset();
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         *self.keyframe_requests.lock() = KeyframeRequests::default();
         let streaming = StreamingTask::new(running.stream().clone(), settings.feed());
@@ -216,14 +227,18 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(stream) = self.stream() {
+        if self.pause_gate.unlock()
+            && let Some(stream) = self.stream()
+        {
             stream.queue().set_flushing(true);
         }
         Ok(())
     }
 
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(stream) = self.stream() {
+        if self.pause_gate.unlock_stop()
+            && let Some(stream) = self.stream()
+        {
             stream.queue().set_flushing(false);
         }
         Ok(())
@@ -248,6 +263,13 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         BaseSrcImplExt::parent_query(self, query)
     }
 
+    /// Called with each output of create() that the base class is about to push. No output has to wait
+    /// for the clock.
+    fn times(&self, _buffer: &gst::BufferRef) -> (Option<gst::ClockTime>, Option<gst::ClockTime>) {
+        self.pause_gate.confirm();
+        (None, None)
+    }
+
     fn event(&self, event: &gst::Event) -> bool {
         if gst_video::ForceKeyUnitEvent::is(event) {
             return self.request_keyframe();
@@ -263,7 +285,17 @@ impl PushSrcImpl for Rtmp2ServerSrc {
     ) -> Result<CreateSuccess, gst::FlowError> {
         let mut streaming = self.streaming.lock();
         let streaming = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
-        self.with_context(|context| streaming.next(context))
+        self.with_context(|context| {
+            if !self.pause_gate.enter() {
+                streaming.handle_loss(context);
+            }
+            let output = streaming.next(context)?;
+            if self.pause_gate.pass().is_err() {
+                streaming.hold(output);
+                return Err(gst::FlowError::Flushing);
+            }
+            Ok(output)
+        })
     }
 }
 
@@ -384,6 +416,7 @@ impl Rtmp2ServerSrc {
             self.stream().as_deref(),
             self.state.snapshot(),
             self.state.repairs(),
+            self.state.dropped_in_pause(),
             self.force_key_unit_events.load(Ordering::Relaxed),
         )
     }

@@ -77,7 +77,7 @@
 //! | `reconfiguration-started`, `reconfiguration-done` | |
 //! | `stalled` | `since-last-byte` (guint64) |
 //! | `resumed` | none after a stall; `downtime` (guint64) after a lost connection |
-//! | `dropped` | `tags` (guint64), `reason`: `queue-full` or `late` |
+//! | `dropped` | `tags` (guint64), `reason`: `queue-full`, `late` or `pause` |
 //! | `imbalance` | `missing`: `audio` or `video`; `time` (guint64) for which only the other one arrived; `over` (gboolean): it arrives again |
 //! | `timestamp-jump` | `kind`: `backward`, `forward` or `frozen`; `track`: `audio` or `video`; `from`, `to` (gint64) on the publisher's clock |
 //! | `codec-refused` | `kind`: `audio` or `video`; `track` (guint), `codec` |
@@ -216,6 +216,7 @@
 //! | `dropped-late` | guint64 | tags of a backlog, see #GstRtmp2ServerSrc:max-lateness |
 //! | `dropped-codec-refused` | guint64 | tracks of tags in codecs that are not accepted |
 //! | `dropped-cut-off` | guint64 | tags that a publisher had sent when it was replaced, disconnected or drained |
+//! | `dropped-in-pause` | guint64 | tags that GStreamer dropped when the element was paused |
 //! | `timestamps-clamped` | guint64 | tags that stepped back, and leave at the time of the one before |
 //! | `timestamp-jumps` | guint64 | times that the publisher's clock started again or jumped ahead |
 //! | `timestamps-frozen` | guint64 | tags that leave at the time of their arrival, as the publisher's timestamps stand still |
@@ -244,6 +245,7 @@ mod element_state;
 mod imp;
 mod keyframe;
 mod location;
+mod pause_gate;
 pub(crate) mod settings;
 pub(crate) mod signals;
 mod specs;

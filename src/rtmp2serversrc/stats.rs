@@ -27,6 +27,7 @@ pub(crate) struct StreamStatistics {
     levels: QueueLevels,
     dropped: Dropped,
     repairs: Repairs,
+    dropped_in_pause: u64,
     force_key_unit_events: u64,
 }
 
@@ -35,6 +36,7 @@ impl StreamStatistics {
         stream: Option<&Stream>,
         state: Snapshot,
         repairs: Repairs,
+        dropped_in_pause: u64,
         force_key_unit_events: u64,
     ) -> Self {
         let now = Instant::now();
@@ -46,6 +48,7 @@ impl StreamStatistics {
             levels: stream.map_or_else(Default::default, |stream| stream.queue().levels()),
             dropped: stream.map(Stream::dropped).unwrap_or_default(),
             repairs,
+            dropped_in_pause,
             force_key_unit_events,
         }
     }
@@ -60,6 +63,7 @@ impl StreamStatistics {
             uptime: self.stream.uptime,
             downtime: self.stream.downtime,
             dropped: self.dropped,
+            dropped_in_pause: self.dropped_in_pause,
             repairs: self.repairs,
             force_key_unit_events: self.force_key_unit_events,
         }
@@ -172,6 +176,7 @@ pub(crate) fn with_totals(structure: StatsBuilder, totals: &StreamTotals) -> Sta
         uptime,
         downtime,
         dropped,
+        dropped_in_pause,
         repairs,
         force_key_unit_events,
     } = totals;
@@ -197,6 +202,7 @@ pub(crate) fn with_totals(structure: StatsBuilder, totals: &StreamTotals) -> Sta
         .field("dropped-late", dropped.late)
         .field("dropped-codec-refused", dropped.codec_refused)
         .field("dropped-cut-off", dropped.cut_off)
+        .field("dropped-in-pause", dropped_in_pause)
         .field("timestamps-clamped", repairs.clamped)
         .field("timestamp-jumps", repairs.jumps)
         .field("timestamps-frozen", repairs.frozen)

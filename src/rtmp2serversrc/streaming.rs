@@ -54,8 +54,12 @@ pub(super) struct StreamingTask {
     feed: Feed<Mark>,
     /// Items from the queue that the feed has not got yet.
     items: VecDeque<QueueItem>,
-    /// Buffers of a list that could not leave as one.
-    buffers: VecDeque<gst::Buffer>,
+    /// Output that could not leave, since the element was flushing.
+    held: Option<CreateSuccess>,
+    /// Tags of the last output.
+    last_tags: u64,
+    /// Tags before the next one were lost.
+    is_discont: bool,
     /// Epoch of the tags that leave now.
     epoch: u64,
     /// The status that elements downstream have not got yet.
@@ -92,7 +96,9 @@ impl StreamingTask {
             stream,
             feed: Feed::new(settings).accepting(codecs),
             items: VecDeque::new(),
-            buffers: VecDeque::new(),
+            held: None,
+            last_tags: 0,
+            is_discont: false,
             epoch: 0,
             unsent_status: None,
             has_begun: false,
@@ -106,6 +112,9 @@ impl StreamingTask {
 
     /// Waits for the next output. The previous one was pushed when this is called again.
     pub(super) fn next(&mut self, context: Context<'_>) -> Result<CreateSuccess, gst::FlowError> {
+        if let Some(held) = self.held.take() {
+            return Ok(held);
+        }
         if std::mem::take(&mut self.starts_decoding) {
             self.apply(context, StateInput::FramePushed);
         }
@@ -133,6 +142,26 @@ impl StreamingTask {
                 self.feed_items(context);
             }
         }
+    }
+
+    /// Keeps an output for the next call.
+    pub(super) fn hold(&mut self, output: CreateSuccess) {
+        self.held = Some(output);
+    }
+
+    /// Reports that the base class has dropped the last output in a pause.
+    pub(super) fn handle_loss(&mut self, context: Context<'_>) {
+        self.starts_decoding = false;
+        self.is_discont = true;
+        let tags = std::mem::take(&mut self.last_tags);
+        gst::warning!(
+            CAT,
+            obj = context.element,
+            "The base class has dropped {tags} tags in a pause"
+        );
+        context.state.add_dropped_in_pause(tags);
+        let details = announcements::about_dropped(tags, "pause");
+        context.post_event(StreamEvent::Dropped, details);
     }
 
     /// Returns true while no media can arrive that is due: the publisher was cut off, or has returned
@@ -258,7 +287,7 @@ impl StreamingTask {
         &mut self,
         context: Context<'_>,
     ) -> Result<Option<CreateSuccess>, gst::FlowError> {
-        while self.buffers.is_empty() {
+        loop {
             let count = self.feed.tags_ahead();
             if count == 0 {
                 match self.feed.pop() {
@@ -271,6 +300,7 @@ impl StreamingTask {
             // One buffer at a time where the base class counts them. The first one is the file
             // header: the status follows right after it, when there is a segment.
             let single = !self.has_begun || context.element.property::<i32>("num-buffers") >= 0;
+            self.last_tags = if single { 1 } else { count as u64 };
             if count == 1 || single {
                 let buffer = self.next_buffer();
                 return Ok(buffer.map(CreateSuccess::NewBuffer));
@@ -280,21 +310,14 @@ impl StreamingTask {
                 let buffers = (0..count).map_while(|_| self.next_buffer());
                 buffers.for_each(|buffer| list.add(buffer));
             }
-            // The base class may have to drop the output while the element stops, and in GStreamer
-            // 1.22 does not expect a list then.
-            if context.state.is_paused() {
-                self.buffers.extend(list.iter_owned());
-                break;
-            }
             return Ok(Some(CreateSuccess::NewBufferList(list)));
         }
-        let buffer = self.buffers.pop_front();
-        Ok(buffer.map(CreateSuccess::NewBuffer))
     }
 
     fn next_buffer(&mut self) -> Option<gst::Buffer> {
         match self.feed.pop()? {
-            FeedOutput::Tag(tag) => {
+            FeedOutput::Tag(mut tag) => {
+                tag.is_discont |= std::mem::take(&mut self.is_discont);
                 self.starts_decoding |= tag.starts_decoding;
                 Some(buffers::buffer(tag, self.epoch))
             }

@@ -19,6 +19,8 @@ pub(crate) struct StreamTotals {
     /// Time without a publisher, from when the first one left.
     pub(super) downtime: Duration,
     pub(super) dropped: Dropped,
+    /// Tags that the base class has dropped in pauses.
+    pub(super) dropped_in_pause: u64,
     pub(super) repairs: Repairs,
     pub(super) force_key_unit_events: u64,
 }
@@ -34,6 +36,7 @@ impl AddAssign for StreamTotals {
             uptime,
             downtime,
             dropped,
+            dropped_in_pause,
             repairs,
             force_key_unit_events,
         } = other;
@@ -44,6 +47,7 @@ impl AddAssign for StreamTotals {
         self.uptime += uptime;
         self.downtime += downtime;
         add_dropped(&mut self.dropped, dropped);
+        self.dropped_in_pause += dropped_in_pause;
         add_repairs(&mut self.repairs, repairs);
         self.force_key_unit_events += force_key_unit_events;
     }
@@ -131,6 +135,7 @@ mod tests {
                 late: 19,
                 codec_refused: 20,
             },
+            dropped_in_pause: 25,
             repairs: Repairs {
                 clamped: 21,
                 jumps: 22,

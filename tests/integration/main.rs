@@ -19,6 +19,7 @@ mod load_balancer;
 mod multi;
 mod network;
 mod output;
+mod pausing;
 mod policy;
 mod quirks;
 mod recording;

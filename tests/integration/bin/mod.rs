@@ -5,6 +5,6 @@
 mod keyframe;
 mod output;
 mod proxy;
-mod receiver;
+pub mod receiver;
 mod stopping;
 mod uri;
