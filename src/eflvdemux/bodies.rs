@@ -10,7 +10,7 @@ use crate::flv::body::{
     AudioBody, AudioPacket, AudioTrack, ColorInfo, ExVideoContent, VideoBody, VideoPacket,
     VideoTrack,
 };
-use crate::flv::codes::{AacPacketType, AvcPacketType, FrameType};
+use crate::flv::codes::{AacPacketType, AvcPacketType, FrameType, audio_packet, video_packet};
 use crate::flv::config::Av1Config;
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
@@ -139,9 +139,9 @@ fn ex_video<'a>(
             let color = color.map_err(|error| (Problem::BadScript, error.to_string()))?;
             return Ok(color.map(|color| TrackItem::Color(codec, color)));
         }
-        VideoPacket::Unknown { packet_type, .. } => {
-            let detail = format!("Video packet type {packet_type}");
-            return Err((Problem::UnknownPacket, detail));
+        VideoPacket::Unknown { packet_type, body } => {
+            let is_known = packet_type <= video_packet::MPEG2_TS_SEQUENCE_START;
+            return Err(unknown_packet("Video", packet_type, body, is_known));
         }
         VideoPacket::CodedFramesX(payload) => (payload, 0),
         VideoPacket::CodedFrames {
@@ -218,9 +218,9 @@ fn ex_audio<'a>(
             Ok(Some(TrackItem::Channels(codec, config.channels)))
         }
         AudioPacket::CodedFrames(payload) => Ok(Some(audio_packet(codec, payload, nanoseconds))),
-        AudioPacket::Unknown { packet_type, .. } => {
-            let detail = format!("Audio packet type {packet_type}");
-            Err((Problem::UnknownPacket, detail))
+        AudioPacket::Unknown { packet_type, body } => {
+            let is_known = packet_type == audio_packet::MULTICHANNEL_CONFIG;
+            Err(unknown_packet("Audio", packet_type, body, is_known))
         }
     }
 }
@@ -233,6 +233,16 @@ fn audio_packet(codec: Codec, payload: &[u8], nanoseconds: u32) -> TrackItem<'_>
         is_key: true,
         composition_time: i64::from(nanoseconds),
     })
+}
+
+/// `is_known`: the packet is cut short, or empty.
+fn unknown_packet(kind: &str, packet_type: u8, body: &[u8], is_known: bool) -> Skipped {
+    let problem = match (is_known, body.is_empty()) {
+        (true, true) => Problem::Empty,
+        (true, false) => Problem::BadTag,
+        (false, _) => Problem::UnknownPacket,
+    };
+    (problem, format!("{kind} packet type {packet_type}"))
 }
 
 fn unknown_four_cc(code: [u8; 4]) -> Skipped {
@@ -267,6 +277,16 @@ mod tests {
     fn a_tag_of_several_tracks_has_an_item_for_each() {
         let items = video(b"\x96\x11vp09\x03\0\0\x01a\x07\0\0\x02bc");
         assert_eq!(payloads(&items), [(3, &b"a"[..]), (7, b"bc")]);
+    }
+
+    #[test]
+    fn an_empty_or_cut_track_loses_no_other() {
+        let items = video(b"\x96\x11avc1\x03\0\0\0\x04\0\0\x02\0\0\x07\0\0\x04\0\0\0a");
+        assert_eq!(payloads(&items), [(3, &b""[..]), (7, b"a")]);
+        let (4, Err((problem, _))) = &items[1] else {
+            panic!("{items:?}");
+        };
+        assert_eq!(*problem, Problem::BadTag);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use gst_video::{
 };
 
 use super::codec::Codec;
-use crate::flv::body::{ColorInfo, Metadata, Sound};
+use crate::flv::body::{ColorInfo, DisplayPrimaries, MasteringDisplay, Metadata, Sound};
 use crate::flv::codes::SoundFormat;
 use crate::flv::config::{
     Ac3Header, AudioSpecificConfig, Av1Config, AvcConfig, FlacConfig, HevcConfig, Mp3Header,
@@ -195,7 +195,7 @@ fn video(codec: Codec, facts: &TrackFacts<'_>) -> gst::Caps {
         Codec::Screen => builder = gst::Caps::builder("video/x-flash-screen"),
         Codec::Vp6 => builder = gst::Caps::builder("video/x-vp6-flash"),
         Codec::Vp6Alpha => builder = gst::Caps::builder("video/x-vp6-alpha"),
-        Codec::H263 => builder = gst::Caps::builder("video/x-h263"),
+        Codec::H263 => builder = gst::Caps::builder("video/x-h263").field("variant", "itu"),
         _ => {
             builder = gst::Caps::builder("video/mpeg")
                 .field("mpegversion", 4)
@@ -275,8 +275,8 @@ fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo) {
     if let Some(config) = &color.config {
         let code = |number: Option<f64>| number.map_or(0, |n| n.clamp(0.0, 255.0) as u32);
         let colorimetry = VideoColorimetry::new(
-            // colorInfo has no range. Encoders with another one state it in the bitstream.
-            VideoColorRange::Range16_235,
+            // colorInfo has no range. The bitstream states it.
+            VideoColorRange::Unknown,
             VideoColorMatrix::from_iso(code(config.matrix)),
             VideoTransferFunction::from_iso(code(config.transfer)),
             VideoColorPrimaries::from_iso(code(config.primaries)),
@@ -289,27 +289,34 @@ fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo) {
         }
     }
     if let Some(light) = &color.light
-        && let (Some(max), Some(average)) = (light.max, light.max_average)
+        && (light.max.is_some() || light.max_average.is_some())
     {
-        let whole = |nits: f64| nits.clamp(0.0, 65535.0).round() as u16;
-        gst_video::VideoContentLightLevel::new(whole(max), whole(average)).add_to_caps(caps);
+        // 0 is unknown (CTA-861.3).
+        let whole = |nits: Option<f64>| nits.map_or(0, |n| n.clamp(0.0, 65535.0).round() as u16);
+        let (max, average) = (whole(light.max), whole(light.max_average));
+        gst_video::VideoContentLightLevel::new(max, average).add_to_caps(caps);
     }
-    if let Some(display) = &color.mastering {
-        let point = |(x, y): (f64, f64)| {
-            // In steps of 0.00002. The conversion truncates, so the value goes into the middle of its step.
+    if let Some(display) = &color.mastering
+        && *display != MasteringDisplay::default()
+    {
+        // Values out of their range are unknown (H.265, D.3.28), and 0 is.
+        let unknown = (0.0, 0.0);
+        let point = |point: fn(&DisplayPrimaries) -> (f64, f64)| {
+            let (x, y) = display.primaries.as_ref().map_or(unknown, point);
+            // In steps of 0.00002. The conversion truncates, so the value goes into the middle of
+            // its step.
             const PARTS: f64 = 50_000.0;
             let inside = |n: f64| (((n.clamp(0.0, 1.0) * PARTS).round() + 0.25) / PARTS) as f32;
             gst_video::VideoMasteringDisplayInfoCoordinate::new(inside(x), inside(y))
         };
         // In 0.0001 cd/m².
-        let luminance = |nits: f64| (nits.clamp(0.0, 400_000.0) * 10_000.0).round() as u32;
+        let luminance = |nits: Option<f64>| {
+            let nits = nits.unwrap_or(0.0).clamp(0.0, 400_000.0);
+            (nits * 10_000.0).round() as u32
+        };
         gst_video::VideoMasteringDisplayInfo::new(
-            [
-                point(display.red),
-                point(display.green),
-                point(display.blue),
-            ],
-            point(display.white),
+            [point(|p| p.red), point(|p| p.green), point(|p| p.blue)],
+            point(|p| p.white),
             luminance(display.max_luminance),
             luminance(display.min_luminance),
         )
@@ -349,18 +356,21 @@ fn mp3(facts: &TrackFacts<'_>) -> gst::Caps {
 }
 
 fn opus(facts: &TrackFacts<'_>) -> gst::Caps {
-    let head = OpusHead::parse(facts.configuration).unwrap_or_else(|| {
-        let announced = facts
-            .metadata
-            .and_then(|m| m.audio(facts.track, "channels"));
-        let channels = match (facts.channels, announced) {
-            (0, Some(channels)) if (1.0..2.0).contains(&channels) => 1,
-            (0, _) => 2,
-            (channels, _) => channels,
-        };
-        OpusHead::plain(channels)
-    });
-    let header = head.to_bytes();
+    // As it came: it has the gain, and what later versions may add.
+    let (head, header) = match OpusHead::parse(facts.configuration) {
+        Some(head) => (head, facts.configuration.to_vec()),
+        None => {
+            let announced = facts.metadata;
+            let announced = announced.and_then(|m| m.audio(facts.track, "channels"));
+            let head = OpusHead::of_channels(match (facts.channels, announced) {
+                (0, Some(channels)) if (1.0..2.0).contains(&channels) => 1,
+                (0, _) => 2,
+                (channels, _) => channels,
+            });
+            let header = head.to_bytes();
+            (head, header)
+        }
+    };
     let mut builder = gst::Caps::builder("audio/x-opus")
         .field("rate", 48000)
         .field("channels", i32::from(head.channels))
@@ -494,6 +504,89 @@ fn stream_header(headers: [Vec<u8>; 2]) -> gst::Array {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn facts(configuration: &[u8]) -> TrackFacts<'_> {
+        TrackFacts {
+            track: 0,
+            configuration,
+            color: None,
+            channels: 0,
+            metadata: None,
+            frame_header: None,
+        }
+    }
+
+    fn head_in(caps: &gst::Caps) -> Vec<u8> {
+        let headers: gst::Array = caps.structure(0).unwrap().get("streamheader").unwrap();
+        let head = headers[0].get::<gst::Buffer>().unwrap();
+        head.map_readable().unwrap().to_vec()
+    }
+
+    #[test]
+    fn an_opus_head_is_passed_as_it_came() {
+        gst::init().unwrap();
+        let mut head = OpusHead::of_channels(2).to_bytes();
+        // A pre-skip, a gain of -3 dB and an extension.
+        head[10..12].copy_from_slice(&312_u16.to_le_bytes());
+        head[16..18].copy_from_slice(&(-768_i16).to_le_bytes());
+        head.extend(b"later");
+        assert_eq!(head_in(&of(Codec::Opus, &facts(&head))), head);
+    }
+
+    #[test]
+    fn opus_without_a_head_has_the_channels_of_its_configuration() {
+        gst::init().unwrap();
+        for channels in 1..=10 {
+            let mut facts = facts(&[]);
+            facts.channels = channels;
+            let caps = of(Codec::Opus, &facts);
+            let head = OpusHead::parse(&head_in(&caps)).unwrap();
+            assert_eq!(head.channels, channels);
+            assert_eq!(head.streams + head.coupled, channels);
+            let caps = caps.structure(0).unwrap();
+            assert_eq!(caps.get("channels"), Ok(i32::from(channels)));
+        }
+    }
+
+    #[test]
+    fn caps_state_no_colour_range_and_a_part_of_the_display() {
+        gst::init().unwrap();
+        let color = ColorInfo {
+            config: Some(crate::flv::body::ColorConfig {
+                bit_depth: None,
+                primaries: Some(1.0),
+                transfer: Some(1.0),
+                matrix: Some(1.0),
+            }),
+            light: Some(crate::flv::body::ContentLight {
+                max: Some(1000.0),
+                max_average: None,
+            }),
+            mastering: Some(MasteringDisplay {
+                primaries: None,
+                max_luminance: Some(1000.0),
+                min_luminance: Some(0.005),
+            }),
+        };
+        let mut facts = facts(&[]);
+        facts.color = Some(&color);
+        let caps = of(Codec::Vp9, &facts);
+        let caps = caps.structure(0).unwrap();
+        let colorimetry: VideoColorimetry =
+            caps.get::<&str>("colorimetry").unwrap().parse().unwrap();
+        assert_eq!(colorimetry.range(), VideoColorRange::Unknown);
+        assert_eq!(colorimetry.matrix(), VideoColorMatrix::Bt709);
+        assert_eq!(caps.get("content-light-level"), Ok("1000:0"));
+        let display = "0:0:0:0:0:0:0:0:10000000:50";
+        assert_eq!(caps.get("mastering-display-info"), Ok(display));
+    }
+
+    #[test]
+    fn h263_has_its_variant() {
+        gst::init().unwrap();
+        let caps = of(Codec::H263, &facts(&[]));
+        assert_eq!(caps.structure(0).unwrap().get("variant"), Ok("itu"));
+    }
 
     #[test]
     fn every_level_has_a_name() {

@@ -5,7 +5,8 @@
 use crate::flv::body::Sound;
 use crate::flv::codes::{AudioFourCc, SoundFormat, VideoCodecId, VideoFourCc};
 use crate::flv::config::{
-    AudioSpecificConfig, Av1Config, AvcConfig, FlacConfig, HevcConfig, OpusHead, VpxConfig,
+    AudioSpecificConfig, Av1Config, AvcConfig, FlacConfig, HevcConfig, NalCodec, OpusHead,
+    VpxConfig,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +93,15 @@ impl Codec {
     /// Returns true if packets can't be decoded without the configuration.
     pub(super) fn needs_configuration(self) -> bool {
         matches!(self, Codec::Avc | Codec::Hevc | Codec::Vvc | Codec::Aac)
+    }
+
+    /// Returns the codec of its configuration record and NAL units, if it has them.
+    pub(super) fn nal_codec(self) -> Option<NalCodec> {
+        match self {
+            Codec::Avc => Some(NalCodec::Avc),
+            Codec::Hevc => Some(NalCodec::Hevc),
+            _ => None,
+        }
     }
 
     /// Returns true if a decoder would accept this configuration.

@@ -10,6 +10,7 @@ use super::bodies::{CodedPacket, Skipped, TrackItem, TrackResult, parse_audio, p
 use super::codec::Codec;
 use super::parser::FlvTag;
 use super::problem::Problem;
+use super::script::ScriptData;
 use super::tags;
 use super::times::TagTimes;
 use super::track::Track;
@@ -17,16 +18,16 @@ use crate::flv::TagKind;
 use crate::flv::body::{Metadata, Script};
 use crate::flv::config::AdtsHeader;
 
-/// A track this far behind another one gets a GAP, so that nobody waits for it. A queue holds one
-/// second: an element that waits for a live track must get the GAP before the queues of the other
-/// tracks are full. Otherwise their next packet waits too, and nothing goes on any more.
+/// Lag that a live track may have before it gets a GAP. A queue holds one second: an element that
+/// waits for the track must get the GAP before the queues of the other tracks are full. Otherwise
+/// their next packet waits too, and nothing goes on any more.
 const MAX_LAG_LIVE: ClockTime = ClockTime::from_mseconds(400);
 
 /// The same for bytes, whose tracks may be written far apart.
 const MAX_LAG: ClockTime = ClockTime::from_seconds(3);
 
-/// Duration of a single track after which there is probably no other one. Tracks that come later get
-/// their pads all the same.
+/// Duration of a single track after which there is probably no other one. Tracks that come later
+/// get their pads all the same.
 const ALONE: ClockTime = ClockTime::from_seconds(6);
 
 /// An output of the demuxer. Tracks are named by their index, in the order in which they came.
@@ -39,8 +40,10 @@ pub(super) enum DemuxEvent {
     Caps(usize, gst::Caps),
     Tags(usize, Vec<gst::TagList>),
     Packet(TrackPacket),
-    /// Time for which a track has nothing: start and duration.
-    Gap(usize, ClockTime, ClockTime),
+    /// Time for which a track has nothing.
+    Gap(usize, Range<ClockTime>),
+    /// For all tracks.
+    Script(ScriptData),
     Duration(Option<ClockTime>),
     NoMoreTracks,
     Problem(Problem, String),
@@ -61,11 +64,18 @@ pub(super) struct TrackPacket {
     pub(super) index: usize,
     /// Audio or video.
     pub(super) kind: TagKind,
-    /// Place of the payload in the tag's body.
-    pub(super) payload: Range<usize>,
+    pub(super) payload: Payload,
     pub(super) dts: ClockTime,
     pub(super) pts: ClockTime,
     pub(super) flags: gst::BufferFlags,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Payload {
+    /// Place in the tag's body.
+    Part(Range<usize>),
+    /// A frame that came in another form than the caps have.
+    Repaired(Vec<u8>),
 }
 
 /// Demuxes everything from the start of a stream to its end or a flush.
@@ -81,6 +91,10 @@ pub(super) struct Demuxer {
     is_started: bool,
     no_more_tracks: bool,
     first_position: Option<ClockTime>,
+    /// Position of the leading track.
+    leader: ClockTime,
+    /// Latency of the pipeline. Within it media still comes in time.
+    latency: ClockTime,
 }
 
 impl Demuxer {
@@ -102,8 +116,67 @@ impl Demuxer {
         self.times = TagTimes::new(self.is_timed);
         for track in &mut self.tracks {
             track.times = Default::default();
-            track.position = None;
+            track.progress = Default::default();
         }
+        self.leader = ClockTime::ZERO;
+    }
+
+    pub(super) fn set_latency(&mut self, latency: ClockTime) {
+        self.latency = latency;
+    }
+
+    /// Handles the start of a file. A second one is of another publisher, whose description of the
+    /// stream is its own. Decoder configurations stay, in case it has none.
+    pub(super) fn start_file(&mut self, events: &mut Vec<DemuxEvent>) {
+        self.times.start_file();
+        if self.is_started {
+            self.handle_discontinuity();
+            for track in &mut self.tracks {
+                track.forget_presentation(true, true);
+            }
+            self.set_metadata(None, events);
+        }
+    }
+
+    /// Handles a new stream header, which states all that holds from now on: facts that it lacks
+    /// are forgotten. It has no media, and its tags have no times.
+    pub(super) fn handle_stream_header(
+        &mut self,
+        tags: &[FlvTag<'_>],
+        events: &mut Vec<DemuxEvent>,
+    ) {
+        self.tracks.iter_mut().for_each(Track::start_description);
+        let mut metadata = None;
+        for tag in tags {
+            match tag.kind {
+                TagKind::Video => parse_video(tag.body, |item| self.describe(tag, item, events)),
+                TagKind::Audio => parse_audio(tag.body, |item| self.describe(tag, item, events)),
+                TagKind::Script => {
+                    let script = Script::parse(tag.body).ok();
+                    metadata = script.and_then(Metadata::of).or(metadata);
+                }
+            }
+        }
+        self.tracks.iter_mut().for_each(Track::finish_description);
+        self.set_metadata(metadata, events);
+    }
+
+    fn describe(&mut self, tag: &FlvTag<'_>, item: TrackResult<'_>, events: &mut Vec<DemuxEvent>) {
+        if !matches!(item, (_, Ok(TrackItem::Packet(_)))) {
+            self.handle_item(tag, item, events);
+        }
+    }
+
+    /// Handles upstream's GAP: no track has anything before its end.
+    pub(super) fn handle_gap(&mut self, gap: &Range<ClockTime>, events: &mut Vec<DemuxEvent>) {
+        for (index, track) in self.tracks.iter_mut().enumerate() {
+            if track.has_pad()
+                && let Some(gap) = track.progress.upstream_gap(gap)
+            {
+                events.push(DemuxEvent::Gap(index, gap));
+            }
+        }
+        self.leader = self.leader.max(gap.end);
     }
 
     pub(super) fn handle_discontinuity(&mut self) {
@@ -130,7 +203,7 @@ impl Demuxer {
             TagKind::Video => parse_video(tag.body, |item| self.handle_item(tag, item, events)),
             TagKind::Audio => parse_audio(tag.body, |item| self.handle_item(tag, item, events)),
             TagKind::Script => match Script::parse(tag.body) {
-                Ok(script) => self.handle_script(script, events),
+                Ok(script) => self.handle_script(tag, script, events),
                 Err(error) => skip(events, Problem::BadScript, error.to_string()),
             },
         }
@@ -167,23 +240,32 @@ impl Demuxer {
         }
     }
 
-    fn handle_script(&mut self, script: Script, events: &mut Vec<DemuxEvent>) {
-        let Some(metadata) = Metadata::of(script) else {
-            return;
-        };
+    fn handle_script(&mut self, tag: &FlvTag<'_>, script: Script, events: &mut Vec<DemuxEvent>) {
+        if script.name == Metadata::NAME {
+            if let Some(metadata) = Metadata::of(script) {
+                self.set_metadata(Some(metadata), events);
+            }
+        } else {
+            let time = clock_time(self.times.of_script(tag));
+            events.push(DemuxEvent::Script(ScriptData::new(time, script, tag.body)));
+        }
+    }
+
+    fn set_metadata(&mut self, metadata: Option<Metadata>, events: &mut Vec<DemuxEvent>) {
         // Some encoders repeat it every second.
-        if self.metadata.as_ref() == Some(&metadata) {
+        if self.metadata == metadata {
             return;
         }
-        events.push(DemuxEvent::Duration(tags::duration(&metadata)));
+        let duration = metadata.as_ref().and_then(tags::duration);
+        events.push(DemuxEvent::Duration(duration));
         for (index, track) in self.tracks.iter_mut().enumerate() {
             track.renew_caps();
             if track.has_pad() {
-                let lists = tags::of_track_and_stream(&metadata, track.kind, track.id);
+                let lists = track.renewed_tags(metadata.as_ref());
                 events.push(DemuxEvent::Tags(index, lists));
             }
         }
-        self.metadata = Some(metadata);
+        self.metadata = metadata;
     }
 
     fn track(&mut self, kind: TagKind, id: u8) -> &mut Track {
@@ -245,17 +327,14 @@ impl Demuxer {
         let track = &mut self.tracks[index];
         let codec = track.real_codec(packet.codec);
         track.set_codec(codec);
+        track.configure_in_band(payload, packet.is_key);
         if codec.needs_configuration() && !track.is_configured() {
             let detail = format!("{}: {codec:?}", track.name());
             return Err((Problem::NoConfiguration, detail));
         }
 
-        let time = self.times.of(tag);
-        let (time, is_reset) = if self.times.is_anchored() {
-            (time, false)
-        } else {
-            self.tracks[index].times.next(time)
-        };
+        let repaired = track.repaired_frame(payload);
+        let (time, is_reset) = self.times.of_packet(tag, &mut track.times);
         // GStreamer has no times below 0.
         let dts = clock_time(time);
         let pts = clock_time(time.saturating_add(packet.composition_time));
@@ -271,12 +350,16 @@ impl Demuxer {
         flags.set(gst::BufferFlags::DISCONT, track.is_discont);
         flags.set(gst::BufferFlags::RESYNC, is_reset);
         track.is_discont = false;
-        track.position = track.position.max(Some(dts));
-        let start = payload.as_ptr().addr() - tag.body.as_ptr().addr();
+        self.leader = self.leader.max(dts);
+        track.progress.add_packet(self.leader, dts, pts);
+        let payload = repaired.map(Payload::Repaired).unwrap_or_else(|| {
+            let start = payload.as_ptr().addr() - tag.body.as_ptr().addr();
+            Payload::Part(start..start + payload.len())
+        });
         events.push(DemuxEvent::Packet(TrackPacket {
             index,
             kind: tag.kind,
-            payload: start..start + payload.len(),
+            payload,
             dts,
             pts,
             flags,
@@ -314,18 +397,17 @@ impl Demuxer {
         if new.is_empty() {
             return;
         }
-        let new_track = |(index, caps)| {
-            let track: &Track = &self.tracks[index];
-            let lists = |metadata| tags::of_track_and_stream(metadata, track.kind, track.id);
+        let mut new_track = |(index, caps): (usize, _)| {
+            let track = &mut self.tracks[index];
             NewTrack {
                 index,
                 kind: track.kind,
                 id: track.id,
                 caps,
-                tags: metadata.map(lists).unwrap_or_default(),
+                tags: track.renewed_tags(metadata),
             }
         };
-        let mut new: Vec<_> = new.into_iter().map(new_track).collect();
+        let mut new: Vec<_> = new.into_iter().map(&mut new_track).collect();
         new.sort_by_key(|track| (track.kind != TagKind::Video, track.id));
         events.push(DemuxEvent::NewTracks(new));
     }
@@ -343,16 +425,17 @@ impl Demuxer {
                 self.finish(events);
             }
         }
-        let lag = if self.is_timed { MAX_LAG_LIVE } else { MAX_LAG };
-        let end = position.saturating_sub(lag);
+        let allowance = if self.is_timed {
+            MAX_LAG_LIVE.max(self.latency)
+        } else {
+            MAX_LAG
+        };
         for (other, track) in self.tracks.iter_mut().enumerate() {
-            if track.has_pad() && other != index {
-                // Nothing is missing of a track before the others began.
-                let start = *track.position.get_or_insert(position);
-                if start < end {
-                    events.push(DemuxEvent::Gap(other, start, end - start));
-                    track.position = Some(end);
-                }
+            if other != index
+                && track.has_pad()
+                && let Some(gap) = track.progress.next_gap(self.leader, allowance)
+            {
+                events.push(DemuxEvent::Gap(other, gap));
             }
         }
     }

@@ -43,6 +43,10 @@ pub struct EFlvDemux {
     duration: AtomicU64,
     position: AtomicU64,
     pub(super) upstream_is_time: AtomicBool,
+    /// Latency of the pipeline in nanoseconds, as far as it is known.
+    latency: AtomicU64,
+    /// The bin around the element handles stream collections.
+    is_streams_aware: AtomicBool,
 }
 
 #[glib::object_subclass]
@@ -94,6 +98,8 @@ impl ObjectSubclass for EFlvDemux {
             duration: AtomicU64::new(UNKNOWN),
             position: AtomicU64::new(UNKNOWN),
             upstream_is_time: AtomicBool::new(false),
+            latency: AtomicU64::new(0),
+            is_streams_aware: AtomicBool::new(false),
         }
     }
 }
@@ -160,6 +166,13 @@ impl ElementImpl for EFlvDemux {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::ReadyToPaused {
             self.counters.reset();
+            self.latency.store(0, Relaxed);
+            // A bin that does not expect a collection takes it for one of all its streams, and
+            // waits for those that are not linked.
+            let bin = self.obj().parent().and_downcast::<gst::Bin>();
+            let is_aware =
+                bin.is_some_and(|bin| bin.bin_flags().contains(gst::BinFlags::STREAMS_AWARE));
+            self.is_streams_aware.store(is_aware, Relaxed);
         }
         let success = self.parent_change_state(transition)?;
         if transition == gst::StateChange::PausedToReady {
@@ -207,6 +220,9 @@ impl EFlvDemux {
         // An upstream of bytes has no times to seek to.
         if event.type_() == gst::EventType::Seek && !self.upstream_is_time.load(Relaxed) {
             return false;
+        }
+        if let gst::EventView::Latency(event) = event.view() {
+            self.latency.fetch_max(event.latency().nseconds(), Relaxed);
         }
         gst::Pad::event_default(pad, Some(&*self.obj()), event)
     }
@@ -278,12 +294,50 @@ impl EFlvDemux {
         }
     }
 
+    pub(super) fn is_streams_aware(&self) -> bool {
+        self.is_streams_aware.load(Relaxed)
+    }
+
+    pub(super) fn latency(&self) -> gst::ClockTime {
+        gst::ClockTime::from_nseconds(self.latency.load(Relaxed))
+    }
+
+    /// Asks for the latency of a live pipeline. The event that states it does not reach pads that
+    /// are linked after it.
+    pub(super) fn update_latency(&self) {
+        let mut query = gst::query::Latency::new();
+        if !self.sink_pad.peer_query(&mut query) {
+            return;
+        }
+        let (is_live, mut latency, _) = query.result();
+        if !is_live {
+            return;
+        }
+        let parents = std::iter::successors(self.obj().parent(), |parent| parent.parent());
+        if let Some(top) = parents.last() {
+            let mut query = gst::query::Latency::new();
+            if let Some(element) = top.downcast_ref::<gst::Element>()
+                && element.query(&mut query)
+            {
+                latency = latency.max(query.result().1);
+            }
+            let pipeline = top.downcast_ref::<gst::Pipeline>();
+            let configured = pipeline.and_then(|pipeline| pipeline.latency());
+            latency = latency.max(configured.unwrap_or_default());
+        }
+        gst::debug!(CAT, imp = self, "The pipeline has a latency of {latency}");
+        self.latency.fetch_max(latency.nseconds(), Relaxed);
+    }
+
     /// Counts a problem, and posts a warning for the first one of its kind.
-    pub(super) fn skip(&self, problem: Problem, count: u64, detail: &str) {
+    pub(super) fn skip(&self, problem: Problem, count: u64, detail: impl FnOnce() -> String) {
+        let is_first = self.counters.count_problem(problem, count);
+        if !is_first && CAT.threshold() < gst::DebugLevel::Debug {
+            return;
+        }
+        let detail = detail();
         gst::debug!(CAT, imp = self, "Skipping, {problem:?}: {detail}");
-        if self.counters.count_problem(problem, count)
-            && let Some(message) = problem.message()
-        {
+        if is_first && let Some(message) = problem.message() {
             gst::element_imp_warning!(self, gst::StreamError::Demux, ("{message}"), ["{detail}"]);
         }
     }

@@ -7,9 +7,13 @@ use gst::subclass::prelude::*;
 use gst_base::UniqueFlowCombiner;
 
 use super::CAT;
-use super::demuxer::{DemuxEvent, NewTrack, TrackPacket};
+use super::demuxer::{DemuxEvent, NewTrack, Payload, TrackPacket};
 use super::imp::EFlvDemux;
+use super::script::ScriptData;
 use crate::flv::TagKind;
+
+/// Script data that is kept for the first pads.
+const MAX_WAITING: usize = 64;
 
 type Flow = Result<(), gst::FlowError>;
 
@@ -24,13 +28,16 @@ pub(super) struct SourcePads {
     segment: Option<gst::Event>,
     upstream_is_time: bool,
     no_more_pads: bool,
+    /// Script data from before the first pads.
+    waiting: Vec<gst::Event>,
 }
 
 /// The pad of a track.
 #[derive(Debug)]
 struct TrackPad {
     pad: gst::Pad,
-    stream: gst::Stream,
+    /// Only in a bin that is STREAMS_AWARE.
+    stream: Option<gst::Stream>,
     has_segment: bool,
 }
 
@@ -50,6 +57,7 @@ impl Default for SourcePads {
             segment: None,
             upstream_is_time: false,
             no_more_pads: false,
+            waiting: Vec::new(),
         }
     }
 }
@@ -93,15 +101,6 @@ impl SourcePads {
         self.pads.iter().flatten().map(|pad| &pad.pad)
     }
 
-    /// Pushes upstream's GAP: no track has anything for its time.
-    pub(super) fn push_gap(&mut self, event: &gst::Event) {
-        let segment = self.segment.as_ref();
-        for pad in self.pads.iter_mut().flatten() {
-            pad.push_segment(segment);
-            pad.pad.push_event(event.clone());
-        }
-    }
-
     /// Does what an event asks for. `tag` is the tag that it comes from.
     pub(super) fn handle(
         &mut self,
@@ -111,19 +110,22 @@ impl SourcePads {
     ) -> Flow {
         match event {
             DemuxEvent::Packet(packet) => return self.push_packet(element, packet, tag),
-            DemuxEvent::Gap(index, start, duration) => {
+            DemuxEvent::Gap(index, gap) => {
                 if let Some(Some(pad)) = self.pads.get_mut(index) {
                     pad.push_segment(self.segment.as_ref());
-                    let gap = gst::event::Gap::builder(start).duration(duration);
-                    pad.pad.push_event(gap.build());
+                    let event = gst::event::Gap::builder(gap.start).duration(gap.end - gap.start);
+                    pad.pad.push_event(event.build());
                 }
             }
+            DemuxEvent::Script(data) => self.push_script(element, &data),
             DemuxEvent::Segment(start) => self.segment = Some(own_segment(start)),
             DemuxEvent::NewTracks(tracks) => self.add(element, tracks),
             DemuxEvent::Caps(index, caps) => {
                 if let Some(Some(TrackPad { pad, stream, .. })) = self.pads.get(index) {
                     gst::info!(CAT, obj = pad, "New caps: {caps}");
-                    stream.set_caps(Some(&caps));
+                    if let Some(stream) = stream {
+                        stream.set_caps(Some(&caps));
+                    }
                     pad.push_event(gst::event::Caps::new(&caps));
                 }
             }
@@ -137,7 +139,7 @@ impl SourcePads {
                 self.no_more_pads = true;
                 element.obj().no_more_pads();
             }
-            DemuxEvent::Problem(problem, detail) => element.skip(problem, 1, &detail),
+            DemuxEvent::Problem(problem, detail) => element.skip(problem, 1, || detail),
         }
         Ok(())
     }
@@ -152,10 +154,20 @@ impl SourcePads {
             return Ok(());
         };
         pad.push_segment(self.segment.as_ref());
-        let parts = gst::BufferCopyFlags::MEMORY | gst::BufferCopyFlags::META;
-        let range = tag.offset + packet.payload.start..tag.offset + packet.payload.end;
-        let Ok(mut buffer) = tag.buffer.copy_region(parts, range) else {
-            return Err(gst::FlowError::Error);
+        let mut buffer = match packet.payload {
+            Payload::Part(part) => {
+                let parts = gst::BufferCopyFlags::MEMORY | gst::BufferCopyFlags::META;
+                let range = tag.offset + part.start..tag.offset + part.end;
+                let copied = tag.buffer.copy_region(parts, range);
+                copied.map_err(|_| gst::FlowError::Error)?
+            }
+            Payload::Repaired(frame) => {
+                let mut buffer = gst::Buffer::from_slice(frame);
+                if let Some(buffer) = buffer.get_mut() {
+                    let _ = tag.buffer.copy_into(buffer, gst::BufferCopyFlags::META, ..);
+                }
+                buffer
+            }
         };
         if let Some(buffer) = buffer.get_mut() {
             buffer.set_dts(packet.dts);
@@ -189,11 +201,13 @@ impl SourcePads {
             } else {
                 gst::StreamFlags::empty()
             };
-            let stream = gst::Stream::new(Some(id.as_str()), Some(&track.caps), kind, flags);
+            let stream = element
+                .is_streams_aware()
+                .then(|| gst::Stream::new(Some(id.as_str()), Some(&track.caps), kind, flags));
             let _ = pad.set_active(true);
             let event = gst::event::StreamStart::builder(&id)
                 .group_id(self.group)
-                .stream(stream.clone())
+                .stream_if_some(stream.clone())
                 .build();
             pad.push_event(event);
             if self.pads.len() <= track.index {
@@ -205,7 +219,9 @@ impl SourcePads {
                 has_segment: false,
             });
         }
-        self.announce_collection(element);
+        if element.is_streams_aware() {
+            self.announce_collection(element);
+        }
         for track in tracks {
             let segment = self.segment.as_ref();
             let Some(Some(track_pad)) = self.pads.get_mut(track.index) else {
@@ -222,11 +238,44 @@ impl SourcePads {
                 gst::error!(CAT, imp = element, "{error}");
             }
         }
+        for event in std::mem::take(&mut self.waiting) {
+            self.push_to_all(&event);
+        }
+        if self.upstream_is_time {
+            element.update_latency();
+        }
+    }
+
+    /// Pushes script data to all pads, and posts it.
+    fn push_script(&mut self, element: &EFlvDemux, data: &ScriptData) {
+        let segment = self.segment.as_ref().and_then(running_segment);
+        let running_time = segment.and_then(|segment| segment.to_running_time(data.time));
+        let structure = data.to_structure(running_time);
+        let message = gst::message::Element::builder(structure.clone()).src(&*element.obj());
+        let _ = element.obj().post_message(message.build());
+        let event = gst::event::CustomDownstream::new(structure);
+        if self.iter().next().is_some() {
+            self.push_to_all(&event);
+        } else if self.waiting.len() < MAX_WAITING {
+            self.waiting.push(event);
+        }
+    }
+
+    fn push_to_all(&mut self, event: &gst::Event) {
+        let segment = self.segment.as_ref();
+        for pad in self.pads.iter_mut().flatten() {
+            pad.push_segment(segment);
+            pad.pad.push_event(event.clone());
+        }
     }
 
     fn announce_collection(&self, element: &EFlvDemux) {
         let id = element.upstream_stream_id();
-        let streams = self.pads.iter().flatten().map(|pad| pad.stream.clone());
+        let streams = self
+            .pads
+            .iter()
+            .flatten()
+            .filter_map(|pad| pad.stream.clone());
         let collection = gst::StreamCollection::builder(id.as_deref())
             .streams(streams)
             .build();
@@ -243,6 +292,13 @@ impl SourcePads {
 fn push_tags(pad: &gst::Pad, lists: Vec<gst::TagList>) {
     for list in lists {
         pad.push_event(gst::event::Tag::new(list));
+    }
+}
+
+fn running_segment(event: &gst::Event) -> Option<gst::FormattedSegment<gst::ClockTime>> {
+    match event.view() {
+        gst::EventView::Segment(event) => event.segment().downcast_ref::<gst::ClockTime>().cloned(),
+        _ => None,
     }
 }
 

@@ -4,24 +4,33 @@
 //!
 //! A buffer that has whole tags, as live sources send them, is parsed in place. Bytes are put
 //! together only for a tag that lies across two buffers.
+//!
+//! A tag is proved by its back pointer, which repeats its length. Without that proof the tag has to
+//! be followed by something that looks like one, and a file header in its body means that its file
+//! was cut there. After other bytes the parser searches the next tag. Where a candidate needs more
+//! bytes than are at hand, they are collected in a window. Each byte enters the window once and is
+//! searched once, so the search is linear, whatever the bytes.
 
 use gst_base::UniqueAdapter;
 
+use super::tag_header::{
+    Proof, TagHeader, find_file_header, search, starts_with_signature, verify,
+};
 use crate::flv::{FRONT_LENGTH, TRAILER_LENGTH, TagKind};
 
-const SIGNATURE: &[u8] = b"FLV";
 const FILE_HEADER_LENGTH: usize = 9;
 
 /// The file header states its own length, for future extensions.
 const MAX_FILE_HEADER_LENGTH: usize = 1024;
 
-/// After lost bytes a tag counts as one only if its end agrees with its start, so all of it has to be
-/// at hand. Without this limit noise would make the demuxer wait for 16 MiB.
-const MAX_DOUBTFUL_LENGTH: usize = 1024 * 1024;
+/// Rest of a put-together buffer that may be put together again.
+const MAX_REST: usize = 64 * 1024;
 
 /// An element of the byte stream.
 #[derive(Debug)]
 pub(super) enum Parsed<'a> {
+    /// The start of a file. Concatenated files have several.
+    FileHeader,
     Tag {
         tag: FlvTag<'a>,
         /// The buffer that holds the tag.
@@ -31,8 +40,10 @@ pub(super) enum Parsed<'a> {
     },
     /// A tag of an unknown type, or an encrypted one.
     UnknownTag(u8),
-    /// Number of skipped bytes that contain no tag.
+    /// Number of skipped bytes that contain no whole tag.
     Lost(usize),
+    /// The stream ended within a tag.
+    CutShort,
 }
 
 /// A whole tag.
@@ -51,8 +62,8 @@ enum Expect {
     FileHeader,
     BackPointer,
     Tag,
-    /// The next tag whose end agrees with its start.
-    Resync,
+    /// The next proved tag, after so many bytes at least.
+    Resync(usize),
 }
 
 impl Expect {
@@ -60,18 +71,74 @@ impl Expect {
     fn length(self) -> usize {
         match self {
             Expect::FileHeader => FILE_HEADER_LENGTH,
-            Expect::BackPointer => TRAILER_LENGTH + FRONT_LENGTH,
-            Expect::Tag | Expect::Resync => FRONT_LENGTH,
+            Expect::BackPointer => TRAILER_LENGTH,
+            Expect::Tag => FRONT_LENGTH,
+            Expect::Resync(skip) => skip + FRONT_LENGTH,
         }
     }
 }
 
+/// Contiguous bytes in which the next tag is searched.
+#[derive(Debug, Default)]
+struct Window {
+    bytes: Vec<u8>,
+    /// Bytes at the front that are done with.
+    head: usize,
+    /// Bytes that were done with since the window was last empty.
+    consumed: usize,
+}
+
+impl Window {
+    fn is_empty(&self) -> bool {
+        self.head == self.bytes.len()
+    }
+
+    fn remaining(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    fn append(&mut self, buffer: &gst::Buffer) {
+        if let Ok(map) = buffer.map_readable() {
+            self.bytes.extend_from_slice(&map);
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.head += count;
+        self.consumed += count;
+        if self.is_empty() {
+            *self = Window::default();
+        } else if self.head > self.bytes.len() / 2 {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+    }
+}
+
+/// The bytes that are parsed.
+#[derive(Debug, Clone, Copy)]
+enum Origin<'a> {
+    Upstream(&'a gst::Buffer),
+    /// A buffer that was put together.
+    Pending(&'a gst::Buffer),
+    /// Tags are copied out of the window.
+    Window,
+}
+
 #[derive(Debug)]
 pub(super) struct FlvParser {
+    /// The start of a tag whose rest is still to come.
     adapter: UniqueAdapter,
+    window: Window,
     expect: Expect,
     /// Number of bytes that parsing waits for.
     wanted: usize,
+    /// Stream id of the last tag that was found by a search. It should be 0.
+    stream_id: u32,
+    /// Bytes before the ones that are parsed.
+    position: u64,
+    /// Position before which no file header starts within a tag, so that no byte is searched twice.
+    searched: u64,
 }
 
 /// How far parsing came in some bytes.
@@ -84,25 +151,74 @@ impl Default for FlvParser {
     fn default() -> Self {
         FlvParser {
             adapter: UniqueAdapter::new(),
+            window: Window::default(),
             expect: Expect::FileHeader,
             wanted: 0,
+            stream_id: 0,
+            position: 0,
+            searched: 0,
         }
     }
 }
 
 impl FlvParser {
-    /// Handles missing bytes before the next ones: the pending tag will never be whole.
-    pub(super) fn handle_discontinuity(&mut self) {
-        if self.adapter.available() > 0 || self.expect == Expect::BackPointer {
+    /// Forgets the pending bytes.
+    pub(super) fn flush(&mut self) {
+        if self.is_pending() || self.expect == Expect::BackPointer {
             self.adapter.clear();
+            self.window = Window::default();
             self.expect = Expect::Tag;
+            self.wanted = 0;
         }
     }
 
-    /// Returns true if a tag waits for its rest.
-    pub(super) fn is_cut_short(&self) -> bool {
-        let waiting = self.adapter.available();
-        waiting > TRAILER_LENGTH || waiting > 0 && self.expect != Expect::BackPointer
+    fn is_pending(&self) -> bool {
+        self.adapter.available() > 0 || !self.window.is_empty()
+    }
+
+    /// Handles missing bytes before the next ones: a pending tag gets no more of them.
+    pub(super) fn handle_discontinuity<E>(
+        &mut self,
+        mut each: impl FnMut(Parsed<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let rest = self.parse_rest(&mut each)?;
+        self.flush();
+        if rest > 0 {
+            each(Parsed::Lost(rest))?;
+        }
+        Ok(())
+    }
+
+    /// Handles the end of the stream: everything whole in the pending bytes is parsed.
+    pub(super) fn finish<E>(
+        &mut self,
+        mut each: impl FnMut(Parsed<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.parse_rest(&mut each)? > 0 {
+            each(Parsed::CutShort)?;
+        }
+        Ok(())
+    }
+
+    /// Parses the pending bytes as all there is. Returns the number of bytes that are no whole tag.
+    fn parse_rest<E>(
+        &mut self,
+        each: &mut impl FnMut(Parsed<'_>) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        if !self.is_pending() {
+            return Ok(0);
+        }
+        self.move_to_window(None);
+        let window = std::mem::take(&mut self.window);
+        let bytes = window.remaining();
+        let progress = self.parse(bytes, Origin::Window, true, each)?;
+        let rest = bytes.len() - progress.used;
+        self.position += bytes.len() as u64;
+        // A back pointer that is cut short is no loss.
+        let is_tag = self.expect != Expect::BackPointer;
+        self.expect = Expect::Tag;
+        self.wanted = 0;
+        Ok(if is_tag { rest } else { 0 })
     }
 
     /// Parses a buffer and calls `each` for everything whole in it, up to the first error.
@@ -111,10 +227,14 @@ impl FlvParser {
         buffer: gst::Buffer,
         mut each: impl FnMut(Parsed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.adapter.available() == 0 {
-            return self.parse_and_buffer(buffer, true, &mut each);
+        if !self.window.is_empty() {
+            self.window.append(&buffer);
+            self.parse_window(&mut each)?;
+        } else if self.adapter.available() == 0 {
+            self.parse_and_buffer(buffer, true, &mut each)?;
+        } else {
+            self.adapter.push(buffer);
         }
-        self.adapter.push(buffer);
         while self.adapter.available() > 0 && self.adapter.available() >= self.wanted {
             // A single buffer is parsed as it is. Of several, no more than needed is put together.
             let available = self.adapter.available();
@@ -138,18 +258,31 @@ impl FlvParser {
         from_upstream: bool,
         each: &mut impl FnMut(Parsed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let progress = self.parse(&buffer, from_upstream, each)?;
+        let Ok(map) = buffer.map_readable() else {
+            return Ok(());
+        };
+        let origin = if from_upstream {
+            Origin::Upstream(&buffer)
+        } else {
+            Origin::Pending(&buffer)
+        };
+        let progress = self.parse(&map, origin, false, each)?;
+        drop(map);
         self.wanted = progress.wanted;
+        self.position += progress.used as u64;
         if progress.used >= buffer.size() {
             return Ok(());
         }
         let Ok(rest) = buffer.copy_region(gst::BufferCopyFlags::MEMORY, progress.used..) else {
             return Ok(());
         };
-        let following = match self.adapter.available() {
-            0 => Vec::new(),
-            available => self.adapter.take_list(available).unwrap_or_default(),
-        };
+        // What was put together for a tag that was none is not put together again.
+        let is_doubtful = !from_upstream && rest.size() > progress.used.max(MAX_REST);
+        if is_doubtful || matches!(self.expect, Expect::Resync(_)) {
+            self.move_to_window(Some(rest));
+            return self.parse_window(each);
+        }
+        let following = self.take_pending();
         self.adapter.push(rest);
         for buffer in following {
             self.adapter.push(buffer);
@@ -157,32 +290,66 @@ impl FlvParser {
         Ok(())
     }
 
+    fn take_pending(&mut self) -> Vec<gst::Buffer> {
+        match self.adapter.available() {
+            0 => Vec::new(),
+            available => self.adapter.take_list(available).unwrap_or_default(),
+        }
+    }
+
+    fn move_to_window(&mut self, first: Option<gst::Buffer>) {
+        for buffer in first.into_iter().chain(self.take_pending()) {
+            self.window.append(&buffer);
+        }
+    }
+
+    /// Parses the window. A tag whose rest is still to come moves to the adapter when what is moved
+    /// is no more than what the window was good for, so that moving costs no more than parsing.
+    fn parse_window<E>(
+        &mut self,
+        each: &mut impl FnMut(Parsed<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut window = std::mem::take(&mut self.window);
+        if window.remaining().len() >= self.wanted {
+            let progress = self.parse(window.remaining(), Origin::Window, false, each)?;
+            self.wanted = progress.wanted;
+            self.position += progress.used as u64;
+            window.consume(progress.used);
+        }
+        let is_searching = matches!(self.expect, Expect::Resync(_));
+        if !is_searching && window.remaining().len() <= window.consumed {
+            if !window.is_empty() {
+                let rest = gst::Buffer::from_slice(window.remaining().to_vec());
+                self.adapter.push(rest);
+            }
+        } else {
+            self.window = window;
+        }
+        Ok(())
+    }
+
+    /// `is_end`: no more bytes will come.
     fn parse<E>(
         &mut self,
-        buffer: &gst::Buffer,
-        from_upstream: bool,
+        bytes: &[u8],
+        origin: Origin<'_>,
+        is_end: bool,
         each: &mut impl FnMut(Parsed<'_>) -> Result<(), E>,
     ) -> Result<Progress, E> {
-        let Ok(map) = buffer.map_readable() else {
-            return Ok(Progress {
-                used: buffer.size(),
-                wanted: 0,
-            });
-        };
-        let bytes = map.as_slice();
         let mut at = 0;
         loop {
             let rest = &bytes[at..];
             let wait_for = |wanted| Ok(Progress { used: at, wanted });
-            if rest.is_empty() {
-                return wait_for(self.expect.length());
+            if rest.len() < self.expect.length() {
+                return wait_for(match self.expect {
+                    // The next header can be put together with it.
+                    Expect::BackPointer => TRAILER_LENGTH + FRONT_LENGTH,
+                    expect => expect.length(),
+                });
             }
             match self.expect {
                 Expect::FileHeader => {
-                    if rest.len() < FILE_HEADER_LENGTH {
-                        return wait_for(FILE_HEADER_LENGTH);
-                    }
-                    if !rest.starts_with(SIGNATURE) {
+                    if !starts_with_signature(rest) {
                         self.expect = Expect::Tag;
                         continue;
                     }
@@ -194,124 +361,155 @@ impl FlvParser {
                     if rest.len() < length {
                         return wait_for(length);
                     }
+                    each(Parsed::FileHeader)?;
                     at += length;
                     self.expect = Expect::BackPointer;
                 }
                 Expect::BackPointer => {
-                    if rest.len() < TRAILER_LENGTH {
-                        return wait_for(TRAILER_LENGTH);
-                    }
                     at += TRAILER_LENGTH;
                     self.expect = Expect::Tag;
                 }
                 Expect::Tag => {
-                    if rest.len() < FRONT_LENGTH {
-                        return wait_for(FRONT_LENGTH);
-                    }
                     // Concatenated files have more than one header.
-                    if rest.starts_with(SIGNATURE) {
+                    if starts_with_signature(rest) {
                         self.expect = Expect::FileHeader;
                         continue;
                     }
                     let header = TagHeader::read(rest);
-                    if !header.is_certain {
-                        self.expect = Expect::Resync;
+                    if !header.is_certain(self.stream_id) {
+                        self.expect = Expect::Resync(0);
                         continue;
                     }
-                    let end = FRONT_LENGTH + header.body_length;
-                    if rest.len() < end {
-                        return wait_for(end);
+                    let end = header.end();
+                    // A buffer that ends with the tag proves it.
+                    let is_buffer = matches!(origin, Origin::Upstream(_))
+                        && at == 0
+                        && (rest.len() == end || rest.len() == end + TRAILER_LENGTH);
+                    let proof = if is_buffer {
+                        Proof::Yes
+                    } else {
+                        verify(rest, &header, self.stream_id, is_end)
+                    };
+                    if let Proof::Open(wanted) = proof {
+                        return wait_for(wanted);
                     }
-                    let starts_buffer = from_upstream && at == 0;
-                    each(header.parsed(buffer, bytes, at, starts_buffer))?;
-                    at += end;
-                    self.expect = Expect::BackPointer;
+                    if proof != Proof::Yes
+                        && let Some(place) = self.file_within(rest, at, &header)
+                    {
+                        if place >= end {
+                            emit(&header, bytes, at, origin, each)?;
+                        } else {
+                            each(Parsed::Lost(place))?;
+                        }
+                        at += place;
+                        self.expect = Expect::FileHeader;
+                        continue;
+                    }
+                    if proof != Proof::No {
+                        emit(&header, bytes, at, origin, each)?;
+                        at += end;
+                        self.expect = Expect::BackPointer;
+                        continue;
+                    }
+                    if is_end && rest.len() < end {
+                        // The stream is cut here, unless the tag was and others follow it.
+                        let (skip, open) = search(&rest[1..], true);
+                        if open.is_some() {
+                            return wait_for(end);
+                        }
+                        each(Parsed::Lost(1 + skip))?;
+                        at += 1 + skip;
+                        self.resume_at(&bytes[at..]);
+                        continue;
+                    }
+                    self.expect = Expect::Resync(1);
                 }
-                Expect::Resync => {
-                    let (skip, wanted) = search(rest);
+                Expect::Resync(first) => {
+                    let (skip, wanted) = search(&rest[first..], is_end);
+                    let skip = first + skip;
                     if skip > 0 {
                         each(Parsed::Lost(skip))?;
                         at += skip;
                     }
+                    self.expect = Expect::Resync(0);
                     if let Some(wanted) = wanted {
                         return Ok(Progress { used: at, wanted });
                     }
-                    let header = TagHeader::read(&bytes[at..]);
-                    each(header.parsed(buffer, bytes, at, false))?;
-                    at += FRONT_LENGTH + header.body_length;
-                    self.expect = Expect::BackPointer;
+                    self.resume_at(&bytes[at..]);
+                    if self.expect == Expect::Tag {
+                        let header = TagHeader::read(&bytes[at..]);
+                        emit(&header, bytes, at, origin, each)?;
+                        at += header.end();
+                        self.expect = Expect::BackPointer;
+                    }
                 }
             }
         }
     }
-}
 
-/// The start of a tag.
-struct TagHeader {
-    type_code: u8,
-    body_length: usize,
-    timestamp: u32,
-    /// Nothing contradicts that this is a tag.
-    is_certain: bool,
-}
+    /// Returns the place of a file header within a doubtful tag, which is at `at` of what is
+    /// parsed.
+    fn file_within(&mut self, rest: &[u8], at: usize, header: &TagHeader) -> Option<usize> {
+        let start = self.position + at as u64;
+        let searched = usize::try_from(self.searched.saturating_sub(start)).unwrap_or(usize::MAX);
+        let range = FRONT_LENGTH.max(searched)..header.end() + TRAILER_LENGTH;
+        let end = range
+            .end
+            .min(rest.len().saturating_sub(FILE_HEADER_LENGTH - 1));
+        let found = find_file_header(rest, range);
+        if found.is_none() {
+            self.searched = self.searched.max(start + end as u64);
+        }
+        found
+    }
 
-impl TagHeader {
-    /// Reads the header at the start of at least [`FRONT_LENGTH`] bytes.
-    fn read(bytes: &[u8]) -> Self {
-        TagHeader {
-            type_code: bytes[0],
-            body_length: u32::from_be_bytes([0, bytes[1], bytes[2], bytes[3]]) as usize,
-            timestamp: u32::from_be_bytes([bytes[7], bytes[4], bytes[5], bytes[6]]),
-            is_certain: bytes[0] & 0xC0 == 0 && bytes[0] != 0 && bytes[8..FRONT_LENGTH] == [0; 3],
+    /// Goes on at a tag or a file header that a search has found.
+    fn resume_at(&mut self, bytes: &[u8]) {
+        if starts_with_signature(bytes) {
+            self.expect = Expect::FileHeader;
+        } else {
+            self.stream_id = TagHeader::read(bytes).stream_id;
+            self.expect = Expect::Tag;
         }
     }
+}
 
-    fn kind(&self) -> Option<TagKind> {
-        [TagKind::Audio, TagKind::Video, TagKind::Script]
-            .into_iter()
-            .find(|kind| *kind as u8 == self.type_code)
-    }
-
-    fn parsed<'a>(
-        &self,
-        buffer: &'a gst::Buffer,
-        bytes: &'a [u8],
-        at: usize,
-        starts_buffer: bool,
-    ) -> Parsed<'a> {
-        let Some(kind) = self.kind() else {
-            return Parsed::UnknownTag(self.type_code);
-        };
-        let start = at + FRONT_LENGTH;
-        Parsed::Tag {
-            tag: FlvTag {
-                kind,
-                timestamp: self.timestamp,
-                body: &bytes[start..start + self.body_length],
-                dts: if starts_buffer { buffer.dts() } else { None },
-            },
+/// Calls `each` for the tag at `at`, which is whole.
+fn emit<E>(
+    header: &TagHeader,
+    bytes: &[u8],
+    at: usize,
+    origin: Origin<'_>,
+    each: &mut impl FnMut(Parsed<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let Some(kind) = header.kind() else {
+        return each(Parsed::UnknownTag(header.type_code));
+    };
+    let body = at + FRONT_LENGTH..at + header.end();
+    let tag = |dts| FlvTag {
+        kind,
+        timestamp: header.timestamp,
+        body: &bytes[body.clone()],
+        dts,
+    };
+    match origin {
+        Origin::Upstream(buffer) => each(Parsed::Tag {
+            tag: tag(if at == 0 { buffer.dts() } else { None }),
             buffer,
-            offset: start,
-        }
+            offset: body.start,
+        }),
+        Origin::Pending(buffer) => each(Parsed::Tag {
+            tag: tag(None),
+            buffer,
+            offset: body.start,
+        }),
+        Origin::Window => each(Parsed::Tag {
+            tag: tag(None),
+            buffer: &gst::Buffer::from_slice(bytes[body.clone()].to_vec()),
+            offset: 0,
+        }),
     }
 }
 
-/// Returns the number of bytes before the next tag whose end agrees with its start and, if that is
-/// still open, the number of bytes from there on that settle it.
-fn search(bytes: &[u8]) -> (usize, Option<usize>) {
-    let mut at = 0;
-    while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= FRONT_LENGTH) {
-        let header = TagHeader::read(rest);
-        if header.kind().is_some() && header.body_length <= MAX_DOUBTFUL_LENGTH {
-            let end = FRONT_LENGTH + header.body_length;
-            let Some(back) = rest.get(end..end + TRAILER_LENGTH) else {
-                return (at, Some(end + TRAILER_LENGTH));
-            };
-            if back == (end as u32).to_be_bytes() {
-                return (at, None);
-            }
-        }
-        at += 1;
-    }
-    (at, Some(FRONT_LENGTH))
-}
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 //! The sink pad: buffers and events from upstream, or bytes pulled from a file.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use gst::prelude::*;
@@ -11,12 +12,15 @@ use super::CAT;
 use super::demuxer::{DemuxEvent, Demuxer};
 use super::imp::EFlvDemux;
 use super::pads::{SourcePads, TagBuffer};
-use super::parser::{FlvParser, Parsed};
+use super::parser::{FlvParser, FlvTag, Parsed};
+
 use super::problem::Problem;
 
 /// Bytes pulled from a file at a time. Tags that lie across two pieces are put together, so it is
 /// larger than most tags.
 const PIECE: u32 = 256 * 1024;
+
+type Flow = Result<(), gst::FlowError>;
 
 /// The way from bytes to pads.
 #[derive(Debug, Default)]
@@ -31,44 +35,120 @@ pub(super) struct Streaming {
 }
 
 impl Streaming {
-    fn push(&mut self, element: &EFlvDemux, buffer: gst::Buffer) -> Result<(), gst::FlowError> {
-        let Streaming {
-            parser,
-            demuxer,
-            pads,
-            events,
-            ..
-        } = self;
-        parser.push(buffer, |parsed| match parsed {
+    fn push(&mut self, element: &EFlvDemux, buffer: gst::Buffer) -> Flow {
+        self.demuxer.set_latency(element.latency());
+        let (parser, mut handler) = self.split(element);
+        parser.push(buffer, |parsed| handler.handle(&parsed))
+    }
+
+    fn handle_discontinuity(&mut self, element: &EFlvDemux) -> Flow {
+        let (parser, mut handler) = self.split(element);
+        parser.handle_discontinuity(|parsed| handler.handle(&parsed))?;
+        self.demuxer.handle_discontinuity();
+        Ok(())
+    }
+
+    /// Handles the end of the bytes.
+    fn finish(&mut self, element: &EFlvDemux) {
+        let (parser, mut handler) = self.split(element);
+        let _ = parser.finish(|parsed| handler.handle(&parsed));
+        self.demuxer.finish(&mut self.events);
+        self.handle_events(element);
+    }
+
+    fn handle_gap(&mut self, element: &EFlvDemux, gap: &Range<gst::ClockTime>) {
+        self.demuxer.handle_gap(gap, &mut self.events);
+        self.handle_events(element);
+    }
+
+    /// Handles the field `streamheader` of upstream's caps.
+    fn handle_stream_header(&mut self, element: &EFlvDemux, headers: &gst::Array) {
+        let buffers = headers
+            .iter()
+            .filter_map(|value| value.get::<gst::Buffer>().ok());
+        let mut parser = FlvParser::default();
+        let mut tags = Vec::new();
+        let mut collect = |parsed: Parsed<'_>| -> Flow {
+            if let Parsed::Tag { tag, .. } = parsed {
+                tags.push((tag.kind, tag.timestamp, tag.body.to_vec()));
+            }
+            Ok(())
+        };
+        for buffer in buffers {
+            let _ = parser.push(buffer, &mut collect);
+        }
+        let _ = parser.finish(&mut collect);
+        let tags: Vec<_> = tags
+            .iter()
+            .map(|(kind, timestamp, body)| FlvTag {
+                kind: *kind,
+                timestamp: *timestamp,
+                body,
+                dts: None,
+            })
+            .collect();
+        self.demuxer.handle_stream_header(&tags, &mut self.events);
+        self.handle_events(element);
+    }
+
+    /// Handles events that no tag has caused.
+    fn handle_events(&mut self, element: &EFlvDemux) {
+        for event in self.events.drain(..) {
+            let _ = self.pads.handle(element, event, None);
+        }
+    }
+
+    fn split<'a>(&'a mut self, element: &'a EFlvDemux) -> (&'a mut FlvParser, ParsedHandler<'a>) {
+        let handler = ParsedHandler {
+            element,
+            demuxer: &mut self.demuxer,
+            pads: &mut self.pads,
+            events: &mut self.events,
+        };
+        (&mut self.parser, handler)
+    }
+}
+
+/// The way from parsed tags to pads.
+struct ParsedHandler<'a> {
+    element: &'a EFlvDemux,
+    demuxer: &'a mut Demuxer,
+    pads: &'a mut SourcePads,
+    events: &'a mut Vec<DemuxEvent>,
+}
+
+impl ParsedHandler<'_> {
+    fn handle(&mut self, parsed: &Parsed<'_>) -> Flow {
+        let element = self.element;
+        let mut source = None;
+        match parsed {
             Parsed::Tag {
                 tag,
                 buffer,
                 offset,
             } => {
                 element.counters.tags.fetch_add(1, Relaxed);
-                demuxer.handle_tag(&tag, events);
-                let tag = TagBuffer { buffer, offset };
-                let mut events = events.drain(..);
-                events.try_for_each(|event| pads.handle(element, event, Some(tag)))
+                self.demuxer.handle_tag(tag, self.events);
+                source = Some(TagBuffer {
+                    buffer,
+                    offset: *offset,
+                });
             }
+            Parsed::FileHeader => self.demuxer.start_file(self.events),
             Parsed::UnknownTag(code) => {
-                element.skip(Problem::UnknownTag, 1, &format!("Tag type {code}"));
-                Ok(())
+                element.skip(Problem::UnknownTag, 1, || format!("Tag type {code}"));
             }
             Parsed::Lost(count) => {
-                demuxer.handle_discontinuity();
-                let detail = format!("{count} bytes");
-                element.skip(Problem::LostBytes, count as u64, &detail);
-                Ok(())
+                self.demuxer.handle_discontinuity();
+                let lost = *count as u64;
+                element.skip(Problem::LostBytes, lost, || format!("{count} bytes"));
             }
-        })
-    }
-
-    fn finish(&mut self, element: &EFlvDemux) {
-        self.demuxer.finish(&mut self.events);
-        for event in self.events.drain(..) {
-            let _ = self.pads.handle(element, event, None);
+            Parsed::CutShort => {
+                element.skip(Problem::CutShort, 1, || "End of stream".to_owned());
+            }
         }
+        let mut events = self.events.drain(..);
+        events.try_for_each(|event| self.pads.handle(element, event, source))
     }
 }
 
@@ -78,8 +158,7 @@ impl EFlvDemux {
         self.counters.bytes.fetch_add(buffer.size() as u64, Relaxed);
         let mut streaming = self.streaming.lock();
         if buffer.flags().contains(gst::BufferFlags::DISCONT) {
-            streaming.parser.handle_discontinuity();
-            streaming.demuxer.handle_discontinuity();
+            streaming.handle_discontinuity(self)?;
         }
         streaming.push(self, buffer)?;
         Ok(gst::FlowSuccess::Ok)
@@ -93,9 +172,15 @@ impl EFlvDemux {
                 }
                 true
             }
-            // The tracks have their own.
-            gst::EventView::Caps(_) | gst::EventView::StreamCollection(_) => true,
-            gst::EventView::Tag(_) => true,
+            // The tracks have their own caps, streams and tags.
+            gst::EventView::Caps(caps) => {
+                let header = caps.caps().structure(0);
+                if let Some(headers) = header.and_then(|s| s.get("streamheader").ok()) {
+                    self.streaming.lock().handle_stream_header(self, &headers);
+                }
+                true
+            }
+            gst::EventView::StreamCollection(_) | gst::EventView::Tag(_) => true,
             gst::EventView::Segment(segment) => {
                 let mut streaming = self.streaming.lock();
                 let format = segment.segment().format();
@@ -105,16 +190,18 @@ impl EFlvDemux {
                 self.upstream_is_time.store(is_time, Relaxed);
                 true
             }
-            gst::EventView::Gap(_) => {
+            gst::EventView::Gap(gap) => {
+                let (start, duration) = gap.get();
                 if self.upstream_is_time.load(Relaxed) {
-                    self.streaming.lock().pads.push_gap(&event);
+                    let gap = start..start + duration.unwrap_or_default();
+                    self.streaming.lock().handle_gap(self, &gap);
                 }
                 true
             }
             gst::EventView::FlushStop(_) => {
                 {
                     let mut streaming = self.streaming.lock();
-                    streaming.parser.handle_discontinuity();
+                    streaming.parser.flush();
                     streaming.demuxer.flush();
                     streaming.pads.flush();
                 }
@@ -130,17 +217,14 @@ impl EFlvDemux {
 
     /// Handles the end of the stream. `is_end`: no error has ended it.
     fn finish(&self, streaming: &mut Streaming, is_end: bool) {
-        if streaming.parser.is_cut_short() {
-            self.skip(Problem::CutShort, 1, "End of stream");
-        }
         streaming.finish(self);
         if is_end && streaming.pads.iter().next().is_none() {
             self.post_no_track();
         }
     }
 
-    /// Posts an error, as other demuxers do: without a pad the end of the stream can't go downstream,
-    /// and nothing can follow that would end the pipeline.
+    /// Posts an error, as other demuxers do: without a pad the end of the stream can't go
+    /// downstream, and nothing can follow that would end the pipeline.
     fn post_no_track(&self) {
         let detail = "The stream has ended, and there was no track in it";
         gst::element_imp_error!(self, gst::StreamError::Demux, ["{detail}"]);

@@ -7,14 +7,15 @@ use gst::tags;
 use crate::flv::TagKind;
 use crate::flv::body::Metadata;
 
-/// Tags of the stream and of one track, without empty lists.
-pub(super) fn of_track_and_stream(
-    metadata: &Metadata,
+/// Tags of the stream and of one track, both empty without metadata.
+pub(super) fn of_stream_and_track(
+    metadata: Option<&Metadata>,
     kind: TagKind,
     track: u8,
-) -> Vec<gst::TagList> {
-    let lists = [of_stream(metadata), of_track(metadata, kind, track)];
-    lists.into_iter().filter(|list| list.n_tags() > 0).collect()
+) -> [gst::TagList; 2] {
+    let nothing = Metadata::default();
+    let metadata = metadata.unwrap_or(&nothing);
+    [of_stream(metadata), of_track(metadata, kind, track)]
 }
 
 /// Tags of the whole stream.

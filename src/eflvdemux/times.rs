@@ -11,7 +11,17 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 /// limit.
 const RESET: i64 = 2_000 * NANOS_PER_MILLI;
 
+/// Overlap of two files up to which the second one continues the recording of the first.
+const MAX_OVERLAP: i64 = 200 * NANOS_PER_MILLI;
+
+/// Longest step between two packets that counts as the duration of the first one.
+const MAX_PACKET: i64 = 1_000 * NANOS_PER_MILLI;
+
 /// Times of tags, in nanoseconds.
+///
+/// Where upstream has no times, those of the tags go on when the clock of the publisher restarts,
+/// as it does where another file begins. One shift brings all tracks behind what came before, so
+/// that they stay in step.
 #[derive(Debug, Default)]
 pub(super) struct TagTimes {
     unwrapper: TimestampUnwrapper,
@@ -20,6 +30,30 @@ pub(super) struct TagTimes {
     anchor: Option<(gst::ClockTime, u32)>,
     /// Upstream's times are those of its segment.
     follows_upstream: bool,
+    /// The latest shift, and a number for it.
+    shift: i64,
+    run: u32,
+    /// The run that the last file began with: what tracks had before does not matter.
+    first_run_of_file: u32,
+    /// Another file has begun, and nothing of it has a time yet.
+    is_file_new: bool,
+    /// End of everything that has a time.
+    end: Option<i64>,
+}
+
+/// The clock of one track.
+#[derive(Debug, Default)]
+pub(super) struct TrackTimes {
+    last: Option<LastTime>,
+    run: u32,
+    shift: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LastTime {
+    /// Before and after the shift.
+    raw: i64,
+    shifted: i64,
 }
 
 impl TagTimes {
@@ -30,41 +64,170 @@ impl TagTimes {
         }
     }
 
-    pub(super) fn of(&mut self, tag: &FlvTag<'_>) -> i64 {
-        if self.follows_upstream {
-            if let Some(dts) = tag.dts {
-                self.anchor = Some((dts, tag.timestamp));
-            }
-            if let Some((dts, timestamp)) = self.anchor {
-                let step = tag.timestamp.wrapping_sub(timestamp) as i32;
-                let dts = i64::try_from(dts.nseconds()).unwrap_or(i64::MAX);
-                return dts.saturating_add(i64::from(step) * NANOS_PER_MILLI);
-            }
+    /// Returns the DTS of a packet, and true if the clock of its track has restarted.
+    pub(super) fn of_packet(&mut self, tag: &FlvTag<'_>, track: &mut TrackTimes) -> (i64, bool) {
+        if self.follows_upstream
+            && let Some(dts) = tag.dts
+        {
+            self.anchor = Some((dts, tag.timestamp));
         }
-        self.unwrapper.next(tag.timestamp) * NANOS_PER_MILLI
+        if let Some(time) = self.anchored(tag) {
+            return (time, false);
+        }
+        let raw = self.unwrapper.next(tag.timestamp) * NANOS_PER_MILLI;
+        self.shifted(raw, track)
     }
 
-    pub(super) fn is_anchored(&self) -> bool {
-        self.anchor.is_some()
+    /// Returns the time of a tag that need not be in step with the media.
+    pub(super) fn of_script(&self, tag: &FlvTag<'_>) -> i64 {
+        if let (true, Some(dts)) = (self.follows_upstream, tag.dts) {
+            return i64::try_from(dts.nseconds()).unwrap_or(i64::MAX);
+        }
+        let raw = || self.unwrapper.peek(tag.timestamp) * NANOS_PER_MILLI;
+        self.anchored(tag)
+            .unwrap_or_else(|| raw().saturating_add(self.shift))
     }
-}
 
-/// Times of one track where upstream has none: they go on when the publisher's clock restarts.
-#[derive(Debug, Default)]
-pub(super) struct TrackTimes {
-    last: Option<i64>,
-    offset: i64,
-}
+    /// Handles the start of another file.
+    pub(super) fn start_file(&mut self) {
+        self.is_file_new = self.end.is_some();
+    }
 
-impl TrackTimes {
-    /// Returns the time of the next packet, and true if the clock has restarted.
-    pub(super) fn next(&mut self, dts: i64) -> (i64, bool) {
-        let last = self.last.replace(dts);
-        let step = last.map_or(0, |last| dts - last);
-        let is_reset = step <= -RESET;
+    fn anchored(&self, tag: &FlvTag<'_>) -> Option<i64> {
+        let (dts, timestamp) = self.anchor?;
+        let step = tag.timestamp.wrapping_sub(timestamp) as i32;
+        let dts = i64::try_from(dts.nseconds()).unwrap_or(i64::MAX);
+        Some(dts.saturating_add(i64::from(step) * NANOS_PER_MILLI))
+    }
+
+    fn shifted(&mut self, raw: i64, track: &mut TrackTimes) -> (i64, bool) {
+        let end = self.end.unwrap_or(i64::MIN);
+        if std::mem::take(&mut self.is_file_new) && raw + self.shift < end - MAX_OVERLAP {
+            self.start_run(end - raw);
+            self.first_run_of_file = self.run;
+        }
+        let mut is_reset = false;
+        match track.last {
+            // The latest run, which may have begun before the track came.
+            None => (track.run, track.shift) = (self.run, self.shift),
+            Some(_) if track.run < self.first_run_of_file => is_reset = true,
+            Some(last) => is_reset = raw - last.raw <= -RESET,
+        }
         if is_reset {
-            self.offset -= step;
+            // The first track that restarts begins a run, and the others follow it. A track that
+            // would still go back has restarted alone.
+            let follows = track.run < self.run
+                && track
+                    .last
+                    .is_none_or(|last| raw + self.shift > last.shifted - RESET);
+            if !follows {
+                self.start_run(end - raw);
+            }
+            (track.run, track.shift) = (self.run, self.shift);
         }
-        (dts.saturating_add(self.offset), is_reset)
+        let shifted = raw.saturating_add(track.shift);
+        let step = track.last.map_or(0, |last| shifted - last.shifted);
+        let duration = if is_reset {
+            0
+        } else {
+            step.clamp(0, MAX_PACKET)
+        };
+        track.last = Some(LastTime { raw, shifted });
+        self.end = self.end.max(Some(shifted.saturating_add(duration)));
+        (shifted, is_reset)
+    }
+
+    fn start_run(&mut self, shift: i64) {
+        self.run += 1;
+        self.shift = shift;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flv::TagKind;
+
+    /// Shifted times in milliseconds of packets: track and timestamp. `None`: another file begins.
+    fn times(packets: &[Option<(usize, u32)>]) -> Vec<i64> {
+        let mut times = TagTimes::new(false);
+        let mut tracks = [TrackTimes::default(), TrackTimes::default()];
+        let mut shifted = Vec::new();
+        for packet in packets {
+            let Some((track, timestamp)) = *packet else {
+                times.start_file();
+                continue;
+            };
+            let tag = FlvTag {
+                kind: TagKind::Audio,
+                timestamp,
+                body: &[],
+                dts: None,
+            };
+            let (time, _) = times.of_packet(&tag, &mut tracks[track]);
+            shifted.push(time / NANOS_PER_MILLI);
+        }
+        shifted
+    }
+
+    #[test]
+    fn a_second_file_has_one_shift_for_all_tracks() {
+        let packets = [
+            Some((0, 0)),
+            Some((1, 10)),
+            Some((0, 40)),
+            Some((1, 30)),
+            Some((0, 1_000)),
+            None,
+            Some((1, 0)),
+            Some((0, 33)),
+            Some((1, 20)),
+        ];
+        // After the last packet, which takes as long as the one before it.
+        let expected = [0, 10, 40, 30, 1_000, 1_960, 1_993, 1_980];
+        assert_eq!(times(&packets), expected);
+    }
+
+    #[test]
+    fn a_file_that_continues_keeps_its_times() {
+        let packets = [
+            Some((0, 5_000)),
+            Some((1, 5_010)),
+            None,
+            Some((1, 5_030)),
+            Some((0, 5_040)),
+        ];
+        assert_eq!(times(&packets), [5_000, 5_010, 5_030, 5_040]);
+    }
+
+    #[test]
+    fn a_restarted_clock_has_one_shift_for_all_tracks() {
+        let packets = [
+            Some((0, 9_000)),
+            Some((1, 9_010)),
+            Some((0, 9_040)),
+            Some((0, 0)),
+            // Still from before.
+            Some((1, 9_030)),
+            Some((0, 40)),
+            Some((1, 7)),
+            Some((1, 27)),
+        ];
+        let expected = [9_000, 9_010, 9_040, 9_080, 9_030, 9_120, 9_087, 9_107];
+        assert_eq!(times(&packets), expected);
+    }
+
+    #[test]
+    fn a_track_that_restarts_alone_does_not_follow_an_old_shift() {
+        let packets = [
+            Some((0, 9_000)),
+            Some((1, 9_000)),
+            Some((0, 0)),
+            Some((0, 3_600_000)),
+            Some((1, 3_609_000)),
+            Some((1, 0)),
+        ];
+        let times = times(&packets);
+        assert!(times[5] >= times[4], "{times:?}");
     }
 }

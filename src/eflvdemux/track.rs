@@ -2,12 +2,19 @@
 
 //! The state of one track.
 
+use std::borrow::Cow;
+
 use super::caps::{self, FrameHeader, TrackFacts};
 use super::codec::Codec;
+use super::gaps::TrackProgress;
+use super::tags;
 use super::times::TrackTimes;
 use crate::flv::TagKind;
 use crate::flv::body::{ColorInfo, Metadata};
-use crate::flv::config::is_hevc_in_disguise;
+use crate::flv::config::{
+    AvcConfig, HevcConfig, NalCodec, frame_of_annexb, is_hevc_in_disguise, record_of_frame,
+    repaired_record,
+};
 
 #[derive(Debug)]
 pub(super) struct Track {
@@ -17,6 +24,12 @@ pub(super) struct Track {
     pub(super) codec: Option<Codec>,
     /// The decoder configuration, empty until there is one.
     configuration: Vec<u8>,
+    /// Nothing is missing in the configuration.
+    is_complete: bool,
+    /// The configuration was made of the parameter sets in frames.
+    is_configured_in_band: bool,
+    /// Bytes of the length of a NAL unit, in AVC and HEVC.
+    nal_length_size: u8,
     color: Option<ColorInfo>,
     channels: u8,
     /// From the last packet that has one.
@@ -27,10 +40,20 @@ pub(super) struct Track {
     has_new_facts: bool,
     /// The announced caps. A track with caps has a pad.
     caps: Option<gst::Caps>,
-    /// Where the track has come to in the segment.
-    pub(super) position: Option<gst::ClockTime>,
+    /// The announced tags.
+    tags: Vec<gst::TagList>,
+    pub(super) progress: TrackProgress,
     pub(super) times: TrackTimes,
     pub(super) is_discont: bool,
+    /// Facts that a new stream header has not stated yet.
+    unstated: Unstated,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Unstated {
+    configuration: bool,
+    color: bool,
+    channels: bool,
 }
 
 impl Track {
@@ -40,15 +63,20 @@ impl Track {
             id,
             codec: None,
             configuration: Vec::new(),
+            is_complete: false,
+            is_configured_in_band: false,
+            nal_length_size: 4,
             color: None,
             channels: 0,
             frame_header: None,
             is_disguised: false,
             has_new_facts: true,
             caps: None,
-            position: None,
+            tags: Vec::new(),
+            progress: TrackProgress::default(),
             times: TrackTimes::default(),
             is_discont: true,
+            unstated: Unstated::default(),
         }
     }
 
@@ -78,6 +106,8 @@ impl Track {
         if self.codec != Some(codec) {
             self.codec = Some(codec);
             self.configuration.clear();
+            self.is_complete = false;
+            self.is_configured_in_band = false;
             self.color = None;
             self.channels = 0;
             self.frame_header = None;
@@ -87,24 +117,95 @@ impl Track {
 
     /// Accepts a configuration, unless no decoder would. The same one again changes nothing.
     pub(super) fn configure(&mut self, codec: Codec, configuration: &[u8]) -> bool {
-        let mut codec = codec;
-        self.is_disguised = false;
-        if codec == Codec::Avc && is_hevc_in_disguise(configuration) {
-            codec = Codec::Hevc;
-            self.is_disguised = true;
-        }
-        if !codec.accepts(configuration) {
+        let Some((real, record)) = standard_configuration(codec, configuration) else {
             return false;
+        };
+        self.is_disguised = real != codec;
+        self.set_codec(real);
+        // Parameter sets that are missing here may be in the frames.
+        let is_complete = real.nal_codec().is_none() || has_parameter_sets(real, &record);
+        if is_complete || !self.is_configured_in_band {
+            self.is_configured_in_band = false;
+            self.is_complete = is_complete;
+            self.set_configuration(&record);
         }
-        self.set_codec(codec);
-        if self.configuration != configuration {
-            self.configuration = configuration.to_vec();
-            self.has_new_facts = true;
-        }
+        self.unstated.configuration = false;
         true
     }
 
+    fn set_configuration(&mut self, configuration: &[u8]) {
+        self.unstated.configuration = false;
+        if self.configuration != configuration {
+            self.configuration = configuration.to_vec();
+            self.nal_length_size = match self.codec {
+                Some(Codec::Avc) => AvcConfig::parse(configuration).map(|c| c.nal_length_size),
+                Some(Codec::Hevc) => HevcConfig::parse(configuration).map(|c| c.nal_length_size),
+                _ => None,
+            }
+            .unwrap_or(4);
+            self.has_new_facts = true;
+        }
+    }
+
+    /// Configures AVC and HEVC by the parameter sets in a frame, where the configuration has none.
+    pub(super) fn configure_in_band(&mut self, frame: &[u8], is_key: bool) {
+        let is_known = self.is_complete && !self.is_configured_in_band;
+        if is_known || (!is_key && self.is_configured()) {
+            return;
+        }
+        if let Some(codec) = self.codec.and_then(Codec::nal_codec)
+            && let Some(record) = record_of_frame(codec, frame, self.nal_length_size)
+        {
+            self.is_configured_in_band = true;
+            self.is_complete = true;
+            self.set_configuration(&record);
+        }
+    }
+
+    /// Returns a frame as the caps have it, if it came in another form.
+    pub(super) fn repaired_frame(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        self.codec?.nal_codec()?;
+        frame_of_annexb(frame, self.nal_length_size)
+    }
+
+    /// Starts a new description of the stream: facts that are not set before
+    /// [`Self::finish_description`] are forgotten.
+    pub(super) fn start_description(&mut self) {
+        self.unstated = Unstated {
+            configuration: true,
+            color: true,
+            channels: true,
+        };
+    }
+
+    pub(super) fn finish_description(&mut self) {
+        let unstated = std::mem::take(&mut self.unstated);
+        // What the frames state is no part of the description.
+        let is_stated = !unstated.configuration || self.is_configured_in_band;
+        if !is_stated && !self.configuration.is_empty() {
+            self.configuration.clear();
+            self.is_complete = false;
+            self.is_disguised = false;
+            self.has_new_facts = true;
+        }
+        if unstated.color || unstated.channels {
+            self.forget_presentation(unstated.color, unstated.channels);
+        }
+    }
+
+    /// Forgets colours and channels that only a description of the stream states.
+    pub(super) fn forget_presentation(&mut self, color: bool, channels: bool) {
+        if color && self.color.take().is_some() {
+            self.has_new_facts = true;
+        }
+        if channels && self.channels != 0 {
+            self.channels = 0;
+            self.has_new_facts = true;
+        }
+    }
+
     pub(super) fn set_color(&mut self, color: ColorInfo) {
+        self.unstated.color = false;
         let color = (color != ColorInfo::default()).then_some(color);
         if self.color != color {
             self.color = color;
@@ -113,8 +214,8 @@ impl Track {
     }
 
     pub(super) fn set_channels(&mut self, channels: u8) {
-        // A configuration states the channels itself.
-        if self.channels != channels && self.configuration.is_empty() {
+        self.unstated.channels = false;
+        if self.channels != channels {
             self.channels = channels;
             self.has_new_facts = true;
         }
@@ -165,4 +266,49 @@ impl Track {
         self.caps = Some(caps.clone());
         Some(caps)
     }
+
+    /// Returns the tag lists that differ from the announced ones, and announces them. A list that
+    /// has become empty replaces the one before.
+    pub(super) fn renewed_tags(&mut self, metadata: Option<&Metadata>) -> Vec<gst::TagList> {
+        let lists = tags::of_stream_and_track(metadata, self.kind, self.id);
+        let last = std::mem::replace(&mut self.tags, lists.to_vec());
+        let lists = lists.into_iter().enumerate();
+        let renewed = lists.filter(|(index, list)| match last.get(*index) {
+            Some(last) => last != list,
+            None => list.n_tags() > 0,
+        });
+        renewed.map(|(_, list)| list).collect()
+    }
+}
+
+fn has_parameter_sets(codec: Codec, record: &[u8]) -> bool {
+    match codec {
+        Codec::Avc => AvcConfig::parse(record).is_some_and(|config| config.has_parameter_sets),
+        _ => HevcConfig::parse(record).is_some_and(|config| config.has_parameter_sets),
+    }
+}
+
+/// Returns the configuration as a decoder accepts it, and its codec: HEVC may come as AVC.
+fn standard_configuration(codec: Codec, configuration: &[u8]) -> Option<(Codec, Cow<'_, [u8]>)> {
+    let Some(nal_codec) = codec.nal_codec() else {
+        let is_accepted = codec.accepts(configuration);
+        return is_accepted.then_some((codec, configuration.into()));
+    };
+    if has_parameter_sets(codec, configuration) {
+        return Some((codec, configuration.into()));
+    }
+    if codec == Codec::Avc && is_hevc_in_disguise(configuration) {
+        return Some((Codec::Hevc, configuration.into()));
+    }
+    let repaired = repaired_record(nal_codec, configuration);
+    if let Some(record) = repaired {
+        return Some((codec, record.into()));
+    }
+    if codec == Codec::Avc
+        && let Some(record) = repaired_record(NalCodec::Hevc, configuration)
+    {
+        return Some((Codec::Hevc, record.into()));
+    }
+    let is_accepted = codec.accepts(configuration);
+    is_accepted.then_some((codec, configuration.into()))
 }

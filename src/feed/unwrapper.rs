@@ -37,7 +37,7 @@ impl TimestampUnwrapper {
     }
 
     /// Unwraps a timestamp that need not be in step with the media, without remembering it.
-    pub(super) fn peek(&self, raw: u32) -> i64 {
+    pub(crate) fn peek(&self, raw: u32) -> i64 {
         self.unwrap(raw).0
     }
 

@@ -7,7 +7,7 @@ use nom::bytes::complete::take;
 use nom::number::complete::{be_u8, be_u16, be_u24};
 use nom::{IResult, Parser};
 
-use super::codes::multitrack::ONE_TRACK;
+use super::codes::multitrack::{MANY_TRACKS_MANY_CODECS, ONE_TRACK};
 use super::codes::{MAX_NANOSECONDS, MOD_EX_TIMESTAMP_OFFSET_NANO, PACKET_MOD_EX};
 
 /// An ex-header up to the body of its first track.
@@ -71,17 +71,26 @@ fn multitrack_header(input: &[u8], nanoseconds: u32) -> IResult<&[u8], ExHeader<
     let (rest, kinds) = be_u8(input)?;
     let (kind, packet_type) = (kinds >> 4, kinds & 0x0F);
     // The FourCC comes before all tracks or within each, and either way before the first id.
-    let (rest, (four_cc, track)) = (four_cc, be_u8).parse(rest)?;
-    let (rest, body) = if kind == ONE_TRACK {
+    let (rest, (mut code, mut track)) = (four_cc, be_u8).parse(rest)?;
+    let (mut rest, mut body) = if kind == ONE_TRACK {
         (&rest[rest.len()..], rest)
     } else {
         let (rest, size) = be_u24(rest)?;
         take(size)(rest)?
     };
+    // An empty track says nothing about the others.
+    while body.is_empty() && !rest.is_empty() {
+        if kind == MANY_TRACKS_MANY_CODECS {
+            (rest, code) = four_cc(rest)?;
+        }
+        (rest, track) = be_u8(rest)?;
+        let (after, size) = be_u24(rest)?;
+        (rest, body) = take(size)(after)?;
+    }
     let header = ExHeader {
         packet_type,
         nanoseconds,
-        four_cc,
+        four_cc: code,
         track,
         body,
     };

@@ -127,6 +127,22 @@ fn multitrack_info_describes_the_first_track() {
 }
 
 #[test]
+fn an_empty_track_hides_no_other() {
+    let many = [
+        &[0xA6, 0x11][..],
+        b"avc1",
+        &[0, 0, 0, 0, 1, 0, 0, 4, 0, 0, 5, 7],
+    ]
+    .concat();
+    let info = video(&many).unwrap();
+    assert_eq!((info.content, info.track), (Content::Frame, 1));
+    let first = [&[0x95, 0x21][..], b"Opus", &[2, 0, 0, 0]].concat();
+    let codecs = [&first[..], b"fLaC", &[3, 0, 0, 1, 7]].concat();
+    let info = audio(&codecs).unwrap();
+    assert_eq!((info.content, info.track), (Content::Frame, 3));
+}
+
+#[test]
 fn audio_tags() {
     assert_eq!(
         content(audio(&[0xAF, 0, 0x12, 0x10])),

@@ -43,8 +43,12 @@ const SIGNALS: [&str; 4] = [
     "publisher-rejected",
 ];
 
-/// Messages of the source, which the bin forwards as its own.
-const MESSAGES: [&str; 2] = ["rtmp2-stream-status", "rtmp2-stream-event"];
+/// Messages of the source and the demuxer, which the bin forwards as its own.
+const MESSAGES: [&str; 3] = [
+    "rtmp2-stream-status",
+    "rtmp2-stream-event",
+    "rtmp2-script-data",
+];
 
 #[derive(Debug)]
 pub struct Rtmp2ServerBin {
@@ -137,6 +141,23 @@ impl ElementImpl for Rtmp2ServerBin {
             )
         });
         Some(&METADATA)
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::ReadyToPaused {
+            // The demuxer sends stream collections to a parent that expects them.
+            let parent = self.obj().parent().and_downcast::<gst::Bin>();
+            let flag = gst::BinFlags::STREAMS_AWARE;
+            if parent.is_some_and(|parent| parent.bin_flags().contains(flag)) {
+                self.obj().set_bin_flags(flag);
+            } else {
+                self.obj().unset_bin_flags(flag);
+            }
+        }
+        self.parent_change_state(transition)
     }
 
     fn send_event(&self, event: gst::Event) -> bool {

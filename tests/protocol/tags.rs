@@ -226,12 +226,17 @@ fn color() -> impl Strategy<Value = ColorInfo> {
         });
     let light =
         (number(), number()).prop_map(|(max_average, max)| ContentLight { max_average, max });
-    let mastering = (point(), point(), point(), point(), 0.0..1e4, 0.0..5.0).prop_map(
-        |(red, green, blue, white, max_luminance, min_luminance)| MasteringDisplay {
+    let primaries = (point(), point(), point(), point()).prop_map(|(red, green, blue, white)| {
+        DisplayPrimaries {
             red,
             green,
             blue,
             white,
+        }
+    });
+    let mastering = (option::of(primaries), number(), number()).prop_map(
+        |(primaries, max_luminance, min_luminance)| MasteringDisplay {
+            primaries,
             max_luminance,
             min_luminance,
         },

@@ -67,15 +67,20 @@ fn summary(events: &[DemuxEvent]) -> Vec<String> {
             format!("caps {index} {}", caps.structure(0).unwrap().name())
         }
         DemuxEvent::Tags(index, _) => format!("tags {index}"),
-        DemuxEvent::Packet(packet) => format!(
-            "packet {} {} {:?}",
-            packet.index,
-            packet.dts.mseconds(),
-            packet.payload
-        ),
-        DemuxEvent::Gap(index, start, duration) => {
-            let end = *start + *duration;
-            format!("gap {index} {}..{}", start.mseconds(), end.mseconds())
+        DemuxEvent::Packet(packet) => {
+            let (index, dts) = (packet.index, packet.dts.mseconds());
+            match &packet.payload {
+                Payload::Part(part) => format!("packet {index} {dts} {part:?}"),
+                Payload::Repaired(frame) => format!("packet {index} {dts} {frame:02x?}"),
+            }
+        }
+        DemuxEvent::Gap(index, gap) => {
+            let (start, end) = (gap.start.mseconds(), gap.end.mseconds());
+            format!("gap {index} {start}..{end}")
+        }
+        DemuxEvent::Script(data) => {
+            let time = data.time.mseconds();
+            format!("script {} {time} {}", data.name, data.json)
         }
         DemuxEvent::Duration(duration) => format!("duration {duration:?}"),
         DemuxEvent::NoMoreTracks => "no more tracks".to_owned(),

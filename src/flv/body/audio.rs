@@ -217,6 +217,12 @@ impl<'a> Coded<'a> for AudioTrack<'a> {
         Ok(AudioTrack { four_cc, packet })
     }
 
+    fn unknown(four_cc: [u8; 4], packet_type: u8, body: &'a [u8]) -> Self {
+        let four_cc = AudioFourCc::from_code(four_cc);
+        let packet = AudioPacket::Unknown { packet_type, body };
+        AudioTrack { four_cc, packet }
+    }
+
     fn four_cc(&self) -> [u8; 4] {
         self.four_cc.code()
     }

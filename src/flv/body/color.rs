@@ -33,15 +33,22 @@ pub struct ContentLight {
     pub max: Option<f64>,
 }
 
-/// CIE 1931 coordinates as x and y, luminance in cd/m².
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The display that the picture was made on. Encoders may know a part of it only.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct MasteringDisplay {
+    pub primaries: Option<DisplayPrimaries>,
+    /// In cd/m².
+    pub max_luminance: Option<f64>,
+    pub min_luminance: Option<f64>,
+}
+
+/// CIE 1931 coordinates as x and y.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DisplayPrimaries {
     pub red: (f64, f64),
     pub green: (f64, f64),
     pub blue: (f64, f64),
     pub white: (f64, f64),
-    pub max_luminance: f64,
-    pub min_luminance: f64,
 }
 
 impl ColorInfo {
@@ -70,7 +77,7 @@ impl ColorInfo {
         Ok(Some(ColorInfo {
             config,
             light,
-            mastering: info.get("hdrMdcv").and_then(mastering),
+            mastering: info.get("hdrMdcv").map(mastering),
         }))
     }
 
@@ -90,17 +97,23 @@ impl ColorInfo {
             info.push(("hdrCll".to_owned(), properties));
         }
         if let Some(display) = &self.mastering {
+            let point = |point: fn(&DisplayPrimaries) -> (f64, f64)| {
+                let point = display.primaries.as_ref().map(point);
+                (point.map(|(x, _)| x), point.map(|(_, y)| y))
+            };
+            let (red, green) = (point(|p| p.red), point(|p| p.green));
+            let (blue, white) = (point(|p| p.blue), point(|p| p.white));
             let properties = numbers(&[
-                ("redX", Some(display.red.0)),
-                ("redY", Some(display.red.1)),
-                ("greenX", Some(display.green.0)),
-                ("greenY", Some(display.green.1)),
-                ("blueX", Some(display.blue.0)),
-                ("blueY", Some(display.blue.1)),
-                ("whitePointX", Some(display.white.0)),
-                ("whitePointY", Some(display.white.1)),
-                ("maxLuminance", Some(display.max_luminance)),
-                ("minLuminance", Some(display.min_luminance)),
+                ("redX", red.0),
+                ("redY", red.1),
+                ("greenX", green.0),
+                ("greenY", green.1),
+                ("blueX", blue.0),
+                ("blueY", blue.1),
+                ("whitePointX", white.0),
+                ("whitePointY", white.1),
+                ("maxLuminance", display.max_luminance),
+                ("minLuminance", display.min_luminance),
             ]);
             info.push(("hdrMdcv".to_owned(), properties));
         }
@@ -108,16 +121,21 @@ impl ColorInfo {
     }
 }
 
-fn mastering(value: &Value) -> Option<MasteringDisplay> {
+fn mastering(value: &Value) -> MasteringDisplay {
     let point = |x, y| Some((number(value, x)?, number(value, y)?));
-    Some(MasteringDisplay {
-        red: point("redX", "redY")?,
-        green: point("greenX", "greenY")?,
-        blue: point("blueX", "blueY")?,
-        white: point("whitePointX", "whitePointY")?,
-        max_luminance: number(value, "maxLuminance")?,
-        min_luminance: number(value, "minLuminance")?,
-    })
+    let primaries = || {
+        Some(DisplayPrimaries {
+            red: point("redX", "redY")?,
+            green: point("greenX", "greenY")?,
+            blue: point("blueX", "blueY")?,
+            white: point("whitePointX", "whitePointY")?,
+        })
+    };
+    MasteringDisplay {
+        primaries: primaries(),
+        max_luminance: number(value, "maxLuminance"),
+        min_luminance: number(value, "minLuminance"),
+    }
 }
 
 fn number(of: &Value, name: &str) -> Option<f64> {

@@ -72,6 +72,8 @@ pub(super) trait Coded<'a>: Sized {
     const MULTITRACK: u8;
 
     fn parse(four_cc: [u8; 4], packet_type: u8, body: &'a [u8]) -> Result<Self, BodyError>;
+    /// A packet that can't be parsed.
+    fn unknown(four_cc: [u8; 4], packet_type: u8, body: &'a [u8]) -> Self;
     fn four_cc(&self) -> [u8; 4];
     fn packet_type(&self) -> u8;
     fn write_body(&self, out: &mut impl BufMut);
@@ -155,7 +157,10 @@ fn many<'a, T: Coded<'a>>(
         let (after, id) = be_u8::<_, ()>(after)?;
         let (after, size) = be_u24::<_, ()>(after)?;
         let (after, body) = take::<_, _, ()>(size)(after)?;
-        tracks.push((id, T::parse(code, packet_type, body)?));
+        // A packet that is empty or cut short harms no other track.
+        let track = T::parse(code, packet_type, body);
+        let track = track.unwrap_or_else(|_| T::unknown(code, packet_type, body));
+        tracks.push((id, track));
         rest = after;
     }
     if tracks.is_empty() {

@@ -5,9 +5,6 @@
 use super::Script;
 use crate::amf0::Value;
 
-/// The name of its script tag.
-const ON_META_DATA: &str = "onMetaData";
-
 /// The properties in `onMetaData`: advice that may be missing, wrong or repeated.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metadata {
@@ -15,10 +12,13 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// The name of its script tag.
+    pub const NAME: &str = "onMetaData";
+
     /// Extracts the metadata from script data, if it has any. Encoders write an ECMA array or an
     /// object.
     pub fn of(script: Script) -> Option<Self> {
-        if script.name != ON_META_DATA {
+        if script.name != Metadata::NAME {
             return None;
         }
         let mut values = script.values.into_iter();

@@ -16,7 +16,7 @@ mod video;
 pub use audio::{
     AudioBody, AudioPacket, AudioTrack, ChannelOrder, ExAudio, MultichannelConfig, Sound,
 };
-pub use color::{ColorConfig, ColorInfo, ContentLight, MasteringDisplay};
+pub use color::{ColorConfig, ColorInfo, ContentLight, DisplayPrimaries, MasteringDisplay};
 pub use ex::{ModEx, Tracks};
 pub use metadata::Metadata;
 pub use script::Script;

@@ -256,6 +256,12 @@ impl<'a> Coded<'a> for VideoTrack<'a> {
         Ok(VideoTrack { four_cc, packet })
     }
 
+    fn unknown(four_cc: [u8; 4], packet_type: u8, body: &'a [u8]) -> Self {
+        let four_cc = VideoFourCc::from_code(four_cc);
+        let packet = VideoPacket::Unknown { packet_type, body };
+        VideoTrack { four_cc, packet }
+    }
+
     fn four_cc(&self) -> [u8; 4] {
         self.four_cc.code()
     }

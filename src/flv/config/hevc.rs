@@ -44,7 +44,7 @@ impl HevcConfig {
                 has_pps |= kind == NAL_PPS;
                 if kind == NAL_SPS && !has_sps {
                     has_sps = true;
-                    dimensions = picture(nal.get(2..)?);
+                    dimensions = HevcSps::parse(nal.get(2..)?).and_then(|sps| sps.dimensions);
                 }
             }
         }
@@ -60,22 +60,58 @@ impl HevcConfig {
     }
 }
 
-/// Parses `seq_parameter_set_rbsp` (H.265, 7.3.2.2.1) up to the conformance window.
-fn picture(sps: &[u8]) -> Option<Dimensions> {
-    let bytes = unescape(sps);
-    let mut bits = Bits::new(&bytes);
-    bits.skip(4)?;
-    let sub_layers = bits.bits(3)?;
-    bits.skip(1)?;
-    profile_tier_level(&mut bits, sub_layers)?;
-    bits.ue()?;
-    let chroma_format = bits.ue()?;
-    if chroma_format == 3 {
-        bits.bit()?;
+/// `seq_parameter_set_rbsp` (H.265, 7.3.2.2.1) up to the bit depths.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HevcSps {
+    /// Profile space, tier, profile, compatibility, constraints and level, as in a record.
+    pub(super) profile_tier_level: [u8; 12],
+    pub(super) temporal_layers: u8,
+    pub(super) is_temporal_nested: bool,
+    pub(super) chroma_format: u8,
+    pub(super) bit_depth_luma: u8,
+    pub(super) bit_depth_chroma: u8,
+    dimensions: Option<Dimensions>,
+}
+
+impl HevcSps {
+    /// Parses the payload of the NAL unit.
+    pub(super) fn parse(sps: &[u8]) -> Option<Self> {
+        let bytes = unescape(sps);
+        let (&first, rest) = bytes.split_first()?;
+        let profile_tier_level = *rest.first_chunk()?;
+        let mut bits = Bits::new(&bytes);
+        bits.skip(8)?;
+        let sub_layers = u32::from(first >> 1 & 7);
+        self::profile_tier_level(&mut bits, sub_layers)?;
+        bits.ue()?;
+        let chroma_format = u8::try_from(bits.ue()?)
+            .ok()
+            .filter(|&chroma| chroma <= 3)?;
+        if chroma_format == 3 {
+            bits.bit()?;
+        }
+        let dimensions = dimensions(&mut bits, chroma_format)?;
+        let mut bit_depth = || {
+            let depth = u8::try_from(bits.ue()?).ok()?;
+            (depth <= 7).then_some(depth + 8)
+        };
+        Some(HevcSps {
+            profile_tier_level,
+            temporal_layers: sub_layers as u8 + 1,
+            is_temporal_nested: first & 1 != 0,
+            chroma_format,
+            bit_depth_luma: bit_depth()?,
+            bit_depth_chroma: bit_depth()?,
+            dimensions,
+        })
     }
+}
+
+/// The size of the picture within the conformance window.
+fn dimensions(bits: &mut Bits<'_>, chroma_format: u8) -> Option<Option<Dimensions>> {
     let (width, height) = (bits.ue()?, bits.ue()?);
     if !bits.bit()? {
-        return Dimensions::new(width, height);
+        return Some(Dimensions::new(width, height));
     }
     let (unit_x, unit_y) = match chroma_format {
         1 => (2, 2),
@@ -87,10 +123,8 @@ fn picture(sps: &[u8]) -> Option<Dimensions> {
     let cropped = |length: u32, before: u32, after: u32, unit: u32| {
         length.checked_sub(before.checked_add(after)?.checked_mul(unit)?)
     };
-    Dimensions::new(
-        cropped(width, left, right, unit_x)?,
-        cropped(height, top, bottom, unit_y)?,
-    )
+    let size = cropped(width, left, right, unit_x).zip(cropped(height, top, bottom, unit_y));
+    Some(size.and_then(|(width, height)| Dimensions::new(width, height)))
 }
 
 fn profile_tier_level(bits: &mut Bits<'_>, sub_layers: u32) -> Option<()> {

@@ -13,6 +13,7 @@ mod flac;
 mod hevc;
 mod mp3;
 mod opus;
+mod repair;
 mod vpx;
 
 pub use aac::{AdtsHeader, AudioSpecificConfig};
@@ -23,6 +24,7 @@ pub use flac::{FlacConfig, STREAM_INFO_LENGTH};
 pub use hevc::HevcConfig;
 pub use mp3::Mp3Header;
 pub use opus::OpusHead;
+pub use repair::{NalCodec, frame_of_annexb, record_of_frame, repaired_record};
 pub use vpx::VpxConfig;
 
 /// The size of the displayed picture in pixels.

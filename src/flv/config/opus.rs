@@ -57,17 +57,32 @@ impl OpusHead {
         })
     }
 
-    /// Returns the header of a stream that has none: mono or stereo.
-    pub fn plain(channels: u8) -> Self {
-        let channels = channels.clamp(1, 2);
+    /// Returns the header of a stream that has none: of one to eight channels as encoders have them (RFC 7845,
+    /// 5.1.1.2), of more without an order.
+    pub fn of_channels(channels: u8) -> Self {
+        let channels = channels.max(1);
+        let (family, coupled, mapping): (_, _, &[u8]) = match channels {
+            1 | 2 => (0, channels - 1, &[]),
+            3 => (1, 1, &[0, 2, 1]),
+            4 => (1, 2, &[0, 1, 2, 3]),
+            5 => (1, 2, &[0, 4, 1, 2, 3]),
+            6 => (1, 2, &[0, 4, 1, 2, 3, 5]),
+            7 => (1, 3, &[0, 4, 1, 2, 3, 5, 6]),
+            8 => (1, 3, &[0, 6, 1, 2, 3, 4, 5, 7]),
+            _ => (255, 0, &[]),
+        };
+        let mapping = match family {
+            255 => (0..channels).collect(),
+            _ => mapping.to_vec(),
+        };
         OpusHead {
             channels,
             pre_skip: 0,
             input_rate: 48000,
-            family: 0,
-            streams: 1,
-            coupled: channels - 1,
-            mapping: Vec::new(),
+            family,
+            streams: channels - coupled,
+            coupled,
+            mapping,
         }
     }
 

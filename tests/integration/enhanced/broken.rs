@@ -300,6 +300,7 @@ fn a_claimed_length_takes_no_memory_and_ends() {
     for _ in 0..17 {
         demuxer.push(&[0; 1 << 20]).unwrap();
     }
-    assert_eq!(demuxer.count("unknown-codecs"), 1);
+    // Nothing proves the tag.
+    assert!(demuxer.count("lost-bytes") > 16 << 20);
     assert!(demuxer.messages(gst::MessageType::Error).is_empty());
 }

@@ -184,7 +184,7 @@ fn hevc_with_high_dynamic_range() {
     let tracks = assert_as_ffmpeg(&hdr10(), &["video_0"]);
     let caps = tracks["video_0"].last_caps();
     assert_eq!(caps.get::<&str>("profile"), Ok("main-10"));
-    assert_eq!(caps.get::<&str>("colorimetry"), Ok("bt2100-pq"));
+    assert_eq!(caps.get::<&str>("colorimetry"), Ok("0:6:14:7"));
     assert_eq!(caps.get::<&str>("content-light-level"), Ok("1000:400"));
     assert_eq!(
         caps.get::<&str>("mastering-display-info"),

@@ -3,6 +3,7 @@
 //! The demuxer: every codec and every form of Enhanced FLV.
 
 mod broken;
+mod cases;
 mod changes;
 mod codecs;
 mod forms;

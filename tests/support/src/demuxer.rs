@@ -125,6 +125,24 @@ impl Demuxer {
         }
     }
 
+    /// Puts the element, before anything is pushed, into a bin that is aware of streams, or into
+    /// one that is not.
+    pub fn set_streams_aware(&self, is_aware: bool) {
+        let bin = gst::Bin::new();
+        if is_aware {
+            bin.set_bin_flags(gst::BinFlags::STREAMS_AWARE);
+        }
+        self.element.set_state(gst::State::Ready).unwrap();
+        bin.add(&self.element).unwrap();
+        // A bin unlinks what is added to it.
+        let sink = self.element.static_pad("sink").unwrap();
+        self.source.link(&sink).unwrap();
+        bin.set_bus(Some(&self.bus));
+        bin.set_state(gst::State::Paused).unwrap();
+        let bytes = gst::FormattedSegment::<gst::format::Bytes>::new();
+        self.source.push_event(gst::event::Segment::new(&bytes));
+    }
+
     pub fn push_buffer(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.source.push(buffer)
     }

@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Repairs of AVC and HEVC that is not as ISO/IEC 14496-15 has it.
+//!
+//! Hardware encoders and phones put Annex B into the configuration record, into the parameter sets
+//! of a proper record, and into frames. Some cut the record, or leave the parameter sets to the
+//! frames. Whatever has the parameter sets becomes a standard record, and Annex B frames get NAL
+//! unit lengths.
+
+use super::avc::AvcConfig;
+use super::hevc::{HevcConfig, HevcSps};
+use super::sized;
+
+/// The codecs whose configuration is a record of parameter sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NalCodec {
+    Avc,
+    Hevc,
+}
+
+/// Length of a NAL unit's length in records that are made here.
+const LENGTH_SIZE: u8 = 4;
+
+/// Parameter sets that are kept of each kind: a record of AVC counts to 31.
+const MAX_SETS: usize = 31;
+
+/// Longest parameter set, by its length field in a record.
+const MAX_SET: usize = u16::MAX as usize;
+
+const AVC_SPS: u8 = 7;
+const AVC_PPS: u8 = 8;
+const HEVC_VPS: u8 = 32;
+const HEVC_SPS: u8 = 33;
+const HEVC_PPS: u8 = 34;
+
+#[derive(Debug, Default)]
+struct ParameterSets<'a> {
+    /// HEVC only.
+    vps: Vec<&'a [u8]>,
+    sps: Vec<&'a [u8]>,
+    pps: Vec<&'a [u8]>,
+}
+
+impl<'a> ParameterSets<'a> {
+    fn of(codec: NalCodec, nals: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut sets = ParameterSets::default();
+        for nal in nals {
+            let Some(&first) = nal.first() else {
+                continue;
+            };
+            let list = match (codec, first & 0x1F, first >> 1 & 0x3F) {
+                (NalCodec::Avc, AVC_SPS, _) if nal.len() >= 4 => &mut sets.sps,
+                (NalCodec::Avc, AVC_PPS, _) => &mut sets.pps,
+                (NalCodec::Hevc, _, HEVC_VPS) => &mut sets.vps,
+                (NalCodec::Hevc, _, HEVC_SPS) => &mut sets.sps,
+                (NalCodec::Hevc, _, HEVC_PPS) => &mut sets.pps,
+                _ => continue,
+            };
+            let fits = list.len() < MAX_SETS && nal.len() <= MAX_SET;
+            if fits && !list.contains(&nal) {
+                list.push(nal);
+            }
+        }
+        sets
+    }
+
+    fn is_complete(&self) -> bool {
+        !self.sps.is_empty() && !self.pps.is_empty()
+    }
+
+    /// Returns the standard record, if there is a sequence parameter set.
+    fn to_record(&self, codec: NalCodec) -> Option<Vec<u8>> {
+        match codec {
+            NalCodec::Avc => self.to_avc_record(),
+            NalCodec::Hevc => self.to_hevc_record(),
+        }
+    }
+
+    fn to_avc_record(&self) -> Option<Vec<u8>> {
+        let &[_, profile, constraints, level, ..] = *self.sps.first()? else {
+            return None;
+        };
+        let length = 0xFC | (LENGTH_SIZE - 1);
+        let mut record = vec![1, profile, constraints, level, length];
+        record.push(0xE0 | self.sps.len() as u8);
+        write_sets(&mut record, &self.sps);
+        record.push(self.pps.len() as u8);
+        write_sets(&mut record, &self.pps);
+        AvcConfig::parse(&record).map(|_| record)
+    }
+
+    fn to_hevc_record(&self) -> Option<Vec<u8>> {
+        let sps = HevcSps::parse(self.sps.first()?.get(2..)?)?;
+        let mut record = vec![1];
+        record.extend(sps.profile_tier_level);
+        // No restriction of slices and tiles is known.
+        record.extend([0xF0, 0, 0xFC]);
+        record.push(0xFC | sps.chroma_format);
+        record.extend([
+            0xF8 | (sps.bit_depth_luma - 8),
+            0xF8 | (sps.bit_depth_chroma - 8),
+        ]);
+        // An unknown frame rate.
+        record.extend([0, 0]);
+        let layers = sps.temporal_layers << 3 | u8::from(sps.is_temporal_nested) << 2;
+        record.push(layers | (LENGTH_SIZE - 1));
+        let arrays = [
+            (HEVC_VPS, &self.vps),
+            (HEVC_SPS, &self.sps),
+            (HEVC_PPS, &self.pps),
+        ];
+        let arrays = arrays.iter().filter(|(_, sets)| !sets.is_empty());
+        record.push(arrays.clone().count() as u8);
+        for (kind, sets) in arrays {
+            // More of them may be in the frames.
+            record.push(*kind);
+            record.extend((sets.len() as u16).to_be_bytes());
+            write_sets(&mut record, sets);
+        }
+        HevcConfig::parse(&record).map(|_| record)
+    }
+}
+
+fn write_sets(record: &mut Vec<u8>, sets: &[&[u8]]) {
+    for set in sets {
+        record.extend((set.len() as u16).to_be_bytes());
+        record.extend_from_slice(set);
+    }
+}
+
+/// Returns the standard record for one that has a sequence parameter set in any form: Annex B,
+/// start codes before the parameter sets of a proper record, or a record that is cut after it.
+pub fn repaired_record(codec: NalCodec, record: &[u8]) -> Option<Vec<u8>> {
+    let entries = match codec {
+        NalCodec::Avc => avc_entries(record),
+        NalCodec::Hevc => hevc_entries(record),
+    };
+    let proper = ParameterSets::of(codec, entries.into_iter().flat_map(nals_of_annexb));
+    if proper.is_complete() {
+        return proper.to_record(codec);
+    }
+    // Lengths that do not count the start codes lead nowhere, the start codes do.
+    let annexb = ParameterSets::of(codec, nals_of_annexb(record));
+    if annexb.is_complete() || proper.sps.is_empty() {
+        return annexb.to_record(codec);
+    }
+    proper.to_record(codec)
+}
+
+/// Returns a record of the parameter sets in a frame, if it has all of them.
+pub fn record_of_frame(codec: NalCodec, frame: &[u8], length_size: u8) -> Option<Vec<u8>> {
+    let nals = if is_annexb(frame, length_size) {
+        nals_of_annexb(frame)
+    } else {
+        prefixed_nals(frame, length_size).unwrap_or_default()
+    };
+    let sets = ParameterSets::of(codec, nals);
+    if !sets.is_complete() {
+        return None;
+    }
+    sets.to_record(codec)
+}
+
+/// Returns an Annex B frame with NAL unit lengths instead of start codes, or None if the frame has
+/// them already.
+pub fn frame_of_annexb(frame: &[u8], length_size: u8) -> Option<Vec<u8>> {
+    if !is_annexb(frame, length_size) {
+        return None;
+    }
+    let length_size = usize::from(length_size.clamp(1, 4));
+    let mut prefixed = Vec::with_capacity(frame.len() + 16);
+    for nal in nals_of_annexb(frame) {
+        let length = u32::try_from(nal.len()).ok()?.to_be_bytes();
+        let (unused, length) = length.split_at(4 - length_size);
+        if unused.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        prefixed.extend_from_slice(length);
+        prefixed.extend_from_slice(nal);
+    }
+    (!prefixed.is_empty()).then_some(prefixed)
+}
+
+/// Returns true if a frame has start codes. Lengths may look like them: 256 to 511 bytes do.
+fn is_annexb(frame: &[u8], length_size: u8) -> bool {
+    let has_start_code = matches!(frame, [0, 0, 1, ..] | [0, 0, 0, 1, ..]);
+    has_start_code && prefixed_nals(frame, length_size).is_none()
+}
+
+/// Returns the NAL units of a frame with lengths, if these fit.
+fn prefixed_nals(frame: &[u8], length_size: u8) -> Option<Vec<&[u8]>> {
+    let length_size = usize::from(length_size.clamp(1, 4));
+    let mut nals = Vec::new();
+    let mut rest = frame;
+    while !rest.is_empty() {
+        let (length, after) = rest.split_at_checked(length_size)?;
+        let length = length
+            .iter()
+            .fold(0, |length, byte| length << 8 | usize::from(*byte));
+        if length == 0 {
+            return None;
+        }
+        let (nal, after) = after.split_at_checked(length)?;
+        nals.push(nal);
+        rest = after;
+    }
+    Some(nals)
+}
+
+/// Returns the NAL units between start codes, and what is before the first one.
+fn nals_of_annexb(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut nals = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    while at + 3 <= bytes.len() {
+        if bytes[at + 2] > 1 {
+            at += 3;
+        } else if bytes[at..at + 3] == [0, 0, 1] {
+            nals.push(&bytes[start..at]);
+            at += 3;
+            start = at;
+        } else {
+            at += 1;
+        }
+    }
+    nals.push(&bytes[start..]);
+    // Zeros before a start code are part of it. No NAL unit ends with one.
+    nals.iter_mut().for_each(|nal| {
+        let end = nal.iter().rposition(|byte| *byte != 0);
+        *nal = &nal[..end.map_or(0, |end| end + 1)];
+    });
+    nals.retain(|nal| !nal.is_empty());
+    nals
+}
+
+/// Returns the parameter sets of an AVC record as far as they are whole.
+fn avc_entries(record: &[u8]) -> Vec<&[u8]> {
+    let mut entries = Vec::new();
+    let &[1, _, _, _, _, sps_count, ref rest @ ..] = record else {
+        return entries;
+    };
+    let mut rest = rest;
+    for _ in 0..sps_count & 0x1F {
+        let Some(entry) = sized(&mut rest) else {
+            return entries;
+        };
+        entries.push(entry);
+    }
+    let Some((&pps_count, after)) = rest.split_first() else {
+        return entries;
+    };
+    rest = after;
+    for _ in 0..pps_count {
+        let Some(entry) = sized(&mut rest) else {
+            return entries;
+        };
+        entries.push(entry);
+    }
+    entries
+}
+
+/// Returns the parameter sets of an HEVC record as far as they are whole.
+fn hevc_entries(record: &[u8]) -> Vec<&[u8]> {
+    let mut entries = Vec::new();
+    let Some((fixed, mut rest)) = record.split_first_chunk::<23>() else {
+        return entries;
+    };
+    if fixed[0] > 1 {
+        return entries;
+    }
+    for _ in 0..fixed[22] {
+        let &[_, high, low, ref after @ ..] = rest else {
+            return entries;
+        };
+        rest = after;
+        for _ in 0..u16::from_be_bytes([high, low]) {
+            let Some(entry) = sized(&mut rest) else {
+                return entries;
+            };
+            entries.push(entry);
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{AVC, HEVC};
+    use super::*;
+    use crate::flv::config::Dimensions;
+
+    const START: &[u8] = &[0, 0, 0, 1];
+
+    fn sets(codec: NalCodec, record: &[u8]) -> Vec<&[u8]> {
+        match codec {
+            NalCodec::Avc => avc_entries(record),
+            NalCodec::Hevc => hevc_entries(record),
+        }
+    }
+
+    /// Whole records, and what tells them apart.
+    const RECORDS: [(NalCodec, &[u8]); 2] = [(NalCodec::Avc, AVC), (NalCodec::Hevc, HEVC)];
+
+    fn assert_repaired(codec: NalCodec, record: &[u8], expected: &[&[u8]]) {
+        let repaired = repaired_record(codec, record).expect("the record can be repaired");
+        assert_eq!(sets(codec, &repaired), expected, "{codec:?}");
+        let (is_complete, dimensions) = match codec {
+            NalCodec::Avc => {
+                let config = AvcConfig::parse(&repaired).unwrap();
+                (config.has_parameter_sets, config.dimensions)
+            }
+            NalCodec::Hevc => {
+                let config = HevcConfig::parse(&repaired).unwrap();
+                (config.has_parameter_sets, config.dimensions)
+            }
+        };
+        assert!(is_complete);
+        assert_eq!(dimensions, Dimensions::new(1920, 1080));
+    }
+
+    #[test]
+    fn records_in_annexb_become_standard() {
+        for (codec, record) in RECORDS {
+            let sets = sets(codec, record);
+            for start in [START, &START[1..], &[0, 0, 0, 0, 1]] {
+                let nals = sets.iter().flat_map(|set| [start, *set]);
+                let annexb: Vec<u8> = nals.flatten().copied().collect();
+                assert_repaired(codec, &annexb, &sets);
+            }
+        }
+    }
+
+    #[test]
+    fn start_codes_within_a_record_are_removed() {
+        for (codec, record) in RECORDS {
+            let sets = sets(codec, record);
+            let entry = |set: &[u8], counts_start: bool| {
+                let length = set.len() + if counts_start { START.len() } else { 0 };
+                [&(length as u16).to_be_bytes(), START, set].concat()
+            };
+            for counts_start in [true, false] {
+                let mut broken = match codec {
+                    NalCodec::Avc => record[..6].to_vec(),
+                    NalCodec::Hevc => record[..23].to_vec(),
+                };
+                for (index, set) in sets.iter().enumerate() {
+                    match codec {
+                        NalCodec::Avc if index == 1 => broken.push(1),
+                        NalCodec::Avc => {}
+                        NalCodec::Hevc => broken.extend([set[0] >> 1, 0, 1]),
+                    }
+                    broken.extend(entry(set, counts_start));
+                }
+                let repaired = repaired_record(codec, &broken).unwrap();
+                if counts_start {
+                    assert_repaired(codec, &broken, &sets);
+                } else {
+                    // What is between the sets stays behind the one before.
+                    let found = self::sets(codec, &repaired);
+                    assert_eq!(found.len(), sets.len());
+                    for (found, set) in found.iter().zip(&sets) {
+                        assert!(found.starts_with(set));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_cut_keeps_its_whole_sets() {
+        let sets = sets(NalCodec::Avc, AVC);
+        let sps_end = 8 + sets[0].len();
+        for length in 0..AVC.len() {
+            let repaired = repaired_record(NalCodec::Avc, &AVC[..length]);
+            assert_eq!(repaired.is_some(), length >= sps_end, "{length}");
+        }
+        assert!(repaired_record(NalCodec::Avc, HEVC).is_none());
+        assert!(repaired_record(NalCodec::Hevc, AVC).is_none());
+    }
+
+    #[test]
+    fn a_record_is_made_of_the_sets_in_a_frame() {
+        for (codec, record) in RECORDS {
+            let sets = sets(codec, record);
+            let picture: &[u8] = match codec {
+                NalCodec::Avc => &[0x65, 1, 2],
+                NalCodec::Hevc => &[0x26, 1, 2],
+            };
+            let nals = || sets.iter().copied().chain([picture]);
+            let annexb: Vec<u8> = nals().flat_map(|nal| [START, nal].concat()).collect();
+            let prefixed: Vec<u8> = nals()
+                .flat_map(|nal| [&(nal.len() as u32).to_be_bytes(), nal].concat())
+                .collect();
+            let made = record_of_frame(codec, &annexb, 4).unwrap();
+            assert_eq!(record_of_frame(codec, &prefixed, 4), Some(made.clone()));
+            assert_repaired(codec, &made, &sets);
+            assert_eq!(frame_of_annexb(&annexb, 4), Some(prefixed.clone()));
+            assert_eq!(frame_of_annexb(&prefixed, 4), None);
+            let alone = [START, picture].concat();
+            assert_eq!(record_of_frame(codec, &alone, 4), None);
+        }
+    }
+
+    #[test]
+    fn lengths_that_look_like_start_codes_are_lengths() {
+        for length in [256, 300, 511] {
+            let mut frame = (length as u32).to_be_bytes().to_vec();
+            frame.resize(4 + length, 0x41);
+            assert_eq!(frame_of_annexb(&frame, 4), None, "{length}");
+        }
+        // A NAL unit of one byte, the end of a sequence.
+        assert_eq!(frame_of_annexb(&[0, 0, 0, 1, 0x0A], 4), None);
+        let annexb = [0, 0, 1, 0x41, 5, 0, 0, 0, 1, 0x41, 6, 0];
+        let prefixed = [0, 0, 0, 2, 0x41, 5, 0, 0, 0, 2, 0x41, 6];
+        assert_eq!(frame_of_annexb(&annexb, 4), Some(prefixed.to_vec()));
+        // In a length of one byte.
+        let prefixed = [2, 0x41, 5, 2, 0x41, 6];
+        assert_eq!(frame_of_annexb(&annexb, 1), Some(prefixed.to_vec()));
+        let long = [&annexb[..4], &[7; 300]].concat();
+        assert_eq!(frame_of_annexb(&long, 1), None);
+    }
+}
