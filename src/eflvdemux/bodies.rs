@@ -20,7 +20,8 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 pub(super) enum TrackItem<'a> {
     Configuration(Codec, Cow<'a, [u8]>),
     Packet(CodedPacket<'a>),
-    Color(Codec, ColorInfo),
+    /// Boxed, since it is large and rare.
+    Color(Codec, Box<ColorInfo>),
     /// Number of channels, 1 to 255.
     Channels(Codec, u8),
 }
@@ -137,7 +138,7 @@ fn ex_video<'a>(
         VideoPacket::Metadata(body) => {
             let color = ColorInfo::parse(body);
             let color = color.map_err(|error| (Problem::BadScript, error.to_string()))?;
-            return Ok(color.map(|color| TrackItem::Color(codec, color)));
+            return Ok(color.map(|color| TrackItem::Color(codec, color.into())));
         }
         VideoPacket::Unknown { packet_type, body } => {
             let is_known = packet_type <= video_packet::MPEG2_TS_SEQUENCE_START;

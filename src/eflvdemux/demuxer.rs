@@ -43,7 +43,7 @@ pub(super) enum DemuxEvent {
     /// Time for which a track has nothing.
     Gap(usize, Range<ClockTime>),
     /// For all tracks.
-    Script(ScriptData),
+    Script(Box<ScriptData>),
     Duration(Option<ClockTime>),
     NoMoreTracks,
     Problem(Problem, String),
@@ -223,7 +223,7 @@ impl Demuxer {
                 // ffmpeg sends the colours of all tracks without a track id.
                 if track.codec.is_none_or(|present| present == codec) {
                     track.codec = Some(codec);
-                    track.set_color(color);
+                    track.set_color(*color);
                 }
                 Ok(())
             }
@@ -247,7 +247,8 @@ impl Demuxer {
             }
         } else {
             let time = clock_time(self.times.of_script(tag));
-            events.push(DemuxEvent::Script(ScriptData::new(time, script, tag.body)));
+            let data = ScriptData::new(time, script, tag.body);
+            events.push(DemuxEvent::Script(data.into()));
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct SourcePads {
     segment: Option<gst::Event>,
     upstream_is_time: bool,
     no_more_pads: bool,
+    /// A push has failed, so the flows of all pads have to be combined.
+    has_failed_flows: bool,
     /// Script data from before the first pads.
     waiting: Vec<gst::Event>,
 }
@@ -57,6 +59,7 @@ impl Default for SourcePads {
             segment: None,
             upstream_is_time: false,
             no_more_pads: false,
+            has_failed_flows: false,
             waiting: Vec::new(),
         }
     }
@@ -87,6 +90,7 @@ impl SourcePads {
 
     pub(super) fn flush(&mut self) {
         self.combiner.reset();
+        self.has_failed_flows = false;
         self.restart_segment(None);
     }
 
@@ -176,6 +180,10 @@ impl SourcePads {
         }
         element.count_buffer(packet.kind, packet.dts);
         let flow = pad.pad.push(buffer);
+        if flow.is_ok() && !self.has_failed_flows {
+            return Ok(());
+        }
+        self.has_failed_flows = true;
         match self.combiner.update_pad_flow(&pad.pad, flow) {
             Ok(_) => Ok(()),
             // A linked track may still come, and a live stream goes on until it does.

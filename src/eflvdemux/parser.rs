@@ -407,8 +407,12 @@ impl FlvParser {
                     }
                     if proof != Proof::No {
                         emit(&header, bytes, at, origin, each)?;
-                        at += end;
-                        self.expect = Expect::BackPointer;
+                        if rest.len() >= end + TRAILER_LENGTH {
+                            at += end + TRAILER_LENGTH;
+                        } else {
+                            at += end;
+                            self.expect = Expect::BackPointer;
+                        }
                         continue;
                     }
                     if is_end && rest.len() < end {

@@ -147,6 +147,12 @@ impl ParsedHandler<'_> {
                 element.skip(Problem::CutShort, 1, || "End of stream".to_owned());
             }
         }
+        // Most tags have one event, and that is cheaper without a drain.
+        if self.events.len() == 1
+            && let Some(event) = self.events.pop()
+        {
+            return self.pads.handle(element, event, source);
+        }
         let mut events = self.events.drain(..);
         events.try_for_each(|event| self.pads.handle(element, event, source))
     }
@@ -193,7 +199,7 @@ impl EFlvDemux {
             gst::EventView::Gap(gap) => {
                 let (start, duration) = gap.get();
                 if self.upstream_is_time.load(Relaxed) {
-                    let gap = start..start + duration.unwrap_or_default();
+                    let gap = start..start.saturating_add(duration.unwrap_or_default());
                     self.streaming.lock().handle_gap(self, &gap);
                 }
                 true

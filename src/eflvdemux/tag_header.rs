@@ -46,7 +46,9 @@ pub(super) struct TagHeader {
 
 impl TagHeader {
     /// Reads the header at the start of at least [`FRONT_LENGTH`] bytes.
+    #[inline]
     pub(super) fn read(bytes: &[u8]) -> Self {
+        let bytes = &bytes[..FRONT_LENGTH];
         TagHeader {
             type_code: bytes[0],
             body_length: u32::from_be_bytes([0, bytes[1], bytes[2], bytes[3]]) as usize,
@@ -56,9 +58,15 @@ impl TagHeader {
     }
 
     pub(super) fn kind(&self) -> Option<TagKind> {
-        [TagKind::Audio, TagKind::Video, TagKind::Script]
-            .into_iter()
-            .find(|kind| *kind as u8 == self.type_code)
+        const AUDIO: u8 = TagKind::Audio as u8;
+        const VIDEO: u8 = TagKind::Video as u8;
+        const SCRIPT: u8 = TagKind::Script as u8;
+        match self.type_code {
+            AUDIO => Some(TagKind::Audio),
+            VIDEO => Some(TagKind::Video),
+            SCRIPT => Some(TagKind::Script),
+            _ => None,
+        }
     }
 
     /// Length up to the back pointer.
