@@ -38,8 +38,7 @@ pub(super) struct SourcePads {
 #[derive(Debug)]
 struct TrackPad {
     pad: gst::Pad,
-    /// Only in a bin that is STREAMS_AWARE.
-    stream: Option<gst::Stream>,
+    stream: gst::Stream,
     has_segment: bool,
 }
 
@@ -127,9 +126,7 @@ impl SourcePads {
             DemuxEvent::Caps(index, caps) => {
                 if let Some(Some(TrackPad { pad, stream, .. })) = self.pads.get(index) {
                     gst::info!(CAT, obj = pad, "New caps: {caps}");
-                    if let Some(stream) = stream {
-                        stream.set_caps(Some(&caps));
-                    }
+                    stream.set_caps(Some(&caps));
                     pad.push_event(gst::event::Caps::new(&caps));
                 }
             }
@@ -209,13 +206,11 @@ impl SourcePads {
             } else {
                 gst::StreamFlags::empty()
             };
-            let stream = element
-                .is_streams_aware()
-                .then(|| gst::Stream::new(Some(id.as_str()), Some(&track.caps), kind, flags));
+            let stream = gst::Stream::new(Some(id.as_str()), Some(&track.caps), kind, flags);
             let _ = pad.set_active(true);
             let event = gst::event::StreamStart::builder(&id)
                 .group_id(self.group)
-                .stream_if_some(stream.clone())
+                .stream(stream.clone())
                 .build();
             pad.push_event(event);
             if self.pads.len() <= track.index {
@@ -279,11 +274,7 @@ impl SourcePads {
 
     fn announce_collection(&self, element: &EFlvDemux) {
         let id = element.upstream_stream_id();
-        let streams = self
-            .pads
-            .iter()
-            .flatten()
-            .filter_map(|pad| pad.stream.clone());
+        let streams = self.pads.iter().flatten().map(|pad| pad.stream.clone());
         let collection = gst::StreamCollection::builder(id.as_deref())
             .streams(streams)
             .build();

@@ -76,6 +76,7 @@ impl Receiver {
         // A single element would not become a pipeline.
         let bin = gst::parse::launch(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
         let pipeline = gst::Pipeline::new();
+        pipeline.set_bin_flags(gst::BinFlags::STREAMS_AWARE);
         pipeline.add(&bin).unwrap();
         let seen = Arc::new((Mutex::new(Seen::default()), Condvar::new()));
         let (weak, record) = (pipeline.downgrade(), seen.clone());
