@@ -10,7 +10,7 @@ use gstrtmp2server::FallbackStatus;
 
 use crate::fallback::{KEY, SendingPipeline, received, server, url};
 use support::init;
-use support::isolated::is_apart;
+use support::isolated::is_isolated;
 use support::netns::{self, Machine};
 use support::nginx::Nginx;
 use support::ports::reserved_port;
@@ -164,7 +164,7 @@ fn cycle(location: &str, status: FallbackStatus) {
 #[test]
 fn cycles_leave_no_thread_and_no_descriptor() {
     // In a process where no other test starts threads.
-    if !is_apart("fallback_errors::cycles_leave_no_thread_and_no_descriptor") {
+    if !is_isolated("fallback_errors::cycles_leave_no_thread_and_no_descriptor") {
         return;
     }
     init();

@@ -159,8 +159,8 @@ fn a_backlog_is_skipped_and_posted() {
     let bodies = |tags: &[Tag]| tags.iter().map(|t| t.body.clone()).collect::<Vec<_>>();
     assert_eq!(bodies(&tags[..first_live]), bodies(&sent[..first_live]));
     // Without the skip it would be eight seconds ahead of its time.
-    let behind = tags[first_live].timestamp;
-    assert!(behind < 5000, "{behind}");
+    let rest_after = tags[first_live].timestamp;
+    assert!(rest_after < 5000, "{rest_after}");
 }
 
 #[test]

@@ -217,7 +217,7 @@ impl Ingest {
             .arg(folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut program = Program::start(&mut command);
-        let address = program.behind("listening on ");
+        let address = program.rest_after("listening on ");
         let port = address.trim_end_matches('/').rsplit(':').next();
         Ingest {
             program,

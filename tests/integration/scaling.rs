@@ -8,7 +8,7 @@ use std::time::Duration;
 use gst::prelude::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use support::isolated::is_apart;
+use support::isolated::is_isolated;
 use support::raw::{RawClient, media_chunks};
 use support::recorder::Recorder;
 use support::{PATIENCE, flv};
@@ -30,7 +30,7 @@ fn status(name: &str) -> usize {
 #[test]
 fn a_thousand_publishers_need_one_thread_each() {
     // In a process with a descriptor limit of its own.
-    if !is_apart("scaling::a_thousand_publishers_need_one_thread_each") {
+    if !is_isolated("scaling::a_thousand_publishers_need_one_thread_each") {
         return;
     }
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();

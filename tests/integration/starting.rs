@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gst::prelude::*;
 
 use support::init;
-use support::isolated::is_apart;
+use support::isolated::is_isolated;
 use support::raw::RawClient;
 
 /// Starts an element, and sets a property to `value` from within: after it has claimed its route with
@@ -42,7 +42,7 @@ fn publish(element: &gst::Element) -> Option<RawClient> {
 }
 
 fn check_policy(element: &str, test: &str) {
-    if !is_apart(&format!("starting::{test}")) {
+    if !is_isolated(&format!("starting::{test}")) {
         return;
     }
     let element = start_and_set(element, "publisher-policy", "replace");
@@ -52,7 +52,7 @@ fn check_policy(element: &str, test: &str) {
 }
 
 fn check_drain(element: &str, test: &str) {
-    if !is_apart(&format!("starting::{test}")) {
+    if !is_isolated(&format!("starting::{test}")) {
         return;
     }
     let element = start_and_set(element, "drain", "true");

@@ -10,7 +10,7 @@ use gstrtmp2server::internal::amf0::Value;
 use gstrtmp2server::{ConnectionState, StreamStatus};
 
 use support::flv::{self, Tag};
-use support::isolated::is_apart;
+use support::isolated::is_isolated;
 use support::raw::{RawClient, send};
 use support::recorder::Recorder;
 use support::signals::Signals;
@@ -321,7 +321,7 @@ fn the_drops_and_the_level_of_a_full_queue_are_counted() {
 #[test]
 fn process_stats_are_the_sums_of_all_elements() {
     // In a process without other elements.
-    if is_apart("stats::process_stats_are_the_sums_of_all_elements") {
+    if is_isolated("stats::process_stats_are_the_sums_of_all_elements") {
         assert_sums_of_three_elements();
     }
 }

@@ -11,7 +11,7 @@ use gst::prelude::*;
 use gstrtmp2server::internal::amf0::Value;
 
 use support::clients::{FFMPEG, Running, publish};
-use support::isolated::is_apart;
+use support::isolated::is_isolated;
 use support::launch::Launch;
 use support::raw::{RawClient, code, send};
 use support::recorder::Recorder;
@@ -172,7 +172,7 @@ fn cycle(tags: &[u8]) {
 #[test]
 fn start_stop_cycles_leak_no_thread_and_no_descriptor() {
     // In a process where no other test starts threads.
-    if !is_apart("stopping::start_stop_cycles_leak_no_thread_and_no_descriptor") {
+    if !is_isolated("stopping::start_stop_cycles_leak_no_thread_and_no_descriptor") {
         return;
     }
     init();

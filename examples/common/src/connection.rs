@@ -17,39 +17,39 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
 #[derive(Debug)]
-pub struct Patient {
+pub struct LimitedListener {
     socket: TcpListener,
-    places: Arc<Semaphore>,
-    patience: Duration,
+    slots: Arc<Semaphore>,
+    timeout: Duration,
 }
 
-impl Patient {
+impl LimitedListener {
     /// Connections beyond the limit wait until another one ends.
-    pub fn new(socket: TcpListener, connections: usize, patience: Duration) -> Self {
-        Patient {
+    pub fn new(socket: TcpListener, connections: usize, timeout: Duration) -> Self {
+        LimitedListener {
             socket,
-            places: Arc::new(Semaphore::new(connections)),
-            patience,
+            slots: Arc::new(Semaphore::new(connections)),
+            timeout,
         }
     }
 }
 
-impl Listener for Patient {
-    type Io = Connection;
+impl Listener for LimitedListener {
+    type Io = LimitedConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = self.places.clone().acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
+    async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
+        let slot = self.slots.clone().acquire_owned().await;
+        let slot = slot.expect("the semaphore is never closed");
         // It handles transient errors itself.
         let (stream, address) = Listener::accept(&mut self.socket).await;
         // Without it the connection is slower, and nothing else.
         let _ = stream.set_nodelay(true);
-        let connection = Connection {
+        let connection = LimitedConnection {
             stream,
-            patience: self.patience,
-            timer: Box::pin(sleep(self.patience)),
-            _place: place,
+            timeout: self.timeout,
+            timer: Box::pin(sleep(self.timeout)),
+            _slot: slot,
         };
         (connection, address)
     }
@@ -62,15 +62,15 @@ impl Listener for Patient {
 /// A connection that fails once nothing could be written for too long. Received bytes do not count:
 /// a request must be complete in that time, and its client must read the answer.
 #[derive(Debug)]
-pub struct Connection {
+pub struct LimitedConnection {
     stream: TcpStream,
-    patience: Duration,
+    timeout: Duration,
     timer: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
-impl Connection {
-    fn unless_over<T>(
+impl LimitedConnection {
+    fn unless_timed_out<T>(
         &mut self,
         context: &mut Context<'_>,
         poll: Poll<io::Result<T>>,
@@ -82,38 +82,38 @@ impl Connection {
         poll
     }
 
-    fn written<T>(
+    fn restart_timer<T>(
         &mut self,
         context: &mut Context<'_>,
         poll: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if poll.is_ready() {
-            let deadline = Instant::now() + self.patience;
+            let deadline = Instant::now() + self.timeout;
             self.timer.as_mut().reset(deadline);
         }
-        self.unless_over(context, poll)
+        self.unless_timed_out(context, poll)
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for LimitedConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.unless_over(context, poll)
+        self.unless_timed_out(context, poll)
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for LimitedConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.written(context, poll)
+        self.restart_timer(context, poll)
     }
 
     fn poll_write_vectored(
@@ -122,7 +122,7 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.written(context, poll)
+        self.restart_timer(context, poll)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -149,8 +149,8 @@ mod tests {
     const BODY: usize = 50_000_000;
 
     /// Starts a server whose connections have little patience. Returns its address.
-    fn serve(connections: usize, patience: Duration) -> SocketAddr {
-        let (tell, told) = std::sync::mpsc::channel();
+    fn serve(connections: usize, timeout: Duration) -> SocketAddr {
+        let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -158,14 +158,14 @@ mod tests {
                 .unwrap();
             runtime.block_on(async {
                 let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                tell.send(socket.local_addr().unwrap()).unwrap();
+                sender.send(socket.local_addr().unwrap()).unwrap();
                 let get = || async { vec![0_u8; BODY] };
                 let router = Router::new().route("/", axum::routing::get(get));
-                let listener = Patient::new(socket, connections, patience);
+                let listener = LimitedListener::new(socket, connections, timeout);
                 axum::serve(listener, router).await.unwrap();
             });
         });
-        told.recv().unwrap()
+        receiver.recv().unwrap()
     }
 
     fn ends(client: &mut Client) {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_nothing_or_reads_nothing_is_cut_off() {
+    fn clients_that_send_or_read_nothing_are_cut_off() {
         let address = serve(1, Duration::from_millis(100));
         // There is one slot, so each client gets it when the one before is cut off.
         let mut silent = Client::connect(address).unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn who_dribbles_is_cut_off() {
+    fn a_client_that_dribbles_is_cut_off() {
         let address = serve(10, Duration::from_millis(100));
         let mut client = Client::connect(address).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: ").unwrap();

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_different_is_changed() {
+    fn only_different_streams_are_changed() {
         let present = planned(1935, &[("1", "main"), ("2", "main"), ("3", "main")]);
         // The order has no meaning.
         let same = planned(1935, &[("3", "main"), ("1", "main"), ("2", "main")]);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn another_port_changes_all_that_listen() {
+    fn another_port_changes_all_streams_that_listen() {
         let present = planned(1935, &[("1", "main"), ("2", "main")]);
         let wanted = planned(1936, &[("1", "main"), ("2", "main")]);
         assert_eq!(Changes::between(present.iter(), &wanted).changed, wanted);

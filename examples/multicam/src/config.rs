@@ -14,7 +14,7 @@ use super::object::{self, Object};
 /// The reason why a configuration cannot be used. It contains no text of the file, which has stream
 /// keys in it.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum ConfigError {
     #[error("{file}: {error}")]
     Unreadable { file: String, error: io::Error },
     #[error("{file}:{line}:{column}: {place}{what}")]
@@ -62,7 +62,7 @@ pub struct Config {
     #[serde(default, deserialize_with = "object::plain")]
     pub retry: Retry,
     #[serde(deserialize_with = "object::list")]
-    pub cameras: Vec<Camera>,
+    pub cameras: Vec<CameraConfig>,
 }
 
 /// The address that publishers connect to, for sources of the kind `rtmp`.
@@ -84,7 +84,7 @@ impl Default for Listen {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Camera {
+pub struct CameraConfig {
     pub id: String,
     #[serde(default, deserialize_with = "object::of_texts")]
     pub variables: Variables,
@@ -95,12 +95,12 @@ pub struct Camera {
     #[serde(default, deserialize_with = "object::plain")]
     pub retry: Retry,
     #[serde(deserialize_with = "object::list")]
-    pub streams: Vec<Stream>,
+    pub streams: Vec<StreamConfig>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stream {
+pub struct StreamConfig {
     pub name: String,
     #[serde(default, deserialize_with = "object::of_texts")]
     pub variables: Variables,
@@ -211,17 +211,17 @@ impl Default for Test {
 }
 
 /// Returns the text of a file.
-pub fn read(path: &Path) -> Result<String, Refused> {
-    std::fs::read_to_string(path).map_err(|error| Refused::Unreadable {
+pub fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
         file: path.display().to_string(),
         error,
     })
 }
 
 /// `file` is its name in errors.
-pub fn parse(file: &str, text: &str) -> Result<Config, Refused> {
+pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let refused = |place: String, error: &serde_json::Error| Refused::Syntax {
+    let refused = |place: String, error: &serde_json::Error| ConfigError::Syntax {
         file: file.to_owned(),
         line: error.line(),
         column: error.column(),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_told_with_its_place() {
+    fn an_unknown_key_is_reported_with_its_place() {
         let text = r#"{
   "cameras": [
     {"id": "1", "streams": []},
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_checked_wherever_they_are() {
+    fn keys_are_checked_everywhere() {
         for (text, place) in [
             (r#"{"cameras": [], "camera": 1}"#, "camera: "),
             (r#"{"cameras": [], "listen": {"prt": 1}}"#, "listen.prt: "),
@@ -400,14 +400,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_told_with_its_place() {
+    fn invalid_json_is_reported_with_its_place() {
         assert!(refused("{\n  \"cameras\": [},\n").starts_with("cameras.json:2:15: "));
         assert!(refused("").starts_with("cameras.json:1:0: "));
         assert!(refused("{\"cameras\": []} x").starts_with("cameras.json:1:17: "));
     }
 
     #[test]
-    fn no_text_of_the_file_is_in_an_error() {
+    fn errors_contain_no_text_of_the_file() {
         for text in [
             r#"{"cameras": [], "fallback_urls": "rtmp://host/live/secret\", expected key"}"#,
             r#"{"cameras": [], "retry": "rtmp://host/live/secret"}"#,

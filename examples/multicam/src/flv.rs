@@ -20,7 +20,7 @@ const STEP: u32 = 40;
 const MAX_STEP: u32 = 1000;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Unplayable {
+pub enum PlayError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("it is no FLV file")]
@@ -33,7 +33,7 @@ pub enum Unplayable {
 
 /// A tag, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tag {
+pub struct PlayedTag {
     /// The tag with its header and its back pointer.
     pub bytes: Vec<u8>,
     /// Time since the start of the first pass.
@@ -42,23 +42,23 @@ pub struct Tag {
     pub is_configuration: bool,
 }
 
-type Front = [u8; HEADER_LENGTH];
+type TagHeader = [u8; HEADER_LENGTH];
 
 pub struct Player {
-    input: Box<dyn Input>,
+    input: Box<dyn Rewind>,
     /// Bytes read in this pass.
     position: u64,
     is_loop: bool,
-    clock: Clock,
+    clock: PlayClock,
     has_media: bool,
 }
 
 /// A source that can be read again.
-pub trait Input: Read + Send {
+pub trait Rewind: Read + Send {
     fn rewind(&mut self) -> io::Result<()>;
 }
 
-impl<R: Read + io::Seek + Send> Input for BufReader<R> {
+impl<R: Read + io::Seek + Send> Rewind for BufReader<R> {
     fn rewind(&mut self) -> io::Result<()> {
         io::Seek::rewind(self)
     }
@@ -66,26 +66,26 @@ impl<R: Read + io::Seek + Send> Input for BufReader<R> {
 
 /// Times that go on from one pass to the next.
 #[derive(Default)]
-struct Clock {
+struct PlayClock {
     /// The first timestamp of media.
     first: Option<u32>,
     /// The lowest timestamp: the first tag need not be first in time.
     lowest: Option<u32>,
-    video: Track,
-    audio: Track,
+    video: TrackClock,
+    audio: TrackClock,
     /// Milliseconds of all earlier passes.
     before: u64,
 }
 
 /// A track in the present pass.
 #[derive(Default)]
-struct Track {
+struct TrackClock {
     last: Option<u32>,
     /// Milliseconds between two of its frames.
     step: Option<u32>,
 }
 
-impl Track {
+impl TrackClock {
     fn note(&mut self, timestamp: u32) {
         let previous = self.last.replace(timestamp);
         let step = previous.and_then(|previous| timestamp.checked_sub(previous));
@@ -101,7 +101,7 @@ impl Track {
     }
 }
 
-impl Clock {
+impl PlayClock {
     /// Returns the milliseconds from the start of the first pass to a tag.
     fn note(&mut self, timestamp: u32, is_video: bool) -> u64 {
         self.first.get_or_insert(timestamp);
@@ -139,21 +139,21 @@ impl Clock {
 }
 
 impl Player {
-    pub fn open(path: &Path, is_loop: bool) -> Result<Self, Unplayable> {
+    pub fn open(path: &Path, is_loop: bool) -> Result<Self, PlayError> {
         let mut file = BufReader::new(File::open(path)?);
-        let input: Box<dyn Input> = match file.fill_buf()?.starts_with(SIGNATURE) {
+        let input: Box<dyn Rewind> = match file.fill_buf()?.starts_with(SIGNATURE) {
             true => Box::new(file),
             false => Box::new(Remuxed::open(path)?),
         };
         Self::over(input, is_loop)
     }
 
-    fn over(input: Box<dyn Input>, is_loop: bool) -> Result<Self, Unplayable> {
+    fn over(input: Box<dyn Rewind>, is_loop: bool) -> Result<Self, PlayError> {
         let mut player = Player {
             input,
             position: 0,
             is_loop,
-            clock: Clock::default(),
+            clock: PlayClock::default(),
             has_media: false,
         };
         player.skip_header()?;
@@ -161,15 +161,15 @@ impl Player {
     }
 
     /// Returns the next tag; `None` at the end.
-    pub fn next_tag(&mut self) -> Result<Option<Tag>, Unplayable> {
+    pub fn next_tag(&mut self) -> Result<Option<PlayedTag>, PlayError> {
         loop {
             match self.read_tag()? {
-                Some((front, body)) => {
-                    if let Some(tag) = self.tag(&front, body) {
+                Some((header, body)) => {
+                    if let Some(tag) = self.tag(&header, body) {
                         return Ok(Some(tag));
                     }
                 }
-                None if !self.has_media => return Err(Unplayable::Empty),
+                None if !self.has_media => return Err(PlayError::Empty),
                 None if !self.is_loop => return Ok(None),
                 None => {
                     self.clock.next_pass();
@@ -180,14 +180,14 @@ impl Player {
         }
     }
 
-    fn skip_header(&mut self) -> Result<(), Unplayable> {
+    fn skip_header(&mut self) -> Result<(), PlayError> {
         let mut header = [0; 9];
         let is_there = self.fill(&mut header)?;
         let length = u64::from(u32::from_be_bytes([
             header[5], header[6], header[7], header[8],
         ]));
         if !is_there || !header.starts_with(SIGNATURE) || length < 9 {
-            return Err(Unplayable::NotFlv);
+            return Err(PlayError::NotFlv);
         }
         let rest = length - 9 + TRAILER_LENGTH as u64;
         let skipped = io::copy(&mut (&mut self.input).take(rest), &mut io::sink())?;
@@ -197,15 +197,15 @@ impl Player {
 
     /// Reads header and body. A tag that is cut short is the end: the file is being written, or
     /// was.
-    fn read_tag(&mut self) -> Result<Option<(Front, Vec<u8>)>, Unplayable> {
-        let mut front = [0; HEADER_LENGTH];
-        if !self.fill(&mut front)? {
+    fn read_tag(&mut self) -> Result<Option<(TagHeader, Vec<u8>)>, PlayError> {
+        let mut header = [0; HEADER_LENGTH];
+        if !self.fill(&mut header)? {
             return Ok(None);
         }
-        if TagKind::from_code(front[0]).is_none() {
-            return Err(Unplayable::Broken(self.position));
+        if TagKind::from_code(header[0]).is_none() {
+            return Err(PlayError::Broken(self.position));
         }
-        let length = u32::from_be_bytes([0, front[1], front[2], front[3]]) as usize;
+        let length = u32::from_be_bytes([0, header[1], header[2], header[3]]) as usize;
         let mut body = vec![0; length];
         let mut trailer = [0; TRAILER_LENGTH];
         if !self.fill(&mut body)? {
@@ -214,12 +214,12 @@ impl Player {
         // The last tag may lack it.
         self.fill(&mut trailer)?;
         self.position += (HEADER_LENGTH + length + TRAILER_LENGTH) as u64;
-        Ok(Some((front, body)))
+        Ok(Some((header, body)))
     }
 
     /// Returns `None` for a tag that is not to be sent.
-    fn tag(&mut self, front: &Front, body: Vec<u8>) -> Option<Tag> {
-        let kind = TagKind::from_code(front[0])?;
+    fn tag(&mut self, header: &TagHeader, body: Vec<u8>) -> Option<PlayedTag> {
+        let kind = TagKind::from_code(header[0])?;
         let content = Packet::parse(kind, &body)?.content;
         let is_configuration = matches!(
             content,
@@ -229,7 +229,7 @@ impl Player {
         if self.is_loop && content == Content::EndOfSequence {
             return None;
         }
-        let timestamp = u32::from_be_bytes([front[7], front[4], front[5], front[6]]);
+        let timestamp = u32::from_be_bytes([header[7], header[4], header[5], header[6]]);
         let time = if content.is_media() {
             self.has_media = true;
             self.clock.note(timestamp, kind == TagKind::Video)
@@ -240,11 +240,11 @@ impl Player {
         let timestamp = timestamp.wrapping_add(self.clock.before as u32);
         let [high, a, b, c] = timestamp.to_be_bytes();
         let mut bytes = Vec::with_capacity(HEADER_LENGTH + body.len() + TRAILER_LENGTH);
-        bytes.extend_from_slice(front);
+        bytes.extend_from_slice(header);
         bytes[4..8].copy_from_slice(&[a, b, c, high]);
         bytes.extend_from_slice(&body);
         bytes.extend_from_slice(&((HEADER_LENGTH + body.len()) as u32).to_be_bytes());
-        Some(Tag {
+        Some(PlayedTag {
             bytes,
             time: Duration::from_millis(time),
             is_configuration,
@@ -292,7 +292,7 @@ mod tests {
         ]
     }
 
-    fn player(bytes: Vec<u8>, is_loop: bool) -> Result<Player, Unplayable> {
+    fn player(bytes: Vec<u8>, is_loop: bool) -> Result<Player, PlayError> {
         Player::over(Box::new(BufReader::new(Cursor::new(bytes))), is_loop)
     }
 
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_sent_as_it_is() {
+    fn a_file_is_sent_unchanged() {
         let tags = tags(5000);
         let mut player = player(file(&tags), false).unwrap();
         let mut sent = Vec::new();
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn times_go_on_from_one_pass_to_the_next() {
         let mut player = player(file(&tags(5000)), true).unwrap();
-        let sent: Vec<Tag> = (0..15)
+        let sent: Vec<PlayedTag> = (0..15)
             .map(|_| player.next_tag().unwrap().unwrap())
             .collect();
         let times: Vec<_> = sent.iter().map(|tag| tag.time.as_millis()).collect();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn no_track_goes_back_where_what_comes_first_is_not_first_in_time() {
+    fn no_track_goes_back_where_the_first_tag_is_not_first_in_time() {
         let tags = [
             framed(9, 100, &[0x17, 1, 0, 0, 0, 5]),
             framed(8, 80, &[0xAF, 1, 7]),
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_ends_there_and_what_is_broken_is_told() {
+    fn a_truncated_file_ends_and_a_broken_one_is_reported() {
         let mut bytes = file(&tags(0));
         let length = bytes.len();
         bytes.truncate(length - 30);
@@ -371,14 +371,14 @@ mod tests {
         broken.extend([99; 20]);
         let mut broken = player(broken, false).unwrap();
         assert!(broken.next_tag().unwrap().is_some());
-        assert!(matches!(broken.next_tag(), Err(Unplayable::Broken(at)) if at == length));
+        assert!(matches!(broken.next_tag(), Err(PlayError::Broken(at)) if at == length));
         assert!(matches!(
             player(b"\0\0\0\x20ftypisom".to_vec(), false),
-            Err(Unplayable::NotFlv)
+            Err(PlayError::NotFlv)
         ));
-        assert!(matches!(player(Vec::new(), true), Err(Unplayable::NotFlv)));
+        assert!(matches!(player(Vec::new(), true), Err(PlayError::NotFlv)));
         let mut empty = player(file(&tags(0)[..2]), true).unwrap();
         while let Ok(Some(_)) = empty.next_tag() {}
-        assert!(matches!(empty.next_tag(), Err(Unplayable::Empty)));
+        assert!(matches!(empty.next_tag(), Err(PlayError::Empty)));
     }
 }

@@ -7,26 +7,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::proto::MetricFamily;
 
-use super::status::{COUNTERS, Shared, Snapshot, SourceState};
+use super::status::{COUNTERS, SharedStatus, Snapshot, SourceState};
 use common::exposition::{family, labels};
 use common::statistics::{Unit, number};
 
 /// The present data of the metrics.
 #[derive(Debug)]
-pub struct Board {
-    streams: Mutex<Vec<Arc<Shared>>>,
+pub struct MetricsSource {
+    streams: Mutex<Vec<Arc<SharedStatus>>>,
     is_configuration_good: AtomicBool,
 }
 
-impl Board {
+impl MetricsSource {
     pub fn new() -> Self {
-        Board {
+        MetricsSource {
             streams: Mutex::default(),
             is_configuration_good: AtomicBool::new(true),
         }
     }
 
-    pub fn set_streams(&self, streams: Vec<Arc<Shared>>) {
+    pub fn set_streams(&self, streams: Vec<Arc<SharedStatus>>) {
         *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = streams;
     }
 
@@ -38,14 +38,14 @@ impl Board {
     pub fn families(&self) -> Vec<MetricFamily> {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = streams.clone();
-        let snapshots: Vec<(&Shared, Snapshot)> = streams
+        let snapshots: Vec<(&SharedStatus, Snapshot)> = streams
             .iter()
             .map(|shared| (&**shared, shared.snapshot()))
             .collect();
         let mut families: Vec<MetricFamily> = METRICS
             .iter()
             .map(|(name, help, value)| {
-                let sample = |(shared, snapshot): &(&Shared, Snapshot)| {
+                let sample = |(shared, snapshot): &(&SharedStatus, Snapshot)| {
                     let name = &shared.name;
                     let labels = labels(&[("camera", &name.camera), ("stream", &name.stream)]);
                     value(snapshot).map(|value| (labels, value))

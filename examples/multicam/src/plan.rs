@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use url::Host;
 
-use super::config::{self, Camera, Config, Problem, Refused, Retry, Variables};
-use super::template::{self, Unusable};
+use super::config::{self, CameraConfig, Config, ConfigError, Problem, Retry, Variables};
+use super::template::{self, TemplateError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
@@ -80,11 +80,11 @@ const MIN_MS: u32 = 10;
 const MAX_NAME: usize = 64;
 
 /// Returns the plans of a file, in its order.
-pub fn load(path: &Path) -> Result<Vec<Plan>, Refused> {
+pub fn load(path: &Path) -> Result<Vec<Plan>, ConfigError> {
     let file = path.display().to_string();
     let config = config::parse(&file, &config::read(path)?)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    plans(folder, &config).map_err(|problems| Refused::Meaning { file, problems })
+    plans(folder, &config).map_err(|problems| ConfigError::Meaning { file, problems })
 }
 
 /// Relative paths of files start at `folder`.
@@ -189,7 +189,7 @@ impl Planner<'_> {
         }
     }
 
-    fn add_camera(&mut self, place: &str, camera: &Camera, plans: &mut Vec<Plan>) {
+    fn add_camera(&mut self, place: &str, camera: &CameraConfig, plans: &mut Vec<Plan>) {
         self.check_name(format!("{place}.id"), &camera.id);
         self.check_once("id", camera.id.clone(), place, "give each camera its own");
         self.check_variables(&format!("{place}.variables"), &camera.variables);
@@ -206,7 +206,12 @@ impl Planner<'_> {
         }
     }
 
-    fn plan(&mut self, place: &str, camera: &Camera, stream: &config::Stream) -> Option<Plan> {
+    fn plan(
+        &mut self,
+        place: &str,
+        camera: &CameraConfig,
+        stream: &config::StreamConfig,
+    ) -> Option<Plan> {
         self.check_name(format!("{place}.name"), &stream.name);
         let name = Name {
             camera: camera.id.clone(),
@@ -344,7 +349,7 @@ impl Planner<'_> {
         &mut self,
         scope: &Scope,
         place: &str,
-        text: Result<String, Unusable>,
+        text: Result<String, TemplateError>,
     ) -> Option<String> {
         text.map_err(|error| self.add_once(scope.placed(place), error.to_string()))
             .ok()
@@ -373,8 +378,8 @@ impl<'a> Scope<'a> {
     fn of(
         config: &'a Config,
         place: &'a str,
-        camera: &'a Camera,
-        stream: &'a config::Stream,
+        camera: &'a CameraConfig,
+        stream: &'a config::StreamConfig,
     ) -> Self {
         // `cameras[2]` of `cameras[2].streams[0]`.
         let outer = place.split('.').next().unwrap_or_default();

@@ -37,7 +37,7 @@ const EIGHT: &str = r#"{
 }"#;
 
 #[test]
-fn what_is_said_further_inside_holds() {
+fn inner_values_replace_outer_ones() {
     let plans = planned(EIGHT).unwrap();
     let names: Vec<String> = plans.iter().map(|plan| plan.name.to_string()).collect();
     assert_eq!(names, ["1/main", "1/sub", "2/main", "3/main", "3/sub"]);
@@ -88,7 +88,7 @@ fn with_streams(streams: &str) -> String {
 const GOOD: &str = r#""source": {"test": {}}, "urls": ["rtmp://h/l/a"]"#;
 
 #[test]
-fn what_is_missing_is_told_with_what_to_do() {
+fn missing_values_are_reported_with_advice() {
     assert_eq!(
         problem(&with_streams(r#"{"name": "main", "source": {"test": {}}}"#)),
         "cameras[0].streams[0]: it has nowhere to go to: set urls here, or url_template at its camera or for all of them"
@@ -105,7 +105,7 @@ fn what_is_missing_is_told_with_what_to_do() {
 }
 
 #[test]
-fn what_may_be_only_once_is_told_with_both_places() {
+fn duplicates_are_reported_with_both_places() {
     let camera = |id: &str, url: &str| {
         format!(
             r#"{{"id": "{id}", "streams": [{{"name": "main", "source": {{"test": {{}}}}, "urls": ["{url}"]}}]}}"#
@@ -181,7 +181,7 @@ fn a_fallback_is_another_server() {
 }
 
 #[test]
-fn publishers_connect_to_a_host() {
+fn the_listen_host_must_be_a_host() {
     let with_host = |host: &str| {
         let listen = format!(r#"{{"listen": {{"host": "{host}"}}, "#);
         with_streams(&format!(r#"{{"name": "main", {GOOD}}}"#)).replacen('{', &listen, 1)
@@ -216,7 +216,7 @@ fn publishers_connect_to_a_host() {
 }
 
 #[test]
-fn a_template_that_is_wrong_for_all_is_told_once() {
+fn a_shared_wrong_template_is_reported_once() {
     let text = EIGHT.replace("/live/cam{camera_id}_", "/live/cam{camera}_");
     let problems = planned(&text).unwrap_err();
     assert_eq!(problems.len(), 2, "{problems:?}");
@@ -237,7 +237,7 @@ fn a_template_that_is_wrong_for_all_is_told_once() {
 }
 
 #[test]
-fn values_out_of_range_are_told_with_their_places() {
+fn values_out_of_range_are_reported_with_their_places() {
     for (streams, place) in [
         (
             format!(r#"{{"name": "a/b", {GOOD}}}"#),
@@ -271,7 +271,7 @@ fn values_out_of_range_are_told_with_their_places() {
 }
 
 #[test]
-fn the_example_file_is_a_good_one() {
+fn the_example_file_is_valid() {
     let plans = planned(include_str!("../multicam.json")).unwrap();
     let cameras: std::collections::HashSet<_> =
         plans.iter().map(|plan| &plan.name.camera).collect();
@@ -279,7 +279,7 @@ fn the_example_file_is_a_good_one() {
 }
 
 #[test]
-fn so_is_the_one_in_the_readme() {
+fn the_example_in_the_readme_is_valid() {
     let readme = include_str!("../README.md");
     let blocks = readme.split("```json\n").skip(1);
     let mut blocks = blocks.filter_map(|rest| rest.split("```").next());

@@ -14,12 +14,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::changes::Changes;
-use super::metrics::Board;
+use super::metrics::MetricsSource;
 use super::options::Options;
 use super::plan::{self, Plan};
 use super::screen::Screen;
-use super::stream::{Context, News, Ports, Stream};
-use common::connection::Patient;
+use super::stream::{Context, Ports, ProgramEvent, StreamHandle};
+use common::connection::LimitedListener;
 use common::statistics;
 
 /// Time for all streams together to end.
@@ -41,12 +41,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Program {
     options: Options,
     context: Context,
-    news: UnboundedReceiver<News>,
+    events: UnboundedReceiver<ProgramEvent>,
     /// Streams in the order of the configuration.
-    streams: Vec<Stream>,
+    streams: Vec<StreamHandle>,
     /// Streams that were told to stop.
-    leaving: Vec<Stream>,
-    board: Arc<Board>,
+    stopping: Vec<StreamHandle>,
+    board: Arc<MetricsSource>,
     screen: Screen,
 }
 
@@ -85,17 +85,17 @@ impl Signals {
 
 impl Program {
     pub fn new(options: Options) -> Self {
-        let (sender, news) = unbounded_channel();
+        let (sender, events) = unbounded_channel();
         Program {
             options,
             context: Context {
                 ports: Arc::new(Ports::default()),
-                news: sender,
+                events: sender,
             },
-            news,
+            events,
             streams: Vec::new(),
-            leaving: Vec::new(),
-            board: Arc::new(Board::new()),
+            stopping: Vec::new(),
+            board: Arc::new(MetricsSource::new()),
             screen: Screen::new(),
         }
     }
@@ -116,7 +116,7 @@ impl Program {
         }
         loop {
             tokio::select! {
-                Some(news) = self.news.recv() => self.hear(news),
+                Some(event) = self.events.recv() => self.handle(event),
                 () = next(&mut ticks) => self.show_all(),
                 // A user who closes a terminal does not ask for another configuration.
                 _ = signals.hangup.recv() => match self.screen.is_gone() {
@@ -147,11 +147,11 @@ impl Program {
         let socket = TcpListener::bind(address).await.map_err(named)?;
         let address = socket.local_addr()?;
         self.screen
-            .tell(&format!("metrics on http://{address}/metrics"));
+            .print(&format!("metrics on http://{address}/metrics"));
         let board = self.board.clone();
         let answer = get(move || async move { statistics::respond(board.families()) });
         let router = Router::new().route("/metrics", answer);
-        let listener = Patient::new(socket, MAX_CONNECTIONS, PATIENCE);
+        let listener = LimitedListener::new(socket, MAX_CONNECTIONS, PATIENCE);
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(())
     }
@@ -176,13 +176,13 @@ impl Program {
     /// Starts and stops the streams that differ. A stream that takes over a server or a route from
     /// another one tries again until that one has left it.
     fn apply(&mut self, plans: Vec<Plan>) -> io::Result<()> {
-        let changes = Changes::between(self.streams.iter().map(Stream::plan), &plans);
+        let changes = Changes::between(self.streams.iter().map(StreamHandle::plan), &plans);
         for name in &changes.removed {
             let index = self.streams.iter().position(|s| s.plan().name == *name);
             if let Some(index) = index {
                 let stream = self.streams.remove(index);
                 stream.stop();
-                self.leaving.push(stream);
+                self.stopping.push(stream);
             }
         }
         let counts = (
@@ -197,24 +197,24 @@ impl Program {
             }
         }
         for plan in changes.added {
-            self.streams.push(Stream::start(plan, &self.context)?);
+            self.streams.push(StreamHandle::start(plan, &self.context)?);
         }
-        let place = |stream: &Stream| plans.iter().position(|p| p.name == stream.plan().name);
+        let place = |stream: &StreamHandle| plans.iter().position(|p| p.name == stream.plan().name);
         self.streams.sort_by_key(place);
         let streams = self.streams.iter().map(|stream| stream.shared().clone());
         self.board.set_streams(streams.collect());
         let (added, changed, removed) = counts;
         let kept = self.streams.len() - added - changed;
-        self.screen.tell(&format!(
+        self.screen.print(&format!(
             "streams: {added} added, {changed} changed, {removed} removed, {kept} untouched"
         ));
         self.repaint();
         Ok(())
     }
 
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Listening(host, port) => {
+    fn handle(&mut self, event: ProgramEvent) {
+        match event {
+            ProgramEvent::Listening(host, port) => {
                 // The form that URLs use.
                 let host = if host.contains(':') {
                     format!("[{host}]")
@@ -222,20 +222,22 @@ impl Program {
                     host
                 };
                 self.screen
-                    .tell(&format!("listening on rtmp://{host}:{port}/"));
+                    .print(&format!("listening on rtmp://{host}:{port}/"));
             }
-            News::Changed(name, state) if !self.screen.is_terminal() => {
+            ProgramEvent::Changed(name, state) if !self.screen.is_terminal() => {
                 let stream = self.streams.iter().find(|s| s.plan().name == name);
                 if let Some(stream) = stream {
-                    self.screen.tell(&stream.shared().line_of(state));
+                    self.screen.print(&stream.shared().line_of(state));
                 }
             }
-            News::Changed(..) => {}
-            News::Stopped(name) => {
-                let is_it = |stream: &mut Stream| stream.plan().name == name;
+            ProgramEvent::Changed(..) => {}
+            ProgramEvent::Stopped(name) => {
+                let is_it = |stream: &mut StreamHandle| stream.plan().name == name;
                 // Its thread has nothing more to do.
-                self.leaving.extract_if(.., is_it).for_each(Stream::join);
-                self.screen.tell(&format!("{name}: stopped"));
+                self.stopping
+                    .extract_if(.., is_it)
+                    .for_each(StreamHandle::join);
+                self.screen.print(&format!("{name}: stopped"));
             }
         }
         self.repaint();
@@ -246,7 +248,7 @@ impl Program {
             return self.repaint();
         }
         for stream in &self.streams {
-            self.screen.tell(&stream.shared().line());
+            self.screen.print(&stream.shared().line());
         }
     }
 
@@ -259,15 +261,15 @@ impl Program {
 
     /// Ends all streams, and waits for that.
     async fn end(&mut self) -> io::Result<()> {
-        self.streams.iter().for_each(Stream::stop);
-        self.leaving.append(&mut self.streams);
+        self.streams.iter().for_each(StreamHandle::stop);
+        self.stopping.append(&mut self.streams);
         self.repaint();
         let deadline = Instant::now() + MAX_END;
-        while !self.leaving.is_empty() {
-            match timeout_at(deadline, self.news.recv()).await {
-                Ok(Some(news)) => self.hear(news),
+        while !self.stopping.is_empty() {
+            match timeout_at(deadline, self.events.recv()).await {
+                Ok(Some(event)) => self.handle(event),
                 Ok(None) | Err(_) => {
-                    let names = self.leaving.iter().map(|s| s.plan().name.to_string());
+                    let names = self.stopping.iter().map(|s| s.plan().name.to_string());
                     let names: Vec<String> = names.collect();
                     let text = format!("these did not end: {}", names.join(", "));
                     return Err(io::Error::other(text));

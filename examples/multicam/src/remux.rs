@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks};
 
-use super::flv::Input;
+use super::flv::Rewind;
 
 /// Tags that wait to be read.
 const AHEAD: usize = 64;
@@ -36,7 +36,7 @@ pub struct Remuxed {
 struct Pass {
     pipeline: gst::Pipeline,
     /// `None` once no more may be sent.
-    told: Option<Receiver<Told>>,
+    outputs: Option<Receiver<RemuxOutput>>,
     tag: Bytes,
     position: usize,
 }
@@ -45,7 +45,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 type Bytes = gst::MappedBuffer<gst::buffer::Readable>;
 
-enum Told {
+enum RemuxOutput {
     Tag(Bytes),
     Error(String),
     End,
@@ -66,7 +66,7 @@ impl Read for Remuxed {
     }
 }
 
-impl Input for Remuxed {
+impl Rewind for Remuxed {
     fn rewind(&mut self) -> io::Result<()> {
         self.pass = Pass::start(&self.path)?;
         Ok(())
@@ -75,7 +75,7 @@ impl Input for Remuxed {
 
 impl Pass {
     fn start(path: &Path) -> io::Result<Self> {
-        let (sender, told) = sync_channel(AHEAD);
+        let (sender, outputs) = sync_channel(AHEAD);
         let pipeline = pipeline(path, &sender).map_err(io::Error::other)?;
         let bus = pipeline.bus();
         let bus = bus.ok_or_else(|| io::Error::other("a pipeline without a bus"))?;
@@ -84,7 +84,7 @@ impl Pass {
                 let error = error.error();
                 let text = error.message().trim_end_matches('.');
                 // The reader comes to it, or has gone.
-                let _ = sender.send(Told::Error(format!("{text}: {HINT}")));
+                let _ = sender.send(RemuxOutput::Error(format!("{text}: {HINT}")));
             }
             gst::BusSyncReply::Drop
         });
@@ -92,7 +92,7 @@ impl Pass {
         let _ = pipeline.set_state(gst::State::Playing);
         Ok(Pass {
             pipeline,
-            told: Some(told),
+            outputs: Some(outputs),
             tag: gst::Buffer::new()
                 .into_mapped_buffer_readable()
                 .map_err(|_| io::Error::other("no memory"))?,
@@ -104,12 +104,12 @@ impl Pass {
 impl Read for Pass {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.position == self.tag.len() {
-            let told = self.told.as_ref().and_then(|told| told.recv().ok());
-            match told {
-                Some(Told::Tag(tag)) => (self.tag, self.position) = (tag, 0),
-                Some(Told::Error(error)) => return Err(io::Error::other(error)),
-                Some(Told::End) | None => {
-                    self.told = None;
+            let output = self.outputs.as_ref();
+            match output.and_then(|outputs| outputs.recv().ok()) {
+                Some(RemuxOutput::Tag(tag)) => (self.tag, self.position) = (tag, 0),
+                Some(RemuxOutput::Error(error)) => return Err(io::Error::other(error)),
+                Some(RemuxOutput::End) | None => {
+                    self.outputs = None;
                     return Ok(0);
                 }
             }
@@ -125,12 +125,12 @@ impl Read for Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         // A thread of the pipeline may wait for room in there.
-        self.told = None;
+        self.outputs = None;
         let _ = self.pipeline.set_state(gst::State::Null);
     }
 }
 
-fn pipeline(path: &Path, sender: &SyncSender<Told>) -> Result<gst::Pipeline, Failure> {
+fn pipeline(path: &Path, sender: &SyncSender<RemuxOutput>) -> Result<gst::Pipeline, Failure> {
     let pipeline = gst::Pipeline::new();
     let make = |name| gst::ElementFactory::make(name);
     let file = make("filesrc").property("location", path).build()?;
@@ -140,12 +140,12 @@ fn pipeline(path: &Path, sender: &SyncSender<Told>) -> Result<gst::Pipeline, Fai
     pipeline.add_many([&file, &parser, &muxer, tags.upcast_ref()])?;
     file.link(&parser)?;
     muxer.link(&tags)?;
-    take_tracks(&pipeline, &parser, &muxer);
+    link_tracks(&pipeline, &parser, &muxer);
     Ok(pipeline)
 }
 
 /// Makes the sink that the muxer writes its tags to.
-fn tags(sender: &SyncSender<Told>) -> AppSink {
+fn tags(sender: &SyncSender<RemuxOutput>) -> AppSink {
     let (tags, end) = (sender.clone(), sender.clone());
     let mut has_metadata = false;
     let callbacks = AppSinkCallbacks::builder()
@@ -157,13 +157,13 @@ fn tags(sender: &SyncSender<Told>) -> AppSink {
             // The muxer makes new metadata for each bitrate that a parser has measured.
             let is_metadata = tag.first() == Some(&METADATA);
             if !(is_metadata && std::mem::replace(&mut has_metadata, is_metadata)) {
-                let sent = tags.send(Told::Tag(tag));
+                let sent = tags.send(RemuxOutput::Tag(tag));
                 sent.map_err(|_| gst::FlowError::Flushing)?;
             }
             Ok(gst::FlowSuccess::Ok)
         })
         .eos(move |_| {
-            let _ = end.send(Told::End);
+            let _ = end.send(RemuxOutput::End);
         });
     AppSink::builder()
         .sync(false)
@@ -172,11 +172,11 @@ fn tags(sender: &SyncSender<Told>) -> AppSink {
 }
 
 /// Links the first track of each kind that FLV supports.
-fn take_tracks(pipeline: &gst::Pipeline, parser: &gst::Element, muxer: &gst::Element) {
+fn link_tracks(pipeline: &gst::Pipeline, parser: &gst::Element, muxer: &gst::Element) {
     let (pipeline, of_tracks) = (pipeline.downgrade(), muxer.clone());
     parser.connect_pad_added(move |parser, pad| {
         if let Some(pipeline) = pipeline.upgrade()
-            && let Err(error) = take(&pipeline, pad, &of_tracks, is_matroska(parser))
+            && let Err(error) = link_track(&pipeline, pad, &of_tracks, is_matroska(parser))
         {
             gst::element_error!(pipeline, gst::StreamError::Failed, ("{error}"));
         }
@@ -197,7 +197,7 @@ fn take_tracks(pipeline: &gst::Pipeline, parser: &gst::Element, muxer: &gst::Ele
 }
 
 /// Links a track. All tracks are there before the first of them delivers anything.
-fn take(
+fn link_track(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
     muxer: &gst::Element,
@@ -279,12 +279,12 @@ type Segment = gst::FormattedSegment<gst::ClockTime>;
 fn change_segments(pad: &gst::Pad, change: impl Fn(&mut Segment) + Send + Sync + 'static) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         if let Some(gst::PadProbeData::Event(event)) = &mut info.data
-            && let gst::EventView::Segment(told) = event.view()
-            && let Some(segment) = told.segment().downcast_ref::<gst::ClockTime>()
+            && let gst::EventView::Segment(before) = event.view()
+            && let Some(segment) = before.segment().downcast_ref::<gst::ClockTime>()
         {
             let mut segment = segment.clone();
             change(&mut segment);
-            let changed = gst::event::Segment::builder(&segment).seqnum(told.seqnum());
+            let changed = gst::event::Segment::builder(&segment).seqnum(before.seqnum());
             *event = changed.build();
         }
         gst::PadProbeReturn::Ok

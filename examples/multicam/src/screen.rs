@@ -31,7 +31,7 @@ impl Screen {
     }
 
     /// Prints a line that stays.
-    pub fn tell(&mut self, text: &str) {
+    pub fn print(&mut self, text: &str) {
         self.wipe();
         // The reader may be gone, which is no reason to end.
         let _ = writeln!(io::stdout(), "{text}");
@@ -82,7 +82,7 @@ fn fitted(lines: &[String], (rows, columns): (usize, usize)) -> Vec<String> {
 }
 
 #[test]
-fn what_is_painted_fits_the_terminal() {
+fn painted_lines_fit_the_terminal() {
     let lines = ["one", "two and more", "three"].map(str::to_owned);
     assert_eq!(fitted(&lines, (4, 6)), ["one", "two an", "three"]);
     assert_eq!(fitted(&lines, (3, 80)), ["one", "and 2 more"]);

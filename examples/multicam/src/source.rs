@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use gst::prelude::*;
 
 use super::config::{Pattern, Test};
-use super::flv::{Player, Unplayable};
+use super::flv::{PlayError, Player};
 use super::plan::Source;
 
 /// Returns the element, to be linked to the sink.
@@ -97,11 +97,11 @@ impl Feeder {
 }
 
 pub fn open(path: &Path, is_loop: bool) -> Result<Player, String> {
-    let described = |error: Unplayable| format!("{}: {error}", path.display());
+    let described = |error: PlayError| format!("{}: {error}", path.display());
     Player::open(path, is_loop).map_err(described)
 }
 
-fn feed(appsrc: &gst::Element, mut player: Player) -> Result<(), Unplayable> {
+fn feed(appsrc: &gst::Element, mut player: Player) -> Result<(), PlayError> {
     let start = appsrc.current_running_time().unwrap_or_default();
     while let Some(tag) = player.next_tag()? {
         let mut buffer = gst::Buffer::from_mut_slice(tag.bytes);

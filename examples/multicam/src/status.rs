@@ -39,7 +39,7 @@ impl fmt::Display for SourceState {
 
 /// The parts of a status that make it another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+pub struct Condition {
     pub source: SourceState,
     pub sink: FallbackStatus,
     /// Index of the server in use, from 0, or -1.
@@ -50,9 +50,9 @@ pub struct Status {
     pub error: String,
 }
 
-impl Status {
+impl Condition {
     pub fn new(source: SourceState) -> Self {
-        Status {
+        Condition {
             source,
             sink: FallbackStatus::Disconnected,
             index: -1,
@@ -64,16 +64,16 @@ impl Status {
 
 /// A status and its beginning.
 #[derive(Debug, Clone)]
-pub struct State {
-    pub status: Status,
+pub struct StatusChange {
+    pub status: Condition,
     /// In local time.
     pub since: Option<glib::DateTime>,
 }
 
-impl State {
-    fn now(status: Status) -> Self {
+impl StatusChange {
+    fn now(status: Condition) -> Self {
         let since = glib::DateTime::now_local().ok();
-        State { status, since }
+        StatusChange { status, since }
     }
 }
 
@@ -91,14 +91,14 @@ pub const COUNTERS: [&str; 7] = [
 const DOWNTIME: &str = "downtime";
 
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedStatus {
     pub name: Name,
-    inner: Mutex<Inner>,
+    inner: Mutex<SharedFields>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    state: State,
+struct SharedFields {
+    state: StatusChange,
     restarts: u64,
     sink: Option<gst::Element>,
     /// Time without a sink since then.
@@ -110,7 +110,7 @@ struct Inner {
 /// The present status.
 #[derive(Debug)]
 pub struct Snapshot {
-    pub state: State,
+    pub state: StatusChange,
     pub restarts: u64,
     /// In the order of [`COUNTERS`].
     pub counters: [u64; COUNTERS.len()],
@@ -118,35 +118,35 @@ pub struct Snapshot {
     pub stats: Option<gst::Structure>,
 }
 
-impl Shared {
-    pub fn new(name: Name, status: Status) -> Self {
-        let inner = Inner {
-            state: State::now(status),
+impl SharedStatus {
+    pub fn new(name: Name, status: Condition) -> Self {
+        let inner = SharedFields {
+            state: StatusChange::now(status),
             restarts: 0,
             sink: None,
             without_sink: Instant::now(),
             totals: Default::default(),
         };
         let inner = Mutex::new(inner);
-        Shared { name, inner }
+        SharedStatus { name, inner }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, SharedFields> {
         // No panic leaves it half changed.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> StatusChange {
         self.lock().state.clone()
     }
 
     /// Returns the new status where it is another one.
-    pub fn update(&self, change: impl FnOnce(&mut Status)) -> Option<State> {
+    pub fn update(&self, change: impl FnOnce(&mut Condition)) -> Option<StatusChange> {
         let mut inner = self.lock();
         let mut status = inner.state.status.clone();
         change(&mut status);
         (status != inner.state.status).then(|| {
-            inner.state = State::now(status);
+            inner.state = StatusChange::now(status);
             inner.state.clone()
         })
     }
@@ -201,7 +201,7 @@ impl Shared {
 
     /// Returns the line for an earlier state: the present one may differ, and has a line of its
     /// own.
-    pub fn line_of(&self, state: State) -> String {
+    pub fn line_of(&self, state: StatusChange) -> String {
         let snapshot = Snapshot {
             state,
             ..self.snapshot()
@@ -210,7 +210,7 @@ impl Shared {
     }
 }
 
-impl Inner {
+impl SharedFields {
     fn add(&mut self, more: impl Fn(&str) -> u64) {
         for (total, field) in self.totals.iter_mut().zip(COUNTERS) {
             *total += more(field);
@@ -224,7 +224,7 @@ fn nanos(duration: Duration) -> u64 {
 
 /// The most important part comes first: terminals are narrow.
 fn line(name: &Name, snapshot: &Snapshot) -> String {
-    let State { status, since } = &snapshot.state;
+    let StatusChange { status, since } = &snapshot.state;
     let sink = match status.sink {
         FallbackStatus::Disconnected => "disconnected",
         FallbackStatus::Connecting => "connecting",
@@ -280,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_all_there_is() {
-        let mut status = Status::new(SourceState::Active);
+    fn a_line_shows_the_whole_status() {
+        let mut status = Condition::new(SourceState::Active);
         status.sink = FallbackStatus::Connected;
         status.index = 1;
         status.location = "rtmp://second.example/live/ca…".to_owned();
         status.error = "Connection refused".to_owned();
         let mut snapshot = Snapshot {
-            state: State {
+            state: StatusChange {
                 status,
                 since: glib::DateTime::from_local(2026, 2, 3, 4, 5, 6.7).ok(),
             },
@@ -300,8 +300,8 @@ mod tests {
             "7/main: source active, sink connected (fallback 1), 0 kbit/s, 3 dropped, since 2026-02-03 04:05:06, \
              rtmp://second.example/live/ca… (last error: Connection refused)"
         );
-        snapshot.state = State {
-            status: Status::new(SourceState::Waiting),
+        snapshot.state = StatusChange {
+            status: Condition::new(SourceState::Waiting),
             since: None,
         };
         assert_eq!(
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn each_state_has_a_line_of_its_own() {
-        let shared = Shared::new(name(), Status::new(SourceState::Waiting));
+        let shared = SharedStatus::new(name(), Condition::new(SourceState::Waiting));
         let mut turn = |source| shared.update(|status| status.source = source);
         let states = [
             SourceState::Waiting,
@@ -329,10 +329,10 @@ mod tests {
     }
 
     #[test]
-    fn counters_go_on_when_the_sink_is_another_one() {
+    fn counters_continue_with_another_sink() {
         gst::init().unwrap();
         gstrtmp2server::plugin_register_static().unwrap();
-        let shared = Shared::new(name(), Status::new(SourceState::Waiting));
+        let shared = SharedStatus::new(name(), Condition::new(SourceState::Waiting));
         for _ in 0..3 {
             let sink = gst::ElementFactory::make("rtmp2fallbacksink")
                 .build()

@@ -17,20 +17,20 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::flv::Player;
 use super::plan::{Name, Plan, Policy, Source};
 use super::source::{self, Feeder};
-use super::status::{Shared, SourceState, State, Status};
+use super::status::{Condition, SharedStatus, SourceState, StatusChange};
 
 /// An event of a stream for the program.
 #[derive(Debug)]
-pub enum News {
+pub enum ProgramEvent {
     /// Each state once.
-    Changed(Name, State),
+    Changed(Name, StatusChange),
     Stopped(Name),
     /// Publishers can connect there.
     Listening(String, u32),
 }
 
 /// Time for a server to learn of the end of a stream.
-const MAX_FAREWELL: Duration = Duration::from_secs(5);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A publisher that is gone for longer has left: its server learns of the end of the stream.
 const MAX_ABSENCE: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ const GOOD: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Context {
     pub ports: Arc<Ports>,
-    pub news: UnboundedSender<News>,
+    pub events: UnboundedSender<ProgramEvent>,
 }
 
 /// The port that was bound for each host and port of the configuration, whose port may be 0. All
@@ -51,23 +51,23 @@ pub struct Context {
 pub struct Ports(Mutex<HashMap<(String, u16), u32>>);
 
 /// The handle of a stream.
-pub struct Stream {
+pub struct StreamHandle {
     plan: Plan,
-    shared: Arc<Shared>,
-    inputs: Sender<Input>,
+    shared: Arc<SharedStatus>,
+    inputs: Sender<StreamInput>,
     thread: JoinHandle<()>,
 }
 
-enum Input {
+enum StreamInput {
     /// A message of the pipeline with this number.
     Message(u64, gst::Message),
     Play(Plan),
     Stop,
 }
 
-impl Stream {
+impl StreamHandle {
     pub fn start(plan: Plan, context: &Context) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(plan.name.clone(), first_status(&plan)));
+        let shared = Arc::new(SharedStatus::new(plan.name.clone(), first_status(&plan)));
         let (inputs, receiver) = channel();
         let worker = Worker {
             plan: plan.clone(),
@@ -80,7 +80,7 @@ impl Stream {
         };
         let thread = thread::Builder::new().name(plan.name.to_string());
         let thread = thread.spawn(move || worker.run())?;
-        Ok(Stream {
+        Ok(StreamHandle {
             plan,
             shared,
             inputs,
@@ -92,19 +92,19 @@ impl Stream {
         &self.plan
     }
 
-    pub fn shared(&self) -> &Arc<Shared> {
+    pub fn shared(&self) -> &Arc<SharedStatus> {
         &self.shared
     }
 
     /// Starts it again with this plan.
     pub fn replace(&mut self, plan: Plan) {
         self.plan = plan.clone();
-        self.tell(Input::Play(plan));
+        self.post(StreamInput::Play(plan));
     }
 
-    /// Asks it to end; [`News::Stopped`] follows.
+    /// Asks it to end; [`ProgramEvent::Stopped`] follows.
     pub fn stop(&self) {
-        self.tell(Input::Stop);
+        self.post(StreamInput::Stop);
     }
 
     /// Waits for its end.
@@ -113,14 +113,14 @@ impl Stream {
         let _ = self.thread.join();
     }
 
-    fn tell(&self, input: Input) {
+    fn post(&self, input: StreamInput) {
         // Its thread reads everything until it was stopped.
         let _ = self.inputs.send(input);
     }
 }
 
-fn first_status(plan: &Plan) -> Status {
-    Status::new(match plan.source {
+fn first_status(plan: &Plan) -> Condition {
+    Condition::new(match plan.source {
         Source::Rtmp { .. } | Source::File { .. } => SourceState::Waiting,
         Source::Test(_) => SourceState::Active,
     })
@@ -128,10 +128,10 @@ fn first_status(plan: &Plan) -> Status {
 
 struct Worker {
     plan: Plan,
-    shared: Arc<Shared>,
+    shared: Arc<SharedStatus>,
     context: Context,
-    inputs: Receiver<Input>,
-    sender: Sender<Input>,
+    inputs: Receiver<StreamInput>,
+    sender: Sender<StreamInput>,
     /// Number of the present pipeline.
     generation: u64,
     /// Delay before the last restart.
@@ -139,7 +139,7 @@ struct Worker {
 }
 
 /// The reason why a pipeline is over.
-enum End {
+enum EndReason {
     Failed(String),
     /// The file was sent.
     Ended,
@@ -157,7 +157,7 @@ impl Worker {
     /// The thread.
     fn run(mut self) {
         // Nothing has changed yet, but the first status should be seen.
-        self.tell(self.shared.state());
+        self.post(self.shared.state());
         while let Command::Play(plan) = self.play() {
             self.plan = plan;
             self.delay = None;
@@ -166,37 +166,37 @@ impl Worker {
         }
         let _ = self
             .context
-            .news
-            .send(News::Stopped(self.plan.name.clone()));
+            .events
+            .send(ProgramEvent::Stopped(self.plan.name.clone()));
     }
 
     /// Plays until there is another command.
     fn play(&mut self) -> Command {
         loop {
             let start = Instant::now();
-            let end = match Running::start(self) {
+            let end = match RunningPipeline::start(self) {
                 Ok(running) => self.attend(running),
-                Err(reason) => End::Failed(reason),
+                Err(reason) => EndReason::Failed(reason),
             };
             let command = match end {
-                End::Asked(command) => Some(command),
-                End::Ended => {
-                    self.update(|status| *status = Status::new(SourceState::Ended));
+                EndReason::Asked(command) => Some(command),
+                EndReason::Ended => {
+                    self.update(|status| *status = Condition::new(SourceState::Ended));
                     self.wait(None)
                 }
-                End::Left => {
+                EndReason::Left => {
                     // It is told when the next publisher can come.
                     self.delay = None;
                     continue;
                 }
-                End::Failed(reason) => {
+                EndReason::Failed(reason) => {
                     if start.elapsed() >= GOOD {
                         self.delay = None;
                     }
                     let delay = next_delay(self.delay, &self.plan.retry);
                     self.delay = Some(delay);
                     self.update(|status| {
-                        *status = Status::new(SourceState::Failed);
+                        *status = Condition::new(SourceState::Failed);
                         status.error = reason;
                     });
                     self.wait(Some(delay))
@@ -214,16 +214,16 @@ impl Worker {
         let deadline = time.map(|time| Instant::now() + time);
         loop {
             match self.receive(deadline) {
-                Some(Input::Play(plan)) => return Some(Command::Play(plan)),
-                Some(Input::Stop) => return Some(Command::Stop),
-                Some(Input::Message(..)) => {}
+                Some(StreamInput::Play(plan)) => return Some(Command::Play(plan)),
+                Some(StreamInput::Stop) => return Some(Command::Stop),
+                Some(StreamInput::Message(..)) => {}
                 None => return None,
             }
         }
     }
 
     /// Returns `None` after the timeout.
-    fn receive(&self, deadline: Option<Instant>) -> Option<Input> {
+    fn receive(&self, deadline: Option<Instant>) -> Option<StreamInput> {
         let Some(deadline) = deadline else {
             // This thread has a sender itself.
             return self.inputs.recv().ok();
@@ -232,75 +232,85 @@ impl Worker {
         self.inputs.recv_timeout(time).ok()
     }
 
-    fn attend(&mut self, mut running: Running) -> End {
+    fn attend(&mut self, mut running: RunningPipeline) -> EndReason {
         let status = first_status(&self.plan);
         // The reason of the restart stays until things are better.
         self.update(|present| {
             let error = std::mem::take(&mut present.error);
-            *present = Status { error, ..status };
+            *present = Condition { error, ..status };
         });
         let end = loop {
             let deadline = running.gone_since.map(|since| since + MAX_ABSENCE);
             match self.receive(deadline) {
-                Some(Input::Message(generation, message)) if generation == self.generation => {
-                    if let Some(end) = self.hear(&mut running, &message) {
+                Some(StreamInput::Message(generation, message))
+                    if generation == self.generation =>
+                {
+                    if let Some(end) = self.handle(&mut running, &message) {
                         break end;
                     }
                 }
-                Some(Input::Message(..)) => {}
-                Some(Input::Play(plan)) => break End::Asked(Command::Play(plan)),
-                Some(Input::Stop) => break End::Asked(Command::Stop),
-                None => break End::Left,
+                Some(StreamInput::Message(..)) => {}
+                Some(StreamInput::Play(plan)) => break EndReason::Asked(Command::Play(plan)),
+                Some(StreamInput::Stop) => break EndReason::Asked(Command::Stop),
+                None => break EndReason::Left,
             }
         };
         match end {
-            End::Asked(command) => End::Asked(self.say_goodbye(&running).unwrap_or(command)),
-            End::Left => self.say_goodbye(&running).map_or(End::Left, End::Asked),
+            EndReason::Asked(command) => {
+                EndReason::Asked(self.finish_at_server(&running).unwrap_or(command))
+            }
+            EndReason::Left => self
+                .finish_at_server(&running)
+                .map_or(EndReason::Left, EndReason::Asked),
             end => end,
         }
     }
 
     /// Ends the stream in an orderly way, where a server is there to learn of it. Returns a command
     /// that came meanwhile.
-    fn say_goodbye(&mut self, running: &Running) -> Option<Command> {
+    fn finish_at_server(&mut self, running: &RunningPipeline) -> Option<Command> {
         let mut command = None;
         if self.shared.state().status.sink != FallbackStatus::Connected {
             return command;
         }
         running.pipeline.send_event(gst::event::Eos::new());
-        let deadline = Instant::now() + MAX_FAREWELL;
+        let deadline = Instant::now() + FINISH_TIMEOUT;
         while let Some(input) = self.receive(Some(deadline)) {
             match input {
-                Input::Message(generation, message) if generation == self.generation => {
+                StreamInput::Message(generation, message) if generation == self.generation => {
                     use gst::MessageType;
                     if matches!(message.type_(), MessageType::Eos | MessageType::Error) {
                         break;
                     }
                 }
-                Input::Message(..) => {}
-                Input::Play(plan) => command = Some(Command::Play(plan)),
-                Input::Stop => command = Some(Command::Stop),
+                StreamInput::Message(..) => {}
+                StreamInput::Play(plan) => command = Some(Command::Play(plan)),
+                StreamInput::Stop => command = Some(Command::Stop),
             }
         }
         command
     }
 
-    fn hear(&mut self, running: &mut Running, message: &gst::Message) -> Option<End> {
+    fn handle(
+        &mut self,
+        running: &mut RunningPipeline,
+        message: &gst::Message,
+    ) -> Option<EndReason> {
         match message.view() {
             gst::MessageView::Error(error) => {
-                return Some(End::Failed(error.error().message().to_owned()));
+                return Some(EndReason::Failed(error.error().message().to_owned()));
             }
             gst::MessageView::Eos(_) => {
                 return Some(match self.plan.source {
-                    Source::File { .. } => End::Ended,
-                    _ => End::Failed("The source has ended".to_owned()),
+                    Source::File { .. } => EndReason::Ended,
+                    _ => EndReason::Failed("The source has ended".to_owned()),
                 });
             }
             gst::MessageView::Element(element) => {
                 let structure = element.structure()?;
                 match structure.name().as_str() {
-                    "rtmp2-fallback-status" => return self.hear_sink(running, structure),
-                    "rtmp2-stream-status" => self.hear_source(running, structure),
+                    "rtmp2-fallback-status" => return self.handle_sink(running, structure),
+                    "rtmp2-stream-status" => self.handle_source(running, structure),
                     _ => {}
                 }
             }
@@ -309,31 +319,35 @@ impl Worker {
         None
     }
 
-    fn hear_sink(&mut self, running: &mut Running, told: &gst::StructureRef) -> Option<End> {
-        let sink = told.get("status").unwrap_or_default();
+    fn handle_sink(
+        &mut self,
+        running: &mut RunningPipeline,
+        message: &gst::StructureRef,
+    ) -> Option<EndReason> {
+        let sink = message.get("status").unwrap_or_default();
         let begins = sink == FallbackStatus::Connected && running.player.is_some();
         self.update(|status| {
             if begins {
                 status.source = SourceState::Active;
             }
             status.sink = sink;
-            status.index = told.get("location-index").unwrap_or(-1);
-            status.location = told.get("location").unwrap_or_default();
-            status.error = told.get("last-error").unwrap_or_default();
+            status.index = message.get("location-index").unwrap_or(-1);
+            status.location = message.get("location").unwrap_or_default();
+            status.error = message.get("last-error").unwrap_or_default();
         });
         if sink == FallbackStatus::Connected
             && let Some(player) = running.player.take()
         {
             match Feeder::start(&running.source, player) {
                 Ok(feeder) => running.feeder = Some(feeder),
-                Err(error) => return Some(End::Failed(error.to_string())),
+                Err(error) => return Some(EndReason::Failed(error.to_string())),
             }
         }
         None
     }
 
-    fn hear_source(&self, running: &mut Running, told: &gst::StructureRef) {
-        let state = match told.get("stream-status") {
+    fn handle_source(&self, running: &mut RunningPipeline, message: &gst::StructureRef) {
+        let state = match message.get("stream-status") {
             Ok(StreamStatus::Active) => SourceState::Active,
             Ok(StreamStatus::Reconfiguring) => SourceState::Starting,
             Ok(StreamStatus::Paused) => SourceState::Stalled,
@@ -344,16 +358,16 @@ impl Worker {
         self.update(|status| status.source = state);
     }
 
-    fn update(&self, change: impl FnOnce(&mut Status)) {
+    fn update(&self, change: impl FnOnce(&mut Condition)) {
         if let Some(state) = self.shared.update(change) {
-            self.tell(state);
+            self.post(state);
         }
     }
 
-    fn tell(&self, state: State) {
+    fn post(&self, state: StatusChange) {
         // The program may have ended.
         let name = self.plan.name.clone();
-        let _ = self.context.news.send(News::Changed(name, state));
+        let _ = self.context.events.send(ProgramEvent::Changed(name, state));
     }
 }
 
@@ -366,8 +380,8 @@ fn next_delay(last: Option<Duration>, policy: &Policy) -> Duration {
 }
 
 /// A pipeline that plays.
-struct Running {
-    shared: Arc<Shared>,
+struct RunningPipeline {
+    shared: Arc<SharedStatus>,
     pipeline: gst::Pipeline,
     source: gst::Element,
     /// With a publisher as source, it is part of the pipeline only while there is one.
@@ -379,7 +393,7 @@ struct Running {
     feeder: Option<Feeder>,
 }
 
-impl Running {
+impl RunningPipeline {
     fn start(worker: &mut Worker) -> Result<Self, String> {
         let plan = &worker.plan;
         let player = match &plan.source {
@@ -401,7 +415,7 @@ impl Running {
         }
         worker.generation += 1;
         let failure = listen(&pipeline, worker.generation, &worker.sender)?;
-        let running = Running {
+        let running = RunningPipeline {
             shared: worker.shared.clone(),
             pipeline,
             source,
@@ -430,7 +444,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningPipeline {
     fn drop(&mut self) {
         self.shared.detach();
         if let Some(bus) = self.pipeline.bus() {
@@ -451,7 +465,7 @@ impl Drop for Running {
 struct Outlet {
     pipeline: gst::glib::WeakRef<gst::Pipeline>,
     sink: gst::Element,
-    shared: Arc<Shared>,
+    shared: Arc<SharedStatus>,
 }
 
 impl Outlet {
@@ -502,7 +516,7 @@ impl Outlet {
 fn listen(
     pipeline: &gst::Pipeline,
     generation: u64,
-    sender: &Sender<Input>,
+    sender: &Sender<StreamInput>,
 ) -> Result<Arc<Mutex<Option<String>>>, String> {
     let bus = pipeline.bus().ok_or("A pipeline has a bus")?;
     let failure = Arc::new(Mutex::new(None));
@@ -518,7 +532,7 @@ fn listen(
             gst::MessageType::Error | gst::MessageType::Eos | gst::MessageType::Element
         );
         if is_wanted {
-            let _ = sender.send(Input::Message(generation, message.clone()));
+            let _ = sender.send(StreamInput::Message(generation, message.clone()));
         }
         gst::BusSyncReply::Drop
     });
@@ -527,7 +541,7 @@ fn listen(
 
 impl Worker {
     /// The first of the streams that listen on any free port binds it, and the others wait for it.
-    fn begin(&self, running: &Running) -> Result<(), gst::StateChangeError> {
+    fn begin(&self, running: &RunningPipeline) -> Result<(), gst::StateChangeError> {
         let Source::Rtmp { host, port, .. } = &self.plan.source else {
             return running.play();
         };
@@ -543,7 +557,10 @@ impl Worker {
         let port: u32 = running.source.property("current-port");
         ports.insert(key, port);
         drop(ports);
-        let _ = self.context.news.send(News::Listening(host.clone(), port));
+        let _ = self
+            .context
+            .events
+            .send(ProgramEvent::Listening(host.clone(), port));
         Ok(())
     }
 }
@@ -565,7 +582,7 @@ fn make_sink(plan: &Plan) -> Result<gst::Element, gst::glib::BoolError> {
 }
 
 #[test]
-fn delays_double_up_to_the_longest() {
+fn delays_double_up_to_the_maximum() {
     let policy = Policy {
         initial_delay_ms: 1000,
         max_delay_ms: 5000,

@@ -8,7 +8,7 @@ use super::config::Variables;
 
 /// The reason why a text cannot be used. It contains no part of the text but names of variables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
+pub enum TemplateError {
     #[error("there is a {{ without a }}, or the reverse")]
     Braces,
     #[error("the variable \"{name}\" is not known: set it in variables, or use one of {known}")]
@@ -22,7 +22,7 @@ pub enum Unusable {
 }
 
 /// Returns the text with the variables filled in.
-pub fn fill(template: &str, variables: &Variables) -> Result<String, Unusable> {
+pub fn fill(template: &str, variables: &Variables) -> Result<String, TemplateError> {
     let mut filled = String::new();
     let mut rest = template;
     while let Some(open) = rest.find(['{', '}']) {
@@ -30,8 +30,8 @@ pub fn fill(template: &str, variables: &Variables) -> Result<String, Unusable> {
         let inside = rest[open..].strip_prefix('{');
         let found = inside.and_then(|inside| inside.split_once('}'));
         let found = found.filter(|(name, _)| !name.contains('{'));
-        let (name, after) = found.ok_or(Unusable::Braces)?;
-        let value = variables.get(name).ok_or_else(|| Unusable::Unknown {
+        let (name, after) = found.ok_or(TemplateError::Braces)?;
+        let value = variables.get(name).ok_or_else(|| TemplateError::Unknown {
             name: name.to_owned(),
             known: known(variables),
         })?;
@@ -40,7 +40,7 @@ pub fn fill(template: &str, variables: &Variables) -> Result<String, Unusable> {
     }
     filled.push_str(rest);
     if filled.is_empty() {
-        return Err(Unusable::Empty);
+        return Err(TemplateError::Empty);
     }
     Ok(filled)
 }
@@ -52,9 +52,9 @@ fn known(variables: &Variables) -> String {
 
 /// Returns the URL of a server, filled in. A URL that rtmp2fallbacksink would refuse is refused
 /// here, where its place is known.
-pub fn url(template: &str, variables: &Variables) -> Result<String, Unusable> {
+pub fn url(template: &str, variables: &Variables) -> Result<String, TemplateError> {
     let url = fill(template, variables)?;
-    let parsed = Url::parse(&url).map_err(|_| Unusable::Url)?;
+    let parsed = Url::parse(&url).map_err(|_| TemplateError::Url)?;
     let is_rtmp = matches!(parsed.scheme(), "rtmp" | "rtmps") && parsed.host_str().is_some();
     let has_space = url.chars().any(|c| c.is_control() || c.is_whitespace());
     let path = parsed.path().trim_start_matches('/');
@@ -62,7 +62,7 @@ pub fn url(template: &str, variables: &Variables) -> Result<String, Unusable> {
         .split_once('/')
         .is_some_and(|(application, key)| !application.is_empty() && !key.is_empty());
     if !is_rtmp || has_space || !has_path || url.ends_with('/') {
-        return Err(Unusable::Url);
+        return Err(TemplateError::Url);
     }
     Ok(url)
 }
@@ -88,20 +88,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_named() {
+    fn unknown_variables_are_named() {
         let error = fill("{camera}", &variables()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the variable \"camera\" is not known: set it in variables, or use one of camera_id, stream_name"
         );
         for text in ["{camera_id", "camera_id}", "{a{camera_id}}"] {
-            assert_eq!(fill(text, &variables()), Err(Unusable::Braces), "{text}");
+            assert_eq!(
+                fill(text, &variables()),
+                Err(TemplateError::Braces),
+                "{text}"
+            );
         }
-        assert_eq!(fill("", &variables()), Err(Unusable::Empty));
+        assert_eq!(fill("", &variables()), Err(TemplateError::Empty));
     }
 
     #[test]
-    fn what_is_no_rtmp_url_with_a_key_is_refused() {
+    fn urls_without_a_stream_key_are_refused() {
         for text in [
             "host/live/key",
             "http://host/live/key",
@@ -111,7 +115,7 @@ mod tests {
             "rtmp://host/live/a key",
             "rtmp://host:99999/live/key",
         ] {
-            assert_eq!(url(text, &variables()), Err(Unusable::Url), "{text}");
+            assert_eq!(url(text, &variables()), Err(TemplateError::Url), "{text}");
         }
         assert!(url("rtmps://me:word@[::1]:1936/a/b/key?token=1", &variables()).is_ok());
     }

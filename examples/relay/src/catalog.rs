@@ -67,7 +67,7 @@ impl fmt::Display for StreamName {
 
 /// The state of a stream that has a publisher, or may have it back in a moment.
 #[derive(Debug, Clone)]
-pub struct Stream {
+pub struct StreamInfo {
     pub since: Instant,
     /// The playlist can be played.
     pub is_ready: bool,
@@ -77,12 +77,12 @@ pub struct Stream {
     pub is_passed_through: bool,
     /// The problem with its files.
     pub failure: Option<String>,
-    pub counts: Counts,
+    pub counts: StreamCounters,
 }
 
 /// Counters of one stream since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct StreamCounters {
     pub segments: u64,
     pub segment_bytes: u64,
     pub discontinuities: u64,
@@ -92,8 +92,8 @@ pub struct Counts {
     pub frames_dropped: u64,
 }
 
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Counts) {
+impl AddAssign for StreamCounters {
+    fn add_assign(&mut self, other: StreamCounters) {
         self.segments += other.segments;
         self.segment_bytes += other.segment_bytes;
         self.discontinuities += other.discontinuities;
@@ -108,7 +108,7 @@ impl AddAssign for Counts {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     pub streams: u64,
-    pub counts: Counts,
+    pub counts: StreamCounters,
 }
 
 /// A change that receivers of notifications learn of.
@@ -122,7 +122,7 @@ pub enum Change {
 
 #[derive(Debug)]
 pub struct Catalog {
-    streams: Mutex<BTreeMap<StreamName, Stream>>,
+    streams: Mutex<BTreeMap<StreamName, StreamInfo>>,
     /// Counters of ended streams. Locked after the streams.
     past: Mutex<Totals>,
     changes: UnboundedSender<Change>,
@@ -140,13 +140,13 @@ impl Catalog {
         (catalog, receiver)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<StreamName, Stream>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<StreamName, StreamInfo>> {
         // No panic leaves it half changed.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns all streams, by name.
-    pub fn streams(&self) -> Vec<(StreamName, Stream)> {
+    pub fn streams(&self) -> Vec<(StreamName, StreamInfo)> {
         let streams = self.lock();
         let pairs = streams
             .iter()
@@ -168,20 +168,20 @@ impl Catalog {
         totals
     }
 
-    fn has_ended(&self, stream: &Stream) {
+    fn has_ended(&self, stream: &StreamInfo) {
         let mut past = self.lock_past();
         past.streams += 1;
         past.counts += stream.counts;
     }
 
     pub fn add(&self, name: &StreamName) {
-        let stream = Stream {
+        let stream = StreamInfo {
             since: Instant::now(),
             is_ready: false,
             is_interrupted: false,
             is_passed_through: false,
             failure: None,
-            counts: Counts::default(),
+            counts: StreamCounters::default(),
         };
         let mut streams = self.lock();
         if let Some(before) = streams.insert(name.clone(), stream) {
@@ -190,7 +190,7 @@ impl Catalog {
     }
 
     /// Does nothing for a stream that has ended.
-    pub fn update(&self, name: &StreamName, change: impl FnOnce(&mut Stream)) {
+    pub fn update(&self, name: &StreamName, change: impl FnOnce(&mut StreamInfo)) {
         let mut streams = self.lock();
         let Some(stream) = streams.get_mut(name) else {
             return;

@@ -20,10 +20,12 @@ use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks, AppSrc, AppSrcCallbacks};
 
 use crate::encoder;
-use crate::frame_rate::{Counts, FrameRateConverter, Output, PICTURES, RATE, SECOND, convert};
-use crate::mailbox::{Mailbox, Outcome};
+use crate::frame_rate::{
+    Converted, FrameCounts, FrameRateConverter, PICTURES, RATE, SECOND, convert,
+};
+use crate::mailbox::{Mailbox, RunOutcome};
 use crate::packager::Packager;
-use crate::segmenter::{FRAME, Unit};
+use crate::segmenter::{AccessUnit, FRAME};
 use crate::ts::CLOCK;
 
 /// Media that may wait before the demuxer.
@@ -31,7 +33,7 @@ const MAX_WAITING: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 const MAX_WAITING_BYTES: u64 = 1 << 20;
 
 /// Time that the rest of a run may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 
 const VIDEO: &str = "deinterlace ! videoconvert ! videoscale \
     ! video/x-raw,format=I420,width=(int)[2,8192,2],height=(int)[2,8192,2],interlace-mode=progressive \
@@ -45,26 +47,26 @@ const NOTHING: &str = "fakesink sync=false async=false";
 pub struct Cleaner {
     pipeline: gst::Pipeline,
     source: AppSrc,
-    core: Arc<Core>,
+    core: Arc<CleanerCore>,
 }
 
 /// State that the threads of the pipeline share.
 #[derive(Debug)]
-struct Core {
+struct CleanerCore {
     stream: String,
     pipeline: gst::glib::WeakRef<gst::Pipeline>,
     mailbox: Arc<Mailbox>,
     packager: Arc<Mutex<Packager>>,
     /// Locked before the packager.
-    state: Mutex<State>,
+    state: Mutex<CleanerState>,
     /// The sources of the encoders. Threads that push into them may be waiting for room.
     encoders: Mutex<Vec<AppSrc>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    cadence: FrameRateConverter<gst::Buffer>,
-    counted: Counts,
+struct CleanerState {
+    converter: FrameRateConverter<gst::Buffer>,
+    counted: FrameCounts,
     /// Tracks that have not ended.
     tracks: usize,
     has_video: bool,
@@ -103,7 +105,7 @@ impl Cleaner {
             )
             .build();
         let demuxer = make("eflvdemux")?;
-        let core = Arc::new(Core {
+        let core = Arc::new(CleanerCore {
             stream,
             pipeline: pipeline.downgrade(),
             mailbox,
@@ -155,9 +157,9 @@ impl Cleaner {
     }
 
     /// Waits until everything is encoded.
-    pub fn finish(self) -> Outcome {
+    pub fn finish(self) -> RunOutcome {
         let outcome = match self.source.end_of_stream() {
-            Ok(_) => self.core.mailbox.wait_for_outcome(PATIENCE),
+            Ok(_) => self.core.mailbox.wait_for_outcome(FINISH_TIMEOUT),
             Err(error) => Some(Err(error.to_string())),
         };
         let outcome = outcome.unwrap_or_else(|| Err("its rest takes too long to code".into()));
@@ -205,7 +207,7 @@ fn watch(pipeline: &gst::Pipeline, mailbox: &Arc<Mailbox>) {
     });
 }
 
-impl Core {
+impl CleanerCore {
     /// Decodes the first video track and the first audio track.
     fn add_track(self: &Arc<Self>, pad: &gst::Pad) -> Result<(), String> {
         let pipeline = self.pipeline.upgrade().ok_or("the pipeline is gone")?;
@@ -228,7 +230,7 @@ impl Core {
             *has = true;
             state.tracks += 1;
             if is_video {
-                state.cadence.expect_pictures();
+                state.converter.expect_pictures();
             }
         }
         drop(state);
@@ -299,7 +301,7 @@ impl Core {
                 self.stream
             );
         }
-        state.cadence.picture(time, buffer, pressure);
+        state.converter.picture(time, buffer, pressure);
         self.deliver(&mut state)
     }
 
@@ -309,7 +311,7 @@ impl Core {
         };
         let samples = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
         let mut state = lock(&self.state);
-        state.cadence.sound(time, samples.to_vec());
+        state.converter.sound(time, samples.to_vec());
         self.deliver(&mut state)
     }
 
@@ -319,7 +321,7 @@ impl Core {
         if state.tracks > 0 {
             return;
         }
-        state.cadence.finish();
+        state.converter.finish();
         // A failure in here has already been reported.
         let _ = self.deliver(&mut state);
         for encoder in [&state.pictures, &state.sound].into_iter().flatten() {
@@ -328,10 +330,10 @@ impl Core {
     }
 
     /// Pushes frames to the encoders, waiting for room in them.
-    fn deliver(self: &Arc<Self>, state: &mut State) -> Result<(), gst::FlowError> {
-        for output in state.cadence.take() {
+    fn deliver(self: &Arc<Self>, state: &mut CleanerState) -> Result<(), gst::FlowError> {
+        for output in state.converter.take() {
             match output {
-                Output::Picture(mut buffer, place) => {
+                Converted::Picture(mut buffer, place) => {
                     let Some(encoder) = &state.pictures else {
                         continue;
                     };
@@ -343,7 +345,7 @@ impl Core {
                     picture.unset_flags(gst::BufferFlags::DISCONT);
                     encoder.push_buffer(buffer)?;
                 }
-                Output::Sound(samples, first) => {
+                Converted::Sound(samples, first) => {
                     let encoder = match &state.sound {
                         Some(encoder) => encoder,
                         None => state.sound.insert(self.code_sound()?),
@@ -358,8 +360,8 @@ impl Core {
         Ok(())
     }
 
-    fn count(&self, state: &mut State) {
-        let now = state.cadence.counts();
+    fn count(&self, state: &mut CleanerState) {
+        let now = state.converter.counts();
         let before = std::mem::replace(&mut state.counted, now);
         lock(&self.packager).count(|counts| {
             counts.frames_in += now.pictures_in - before.pictures_in;
@@ -389,7 +391,7 @@ impl Core {
         let late = late * CLOCK as i64 / RATE;
         self.code(source, bin, move |unit| {
             let time = unit.time - late;
-            lock(&packager).sound(Unit { time, ..unit });
+            lock(&packager).sound(AccessUnit { time, ..unit });
         })
     }
 
@@ -402,7 +404,7 @@ impl Core {
         &self,
         source: AppSrc,
         bin: gst::Bin,
-        take: impl Fn(Unit) + Send + Sync + 'static,
+        take: impl Fn(AccessUnit) + Send + Sync + 'static,
     ) -> Result<AppSrc, gst::FlowError> {
         let pipeline = self.pipeline.upgrade().ok_or(gst::FlowError::Flushing)?;
         let sink = bin.by_name("sink").and_downcast::<AppSink>();
@@ -439,9 +441,9 @@ fn running_time(sample: &gst::Sample) -> Option<i64> {
 }
 
 /// Returns a coded picture or piece of sound, at its time since the start of the run.
-fn unit(sample: &gst::Sample) -> Option<Unit> {
+fn unit(sample: &gst::Sample) -> Option<AccessUnit> {
     let buffer = sample.buffer()?;
-    Some(Unit {
+    Some(AccessUnit {
         time: convert(running_time(sample)?, CLOCK as i64, SECOND),
         is_idr: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
         bytes: buffer.map_readable().ok()?.to_vec(),
@@ -469,7 +471,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_right_after_ten_years() {
+    fn times_are_exact_after_ten_years() {
         let seconds = 10 * 366 * 86_400;
         for rate in [PICTURES, RATE] {
             let number = seconds * rate as u64;

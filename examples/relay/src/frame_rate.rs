@@ -57,7 +57,7 @@ const MIN_PICTURES: u64 = 15;
 
 /// A picture or a piece of sound, ready to be encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output<P> {
+pub enum Converted<P> {
     /// A picture and its place.
     Picture(P, u64),
     /// Samples, and the number of the first one.
@@ -65,7 +65,7 @@ pub enum Output<P> {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct FrameCounts {
     pub pictures_in: u64,
     pub pictures_out: u64,
     pub duplicated: u64,
@@ -84,8 +84,8 @@ pub struct FrameRateConverter<P> {
     has_sound: bool,
     /// Sound that came before it was known whether there are pictures.
     held: Vec<(i64, Vec<u8>)>,
-    out: Vec<Output<P>>,
-    counts: Counts,
+    out: Vec<Converted<P>>,
+    counts: FrameCounts,
 }
 
 /// Bytes per sample: two channels of 16 bits.
@@ -102,7 +102,7 @@ impl<P: Clone> Default for FrameRateConverter<P> {
             has_sound: false,
             held: Vec::new(),
             out: Vec::new(),
-            counts: Counts::default(),
+            counts: FrameCounts::default(),
         }
     }
 }
@@ -113,12 +113,12 @@ impl<P: Clone> FrameRateConverter<P> {
         self.has_pictures = true;
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> FrameCounts {
         self.counts
     }
 
     /// Returns the output so far, in order.
-    pub fn take(&mut self) -> Vec<Output<P>> {
+    pub fn take(&mut self) -> Vec<Converted<P>> {
         std::mem::take(&mut self.out)
     }
 
@@ -132,7 +132,7 @@ impl<P: Clone> FrameRateConverter<P> {
         }
         let mut at = self.places(time);
         if (at - self.place * MILLI).abs() > MAX_FILL * PICTURES * MILLI {
-            self.leave_out(time);
+            self.skip_gap(time);
             at = self.places(time);
         }
         while self.last.is_some() && self.place * MILLI + MILLI / 2 < at {
@@ -206,7 +206,8 @@ impl<P: Clone> FrameRateConverter<P> {
     }
 
     fn emit(&mut self, picture: P) {
-        self.out.push(Output::Picture(picture, self.place as u64));
+        self.out
+            .push(Converted::Picture(picture, self.place as u64));
         self.place += 1;
         self.counts.pictures_out += 1;
     }
@@ -225,7 +226,7 @@ impl<P: Clone> FrameRateConverter<P> {
         }
         let mut ahead = self.ahead(time);
         if ahead.abs() > MAX_FILL * RATE {
-            self.leave_out(time);
+            self.skip_gap(time);
             ahead = self.ahead(time);
         }
         let mut slack = SLACK;
@@ -260,7 +261,7 @@ impl<P: Clone> FrameRateConverter<P> {
     fn emit_sound(&mut self, samples: Vec<u8>) {
         if !samples.is_empty() {
             let count = samples.len() as i64 / FRAME;
-            self.out.push(Output::Sound(samples, self.sample as u64));
+            self.out.push(Converted::Sound(samples, self.sample as u64));
             self.sample += count;
         }
     }
@@ -286,7 +287,7 @@ impl<P: Clone> FrameRateConverter<P> {
     }
 
     /// Leaves a gap out: the next media is at this time, and continues from the end of a segment.
-    fn leave_out(&mut self, time: i64) {
+    fn skip_gap(&mut self, time: i64) {
         self.fill_segment();
         let done = match self.last {
             Some(_) => convert(self.place, SECOND, PICTURES),
@@ -329,19 +330,19 @@ mod tests {
 
     const MS: i64 = 1_000_000;
 
-    fn pictures(out: &[Output<u32>]) -> Vec<(u32, u64)> {
-        let of = |output: &Output<u32>| match output {
-            Output::Picture(picture, place) => Some((*picture, *place)),
-            Output::Sound(..) => None,
+    fn pictures(out: &[Converted<u32>]) -> Vec<(u32, u64)> {
+        let of = |output: &Converted<u32>| match output {
+            Converted::Picture(picture, place) => Some((*picture, *place)),
+            Converted::Sound(..) => None,
         };
         out.iter().filter_map(of).collect()
     }
 
     /// Returns the number of samples; asserts that each output continues the one before.
-    fn samples(out: &[Output<u32>]) -> i64 {
+    fn samples(out: &[Converted<u32>]) -> i64 {
         let (mut first, mut next) = (None, 0);
         for output in out {
-            if let Output::Sound(samples, at) = output {
+            if let Converted::Sound(samples, at) = output {
                 let at = *at as i64;
                 assert_eq!(at, *first.get_or_insert(at) + next);
                 next += samples.len() as i64 / FRAME;
@@ -350,10 +351,10 @@ mod tests {
         next
     }
 
-    fn first_sample(out: &[Output<u32>]) -> i64 {
-        let of = |output: &Output<u32>| match output {
-            Output::Sound(_, at) => Some(*at as i64),
-            Output::Picture(..) => None,
+    fn first_sample(out: &[Converted<u32>]) -> i64 {
+        let of = |output: &Converted<u32>| match output {
+            Converted::Sound(_, at) => Some(*at as i64),
+            Converted::Picture(..) => None,
         };
         out.iter().find_map(of).unwrap_or(0)
     }
@@ -363,86 +364,89 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_publisher_passes() {
-        let mut cadence = FrameRateConverter::default();
+    fn a_steady_publisher_passes_unchanged() {
+        let mut converter = FrameRateConverter::default();
         for index in 0..300 {
             // Rounded as in FLV.
             let time = (index * 1000 + 500) / 30 * MS;
-            cadence.picture(time, index as u32, false);
+            converter.picture(time, index as u32, false);
         }
-        let out = cadence.take();
+        let out = converter.take();
         let expected: Vec<_> = (0..300).map(|index| (index as u32, index)).collect();
         assert_eq!(pictures(&out), expected);
-        assert_eq!(cadence.counts().duplicated + cadence.counts().dropped, 0);
+        assert_eq!(
+            converter.counts().duplicated + converter.counts().dropped,
+            0
+        );
     }
 
     #[test]
-    fn a_slow_one_is_repeated_and_a_fast_one_thinned_out() {
-        let mut cadence = FrameRateConverter::default();
+    fn pictures_are_repeated_or_dropped_to_fit_the_rate() {
+        let mut converter = FrameRateConverter::default();
         for index in 0..10 {
-            cadence.picture(5 * SECOND + index * SECOND / 10, index as u32, false);
+            converter.picture(5 * SECOND + index * SECOND / 10, index as u32, false);
         }
-        assert_eq!(pictures(&cadence.take()).len(), 28);
-        let mut cadence = FrameRateConverter::default();
+        assert_eq!(pictures(&converter.take()).len(), 28);
+        let mut converter = FrameRateConverter::default();
         for index in 0..120 {
-            cadence.picture(index * SECOND / 60, index as u32, false);
+            converter.picture(index * SECOND / 60, index as u32, false);
         }
-        let count = pictures(&cadence.take()).len();
+        let count = pictures(&converter.take()).len();
         assert!((60..=62).contains(&count), "{count}");
     }
 
     #[test]
-    fn a_gap_is_filled_only_if_it_is_short() {
-        let mut cadence = FrameRateConverter::default();
-        cadence.picture(0, 1, false);
-        cadence.picture(2 * SECOND, 2, false);
-        assert_eq!(pictures(&cadence.take()).len(), 61);
-        cadence.picture(60 * SECOND, 3, false);
-        let out = pictures(&cadence.take());
+    fn only_a_short_gap_is_filled() {
+        let mut converter = FrameRateConverter::default();
+        converter.picture(0, 1, false);
+        converter.picture(2 * SECOND, 2, false);
+        assert_eq!(pictures(&converter.take()).len(), 61);
+        converter.picture(60 * SECOND, 3, false);
+        let out = pictures(&converter.take());
         // The segment is filled up, and the next one starts with the new picture.
         assert_eq!(out.last(), Some(&(3, 120)));
         assert_eq!(out.len(), 60);
-        cadence.picture(60 * SECOND + SECOND / 30, 4, false);
-        assert_eq!(pictures(&cadence.take()), [(4, 121)]);
+        converter.picture(60 * SECOND + SECOND / 30, 4, false);
+        assert_eq!(pictures(&converter.take()), [(4, 121)]);
         // A clock that goes far back has been set.
-        cadence.picture(0, 5, false);
-        assert_eq!(pictures(&cadence.take()).last(), Some(&(5, 180)));
+        converter.picture(0, 5, false);
+        assert_eq!(pictures(&converter.take()).last(), Some(&(5, 180)));
     }
 
     #[test]
-    fn the_end_fills_a_segment_with_both() {
-        let mut cadence = FrameRateConverter::default();
-        cadence.expect_pictures();
-        cadence.sound(0, tone(100));
-        cadence.picture(50 * MS, 1, false);
-        cadence.picture(550 * MS, 1, false);
-        cadence.finish();
-        let out = cadence.take();
+    fn the_last_segment_is_filled_with_pictures_and_sound() {
+        let mut converter = FrameRateConverter::default();
+        converter.expect_pictures();
+        converter.sound(0, tone(100));
+        converter.picture(50 * MS, 1, false);
+        converter.picture(550 * MS, 1, false);
+        converter.finish();
+        let out = converter.take();
         assert_eq!(pictures(&out).len(), 60);
         assert_eq!(samples(&out), 2 * RATE);
-        cadence.finish();
-        assert!(cadence.take().is_empty(), "nothing is added twice");
+        converter.finish();
+        assert!(converter.take().is_empty(), "nothing is added twice");
     }
 
     #[test]
-    fn a_moment_is_not_worth_a_segment() {
-        let mut cadence = FrameRateConverter::default();
-        cadence.picture(0, 1, false);
-        cadence.picture(100 * MS, 1, false);
-        cadence.finish();
-        assert_eq!(pictures(&cadence.take()).len(), 4);
+    fn a_moment_of_media_makes_no_segment() {
+        let mut converter = FrameRateConverter::default();
+        converter.picture(0, 1, false);
+        converter.picture(100 * MS, 1, false);
+        converter.finish();
+        assert_eq!(pictures(&converter.take()).len(), 4);
     }
 
     #[test]
-    fn sound_of_before_the_first_picture_is_left_out() {
-        let mut cadence = FrameRateConverter::<u32>::default();
-        cadence.expect_pictures();
+    fn sound_before_the_first_picture_is_dropped() {
+        let mut converter = FrameRateConverter::<u32>::default();
+        converter.expect_pictures();
         for index in 0..40 {
-            cadence.sound(index * 100 * MS, tone(100));
+            converter.sound(index * 100 * MS, tone(100));
         }
-        assert!(cadence.take().is_empty());
-        cadence.picture(3 * SECOND, 1, false);
-        assert_eq!(samples(&cadence.take()), RATE);
+        assert!(converter.take().is_empty());
+        converter.picture(3 * SECOND, 1, false);
+        assert_eq!(samples(&converter.take()), RATE);
     }
 
     #[test]
@@ -453,24 +457,24 @@ mod tests {
             moments.flat_map(i32::to_le_bytes).collect()
         };
         for early in [1, 500, 1024, SLACK, 3000, 5 * RATE] {
-            let mut cadence = FrameRateConverter::<u32>::default();
-            cadence.expect_pictures();
+            let mut converter = FrameRateConverter::<u32>::default();
+            converter.expect_pictures();
             let zero = 20 * SECOND;
             for index in 0..250 {
                 let from = index * 1024 - early;
                 // Late enough for earlier ones to have been held.
-                if from >= 0 && cadence.zero.is_none() {
-                    cadence.picture(zero, 1, false);
+                if from >= 0 && converter.zero.is_none() {
+                    converter.picture(zero, 1, false);
                 }
                 let time = zero + (from * SECOND).div_euclid(RATE);
-                cadence.sound(time, moments(from, 1024));
+                converter.sound(time, moments(from, 1024));
             }
-            let out = cadence.take();
+            let out = converter.take();
             let (first, bytes) = out
                 .iter()
                 .find_map(|output| match output {
-                    Output::Sound(samples, at) => Some((*at as i32, samples)),
-                    Output::Picture(..) => None,
+                    Converted::Sound(samples, at) => Some((*at as i32, samples)),
+                    Converted::Picture(..) => None,
                 })
                 .unwrap();
             let heard = i32::from_le_bytes(bytes[..4].try_into().unwrap());
@@ -482,105 +486,104 @@ mod tests {
 
     #[test]
     fn sound_that_jitters_stays_as_it_is() {
-        let mut cadence = FrameRateConverter::<u32>::default();
-        cadence.picture(0, 1, false);
+        let mut converter = FrameRateConverter::<u32>::default();
+        converter.picture(0, 1, false);
         for index in 0..40 {
             let jitter = [0, 30, -30, 39, -39][index as usize % 5];
-            cadence.sound((index * 20 + jitter) * MS, tone(20));
+            converter.sound((index * 20 + jitter) * MS, tone(20));
         }
-        let out = cadence.take();
-        let heard =
-            |output: &Output<u32>| matches!(output, Output::Sound(bytes, _) if *bytes == tone(20));
+        let out = converter.take();
+        let heard = |output: &Converted<u32>| matches!(output, Converted::Sound(bytes, _) if *bytes == tone(20));
         let count = out.iter().filter(|output| heard(output)).count();
         assert_eq!((count, samples(&out)), (40, 40 * RATE / 50));
     }
 
     #[test]
-    fn sound_that_is_over_before_the_first_picture_is_none() {
-        let mut cadence = FrameRateConverter::<u32>::default();
-        cadence.picture(SECOND, 1, false);
-        cadence.sound(SECOND - 30 * MS, tone(20));
-        assert_eq!(samples(&cadence.take()), 0);
-        assert!(!cadence.has_sound);
-        cadence.sound(SECOND - 10 * MS, tone(20));
-        let out = cadence.take();
+    fn sound_that_ends_before_the_first_picture_is_ignored() {
+        let mut converter = FrameRateConverter::<u32>::default();
+        converter.picture(SECOND, 1, false);
+        converter.sound(SECOND - 30 * MS, tone(20));
+        assert_eq!(samples(&converter.take()), 0);
+        assert!(!converter.has_sound);
+        converter.sound(SECOND - 10 * MS, tone(20));
+        let out = converter.take();
         assert_eq!((first_sample(&out), samples(&out)), (0, RATE / 100));
     }
 
     #[test]
     fn sound_alone_starts_after_two_seconds_and_pictures_may_still_come() {
-        let mut cadence = FrameRateConverter::<u32>::default();
+        let mut converter = FrameRateConverter::<u32>::default();
         for index in 0..=20 {
-            assert!(cadence.take().is_empty());
-            cadence.sound(SECOND + index * 100 * MS, tone(100));
+            assert!(converter.take().is_empty());
+            converter.sound(SECOND + index * 100 * MS, tone(100));
         }
-        assert_eq!(samples(&cadence.take()), 21 * RATE / 10);
-        cadence.picture(SECOND + 2_100 * MS, 7, false);
-        assert_eq!(pictures(&cadence.take()), [(7, 63)]);
-        cadence.picture(SECOND + 2_600 * MS, 8, false);
-        cadence.finish();
-        assert_eq!(pictures(&cadence.take()).len(), 59);
+        assert_eq!(samples(&converter.take()), 21 * RATE / 10);
+        converter.picture(SECOND + 2_100 * MS, 7, false);
+        assert_eq!(pictures(&converter.take()), [(7, 63)]);
+        converter.picture(SECOND + 2_600 * MS, 8, false);
+        converter.finish();
+        assert_eq!(pictures(&converter.take()).len(), 59);
     }
 
     #[test]
-    fn sound_that_comes_late_starts_there() {
-        let mut cadence = FrameRateConverter::default();
+    fn late_sound_starts_where_it_comes() {
+        let mut converter = FrameRateConverter::default();
         for index in 0..300 {
-            cadence.picture(index * SECOND / 30, 1, false);
+            converter.picture(index * SECOND / 30, 1, false);
         }
-        cadence.sound(10 * SECOND - 50 * MS, tone(100));
-        let out = cadence.take();
+        converter.sound(10 * SECOND - 50 * MS, tone(100));
+        let out = converter.take();
         assert_eq!(first_sample(&out), 10 * RATE - RATE / 20);
         assert_eq!(samples(&out), RATE / 10);
         assert_eq!(pictures(&out).len(), 300);
     }
 
     #[test]
-    fn neither_waits_for_the_other() {
-        let mut cadence = FrameRateConverter::default();
-        cadence.picture(0, 1, false);
-        cadence.sound(0, tone(20));
+    fn pictures_and_sound_do_not_wait_for_each_other() {
+        let mut converter = FrameRateConverter::default();
+        converter.picture(0, 1, false);
+        converter.sound(0, tone(20));
         for index in 1..=100 {
-            cadence.sound(index * 100 * MS, tone(100));
+            converter.sound(index * 100 * MS, tone(100));
         }
-        let out = cadence.take();
+        let out = converter.take();
         assert_eq!(samples(&out), 101 * RATE / 10);
         assert_eq!(pictures(&out).len(), 273);
         for index in 0..300 {
-            cadence.picture(10 * SECOND + index * SECOND / 30, 2, false);
+            converter.picture(10 * SECOND + index * SECOND / 30, 2, false);
         }
-        let silence: i64 = cadence
+        let silence: i64 = converter
             .take()
             .iter()
             .map(|output| match output {
-                Output::Sound(samples, _) => samples.len() as i64 / FRAME,
-                Output::Picture(..) => 0,
+                Converted::Sound(samples, _) => samples.len() as i64 / FRAME,
+                Converted::Picture(..) => 0,
             })
             .sum();
         assert!((RATE * 8..RATE * 9).contains(&silence), "{silence}");
     }
 
     #[test]
-    fn under_pressure_the_last_picture_stays() {
-        let mut cadence = FrameRateConverter::default();
+    fn the_last_picture_is_repeated_under_pressure() {
+        let mut converter = FrameRateConverter::default();
         for index in 0..30 {
-            cadence.picture(index * SECOND / 30, index as u32, index > 0);
+            converter.picture(index * SECOND / 30, index as u32, index > 0);
         }
-        let out = pictures(&cadence.take());
+        let out = pictures(&converter.take());
         assert!(out.iter().all(|(picture, _)| *picture == 0));
         assert_eq!(out.len(), 30);
-        assert_eq!(cadence.counts().dropped, 29);
+        assert_eq!(converter.counts().dropped, 29);
     }
 
     #[test]
-    fn ten_years_go_by() {
+    fn a_stream_of_ten_years_stays_exact() {
         let seconds = 10 * 366 * 86_400;
         assert_eq!(convert(seconds * SECOND, RATE, SECOND), seconds * RATE);
         assert_eq!(convert(seconds * RATE, SECOND, RATE), seconds * SECOND);
         assert_eq!(convert(-seconds * RATE, SECOND, RATE), -seconds * SECOND);
         assert_eq!(convert(i64::MIN, SECOND, 1), i64::MIN);
         // Pictures and sound that have gone on for a while, and then have a gap.
-        let mut cadence = FrameRateConverter {
+        let mut converter = FrameRateConverter {
             zero: Some(0),
             last: Some(1),
             place: seconds * PICTURES,
@@ -590,44 +593,44 @@ mod tests {
             ..FrameRateConverter::default()
         };
         let gap = seconds + 100;
-        cadence.picture(seconds * SECOND, 2, false);
-        cadence.picture(gap * SECOND, 3, false);
-        cadence.sound(gap * SECOND, tone(100));
-        let out = cadence.take();
+        converter.picture(seconds * SECOND, 2, false);
+        converter.picture(gap * SECOND, 3, false);
+        converter.sound(gap * SECOND, tone(100));
+        let out = converter.take();
         let places = pictures(&out);
         assert_eq!(places[0], (2, (seconds * PICTURES) as u64));
         let last = places[places.len() - 1];
         assert_eq!((last.0, last.1 % 60, places.len()), (3, 0, 61));
         assert_eq!(first_sample(&out), seconds * RATE);
         // Sound alone.
-        let mut cadence = FrameRateConverter::<u32> {
+        let mut converter = FrameRateConverter::<u32> {
             zero: Some(0),
             sample: seconds * RATE,
             has_sound: true,
             ..FrameRateConverter::default()
         };
-        cadence.sound(gap * SECOND, tone(100));
-        assert_eq!(samples(&cadence.take()), RATE / 10);
-        assert_eq!(cadence.ahead(gap * SECOND), -RATE / 10);
+        converter.sound(gap * SECOND, tone(100));
+        assert_eq!(samples(&converter.take()), RATE / 10);
+        assert_eq!(converter.ahead(gap * SECOND), -RATE / 10);
     }
 
     proptest! {
         /// With any times, places and samples are consecutive, and the end is that of a segment.
         #[test]
-        fn there_are_no_holes(
+        fn places_and_samples_have_no_holes(
             steps in prop::collection::vec((any::<bool>(), -5_000..8_000i64), 1..200),
         ) {
-            let mut cadence = FrameRateConverter::default();
+            let mut converter = FrameRateConverter::default();
             let mut time = 0;
             for (is_picture, step) in steps {
                 time += step / 16 * MS * if step % 50 == 0 { 100 } else { 1 };
                 match is_picture {
-                    true => cadence.picture(time, 0u32, false),
-                    false => cadence.sound(time, tone(20)),
+                    true => converter.picture(time, 0u32, false),
+                    false => converter.sound(time, tone(20)),
                 }
             }
-            cadence.finish();
-            let out = cadence.take();
+            converter.finish();
+            let out = converter.take();
             let first = pictures(&out).first().map_or(0, |(_, place)| *place);
             for (index, (_, place)) in pictures(&out).iter().enumerate() {
                 prop_assert_eq!(*place, first + index as u64);

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn streams_that_fail_are_told_while_they_do() {
+    async fn streams_are_reported_while_they_fail() {
         let directory = tempfile::tempdir().unwrap();
         let catalog = catalog();
         let health = Health::new(directory.path().to_owned(), catalog.clone());
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_said_until_it_is_mended() {
+    async fn a_problem_is_reported_until_it_is_solved() {
         let directory = tempfile::tempdir().unwrap();
         let health = Health::new(directory.path().to_owned(), catalog());
         assert!(health.problems().await.is_empty());
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_is_gone_is_told() {
+    async fn a_missing_directory_is_reported() {
         let directory = tempfile::tempdir().unwrap();
         let health = Health::new(directory.path().join("gone"), catalog());
         let problem = &health.problems().await["disk"];

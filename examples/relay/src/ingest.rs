@@ -11,7 +11,7 @@ use gst_app::{AppSink, AppSinkCallbacks};
 use gstrtmp2server::StreamStatus;
 
 use crate::catalog::StreamName;
-use crate::mailbox::{Mailbox, Tag, Taken};
+use crate::mailbox::{Mailbox, PushResult, QueuedTag};
 use crate::options::Options;
 use crate::streams::Streams;
 use crate::web::Site;
@@ -282,7 +282,7 @@ fn sink(name: &StreamName, mailbox: &Arc<Mailbox>) -> AppSink {
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             if let Some(tag) = tag(&sample)
-                && mailbox.push(tag) == Taken::Full
+                && mailbox.push(tag) == PushResult::Full
             {
                 eprintln!(
                     "{name}: all of it is left out up to a keyframe, since it comes faster than it can be decoded and \
@@ -299,7 +299,7 @@ fn sink(name: &StreamName, mailbox: &Arc<Mailbox>) -> AppSink {
         .build()
 }
 
-fn tag(sample: &gst::Sample) -> Option<Tag> {
+fn tag(sample: &gst::Sample) -> Option<QueuedTag> {
     let buffer = sample.buffer_owned()?;
     let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
     let time = segment.to_running_time(buffer.dts_or_pts()?)?;
@@ -307,7 +307,7 @@ fn tag(sample: &gst::Sample) -> Option<Tag> {
     let is_header = flags.contains(gst::BufferFlags::HEADER);
     let meta = gst::meta::CustomMeta::from_buffer(&buffer, "Rtmp2EpochMeta").ok()?;
     let epoch = meta.structure().get("epoch").ok()?;
-    Some(Tag {
+    Some(QueuedTag {
         caps: sample.caps_owned()?,
         time: i64::try_from(time.nseconds()).ok()?,
         epoch,

@@ -19,7 +19,7 @@ const PRESSURE: i64 = 12_000_000_000;
 
 /// An FLV tag as it arrived.
 #[derive(Debug, Clone)]
-pub struct Tag {
+pub struct QueuedTag {
     pub buffer: gst::Buffer,
     /// The caps, with the stream header.
     pub caps: gst::Caps,
@@ -31,27 +31,27 @@ pub struct Tag {
 }
 
 /// The result of a run that ended by itself.
-pub type Outcome = Result<(), String>;
+pub type RunOutcome = Result<(), String>;
 
 #[derive(Debug)]
 pub enum Next {
-    Tag(Tag),
-    Outcome(Outcome),
+    Tag(QueuedTag),
+    Outcome(RunOutcome),
     /// There are no more tags.
     End,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    tags: VecDeque<Tag>,
+struct MailboxState {
+    tags: VecDeque<QueuedTag>,
     bytes: usize,
     has_ended: bool,
-    outcome: Option<Outcome>,
+    outcome: Option<RunOutcome>,
     /// Drops tags until decoding can start again.
-    is_leaking: bool,
+    drops_until_start: bool,
 }
 
-impl State {
+impl MailboxState {
     fn time(&self) -> i64 {
         let first = self.tags.front().map_or(0, |tag| tag.time);
         self.tags.back().map_or(0, |tag| tag.time - first)
@@ -60,44 +60,44 @@ impl State {
 
 /// The result of queueing a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
-    Yes,
+pub enum PushResult {
+    Queued,
     /// The first tag that did not fit.
     Full,
-    No,
+    Dropped,
 }
 
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    state: Mutex<State>,
+    state: Mutex<MailboxState>,
     changed: Condvar,
 }
 
 impl Mailbox {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MailboxState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn push(&self, tag: Tag) -> Taken {
+    pub fn push(&self, tag: QueuedTag) -> PushResult {
         let mut state = self.lock();
         if state.has_ended {
-            return Taken::No;
+            return PushResult::Dropped;
         }
         let size = tag.buffer.size();
-        if state.is_leaking {
+        if state.drops_until_start {
             let has_room = state.bytes <= MAX_BYTES / 2 && state.time() <= MAX_TIME / 2;
             if !(tag.is_start && has_room) {
-                return Taken::No;
+                return PushResult::Dropped;
             }
-            state.is_leaking = false;
+            state.drops_until_start = false;
         } else if state.bytes + size > MAX_BYTES || state.time() > MAX_TIME {
-            state.is_leaking = true;
-            return Taken::Full;
+            state.drops_until_start = true;
+            return PushResult::Full;
         }
         state.bytes += size;
         state.tags.push_back(tag);
         self.changed.notify_all();
-        Taken::Yes
+        PushResult::Queued
     }
 
     /// Ends the stream: its publisher is gone, another one has this stream, or the program ends.
@@ -113,7 +113,7 @@ impl Mailbox {
     }
 
     /// Reports that a run has ended or failed.
-    pub fn set_outcome(&self, outcome: Outcome) {
+    pub fn set_outcome(&self, outcome: RunOutcome) {
         self.lock().outcome.get_or_insert(outcome);
         self.changed.notify_all();
     }
@@ -126,7 +126,7 @@ impl Mailbox {
     /// Returns whether enough media is queued to act on it.
     pub fn has_pressure(&self) -> bool {
         let state = self.lock();
-        state.is_leaking || state.time() > PRESSURE || state.bytes > MAX_BYTES / 2
+        state.drops_until_start || state.time() > PRESSURE || state.bytes > MAX_BYTES / 2
     }
 
     /// Waits for the next input. Returns tags only when there is room for them: `is_full` is called
@@ -160,7 +160,7 @@ impl Mailbox {
             state.tags.clear();
             state.bytes = 0;
             // Not for lack of room.
-            state.is_leaking = false;
+            state.drops_until_start = false;
             if state.has_ended {
                 return true;
             }
@@ -173,8 +173,8 @@ impl Mailbox {
     }
 
     /// Returns `None` after the timeout.
-    pub fn wait_for_outcome(&self, patience: Duration) -> Option<Outcome> {
-        let deadline = Instant::now() + patience;
+    pub fn wait_for_outcome(&self, timeout: Duration) -> Option<RunOutcome> {
+        let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
             if let Some(outcome) = state.outcome.take() {
@@ -193,9 +193,9 @@ mod tests {
 
     const SECOND: i64 = 1_000_000_000;
 
-    fn tag(time: i64, length: usize, is_start: bool) -> Tag {
+    fn tag(time: i64, length: usize, is_start: bool) -> QueuedTag {
         gst::init().unwrap();
-        Tag {
+        QueuedTag {
             buffer: gst::Buffer::from_slice(vec![0; length]),
             caps: gst::Caps::new_empty_simple("video/x-flv"),
             time,
@@ -213,14 +213,17 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out_up_to_a_keyframe() {
+    fn tags_that_do_not_fit_are_dropped_up_to_a_keyframe() {
         let mailbox = Mailbox::default();
-        let taken: Vec<_> = (0..40)
+        let results: Vec<_> = (0..40)
             .map(|second| mailbox.push(tag(second * SECOND, 10, second % 5 == 0)))
             .collect();
         // The limit always holds, and it is reported once.
         assert_eq!(
-            taken.iter().filter(|taken| **taken == Taken::Full).count(),
+            results
+                .iter()
+                .filter(|result| **result == PushResult::Full)
+                .count(),
             1
         );
         assert!(mailbox.has_pressure());
@@ -231,27 +234,38 @@ mod tests {
             })
             .collect();
         assert_eq!(first, (0..22).collect::<Vec<_>>());
-        assert_eq!(mailbox.push(tag(41 * SECOND, 10, false)), Taken::No);
-        assert_eq!(mailbox.push(tag(45 * SECOND, 10, true)), Taken::Yes);
-        assert_eq!(mailbox.push(tag(46 * SECOND, 10, false)), Taken::Yes);
+        assert_eq!(
+            mailbox.push(tag(41 * SECOND, 10, false)),
+            PushResult::Dropped
+        );
+        assert_eq!(mailbox.push(tag(45 * SECOND, 10, true)), PushResult::Queued);
+        assert_eq!(
+            mailbox.push(tag(46 * SECOND, 10, false)),
+            PushResult::Queued
+        );
         assert!(!mailbox.has_pressure());
         mailbox.end();
         assert_eq!(times(&mailbox), [45, 46]);
     }
 
     #[test]
-    fn bytes_are_bounded_too() {
+    fn queued_bytes_are_bounded_too() {
         let mailbox = Mailbox::default();
-        let taken = (0..40).map(|_| mailbox.push(tag(0, 1 << 20, true)));
-        assert_eq!(taken.filter(|taken| *taken == Taken::Yes).count(), 32);
+        let results = (0..40).map(|_| mailbox.push(tag(0, 1 << 20, true)));
+        assert_eq!(
+            results
+                .filter(|result| *result == PushResult::Queued)
+                .count(),
+            32
+        );
     }
 
     #[test]
-    fn the_end_comes_behind_the_tags_and_an_outcome_before_them() {
+    fn the_end_comes_after_the_tags_and_an_outcome_before_them() {
         let mailbox = Mailbox::default();
         mailbox.push(tag(0, 1, true));
         mailbox.end();
-        assert_eq!(mailbox.push(tag(1, 1, true)), Taken::No);
+        assert_eq!(mailbox.push(tag(1, 1, true)), PushResult::Dropped);
         mailbox.set_outcome(Err("broken".into()));
         assert!(matches!(mailbox.next(|| true), Next::Outcome(Err(_))));
         assert!(matches!(mailbox.next(|| false), Next::Tag(_)));
@@ -259,14 +273,14 @@ mod tests {
         assert_eq!(mailbox.wait_for_outcome(Duration::ZERO), None);
     }
     #[test]
-    fn what_is_refused_is_gone() {
+    fn tags_during_a_pause_are_dropped() {
         let mailbox = Mailbox::default();
         (0..40).for_each(|second| {
             mailbox.push(tag(second * SECOND, 10, true));
         });
         assert!(!mailbox.refuse(Duration::ZERO));
         assert!(!mailbox.has_pressure());
-        assert_eq!(mailbox.push(tag(50 * SECOND, 10, true)), Taken::Yes);
+        assert_eq!(mailbox.push(tag(50 * SECOND, 10, true)), PushResult::Queued);
         mailbox.end();
         assert!(mailbox.refuse(Duration::from_secs(600)));
         assert!(matches!(mailbox.next(|| false), Next::End));

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use catalog::Catalog;
 use health::Health;
 use ingest::Ingest;
-use notify::{Deliveries, Receiver};
+use notify::{DeliveryCounters, Receiver};
 use options::Options;
 use reconnect::Reconnect;
 use rendezvous::Placement;
@@ -47,13 +47,13 @@ use tokio::sync::oneshot;
 use web::Site;
 
 /// The lock file of the process that uses the directory of all streams.
-const CLAIM: &str = ".relay.lock";
+const LOCK_FILE: &str = ".relay.lock";
 
 /// Time to stop within. Supervisors kill after 10 s.
-const FAREWELL: Duration = Duration::from_secs(9);
+const MAX_STOP_TIME: Duration = Duration::from_secs(9);
 
 /// The same signal within this time counts as one signal.
-const ONE_SIGNAL: Duration = Duration::from_secs(1);
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Signals that end the program.
 struct Signals {
@@ -80,7 +80,7 @@ impl Signals {
     async fn another(&mut self, first: SignalKind) {
         let start = Instant::now();
         // Supervisors signal a process and its group: that is one signal.
-        while self.next().await == first && start.elapsed() < ONE_SIGNAL {}
+        while self.next().await == first && start.elapsed() < SAME_SIGNAL {}
     }
 }
 
@@ -113,7 +113,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&options.directory)
         .map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
     // Kept until the end, which releases it.
-    let _claim = claim(&options.directory)?;
+    let _lock = lock_directory(&options.directory)?;
     health::write(&options.directory).map_err(|error| {
         let directory = options.directory.display();
         format!("--directory {directory}: it can't be written to: {error}")
@@ -133,7 +133,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         base: base.clone(),
         hls_js: web::read_hls_js(&options.hls_js),
         health: Arc::new(Health::new(options.directory.clone(), catalog.clone())),
-        deliveries: Arc::new(Deliveries::default()),
+        deliveries: Arc::new(DeliveryCounters::default()),
         reconnect: Arc::new(Reconnect::new(ring)),
     });
     let receiver = options.notify.clone().map(|url| Receiver {
@@ -186,20 +186,20 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     };
     tokio::select! {
         result = farewell => result,
-        () = tokio::time::sleep(FAREWELL) => Err(too_long().into()),
+        () = tokio::time::sleep(MAX_STOP_TIME) => Err(too_long().into()),
         () = signals.another(first) => Err("ended at once, by a second signal".into()),
     }
 }
 
 /// Locks the directory: two relays would remove each other's files.
-fn claim(directory: &Path) -> Result<File, String> {
+fn lock_directory(directory: &Path) -> Result<File, String> {
     let failure = |error: &dyn Error| {
         let directory = directory.display();
         format!("--directory {directory}: it can't be written to: {error}")
     };
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
-    let file = options.open(directory.join(CLAIM));
+    let file = options.open(directory.join(LOCK_FILE));
     let file = file.map_err(|error| failure(&error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -214,7 +214,7 @@ fn claim(directory: &Path) -> Result<File, String> {
 }
 
 fn too_long() -> String {
-    let seconds = FAREWELL.as_secs();
+    let seconds = MAX_STOP_TIME.as_secs();
     format!(
         "ended after {seconds} s, before all of the streams was written: their last segments may be missing"
     )

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::proto::{LabelPair, MetricFamily};
 
-use crate::catalog::{Counts, Stream, StreamName};
+use crate::catalog::{StreamCounters, StreamInfo, StreamName};
 use crate::web::Site;
 use common::exposition::{self, family, labels};
 
 /// A metric of each stream: name, help, value.
-type OfStream = (&'static str, &'static str, fn(&Stream) -> f64);
+type StreamMetric = (&'static str, &'static str, fn(&StreamInfo) -> f64);
 
-const OF_STREAM: &[OfStream] = &[
+const OF_STREAM: &[StreamMetric] = &[
     (
         "relay_stream_uptime_seconds",
         "Time since the stream is there.",
@@ -46,9 +46,9 @@ const OF_STREAM: &[OfStream] = &[
 ];
 
 /// A counter of each stream and of their sum: the end of its name, help, value.
-type Counted = (&'static str, &'static str, fn(&Counts) -> u64);
+type CounterMetric = (&'static str, &'static str, fn(&StreamCounters) -> u64);
 
-const COUNTED: &[Counted] = &[
+const COUNTED: &[CounterMetric] = &[
     ("segments_total", "Segments written.", |counts| {
         counts.segments
     }),
@@ -98,7 +98,7 @@ fn one(name: &str, help: &str, value: f64) -> MetricFamily {
     family(name, help, vec![(Vec::new(), value)])
 }
 
-fn of_streams(streams: &[(StreamName, Stream)]) -> Vec<MetricFamily> {
+fn of_streams(streams: &[(StreamName, StreamInfo)]) -> Vec<MetricFamily> {
     let mut families = Vec::new();
     for (name, help, value) in OF_STREAM {
         let samples = streams
@@ -123,7 +123,7 @@ fn of_streams(streams: &[(StreamName, Stream)]) -> Vec<MetricFamily> {
 pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> {
     let streams = site.catalog.streams();
     let mut families = of_streams(&streams);
-    let count = |is: fn(&Stream) -> bool| {
+    let count = |is: fn(&StreamInfo) -> bool| {
         let counted = streams.iter().filter(|(_, stream)| is(stream));
         counted.count() as f64
     };

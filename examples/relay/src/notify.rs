@@ -22,12 +22,12 @@ use url::Url;
 use crate::catalog::{Change, StreamName};
 use crate::options::Secret;
 use crate::web;
-use schedule::{Event, Fate, Notice, Outcome, Schedule};
+use schedule::{AfterAttempt, AttemptOutcome, Event, Notice, Schedule};
 
 /// Time for one attempt, from name lookup to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for pending notifications when the program ends.
-const FAREWELL: Duration = Duration::from_secs(3);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The receiver of notifications, and the secret that authenticates them.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ pub struct Receiver {
 
 /// Counters of notifications, for the metrics.
 #[derive(Debug, Default)]
-pub struct Deliveries {
+pub struct DeliveryCounters {
     pub delivered: AtomicU64,
     /// Attempts that failed and were or will be repeated.
     pub retried: AtomicU64,
@@ -51,7 +51,7 @@ pub struct Deliveries {
     pub waiting: AtomicU64,
 }
 
-impl Deliveries {
+impl DeliveryCounters {
     fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -62,7 +62,7 @@ impl Deliveries {
 pub async fn run(
     mut changes: UnboundedReceiver<Change>,
     receiver: Option<Receiver>,
-    deliveries: Arc<Deliveries>,
+    deliveries: Arc<DeliveryCounters>,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut shutdown = pin!(shutdown);
@@ -75,11 +75,11 @@ pub async fn run(
         }
         return;
     };
-    let mut courier = Courier::new(receiver, deliveries);
+    let mut notifier = Notifier::new(receiver, deliveries);
     loop {
         tokio::select! {
-            change = courier.work(&mut changes) => match change {
-                Some(change) => courier.take(change),
+            change = notifier.work(&mut changes) => match change {
+                Some(change) => notifier.take(change),
                 None => break,
             },
             () = &mut shutdown => break,
@@ -87,11 +87,11 @@ pub async fn run(
     }
     changes.close();
     while let Some(change) = changes.recv().await {
-        courier.take(change);
+        notifier.take(change);
     }
-    let end = tokio::time::Instant::now() + FAREWELL;
-    if timeout_at(end, courier.finish()).await.is_err() {
-        let count = courier.schedule.waiting();
+    let end = tokio::time::Instant::now() + FLUSH_TIMEOUT;
+    if timeout_at(end, notifier.finish()).await.is_err() {
+        let count = notifier.schedule.waiting();
         log(&format!("{count} are lost, since the program ends"));
     }
 }
@@ -100,18 +100,18 @@ fn log(text: &str) {
     eprintln!("notifications: {text}");
 }
 
-struct Courier {
+struct Notifier {
     receiver: Arc<Receiver>,
     agent: ureq::Agent,
     schedule: Schedule,
     /// Precedes the number of a notice: other processes use the same numbers.
     run: u64,
-    sending: JoinSet<(Notice, Outcome, String)>,
-    deliveries: Arc<Deliveries>,
+    sending: JoinSet<(Notice, AttemptOutcome, String)>,
+    deliveries: Arc<DeliveryCounters>,
 }
 
-impl Courier {
-    fn new(receiver: Receiver, deliveries: Arc<Deliveries>) -> Self {
+impl Notifier {
+    fn new(receiver: Receiver, deliveries: Arc<DeliveryCounters>) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
@@ -120,7 +120,7 @@ impl Courier {
             .max_redirects_will_error(false)
             .user_agent(concat!("rtmp2server-relay/", env!("CARGO_PKG_VERSION")))
             .build();
-        Courier {
+        Notifier {
             receiver: Arc::new(receiver),
             agent: config.into(),
             schedule: Schedule::default(),
@@ -140,7 +140,7 @@ impl Courier {
             .schedule
             .push(event, name, time_of_day(), Instant::now())
         {
-            Deliveries::count(&self.deliveries.lost);
+            DeliveryCounters::count(&self.deliveries.lost);
             log(&format!(
                 "{} of {shown} is lost: too many wait. Does the receiver answer?",
                 nick(event)
@@ -185,7 +185,10 @@ impl Courier {
         self.schedule.wakes_at()
     }
 
-    fn finished(&mut self, result: Result<(Notice, Outcome, String), tokio::task::JoinError>) {
+    fn finished(
+        &mut self,
+        result: Result<(Notice, AttemptOutcome, String), tokio::task::JoinError>,
+    ) {
         let (notice, outcome, text) = match result {
             Ok(result) => result,
             Err(error) => {
@@ -195,29 +198,31 @@ impl Courier {
             }
         };
         let now = Instant::now();
-        let fate = self
+        let after = self
             .schedule
             .finished(&notice.name, outcome, now, fastrand::f64());
-        let (counter, then) = match (outcome, fate) {
-            (Outcome::Taken, _) => {
-                Deliveries::count(&self.deliveries.delivered);
+        let (counter, then) = match (outcome, after) {
+            (AttemptOutcome::Acknowledged, _) => {
+                DeliveryCounters::count(&self.deliveries.delivered);
                 return;
             }
-            (Outcome::Refused, _) => (
+            (AttemptOutcome::Rejected, _) => (
                 &self.deliveries.refused,
                 "it is not sent again: mend the receiver, or --notify".to_owned(),
             ),
-            (_, Fate::Again(delay)) => (
+            (_, AfterAttempt::Again(delay)) => (
                 &self.deliveries.retried,
                 format!("again in {:.1} s", delay.as_secs_f64()),
             ),
-            (_, Fate::Superseded) => (
+            (_, AfterAttempt::Superseded) => (
                 &self.deliveries.lost,
                 "the stream is gone meanwhile, which is said instead".to_owned(),
             ),
-            (_, Fate::GivenUp | Fate::Over) => (&self.deliveries.lost, "given up".to_owned()),
+            (_, AfterAttempt::GivenUp | AfterAttempt::Over) => {
+                (&self.deliveries.lost, "given up".to_owned())
+            }
         };
-        Deliveries::count(counter);
+        DeliveryCounters::count(counter);
         let what = nick(notice.event);
         log(&format!("{what} of {}: {text}; {then}", notice.name));
     }
@@ -288,7 +293,7 @@ fn attempt(
     receiver: &Receiver,
     notice: &Notice,
     id: &str,
-) -> (Outcome, String) {
+) -> (AttemptOutcome, String) {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     let timestamp = since_1970.unwrap_or_default().as_secs().to_string();
     let body = body(receiver, notice, id);
@@ -310,23 +315,23 @@ fn attempt(
             let outcome = judge(status, retry_after, glib::DateTime::now_utc().ok());
             (outcome, format!("the receiver answers {status}"))
         }
-        Err(error) => (Outcome::Failed(None), format!("no answer: {error}")),
+        Err(error) => (AttemptOutcome::Failed(None), format!("no answer: {error}")),
     }
 }
 
 /// Interprets an answer. `now` is for a Retry-After header that holds a date.
-fn judge(status: u16, retry_after: Option<&str>, now: Option<glib::DateTime>) -> Outcome {
+fn judge(status: u16, retry_after: Option<&str>, now: Option<glib::DateTime>) -> AttemptOutcome {
     match status {
-        200..=299 => Outcome::Taken,
+        200..=299 => AttemptOutcome::Acknowledged,
         408 | 425 | 429 | 500..=599 => {
-            Outcome::Failed(retry_after.and_then(|text| until_then(text, now)))
+            AttemptOutcome::Failed(retry_after.and_then(|text| parse_retry_after(text, now)))
         }
-        _ => Outcome::Refused,
+        _ => AttemptOutcome::Rejected,
     }
 }
 
 /// Reads a Retry-After header: seconds, or a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn until_then(text: &str, now: Option<glib::DateTime>) -> Option<Duration> {
+fn parse_retry_after(text: &str, now: Option<glib::DateTime>) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }

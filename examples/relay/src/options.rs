@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_makes_sense() {
+    fn the_command_line_is_well_defined() {
         Options::command().debug_assert();
         let help = Options::command().render_long_help().to_string();
         for word in [
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn all_have_defaults() {
+    fn all_options_have_defaults() {
         let options = options("").unwrap();
         assert_eq!(options.rtmp.to_string(), "0.0.0.0:1935");
         assert_eq!(options.http.to_string(), "127.0.0.1:8080");
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_have_ports() {
+    fn addresses_need_a_port() {
         let parse = |text: &str| text.parse::<HostPort>();
         let is = |text: &str, host: &str| {
             let host_port = parse(text).unwrap();
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_comes_before_the_variable() {
+    fn the_secret_file_takes_precedence_over_the_variable() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "from the file, at length\n").unwrap();
         let path = file.path().display();
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn relays_are_written_in_one_form() {
+    fn relay_urls_have_one_form() {
         let options = options(
             "--relay rtmp://A.example,rtmps://b.example/ --relay rtmp://[::1]:1 --this rtmp://a.example:1935",
         );

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use url::Url;
 
-use crate::catalog::{Catalog, Counts, StreamName};
+use crate::catalog::{Catalog, StreamCounters, StreamName};
 use crate::segment_store::SegmentStore;
-use crate::segmenter::{Segment, Segmenter, Unit};
+use crate::segmenter::{AccessUnit, Segment, Segmenter};
 
 /// Segments that a playlist needs to be playable.
 const READY: u64 = 2;
@@ -23,7 +23,7 @@ pub struct Packager {
     address: Url,
     catalog: Arc<Catalog>,
     segmenter: Segmenter,
-    shelf: SegmentStore,
+    store: SegmentStore,
     listed: u64,
     /// Counts frames as they come, since that is unknown for a cleaned stream.
     counts_frames: bool,
@@ -37,13 +37,13 @@ impl Packager {
         catalog: Arc<Catalog>,
         directory: &Path,
     ) -> io::Result<Self> {
-        let shelf = SegmentStore::open(directory, SystemTime::now())?;
+        let store = SegmentStore::open(directory, SystemTime::now())?;
         Ok(Packager {
             name,
             address,
             catalog,
-            segmenter: Segmenter::new(shelf.next()),
-            shelf,
+            segmenter: Segmenter::new(store.next()),
+            store,
             listed: 0,
             counts_frames: false,
             has_failed: false,
@@ -67,12 +67,12 @@ impl Packager {
         self.segmenter.expect_sound();
     }
 
-    pub fn picture(&mut self, unit: Unit) {
+    pub fn picture(&mut self, unit: AccessUnit) {
         let segment = self.segmenter.picture(unit);
         self.list(segment);
     }
 
-    pub fn sound(&mut self, unit: Unit) {
+    pub fn sound(&mut self, unit: AccessUnit) {
         let segment = self.segmenter.sound(unit);
         self.list(segment);
     }
@@ -88,14 +88,14 @@ impl Packager {
         self.list(segments);
     }
 
-    pub fn count(&self, change: impl FnOnce(&mut Counts)) {
+    pub fn count(&self, change: impl FnOnce(&mut StreamCounters)) {
         self.catalog
             .update(&self.name, |stream| change(&mut stream.counts));
     }
 
     fn list(&mut self, segments: impl IntoIterator<Item = Segment>) {
         for segment in segments {
-            let result = self.shelf.add(&segment, SystemTime::now());
+            let result = self.store.add(&segment, SystemTime::now());
             let has_gap = match result {
                 Ok(has_gap) => has_gap,
                 Err(error) => {
@@ -103,7 +103,7 @@ impl Packager {
                     continue;
                 }
             };
-            let removed = self.shelf.tidy_up();
+            let removed = self.store.tidy_up();
             self.report(Ok(()), removed);
             self.listed += 1;
             let frames = if self.counts_frames {

@@ -9,7 +9,7 @@
 
 use common::flv::{Codec, Content, HEADER_LENGTH, Packet, TRAILER_LENGTH, TagKind};
 
-use crate::segmenter::{FRAMES, Unit};
+use crate::segmenter::{AccessUnit, FRAMES};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -47,8 +47,8 @@ fn dirty<T>(why: impl Into<String>) -> Result<T, Dirty> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Passed {
-    Picture(Unit),
-    Sound(Unit),
+    Picture(AccessUnit),
+    Sound(AccessUnit),
 }
 
 #[derive(Debug, Default)]
@@ -151,7 +151,7 @@ impl Passthrough {
             nals.iter().for_each(|nal| append(&mut bytes, nal));
         }
         self.check_picture(time, is_idr)?;
-        Ok(Some(Passed::Picture(Unit {
+        Ok(Some(Passed::Picture(AccessUnit {
             time: self.ticks(time),
             is_idr,
             bytes,
@@ -231,7 +231,7 @@ impl Passthrough {
         if time < zero {
             return Ok(None);
         }
-        Ok(Some(Passed::Sound(Unit {
+        Ok(Some(Passed::Sound(AccessUnit {
             time: self.ticks(time),
             is_idr: true,
             bytes: [&header, payload].concat(),
@@ -352,7 +352,11 @@ mod tests {
 
     /// Returns the pictures of a publisher that sends 30 per second in groups of this length, until
     /// one is rejected.
-    fn pictures(count: usize, group: usize, time: impl Fn(i64) -> i64) -> Result<Vec<Unit>, Dirty> {
+    fn pictures(
+        count: usize,
+        group: usize,
+        time: impl Fn(i64) -> i64,
+    ) -> Result<Vec<AccessUnit>, Dirty> {
         let mut passthrough = Passthrough::default();
         passthrough.push(0, &tag(9, &HEADER))?;
         let mut units = Vec::new();
@@ -372,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_clean_passes_in_annex_b() {
+    fn a_clean_stream_passes_in_annex_b() {
         let units = pictures(300, 60, in_millis).unwrap();
         assert_eq!(units.len(), 300);
         assert_eq!(units[60].time, 180_000);
@@ -401,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_have_to_be_in_their_places() {
+    fn pictures_out_of_place_are_dirty() {
         let jitter = |index: i64| in_millis(index) + [0, 9, -9, 16][index as usize % 4] * 1_000_000;
         assert!(pictures(300, 60, jitter).is_ok());
         let ntsc = |index: i64| index * 1001 / 30 * (SECOND / 1000);
@@ -461,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_sound_stops_is_dirty() {
+    fn a_stream_whose_sound_stops_is_dirty() {
         let mut passthrough = Passthrough::default();
         passthrough
             .push(0, &tag(8, &[0xAF, 0, 0x11, 0x90]))
@@ -497,7 +501,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_clean_or_dirty(
+        fn any_tags_are_clean_or_dirty(
             tags in prop::collection::vec((any_tag(), 0..10 * SECOND), 0..50)
         ) {
             let mut passthrough = Passthrough::default();

@@ -55,7 +55,7 @@ impl Reconnect {
         let Some(relay) = self.ring.elsewhere(name) else {
             return false;
         };
-        let was_asked = if self.may_ask(name, Instant::now()) {
+        let was_asked = if self.remember(name, Instant::now()) {
             let text = |field: &str| info.get::<&str>(field).unwrap_or_default();
             let tc_url = moved_to(relay, text("tc-url"), text("application"));
             let description = "This user belongs to another relay";
@@ -69,7 +69,7 @@ impl Reconnect {
     }
 
     /// Remembers that the publisher is asked.
-    fn may_ask(&self, name: &StreamName, now: Instant) -> bool {
+    fn remember(&self, name: &StreamName, now: Instant) -> bool {
         // No panic leaves it half changed.
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |when: &Instant| now.saturating_duration_since(*when) < ASKS_AGAIN_AFTER;
@@ -90,8 +90,8 @@ impl Reconnect {
 /// Returns the publisher's own URL at another relay: with the application as the publisher named
 /// it, since it keeps the rest of its path.
 fn moved_to(relay: &str, tc_url: &str, application: &str) -> String {
-    let behind_scheme = tc_url.split_once("://").map(|(_, rest)| rest);
-    let path = behind_scheme.and_then(|rest| rest.split_once('/'));
+    let after_scheme = tc_url.split_once("://").map(|(_, rest)| rest);
+    let path = after_scheme.and_then(|rest| rest.split_once('/'));
     match path {
         Some((_, path)) if !path.is_empty() => format!("{relay}/{path}"),
         _ => format!("{relay}/{application}"),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_application_goes_with_it() {
+    fn the_new_url_keeps_the_application() {
         let moved = |tc_url| moved_to("rtmps://b.example:443", tc_url, "live");
         assert_eq!(moved("rtmp://a/live/ann"), "rtmps://b.example:443/live/ann");
         assert_eq!(
@@ -120,21 +120,21 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_again_and_again() {
+    fn a_publisher_is_not_asked_again_for_ten_minutes() {
         let reconnect = Reconnect::default();
         let start = Instant::now();
-        assert!(reconnect.may_ask(&name(0), start));
-        assert!(reconnect.may_ask(&name(1), start));
-        assert!(!reconnect.may_ask(&name(0), start + ASKS_AGAIN_AFTER / 2));
-        assert!(reconnect.may_ask(&name(0), start + ASKS_AGAIN_AFTER));
+        assert!(reconnect.remember(&name(0), start));
+        assert!(reconnect.remember(&name(1), start));
+        assert!(!reconnect.remember(&name(0), start + ASKS_AGAIN_AFTER / 2));
+        assert!(reconnect.remember(&name(0), start + ASKS_AGAIN_AFTER));
     }
 
     #[test]
-    fn no_more_are_remembered_than_there_is_room_for() {
+    fn the_number_of_remembered_publishers_is_bounded() {
         let reconnect = Reconnect::default();
         let start = Instant::now();
         for number in 0..3 * MAX_REMEMBERED {
-            assert!(reconnect.may_ask(&name(number), start));
+            assert!(reconnect.remember(&name(number), start));
         }
         assert!(reconnect.asked.lock().unwrap().len() <= MAX_REMEMBERED);
     }

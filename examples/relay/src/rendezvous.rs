@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_stay_what_they_are() {
+    fn weights_never_change() {
         let weight = weight("rtmp://relay0.example:1935", "user0");
         assert_eq!(
             HEXLOWER.encode(&weight),
@@ -90,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn without_relays_all_are_served_here() {
+    fn all_users_are_served_without_relays() {
         assert_eq!(Placement::default().elsewhere(&user(1)), None);
         let alone = relays(1);
         assert_eq!(asked_of(&alone, &alone[0], &user(1)), alone[0]);
     }
 
     #[test]
-    fn the_streams_of_a_user_are_together() {
+    fn streams_of_a_user_stay_together() {
         let relays = relays(5);
         for number in 0..100 {
             let user = format!("user{number}");
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_share() {
+    fn each_relay_has_its_share() {
         const USERS: usize = 10_000;
         for count in 2..=8 {
             let relays = relays(count);
@@ -139,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_relays_agree_whatever_their_order(
+        fn all_relays_agree_in_any_order(
             (ordered, shuffled) in (1..10_usize).prop_flat_map(|count| {
                 (Just(relays(count)), Just(relays(count)).prop_shuffle())
             }),
@@ -154,7 +154,7 @@ mod tests {
         }
 
         #[test]
-        fn a_relay_that_goes_moves_its_own_users_alone(
+        fn a_relay_that_leaves_moves_only_its_own_users(
             count in 2..10_usize,
             gone in any::<prop::sample::Index>(),
             users in prop::collection::vec(any::<usize>(), 1..100),

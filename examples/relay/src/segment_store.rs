@@ -47,7 +47,7 @@ pub struct SegmentStore {
     /// The number of the next segment.
     next: u64,
     /// Names of files that have left the list, the oldest first.
-    left: VecDeque<String>,
+    unlisted: VecDeque<String>,
     /// The start of the next segment if nothing interrupts.
     due: Option<SystemTime>,
     /// The next segment does not continue the last one in the list.
@@ -58,7 +58,7 @@ impl SegmentStore {
     /// Continues the files that are there.
     pub fn open(directory: &Path, now: SystemTime) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
-        take_over(directory)?;
+        claim(directory)?;
         let text = fs::read(directory.join(PLAYLIST)).unwrap_or_default();
         let old = m3u8_rs::parse_media_playlist_res(&text).ok();
         let mut old = old.unwrap_or_default();
@@ -75,8 +75,8 @@ impl SegmentStore {
             old.segments.clear();
         }
         let last = files.last().and_then(|name| number(name));
-        let left = files.into_iter().filter(|name| number(name).is_some());
-        let left = left.filter(|name| !old.segments.iter().any(|s| s.uri == *name));
+        let unlisted = files.into_iter().filter(|name| number(name).is_some());
+        let unlisted = unlisted.filter(|name| !old.segments.iter().any(|s| s.uri == *name));
         let next = [old_next, by_clock(now), last.map_or(0, |last| last + 1)];
         // A list that goes on has no holes in its numbers.
         let next = match (old.segments.is_empty(), next) {
@@ -85,7 +85,7 @@ impl SegmentStore {
         };
         Ok(SegmentStore {
             directory: directory.to_owned(),
-            left: left.collect(),
+            unlisted: unlisted.collect(),
             has_gap: !old.segments.is_empty(),
             next,
             due: None,
@@ -148,7 +148,7 @@ impl SegmentStore {
             let gone = self.playlist.segments.remove(0);
             self.playlist.media_sequence += 1;
             self.playlist.discontinuity_sequence += u64::from(gone.discontinuity);
-            self.left.push_back(gone.uri);
+            self.unlisted.push_back(gone.uri);
         }
         self.write_playlist()
     }
@@ -156,12 +156,12 @@ impl SegmentStore {
     /// Starts over: the directory was removed, and the listed segments with it.
     fn start_anew(&mut self) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
-        take_over(&self.directory)?;
+        claim(&self.directory)?;
         let gone = std::mem::take(&mut self.playlist.segments);
         let marks = gone.iter().filter(|segment| segment.discontinuity).count();
         self.playlist.discontinuity_sequence += marks as u64;
         self.playlist.media_sequence = self.next;
-        self.left.clear();
+        self.unlisted.clear();
         Ok(())
     }
 
@@ -189,7 +189,7 @@ impl SegmentStore {
         let Err(error) = self.write(name, bytes) else {
             return Ok(());
         };
-        if self.left.is_empty() {
+        if self.unlisted.is_empty() {
             return Err(error);
         }
         // Most likely both failed for the same reason.
@@ -204,12 +204,12 @@ impl SegmentStore {
     /// Removes all but the last ones. A file that cannot be removed is tried again the next time.
     fn delete(&mut self, keep: usize) -> io::Result<()> {
         let mut result = Ok(());
-        let count = self.left.len().saturating_sub(keep);
-        let old: Vec<String> = self.left.drain(..count).collect();
+        let count = self.unlisted.len().saturating_sub(keep);
+        let old: Vec<String> = self.unlisted.drain(..count).collect();
         for name in old.into_iter().rev() {
             match fs::remove_file(self.directory.join(&name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    self.left.push_front(name);
+                    self.unlisted.push_front(name);
                     result = Err(error);
                 }
                 _ => {}
@@ -258,13 +258,13 @@ fn is_own(name: &str) -> bool {
 }
 
 /// Returns whether a store was opened there.
-pub fn is_shelf(directory: &Path) -> bool {
+pub fn is_store(directory: &Path) -> bool {
     fs::symlink_metadata(directory.join(MARKER)).is_ok_and(|marker| marker.is_file())
 }
 
 /// Marks the directory of a stream, unless another program has files there.
-fn take_over(directory: &Path) -> io::Result<()> {
-    if is_shelf(directory) {
+fn claim(directory: &Path) -> io::Result<()> {
+    if is_store(directory) {
         return Ok(());
     }
     if let Some(name) = files(directory)?.into_iter().find(|name| is_own(name)) {
@@ -292,7 +292,7 @@ fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 /// Ends the list of a store: players stop requesting it.
 pub fn end(directory: &Path) -> io::Result<()> {
-    if !is_shelf(directory) {
+    if !is_store(directory) {
         return Ok(());
     }
     let text = match fs::read(directory.join(PLAYLIST)) {
@@ -311,7 +311,7 @@ pub fn end(directory: &Path) -> io::Result<()> {
 /// Removes all files of a store from its directory, and the directory if it is empty then. Returns
 /// whether it was that of a store: all others stay as they are.
 pub fn clear(directory: &Path) -> io::Result<bool> {
-    if !is_shelf(directory) {
+    if !is_store(directory) {
         return Ok(false);
     }
     for name in files(directory)?.iter().filter(|name| is_own(name)) {
@@ -352,13 +352,13 @@ mod tests {
     }
 
     #[test]
-    fn five_are_listed_and_old_ones_deleted_later() {
+    fn five_segments_are_listed_and_old_ones_deleted_later() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = SegmentStore::open(directory.path(), at(1000)).unwrap();
+        let mut store = SegmentStore::open(directory.path(), at(1000)).unwrap();
         for index in 0..40 {
-            let has_gap = shelf.add(&segment(index), at(1002 + 2 * u64::from(index)));
+            let has_gap = store.add(&segment(index), at(1002 + 2 * u64::from(index)));
             assert!(!has_gap.unwrap());
-            shelf.tidy_up().unwrap();
+            store.tidy_up().unwrap();
             let list = list(directory.path());
             let count = usize::from(index) + 1;
             assert_eq!(list.segments.len(), count.min(LISTED));
@@ -383,14 +383,14 @@ mod tests {
     #[test]
     fn a_discontinuity_is_counted_when_it_leaves_the_list() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = SegmentStore::open(directory.path(), at(0)).unwrap();
+        let mut store = SegmentStore::open(directory.path(), at(0)).unwrap();
         for index in 0..20 {
             let is_discontinuous = index == 3 || index == 5;
             let segment = Segment {
                 is_discontinuous,
                 ..segment(index)
             };
-            shelf.add(&segment, at(u64::from(index))).unwrap();
+            store.add(&segment, at(u64::from(index))).unwrap();
             let list = list(directory.path());
             let gone = |discontinuity: u8| u64::from(index >= discontinuity + 5);
             assert_eq!(list.discontinuity_sequence, gone(3) + gone(5), "{index}");
@@ -401,16 +401,16 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_goes_on_with_a_gap() {
+    fn a_stream_that_returns_continues_after_a_gap() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = SegmentStore::open(directory.path(), at(1000)).unwrap();
+        let mut store = SegmentStore::open(directory.path(), at(1000)).unwrap();
         for index in 0..7 {
-            shelf.add(&segment(index), at(1000)).unwrap();
+            store.add(&segment(index), at(1000)).unwrap();
         }
         fs::write(directory.path().join(".unfinished-segment-9.ts"), "").unwrap();
         fs::write(directory.path().join("notes.txt"), "").unwrap();
-        let mut shelf = SegmentStore::open(directory.path(), at(9000)).unwrap();
-        assert!(shelf.add(&segment(7), at(9000)).unwrap());
+        let mut store = SegmentStore::open(directory.path(), at(9000)).unwrap();
+        assert!(store.add(&segment(7), at(9000)).unwrap());
         let list = list(directory.path());
         assert_eq!((list.media_sequence, list.segments.len()), (503, 5));
         assert!(list.segments[4].discontinuity);
@@ -421,22 +421,22 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_has_ended_does_not_go_on() {
+    fn an_ended_list_is_not_continued() {
         let directory = tempfile::tempdir().unwrap();
         // No segment was listed, and the directory has no owner.
         end(directory.path()).unwrap();
         assert_eq!(files(directory.path()).unwrap(), [""; 0]);
-        let mut shelf = SegmentStore::open(directory.path(), at(1000)).unwrap();
+        let mut store = SegmentStore::open(directory.path(), at(1000)).unwrap();
         end(directory.path()).unwrap();
         for index in 0..7 {
-            shelf.add(&segment(index), at(1000)).unwrap();
+            store.add(&segment(index), at(1000)).unwrap();
         }
         end(directory.path()).unwrap();
         let ended = list(directory.path());
         assert!(ended.end_list && ended.segments.len() == LISTED);
         // Another list is in its place, with new numbers.
-        let mut shelf = SegmentStore::open(directory.path(), at(1030)).unwrap();
-        assert!(!shelf.add(&segment(7), at(1030)).unwrap());
+        let mut store = SegmentStore::open(directory.path(), at(1030)).unwrap();
+        assert!(!store.add(&segment(7), at(1030)).unwrap());
         let list = list(directory.path());
         assert!(!list.end_list && list.segments.len() == 1);
         assert_eq!(list.media_sequence, 515);
@@ -445,23 +445,23 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_removed_is_made_again() {
+    fn a_removed_directory_is_created_again() {
         let top = tempfile::tempdir().unwrap();
         let directory = top.path().join("live/cam");
-        let mut shelf = SegmentStore::open(&directory, at(1000)).unwrap();
+        let mut store = SegmentStore::open(&directory, at(1000)).unwrap();
         for index in 0..2 {
-            shelf.add(&segment(index), at(1000)).unwrap();
+            store.add(&segment(index), at(1000)).unwrap();
         }
         fs::remove_dir_all(top.path().join("live")).unwrap();
-        shelf.add(&segment(2), at(1006)).unwrap();
+        store.add(&segment(2), at(1006)).unwrap();
         let list = list(&directory);
         assert_eq!((list.media_sequence, list.segments.len()), (502, 1));
-        assert!(is_shelf(&directory));
+        assert!(is_store(&directory));
         assert!(directory.join(&list.segments[0].uri).exists());
     }
 
     #[test]
-    fn what_is_of_others_is_neither_used_nor_removed() {
+    fn files_of_other_programs_are_neither_used_nor_removed() {
         let top = tempfile::tempdir().unwrap();
         for name in [PLAYLIST, "segment-7.ts"] {
             let directory = top.path().join(name);
@@ -479,36 +479,36 @@ mod tests {
         fs::write(directory.join("notes.txt"), "").unwrap();
         assert!(!clear(&directory).unwrap());
         SegmentStore::open(&directory, at(0)).unwrap();
-        assert!(is_shelf(&directory) && clear(&directory).unwrap());
+        assert!(is_store(&directory) && clear(&directory).unwrap());
         assert_eq!(files(&directory).unwrap(), ["notes.txt"]);
         assert!(!clear(&top.path().join("gone")).unwrap());
     }
 
     #[test]
-    fn numbers_do_not_come_again_when_all_files_are_gone() {
+    fn segment_numbers_are_not_reused_after_all_files_are_gone() {
         let top = tempfile::tempdir().unwrap();
         let directory = top.path().join("live/cam");
-        let mut shelf = SegmentStore::open(&directory, at(1000)).unwrap();
-        shelf.add(&segment(0), at(1002)).unwrap();
+        let mut store = SegmentStore::open(&directory, at(1000)).unwrap();
+        store.add(&segment(0), at(1002)).unwrap();
         clear(&directory).unwrap();
         assert!(!directory.exists());
-        let mut shelf = SegmentStore::open(&directory, at(1060)).unwrap();
-        assert!(!shelf.add(&segment(1), at(1062)).unwrap());
+        let mut store = SegmentStore::open(&directory, at(1060)).unwrap();
+        assert!(!store.add(&segment(1), at(1062)).unwrap());
         assert_eq!(list(&directory).media_sequence, 530);
     }
 
     #[test]
-    fn old_segments_give_way_when_nothing_can_be_written() {
+    fn old_segments_make_room_when_writing_fails() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = SegmentStore::open(directory.path(), at(0)).unwrap();
+        let mut store = SegmentStore::open(directory.path(), at(0)).unwrap();
         for index in 0..10 {
-            shelf.add(&segment(index), at(2)).unwrap();
+            store.add(&segment(index), at(2)).unwrap();
         }
         assert_eq!(segments(directory.path()), 10);
         // A name that cannot be written, like all names on a full disk.
-        let name = format!("{UNFINISHED}segment-{}.ts", shelf.next());
+        let name = format!("{UNFINISHED}segment-{}.ts", store.next());
         fs::create_dir(directory.path().join(&name)).unwrap();
-        assert!(shelf.add(&segment(10), at(2)).is_err());
+        assert!(store.add(&segment(10), at(2)).is_err());
         assert_eq!(
             segments(directory.path()),
             LISTED,
@@ -516,24 +516,24 @@ mod tests {
         );
         assert_eq!(list(directory.path()).segments.len(), LISTED);
         fs::remove_dir(directory.path().join(&name)).unwrap();
-        assert!(shelf.add(&segment(10), at(2)).unwrap());
+        assert!(store.add(&segment(10), at(2)).unwrap());
     }
 
     #[test]
-    fn what_can_not_be_removed_is_tried_again() {
+    fn a_failed_removal_is_tried_again() {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = SegmentStore::open(directory.path(), at(0)).unwrap();
+        let mut store = SegmentStore::open(directory.path(), at(0)).unwrap();
         for index in 0..5 {
-            shelf.add(&segment(index), at(2)).unwrap();
+            store.add(&segment(index), at(2)).unwrap();
         }
         // No file, so it is not removed as one.
         let stuck = directory.path().join("segment-1.ts");
         fs::remove_file(&stuck).unwrap();
         fs::create_dir(&stuck).unwrap();
         for index in 5..20 {
-            assert!(!shelf.add(&segment(index), at(2)).unwrap());
+            assert!(!store.add(&segment(index), at(2)).unwrap());
             // It is the second one to go.
-            assert_eq!(shelf.tidy_up().is_ok(), index < 5 + 11, "{index}");
+            assert_eq!(store.tidy_up().is_ok(), index < 5 + 11, "{index}");
         }
         // It blocked none of the others, and is no gap: all are listed.
         assert_eq!(segments(directory.path()), LISTED + KEPT);
@@ -545,21 +545,21 @@ mod tests {
         );
         fs::remove_dir(&stuck).unwrap();
         fs::write(&stuck, "").unwrap();
-        shelf.tidy_up().unwrap();
+        store.tidy_up().unwrap();
         assert!(!stuck.exists());
     }
 
     #[test]
-    fn what_could_not_be_written_is_a_gap() {
+    fn a_segment_that_could_not_be_written_is_a_gap() {
         let top = tempfile::tempdir().unwrap();
         let directory = top.path().join("live");
-        let mut shelf = SegmentStore::open(&directory, at(0)).unwrap();
-        shelf.add(&segment(0), at(2)).unwrap();
+        let mut store = SegmentStore::open(&directory, at(0)).unwrap();
+        store.add(&segment(0), at(2)).unwrap();
         let in_the_way = directory.join(format!("{UNFINISHED}segment-1.ts"));
         fs::create_dir(&in_the_way).unwrap();
-        assert!(shelf.add(&segment(1), at(4)).is_err());
+        assert!(store.add(&segment(1), at(4)).is_err());
         fs::remove_dir(&in_the_way).unwrap();
-        assert!(shelf.add(&segment(2), at(6)).unwrap());
+        assert!(store.add(&segment(2), at(6)).unwrap());
         let list = list(&directory);
         assert_eq!(list.segments[1].uri, "segment-1.ts");
         assert!(list.segments[1].discontinuity);

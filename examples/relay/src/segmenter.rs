@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ts::{CLOCK, Tracks, Writer};
+use crate::ts::{CLOCK, Tracks, TsWriter};
 
 /// Frames of each segment.
 pub const FRAMES: usize = 60;
@@ -21,11 +21,11 @@ pub const LENGTH: u64 = FRAMES as u64 * FRAME;
 
 /// Frames for which a segment waits for its sound: more than it is ever late, as long as it is
 /// encoded at all.
-const PATIENCE: usize = 90;
+const MAX_FRAMES_WITHOUT_SOUND: usize = 90;
 
 /// A coded picture or piece of sound. Times are ticks since the start of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unit {
+pub struct AccessUnit {
     pub time: i64,
     /// Decoding can start here. Always true for sound.
     pub is_idr: bool,
@@ -44,7 +44,7 @@ pub struct Segment {
 
 #[derive(Debug)]
 pub struct Segmenter {
-    writer: Writer,
+    writer: TsWriter,
     /// The start of the run.
     base: u64,
     /// The end of the last segment.
@@ -57,15 +57,15 @@ pub struct Segmenter {
     written: Tracks,
     /// A segment is complete only when the picture after it starts the next one.
     needs_next: bool,
-    pictures: VecDeque<Unit>,
-    sounds: VecDeque<Unit>,
+    pictures: VecDeque<AccessUnit>,
+    sounds: VecDeque<AccessUnit>,
 }
 
 impl Segmenter {
     /// Times start as in a stream with so many segments before.
     pub fn new(segments: u64) -> Self {
         Segmenter {
-            writer: Writer::default(),
+            writer: TsWriter::default(),
             base: 0,
             // Sound may come before the first picture.
             end: (segments + 1) * LENGTH,
@@ -101,7 +101,7 @@ impl Segmenter {
         self.tracks.audio = true;
     }
 
-    pub fn picture(&mut self, unit: Unit) -> Option<Segment> {
+    pub fn picture(&mut self, unit: AccessUnit) -> Option<Segment> {
         // No decoder could start with it.
         if !self.pictures.is_empty() || unit.is_idr {
             self.pictures.push_back(unit);
@@ -109,7 +109,7 @@ impl Segmenter {
         self.cut(false)
     }
 
-    pub fn sound(&mut self, unit: Unit) -> Option<Segment> {
+    pub fn sound(&mut self, unit: AccessUnit) -> Option<Segment> {
         if unit.time < 0 {
             // An encoder's priming samples would overlap the end of the run before.
             return None;
@@ -166,7 +166,7 @@ impl Segmenter {
             None => start + LENGTH as i64,
         };
         let has_sound = self.sounds.back().is_some_and(|unit| unit.time >= end);
-        let waited = self.pictures.len() >= FRAMES + PATIENCE;
+        let waited = self.pictures.len() >= FRAMES + MAX_FRAMES_WITHOUT_SOUND;
         if self.tracks.audio && !has_sound && !waited && !is_end {
             return None;
         }
@@ -179,7 +179,7 @@ impl Segmenter {
         let mut pictures = self.pictures.drain(..pictures).peekable();
         let mut sounds = self.sounds.drain(..sounds).peekable();
         let frames = pictures.len() as u64;
-        let at = |unit: &Unit| self.base.saturating_add_signed(unit.time);
+        let at = |unit: &AccessUnit| self.base.saturating_add_signed(unit.time);
         let first = [pictures.peek(), sounds.peek()];
         let start = match self.tracks.video {
             true => first[0].map_or(self.end, at),
@@ -219,16 +219,16 @@ impl Segmenter {
 mod tests {
     use super::*;
 
-    fn picture(index: i64) -> Unit {
-        Unit {
+    fn picture(index: i64) -> AccessUnit {
+        AccessUnit {
             time: index * FRAME as i64,
             is_idr: index % FRAMES as i64 == 0,
             bytes: vec![0, 0, 1, 9, 0xF0],
         }
     }
 
-    fn sound(index: i64) -> Unit {
-        Unit {
+    fn sound(index: i64) -> AccessUnit {
+        AccessUnit {
             time: index * 1920,
             is_idr: true,
             bytes: vec![0xFF, 0xF1],
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_waits_for_its_sound_and_not_for_ever() {
+    fn a_segment_waits_for_its_sound_with_a_limit() {
         let mut segmenter = Segmenter::new(4);
         segmenter.start_run(false);
         segmenter.expect_sound();
@@ -266,11 +266,11 @@ mod tests {
             "the first sound that belongs to the next one"
         );
         let late = (60..).position(|index| segmenter.picture(picture(index)).is_some());
-        assert_eq!(late, Some(FRAMES + PATIENCE - 1));
+        assert_eq!(late, Some(FRAMES + MAX_FRAMES_WITHOUT_SOUND - 1));
     }
 
     #[test]
-    fn runs_go_on_and_are_marked() {
+    fn runs_are_continuous_and_marked() {
         let mut segmenter = Segmenter::new(4);
         for run in 0..3 {
             segmenter.start_run(false);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_alone_is_cut_too_until_pictures_come() {
+    fn sound_alone_is_cut_until_pictures_come() {
         let mut segmenter = Segmenter::new(4);
         segmenter.start_run(false);
         segmenter.expect_sound();
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_somebody_else_is_whole_when_the_next_one_starts() {
+    fn a_publishers_group_is_complete_when_the_next_one_starts() {
         let mut segmenter = Segmenter::new(4);
         segmenter.start_run(true);
         segmenter.expect_pictures();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_player_could_start_with_is_left_out() {
+    fn pictures_before_the_first_keyframe_are_dropped() {
         let mut segmenter = Segmenter::new(4);
         segmenter.start_run(false);
         segmenter.expect_pictures();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::StreamName;
 use crate::cleaner::Cleaner;
-use crate::mailbox::{Mailbox, Next, Outcome, Tag};
+use crate::mailbox::{Mailbox, Next, QueuedTag, RunOutcome};
 use crate::packager::Packager;
 use crate::passthrough::{Dirty, Passed, Passthrough};
 
@@ -32,7 +32,7 @@ enum Run {
 /// Tags since the last keyframe.
 #[derive(Debug, Default)]
 struct Replay {
-    tags: Vec<Tag>,
+    tags: Vec<QueuedTag>,
     bytes: usize,
 }
 
@@ -92,7 +92,7 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, tag: Tag) {
+    fn take(&mut self, tag: QueuedTag) {
         if tag.epoch != self.epoch {
             self.finish_run();
             self.epoch = tag.epoch;
@@ -113,7 +113,7 @@ impl Worker {
     }
 
     /// Returns whether there is a run now.
-    fn start(&mut self, first: &Tag) -> bool {
+    fn start(&mut self, first: &QueuedTag) -> bool {
         self.started = Instant::now();
         if self.passthrough && !self.is_dirty {
             let mut passthrough = Passthrough::default();
@@ -135,7 +135,7 @@ impl Worker {
         self.start_cleaner(first)
     }
 
-    fn start_cleaner(&mut self, first: &Tag) -> bool {
+    fn start_cleaner(&mut self, first: &QueuedTag) -> bool {
         let (mailbox, packager) = (self.mailbox.clone(), self.packager.clone());
         match Cleaner::start(self.name.to_string(), mailbox, packager) {
             Ok(cleaner) => {
@@ -152,7 +152,7 @@ impl Worker {
         }
     }
 
-    fn push(&mut self, tag: Tag) {
+    fn push(&mut self, tag: QueuedTag) {
         let (passthrough, replay) = match &mut self.run {
             Some(Run::Passed(passthrough, replay)) => (passthrough, replay),
             Some(Run::Cleaned(cleaner)) => return cleaner.push(&tag.buffer, Some(tag.time)),
@@ -210,7 +210,7 @@ impl Worker {
         }
     }
 
-    fn has_ended(&mut self, outcome: Outcome) {
+    fn has_ended(&mut self, outcome: RunOutcome) {
         if self.started.elapsed() >= GOOD_RUN {
             self.failures = 0;
         }

@@ -43,13 +43,13 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Streams {
     settings: Settings,
-    state: Mutex<State>,
+    state: Mutex<StreamTable>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    running: HashMap<StreamName, Running>,
+struct StreamTable {
+    running: HashMap<StreamName, RunningStream>,
     /// Directories of streams that have ended, relative to that of all streams, and their next
     /// step.
     gone: HashMap<PathBuf, Due>,
@@ -73,7 +73,7 @@ impl Due {
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningStream {
     mailbox: Arc<Mailbox>,
     thread: JoinHandle<()>,
 }
@@ -84,9 +84,9 @@ impl Streams {
         let mut found = Vec::new();
         find_streams(&settings.directory, Path::new(""), &mut found)?;
         let due = Due::End(Instant::now() + OPEN);
-        let state = State {
+        let state = StreamTable {
             gone: found.into_iter().map(|path| (path, due)).collect(),
-            ..State::default()
+            ..StreamTable::default()
         };
         let streams = Arc::new(Streams {
             settings,
@@ -103,7 +103,7 @@ impl Streams {
         Ok(streams)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StreamTable> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,7 +129,7 @@ impl Streams {
             }
             streams.run(&own_name, &mine);
         })?;
-        let running = Running {
+        let running = RunningStream {
             mailbox: mailbox.clone(),
             thread,
         };
@@ -157,7 +157,7 @@ impl Streams {
         catalog.remove(name);
         println!("gone {name}");
         let mut state = self.lock();
-        let is_mine = |running: &Running| Arc::ptr_eq(&running.mailbox, mailbox);
+        let is_mine = |running: &RunningStream| Arc::ptr_eq(&running.mailbox, mailbox);
         if state.running.get(name).is_some_and(is_mine) {
             state.running.remove(name);
             let due = Due::End(Instant::now() + OPEN);
@@ -303,7 +303,7 @@ fn find_streams(top: &Path, path: &Path, found: &mut Vec<PathBuf>) -> io::Result
             find_streams(top, &below, found)?;
         }
     }
-    if is_below(path) && segment_store::is_shelf(&top.join(path)) {
+    if is_below(path) && segment_store::is_store(&top.join(path)) {
         found.push(path.to_owned());
     }
     Ok(())
@@ -324,7 +324,7 @@ mod tests {
     use crate::segment_store::SegmentStore;
 
     #[test]
-    fn what_can_not_be_read_is_somebody_elses() {
+    fn unreadable_directories_belong_to_other_programs() {
         let top = tempfile::tempdir().unwrap();
         SegmentStore::open(&top.path().join("live/cam"), SystemTime::now()).unwrap();
         let lost = top.path().join("lost+found");

@@ -42,7 +42,7 @@ pub struct Tracks {
 
 /// A counter for each kind of packet, and the version of the tables.
 #[derive(Debug, Default)]
-pub struct Writer {
+pub struct TsWriter {
     pat: Counter,
     pmt: Counter,
     video: Counter,
@@ -71,7 +71,7 @@ struct Piece<'a> {
     bytes: &'a [u8],
 }
 
-impl Writer {
+impl TsWriter {
     /// Writes the tables that a segment begins with.
     pub fn tables(&mut self, out: &mut Vec<u8>, tracks: Tracks) {
         if tracks != self.tracks {
@@ -248,8 +248,8 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_whole_and_counted_whatever_the_length() {
-        let mut writer = Writer::default();
+    fn packets_of_any_length_are_whole_and_counted() {
+        let mut writer = TsWriter::default();
         let mut out = Vec::new();
         writer.tables(&mut out, BOTH);
         let mut expected = Vec::new();
@@ -278,8 +278,8 @@ mod tests {
     }
 
     #[test]
-    fn times_and_flags_are_where_they_belong() {
-        let mut writer = Writer::default();
+    fn times_and_flags_are_in_their_places() {
+        let mut writer = TsWriter::default();
         let mut out = Vec::new();
         writer.tables(&mut out, BOTH);
         let time = (1 << 33) + 2 * CLOCK;
@@ -305,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn tables_have_a_new_version_with_other_tracks() {
-        let mut writer = Writer::default();
+    fn tables_of_other_tracks_have_a_new_version() {
+        let mut writer = TsWriter::default();
         let mut tables = |tracks| {
             let mut out = Vec::new();
             writer.tables(&mut out, tracks);

@@ -22,24 +22,24 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use url::Url;
 
-use crate::catalog::{Catalog, PLAYLIST, Stream, StreamName};
+use crate::catalog::{Catalog, PLAYLIST, StreamInfo, StreamName};
 use crate::health::Health;
 use crate::metrics;
-use crate::notify::Deliveries;
+use crate::notify::DeliveryCounters;
 use crate::reconnect::Reconnect;
-use common::connection::Patient;
+use common::connection::LimitedListener;
 
 /// The path under which viewers get the files in the directory of all streams.
 const HLS: &str = "hls";
 /// Time that connections may take to end when the program does.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections; each costs some memory.
 const MAX_CONNECTIONS: usize = 2000;
 /// A connection needs a descriptor, and another one for its file. Publishers and their segments
 /// need the rest.
 const SHARE_OF_DESCRIPTORS: u64 = 4;
 /// Requests are short, and a player fetches a segment every two seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Everything that the page needs, and nothing else: hls.js makes a worker of a blob, and plays
@@ -59,7 +59,7 @@ pub struct Site {
     /// The script that the page plays with, if it is installed.
     pub hls_js: Option<Bytes>,
     pub health: Arc<Health>,
-    pub deliveries: Arc<Deliveries>,
+    pub deliveries: Arc<DeliveryCounters>,
     pub reconnect: Arc<Reconnect>,
 }
 
@@ -100,20 +100,20 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (over, is_over) = tokio::sync::oneshot::channel();
-    let listener = Patient::new(socket, max_connections(), PATIENCE);
+    let listener = LimitedListener::new(socket, max_connections(), REQUEST_TIMEOUT);
     let server = axum::serve(listener, router(site));
     let server = server.with_graceful_shutdown(async move {
         shutdown.await;
         // The server may have ended by itself.
         let _ = over.send(());
     });
-    let farewell = async {
+    let close_timeout = async {
         let _ = is_over.await;
-        tokio::time::sleep(FAREWELL).await;
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
     };
     tokio::select! {
         result = async { server.await } => result,
-        () = farewell => Ok(()),
+        () = close_timeout => Ok(()),
     }
 }
 
@@ -183,7 +183,7 @@ async fn hls_js(State(site): State<Arc<Site>>) -> Response {
 
 /// A stream in the list for the page and other clients.
 #[derive(Serialize)]
-struct Listed {
+struct StreamListing {
     application: String,
     user: Option<String>,
     stream: String,
@@ -205,12 +205,12 @@ struct Listed {
     frames_dropped: u64,
 }
 
-impl Listed {
-    fn new(base: &Url, name: StreamName, stream: &Stream) -> Self {
+impl StreamListing {
+    fn new(base: &Url, name: StreamName, stream: &StreamInfo) -> Self {
         let playlist = playlist(base, &name);
         let path = base.make_relative(&playlist).unwrap_or_default();
         let counts = stream.counts;
-        Listed {
+        StreamListing {
             application: name.application,
             user: name.user,
             stream: name.stream,
@@ -242,8 +242,8 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
 
 async fn streams(State(site): State<Arc<Site>>) -> Response {
     let streams = site.catalog.streams().into_iter();
-    let listed = streams.map(|(name, stream)| Listed::new(&site.base, name, &stream));
-    let listed: Vec<Listed> = listed.collect();
+    let listed = streams.map(|(name, stream)| StreamListing::new(&site.base, name, &stream));
+    let listed: Vec<StreamListing> = listed.collect();
     json(StatusCode::OK, &serde_json::json!({ "streams": listed }))
 }
 

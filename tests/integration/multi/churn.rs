@@ -14,7 +14,7 @@ use support::PATIENCE;
 use support::clients::{FFMPEG, NEW_FFMPEG, publish};
 use support::flv::{self, Tag, assert_same_media};
 use support::gst_clients::publish_with;
-use support::isolated::is_apart;
+use support::isolated::is_isolated;
 use support::media::{copy, small};
 use support::resources::{memory, resources};
 
@@ -114,7 +114,7 @@ fn settle(is_settled: impl Fn(usize) -> bool) -> usize {
 #[test]
 fn publishers_in_any_order_leak_nothing() {
     // In a process where no other test uses resources.
-    if !is_apart("multi::churn::publishers_in_any_order_leak_nothing") {
+    if !is_isolated("multi::churn::publishers_in_any_order_leak_nothing") {
         return;
     }
     let recorder = MultiRecorder::start("application=live max-streams=8");

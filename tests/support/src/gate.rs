@@ -10,12 +10,12 @@ use std::thread::{self, JoinHandle};
 #[derive(Debug)]
 pub struct Gate {
     pub port: u16,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<GateState>>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct GateState {
     target: u16,
     is_open: bool,
     is_over: bool,
@@ -27,7 +27,7 @@ impl Gate {
     pub fn before(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State {
+        let state = Arc::new(Mutex::new(GateState {
             target,
             is_open: true,
             is_over: false,
@@ -69,7 +69,7 @@ impl Gate {
     }
 }
 
-impl State {
+impl GateState {
     fn connect(&mut self, client: TcpStream) {
         let server = TcpStream::connect(("127.0.0.1", self.target)).unwrap();
         for (from, to) in [(&client, &server), (&server, &client)] {

@@ -7,19 +7,19 @@ use std::process::Command;
 use super::clients::Running;
 
 /// Set in a process that one test has for itself.
-const APART: &str = "RTMP2SERVER_TEST_APART";
+const ISOLATED: &str = "RTMP2SERVER_TEST_APART";
 
 /// Runs a test again, in a process of its own. Says whether this is that process, where the test has to go on.
 #[track_caller]
-pub fn is_apart(test: &str) -> bool {
-    if std::env::var_os(APART).is_some() {
+pub fn is_isolated(test: &str) -> bool {
+    if std::env::var_os(ISOLATED).is_some() {
         return true;
     }
     assert_exists(test);
     let output = Running::spawn(
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(APART, "1"),
+            .env(ISOLATED, "1"),
     );
     let output = output.wait();
     print!("{}", String::from_utf8_lossy(&output.stdout));

@@ -92,7 +92,7 @@ impl Launch {
     /// Returns the port that the element listens on.
     #[track_caller]
     pub fn port(&mut self) -> u16 {
-        self.program.behind("current-port = ").parse().unwrap()
+        self.program.rest_after("current-port = ").parse().unwrap()
     }
 
     pub fn id(&self) -> u32 {

@@ -39,13 +39,13 @@ struct Printed {
     open: usize,
 }
 
-type Shared = Arc<(Mutex<Printed>, Condvar)>;
+type SharedOutput = Arc<(Mutex<Printed>, Condvar)>;
 
 /// A program that prints its progress in lines. It is ended with its owner.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
-    printed: Shared,
+    printed: SharedOutput,
     /// Lines that [`Self::wait_for`] has passed.
     passed: usize,
 }
@@ -56,7 +56,7 @@ impl Program {
     pub fn start(command: &mut Command) -> Self {
         let child = command.spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let printed = Shared::default();
+        let printed = SharedOutput::default();
         if let Some(stream) = child.stdout.take() {
             read(stream, &printed);
         }
@@ -107,7 +107,7 @@ impl Program {
 
     /// Waits for this text, and returns the rest of its line.
     #[track_caller]
-    pub fn behind(&mut self, text: &str) -> String {
+    pub fn rest_after(&mut self, text: &str) -> String {
         let lines = self.wait_for(text);
         lines.rsplit_once(text).unwrap().1.trim().to_owned()
     }
@@ -156,7 +156,7 @@ impl Drop for Program {
 }
 
 /// Keeps the lines of a stream.
-fn read(stream: impl Read + Send + 'static, printed: &Shared) {
+fn read(stream: impl Read + Send + 'static, printed: &SharedOutput) {
     printed.0.lock().unwrap().open += 1;
     let printed = printed.clone();
     thread::spawn(move || {

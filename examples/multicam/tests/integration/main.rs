@@ -172,7 +172,7 @@ fn publish_in_turns(port: u16, servers: &[Recorder], tags: &[Tag]) -> Vec<RawCli
 }
 
 #[test]
-fn of_eight_cameras_one_has_a_dead_server_and_seven_are_undisturbed() {
+fn a_dead_server_of_one_camera_disturbs_none_of_the_other_seven() {
     let servers = LIVE.map(|id| server(id, "main"));
     let fallback = server("8", "sub");
     // It accepts connections, and never answers.
@@ -299,7 +299,7 @@ fn assert_is_steady(server: &Recorder, step: u32) {
 }
 
 #[test]
-fn a_reload_starts_and_stops_what_it_changes_and_nothing_else() {
+fn a_reload_touches_only_changed_streams() {
     let servers = ["1", "2", "3", "4"].map(|id| server(id, "main"));
     let ports = servers.each_ref().map(Recorder::port);
     let signals = servers
@@ -366,7 +366,7 @@ fn a_reload_starts_and_stops_what_it_changes_and_nothing_else() {
 }
 
 #[test]
-fn a_server_has_a_stream_only_as_long_as_there_is_a_publisher() {
+fn a_server_has_a_stream_only_while_there_is_a_publisher() {
     let server = server("1", "main");
     let program = Program::start(&configuration(&[camera("1", server.port(), "")]));
     let tags = stream(0, 30);
@@ -388,7 +388,7 @@ fn a_server_has_a_stream_only_as_long_as_there_is_a_publisher() {
 }
 
 #[test]
-fn what_fails_starts_again_by_itself_and_alone() {
+fn a_failed_pipeline_restarts_by_itself_and_alone() {
     let servers = ["1", "2"].map(|id| server(id, "main"));
     let file = r#""source": {"file": {"path": "{camera_id}.flv"}},"#;
     let program = Program::start(&configuration(&[
@@ -421,7 +421,7 @@ fn what_fails_starts_again_by_itself_and_alone() {
 }
 
 #[test]
-fn signals_at_once_are_one() {
+fn signals_within_a_second_count_as_one() {
     let server = server("1", "main");
     let signals = Signals::watch(&server.element);
     let program = Program::start(&configuration(&[camera("1", server.port(), TEST)]));
@@ -437,7 +437,7 @@ fn signals_at_once_are_one() {
 }
 
 #[test]
-fn a_state_is_told_once() {
+fn each_state_is_printed_once() {
     let server = server("1", "main");
     // No server listens on port 1.
     let program = Program::start(&configuration(&[
@@ -485,7 +485,7 @@ fn run(arguments: &[&str], configuration: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn what_is_wrong_with_a_configuration_is_told_at_the_start() {
+fn problems_of_a_configuration_are_reported_at_the_start() {
     let good = configuration(&[camera("1", 1935, ""), camera("2", 1935, "")]);
     let (code, text) = run(&["--check"], &good);
     assert_eq!(code, Some(0), "{text}");
@@ -575,7 +575,7 @@ fn front(kind: u8) -> usize {
 }
 
 #[test]
-fn files_of_other_kinds_are_sent_without_being_coded_anew() {
+fn files_of_other_formats_are_sent_without_encoding() {
     let flv = small(2);
     let kinds = ["mp4", "mkv"];
     let servers = kinds.map(|id| server(id, "main"));
@@ -618,7 +618,7 @@ fn files_of_other_kinds_are_sent_without_being_coded_anew() {
 }
 
 #[test]
-fn files_of_other_kinds_go_on_where_they_start_again() {
+fn files_of_other_formats_loop_seamlessly() {
     let kinds = ["mp4", "mkv", "ts"];
     let servers = kinds.map(|id| server(id, "main"));
     let cameras = kinds.iter().zip(&servers).map(|(kind, server)| {

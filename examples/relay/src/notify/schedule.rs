@@ -43,17 +43,17 @@ pub struct Notice {
 
 /// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Taken,
+pub enum AttemptOutcome {
+    Acknowledged,
     /// A later attempt may succeed: not before this time, if the receiver named one.
     Failed(Option<Duration>),
     /// A later attempt would fail too.
-    Refused,
+    Rejected,
 }
 
 /// The further way of a notice after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum AfterAttempt {
     Over,
     /// It is sent again after this time.
     Again(Duration),
@@ -63,7 +63,7 @@ pub enum Fate {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingNotice {
     notice: Notice,
     since: Instant,
     /// It may have arrived, even if that was never acknowledged.
@@ -73,7 +73,7 @@ struct Waiting {
 /// The waiting notices of one stream: never empty.
 #[derive(Debug)]
 struct Line {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<PendingNotice>,
     /// The first notice is being sent.
     is_under_way: bool,
     due: Instant,
@@ -118,7 +118,7 @@ impl Schedule {
         });
         // Tried but not acknowledged: the receiver may or may not have it, and the gone notice is
         // right in both cases.
-        let is_superseded = |last: &Waiting| last.notice.event == Event::Ready;
+        let is_superseded = |last: &PendingNotice| last.notice.event == Event::Ready;
         if event == Event::Gone
             && !line.is_under_way
             && line.waiting.back().is_some_and(is_superseded)
@@ -126,7 +126,7 @@ impl Schedule {
             line.waiting.pop_back();
             self.waiting -= 1;
         }
-        line.waiting.push_back(Waiting {
+        line.waiting.push_back(PendingNotice {
             notice,
             since: now,
             was_tried: false,
@@ -141,7 +141,8 @@ impl Schedule {
             return false;
         };
         let line = entry.get_mut();
-        let is_unknown = |last: &Waiting| last.notice.event == Event::Ready && !last.was_tried;
+        let is_unknown =
+            |last: &PendingNotice| last.notice.event == Event::Ready && !last.was_tried;
         if !line.waiting.back().is_some_and(is_unknown) {
             return false;
         }
@@ -183,46 +184,46 @@ impl Schedule {
     pub fn finished(
         &mut self,
         name: &StreamName,
-        outcome: Outcome,
+        outcome: AttemptOutcome,
         now: Instant,
         chance: f64,
-    ) -> Fate {
+    ) -> AfterAttempt {
         let Entry::Occupied(mut entry) = self.lines.entry(name.clone()) else {
-            return Fate::Over;
+            return AfterAttempt::Over;
         };
         let line = entry.get_mut();
         line.is_under_way = false;
         self.under_way -= 1;
-        let fate = match outcome {
-            Outcome::Taken | Outcome::Refused => {
+        let after = match outcome {
+            AttemptOutcome::Acknowledged | AttemptOutcome::Rejected => {
                 line.failures = 0;
                 line.due = now;
-                Fate::Over
+                AfterAttempt::Over
             }
-            Outcome::Failed(retry_after) => {
+            AttemptOutcome::Failed(retry_after) => {
                 let delay = delay(line.failures, chance);
                 let delay = delay.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
                 line.failures = line.failures.saturating_add(1);
                 line.due = now + delay;
                 match line.waiting.front() {
                     Some(first) if first.notice.event == Event::Ready && line.waiting.len() > 1 => {
-                        Fate::Superseded
+                        AfterAttempt::Superseded
                     }
                     Some(first) if now.saturating_duration_since(first.since) >= GIVE_UP_AFTER => {
-                        Fate::GivenUp
+                        AfterAttempt::GivenUp
                     }
-                    _ => Fate::Again(delay),
+                    _ => AfterAttempt::Again(delay),
                 }
             }
         };
-        if !matches!(fate, Fate::Again(_)) {
+        if !matches!(after, AfterAttempt::Again(_)) {
             line.waiting.pop_front();
             self.waiting -= 1;
             if line.waiting.is_empty() {
                 entry.remove();
             }
         }
-        fate
+        after
     }
 }
 
@@ -240,18 +241,18 @@ mod tests {
 
     use proptest::prelude::*;
 
-    const TAKEN: Outcome = Outcome::Taken;
-    const FAILED: Outcome = Outcome::Failed(None);
+    const ACKNOWLEDGED: AttemptOutcome = AttemptOutcome::Acknowledged;
+    const FAILED: AttemptOutcome = AttemptOutcome::Failed(None);
 
     /// A schedule with a clock that the test moves.
-    struct Bench {
+    struct Simulation {
         schedule: Schedule,
         now: Instant,
     }
 
-    impl Bench {
+    impl Simulation {
         fn new() -> Self {
-            Bench {
+            Simulation {
                 schedule: Schedule::default(),
                 now: Instant::now(),
             }
@@ -274,7 +275,7 @@ mod tests {
             assert_eq!(self.next(), Some((event, name.to_owned())));
         }
 
-        fn finished(&mut self, name: &str, outcome: Outcome) -> Fate {
+        fn finished(&mut self, name: &str, outcome: AttemptOutcome) -> AfterAttempt {
             self.schedule
                 .finished(&stream(name), outcome, self.now, 1.0)
         }
@@ -300,190 +301,196 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_is_sent_once_and_at_once() {
-        let mut bench = Bench::new();
-        bench.push(Ready, "a");
-        bench.sends(Ready, "a");
-        assert_eq!(bench.next(), None);
-        assert_eq!(bench.finished("a", TAKEN), Fate::Over);
-        bench.push(Gone, "a");
-        bench.sends(Gone, "a");
-        assert_eq!(bench.finished("a", TAKEN), Fate::Over);
-        bench.is_over();
+    fn a_notice_is_sent_once_and_at_once() {
+        let mut simulation = Simulation::new();
+        simulation.push(Ready, "a");
+        simulation.sends(Ready, "a");
+        assert_eq!(simulation.next(), None);
+        assert_eq!(simulation.finished("a", ACKNOWLEDGED), AfterAttempt::Over);
+        simulation.push(Gone, "a");
+        simulation.sends(Gone, "a");
+        assert_eq!(simulation.finished("a", ACKNOWLEDGED), AfterAttempt::Over);
+        simulation.is_over();
     }
 
     #[test]
-    fn what_fails_is_sent_again_later_and_later() {
-        let mut bench = Bench::new();
-        bench.push(Ready, "a");
+    fn delays_grow_with_failures() {
+        let mut simulation = Simulation::new();
+        simulation.push(Ready, "a");
         let mut waited = Vec::new();
         for _ in 0..8 {
-            bench.sends(Ready, "a");
-            let fate = bench.finished("a", FAILED);
-            assert_eq!(bench.next(), None);
-            let delay = bench.wait();
-            assert_eq!(fate, Fate::Again(delay));
+            simulation.sends(Ready, "a");
+            let after = simulation.finished("a", FAILED);
+            assert_eq!(simulation.next(), None);
+            let delay = simulation.wait();
+            assert_eq!(after, AfterAttempt::Again(delay));
             waited.push(delay.as_secs());
         }
         assert_eq!(waited, [1, 2, 4, 8, 16, 32, 60, 60]);
-        bench.sends(Ready, "a");
-        bench.finished("a", TAKEN);
+        simulation.sends(Ready, "a");
+        simulation.finished("a", ACKNOWLEDGED);
         // The delay starts over.
-        bench.push(Gone, "a");
-        bench.sends(Gone, "a");
-        bench.finished("a", FAILED);
-        assert_eq!(bench.wait(), Duration::from_secs(1));
+        simulation.push(Gone, "a");
+        simulation.sends(Gone, "a");
+        simulation.finished("a", FAILED);
+        assert_eq!(simulation.wait(), Duration::from_secs(1));
     }
 
     #[test]
-    fn chance_spreads_what_is_sent_again() {
+    fn chance_spreads_repetitions() {
         assert_eq!(delay(3, 0.0), Duration::from_secs(4));
         assert_eq!(delay(3, 1.0), Duration::from_secs(8));
         assert_eq!(delay(u32::MAX, 1.0), MAX_DELAY);
     }
 
     #[test]
-    fn a_receiver_may_say_when_within_reason() {
-        let mut bench = Bench::new();
-        bench.push(Ready, "a");
+    fn retry_after_is_respected_within_bounds() {
+        let mut simulation = Simulation::new();
+        simulation.push(Ready, "a");
         for (said, waited) in [(7, 7), (0, 2), (1_000_000, 600)] {
-            bench.sends(Ready, "a");
-            bench.finished("a", Outcome::Failed(Some(Duration::from_secs(said))));
-            assert_eq!(bench.wait(), Duration::from_secs(waited));
+            simulation.sends(Ready, "a");
+            simulation.finished("a", AttemptOutcome::Failed(Some(Duration::from_secs(said))));
+            assert_eq!(simulation.wait(), Duration::from_secs(waited));
         }
     }
 
     #[test]
-    fn what_is_refused_is_over() {
-        let mut bench = Bench::new();
-        bench.push(Ready, "a");
-        bench.sends(Ready, "a");
-        bench.push(Gone, "a");
-        assert_eq!(bench.finished("a", Outcome::Refused), Fate::Over);
-        bench.sends(Gone, "a");
-        bench.finished("a", Outcome::Refused);
-        bench.is_over();
+    fn a_rejected_notice_is_not_repeated() {
+        let mut simulation = Simulation::new();
+        simulation.push(Ready, "a");
+        simulation.sends(Ready, "a");
+        simulation.push(Gone, "a");
+        assert_eq!(
+            simulation.finished("a", AttemptOutcome::Rejected),
+            AfterAttempt::Over
+        );
+        simulation.sends(Gone, "a");
+        simulation.finished("a", AttemptOutcome::Rejected);
+        simulation.is_over();
     }
 
     #[test]
-    fn a_gone_waits_for_its_ready() {
-        let mut bench = Bench::new();
-        bench.push(Ready, "a");
-        bench.sends(Ready, "a");
-        bench.push(Gone, "a");
-        assert_eq!(bench.next(), None);
-        bench.finished("a", TAKEN);
-        bench.sends(Gone, "a");
+    fn a_gone_notice_waits_for_its_ready_notice() {
+        let mut simulation = Simulation::new();
+        simulation.push(Ready, "a");
+        simulation.sends(Ready, "a");
+        simulation.push(Gone, "a");
+        assert_eq!(simulation.next(), None);
+        simulation.finished("a", ACKNOWLEDGED);
+        simulation.sends(Gone, "a");
     }
 
     #[test]
-    fn a_ready_that_fails_is_not_sent_behind_its_gone() {
+    fn a_failed_ready_notice_is_not_sent_after_its_gone_notice() {
         // While it is being sent,
-        let mut bench = Bench::new();
-        bench.push(Ready, "a");
-        bench.sends(Ready, "a");
-        bench.push(Gone, "a");
-        assert_eq!(bench.finished("a", FAILED), Fate::Superseded);
-        assert_eq!(bench.wait(), Duration::from_secs(1));
-        bench.sends(Gone, "a");
-        bench.finished("a", TAKEN);
-        bench.is_over();
+        let mut simulation = Simulation::new();
+        simulation.push(Ready, "a");
+        simulation.sends(Ready, "a");
+        simulation.push(Gone, "a");
+        assert_eq!(simulation.finished("a", FAILED), AfterAttempt::Superseded);
+        assert_eq!(simulation.wait(), Duration::from_secs(1));
+        simulation.sends(Gone, "a");
+        simulation.finished("a", ACKNOWLEDGED);
+        simulation.is_over();
         // and while it waits.
-        bench.push(Ready, "a");
-        bench.sends(Ready, "a");
-        bench.finished("a", FAILED);
-        bench.push(Gone, "a");
-        assert_eq!(bench.next(), None);
-        bench.wait();
-        bench.sends(Gone, "a");
+        simulation.push(Ready, "a");
+        simulation.sends(Ready, "a");
+        simulation.finished("a", FAILED);
+        simulation.push(Gone, "a");
+        assert_eq!(simulation.next(), None);
+        simulation.wait();
+        simulation.sends(Gone, "a");
         // The receiver still fails.
-        bench.finished("a", FAILED);
-        assert_eq!(bench.wait(), Duration::from_secs(2));
+        simulation.finished("a", FAILED);
+        assert_eq!(simulation.wait(), Duration::from_secs(2));
     }
 
     #[test]
-    fn what_nobody_knows_of_is_forgotten() {
-        let mut bench = Bench::new();
-        bench.push(Ready, "a");
-        bench.push(Gone, "a");
-        bench.is_over();
-        bench.push(Gone, "a");
-        bench.sends(Gone, "a");
+    fn an_untried_ready_notice_and_its_gone_notice_cancel() {
+        let mut simulation = Simulation::new();
+        simulation.push(Ready, "a");
+        simulation.push(Gone, "a");
+        simulation.is_over();
+        simulation.push(Gone, "a");
+        simulation.sends(Gone, "a");
         for _ in 0..100 {
-            bench.push(Ready, "a");
-            bench.push(Gone, "a");
+            simulation.push(Ready, "a");
+            simulation.push(Gone, "a");
         }
-        assert_eq!(bench.schedule.waiting(), 1);
-        bench.push(Ready, "a");
-        bench.finished("a", TAKEN);
-        bench.sends(Ready, "a");
+        assert_eq!(simulation.schedule.waiting(), 1);
+        simulation.push(Ready, "a");
+        simulation.finished("a", ACKNOWLEDGED);
+        simulation.sends(Ready, "a");
     }
 
     #[test]
-    fn after_an_hour_it_is_given_up() {
-        let mut bench = Bench::new();
-        bench.push(Gone, "a");
-        let start = bench.now;
+    fn a_notice_is_given_up_after_an_hour() {
+        let mut simulation = Simulation::new();
+        simulation.push(Gone, "a");
+        let start = simulation.now;
         loop {
-            bench.sends(Gone, "a");
-            if bench.finished("a", FAILED) == Fate::GivenUp {
+            simulation.sends(Gone, "a");
+            if simulation.finished("a", FAILED) == AfterAttempt::GivenUp {
                 break;
             }
-            bench.wait();
+            simulation.wait();
         }
-        assert!(bench.now - start >= GIVE_UP_AFTER);
-        assert!(bench.now - start <= GIVE_UP_AFTER + MAX_DELAY);
-        bench.is_over();
+        assert!(simulation.now - start >= GIVE_UP_AFTER);
+        assert!(simulation.now - start <= GIVE_UP_AFTER + MAX_DELAY);
+        simulation.is_over();
     }
 
     #[test]
-    fn one_that_fails_holds_up_nobody() {
-        let mut bench = Bench::new();
-        bench.push(Ready, "a");
-        bench.sends(Ready, "a");
-        bench.push(Ready, "b");
-        bench.sends(Ready, "b");
-        bench.finished("a", FAILED);
-        bench.finished("b", TAKEN);
-        bench.push(Ready, "c");
-        bench.sends(Ready, "c");
+    fn a_failing_notice_blocks_no_other_stream() {
+        let mut simulation = Simulation::new();
+        simulation.push(Ready, "a");
+        simulation.sends(Ready, "a");
+        simulation.push(Ready, "b");
+        simulation.sends(Ready, "b");
+        simulation.finished("a", FAILED);
+        simulation.finished("b", ACKNOWLEDGED);
+        simulation.push(Ready, "c");
+        simulation.sends(Ready, "c");
     }
 
     #[test]
-    fn what_waits_is_bounded() {
-        let mut bench = Bench::new();
+    fn the_number_of_waiting_notices_is_bounded() {
+        let mut simulation = Simulation::new();
         for number in 0..MAX_WAITING {
-            bench.push(Ready, &number.to_string());
+            simulation.push(Ready, &number.to_string());
         }
-        let now = bench.now;
-        let mut push =
-            |event, name: &str| bench.schedule.push(event, stream(name), String::new(), now);
+        let now = simulation.now;
+        let mut push = |event, name: &str| {
+            simulation
+                .schedule
+                .push(event, stream(name), String::new(), now)
+        };
         assert!(!push(Ready, "one more"));
         assert!(!push(Gone, "another"));
         // This one makes room.
         assert!(push(Gone, "7"));
         assert!(push(Ready, "one more"));
         for _ in 0..MAX_UNDER_WAY {
-            assert!(bench.next().is_some());
+            assert!(simulation.next().is_some());
         }
-        assert_eq!(bench.next(), None);
-        assert_eq!(bench.schedule.wakes_at(), None);
+        assert_eq!(simulation.next(), None);
+        assert_eq!(simulation.schedule.wakes_at(), None);
     }
 
     proptest! {
         #[test]
-        fn whatever_happens_the_order_is_kept(
+        fn notices_of_a_stream_keep_their_order(
             steps in prop::collection::vec((0..4_u8, 0..12_usize, any::<bool>()), 1..300)
         ) {
-            let mut bench = Bench::new();
+            let mut simulation = Simulation::new();
             let names: Vec<String> = (0..12).map(|number| number.to_string()).collect();
             let mut is_ready = [false; 12];
             let mut under_way: Vec<Notice> = Vec::new();
             let mut last_numbers = BTreeMap::new();
             let mut known = BTreeMap::new();
-            let mut answer = |bench: &mut Bench, notice: Notice, outcome| {
-                bench.finished(&notice.name.stream, outcome);
-                if outcome == TAKEN {
+            let mut answer = |simulation: &mut Simulation, notice: Notice, outcome| {
+                simulation.finished(&notice.name.stream, outcome);
+                if outcome == ACKNOWLEDGED {
                     let last = last_numbers.insert(notice.name.clone(), notice.number);
                     assert!(last.is_none_or(|last| last < notice.number), "out of order");
                     known.insert(notice.name.stream, notice.event);
@@ -494,10 +501,10 @@ mod tests {
                     0 => {
                         is_ready[index] = !is_ready[index];
                         let event = if is_ready[index] { Ready } else { Gone };
-                        bench.push(event, &names[index]);
+                        simulation.push(event, &names[index]);
                     }
                     1 => {
-                        if let Some(notice) = bench.schedule.next(bench.now) {
+                        if let Some(notice) = simulation.schedule.next(simulation.now) {
                             let is_first = |other: &Notice| other.name != notice.name;
                             prop_assert!(under_way.iter().all(is_first));
                             under_way.push(notice);
@@ -505,32 +512,32 @@ mod tests {
                     }
                     2 if !under_way.is_empty() => {
                         let notice = under_way.swap_remove(index % under_way.len());
-                        answer(&mut bench, notice, if goes_well { TAKEN } else { FAILED });
+                        answer(&mut simulation, notice, if goes_well { ACKNOWLEDGED } else { FAILED });
                     }
-                    _ => bench.now += Duration::from_secs(index as u64),
+                    _ => simulation.now += Duration::from_secs(index as u64),
                 }
                 prop_assert!(under_way.len() <= MAX_UNDER_WAY);
-                let lines = bench.schedule.lines.values();
+                let lines = simulation.schedule.lines.values();
                 let lengths: Vec<usize> = lines.map(|line| line.waiting.len()).collect();
                 prop_assert!(lengths.iter().all(|length| (1..=3).contains(length)));
-                prop_assert_eq!(lengths.iter().sum::<usize>(), bench.schedule.waiting());
+                prop_assert_eq!(lengths.iter().sum::<usize>(), simulation.schedule.waiting());
             }
             // Then all goes well.
             loop {
                 for notice in std::mem::take(&mut under_way) {
-                    answer(&mut bench, notice, TAKEN);
+                    answer(&mut simulation, notice, ACKNOWLEDGED);
                 }
-                if let Some(due) = bench.schedule.wakes_at() {
-                    bench.now = bench.now.max(due);
+                if let Some(due) = simulation.schedule.wakes_at() {
+                    simulation.now = simulation.now.max(due);
                 }
-                while let Some(notice) = bench.schedule.next(bench.now) {
+                while let Some(notice) = simulation.schedule.next(simulation.now) {
                     under_way.push(notice);
                 }
                 if under_way.is_empty() {
                     break;
                 }
             }
-            bench.is_over();
+            simulation.is_over();
             for (name, is_ready) in names.iter().zip(is_ready) {
                 prop_assert_eq!(known.get(name) == Some(&Ready), is_ready);
             }

@@ -34,7 +34,7 @@ impl Posted {
     }
 
     /// Returns the event and its stream.
-    fn told(&self) -> String {
+    fn event_and_stream(&self) -> String {
         let json = self.json();
         let text = |field: &str| json[field].as_str().unwrap().to_owned();
         format!("{} {}", text("event"), text("stream"))
@@ -81,9 +81,15 @@ fn receiver(address: SocketAddr) -> Receiver {
 }
 
 /// Starts notifying: returns a sender of changes, the running task, and its counters.
-fn tell(address: SocketAddr) -> (UnboundedSender<Change>, JoinHandle<()>, Arc<Deliveries>) {
+fn start_notifier(
+    address: SocketAddr,
+) -> (
+    UnboundedSender<Change>,
+    JoinHandle<()>,
+    Arc<DeliveryCounters>,
+) {
     let (sender, changes) = unbounded_channel();
-    let deliveries: Arc<Deliveries> = Arc::default();
+    let deliveries: Arc<DeliveryCounters> = Arc::default();
     let running = run(
         changes,
         Some(receiver(address)),
@@ -110,9 +116,9 @@ fn read(counter: &AtomicU64) -> u64 {
 }
 
 #[tokio::test]
-async fn who_is_told_can_tell_that_it_was_us() {
+async fn notifications_are_signed_and_complete() {
     let (address, posted) = receive(async |_, _| StatusCode::OK.into_response()).await;
-    let (changes, running, deliveries) = tell(address);
+    let (changes, running, deliveries) = start_notifier(address);
     changes.send(ready("a b")).unwrap();
     drop(changes);
     running.await.unwrap();
@@ -143,7 +149,7 @@ async fn who_is_told_can_tell_that_it_was_us() {
 }
 
 #[test]
-fn signatures_stay_what_they_are() {
+fn signatures_never_change() {
     let secret = Options::with_secret("0123456789abcdef").notify_secret;
     // printf '1795279342.{}' | openssl dgst -sha256 -hmac 0123456789abcdef
     assert_eq!(
@@ -153,7 +159,7 @@ fn signatures_stay_what_they_are() {
 }
 
 #[tokio::test]
-async fn what_fails_comes_again_under_its_id_and_in_order() {
+async fn failed_notifications_are_repeated_in_order_with_their_id() {
     let again = Arc::new(Notify::new());
     let is_there = again.clone();
     let (address, posted) = receive(move |number, _| {
@@ -167,7 +173,7 @@ async fn what_fails_comes_again_under_its_id_and_in_order() {
         }
     })
     .await;
-    let (changes, running, deliveries) = tell(address);
+    let (changes, running, deliveries) = start_notifier(address);
     let start = Instant::now();
     changes.send(ready("a")).unwrap();
     // Only then, so that it does not end before it was ready.
@@ -177,8 +183,8 @@ async fn what_fails_comes_again_under_its_id_and_in_order() {
     drop(changes);
     running.await.unwrap();
     let posted = posted.lock().unwrap();
-    let told: Vec<String> = posted.iter().map(Posted::told).collect();
-    assert_eq!(told, ["ready a", "ready a", "gone a"]);
+    let notified: Vec<String> = posted.iter().map(Posted::event_and_stream).collect();
+    assert_eq!(notified, ["ready a", "ready a", "gone a"]);
     let ids: Vec<&str> = posted.iter().map(|one| one.header("x-relay-id")).collect();
     assert_eq!(ids[0], ids[1]);
     assert_ne!(ids[1], ids[2]);
@@ -189,13 +195,13 @@ async fn what_fails_comes_again_under_its_id_and_in_order() {
 }
 
 #[tokio::test]
-async fn one_that_gets_no_answer_holds_up_no_other() {
+async fn an_unanswered_notification_blocks_no_other_stream() {
     let (released, other) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (release, is_there) = (released.clone(), other.clone());
     let (address, posted) = receive(move |_, posted| {
         let (release, is_there) = (release.clone(), is_there.clone());
         async move {
-            match posted.told().as_str() {
+            match posted.event_and_stream().as_str() {
                 "ready slow" => release.notified().await,
                 _ => is_there.notify_one(),
             }
@@ -203,7 +209,7 @@ async fn one_that_gets_no_answer_holds_up_no_other() {
         }
     })
     .await;
-    let (changes, running, ..) = tell(address);
+    let (changes, running, ..) = start_notifier(address);
     changes.send(ready("slow")).unwrap();
     changes.send(ready("other")).unwrap();
     other.notified().await;
@@ -214,7 +220,7 @@ async fn one_that_gets_no_answer_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn what_is_not_wanted_is_not_sent_again_nor_elsewhere() {
+async fn rejected_and_redirected_notifications_are_not_repeated() {
     let (elsewhere, strayed) = receive(async |_, _| StatusCode::OK.into_response()).await;
     let (address, posted) = receive(move |number, _| async move {
         match number {
@@ -230,7 +236,7 @@ async fn what_is_not_wanted_is_not_sent_again_nor_elsewhere() {
         }
     })
     .await;
-    let (changes, running, deliveries) = tell(address);
+    let (changes, running, deliveries) = start_notifier(address);
     for stream in ["a", "b", "c"] {
         changes.send(ready(stream)).unwrap();
     }
@@ -242,7 +248,7 @@ async fn what_is_not_wanted_is_not_sent_again_nor_elsewhere() {
 }
 
 #[tokio::test]
-async fn without_a_receiver_nothing_piles_up() {
+async fn changes_without_a_receiver_are_dropped() {
     let (sender, changes) = unbounded_channel();
     let running = tokio::spawn(run(changes, None, Arc::default(), pending()));
     for _ in 0..1000 {
@@ -253,41 +259,41 @@ async fn without_a_receiver_nothing_piles_up() {
 }
 
 #[tokio::test]
-async fn what_was_said_before_the_end_is_delivered() {
+async fn earlier_changes_are_delivered_before_the_end() {
     let (address, posted) = receive(async |_, _| StatusCode::OK.into_response()).await;
     let (changes, receiver) = (unbounded_channel(), receiver(address));
     changes.0.send(ready("a")).unwrap();
     // All other senders keep theirs.
     run(changes.1, Some(receiver), Arc::default(), now(())).await;
-    assert_eq!(posted.lock().unwrap()[0].told(), "ready a");
+    assert_eq!(posted.lock().unwrap()[0].event_and_stream(), "ready a");
     let (_sender, changes) = unbounded_channel();
     run(changes, None, Arc::default(), now(())).await;
 }
 
 #[test]
-fn nobody_at_home_is_a_failure_that_may_pass() {
+fn an_unreachable_receiver_is_a_transient_failure() {
     // A port that is free again.
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let receiver = receiver(socket.local_addr().unwrap());
     drop(socket);
-    let courier = Courier::new(receiver, Arc::default());
+    let notifier = Notifier::new(receiver, Arc::default());
     let notice = Notice {
         number: 1,
         event: Event::Ready,
         name: name("a"),
         time: time_of_day(),
     };
-    let (outcome, text) = attempt(&courier.agent, &courier.receiver, &notice, "1");
-    assert_eq!(outcome, Outcome::Failed(None));
+    let (outcome, text) = attempt(&notifier.agent, &notifier.receiver, &notice, "1");
+    assert_eq!(outcome, AttemptOutcome::Failed(None));
     assert!(text.starts_with("no answer: "), "{text}");
 }
 
 #[test]
-fn answers_mean_what_http_says() {
+fn answers_are_judged_by_their_status() {
     let now = glib::DateTime::from_utc(1994, 11, 6, 8, 49, 7.0).unwrap();
     let judge = |status, retry_after| judge(status, retry_after, Some(now.clone()));
-    let seconds = |count| Outcome::Failed(Some(Duration::from_secs(count)));
-    assert_eq!(judge(204, None), Outcome::Taken);
+    let seconds = |count| AttemptOutcome::Failed(Some(Duration::from_secs(count)));
+    assert_eq!(judge(204, None), AttemptOutcome::Acknowledged);
     assert_eq!(judge(503, Some("7")), seconds(7));
     assert_eq!(
         judge(429, Some("Sun, 06 Nov 1994 08:49:37 GMT")),
@@ -303,9 +309,13 @@ fn answers_mean_what_http_says() {
         "Sun, 06 Nov 1994",
         "Sun, 99 Nov 1994 08:49:37 GMT",
     ] {
-        assert_eq!(judge(500, Some(text)), Outcome::Failed(None), "{text}");
+        assert_eq!(
+            judge(500, Some(text)),
+            AttemptOutcome::Failed(None),
+            "{text}"
+        );
     }
     for status in [301, 307, 400, 401, 404, 410] {
-        assert_eq!(judge(status, None), Outcome::Refused, "{status}");
+        assert_eq!(judge(status, None), AttemptOutcome::Rejected, "{status}");
     }
 }

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn playlists_and_segments_are_served_and_nothing_else() {
+    fn only_playlists_and_segments_are_served() {
         let kind = |path: &str| Kind::of(path);
         assert_eq!(kind("/live/ann/cam/index.m3u8"), Some(Kind::Playlist));
         assert_eq!(kind("/live/cam/7.ts"), Some(Kind::Segment));

@@ -10,7 +10,7 @@ use super::*;
 use crate::rendezvous::Placement;
 
 /// A server of a directory with a stream, on a thread of its own.
-struct Served {
+struct TestServer {
     address: SocketAddr,
     site: Arc<Site>,
     directory: tempfile::TempDir,
@@ -18,7 +18,7 @@ struct Served {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Served {
+impl TestServer {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
@@ -38,7 +38,7 @@ impl Served {
             reconnect: Arc::new(Reconnect::new(Placement::default())),
         });
         let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let served = site.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -47,15 +47,15 @@ impl Served {
                 .unwrap();
             runtime.block_on(async {
                 let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                tell.send(socket.local_addr().unwrap()).unwrap();
+                sender.send(socket.local_addr().unwrap()).unwrap();
                 let stopped = async {
                     let _ = stopped.await;
                 };
                 serve(socket, served, stopped).await.unwrap();
             });
         });
-        Served {
-            address: told.recv().unwrap(),
+        TestServer {
+            address: receiver.recv().unwrap(),
             site,
             directory,
             stop: Some(stop),
@@ -87,7 +87,7 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for TestServer {
     fn drop(&mut self) {
         let _ = self.stop.take().unwrap().send(());
         self.thread.take().unwrap().join().unwrap();
@@ -99,7 +99,7 @@ fn name(user: Option<&str>, stream: &str) -> StreamName {
 }
 
 #[test]
-fn names_are_written_as_addresses() {
+fn names_are_encoded_in_urls() {
     let base = Url::parse("https://video.example/tv/").unwrap();
     let address = |name: &StreamName| playlist(&base, name).to_string();
     assert_eq!(
@@ -113,8 +113,8 @@ fn names_are_written_as_addresses() {
 }
 
 #[test]
-fn the_files_of_a_stream_are_served_as_what_they_are() {
-    let served = Served::new();
+fn the_files_of_a_stream_are_served_with_their_types() {
+    let served = TestServer::new();
     let (status, head, body) = served.get("/hls/live/ann/cam/index.m3u8");
     assert_eq!((status, body.as_str()), (200, "0123456789"));
     for line in [
@@ -138,8 +138,8 @@ fn the_files_of_a_stream_are_served_as_what_they_are() {
 }
 
 #[test]
-fn whatever_a_stream_is_called_its_address_leads_to_it() {
-    let served = Served::new();
+fn the_url_of_a_stream_with_any_name_leads_to_it() {
+    let served = TestServer::new();
     let names = [
         "a b",
         "50%",
@@ -165,16 +165,16 @@ fn whatever_a_stream_is_called_its_address_leads_to_it() {
 }
 
 #[test]
-fn a_playlist_always_comes_whole() {
-    let served = Served::new();
+fn a_playlist_is_always_sent_whole() {
+    let served = TestServer::new();
     let conditions = "If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT\r\nRange: bytes=2-4\r\n";
     let (status, _, body) = served.ask("GET", "/hls/live/ann/cam/index.m3u8", conditions);
     assert_eq!((status, body.as_str()), (200, "0123456789"));
 }
 
 #[test]
-fn nothing_else_of_the_disk_is_served() {
-    let served = Served::new();
+fn no_other_file_of_the_disk_is_served() {
+    let served = TestServer::new();
     std::os::unix::fs::symlink("/etc", served.directory.path().join("live/etc")).unwrap();
     for path in [
         "/hls",
@@ -206,8 +206,8 @@ fn nothing_else_of_the_disk_is_served() {
 }
 
 #[test]
-fn the_page_takes_nothing_from_elsewhere() {
-    let served = Served::new();
+fn the_page_loads_nothing_from_other_sites() {
+    let served = TestServer::new();
     let (status, head, body) = served.get("/");
     assert_eq!(status, 200);
     assert!(head.contains("content-security-policy: default-src 'none'"));
@@ -228,8 +228,8 @@ fn the_page_takes_nothing_from_elsewhere() {
 }
 
 #[test]
-fn streams_are_listed_as_they_are() {
-    let served = Served::new();
+fn streams_are_listed_with_their_state() {
+    let served = TestServer::new();
     assert_eq!(
         served.json("/streams").1,
         serde_json::json!({ "streams": [] })
@@ -258,8 +258,8 @@ fn streams_are_listed_as_they_are() {
 }
 
 #[test]
-fn health_says_what_is_wrong() {
-    let served = Served::new();
+fn health_reports_problems() {
+    let served = TestServer::new();
     assert_eq!(
         served.json("/health"),
         (200, serde_json::json!({ "status": "ok" }))
@@ -273,8 +273,8 @@ fn health_says_what_is_wrong() {
 }
 
 #[test]
-fn metrics_are_of_the_streams_that_there_are() {
-    let served = Served::new();
+fn metrics_cover_the_present_streams() {
+    let served = TestServer::new();
     let catalog = &served.site.catalog;
     let other = name(None, "quote\"d");
     for name in [&name(Some("ann"), "cam"), &other] {
@@ -294,7 +294,7 @@ fn metrics_are_of_the_streams_that_there_are() {
         "relay_frames_received_total 14",
         "relay_notifications_total{outcome=\"delivered\"} 0",
     ] {
-        assert!(text.lines().any(|told| told == line), "{line} in {text}");
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
     catalog.remove(&other);
     let (_, _, text) = served.get("/metrics");

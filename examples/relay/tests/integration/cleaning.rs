@@ -19,7 +19,7 @@ use support::media::made_by;
 use support::raw::{send, unpublish};
 
 #[test]
-fn a_dirty_publisher_gives_clean_segments_and_is_ready_in_time() {
+fn a_dirty_publisher_gets_clean_segments_and_is_ready_in_time() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &[]);
     let media = very_dirty(21);
@@ -66,7 +66,7 @@ fn a_dirty_publisher_gives_clean_segments_and_is_ready_in_time() {
 }
 
 #[test]
-fn a_publisher_that_comes_back_goes_on_behind_a_discontinuity() {
+fn a_returning_publisher_continues_after_a_discontinuity() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &[]);
     let media = dirty_media(5, "relay-five.flv", "0,2,3");
@@ -108,7 +108,7 @@ fn a_publisher_that_comes_back_goes_on_behind_a_discontinuity() {
 }
 
 #[test]
-fn old_segments_are_deleted_and_another_process_goes_on() {
+fn old_segments_are_deleted_and_the_next_process_continues() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &[]);
     let media = dirty_media(10, "relay-ten.flv", "0,4,8");
@@ -134,7 +134,7 @@ fn old_segments_are_deleted_and_another_process_goes_on() {
 }
 
 #[test]
-fn sound_or_pictures_alone_are_enough() {
+fn sound_or_pictures_alone_make_segments() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &[]);
     let media = dirty_media(10, "relay-ten.flv", "0,4,8");
@@ -190,7 +190,7 @@ fn seen_and_heard(file: &Path) -> [Vec<f64>; 2] {
 }
 
 #[test]
-fn what_is_heard_is_heard_when_it_is_seen() {
+fn sound_and_pictures_stay_in_sync() {
     let arguments = "-f lavfi -i color=black:size=160x120:rate=15,drawbox=color=white:t=fill:enable='lt(mod(t\\,2)\\,0.2)' \
          -f lavfi -i aevalsrc='if(lt(mod(t\\,2)\\,0.2)\\,sin(2*PI*1000*t)\\,0)':s=44100 \
          -t 11 -c:v libx264 -preset ultrafast -g 20 -pix_fmt yuv420p -c:a aac -ac 1 -f flv";

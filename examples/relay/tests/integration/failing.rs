@@ -19,7 +19,7 @@ use support::raw::{RawClient, send, unpublish};
 use support::synthetic;
 
 #[test]
-fn what_is_wrong_with_one_stream_is_its_own_affair() {
+fn a_failing_stream_disturbs_no_other_stream() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &[]);
     let media = dirty_media(10, "relay-ten.flv", "0,4,8");
@@ -51,7 +51,7 @@ fn what_is_wrong_with_one_stream_is_its_own_affair() {
 }
 
 #[test]
-fn a_stream_is_written_as_soon_as_it_can_be() {
+fn a_stream_is_written_as_soon_as_possible() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &[]);
     assert_eq!(relay.health(), (200, r#"{"status":"ok"}"#.to_owned()));
@@ -84,9 +84,9 @@ fn mount(options: &str, folder: &Path) {
 }
 
 #[test]
-fn a_disk_that_is_full_is_said_and_room_is_used_again() {
+fn a_full_disk_is_reported_and_freed_space_is_used() {
     // Only there may the test mount anything.
-    let name = "failing::a_disk_that_is_full_is_said_and_room_is_used_again";
+    let name = "failing::a_full_disk_is_reported_and_freed_space_is_used";
     if let Some(status) = netns::enter(name) {
         assert!(status.success());
         return;
@@ -124,7 +124,7 @@ fn shifted(media: Vec<Tag>, milliseconds: u32) -> Vec<Tag> {
 }
 
 #[test]
-fn a_directory_that_can_not_be_written_to_is_named_at_the_start() {
+fn an_unwritable_directory_is_reported_at_the_start() {
     let output = command("127.0.0.1:0", Path::new("/proc")).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
@@ -150,7 +150,7 @@ fn ignored(folder: &Path, listener: &TcpListener) -> (Relay, RawClient, TcpStrea
 }
 
 #[test]
-fn the_end_does_not_wait_for_a_receiver_that_does_not_answer() {
+fn stopping_does_not_wait_for_a_silent_receiver() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (relay, _client, _asking) = ignored(folder.path(), &listener);
@@ -165,7 +165,7 @@ fn the_end_does_not_wait_for_a_receiver_that_does_not_answer() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_the_relay_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut relay, _client, _asking) = ignored(folder.path(), &listener);
@@ -178,7 +178,7 @@ fn a_second_signal_ends_it_at_once() {
 
 /// Supervisors signal a process and its group.
 #[test]
-fn the_same_signal_twice_at_once_is_one() {
+fn a_repeated_signal_within_a_second_counts_as_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &[]);
     let mut client = relay.publish("ann");
@@ -203,7 +203,7 @@ fn a_directory_belongs_to_one_relay_at_a_time() {
 }
 
 #[test]
-fn a_directory_that_is_removed_is_made_again() {
+fn a_removed_directory_is_created_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &[]);
     let mut client = relay.publish("ann");
@@ -221,7 +221,7 @@ fn a_directory_that_is_removed_is_made_again() {
 }
 
 #[test]
-fn names_that_are_no_directories_are_refused() {
+fn names_that_cannot_be_directories_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let relay = Relay::start(folder.path(), &[]);
     for (application, stream) in [("live", ".."), ("live/.ann", "cam"), ("live", "index.m3u8")] {

@@ -50,7 +50,7 @@ fn listed_slices(segments: &[Segment]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_is_clean_is_passed_on_as_it_is() {
+fn a_clean_stream_passes_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &["--passthrough"]);
     let media = clean_media(10);
@@ -72,7 +72,7 @@ fn what_is_clean_is_passed_on_as_it_is() {
 }
 
 #[test]
-fn who_ceases_to_be_clean_is_cleaned_from_there_on() {
+fn a_stream_that_stops_being_clean_is_cleaned_from_there_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(folder.path(), &["--passthrough"]);
     // After four seconds frames come too late, from within a group on.

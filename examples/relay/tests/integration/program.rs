@@ -34,8 +34,8 @@ impl Relay {
         command.args(options).stdout(Stdio::piped());
         // Its warnings appear with the output of the test.
         let mut program = Program::start(command.stderr(Stdio::inherit()));
-        let page = program.behind("page on ");
-        let address = program.behind("listening on ");
+        let page = program.rest_after("page on ");
+        let address = program.rest_after("listening on ");
         let port = address.trim_end_matches('/').rsplit(':').next();
         Relay {
             program,

@@ -98,7 +98,7 @@ fn is_asked(client: &mut RawClient, application: &str) {
 }
 
 #[test]
-fn who_came_to_the_wrong_relay_is_asked_to_go_once() {
+fn a_publisher_at_the_wrong_relay_is_asked_to_go_once() {
     let folder = tempfile::tempdir().unwrap();
     let relay = start(folder.path());
     let application = format!("live/{OF_ELSEWHERE}");
@@ -117,7 +117,7 @@ fn who_came_to_the_wrong_relay_is_asked_to_go_once() {
 }
 
 #[test]
-fn who_belongs_here_or_cannot_go_is_served() {
+fn publishers_that_belong_here_or_cannot_go_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = start(folder.path());
     let mut here = publish_to(&relay, &format!("live/{OF_HERE}"), RECONNECT);
