@@ -4,7 +4,7 @@
  *
  *   record [port [file]]
  *
- * The port is 1935 and the file out.flv unless told otherwise; port 0 takes any free one. Ends when the publisher does,
+ * The default port is 1935 and the default file out.flv; port 0 binds any free one. Ends when the publisher does,
  * or with Ctrl-C, and leaves a complete file in both cases.
  */
 

@@ -352,7 +352,7 @@ def check_sick(relay):
     elsewhere = relay.directory.with_name("elsewhere")
     relay.directory.rename(elsewhere)
     status, _, text = relay.get("health")
-    if status != 503 or "can't be written to" not in json.loads(text)["problems"]["disk"]:
+    if status != 503 or "is not writable" not in json.loads(text)["problems"]["disk"]:
         raise harness.Failure(f"health is {status} {text}")
     if relay.metrics()["relay_healthy", ()] != 0:
         raise harness.Failure("the metrics say that all is well")
@@ -371,7 +371,7 @@ def watch(relay, receiver, driver):
     if relay.json("streams") != {"streams": []}:
         raise harness.Failure("there are streams that nobody publishes")
     player = Player(driver, relay.page)
-    player.until("no streams", lambda state: "There are no streams" in state["text"])
+    player.until("no streams", lambda state: "No streams." in state["text"])
     with publisher(relay, STREAM, more=DIRTY) as first:
         told = receiver.expect("ready", STREAM)
         if receiver.attempts[0] != receiver.attempts[1]:
@@ -396,7 +396,7 @@ def watch(relay, receiver, driver):
     counts = harness.packets(told["playlist"])
     if counts["video"] < 120 or counts["audio"] == 0:
         raise harness.Failure(f"ffprobe finds {counts} in {told['playlist']}")
-    player.until("an empty list", lambda state: "There are no streams" in state["text"])
+    player.until("an empty list", lambda state: "No streams." in state["text"])
     player.until("the end", lambda state: state["ended"] and "The stream has ended" in state["text"])
     check_sick(relay)
     with publisher(relay, OTHER, OTHER_SIZE):

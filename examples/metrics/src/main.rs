@@ -94,7 +94,7 @@ impl Ingest {
         bus.set_sync_handler(move |_, message| {
             match message.view() {
                 gst::MessageView::Error(error) => eprintln!("{name}: {}", error.error()),
-                gst::MessageView::Eos(_) => eprintln!("{name}: it has ended"),
+                gst::MessageView::Eos(_) => eprintln!("{name}: the stream has ended"),
                 _ => return gst::BusSyncReply::Drop,
             }
             runs.store(false, Ordering::Relaxed);
@@ -159,25 +159,25 @@ const fn one(
 const OF_ELEMENT: &[Description] = &[
     one(
         "rtmp2_connection_state",
-        "How far the publisher is: 0 disconnected, 1 connected, 2 authenticating, 3 negotiating, 4 reconfiguring, 5 streaming, 6 recovering.",
+        "Connection state of the publisher: 0 disconnected, 1 connected, 2 authenticating, 3 negotiating, 4 reconfiguring, 5 streaming, 6 recovering.",
         Unit::None,
         &[("", "connection-state")],
     ),
     one(
         "rtmp2_stream_status",
-        "What to expect of the stream: 1 active, 2 reconfiguring, 3 paused, 4 stopped.",
+        "Status of the stream: 1 active, 2 reconfiguring, 3 paused, 4 stopped.",
         Unit::None,
         &[("", "stream-status")],
     ),
     one(
         "rtmp2_epoch",
-        "Counts up whenever a decoder has to start afresh.",
+        "Number that grows whenever a decoder must start afresh.",
         Unit::None,
         &[("", "epoch")],
     ),
     one(
         "rtmp2_publishing",
-        "Whether there is a publisher.",
+        "1 if there is a publisher.",
         Unit::None,
         &[("", "publishing")],
     ),
@@ -189,19 +189,19 @@ const OF_ELEMENT: &[Description] = &[
     ),
     one(
         "rtmp2_received_bytes_per_second",
-        "Bytes read in the last whole second.",
+        "Bytes read in the last full second.",
         Unit::BitsPerSecond,
         &[("", "bitrate")],
     ),
     one(
         "rtmp2_received_average_bytes_per_second",
-        "Bytes read from the publisher over the time that it has been there.",
+        "Bytes read per second of the present publisher.",
         Unit::BitsPerSecond,
         &[("", "bitrate-average")],
     ),
     one(
         "rtmp2_received_peak_bytes_per_second",
-        "Bytes read in the second of the publisher that had the most.",
+        "Bytes read in the peak second of the publisher.",
         Unit::BitsPerSecond,
         &[("", "bitrate-peak")],
     ),
@@ -247,13 +247,13 @@ const OF_ELEMENT: &[Description] = &[
     ),
     one(
         "rtmp2_gop_frames",
-        "Frames in the last whole group of pictures.",
+        "Frames in the last complete group of pictures.",
         Unit::None,
         &[("", "gop-length")],
     ),
     one(
         "rtmp2_gop_duration_seconds",
-        "Time from the keyframe of the last whole group of pictures to the next.",
+        "Duration of the last complete group of pictures.",
         Unit::Nanoseconds,
         &[("", "gop-duration")],
     ),
@@ -271,43 +271,43 @@ const OF_ELEMENT: &[Description] = &[
     ),
     one(
         "rtmp2_queue_bytes",
-        "Memory of what waits for the pipeline.",
+        "Bytes of memory waiting for the pipeline.",
         Unit::None,
         &[("", "current-level-bytes")],
     ),
     one(
         "rtmp2_queue_duration_seconds",
-        "Media time of what waits for the pipeline.",
+        "Media time waiting for the pipeline.",
         Unit::Nanoseconds,
         &[("", "current-level-time")],
     ),
     one(
         "rtmp2_rejected_clients_total",
-        "Clients that were refused. One that might have meant several elements counts for each.",
+        "Rejected clients. A client that may have meant several elements counts for each.",
         Unit::None,
         &[("", "rejected")],
     ),
     one(
         "rtmp2_publishers_total",
-        "Publishers that were taken.",
+        "Accepted publishers.",
         Unit::None,
         &[("", "publishers")],
     ),
     one(
         "rtmp2_reconnects_total",
-        "Publishers that came back within resume-timeout.",
+        "Publishers that returned within resume-timeout.",
         Unit::None,
         &[("", "reconnects")],
     ),
     one(
         "rtmp2_replacements_total",
-        "Publishers that took the place of one that was still there.",
+        "Publishers that replaced one that was still connected.",
         Unit::None,
         &[("", "replacements")],
     ),
     one(
         "rtmp2_publisher_uptime_seconds",
-        "How long the present publisher has been there.",
+        "Time since the present publisher connected.",
         Unit::Nanoseconds,
         &[("", "uptime")],
     ),
@@ -319,31 +319,31 @@ const OF_ELEMENT: &[Description] = &[
     ),
     one(
         "rtmp2_downtime_seconds_total",
-        "Time without a publisher, from when the first one left.",
+        "Time without a publisher since the first one left.",
         Unit::Nanoseconds,
         &[("", "downtime")],
     ),
     one(
         "rtmp2_outage_seconds",
-        "How long there has been no publisher now.",
+        "Time since the last publisher left.",
         Unit::Nanoseconds,
         &[("", "outage")],
     ),
     one(
         "rtmp2_timestamps_clamped_total",
-        "Tags that stepped back, and left at the time of the one before.",
+        "Tags with earlier timestamps, sent at the time of the one before.",
         Unit::None,
         &[("", "timestamps-clamped")],
     ),
     one(
         "rtmp2_timestamp_jumps_total",
-        "Times that a publisher's clock started anew or jumped ahead.",
+        "Restarts and jumps of publishers' clocks.",
         Unit::None,
         &[("", "timestamp-jumps")],
     ),
     one(
         "rtmp2_timestamps_frozen_total",
-        "Tags that left at the time of their arrival, as the publisher's timestamps stood still.",
+        "Tags sent at the time of their arrival, since the publisher's timestamps stood still.",
         Unit::None,
         &[("", "timestamps-frozen")],
     ),
@@ -355,7 +355,7 @@ const OF_ELEMENT: &[Description] = &[
     ),
     one(
         "rtmp2_last_error_age_seconds",
-        "Time since a client was last refused or cut off.",
+        "Time since a client was last rejected or cut off.",
         Unit::Nanoseconds,
         &[("", "time-since-last-error")],
     ),
@@ -364,31 +364,31 @@ const OF_ELEMENT: &[Description] = &[
 const OF_PROCESS: &[Description] = &[
     one(
         "rtmp2_process_elements",
-        "Elements that listen.",
+        "Listening elements.",
         Unit::None,
         &[("", "elements")],
     ),
     one(
         "rtmp2_process_listeners",
-        "Addresses that they listen on.",
+        "Listening addresses.",
         Unit::None,
         &[("", "listeners")],
     ),
     one(
         "rtmp2_process_clients",
-        "Connections that there are.",
+        "Present connections.",
         Unit::None,
         &[("", "clients")],
     ),
     one(
         "rtmp2_process_publishing",
-        "Publishers that there are.",
+        "Present publishers.",
         Unit::None,
         &[("", "publishing")],
     ),
     one(
         "rtmp2_process_publishers_total",
-        "Publishers that were taken.",
+        "Accepted publishers.",
         Unit::None,
         &[("", "publishers")],
     ),
@@ -406,13 +406,13 @@ const OF_PROCESS: &[Description] = &[
     ),
     one(
         "rtmp2_process_rejected_clients_total",
-        "Clients that were refused, the sum of those of the elements.",
+        "Rejected clients, summed over the elements.",
         Unit::None,
         &[("", "rejected")],
     ),
     one(
         "rtmp2_process_dropped_tags_total",
-        "Tags that did not leave their element.",
+        "Tags that were dropped.",
         Unit::None,
         &[("", "dropped")],
     ),
@@ -459,9 +459,9 @@ fn families(ingests: &[Ingest]) -> Vec<MetricFamily> {
             errors.push((of(route, "reason", kind), 1.0));
         }
     }
-    let help = "Tags that did not leave the element.";
+    let help = "Tags that were dropped.";
     families.push(family("rtmp2_dropped_tags_total", help, dropped));
-    let help = "Why a client was last refused or cut off.";
+    let help = "Reason of the last rejection or cut.";
     families.push(family("rtmp2_last_error_info", help, errors));
 
     let running = |ingest: &Ingest| {
@@ -469,7 +469,7 @@ fn families(ingests: &[Ingest]) -> Vec<MetricFamily> {
         let labels = of(&ingest.route, "", "");
         (labels, f64::from(u8::from(is_running)))
     };
-    let help = "Whether the pipeline has neither failed nor ended.";
+    let help = "1 unless the pipeline has failed or ended.";
     let running = ingests.iter().map(running).collect();
     families.push(family("rtmp2_pipeline_running", help, running));
 

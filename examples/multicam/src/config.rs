@@ -152,7 +152,7 @@ impl TryFrom<Sources> for Source {
             (Some(rtmp), None, None) => Ok(Source::Rtmp(rtmp)),
             (None, Some(file), None) => Ok(Source::File(file)),
             (None, None, Some(test)) => Ok(Source::Test(test)),
-            _ => Err("it has to be one of `rtmp`, `file` and `test`"),
+            _ => Err("it must be one of `rtmp`, `file` and `test`"),
         }
     }
 }
@@ -304,11 +304,11 @@ mod tests {
             ),
             (
                 r#"{"cameras": [], "source": {"test": {}, "file": {"path": "a"}}}"#,
-                "source: it has to be one of `rtmp`, ",
+                "source: it must be one of `rtmp`, ",
             ),
             (
                 r#"{"cameras": [], "source": {}}"#,
-                "source: it has to be one of `rtmp`, ",
+                "source: it must be one of `rtmp`, ",
             ),
             (
                 r#"{"cameras": [], "source": {"test": {"fps": 25}}}"#,

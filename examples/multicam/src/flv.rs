@@ -23,11 +23,11 @@ const MAX_STEP: u32 = 1000;
 pub enum PlayError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is no FLV file")]
+    #[error("not an FLV file")]
     NotFlv,
-    #[error("there is a broken tag in it after {0} bytes")]
+    #[error("broken tag after {0} bytes")]
     Broken(u64),
-    #[error("there is neither video nor audio in it")]
+    #[error("neither video nor audio")]
     Empty,
 }
 

@@ -56,7 +56,7 @@ impl MetricsSource {
         let is_good = self.is_configuration_good.load(Ordering::Relaxed);
         families.push(family(
             "multicam_configuration_good",
-            "Whether the configuration that was read last is the one in use.",
+            "1 if the configuration that was read last is in use.",
             vec![(Vec::new(), f64::from(u8::from(is_good)))],
         ));
         families
@@ -68,12 +68,12 @@ type Value = fn(&Snapshot) -> Option<f64>;
 const METRICS: &[(&str, &str, Value)] = &[
     (
         "multicam_status",
-        "Whether a server takes the stream: 0 disconnected, 1 connecting, 2 connected, 3 given up.",
+        "State of the sink: 0 disconnected, 1 connecting, 2 connected, 3 given up.",
         |snapshot| Some(f64::from(snapshot.state.status.sink as u32)),
     ),
     (
         "multicam_source_active",
-        "Whether media comes from the source.",
+        "1 if media comes from the source.",
         |snapshot| {
             let is_active = snapshot.state.status.source == SourceState::Active;
             Some(f64::from(u8::from(is_active)))
@@ -81,47 +81,47 @@ const METRICS: &[(&str, &str, Value)] = &[
     ),
     (
         "multicam_location",
-        "Which server is connected or being tried: 0 is the first one, -1 none.",
+        "Index of the server that is connected or tried: 0 is the first one, -1 none.",
         |snapshot| Some(f64::from(snapshot.state.status.index)),
     ),
     (
         "multicam_sent_tags_total",
-        "Tags given to servers.",
+        "Tags sent to servers.",
         |snapshot| counter(snapshot, "tags-sent", 1.0),
     ),
     (
         "multicam_sent_bytes_total",
-        "Bytes of tags given to servers.",
+        "Bytes of tags sent to servers.",
         |snapshot| counter(snapshot, "bytes-sent", 1.0),
     ),
     (
         "multicam_sent_bytes_per_second",
-        "Bytes given to servers in the last whole second.",
+        "Bytes sent to servers in the last full second.",
         |snapshot| gauge(snapshot, "bitrate", Unit::BitsPerSecond),
     ),
     (
         "multicam_sent_average_bytes_per_second",
-        "Bytes given to servers over all time with one, since the pipeline started.",
+        "Bytes sent per second of connection, since the pipeline started.",
         |snapshot| gauge(snapshot, "bitrate-average", Unit::BitsPerSecond),
     ),
     (
         "multicam_sent_peak_bytes_per_second",
-        "Bytes in the second that had the most, since the pipeline started.",
+        "Bytes in the peak second since the pipeline started.",
         |snapshot| gauge(snapshot, "bitrate-peak", Unit::BitsPerSecond),
     ),
     (
         "multicam_dropped_tags_total",
-        "Tags given to no server.",
+        "Tags that no server received.",
         |snapshot| counter(snapshot, "tags-dropped", 1.0),
     ),
     (
         "multicam_attempts_total",
-        "Connections that were tried.",
+        "Connection attempts.",
         |snapshot| counter(snapshot, "attempts", 1.0),
     ),
     (
         "multicam_connections_total",
-        "Connections that a server has accepted.",
+        "Accepted connections.",
         |snapshot| counter(snapshot, "connections", 1.0),
     ),
     (
@@ -136,17 +136,17 @@ const METRICS: &[(&str, &str, Value)] = &[
     ),
     (
         "multicam_queue_bytes",
-        "What waits to be sent.",
+        "Bytes waiting to be sent.",
         |snapshot| gauge(snapshot, "current-level-bytes", Unit::None),
     ),
     (
         "multicam_queue_duration_seconds",
-        "Media time of what waits to be sent.",
+        "Media time waiting to be sent.",
         |snapshot| gauge(snapshot, "current-level-time", Unit::Nanoseconds),
     ),
     (
         "multicam_restarts_total",
-        "Times that the pipeline had to start again.",
+        "Restarts of the pipeline.",
         |snapshot| Some(snapshot.restarts as f64),
     ),
 ];

@@ -35,43 +35,42 @@ fn help() -> String {
 const HELP: &str = r#"The configuration
 
 EXAMPLE
-"variables", "source", "url_template", "fallback_urls" and "retry" may be said for all cameras, for one ("cameras"), or
-for one stream ("streams", with "urls" in place of "url_template"); what is said further inside holds. Unknown keys are
-errors.
+"variables", "source", "url_template", "fallback_urls" and "retry" may be set for all cameras, for one ("cameras"), or
+for one stream ("streams", with "urls" in place of "url_template"); the innermost value is used. Unknown keys are errors.
 
-  listen          Where publishers connect to, for sources of the kind rtmp: "host" (0.0.0.0) and "port" (1935; 0 for any
+  listen          Address for publishers, for sources of the kind rtmp: "host" (0.0.0.0) and "port" (1935; 0 for any
                   free one, which is printed).
-  variables       Texts that "{name}" stands for in URLs, paths and stream keys. "{camera_id}" and "{stream_name}" are
-                  there always.
+  variables       Texts that replace "{name}" in URLs, paths and stream keys. "{camera_id}" and "{stream_name}" are
+                  always set.
   source          One of
                   {"rtmp": {"application": A, "stream_key": K}}: the publisher of rtmp://THIS-HOST:PORT/A/K. It may
-                    come, go and come back. Servers have the stream from its first media until it is gone for 10 s. In
-                    the example, for "main" of "1":
+                    connect, disconnect and return. Servers have the stream from its first media until the publisher
+                    has been gone for 10 s. In the example, for "main" of "1":
                     ffmpeg -re -i FILE -c copy -f flv rtmp://THIS-HOST:1935/cameras/1-main
-                  {"file": {"path": P, "loop": false}}: a file as it is, at its own pace, from when a server takes the
-                    stream for the first time. P is from the folder of the configuration. FLV of all codecs; of other
+                  {"file": {"path": P, "loop": false}}: a file, unchanged, at its own pace, starting when a server first
+                    accepts the stream. P is relative to the folder of the configuration. FLV of all codecs; of other
                     files (MP4, Matroska, MPEG-TS) the first tracks in H.264, AAC and MP3
-                  {"test": {...}}: a picture that moves, with a tone. "pattern": smpte, ball, snow or black; the other
+                  {"test": {...}}: a moving picture with a tone. "pattern": smpte, ball, snow or black; the other
                     values above are the defaults.
-  url_template    Where to send to, rtmp:// or rtmps://, with user and password where the server wants them.
-                  "urls", at a stream, is a list of them, the best first.
-  fallback_urls   Where to send to while those before take nothing, the best first. [] for none.
-  retry           initial_delay_ms, max_delay_ms: what to wait when no server has taken the stream, doubled from one to
-                  the other; also before a pipeline that has failed starts again.
+  url_template    URL of the server, rtmp:// or rtmps://, with user and password where the server wants them.
+                  "urls", at a stream, is a list of URLs, the best first.
+  fallback_urls   URLs to use while the ones before fail, the best first. [] for none.
+  retry           initial_delay_ms, max_delay_ms: delay after no server has accepted the stream, doubled from one to the
+                  other; also before a failed pipeline starts again.
                   max_attempts: rounds through all servers before the pipeline starts again, 0 for never.
-                  return_to_primary_ms: while a fallback is used, how often to try the first one, 0 for never.
-                  timeout_ms: how long a server may take to accept the stream, and how long it may take nothing of it.
+                  return_to_primary_ms: while a fallback is used, interval of attempts at the first one, 0 for never.
+                  timeout_ms: time for a server to accept the stream, and longest time in which it may accept no data.
   cameras         "id" and "streams" with "name": letters, digits, '-', '_' and '.'.
 
 While it runs
 
-  A line is printed when the state of a stream changes; on a terminal all of them are shown all the time. Stream keys
-  and passwords are in no line, no error and no metric, but for their first two characters.
-  Metrics are served to 16 connections at a time, each for as long as it is answered within 10 s.
+  Each change of a stream's state prints a line; a terminal always shows the state of all streams. Lines, errors and
+  metrics show no more of stream keys and passwords than their first two characters.
+  Metrics are served to 16 connections at a time, each of which must be done within 10 s.
 
-  SIGHUP          Reads the configuration again. Streams that it does not change go on untouched; others are started,
-                  stopped, or started anew. One that can't be used changes nothing, and is told.
-  SIGINT, SIGTERM End all streams in the orderly way. Another one ends at once, if it comes a second after that or later:
-                  those before are taken for the same one.
+  SIGHUP          Reads the configuration again. Unchanged streams go on untouched; others start, stop, or start again.
+                  A configuration with problems changes nothing, and its problems are printed.
+  SIGINT, SIGTERM End all streams in an orderly way. Another signal ends the program at once, if it comes a second later
+                  or more: earlier ones count as the same signal.
 
-Exit codes: 0 after a signal, 1 for what failed, 2 for a wrong command line or configuration."#;
+Exit codes: 0 after a signal, 1 for a failure, 2 for a wrong command line or configuration."#;

@@ -131,10 +131,7 @@ impl Planner<'_> {
                 "it is empty: 0.0.0.0 stands for all addresses",
             );
         } else if !is_host(host) {
-            self.add_problem(
-                "listen.host",
-                "it is neither an IP address nor the name of a host",
-            );
+            self.add_problem("listen.host", "it is neither an IP address nor a host name");
         }
     }
 
@@ -157,7 +154,7 @@ impl Planner<'_> {
         ];
         for (key, value) in delays {
             if value.is_some_and(|value| value < MIN_MS) {
-                let what = format!("it has to be {MIN_MS} at least");
+                let what = format!("it must be {MIN_MS} at least");
                 self.add_problem(format!("{place}.{key}"), what);
             }
         }
@@ -167,9 +164,7 @@ impl Planner<'_> {
     fn check_name(&mut self, place: String, name: &str) {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_plain) {
-            let what = format!(
-                "it has to be of letters, digits, '-', '_' and '.', and of 1 to {MAX_NAME} of them"
-            );
+            let what = format!("use 1 to {MAX_NAME} letters, digits, '-', '_' and '.'");
             self.add_problem(place, what);
         }
     }
@@ -294,13 +289,13 @@ impl Planner<'_> {
         ];
         for (key, value, range) in ranges {
             if !range.contains(&value) {
-                let what = format!("it has to be from {} to {}", range.start(), range.end());
+                let what = format!("it must be from {} to {}", range.start(), range.end());
                 self.add_once(format!("{place}.{key}"), what);
             }
         }
         for (key, value) in [("width", test.width), ("height", test.height)] {
             if value % 2 != 0 {
-                self.add_once(format!("{place}.{key}"), "it has to be even".to_owned());
+                self.add_once(format!("{place}.{key}"), "it must be even".to_owned());
             }
         }
     }
@@ -309,7 +304,7 @@ impl Planner<'_> {
         if scope.urls.is_empty() {
             self.add_problem(
                 scope.place,
-                "it has nowhere to go to: set urls here, or url_template at its camera or for all of them",
+                "it has no server: set urls here, or url_template at its camera or for all of them",
             );
             return None;
         }
@@ -334,7 +329,7 @@ impl Planner<'_> {
             if let Some(first) = urls[..index].iter().position(|first| first == url) {
                 let place = scope.placed(&scope.urls[index].0);
                 let first = &scope.urls[first].0;
-                let what = format!("it comes to the same URL as {first}: leave it out");
+                let what = format!("it makes the same URL as {first}: remove it");
                 self.add_once(place, what);
             }
         }

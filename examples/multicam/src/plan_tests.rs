@@ -91,7 +91,7 @@ const GOOD: &str = r#""source": {"test": {}}, "urls": ["rtmp://h/l/a"]"#;
 fn missing_values_are_reported_with_advice() {
     assert_eq!(
         problem(&with_streams(r#"{"name": "main", "source": {"test": {}}}"#)),
-        "cameras[0].streams[0]: it has nowhere to go to: set urls here, or url_template at its camera or for all of them"
+        "cameras[0].streams[0]: it has no server: set urls here, or url_template at its camera or for all of them"
     );
     assert_eq!(
         problem(&with_streams(
@@ -165,7 +165,7 @@ fn a_fallback_is_another_server() {
     ] {
         assert_eq!(
             problem(&own(&urls)),
-            format!("{stream}.{place}: it comes to the same URL as {stream}.{first}: leave it out")
+            format!("{stream}.{place}: it makes the same URL as {stream}.{first}: remove it")
         );
     }
     // A shared value is reported once.
@@ -174,9 +174,7 @@ fn a_fallback_is_another_server() {
         .replace(r#""fallback_urls": [], "#, "");
     assert_eq!(
         problem(&text),
-        format!(
-            "fallback_urls[0], for {stream}: it comes to the same URL as url_template: leave it out"
-        )
+        format!("fallback_urls[0], for {stream}: it makes the same URL as url_template: remove it")
     );
 }
 
@@ -199,7 +197,7 @@ fn the_listen_host_must_be_a_host() {
     ] {
         assert_eq!(
             problem(&with_host(host)),
-            "listen.host: it is neither an IP address nor the name of a host",
+            "listen.host: it is neither an IP address nor a host name",
             "{host}"
         );
     }
@@ -222,7 +220,7 @@ fn a_shared_wrong_template_is_reported_once() {
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(
         problems[0].starts_with(
-            "url_template, for cameras[0].streams[0]: the variable \"camera\" is not known: "
+            "url_template, for cameras[0].streams[0]: the variable \"camera\" is unknown: "
         ),
         "{problems:?}"
     );
@@ -232,7 +230,7 @@ fn a_shared_wrong_template_is_reported_once() {
     );
     assert!(
         problem(&own)
-            .starts_with("cameras[0].streams[0].urls[1]: it is no URL of an RTMP server: ")
+            .starts_with("cameras[0].streams[0].urls[1]: it is not the URL of an RTMP server: ")
     );
 }
 

@@ -166,7 +166,7 @@ impl Program {
                 self.board.set_configuration(false);
                 self.screen.warn(&error.to_string());
                 self.screen
-                    .warn("the configuration was not changed; mend it, and send SIGHUP again");
+                    .warn("the configuration was not changed; correct it, and send SIGHUP again");
                 self.repaint();
                 Ok(())
             }
@@ -271,7 +271,7 @@ impl Program {
                 Ok(None) | Err(_) => {
                     let names = self.stopping.iter().map(|s| s.plan().name.to_string());
                     let names: Vec<String> = names.collect();
-                    let text = format!("these did not end: {}", names.join(", "));
+                    let text = format!("these streams did not end: {}", names.join(", "));
                     return Err(io::Error::other(text));
                 }
             }

@@ -24,7 +24,7 @@ const EARLY: gst::ClockTime = gst::ClockTime::from_seconds(2);
 const METADATA: u8 = 18;
 
 /// The advice for a file that cannot be sent.
-const HINT: &str = "make one that can be sent with ffmpeg -i FILE -c:v libx264 -c:a aac FILE.flv";
+const HINT: &str = "create one that can be sent with ffmpeg -i FILE -c:v libx264 -c:a aac FILE.flv";
 
 /// Reads like an FLV file.
 pub struct Remuxed {
@@ -189,7 +189,7 @@ fn link_tracks(pipeline: &gst::Pipeline, parser: &gst::Element, muxer: &gst::Ele
             gst::element_error!(
                 parser,
                 gst::StreamError::WrongType,
-                ("There is no track in it that can be sent as it is")
+                ("It has no track that can be sent without encoding")
             );
         }
         None

@@ -11,12 +11,12 @@ use super::config::Variables;
 pub enum TemplateError {
     #[error("there is a {{ without a }}, or the reverse")]
     Braces,
-    #[error("the variable \"{name}\" is not known: set it in variables, or use one of {known}")]
+    #[error("the variable \"{name}\" is unknown: set it in variables, or use one of {known}")]
     Unknown { name: String, known: String },
     #[error("it is empty")]
     Empty,
     #[error(
-        "it is no URL of an RTMP server: write rtmp://HOST/APPLICATION/STREAM-KEY, or rtmps://"
+        "it is not the URL of an RTMP server: use rtmp://HOST/APPLICATION/STREAM-KEY, or rtmps://"
     )]
     Url,
 }
@@ -92,7 +92,7 @@ mod tests {
         let error = fill("{camera}", &variables()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the variable \"camera\" is not known: set it in variables, or use one of camera_id, stream_name"
+            "the variable \"camera\" is unknown: set it in variables, or use one of camera_id, stream_name"
         );
         for text in ["{camera_id", "camera_id}", "{a{camera_id}}"] {
             assert_eq!(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 "use strict";
 
-// Lists the streams, and plays one of them: with hls.js where the browser has Media Source Extensions, else by the browser itself.
+// Lists the streams, and plays one of them: with hls.js where the browser has Media Source Extensions, otherwise with the browser itself.
 
 const POLL_SECONDS = 2;
 const AGAIN_SECONDS = 2;
@@ -10,11 +10,11 @@ const element = (id) => document.getElementById(id);
 const [summary, list, player, title, video, state, address] =
   ["summary", "streams", "player", "title", "video", "state", "address"].map(element);
 
-let chosen = null; // The path of the playlist that is to be played.
-let isReady = false; // The server says that it can be played.
+let chosen = null; // The path of the chosen playlist.
+let isReady = false; // The playlist can be played.
 let hls = null;
-let again = null; // A timer.
-let mended = -Infinity; // When the decoder was last set up anew.
+let again = null; // The timer of the next attempt.
+let mended = -Infinity; // The time of the last recovery of the decoder.
 
 const nameOf = (stream) =>
   [stream.application, stream.user, stream.stream].filter((part) => part !== null).join("/");
@@ -33,8 +33,8 @@ function describe(stream) {
 
 // The list ---------------------------------------------------------------------------------------
 
-// One that is there stays as it is, so that nobody loses their place in the list.
-const entries = new Map(); // From the path of the playlist to what is shown.
+// Present entries stay as they are, so that no viewer loses their place in the list.
+const entries = new Map(); // Path of the playlist -> its elements.
 
 function entryOf(stream) {
   const there = entries.get(stream.path);
@@ -74,10 +74,10 @@ function show(streams) {
     if (list.children[index] !== entry.item) list.insertBefore(entry.item, list.children[index] ?? null);
   });
   const count = streams.length;
-  say(summary, count === 0 ? "There are no streams. Publish one, and it appears here." : `${count} ${count === 1 ? "stream" : "streams"}`);
+  say(summary, count === 0 ? "No streams. Publish one, and it appears here." : `${count} ${count === 1 ? "stream" : "streams"}`);
 }
 
-// What is said again is not read out again.
+// A screen reader reads a repeated text only once.
 function say(where, text) {
   if (where.textContent !== text) where.textContent = text;
 }
@@ -110,18 +110,18 @@ function choose(stream) {
   play();
 }
 
-// What the server says of the one that is chosen. Nothing, if it is gone.
+// Updates the chosen stream; `undefined` when it has ended.
 function follow(stream) {
   if (chosen === null) return;
   const wasReady = isReady;
   isReady = Boolean(stream?.ready);
   if (isReady && !wasReady) {
-    // It is back: what has ended does not go on by itself.
+    // It is back: an ended playback does not continue by itself.
     play();
   } else if (!isReady && wasReady) {
-    // What there is of it is played to its end, which the playlist has.
+    // The rest is played up to the end of the playlist.
     clearTimeout(again);
-    say(state, "The stream has ended. It goes on here when it is back.");
+    say(state, "The stream has ended. It continues here when it returns.");
   }
 }
 
@@ -147,7 +147,7 @@ function play() {
     video.src = chosen;
     start();
   } else {
-    say(state, "This browser can't play HLS, and the server has no hls.js to help it. Its log says what to do.");
+    say(state, "This browser cannot play HLS, and the server has no hls.js. Its log says how to install it.");
   }
 }
 
@@ -163,7 +163,7 @@ function playByScript() {
       hls.recoverMediaError();
       return;
     }
-    say(state, "The stream does not come. Trying again.");
+    say(state, "The stream does not load. Trying again.");
     playLater();
   });
   hls.loadSource(chosen);
@@ -171,7 +171,7 @@ function playByScript() {
 }
 
 function start() {
-  // Browsers may want a click for it; there are controls for that.
+  // Browsers may require a click, for which there are controls.
   video.play().catch(() => say(state, "Press play to start."));
 }
 
@@ -183,9 +183,9 @@ video.addEventListener("volumechange", sayPlaying);
 video.addEventListener("waiting", () => {
   if (isReady) say(state, "Waiting for more…");
 });
-// It may be back already, and its playlist go on.
+// It may be back already, with the same playlist.
 video.addEventListener("ended", playLater);
-// That of hls.js is told by its own events.
+// hls.js reports its errors by its own events.
 video.addEventListener("error", () => {
   if (hls === null) playLater();
 });

@@ -162,7 +162,7 @@ impl Cleaner {
             Ok(_) => self.core.mailbox.wait_for_outcome(FINISH_TIMEOUT),
             Err(error) => Some(Err(error.to_string())),
         };
-        let outcome = outcome.unwrap_or_else(|| Err("its rest takes too long to code".into()));
+        let outcome = outcome.unwrap_or_else(|| Err("its rest takes too long to encode".into()));
         // Output that arrives after the timeout is lost.
         let packager = self.core.packager.clone();
         drop(self);
@@ -216,7 +216,7 @@ impl CleanerCore {
         let decoder = decoder(&caps, is_video);
         if decoder.is_none() {
             eprintln!(
-                "{}: a track is left out, since no decoder is installed for {caps}",
+                "{}: a track is dropped, since no decoder is installed for {caps}",
                 self.stream
             );
         }
@@ -265,7 +265,7 @@ impl CleanerCore {
                 };
                 result.inspect_err(|error| {
                     if *error == gst::FlowError::Error {
-                        gst::element_error!(sink, gst::CoreError::Failed, ("it can't be coded"));
+                        gst::element_error!(sink, gst::CoreError::Failed, ("it cannot be encoded"));
                     }
                 })?;
                 Ok(gst::FlowSuccess::Ok)
@@ -296,7 +296,7 @@ impl CleanerCore {
         let pressure = self.mailbox.has_pressure();
         if pressure && !std::mem::replace(&mut state.had_pressure, true) {
             eprintln!(
-                "{}: pictures are left out, since they come faster than they can be coded, and the last one stays. \
+                "{}: pictures are dropped, since they come faster than they can be encoded, and the last one is repeated. \
                  This machine has too many streams, or pictures that are too large for it",
                 self.stream
             );

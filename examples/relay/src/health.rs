@@ -100,7 +100,7 @@ impl Health {
         match tokio::time::timeout(TIMEOUT, trial).await {
             Ok(Ok(Ok(()))) => None,
             Ok(Ok(Err(error))) => Some(format!(
-                "{} can't be written to: {error}",
+                "{} is not writable: {error}",
                 self.directory.display()
             )),
             Ok(Err(error)) => Some(error.to_string()),
@@ -168,6 +168,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let health = Health::new(directory.path().join("gone"), catalog());
         let problem = &health.problems().await["disk"];
-        assert!(problem.contains("gone can't be written to"), "{problem}");
+        assert!(problem.contains("gone is not writable"), "{problem}");
     }
 }

@@ -118,7 +118,7 @@ impl Entry {
             entry.pipeline.set_state(gst::State::Null)?;
             return Err(match message.as_ref().map(|message| message.view()) {
                 Some(gst::MessageView::Error(error)) => error.error().to_string().into(),
-                _ => "the port can't be listened on".into(),
+                _ => "the port cannot be bound".into(),
             });
         }
         let weak = Arc::downgrade(&entry);
@@ -170,14 +170,14 @@ impl Entry {
     fn judge(&self, info: &gst::StructureRef) -> Result<(), &'static str> {
         let Some(name) = name_of(info) else {
             return Err(
-                "application, user and stream have to be names of directories, which do not start with a \
+                "application, user and stream must be names of directories, which do not start with a \
                  dot, nor end in .ts or .m3u8",
             );
         };
         let streams = self.site.catalog.streams();
         // A publisher that returns needs no room.
         if streams.len() >= self.max_streams && streams.iter().all(|(other, _)| *other != name) {
-            return Err("there are as many streams as --max-streams allows");
+            return Err("the limit of --max-streams is reached");
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Entry {
             return;
         };
         if let Err(error) = self.try_add(pad, &name) {
-            eprintln!("{name}: it can't be taken: {error}. Its publisher has to come again");
+            eprintln!("{name}: it cannot start: {error}. Its publisher has to reconnect");
         }
     }
 
@@ -233,7 +233,7 @@ impl Entry {
         match message.view() {
             gst::MessageView::Error(error) => {
                 let error = error.error().to_string();
-                eprintln!("no more publishers are taken: {error}. Start this program again");
+                eprintln!("no more publishers are accepted: {error}. Restart this program");
                 self.site.health.set("rtmp", Some(error));
             }
             gst::MessageView::Element(element) => {
@@ -285,7 +285,7 @@ fn sink(name: &StreamName, mailbox: &Arc<Mailbox>) -> AppSink {
                 && mailbox.push(tag) == PushResult::Full
             {
                 eprintln!(
-                    "{name}: all of it is left out up to a keyframe, since it comes faster than it can be decoded and \
+                    "{name}: its media is dropped up to a keyframe, since it comes faster than it can be decoded and \
                      coded. This machine has too many streams, or pictures that are too large for it"
                 );
             }

@@ -116,7 +116,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let _lock = lock_directory(&options.directory)?;
     health::write(&options.directory).map_err(|error| {
         let directory = options.directory.display();
-        format!("--directory {directory}: it can't be written to: {error}")
+        format!("--directory {directory}: it is not writable: {error}")
     })?;
     let socket = TcpListener::bind(options.http)
         .await
@@ -195,7 +195,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
 fn lock_directory(directory: &Path) -> Result<File, String> {
     let failure = |error: &dyn Error| {
         let directory = directory.display();
-        format!("--directory {directory}: it can't be written to: {error}")
+        format!("--directory {directory}: it is not writable: {error}")
     };
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
@@ -216,6 +216,6 @@ fn lock_directory(directory: &Path) -> Result<File, String> {
 fn too_long() -> String {
     let seconds = MAX_STOP_TIME.as_secs();
     format!(
-        "ended after {seconds} s, before all of the streams was written: their last segments may be missing"
+        "ended after {seconds} s, before all streams were written: their last segments may be missing"
     )
 }

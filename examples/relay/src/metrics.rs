@@ -20,27 +20,27 @@ type StreamMetric = (&'static str, &'static str, fn(&StreamInfo) -> f64);
 const OF_STREAM: &[StreamMetric] = &[
     (
         "relay_stream_uptime_seconds",
-        "Time since the stream is there.",
+        "Time since the stream started.",
         |stream| stream.since.elapsed().as_secs_f64(),
     ),
     (
         "relay_stream_ready",
-        "Whether its playlist can be played.",
+        "1 if its playlist can be played.",
         |stream| flag(stream.is_ready),
     ),
     (
         "relay_stream_interrupted",
-        "Whether its publisher was cut off, and may come back.",
+        "1 if its publisher was cut off, and may return.",
         |stream| flag(stream.is_interrupted),
     ),
     (
         "relay_stream_passed_through",
-        "Whether it is passed on as it comes.",
+        "1 if it passes through without encoding.",
         |stream| flag(stream.is_passed_through),
     ),
     (
         "relay_stream_failing",
-        "Whether its files can't be written or removed.",
+        "1 if its files cannot be written or removed.",
         |stream| flag(stream.failure.is_some()),
     ),
 ];
@@ -57,12 +57,12 @@ const COUNTED: &[CounterMetric] = &[
     }),
     (
         "discontinuities_total",
-        "Places where what follows does not go on with what was before.",
+        "Segments that do not continue the one before.",
         |counts| counts.discontinuities,
     ),
     (
         "frames_received_total",
-        "Frames of the publisher.",
+        "Frames that the publisher sent.",
         |counts| counts.frames_in,
     ),
     (
@@ -72,12 +72,12 @@ const COUNTED: &[CounterMetric] = &[
     ),
     (
         "frames_duplicated_total",
-        "Frames that were repeated to fill gaps.",
+        "Frames repeated to fill gaps.",
         |counts| counts.frames_duplicated,
     ),
     (
         "frames_dropped_total",
-        "Frames that were too many, or too late.",
+        "Frames dropped because they were too many or too late.",
         |counts| counts.frames_dropped,
     ),
 ];
@@ -127,11 +127,7 @@ pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> 
         let counted = streams.iter().filter(|(_, stream)| is(stream));
         counted.count() as f64
     };
-    families.push(one(
-        "relay_streams",
-        "Streams that there are.",
-        count(|_| true),
-    ));
+    families.push(one("relay_streams", "Present streams.", count(|_| true)));
     families.push(one(
         "relay_streams_ready",
         "Streams that can be played.",
@@ -140,7 +136,7 @@ pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> 
     let totals = site.catalog.totals();
     families.push(one(
         "relay_streams_total",
-        "Streams that there have been.",
+        "Streams that have started.",
         totals.streams as f64,
     ));
     for (name, help, value) in COUNTED {
@@ -158,14 +154,14 @@ pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> 
     ];
     families.push(family(
         "relay_notifications_total",
-        "Notifications by what became of them; those retried are counted for each attempt that failed.",
+        "Notifications by outcome; retried counts each failed attempt.",
         outcomes
             .map(|(outcome, counter)| (labels(&[("outcome", outcome)]), read(counter)))
             .to_vec(),
     ));
     families.push(one(
         "relay_notifications_waiting",
-        "Notifications that are not delivered yet.",
+        "Notifications waiting for delivery.",
         read(&deliveries.waiting),
     ));
     let outcomes = [
@@ -181,7 +177,7 @@ pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> 
     ));
     families.push(one(
         "relay_healthy",
-        "Whether /health says that all is well.",
+        "1 if /health reports no problem.",
         flag(is_healthy),
     ));
     exposition::text(families)

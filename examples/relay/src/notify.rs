@@ -92,7 +92,7 @@ pub async fn run(
     let end = tokio::time::Instant::now() + FLUSH_TIMEOUT;
     if timeout_at(end, notifier.finish()).await.is_err() {
         let count = notifier.schedule.waiting();
-        log(&format!("{count} are lost, since the program ends"));
+        log(&format!("{count} are lost at the end of the program"));
     }
 }
 
@@ -208,7 +208,7 @@ impl Notifier {
             }
             (AttemptOutcome::Rejected, _) => (
                 &self.deliveries.refused,
-                "it is not sent again: mend the receiver, or --notify".to_owned(),
+                "it is not sent again: correct the receiver, or --notify".to_owned(),
             ),
             (_, AfterAttempt::Again(delay)) => (
                 &self.deliveries.retried,
@@ -216,7 +216,7 @@ impl Notifier {
             ),
             (_, AfterAttempt::Superseded) => (
                 &self.deliveries.lost,
-                "the stream is gone meanwhile, which is said instead".to_owned(),
+                "the stream has ended, and its gone notification follows".to_owned(),
             ),
             (_, AfterAttempt::GivenUp | AfterAttempt::Over) => {
                 (&self.deliveries.lost, "given up".to_owned())

@@ -23,53 +23,53 @@ const HLS_JS: &str = concat!(
 );
 
 const LONG_ABOUT: &str = "\
-Takes RTMP publishers, cleans what they send, and serves it as HLS.
+Accepts RTMP publishers, cleans their streams, and serves them as HLS.
 
-Publishers come to rtmp://HOST:1935/APPLICATION/USER/STREAM or rtmp://HOST:1935/APPLICATION/STREAM. \
-Whatever they send leaves as HLS with segments of 2 s: 30 frames a second, a closed group of pictures in each segment, H.264 baseline, \
-AAC 48 kHz stereo. A publisher that comes back within 30 s goes on in the same playlist, behind a discontinuity mark. After that the playlist \
-ends, and 30 s later its files go.
+Publishers connect to rtmp://HOST:1935/APPLICATION/USER/STREAM or rtmp://HOST:1935/APPLICATION/STREAM. \
+Their streams become HLS with segments of 2 s: 30 frames per second, one closed group of pictures per segment, H.264 baseline, \
+AAC 48 kHz stereo. A publisher that returns within 30 s continues the same playlist, after a discontinuity mark. Otherwise the playlist \
+ends, and its files are removed 30 s later.
 
-The name of a stream is public: it is in the address of its playlist, in the list of streams, in metrics and notifications. Whoever knows \
-it can publish while nobody else does, so let only those reach the RTMP port who may.";
+The name of a stream is public: it is in the address of its playlist, in the list of streams, in metrics and notifications. Anyone who knows \
+it can publish while nobody else does, so restrict access to the RTMP port.";
 
 const AFTER_HELP: &str = "\
-What is served where (HTTP):
+Paths of the HTTP server:
   /                                      a page that lists the streams and plays them
   /hls/APPLICATION[/USER]/STREAM/index.m3u8
-                                         the playlist of a stream, and its segments beside it, for pages of any site
-  /streams                               the streams that there are, as JSON
-  /health                                200 {\"status\":\"ok\"}; 503 with what is wrong when something is
+                                         the playlist of a stream, with its segments beside it, for pages of any site
+  /streams                               the present streams, as JSON
+  /health                                200 {\"status\":\"ok\"}; 503 with the problems if there are any
   /metrics                               for Prometheus
 
-Everybody who reaches the HTTP port may read all of it. It speaks no TLS: let a reverse proxy do that, and give its address as --public-url. \
-There are a quarter as many connections at a time as the program may have open files (ulimit -n), and 2000 at most.
+Everyone who reaches the HTTP port can read all of it. The server has no TLS: put a reverse proxy in front of it, and pass its address as --public-url. \
+The number of concurrent connections is a quarter of the program's limit of open files (ulimit -n), and 2000 at most.
 
-The page plays with hls.js, which npm has: npm ci --prefix examples/relay/page
-Without it the page plays in browsers that play HLS by themselves, as Safari does.
+The page plays with hls.js from npm: npm ci --prefix examples/relay/page
+Without it the page plays only in browsers that play HLS themselves, such as Safari.
 
-Notifications (--notify): once the playlist of a stream has its first segments, and when a stream that was ready is gone, this is sent by POST:
+Notifications (--notify): when the playlist of a stream has its first segments, and when a stream that was ready has ended, the relay sends by POST:
   {\"id\":\"...\",\"event\":\"ready\",\"time\":\"2026-11-21T16:42:22Z\",\"application\":\"live\",\"user\":\"ann\",\"stream\":\"cam\",
    \"playlist\":\"http://HOST/hls/live/ann/cam/index.m3u8\"}
-`event` is ready or gone, and `user` is null where there is none. Its headers:
-  X-Relay-Id         the id: the same when it is sent again, so that it can be told from a new one
-  X-Relay-Timestamp  when this attempt was made, in seconds since 1970: refuse what is older than some minutes
+`event` is ready or gone, and `user` is null where there is none. The headers:
+  X-Relay-Id         the id: the same for each attempt, so that a repetition can be recognized
+  X-Relay-Timestamp  the time of this attempt, in seconds since 1970: reject one that is older than some minutes
   X-Relay-Signature  sha256=HEX, the HMAC-SHA256 of the timestamp, a dot and the body, with the secret
-Answer 2xx. On 5xx, 408, 425, 429, a timeout or no connection it is sent again, after 0.5 to 1 s at first, up to twice as long each time, \
-60 s at most, or what Retry-After says, for an hour. Any other answer, redirects too, ends it, and the log says so. Of one stream they come in their order. A ready that nobody took until its stream \
-was gone is not sent any more, so a gone may come without one.
+Answer 2xx. After 5xx, 408, 425, 429, a timeout or a failed connection it is sent again for an hour: first after 0.5 to 1 s, then after up to twice as long each time, \
+60 s at most, or after the time of Retry-After. Any other answer, redirects too, ends it, with a line in the log. The notifications of one stream keep their order. A ready \
+that was not acknowledged before its stream ended is not sent again, so a gone may come without one.
 
 The secret is in the file of --notify-secret-file or in the environment variable RELAY_NOTIFY_SECRET, 16 bytes or more. It is never on the command \
-line, where others see it: openssl rand -hex 32 > secret
+line, where other users see it: openssl rand -hex 32 > secret
 
-Several relays (--relay, --this): each user belongs to one of them, which all relays work out from the same list. A publisher that comes to another one is \
-asked to connect to the right one if it knows how to (Enhanced RTMP); else it is served where it is.
+Several relays (--relay, --this): each user belongs to one of them, which all relays compute from the same list. A publisher at another relay is \
+asked to reconnect to the right one if it supports that (Enhanced RTMP); otherwise it is served where it is.
 
-SIGTERM or SIGINT ends it, within 9 s: what is being coded is written, and notifications have 3 s to arrive. Streams go on in the same playlists if \
-they are there again within 30 s of its next start. A second signal ends it at once; the same one within a second counts as one. Exit codes: 0 after a signal, 1 for what failed and after a second signal, \
-2 for a wrong command line.
+SIGTERM or SIGINT ends the relay within 9 s: media in the encoders is written, and notifications have 3 s to arrive. Streams that return within 30 s of the next \
+start continue their playlists. A second signal ends the relay at once; the same signal again within a second counts as one. Exit codes: 0 after a signal, \
+1 for a failure and after a second signal, 2 for a wrong command line.
 
-Example: a relay that tells https://app.example of its streams, and one publisher
+Example: a relay that notifies https://app.example of its streams, and a publisher
   openssl rand -hex 32 > secret
   rtmp2-relay --rtmp 0.0.0.0:1935 --http 127.0.0.1:8080 --directory /var/lib/relay \\
       --public-url https://video.example --notify https://app.example/hook --notify-secret-file secret
@@ -145,8 +145,8 @@ impl Options {
             .map_err(wrong)?;
             if options.public_url.is_none() && options.http.ip().is_unspecified() {
                 return Err(wrong(format!(
-                    "--notify names the address of the playlist, and {} is none that others could use: \
-                     say with --public-url how they reach the HTTP server",
+                    "--notify sends the address of the playlist, and others cannot reach {}: \
+                     set --public-url to the address at which they reach the HTTP server",
                     options.http
                 )));
             }
@@ -158,11 +158,11 @@ impl Options {
         let mut sorted: Vec<&String> = self.relays.iter().collect();
         sorted.sort();
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("--relay {} is there twice", pair[0]));
+            return Err(format!("--relay has {} twice", pair[0]));
         }
         match &self.this_relay {
             Some(this) if !self.relays.contains(this) => Err(format!(
-                "--this {this} is none of the relays: {}. Each relay is to have the same list, with itself in it",
+                "--this {this} is not one of the relays: {}. Give each relay the same list, with itself in it",
                 self.relays.join(", ")
             )),
             _ => Ok(()),
@@ -191,7 +191,7 @@ impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = || "it is to be HOST:PORT, as 0.0.0.0:1935, [::]:1935 or localhost:0".to_owned();
+        let form = || "use HOST:PORT, such as 0.0.0.0:1935, [::]:1935 or localhost:0".to_owned();
         let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
         let inner = host
             .strip_prefix('[')
@@ -237,7 +237,7 @@ impl Secret {
         }
         if bytes.len() < MIN_SECRET {
             return Err(format!(
-                "the secret has {} bytes, and can be guessed with less than {MIN_SECRET}: openssl rand -hex 32 makes one",
+                "the secret has {} bytes, and fewer than {MIN_SECRET} can be guessed: create one with openssl rand -hex 32",
                 bytes.len()
             ));
         }
@@ -254,8 +254,8 @@ impl Secret {
     fn from_variable(value: Option<OsString>) -> Result<Self, String> {
         let value = value.ok_or_else(|| {
             format!(
-                "--notify needs a secret that signs what is sent: in the file of --notify-secret-file, or in {SECRET_VARIABLE}. \
-                 openssl rand -hex 32 > secret makes one"
+                "--notify needs a secret for its signatures: in the file of --notify-secret-file, or in {SECRET_VARIABLE}. \
+                 Create one with openssl rand -hex 32 > secret"
             )
         })?;
         Secret::new(value.into_encoded_bytes())
@@ -272,11 +272,11 @@ impl fmt::Debug for Secret {
 fn parse_http(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err("it is to begin with http:// or https://".to_owned());
+        return Err("use http:// or https://".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "a password in an address is seen by others; notifications are signed instead"
+            "a password in an address is visible to others; notifications are signed instead"
                 .to_owned(),
         );
     }
@@ -291,7 +291,7 @@ fn parse_notify(text: &str) -> Result<Url, String> {
 fn parse_public(text: &str) -> Result<Url, String> {
     let mut url = parse_http(text)?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("it is to end with its path".to_owned());
+        return Err("it must end with its path".to_owned());
     }
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));
@@ -301,8 +301,7 @@ fn parse_public(text: &str) -> Result<Url, String> {
 
 /// Brings a relay's address into one form, so that all relays have the same text for it.
 fn parse_relay(text: &str) -> Result<String, String> {
-    let form =
-        || "a relay is rtmp://HOST[:PORT] or rtmps://HOST[:PORT], and nothing behind".to_owned();
+    let form = || "use rtmp://HOST[:PORT] or rtmps://HOST[:PORT] without a path".to_owned();
     let url = Url::parse(text).map_err(|_| form())?;
     let default = match url.scheme() {
         "rtmp" => 1935,
@@ -456,7 +455,7 @@ mod tests {
         assert_eq!(options.unwrap().relays, expected);
         refused("--relay rtmp://a", "--this <URL>");
         refused("--this rtmp://a", "--relay <URL>");
-        refused("--relay rtmp://a --this rtmp://b", "none of the relays");
+        refused("--relay rtmp://a --this rtmp://b", "not one of the relays");
         refused(
             "--relay rtmp://a,rtmp://a:1935 --this rtmp://a",
             "there twice",
@@ -468,7 +467,7 @@ mod tests {
             "rtmp://me@a",
             "a:1935",
         ] {
-            refused(&format!("--relay {relay} --this {relay}"), "nothing behind");
+            refused(&format!("--relay {relay} --this {relay}"), "without a path");
         }
     }
 }

@@ -130,15 +130,15 @@ impl Packager {
     fn report(&mut self, written: io::Result<()>, removed: io::Result<()>) {
         let failure = match (written, removed) {
             (Err(error), _) => Some(format!(
-                "its segments can't be written: {error}. They are left out until there is room and \
+                "its segments cannot be written: {error}. They are missing until there is space and \
                  permission to write in --directory"
             )),
-            (_, Err(error)) => Some(format!("its old segments can't be removed: {error}")),
+            (_, Err(error)) => Some(format!("its old segments cannot be removed: {error}")),
             (Ok(()), Ok(())) => None,
         };
         match &failure {
             Some(failure) if !self.has_failed => eprintln!("{}: {failure}", self.name),
-            None if self.has_failed => eprintln!("{}: its files are in order again", self.name),
+            None if self.has_failed => eprintln!("{}: its files work again", self.name),
             _ => {}
         }
         self.has_failed = failure.is_some();

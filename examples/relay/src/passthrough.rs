@@ -213,7 +213,7 @@ impl Passthrough {
             return Ok(None);
         }
         let Some(header) = adts(payload.len()) else {
-            return dirty("sound in frames that are too long");
+            return dirty("sound in too long frames");
         };
         if !self.has_sound || is_adts(payload) {
             return dirty("sound without a configuration");

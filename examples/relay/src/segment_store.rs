@@ -271,7 +271,7 @@ fn claim(directory: &Path) -> io::Result<()> {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
             format!(
-                "{name} is there already, and not of this program, since there is no {MARKER} beside it"
+                "{name} exists and belongs to another program, since there is no {MARKER} beside it"
             ),
         ));
     }
@@ -301,7 +301,7 @@ pub fn end(directory: &Path) -> io::Result<()> {
         text => text?,
     };
     let playlist = m3u8_rs::parse_media_playlist_res(&text);
-    let mut playlist = playlist.map_err(|_| io::Error::other("it is no playlist"))?;
+    let mut playlist = playlist.map_err(|_| io::Error::other("not a playlist"))?;
     playlist.end_list = true;
     let mut text = Vec::new();
     playlist.write_to(&mut text)?;

@@ -178,7 +178,7 @@ impl Worker {
 
     fn is_dirty(&mut self, Dirty(why): &Dirty) {
         self.is_dirty = true;
-        println!("{}: it has {why}, and is cleaned", self.name);
+        println!("{}: it is cleaned, since it has {why}", self.name);
     }
 
     /// Cleans from the last keyframe on, of which no picture was listed.
@@ -222,7 +222,7 @@ impl Worker {
         self.failures += 1;
         self.pause = Some(Instant::now() + pause);
         eprintln!(
-            "{}: {error}. It is tried again at a keyframe after {} s",
+            "{}: {error}. It starts again at a keyframe after {} s",
             self.name,
             pause.as_secs()
         );
@@ -244,6 +244,6 @@ fn look(
 ) -> Result<Option<Passed>, Dirty> {
     match buffer.map_readable() {
         Ok(bytes) => passthrough.push(time, &bytes),
-        Err(_) => Err(Dirty("a tag that can't be read".into())),
+        Err(_) => Err(Dirty("an unreadable tag".into())),
     }
 }

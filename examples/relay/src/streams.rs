@@ -222,7 +222,7 @@ impl Streams {
         let directory = self.settings.directory.join(path);
         if let Err(error) = segment_store::end(&directory) {
             let directory = directory.display();
-            eprintln!("the playlist in {directory} can't be ended: {error}");
+            eprintln!("the playlist in {directory} cannot be ended: {error}");
         }
     }
 
@@ -235,7 +235,7 @@ impl Streams {
             Ok(false) => return,
             Err(error) => {
                 eprintln!(
-                    "{} can't be removed: {error}. It is of a stream that is gone",
+                    "{} cannot be removed: {error}. Its stream has ended",
                     directory.display()
                 );
                 return;
@@ -267,7 +267,7 @@ fn open_at_last(
                 return Some(packager);
             }
             Err(error) => format!(
-                "no segments can be written to {}: {error}",
+                "segments cannot be written to {}: {error}",
                 directory.display()
             ),
         };

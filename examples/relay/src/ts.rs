@@ -225,7 +225,7 @@ fn pid(number: u16) -> Pid {
 
 /// All values written here are in their range and fit, and writing to memory never fails.
 fn valid<T>(result: mpeg2ts::Result<T>) -> T {
-    result.expect("a packet as it has to be")
+    result.expect("a valid packet")
 }
 
 #[cfg(test)]

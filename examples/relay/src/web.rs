@@ -84,8 +84,8 @@ pub fn read_hls_js(path: &Path) -> Option<Bytes> {
         Ok(script) => Some(script.into()),
         Err(error) => {
             eprintln!(
-                "no hls.js at {}: {error}. The page plays in browsers alone that play HLS by themselves. \
-                 It comes with: npm ci --prefix examples/relay/page (or say with --hls-js where it is)",
+                "no hls.js at {}: {error}. The page plays only in browsers that play HLS themselves. \
+                 Install it with npm ci --prefix examples/relay/page, or set --hls-js",
                 path.display()
             );
             None

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Tests that count what their process has, where no other test has anything.
+//! Tests in a process of their own, whose resources they can count.
 
 use std::process::Command;
 
 use super::clients::Running;
 
-/// Set in a process that one test has for itself.
+/// Set in the process of an isolated test.
 const ISOLATED: &str = "RTMP2SERVER_TEST_APART";
 
-/// Runs a test again, in a process of its own. Says whether this is that process, where the test has to go on.
+/// Runs a test again, in a process of its own. Returns whether this is that process, in which the test
+/// continues.
 #[track_caller]
 pub fn is_isolated(test: &str) -> bool {
     if std::env::var_os(ISOLATED).is_some() {
@@ -28,7 +29,7 @@ pub fn is_isolated(test: &str) -> bool {
     false
 }
 
-/// Asserts that a test has this name: one that does not exist would run, and pass, as no test at all.
+/// Asserts that a test has this name: a filter that matches no test passes.
 #[track_caller]
 pub fn assert_exists(test: &str) {
     let mut command = Command::new(std::env::current_exe().unwrap());

@@ -2,26 +2,26 @@
 
 //! A network of the test's own, whose cables can be pulled.
 //!
-//! Everything is in namespaces that the test makes for itself: no packet leaves them, and they are
-//! gone with the test. As root, or where users may make namespaces.
+//! Everything is in namespaces that the test creates: no packet leaves them, and they end with the
+//! test. Needs root, or permission for users to create namespaces.
 
 use std::process::{Command, ExitStatus};
 
 use super::isolated::assert_exists;
 use super::program::end_of;
 
-/// Says to a test that it is in its own network.
+/// Set in the process of a test that is in its own network.
 const INSIDE: &str = "RTMP2SERVER_TEST_LAB";
 
-/// Where the server listens. These addresses are for tests of networks (RFC 2544).
+/// The address of the server. These addresses are reserved for tests of networks (RFC 2544).
 pub const SERVER: &str = "198.18.0.1";
 
-/// Runs a test again in a network of its own. None inside of that: then it is time for the test
-/// itself.
+/// Runs a test again in a network of its own. Returns `None` inside of that network, where the test
+/// continues.
 pub fn enter(test: &str) -> Option<ExitStatus> {
     if std::env::var_os(INSIDE).is_some() {
         ip("link set lo up");
-        // With an address of its own, or it takes that of a port, and another one when that goes.
+        // With a fixed address: otherwise it has that of a port, and another one when that port goes.
         ip("link add switch address 02:00:00:00:00:01 type bridge");
         ip("link set switch up");
         ip(&format!("address add {SERVER}/16 dev switch"));
@@ -59,7 +59,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Each has a number of its own, from 1.
+    /// Each machine needs a number of its own, from 1.
     pub fn new(number: u8) -> Self {
         let name = format!("machine{number}");
         let address = format!("198.18.{number}.1");
@@ -93,12 +93,12 @@ impl Machine {
         ip(&format!("link set {} master switch", self.port()));
     }
 
-    /// Both ends believe that all is well.
+    /// Pulls the cable out without either end noticing.
     pub fn pull_out(&self) {
         ip(&format!("link set {} nomaster", self.port()));
     }
 
-    /// As a phone that changes over to another network: what is sent to the old one finds nobody.
+    /// Changes the address, as a phone that moves to another network: packets to the old one are lost.
     pub fn change_address(&mut self) {
         let new = format!("{}23", self.address);
         self.set_address("del", &self.address);
@@ -106,7 +106,7 @@ impl Machine {
         self.address = new;
     }
 
-    /// A command of this machine.
+    /// Returns a command that runs on this machine.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);

@@ -494,7 +494,7 @@ fn problems_of_a_configuration_are_reported_at_the_start() {
         (
             "camera_id}_",
             "camera}_",
-            "url_template, for cameras[0].streams[0]: the variable \"camera\" is not known",
+            "url_template, for cameras[0].streams[0]: the variable \"camera\" is unknown",
         ),
         ("\"2\"", "\"1\"", "cameras[1]: cameras[0] has the same id"),
         (
@@ -515,12 +515,12 @@ fn problems_of_a_configuration_are_reported_at_the_start() {
         (
             "{\"host\": \"127.0.0.1\"",
             "{\"host\": \"not a host\"",
-            "listen.host: it is neither an IP address nor the name of a host",
+            "listen.host: it is neither an IP address nor a host name",
         ),
         (
             "\"cameras\":",
             r#""fallback_urls": ["rtmp://127.0.0.1:{port}/live/{camera_id}_{stream_name}_secret"], "cameras":"#,
-            "fallback_urls[0], for cameras[0].streams[0]: it comes to the same URL as url_template",
+            "fallback_urls[0], for cameras[0].streams[0]: it makes the same URL as url_template",
         ),
     ] {
         let bad = good.replace(from, to);

@@ -63,7 +63,7 @@ fn a_stream_is_written_as_soon_as_possible() {
     let media = clean_media(10);
     send(&mut client, &media);
     relay.wait_for_health(|status, text| {
-        status == 503 && text.contains("/live/ann/cam: index.m3u8 is there already")
+        status == 503 && text.contains("/live/ann/cam: index.m3u8 exists")
     });
     assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
     std::fs::remove_file(&theirs).unwrap();
@@ -129,7 +129,7 @@ fn an_unwritable_directory_is_reported_at_the_start() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.starts_with("--directory /proc: it can't be written to"),
+        said.starts_with("--directory /proc: it is not writable"),
         "{said}"
     );
 }
