@@ -125,12 +125,12 @@ impl Drop for ServerConnection {
     }
 }
 
-/// Returns an error's text in one sentence, without secrets.
+/// Returns an error's text in one sentence, fit for logs and messages.
 fn reason(error: &gst::message::Error, location: &Location) -> String {
-    let text = location.without_secrets(error.error().message());
+    let text = location.printable(error.error().message());
     let details = error.debug();
     let details = details.as_deref().and_then(|text| text.rsplit('\n').next());
-    let details = details.map(|text| location.without_secrets(text));
+    let details = details.map(|text| location.printable(text));
     match details {
         // Details that only repeat the text or name a place in the code.
         Some(details) if details.starts_with("domain ") || details.contains(".c(") => text,

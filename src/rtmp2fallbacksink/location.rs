@@ -102,9 +102,10 @@ impl Location {
         &self.masked
     }
 
-    /// Removes secrets from a text of a server or a library. Returns an empty text if it contains a
-    /// secret that is so short that it may be part of any word.
-    pub(super) fn without_secrets(&self, text: &str) -> String {
+    /// Returns a text of a server or a library for logs and messages: without secrets, with unprintable
+    /// characters escaped, and shortened. Returns an empty text if it contains a secret that is so
+    /// short that it may be part of any word.
+    pub(super) fn printable(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {
             if secret.len() < MIN_SECRET && text.contains(secret.as_str()) {
@@ -112,8 +113,27 @@ impl Location {
             }
             text = text.replace(secret.as_str(), &Redacted(secret).to_string());
         }
-        text
+        escaped(&text)
     }
+}
+
+/// Most characters that are shown of a text.
+const MAX_TEXT: usize = 200;
+
+/// A server may send control characters, which a terminal or a log would obey.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for (index, char) in text.chars().enumerate() {
+        match char {
+            _ if index == MAX_TEXT => {
+                escaped.push('…');
+                break;
+            }
+            '\'' | '"' => escaped.push(char),
+            _ => escaped.extend(char.escape_debug()),
+        }
+    }
+    escaped
 }
 
 /// Returns all secrets in a URL. A slash in the query ends what rtmp2sink takes for the application,
@@ -239,25 +259,34 @@ mod tests {
             "a/signature",
             url,
         ] {
-            let masked = location.without_secrets(text);
+            let masked = location.printable(text);
             for secret in ["stream-key", "second-token", "signature"] {
                 assert!(!masked.contains(secret), "{text}: {masked}");
             }
         }
         let text = "Error 1: the server is full";
-        assert_eq!(location.without_secrets(text), text);
+        assert_eq!(location.printable(text), text);
     }
 
     #[test]
     fn server_texts_are_shown_without_secrets() {
         let location = filled("rtmp://me:hidden-word@host/live/stream-key?token=x1").unwrap();
         let text = "rtmp://me:hidden-word@host/live/stream-key?token=x1: hidden-word is wrong";
-        let masked = location.without_secrets(text);
+        let masked = location.printable(text);
         assert!(
             !masked.contains("hidden-word") && !masked.contains("stream-key"),
             "{masked}"
         );
         let location = filled("rtmp://host/live/a").unwrap();
-        assert_eq!(location.without_secrets("it failed"), "");
+        assert_eq!(location.printable("it failed"), "");
+    }
+
+    #[test]
+    fn server_texts_are_escaped_and_shortened() {
+        let location = filled("rtmp://host/live/stream-key").unwrap();
+        let shown = location.printable("no \x1b[31m\r\nroom \u{202e}for 'Zoë' \0");
+        assert_eq!(shown, r"no \u{1b}[31m\r\nroom \u{202e}for 'Zoë' \0");
+        let shown = location.printable(&"x\n".repeat(1000));
+        assert_eq!(shown, format!("{}…", r"x\n".repeat(100)));
     }
 }
