@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::backlog::{Backlog, Limits, QueuedTag};
+use super::backlog::{Backlog, Limits};
+use super::configuration::QueuedTag;
 use super::schedule::AttemptId;
 use crate::flv::TagKind;
 use crate::rate::BitrateMeter;
@@ -128,11 +129,22 @@ impl Coordinator {
         }
     }
 
-    /// Streaming thread: queues a tag. Waits for nothing but the lock.
-    pub(super) fn push(&self, tag: BufferTag) {
+    /// Streaming thread: makes the headers of new caps the whole configuration.
+    pub(super) fn set_headers(&self, headers: Vec<BufferTag>) {
+        self.state.lock().backlog.set_headers(headers);
+        self.sender_wakeup.notify_all();
+    }
+
+    /// Streaming thread: queues a tag. Waits for nothing but the lock. A tag of the stream header that
+    /// is in effect already is left out.
+    pub(super) fn push(&self, tag: BufferTag, is_header: bool) {
         let mut state = self.state.lock();
         let can_wait = state.is_batching_audio && tag.kind != TagKind::Video;
-        state.backlog.push(tag);
+        if is_header {
+            state.backlog.push_header(tag);
+        } else {
+            state.backlog.push(tag);
+        }
         drop(state);
         if !can_wait {
             self.sender_wakeup.notify_all();
@@ -260,7 +272,9 @@ impl Coordinator {
 
     /// Connection: returns the configuration that a server needs first, and its version.
     pub(super) fn configuration(&self) -> (u64, Vec<BufferTag>) {
-        self.state.lock().backlog.configuration()
+        let state = self.state.lock();
+        let configuration = state.backlog.configuration();
+        (configuration.version(), configuration.tags())
     }
 
     /// Connection: waits for the next step. `sent` is the size of the tag sent since the last call.
@@ -318,18 +332,24 @@ impl CoordinatorState {
     /// Returns the sender's next step, if there is one.
     fn next(&mut self, version: &mut u64) -> Option<NextStep> {
         self.busy_since = None;
-        if self.successor.is_some() && self.backlog.is_at_start() {
-            return Some(self.finish());
+        if self.successor.is_some() {
+            if self.backlog.is_at_start() {
+                return Some(self.finish());
+            }
+            if !self.ended && self.backlog.may_be_at_start() {
+                return None;
+            }
         }
         // Changes within the stream are sent in their place, as tags of the queue.
-        if self.backlog.version() != *version {
-            let (now, configuration) = self.backlog.configuration();
-            *version = now;
+        let configuration = self.backlog.configuration();
+        if configuration.version() != *version {
+            *version = configuration.version();
+            let tags = configuration.tags();
             self.busy_since = Some(Instant::now());
-            return Some(NextStep::Configure(configuration));
+            return Some(NextStep::Configure(tags));
         }
-        if let Some(tag) = self.backlog.pop() {
-            *version = self.backlog.version();
+        if let Some((tag, after)) = self.backlog.pop() {
+            *version = after;
             self.busy_since = Some(Instant::now());
             return Some(NextStep::Send(tag));
         }
@@ -405,7 +425,7 @@ mod tests {
     #[test]
     fn tags_of_a_closed_successor_go_to_the_next_sender() {
         let coordinator = coordinator();
-        coordinator.push(keyframe(40));
+        coordinator.push(keyframe(40), false);
         assert_eq!(next(&coordinator, 1), None);
         assert_eq!(next(&coordinator, 2), Some(40));
         coordinator.close(2);

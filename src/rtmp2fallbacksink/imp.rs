@@ -18,7 +18,7 @@ use super::driver::{self, Driver, SystemEnvironment};
 use super::schedule::Schedule;
 use super::settings::{SPECS, Settings};
 use super::stats::Telemetry;
-use super::tags::{self, KnownHeaders};
+use super::tags;
 use super::{CAT, FallbackStatus};
 
 #[derive(Debug, Default)]
@@ -26,8 +26,6 @@ pub struct Rtmp2FallbackSink {
     settings: Mutex<Settings>,
     /// Present from start to stop.
     running: Mutex<Option<Running>>,
-    /// Used by the streaming thread only.
-    known_headers: Mutex<KnownHeaders>,
 }
 
 #[derive(Debug)]
@@ -125,7 +123,6 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
                 ("Failed to start a thread: {}", error)
             )
         })?;
-        *self.known_headers.lock() = KnownHeaders::default();
         *self.running.lock() = Some(Running {
             coordinator,
             telemetry,
@@ -179,11 +176,8 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
             return Ok(());
         };
         // A sink that is linked late gets earlier headers only through the caps.
-        let mut known_headers = self.known_headers.lock();
-        for tag in tags::stream_header(caps) {
-            if known_headers.update(&tag) {
-                coordinator.push(tag);
-            }
+        if let Some(headers) = tags::stream_header(caps) {
+            coordinator.set_headers(headers);
         }
         Ok(())
     }
@@ -202,10 +196,7 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
             return Ok(gst::FlowSuccess::Ok);
         };
         let is_header = buffer.flags().contains(gst::BufferFlags::HEADER);
-        let is_new = !tag.is_configuration() || self.known_headers.lock().update(&tag);
-        if is_new || !is_header {
-            coordinator.push(tag);
-        }
+        coordinator.push(tag, is_header);
         Ok(gst::FlowSuccess::Ok)
     }
 

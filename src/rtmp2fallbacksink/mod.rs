@@ -59,7 +59,13 @@
 //! most 128 KiB of unsent data waits in the local system, in addition to what the server's system
 //! buffers; on other systems it may be megabytes.
 //!
-//! Video that has been absent for 10 seconds while audio continued does not delay a new connection.
+//! Video that has been absent for 10 seconds while audio continued, or announced for 2 seconds without
+//! any frame, does not delay a new connection. It joins with its configuration and a keyframe when it
+//! comes. Of several video tracks the lowest one that is present decides where a group of pictures
+//! starts. A stream that has had no keyframe for 10 seconds starts at any frame.
+//!
+//! Caps with a `streamheader` state the whole configuration of the stream: metadata and sequence headers
+//! that they lack are not sent to servers that are connected later.
 //!
 //! Audio waits at most 50 ms to be sent together with the next video frame.
 //!
@@ -96,6 +102,7 @@ use gst::glib;
 use gst::prelude::*;
 
 mod backlog;
+mod configuration;
 mod connection;
 mod coordinator;
 mod driver;
@@ -106,6 +113,7 @@ mod settings;
 mod sockets;
 mod stats;
 mod tags;
+mod video_tracks;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

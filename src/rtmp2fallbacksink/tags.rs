@@ -2,6 +2,7 @@
 
 //! Reads FLV buffers of one tag each, and rewrites their timestamps.
 
+use super::configuration::Payload;
 use super::coordinator::BufferTag;
 use crate::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind};
 use crate::memory::Memory;
@@ -22,19 +23,13 @@ pub(super) fn read(buffer: &gst::Buffer) -> Result<Option<BufferTag>, InvalidBuf
     if map.starts_with(b"FLV") {
         return Ok(None);
     }
-    let kind = match map.first().map(|first| first & 0x1F) {
-        Some(8) => TagKind::Audio,
-        Some(9) => TagKind::Video,
-        Some(18) => TagKind::Script,
-        _ => return Err(InvalidBuffer::Framing),
+    let (kind, body) = body(&map).ok_or(InvalidBuffer::Framing)?;
+    // Bytes 4 to 7, of which the last one is the highest.
+    let &[.., a, b, c, high, _, _, _] = &map[..FRONT_LENGTH] else {
+        return Err(InvalidBuffer::Framing);
     };
-    let front = map.get(..FRONT_LENGTH).ok_or(InvalidBuffer::Framing)?;
-    let length = u32::from_be_bytes([0, front[1], front[2], front[3]]) as usize;
-    let timestamp = u32::from_be_bytes([front[7], front[4], front[5], front[6]]);
-    // The back pointer may be missing.
-    let body = map[FRONT_LENGTH..].get(..length);
-    let body = body.ok_or(InvalidBuffer::Framing)?;
-    if map.len() > FRONT_LENGTH + length + TRAILER_LENGTH {
+    let timestamp = u32::from_be_bytes([high, a, b, c]);
+    if map.len() > FRONT_LENGTH + body.len() + TRAILER_LENGTH {
         return Err(InvalidBuffer::Framing);
     }
     let Ok(info) = TagInfo::of(kind, body) else {
@@ -49,42 +44,43 @@ pub(super) fn read(buffer: &gst::Buffer) -> Result<Option<BufferTag>, InvalidBuf
     }))
 }
 
-/// Returns the configuration in the `streamheader` of caps.
-pub(super) fn stream_header(caps: &gst::Caps) -> Vec<BufferTag> {
-    let array = caps
-        .structure(0)
-        .and_then(|s| s.get::<gst::Array>("streamheader").ok());
-    let buffers = array.iter().flat_map(|array| array.iter());
-    let buffers = buffers.filter_map(|value| value.get::<gst::Buffer>().ok());
-    let tags = buffers.filter_map(|buffer| read(&buffer).ok().flatten());
-    tags.filter(BufferTag::is_configuration).collect()
+/// Returns the kind and the body of a framed tag, whose back pointer may be missing.
+fn body(bytes: &[u8]) -> Option<(TagKind, &[u8])> {
+    let front = bytes.get(..FRONT_LENGTH)?;
+    let kind = match front[0] & 0x1F {
+        8 => TagKind::Audio,
+        9 => TagKind::Video,
+        18 => TagKind::Script,
+        _ => return None,
+    };
+    let length = u32::from_be_bytes([0, front[1], front[2], front[3]]) as usize;
+    let body = bytes.get(FRONT_LENGTH..FRONT_LENGTH + length)?;
+    Some((kind, body))
 }
 
-/// The latest configuration of each track.
-#[derive(Debug, Default)]
-pub(super) struct KnownHeaders(Vec<BufferTag>);
+/// Returns the configuration in the `streamheader` of caps, if they have one.
+pub(super) fn stream_header(caps: &gst::Caps) -> Option<Vec<BufferTag>> {
+    let structure = caps.structure(0)?;
+    let array = structure.get::<gst::Array>("streamheader").ok()?;
+    let buffers = array
+        .iter()
+        .filter_map(|value| value.get::<gst::Buffer>().ok());
+    let tags = buffers.filter_map(|buffer| read(&buffer).ok().flatten());
+    Some(tags.filter(BufferTag::is_configuration).collect())
+}
 
-impl KnownHeaders {
-    /// Stores a configuration. Returns true if it differs from the one before it.
-    pub(super) fn update(&mut self, tag: &BufferTag) -> bool {
-        let before = self.0.iter().position(|seen| tag.replaces(seen));
-        if before.is_some_and(|index| has_same_body(&self.0[index].payload, &tag.payload)) {
+impl Payload for gst::Buffer {
+    fn has_same_body(&self, other: &Self) -> bool {
+        let (Ok(one), Ok(other)) = (self.map_readable(), other.map_readable()) else {
             return false;
-        }
-        if let Some(index) = before {
-            self.0.remove(index);
-        }
-        self.0.push(tag.clone());
-        true
+        };
+        body(&one).is_some_and(|(_, one)| Some(one) == body(&other).map(|(_, other)| other))
     }
 }
 
-fn has_same_body(one: &gst::Buffer, other: &gst::Buffer) -> bool {
-    let (Ok(one), Ok(other)) = (one.map_readable(), other.map_readable()) else {
-        return false;
-    };
-    one.get(FRONT_LENGTH..) == other.get(FRONT_LENGTH..)
-}
+/// Milliseconds by which data may be ahead of the last media; with a larger step its time means nothing,
+/// such as the time 0 that some publishers give all data.
+const MAX_DATA_LEAD: i32 = 60_000;
 
 /// Milliseconds that a track may step back by; a larger step means that the clock has restarted.
 const MAX_LATE: i32 = 1000;
@@ -128,7 +124,8 @@ impl OutputClock {
         };
         let step = input.wrapping_sub(last.input) as i32;
         if !is_media {
-            let step = if step < -MAX_LATE { 0 } else { step };
+            let has_time = !tag.is_configuration() && (-MAX_LATE..=MAX_DATA_LEAD).contains(&step);
+            let step = if has_time { step } else { 0 };
             return last.output.saturating_add_signed(step.into()) as u32;
         }
         if step < 0 && self.has_restarted(tag) {
@@ -299,5 +296,50 @@ mod tests {
             assert_eq!(stamp(&frame(5000 + at)), at);
             assert_eq!(stamp(&audio(2000 + at)), at.saturating_sub(3000));
         }
+    }
+
+    #[test]
+    fn headers_and_data_without_a_time_change_no_timestamp_for_months() {
+        let day: u32 = 24 * 3600 * 1000;
+        for content in [&[0x17, 0, 0, 0, 0, 1][..], &[0xAF, 0, 0x11, 0x90]] {
+            let mut clock = OutputClock::default();
+            let mut stamp =
+                |buffer: &gst::Buffer| time(&clock.stamp(&read(buffer).unwrap().unwrap()));
+            let kind = if content[0] == 0x17 {
+                TagKind::Video
+            } else {
+                TagKind::Audio
+            };
+            for days in 0..120u32 {
+                let now = day.wrapping_mul(days);
+                assert_eq!(stamp(&frame(now)), now);
+                // As in `streamheader`, and from other times.
+                for header in [0, 1 << 31, now.wrapping_add(1 << 30)] {
+                    assert_eq!(stamp(&buffer(kind, header, content)), now, "{days}");
+                }
+                let text = b"\x02\x00\x0aonTextData\x05";
+                assert_eq!(
+                    stamp(&buffer(TagKind::Script, now.wrapping_add(500), text)),
+                    now.wrapping_add(500)
+                );
+                if now > 1 << 20 && now < (1 << 31) {
+                    assert_eq!(stamp(&buffer(TagKind::Script, 0, text)), now);
+                }
+                assert_eq!(stamp(&frame(now.wrapping_add(40))), now.wrapping_add(40));
+            }
+        }
+    }
+
+    #[test]
+    fn caps_without_stream_header_state_nothing() {
+        gst::init().unwrap();
+        let caps = gst::Caps::builder("video/x-flv");
+        assert!(stream_header(&caps.build()).is_none());
+        let headers = [frame(0), buffer(TagKind::Video, 0, &[0x17, 0, 0, 0, 0, 1])];
+        let caps =
+            gst::Caps::builder("video/x-flv").field("streamheader", gst::Array::new(headers));
+        let headers = stream_header(&caps.build()).unwrap();
+        assert_eq!(headers.len(), 1);
+        assert!(headers[0].is_configuration());
     }
 }

@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gstrtmp2server::{ConnectionState, FallbackStatus};
 
 use support::clients::Running;
-use support::flv::Tag;
+use support::flv::{Tag, VIDEO};
 use support::gate::Gate;
 use support::nginx::Nginx;
 use support::recorder::Recorder;
@@ -122,6 +122,16 @@ impl SendingPipeline {
             .emit_by_name::<gst::FlowReturn>("push-buffer", &[&buffer]);
         assert_eq!(flow, gst::FlowReturn::Ok);
         self.sent.push(tag);
+    }
+
+    /// Sets caps with these tags as stream header, at time 0, for the next tags.
+    fn set_stream_header(&self, tags: &[Tag]) {
+        let buffers = tags
+            .iter()
+            .map(|tag| gst::Buffer::from_mut_slice(framed(tag)));
+        let caps =
+            gst::Caps::builder("video/x-flv").field("streamheader", gst::Array::new(buffers));
+        self.appsrc.set_property("caps", caps.build());
     }
 
     pub fn push_headers(&mut self) {
@@ -615,6 +625,64 @@ fn the_sink_stops_at_once_in_every_state() {
     source.push_frames(5);
     source.wait_for_status(FallbackStatus::Connected, 0, 1);
     drop(source);
+}
+
+/// `colorInfo` of an H.264 track.
+fn color_info() -> Tag {
+    let front = [&[0x94][..], b"avc1", b"\x02\x00\x09colorInfo"].concat();
+    Tag::new(VIDEO, 0, [&front[..], &[3, 0, 0, 9]].concat())
+}
+
+#[test]
+fn the_next_server_gets_only_the_headers_of_the_present_publisher() {
+    let (first_gate, first) = server();
+    let (second_gate, second) = server();
+    let locations = [url(&first_gate), url(&second_gate)];
+    let mut source = SendingPipeline::start(&locations, &[]);
+    let headers = [video_header(0), audio_header(0)];
+    let old = [metadata(0), video_header(0), audio_header(0), color_info()];
+    source.set_stream_header(&old);
+    source.push_frames(20);
+    source.wait_for_status(FallbackStatus::Connected, 0, 1);
+    let got = received(&first, source.sent.last().unwrap());
+    let has = |tags: &[Tag], tag: &Tag| tags.iter().any(|got| got.body == tag.body);
+    assert!(old.iter().all(|tag| has(&got, tag)));
+    source.set_stream_header(&headers);
+    source.push_frames(12);
+    received(&first, source.sent.last().unwrap());
+    first_gate.close();
+    source.wait_for_status(FallbackStatus::Connected, 1, 1);
+    source.push_frames(1);
+    let got = received(&second, source.sent.last().unwrap());
+    assert!(headers.iter().all(|tag| has(&got, tag)));
+    assert!(!has(&got, &color_info()) && !has(&got, &metadata(0)));
+    assert_starts_with_keyframe(&got, &source.sent);
+}
+
+#[test]
+fn a_late_first_keyframe_has_its_header_also_after_a_failover() {
+    let (first_gate, first) = server();
+    let (second_gate, second) = server();
+    let locations = [url(&first_gate), url(&second_gate)];
+    let mut source = SendingPipeline::start(&locations, &[]);
+    // Linked late: the headers are only in the caps, and times are far from theirs.
+    source.set_stream_header(&[video_header(0), audio_header(0)]);
+    for time in (0..20_000).step_by(100) {
+        source.push(audio(START - 20_000 + time, 40));
+    }
+    source.wait_for_status(FallbackStatus::Connected, 0, 1);
+    source.push_frames(3);
+    for recorder in [first, second] {
+        let got = received(&recorder, source.sent.last().unwrap());
+        let keyframe = got
+            .iter()
+            .position(|tag| tag.is_coded() && tag.body[0] == 0x17);
+        let header = got.iter().position(|tag| tag.body == video_header(0).body);
+        assert!(header.unwrap() < keyframe.unwrap());
+        first_gate.close();
+        source.wait_for_status(FallbackStatus::Connected, 1, 1);
+        source.push_frames(1);
+    }
 }
 
 /// Returns the command for this element in a text, on one line.
