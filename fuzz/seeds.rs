@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Writes the corpus in fuzz/corpus: for each target a few small inputs that reach its parts.
+//! Writes the corpus in fuzz/corpus: a few small inputs for each target that reach its parts.
 //!
 //! ```sh
 //! cargo run --release --manifest-path fuzz/Cargo.toml --example seeds
@@ -78,7 +78,7 @@ fn amf0() -> io::Result<()> {
         "many",
         &[&[0x0A, 0, 0, 5, 0][..], &[5; 1280]].concat(),
     )?;
-    // No end marker, as some encoders leave it.
+    // Some encoders omit the end marker.
     seed("amf0", "open-object", b"\x03\0\x01a\x05")?;
     // AMF3: an array with an associative and a dense part, objects with traits, references.
     seed(
@@ -115,7 +115,7 @@ fn amf0() -> io::Result<()> {
 
 // Chunks
 
-/// Basic header for a chunk stream id in the form with `extra` bytes.
+/// Returns the basic header of a chunk stream id in the form with `extra` bytes.
 fn basic(fmt: u8, csid: u32, extra: usize) -> Vec<u8> {
     match extra {
         0 => vec![fmt << 6 | csid as u8],
@@ -129,7 +129,7 @@ fn u24(number: u32) -> [u8; 3] {
     [a, b, c]
 }
 
-/// A chunk of type 0, with an extended timestamp where it takes one.
+/// Returns a chunk of type 0, with an extended timestamp where it needs one.
 fn first(basic: Vec<u8>, time: u32, length: usize, type_id: u8, msid: u32, body: &[u8]) -> Vec<u8> {
     let extended = time >= 0xFF_FFFF;
     let mut chunk = basic;
@@ -144,7 +144,7 @@ fn first(basic: Vec<u8>, time: u32, length: usize, type_id: u8, msid: u32, body:
     chunk
 }
 
-/// A whole message on a small chunk stream id, in chunks of `chunk_size`.
+/// Returns a message on a small chunk stream id, in chunks of `chunk_size`.
 fn message(
     csid: u32,
     time: u32,
@@ -497,7 +497,7 @@ fn session() -> io::Result<()> {
 // FLV
 
 fn flv() -> io::Result<()> {
-    // The two targets read the same bodies, with other bytes before them.
+    // Both targets read the same bodies, with other bytes before them.
     let write = |name: &str, front: [u8; 3], body: &[u8]| {
         seed("flv", name, &[&front[..], body].concat())?;
         seed("body", name, &[&front[..1], body].concat())
@@ -551,7 +551,7 @@ fn flv() -> io::Result<()> {
 
 // Feeds
 
-/// One step of the target: see fuzz_targets/feed.rs.
+/// Returns one step of the target, see fuzz_targets/feed.rs.
 fn step(action: u8, time: u8, padding: u8, body: &[u8]) -> Vec<u8> {
     [&[action, time, 11, padding, body.len() as u8][..], body].concat()
 }
@@ -609,7 +609,7 @@ fn feed() -> io::Result<()> {
             publisher(0),
         ],
     )?;
-    // The second publisher comes before the end of the first one's time, and its audio before its
+    // The second publisher starts before the end of the first one's time, and its audio before its
     // video.
     write(
         "behind-the-one-before",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Any bytes as AMF values. What can be read can be written, and then read as the same.
+//! Any bytes as AMF values. Values that are read can be written, and are read again as the same.
 
 #![no_main]
 
@@ -10,7 +10,7 @@ use rtmp2server_core::amf0::{
 };
 use rtmp2server_core::meter;
 
-/// Checks the depth, and counts the values.
+/// Counts the values, and checks their depth.
 fn count(values: &[Value], depth: usize) -> usize {
     assert!(values.is_empty() || depth <= MAX_DEPTH + 1);
     values.iter().map(|value| 1 + inner(value, depth + 1)).sum()
@@ -33,7 +33,7 @@ fn count_properties(properties: &[(String, Value)], depth: usize) -> usize {
         .sum()
 }
 
-/// Equal, with every NaN equal to every other.
+/// Returns true if the values are equal, with every NaN equal to every other.
 fn same(a: &Value, b: &Value) -> bool {
     let number = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
     match (a, b) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Any bytes as chunks. The first byte says how they are cut; the cut changes nothing.
+//! Any bytes as chunks. The first byte selects how they are cut; the cut changes nothing.
 
 #![no_main]
 
@@ -11,14 +11,14 @@ use rtmp2server_core::rtmp::chunk::{ChunkReader, ChunkWriter, ReaderLimits};
 use rtmp2server_core::rtmp::message::{Message, type_id};
 use rtmp2server_core::rtmp::{Headroom, Violation};
 
-/// Small, so that inputs of a fuzzer's size reach them.
+/// Small limits, so that inputs of a fuzzer's size reach them.
 const LIMITS: ReaderLimits = ReaderLimits {
     max_message_size: 40_000,
     max_buffered: 100_000,
 };
 const HEADROOM: Headroom = Headroom { front: 11, back: 4 };
 
-/// The messages, and what ended them if they did not just end.
+/// The messages, and the violation that ended them, if any.
 type Outcome = (Vec<Message>, Option<Violation>);
 
 fn read_pieces<'a>(input: impl Iterator<Item = &'a [u8]>) -> Outcome {
@@ -53,7 +53,7 @@ fn same(a: &Message, b: &Message) -> bool {
         && a.payload.body() == b.payload.body()
 }
 
-/// Messages written and read again are the same, but for the timestamp, which is written as 0.
+/// Checks that written messages are read as the same, except for the timestamp, which is written as 0.
 fn round_trip(messages: Vec<Message>) {
     let mut bytes = Vec::new();
     let writer = ChunkWriter::default();
@@ -84,8 +84,8 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let ((whole, violation), held) = meter::peak(|| read_pieces(std::iter::once(input)));
-    // What is whole belongs to the caller, one message to the other; a message takes the memory
-    // of its bytes twice at most, and what the reader holds is limited.
+    // Complete messages belong to the caller. A message takes the memory of its bytes twice at most,
+    // and the reader's own memory is limited.
     let bodies: usize = whole
         .iter()
         .map(|message| 2 * message.payload.len() + 1000)

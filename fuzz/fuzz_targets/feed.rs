@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Any publishers, one after the other, as the FLV stream that leaves: one file header, well-formed
-//! tags, time that does not go back within a track, and bounded memory.
+//! Any publishers, one after the other, as one FLV stream: one file header, well-formed tags, time
+//! that does not go back within a track, and bounded memory.
 
 #![no_main]
 
@@ -14,13 +14,13 @@ use rtmp2server_core::flv::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagI
 use rtmp2server_core::memory::Memory;
 use rtmp2server_core::meter;
 
-/// Most that a publisher may make the feed keep once everything that it gave was taken.
+/// Most bytes that a publisher may make the feed keep after all output was taken.
 const MAX_HELD: usize = 8 * 1024 * 1024;
 
-/// Bytes of tags in one run: twice the limit, and still quick.
+/// Most bytes of tags in one run: twice the limit, and still quick.
 const BUDGET: usize = 2 * MAX_HELD;
 
-/// One step: what is done, and how it differs from the step before.
+/// One step: an action, and its differences from the step before.
 struct Step<'a> {
     action: u8,
     time: u8,
@@ -46,9 +46,9 @@ fn steps(mut data: &[u8]) -> impl Iterator<Item = Step<'_>> {
     })
 }
 
-/// What has left so far.
+/// A summary of the output so far.
 #[derive(Default)]
-struct Left {
+struct Emitted {
     file_headers: usize,
     stream_header: bool,
     segments: usize,
@@ -56,8 +56,8 @@ struct Left {
     last: HashMap<(u8, u8), u64>,
 }
 
-impl Left {
-    fn take(&mut self, output: FeedOutput<()>, mode: TimestampMode) {
+impl Emitted {
+    fn check(&mut self, output: FeedOutput<()>, mode: TimestampMode) {
         match output {
             FeedOutput::Headers(headers) => {
                 assert_eq!(headers[0][..], FILE_HEADER);
@@ -90,12 +90,12 @@ impl Left {
         );
         let (kind, body) = (tag.bytes[0], &tag.bytes[FRONT_LENGTH..]);
         let body = &body[..body.len() - TRAILER_LENGTH];
-        let info = TagInfo::of(self::kind(kind), body).expect("what leaves was looked at");
+        let info = TagInfo::of(self::kind(kind), body).expect("emitted tags have a parsed header");
         if !info.is_coded() {
             return;
         }
         self.media += 1;
-        // Tracks beyond those that a publisher has are not told apart.
+        // Tracks beyond a publisher's usual number are not distinguished.
         if mode == TimestampMode::RunningTime && info.track < 8 {
             let last = self.last.insert((kind, info.track), tag.dts);
             assert!(last <= Some(tag.dts), "time went back within a track");
@@ -137,7 +137,7 @@ fuzz_target!(|data: &[u8]| {
         let codecs = AcceptedCodecs::parse(["avc1", "av01", "mp4a", "Opus"]);
         feed = feed.accepting(codecs.expect("these are codecs"));
     }
-    let mut left = Left::default();
+    let mut emitted = Emitted::default();
     let (mut timestamp, mut arrival, mut pushed, mut bytes_pushed) = (0_u32, 0_u64, 0_u64, 0);
 
     let (_, held) = meter::peak(|| {
@@ -153,7 +153,7 @@ fuzz_target!(|data: &[u8]| {
                 0 => {
                     feed.end_publisher();
                     while let Some(output) = feed.pop() {
-                        left.take(output, mode);
+                        emitted.check(output, mode);
                     }
                     feed.start_publisher();
                     continue;
@@ -168,7 +168,7 @@ fuzz_target!(|data: &[u8]| {
             };
             let mut body = step.body.to_vec();
             body.resize(step.body.len() + step.padding, 0);
-            // The highest bits: how often.
+            // The highest bits are the number of repetitions.
             for _ in 0..1 << (2 * (step.action >> 6)) {
                 bytes_pushed += body.len();
                 if bytes_pushed > BUDGET {
@@ -186,12 +186,12 @@ fuzz_target!(|data: &[u8]| {
                 };
                 feed.push(tag, reception);
                 while let Some(output) = feed.pop() {
-                    left.take(output, mode);
+                    emitted.check(output, mode);
                 }
             }
         }
     });
     let limit = MAX_HELD + 64 * data.len() + 1024 * 1024;
     assert!(held <= limit, "{held} bytes held, {limit} are plenty");
-    assert!(left.media + feed.dropped().before_keyframe <= pushed);
+    assert!(emitted.media + feed.dropped().before_keyframe <= pushed);
 });

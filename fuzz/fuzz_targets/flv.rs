@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Any bytes as the body of a tag. The first byte says which kind; the next two are a timestamp
-//! and the room before the body.
+//! Any bytes as the body of a tag. The first byte selects the kind; the next two are a timestamp and
+//! the free bytes before the body.
 
 #![no_main]
 
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
     let start = usize::from(*room % 32);
 
     let (info, held) = meter::peak(|| TagInfo::of(kind, body));
-    assert_eq!(held, 0, "a look at a tag takes no memory");
+    assert_eq!(held, 0, "parsing a header takes no memory");
 
     let mut bytes = vec![0; start];
     bytes.extend_from_slice(body);

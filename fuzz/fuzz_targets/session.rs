@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Any client. The first byte says how its bytes are cut and what it is answered, the second
-//! whether it does its handshake properly; the rest is what it sends.
+//! Any client. The first byte selects how its bytes are cut and how it is answered, the second one
+//! whether its handshake is correct; the rest are its bytes.
 
 #![no_main]
 
@@ -11,13 +11,15 @@ use rtmp2server_core::pieces::pieces;
 use rtmp2server_core::rtmp::Headroom;
 use rtmp2server_core::rtmp::chunk::{ChunkReader, ReaderLimits};
 use rtmp2server_core::rtmp::handshake::BLOCK_LENGTH;
-use rtmp2server_core::rtmp::session::{AckDue, Session, SessionConfig, SessionEvent, SupportedCodecs};
+use rtmp2server_core::rtmp::session::{
+    AckDue, Session, SessionConfig, SessionEvent, SupportedCodecs,
+};
 use rtmp2server_core::rtmp::status::{Status, code};
 
 const HEADROOM: Headroom = Headroom { front: 11, back: 4 };
 const MAX_MESSAGE_SIZE: u32 = 40_000;
 
-/// What a client brings about: every event in words, what it is sent, and why it is closed.
+/// The effects of a client: its events as text, the replies, and the reason of its close.
 #[derive(Default)]
 struct Outcome {
     events: Vec<String>,
@@ -53,7 +55,7 @@ fn converse<'a>(input: impl Iterator<Item = &'a [u8]>, answers: u8) -> Outcome {
         }
         assert!(piece.is_empty(), "bytes were left without an event");
         outcome.replies.extend(session.output().take_replies());
-        // When an acknowledgement is due depends on where the pieces end.
+        // The time of an acknowledgement depends on the ends of the pieces.
         if session.ack_due() != AckDue::No {
             session.acknowledge();
         }
@@ -77,7 +79,7 @@ fn describe(session: &Session, event: &SessionEvent) -> String {
     )
 }
 
-/// Answers as the caller has to, and says whether the client was refused.
+/// Answers as the caller must, and returns true if the client was refused.
 fn answer(session: &mut Session, event: SessionEvent, answers: u8) -> bool {
     match event {
         SessionEvent::Connect(_) if answers & 0x10 != 0 => {
@@ -114,7 +116,7 @@ fn answer(session: &mut Session, event: SessionEvent, answers: u8) -> bool {
     }
 }
 
-/// What the server sends can be read by a client.
+/// Checks that a client can read the server's messages.
 fn check_messages(mut bytes: &[u8], only_control: bool) {
     let mut reader = ChunkReader::new(ReaderLimits::default(), Headroom::default());
     while let Some(message) = reader.read(&mut bytes).expect("own messages can be read") {
@@ -136,7 +138,7 @@ fuzz_target!(|data: &[u8]| {
     input.extend_from_slice(client);
 
     let (whole, held) = meter::peak(|| converse(std::iter::once(&input[..]), *seed));
-    // Words and replies are small multiples of the input; the session's own limits do the rest.
+    // Event texts and replies are small multiples of the input. The session's own limits do the rest.
     let limit = 200 * input.len() + 12 * 1024 * 1024;
     assert!(held <= limit, "{held} bytes held, {limit} are plenty");
 

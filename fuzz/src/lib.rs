@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the fuzz targets work on: the plugin's protocol core, the same source files, without the
-//! rest of the plugin. That this compiles also shows that the core needs no GStreamer.
+//! The crate under the fuzz targets: the plugin's protocol core, the same source files, without the
+//! rest of the plugin. That it compiles also shows that the core needs no GStreamer.
 
 #[path = "../../src/amf0/mod.rs"]
 pub mod amf0;

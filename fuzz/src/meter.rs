@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! An allocator that counts, so that a target can assert how much memory an input may cost.
+//! A counting allocator, so that a target can assert how much memory an input may cost.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Meter {
     }
 }
 
-/// What `work` gives, and the most bytes that it held at once beyond those held before it.
+/// Returns the result of `work`, and the most bytes that it held at once beyond those held before.
 pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.load(Relaxed);
     PEAK.store(before, Relaxed);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Input cut up as a network might.
+//! Input in pieces, as a network may deliver it.
 
-/// The input in pieces whose lengths follow from `seed`: single bytes, a few, many.
+/// Returns the input in pieces whose lengths follow from `seed`: single bytes, a few, many.
 pub fn pieces(seed: u8, mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut random = fastrand::Rng::with_seed(seed.into());
     std::iter::from_fn(move || {

@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A live publisher with all that is known to be wrong with the timestamps of real ones: irregular
-//! groups of pictures and frame rates, clocks that jump, steps back and repeated timestamps, audio
-//! long before video. What leaves is in order, and audio stays with video.
+//! A live publisher with every known fault in the timestamps of real ones: irregular groups of
+//! pictures and frame rates, clocks that jump, steps back and repeated timestamps, audio long before
+//! video. The output is in order, and audio stays with video.
 
 use gstrtmp2server::internal::feed::{Feed, FeedOutput, FeedSettings, Reception};
 use gstrtmp2server::internal::flv::{Tag, TagKind};
 use gstrtmp2server::internal::memory::Memory;
 use proptest::prelude::*;
 
-/// Between audio and video, in milliseconds, whatever the publisher's clock does.
+/// Largest distance between audio and video in milliseconds, whatever the publisher's clock does.
 const MAX_SKEW: i64 = 20;
 
 const MILLI: u64 = 1_000_000;
 
-/// A source, in milliseconds.
+/// A source. All times are in milliseconds.
 #[derive(Debug, Clone)]
 struct Source {
-    /// Between frames of video, and how many there are in each group of pictures.
+    /// Durations of frames of video, and numbers of frames in the groups of pictures.
     frames: Vec<u32>,
     groups: Vec<u32>,
-    /// What its clock shows at the start.
+    /// Timestamp at the start.
     start: u32,
-    /// How much audio there is before video.
+    /// Audio before the first video.
     lead: u32,
-    /// When its clock jumps, and by how much.
+    /// Times of the clock's jumps, and their distances.
     jumps: Vec<(u32, i64)>,
-    /// What single timestamps of video are too low by.
+    /// Errors of single timestamps of video, which are too low by them.
     noise: Vec<u32>,
 }
 
@@ -65,7 +65,7 @@ fn sources() -> impl Strategy<Value = Source> {
         })
 }
 
-/// Kind, the time at which it was made and is sent, and what it is stamped with, in order.
+/// Returns the tags in order: kind, keyframe or not, time of making and sending, and timestamp.
 fn tags(source: &Source) -> Vec<(TagKind, bool, u32, u32)> {
     let stamp = |time: u32| {
         let due = source.jumps.iter().filter(|(at, _)| *at <= time);
@@ -113,8 +113,8 @@ fn check(source: &Source) -> Result<(), TestCaseError> {
     let header = Tag::new(TagKind::Video, source.start, header).unwrap();
     feed.push(header, Reception::default());
     let tags = tags(source);
-    // In milliseconds: kind and time of what left.
-    let mut left = Vec::new();
+    // Kinds of the emitted tags, and their times in milliseconds.
+    let mut emitted = Vec::new();
     for (kind, is_keyframe, time, stamp) in &tags {
         let arrival = u64::from(*time) * MILLI;
         let reception = Reception {
@@ -129,17 +129,17 @@ fn check(source: &Source) -> Result<(), TestCaseError> {
                 && tag.bytes[0] != b'F'
                 && !tag.is_header
             {
-                left.push((tag.bytes[0], (tag.dts / MILLI) as i64));
+                emitted.push((tag.bytes[0], (tag.dts / MILLI) as i64));
             }
         }
     }
-    prop_assert_eq!(left.len(), tags.len(), "nothing is left out");
+    prop_assert_eq!(emitted.len(), tags.len(), "a tag is missing");
     let mut last = [i64::MIN; 2];
-    // Audio that waited leaves with the keyframe, in the order in which all was sent.
+    // Audio that waited leaves with the keyframe, in the order of sending.
     let mut offsets = [None; 2];
     let mut jumps = source.jumps.iter().peekable();
-    for ((kind, time), (_, _, made, _)) in left.iter().zip(&tags) {
-        // What was sent before a jump has nothing to be compared with behind it.
+    for ((kind, time), (_, _, made, _)) in emitted.iter().zip(&tags) {
+        // Tags before a jump have no counterpart after it.
         while jumps.next_if(|(at, _)| at <= made).is_some() {
             offsets = [None; 2];
         }

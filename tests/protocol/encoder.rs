@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A chunk encoder for tests: it writes any legal form of the same messages.
+//! A chunk encoder for tests, which writes any legal form of the same messages.
 
 use gstrtmp2server::internal::rtmp::Headroom;
 use gstrtmp2server::internal::rtmp::chunk::{ChunkReader, ReaderLimits};
@@ -16,19 +16,19 @@ pub struct Sent {
     pub body: Vec<u8>,
 }
 
-/// A message, and the choices of form that its encoder has.
+/// A message, and its choices of form.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub sent: Sent,
     /// The highest chunk type to use where it is legal.
     pub fmt: u8,
-    /// Whether the basic header may take more bytes than it needs.
+    /// The basic header may take more bytes than it needs.
     pub long_csid: bool,
-    /// Whether type 3 chunks within the message repeat the extended timestamp.
+    /// Type 3 chunks within the message repeat the extended timestamp.
     pub repeat: bool,
 }
 
-/// A step of the wire: which message goes on, or what comes in between.
+/// A control message before the next chunk, if any.
 #[derive(Debug, Clone)]
 pub enum Between {
     Nothing,
@@ -66,7 +66,7 @@ fn u24(out: &mut Vec<u8>, value: u32) {
 }
 
 impl State {
-    /// Writes a header of the highest type that says what has to be said.
+    /// Writes a header of the highest type that holds the message's fields.
     fn header(&mut self, out: &mut Vec<u8>, plan: &Plan) -> Option<u32> {
         let sent = &plan.sent;
         let fmt = match &self.last {
@@ -109,7 +109,7 @@ impl State {
     }
 }
 
-/// Writes each lane's messages in order, and the lanes interleaved chunk by chunk as `picks` says.
+/// Writes each lane's messages in order, and interleaves the lanes chunk by chunk as in `picks`.
 pub fn encode(lanes: &[Vec<Plan>], picks: &[(usize, Between)]) -> (Vec<u8>, Vec<Sent>) {
     let mut out = Vec::new();
     let mut order = Vec::new();
@@ -159,7 +159,7 @@ pub fn encode(lanes: &[Vec<Plan>], picks: &[(usize, Between)]) -> (Vec<u8>, Vec<
                 let mut plan = lanes[lane][next[lane]].clone();
                 next[lane] += 1;
                 let extended = states[lane].header(&mut out, &plan);
-                // Payload that starts like a timestamp can't be told from a repeated one.
+                // Payload that starts like the timestamp can't be distinguished from a repeated one.
                 let first = plan.sent.body.first();
                 plan.repeat |= extended.is_some_and(|t| Some(&t.to_be_bytes()[0]) == first);
                 *empty = Some(Open {
@@ -181,7 +181,7 @@ pub fn encode(lanes: &[Vec<Plan>], picks: &[(usize, Between)]) -> (Vec<u8>, Vec<
     }
 }
 
-/// Reads in pieces whose sizes are `steps`, over and over.
+/// Reads in pieces whose sizes are `steps`, repeatedly.
 pub fn read(bytes: &[u8], steps: &[usize]) -> Vec<Sent> {
     let mut reader = ChunkReader::new(ReaderLimits::default(), Headroom { front: 11, back: 4 });
     let mut messages = Vec::new();

@@ -46,7 +46,7 @@ proptest! {
     }
 
     #[test]
-    fn parsers_survive_anything(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn parsers_survive_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = amf0::read_all(&bytes);
         let _ = amf0::read_all(&[&[0x11][..], &bytes].concat());
         for kind in [TagKind::Audio, TagKind::Video, TagKind::Script] {
@@ -72,8 +72,7 @@ proptest! {
         }
     }
 
-    /// Whatever a client has in its query: it is not let in, and what it is told is short enough
-    /// for ffmpeg.
+    /// No query is accepted, and every answer is short enough for ffmpeg.
     #[test]
     fn guesses_do_not_authenticate(
         adobe in any::<bool>(),

@@ -9,7 +9,7 @@ use gstrtmp2server::internal::rtmp::session::{
 };
 use proptest::prelude::*;
 
-/// A whole publisher: handshake, commands, media.
+/// Returns the bytes of a publisher: handshake, commands, media.
 fn publisher(media: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = vec![0; 1 + 2 * 1536];
     bytes[0] = 3;
@@ -27,7 +27,7 @@ fn publisher(media: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// Everything that a session gives: its events as text, and its output.
+/// Returns the events of a session as text, its output, and its result.
 fn run(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>, Result<(), Violation>) {
     let mut session = Session::new(SessionConfig::default());
     let (mut events, mut output) = (Vec::new(), Vec::new());

@@ -8,9 +8,9 @@ use crate::encoder::{encode, lanes, picks, read};
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any chunk types, any interleaving, any split: what was sent is what is read.
+    /// Holds for any chunk types, any interleaving and any split.
     #[test]
-    fn what_is_sent_is_read(
+    fn sent_messages_are_read(
         lanes in lanes(),
         picks in picks(),
         steps in prop::collection::vec(1..300_usize, 1..20),
@@ -22,7 +22,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read(
+    fn written_messages_are_read(
         size in prop_oneof![1..200_u32, 1..=0xFF_FFFF_u32],
         csid in 2..65_600_u32,
         msid: u32,

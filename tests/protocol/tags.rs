@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Tag bodies: what is written is read again, and nothing that is read does harm.
+//! Tag bodies: a written body parses as itself, and no input does harm.
 
 use gstrtmp2server::internal::amf0::Value;
 use gstrtmp2server::internal::flv::body::*;
@@ -13,7 +13,7 @@ use proptest::sample::select;
 
 use crate::never_panics::value;
 
-/// Bodies are slices of what the test keeps for ever.
+/// Returns bytes that live for ever, as bodies are slices.
 fn bytes(length: std::ops::Range<usize>) -> impl Strategy<Value = &'static [u8]> {
     vec(any::<u8>(), length).prop_map(|bytes| &*bytes.leak())
 }
@@ -24,7 +24,7 @@ fn mod_ex() -> impl Strategy<Value = Vec<ModEx<'static>>> {
     prop_oneof![2 => Just(Vec::new()), 1 => vec(prefix, 0..4)]
 }
 
-/// Tracks of one packet type: `track` makes one of a FourCC with that packet type.
+/// Returns tracks of one packet type: `track` makes one from that type and a FourCC.
 fn tracks<C, T>(
     four_cc: impl Strategy<Value = C> + Clone + 'static,
     packet_types: Vec<u8>,
@@ -285,9 +285,9 @@ proptest! {
         prop_assert_eq!(ColorInfo::parse(&bytes), Ok(Some(info)));
     }
 
-    /// The look at a tag in passing says of its first track what reading it whole says.
+    /// The header parser and the body parser agree about the first track.
     #[test]
-    fn the_look_and_the_reading_agree(body in video()) {
+    fn the_header_and_the_body_parser_agree(body in video()) {
         let mut bytes = Vec::new();
         body.write(&mut bytes);
         let Ok(info) = TagInfo::of(TagKind::Video, &bytes) else {
@@ -325,7 +325,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_panics(bytes in vec(any::<u8>(), 0..400), front in any::<(u8, u8)>()) {
+    fn no_body_panics(bytes in vec(any::<u8>(), 0..400), front in any::<(u8, u8)>()) {
         let with_front = [&[front.0, front.1][..], &bytes].concat();
         for bytes in [&bytes, &with_front] {
             let _ = VideoBody::parse(bytes);
@@ -346,7 +346,7 @@ proptest! {
         }
     }
 
-    /// Configurations that are nearly right reach further than noise.
+    /// Nearly correct configurations reach further than noise.
     #[test]
     fn no_configuration_panics(
         bits in vec(any::<u8>(), 0..120),
@@ -371,7 +371,7 @@ proptest! {
 }
 
 #[test]
-fn an_index_of_keyframes_is_no_reason_to_lose_metadata() {
+fn metadata_with_a_large_index_of_keyframes_is_parsed() {
     let times = Value::StrictArray((0..20_000).map(|n| Value::Number(f64::from(n))).collect());
     let keyframes = Value::Object(vec![("times".to_owned(), times)]);
     let script = Script {

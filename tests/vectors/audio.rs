@@ -43,7 +43,7 @@ fn codec((name, four_cc, configuration): (&'static str, &'static str, &[u8])) ->
     )
 }
 
-/// What ffmpeg writes is the vector without anything before it.
+/// The vector with a bare STREAMINFO is the form that ffmpeg writes.
 fn flac_block(name: &'static str, with_signature: bool) -> Vector {
     let block = join(&[&[0x80, 0, 0, 34], STREAM_INFO]);
     let header = if with_signature {

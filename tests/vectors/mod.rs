@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Conformance vectors of Enhanced FLV: small files, and what they mean.
+//! Conformance vectors of Enhanced FLV: small files and their meaning.
 //!
-//! Written byte by byte, and with nothing of the crate that is tested with them.
+//! They are written byte by byte, without the crate that is tested with them.
 
 mod audio;
 mod container;
@@ -13,18 +13,18 @@ mod write;
 
 use serde_json::{Value, json};
 
-/// A file, and what a receiver finds in it.
+/// A file and its meaning.
 #[derive(Debug, Clone)]
 pub struct Vector {
     pub name: &'static str,
-    /// What it shows.
+    /// The subject, for readers of `vectors.json`.
     pub about: &'static str,
-    /// Whether all of it is as specified.
+    /// The whole file is as specified.
     pub is_valid: bool,
     pub bytes: Vec<u8>,
-    /// By kind and id.
+    /// In the order of kinds and ids.
     pub tracks: Vec<Track>,
-    /// Tags, or packets of tracks within tags, that nobody can use.
+    /// Number of unusable tags, or packets of tracks within tags.
     pub skipped: u32,
 }
 
@@ -41,7 +41,7 @@ pub struct Track {
 #[derive(Debug, Clone)]
 pub struct Packet {
     pub dts: u64,
-    /// Nanoseconds, with what the composition time and ModEx add.
+    /// Nanoseconds, including the composition time and ModEx.
     pub pts: u64,
     pub is_key: bool,
     pub payload: Vec<u8>,
@@ -57,7 +57,7 @@ pub fn all() -> Vec<Vector> {
     vectors
 }
 
-/// `vectors.json`.
+/// Returns the contents of `vectors.json`.
 pub fn description() -> Value {
     let vectors: Vec<Value> = all().iter().map(Vector::description).collect();
     json!({ "version": 1, "vectors": vectors })

@@ -12,7 +12,7 @@ pub const INTER: u8 = 0xA0;
 pub const COMMAND: u8 = 0xD0;
 pub const SOUND: u8 = 0x90;
 
-/// Records that decoders take: baseline H.264 of 320x240, HEVC of 320x240, AV1, VP9, VVC, and so on.
+/// Records that decoders accept: baseline H.264 of 320x240, HEVC of 320x240, AV1, VP9, VVC, and so on.
 pub const AVCC: &[u8] = &[
     0x01, 0x42, 0xC0, 0x0D, 0xFF, 0xE1, 0x00, 0x18, 0x67, 0x42, 0xC0, 0x0D, 0xD9, 0x01, 0x41, 0xFB,
     0x01, 0x10, 0x00, 0x00, 0x03, 0x00, 0x10, 0x00, 0x00, 0x03, 0x03, 0xC0, 0xF1, 0x42, 0xA4, 0x80,
@@ -44,7 +44,7 @@ pub fn u24(number: u32) -> [u8; 3] {
     [a, b, c]
 }
 
-/// A tag with the back pointer behind it.
+/// Returns a tag and its back pointer.
 pub fn tag(kind: u8, time: u32, body: &[u8]) -> Vec<u8> {
     let length = u24(body.len() as u32);
     let [high, rest @ ..] = time.to_be_bytes();
@@ -52,17 +52,17 @@ pub fn tag(kind: u8, time: u32, body: &[u8]) -> Vec<u8> {
     join(&[&[kind], &length, &rest, &[high, 0, 0, 0], body, &back])
 }
 
-/// A file of these tags.
+/// Returns a file of these tags.
 pub fn file(tags: &[Vec<u8>]) -> Vec<u8> {
     join(&[b"FLV\x01\x05\0\0\0\x09\0\0\0\0", &tags.concat()])
 }
 
-/// An ex-header without prefixes, its FourCC, and what follows it.
+/// Returns an ex-header without prefixes, its FourCC and its body.
 pub fn ex(first: u8, packet_type: u8, four_cc: &str, body: &[u8]) -> Vec<u8> {
     join(&[&[first | packet_type], four_cc.as_bytes(), body])
 }
 
-/// One prefix behind a first byte or another prefix.
+/// Returns one prefix, which follows the first byte or another prefix.
 pub fn prefix(kind: u8, data: &[u8], next: u8) -> Vec<u8> {
     let size = data.len() - 1;
     let size = if size < 255 {
