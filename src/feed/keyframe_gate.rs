@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Decides what may leave before a keyframe.
+//! Decides what may leave before a keyframe, and for how long media waits for one.
 
+use super::RunningTime;
 use crate::flv::{Content, Tag, TagKind};
 
 /// The gate's decision about one tag of media.
@@ -13,62 +14,197 @@ pub(super) enum GateAction {
     Drop,
 }
 
+/// The end of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitEnd {
+    /// Announced video has not arrived. Audio passes alone, and video starts with a keyframe.
+    AudioAlone,
+    /// No keyframe has arrived in this time, in nanoseconds. All media passes.
+    NoKeyframe(u64),
+}
+
+/// Times in nanoseconds after which media no longer waits, 0 for never.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct WaitLimits {
+    /// For a keyframe.
+    pub(super) keyframe: u64,
+    /// Of audio for the first frame of announced video.
+    pub(super) video: u64,
+}
+
 /// Closed at the start of each publisher. A stream without video has no keyframes, and only its
 /// first video shows that it has any: audio that arrives alone passes, and goes on passing.
 #[derive(Debug)]
 pub(super) struct KeyframeGate {
-    enabled: bool,
+    is_enabled: bool,
+    limits: WaitLimits,
     video: VideoState,
     audio_passes: bool,
+    /// Arrival of the first media that has to wait.
+    waiting_since: Option<RunningTime>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum VideoState {
     Unknown,
-    /// There is video, but no keyframe yet.
-    Expected,
+    /// There is a sequence header, but no frame yet.
+    Announced,
+    /// There are frames, but no keyframe yet.
+    Undecodable,
     Flowing,
 }
 
 impl KeyframeGate {
-    pub(super) fn new(enabled: bool) -> Self {
+    pub(super) fn new(is_enabled: bool, limits: WaitLimits) -> Self {
         KeyframeGate {
-            enabled,
+            is_enabled,
+            limits,
             video: VideoState::Unknown,
             audio_passes: false,
+            waiting_since: None,
         }
     }
 
     pub(super) fn close(&mut self) {
-        *self = KeyframeGate::new(self.enabled);
+        *self = KeyframeGate::new(self.is_enabled, self.limits);
     }
 
     /// Notes a video sequence header.
     pub(super) fn expect_keyframe(&mut self) {
         if self.video == VideoState::Unknown {
-            self.video = VideoState::Expected;
+            self.video = VideoState::Announced;
         }
     }
 
-    pub(super) fn check(&mut self, tag: &Tag) -> GateAction {
-        if !self.enabled {
+    pub(super) fn check(&mut self, tag: &Tag, arrival: RunningTime) -> GateAction {
+        if !self.is_enabled {
             return GateAction::Pass;
         }
         match (tag.kind, tag.info.content, self.video) {
             (_, _, VideoState::Flowing) => GateAction::Pass,
             (TagKind::Video, Content::Keyframe, _) => {
                 self.video = VideoState::Flowing;
+                self.waiting_since = None;
                 GateAction::Pass
             }
             (TagKind::Video, ..) => {
-                self.video = VideoState::Expected;
+                self.video = VideoState::Undecodable;
+                self.waiting_since.get_or_insert(arrival);
                 GateAction::Drop
             }
-            (_, _, VideoState::Expected) if !self.audio_passes => GateAction::Hold,
+            (_, _, VideoState::Announced | VideoState::Undecodable) if !self.audio_passes => {
+                self.waiting_since.get_or_insert(arrival);
+                GateAction::Hold
+            }
             _ => {
                 self.audio_passes = true;
                 GateAction::Pass
             }
         }
+    }
+
+    /// Returns the running time at which the present wait ends without a keyframe.
+    pub(super) fn deadline(&self) -> Option<RunningTime> {
+        let since = self.waiting_since?;
+        let video = (self.video == VideoState::Announced).then_some(self.limits.video);
+        let limits = [Some(self.limits.keyframe), video];
+        let limit = limits
+            .into_iter()
+            .flatten()
+            .filter(|limit| *limit > 0)
+            .min();
+        limit.map(|limit| since.saturating_add(limit))
+    }
+
+    /// Ends a wait whose deadline has passed.
+    pub(super) fn expire(&mut self, now: RunningTime) -> Option<WaitEnd> {
+        self.deadline().filter(|deadline| now >= *deadline)?;
+        let since = self.waiting_since.take()?;
+        self.audio_passes = true;
+        if self.video == VideoState::Announced {
+            return Some(WaitEnd::AudioAlone);
+        }
+        self.video = VideoState::Flowing;
+        Some(WaitEnd::NoKeyframe(now.saturating_sub(since)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+    use GateAction::{Drop, Hold, Pass};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    const LIMITS: WaitLimits = WaitLimits {
+        keyframe: 10 * SECOND,
+        video: 2 * SECOND,
+    };
+
+    fn tag(kind: TagKind, body: &[u8]) -> Tag {
+        Tag::new(kind, 0, Memory::from_vec(body.to_vec(), 0)).unwrap()
+    }
+
+    fn audio() -> Tag {
+        tag(TagKind::Audio, &[0xAF, 1, 9])
+    }
+
+    fn frame() -> Tag {
+        tag(TagKind::Video, &[0x27, 1, 0, 0, 0, 9])
+    }
+
+    fn keyframe() -> Tag {
+        tag(TagKind::Video, &[0x17, 1, 0, 0, 0, 9])
+    }
+
+    #[test]
+    fn audio_waits_for_announced_video_for_a_while_and_video_for_its_keyframe() {
+        let mut gate = KeyframeGate::new(true, LIMITS);
+        gate.expect_keyframe();
+        assert_eq!(gate.deadline(), None);
+        assert_eq!(gate.check(&audio(), SECOND), Hold);
+        assert_eq!(gate.check(&audio(), 2 * SECOND), Hold);
+        assert_eq!(gate.deadline(), Some(3 * SECOND));
+        assert_eq!(gate.expire(3 * SECOND - 1), None);
+        assert_eq!(gate.expire(3 * SECOND), Some(WaitEnd::AudioAlone));
+        assert_eq!(gate.deadline(), None);
+        assert_eq!(gate.check(&audio(), 3 * SECOND), Pass);
+        assert_eq!(gate.check(&frame(), 60 * SECOND), Drop);
+        assert_eq!(gate.check(&audio(), 61 * SECOND), Pass);
+        assert_eq!(gate.deadline(), Some(70 * SECOND));
+        assert_eq!(gate.check(&keyframe(), 62 * SECOND), Pass);
+        assert_eq!(gate.check(&frame(), 62 * SECOND), Pass);
+        assert_eq!(gate.deadline(), None);
+    }
+
+    #[test]
+    fn a_keyframe_that_never_comes_is_awaited_for_the_timeout() {
+        let mut gate = KeyframeGate::new(true, LIMITS);
+        gate.expect_keyframe();
+        assert_eq!(gate.check(&audio(), SECOND), Hold);
+        assert_eq!(gate.check(&frame(), 2 * SECOND), Drop);
+        assert_eq!(gate.check(&audio(), 5 * SECOND), Hold);
+        assert_eq!(gate.expire(11 * SECOND - 1), None);
+        let end = Some(WaitEnd::NoKeyframe(10 * SECOND));
+        assert_eq!(gate.expire(11 * SECOND), end);
+        assert_eq!(gate.check(&frame(), 11 * SECOND), Pass);
+        gate.close();
+        assert_eq!(gate.check(&frame(), 12 * SECOND), Drop);
+    }
+
+    #[test]
+    fn a_timeout_of_zero_waits_for_ever() {
+        let limits = WaitLimits::default();
+        let mut gate = KeyframeGate::new(true, limits);
+        gate.expect_keyframe();
+        assert_eq!(gate.check(&audio(), 0), Hold);
+        assert_eq!(gate.check(&frame(), 0), Drop);
+        assert_eq!(gate.expire(u64::MAX), None);
+        // Without the shorter limit, the keyframe's holds for audio alone too.
+        let mut gate = KeyframeGate::new(true, WaitLimits { video: 0, ..LIMITS });
+        gate.expect_keyframe();
+        assert_eq!(gate.check(&audio(), 0), Hold);
+        assert_eq!(gate.expire(10 * SECOND), Some(WaitEnd::AudioAlone));
     }
 }

@@ -28,7 +28,7 @@ use codecs::CodecFilter;
 pub use codecs::RefusedTrack;
 pub use imbalance::Imbalance;
 use imbalance::ImbalanceDetector;
-use keyframe_gate::{GateAction, KeyframeGate};
+use keyframe_gate::{GateAction, KeyframeGate, WaitEnd, WaitLimits};
 use pending::PendingTags;
 use stream_header::{HeaderChange, StreamHeader};
 use timeline::{Candidate, Placement, Timeline};
@@ -43,9 +43,11 @@ pub(crate) const NANOS_PER_MILLI: u64 = 1_000_000;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FeedSettings {
     pub wait_for_keyframe: bool,
+    /// Time in nanoseconds after which media leaves without a keyframe. 0 for never.
+    pub keyframe_timeout: u64,
     pub timestamp_mode: TimestampMode,
     /// Time in nanoseconds after which an event reports that one of audio and video is missing while
-    /// the other flows. 0 for never.
+    /// the other flows, and after which audio no longer waits for announced video. 0 for never.
     pub imbalance_timeout: u64,
     /// Distance in nanoseconds from its time beyond which media is dropped up to the newest keyframe.
     /// 0 for never.
@@ -89,6 +91,8 @@ pub enum FeedEvent {
     Imbalance(Imbalance),
     /// A backlog was skipped: its number of tags.
     BacklogSkipped(u64),
+    /// Media leaves without a keyframe after waiting for this long, in nanoseconds.
+    NoKeyframe(u64),
     /// A track is in a codec that is not accepted. Once for each track and codec of a publisher.
     TrackRefused(RefusedTrack),
 }
@@ -162,16 +166,22 @@ struct PublisherProgress {
     /// Its first media has left.
     is_flowing: bool,
     has_video: bool,
+    /// Its video is announced but missing, and audio no longer waits for it.
+    is_audio_alone: bool,
     /// The next tag that leaves does not continue the one before.
     is_discont: bool,
 }
 
 impl<M> Feed<M> {
     pub fn new(settings: FeedSettings) -> Self {
+        let wait_limits = WaitLimits {
+            keyframe: settings.keyframe_timeout,
+            video: settings.imbalance_timeout,
+        };
         Feed {
             codecs: CodecFilter::default(),
             timeline: Timeline::new(settings.timestamp_mode),
-            keyframe_gate: KeyframeGate::new(settings.wait_for_keyframe),
+            keyframe_gate: KeyframeGate::new(settings.wait_for_keyframe, wait_limits),
             imbalance: ImbalanceDetector::new(settings.imbalance_timeout),
             backlog: BacklogFilter::new(settings.max_lateness),
             stream_header: StreamHeader::default(),
@@ -267,7 +277,11 @@ impl<M> Feed<M> {
         let Some(tag) = tag else {
             return;
         };
-        self.progress.has_video |= tag.kind == TagKind::Video;
+        if tag.kind == TagKind::Video && (tag.info.is_coded() || !self.progress.is_audio_alone) {
+            self.progress.has_video = true;
+            self.progress.is_audio_alone = false;
+        }
+        self.expire(reception.arrival);
         match tag.info.content {
             Content::Keyframe | Content::Frame => {
                 let imbalance = self.imbalance.count(tag.kind, reception.arrival);
@@ -284,6 +298,28 @@ impl<M> Feed<M> {
             | Content::TrackMetadata
             | Content::Script
             | Content::Command => self.push_description(tag, reception.arrival),
+        }
+    }
+
+    /// Returns the running time at which [`Feed::expire`] has to be called if no tag comes before.
+    pub fn deadline(&self) -> Option<RunningTime> {
+        self.keyframe_gate.deadline()
+    }
+
+    /// Lets media leave that has waited long enough.
+    pub fn expire(&mut self, now: RunningTime) {
+        match self.keyframe_gate.expire(now) {
+            None => return,
+            Some(WaitEnd::AudioAlone) => {
+                self.progress.has_video = false;
+                self.progress.is_audio_alone = true;
+            }
+            Some(WaitEnd::NoKeyframe(waited)) => {
+                self.post_event(Some(FeedEvent::NoKeyframe(waited)));
+            }
+        }
+        if self.pending.has_media() {
+            self.start_media();
         }
     }
 
@@ -332,7 +368,7 @@ impl<M> Feed<M> {
         // Media after an end of sequence shows that it was none.
         self.end_tags.retain(|end| end.kind != tag.kind);
         let arrival = reception.arrival;
-        match self.keyframe_gate.check(&tag) {
+        match self.keyframe_gate.check(&tag, arrival) {
             GateAction::Pass if self.progress.is_flowing => self.emit_media(tag, reception),
             GateAction::Pass => {
                 self.pending.push(tag, arrival);

@@ -15,10 +15,12 @@ pub mod codes;
 pub mod config;
 mod ex;
 mod info;
+mod picture;
 mod tag;
 mod video;
 
 pub use info::{Content, TagInfo};
+pub use picture::{KeyframeDetector, Picture, PictureCodec};
 pub use tag::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 
 /// The reason why a tag body can't be sent on.

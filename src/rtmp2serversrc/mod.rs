@@ -81,6 +81,7 @@
 //! | `imbalance` | `missing`: `audio` or `video`; `time` (guint64) for which only the other one arrived; `over` (gboolean): it arrives again |
 //! | `timestamp-jump` | `kind`: `backward`, `forward` or `frozen`; `track`: `audio` or `video`; `from`, `to` (gint64) on the publisher's clock |
 //! | `codec-refused` | `kind`: `audio` or `video`; `track` (guint), `codec` |
+//! | `no-keyframe` | `waited` (guint64) |
 //! | `keyframe-requested` | `action`, and `reason` where that is `none` |
 //!
 //! A publisher that ends its stream is gone at once. One whose connection breaks may return within
@@ -421,6 +422,12 @@ pub enum StreamEvent {
         nick = "keyframe-requested"
     )]
     KeyframeRequested,
+    /// Media leaves without a keyframe, since none has arrived in time.
+    #[enum_value(
+        name = "Media leaves without a keyframe, since none has arrived in time",
+        nick = "no-keyframe"
+    )]
+    NoKeyframe,
 }
 
 /// Method by which publishers prove that they know the password.

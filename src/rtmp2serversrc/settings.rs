@@ -55,6 +55,7 @@ pub(crate) struct Settings {
     pub(super) max_clients_per_address: u32,
     pub(super) chunk_size: u32,
     pub(super) wait_for_keyframe: bool,
+    pub(super) keyframe_timeout: u32,
     pub(super) reconnect_on_force_key_unit: bool,
 }
 
@@ -94,6 +95,7 @@ impl Default for Settings {
             max_clients_per_address: 100,
             chunk_size: 65_536,
             wait_for_keyframe: true,
+            keyframe_timeout: 10_000,
             reconnect_on_force_key_unit: false,
         }
     }
@@ -156,6 +158,7 @@ impl Settings {
             "max-clients-per-address" => set!(max_clients_per_address),
             "chunk-size" => set!(chunk_size),
             "wait-for-keyframe" => set!(wait_for_keyframe),
+            "keyframe-timeout" => set!(keyframe_timeout),
             "reconnect-on-force-key-unit" => set!(reconnect_on_force_key_unit),
             _ => unreachable!("{name} is not writable"),
         }
@@ -204,6 +207,7 @@ impl Settings {
             "max-clients-per-address" => self.max_clients_per_address.to_value(),
             "chunk-size" => self.chunk_size.to_value(),
             "wait-for-keyframe" => self.wait_for_keyframe.to_value(),
+            "keyframe-timeout" => self.keyframe_timeout.to_value(),
             "reconnect-on-force-key-unit" => self.reconnect_on_force_key_unit.to_value(),
             _ => return None,
         };
@@ -350,6 +354,7 @@ impl Settings {
     pub(super) fn feed(&self) -> FeedSettings {
         FeedSettings {
             wait_for_keyframe: self.wait_for_keyframe,
+            keyframe_timeout: u64::from(self.keyframe_timeout) * NANOS_PER_MILLI,
             timestamp_mode: match self.timestamp_mode {
                 TimestampMode::RunningTime => feed::TimestampMode::RunningTime,
                 TimestampMode::Publisher => feed::TimestampMode::Publisher,

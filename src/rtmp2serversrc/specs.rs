@@ -174,6 +174,15 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .default_value(d.wait_for_keyframe)
             .mutable_ready()
             .build(),
+        glib::ParamSpecUInt::builder("keyframe-timeout")
+            .nick("Keyframe timeout")
+            .blurb(
+                "Time in milliseconds after which media leaves without a keyframe, with an event; 0 waits \
+                 for ever",
+            )
+            .default_value(d.keyframe_timeout)
+            .mutable_ready()
+            .build(),
         gst::ParamSpecArray::builder("accepted-codecs")
             .nick("Accepted codecs")
             .blurb(

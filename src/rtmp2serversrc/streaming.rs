@@ -22,6 +22,9 @@ use crate::server::{Dropped, Publisher, QueueEvent, QueueItem, Stream};
 /// that wait for this stream go on.
 const GAP_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Least wait for media that is due by the pipeline's clock.
+const MIN_WAIT: Duration = Duration::from_millis(1);
+
 /// The element, as its streaming thread uses it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Context<'a> {
@@ -132,12 +135,14 @@ impl StreamingTask {
                 );
                 return Err(gst::FlowError::Eos);
             }
-            let is_waiting = self.has_begun && self.is_media_missing();
-            let deadline = is_waiting.then(|| Instant::now() + GAP_INTERVAL);
+            let deadline = self.deadline(context);
             let popped = self.stream.queue().pop(&mut self.items, deadline);
             popped.map_err(|_| gst::FlowError::Flushing)?;
             if self.items.is_empty() {
-                self.push_gap(context);
+                self.feed.expire(context.running_time());
+                if self.has_begun && self.is_media_missing() {
+                    self.push_gap(context);
+                }
             } else {
                 self.feed_items(context);
             }
@@ -162,6 +167,19 @@ impl StreamingTask {
         context.state.add_dropped_in_pause(tags);
         let details = announcements::about_dropped(tags, "pause");
         context.post_event(StreamEvent::Dropped, details);
+    }
+
+    /// Returns the time at which something is due if the queue stays empty.
+    fn deadline(&self, context: Context<'_>) -> Option<Instant> {
+        let is_missing = self.has_begun && self.is_media_missing();
+        let gap = is_missing.then_some(GAP_INTERVAL);
+        let release = self.feed.deadline().map(|deadline| {
+            let remaining = deadline.saturating_sub(context.running_time());
+            // The pipeline's clock may stand still.
+            Duration::from_nanos(remaining).max(MIN_WAIT)
+        });
+        let wait = gap.into_iter().chain(release).min();
+        wait.map(|wait| Instant::now() + wait)
     }
 
     /// Returns true while no media can arrive that is due: the publisher was cut off, or has returned
@@ -467,6 +485,10 @@ fn handle_feed_event(context: Context<'_>, event: FeedEvent) {
                 announcements::about_refused_track(&track),
             )
         }
+        FeedEvent::NoKeyframe(waited) => (
+            StreamEvent::NoKeyframe,
+            time("waited", Duration::from_nanos(waited)),
+        ),
         FeedEvent::BacklogSkipped(tags) => (
             StreamEvent::Dropped,
             announcements::about_dropped(tags, "late"),

@@ -5,6 +5,7 @@
 mod access;
 mod authentication;
 mod bin;
+mod cases;
 mod codecs;
 mod enhanced;
 mod fallback;

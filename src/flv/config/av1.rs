@@ -47,10 +47,10 @@ impl Av1Config {
     }
 }
 
-/// Returns the payload of the first sequence header among whole OBUs.
-fn sequence_header(obus: &[u8]) -> Option<&[u8]> {
-    let mut rest = obus;
-    loop {
+/// Returns the types and payloads of OBUs, up to the first malformed one.
+pub(in crate::flv) fn obus(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
         let (&header, after) = rest.split_first()?;
         let extension = usize::from(header & 4 != 0);
         let after = after.get(extension..)?;
@@ -59,12 +59,16 @@ fn sequence_header(obus: &[u8]) -> Option<&[u8]> {
         } else {
             (after.len(), after)
         };
-        let payload = after.get(..length)?;
-        if header >> 3 & 0x0F == OBU_SEQUENCE_HEADER {
-            return Some(payload);
-        }
-        rest = &after[length..];
-    }
+        let (payload, after) = after.split_at_checked(length)?;
+        rest = after;
+        Some((header >> 3 & 0x0F, payload))
+    })
+}
+
+/// Returns the payload of the first sequence header among whole OBUs.
+fn sequence_header(data: &[u8]) -> Option<&[u8]> {
+    let mut headers = obus(data).filter(|(kind, _)| *kind == OBU_SEQUENCE_HEADER);
+    headers.next().map(|(_, payload)| payload)
 }
 
 fn leb128(input: &[u8]) -> Option<(usize, &[u8])> {

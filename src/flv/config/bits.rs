@@ -7,17 +7,17 @@ const MAX_PARAMETER_SET: usize = 1024;
 
 /// The bits of a slice, from its front. Every read past the end is `None`.
 #[derive(Debug)]
-pub(super) struct Bits<'a> {
+pub(in crate::flv) struct Bits<'a> {
     bytes: &'a [u8],
     position: usize,
 }
 
 impl<'a> Bits<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(in crate::flv) fn new(bytes: &'a [u8]) -> Self {
         Bits { bytes, position: 0 }
     }
 
-    pub(super) fn bit(&mut self) -> Option<bool> {
+    pub(in crate::flv) fn bit(&mut self) -> Option<bool> {
         let byte = *self.bytes.get(self.position / 8)?;
         let bit = byte >> (7 - self.position % 8) & 1;
         self.position += 1;
@@ -25,7 +25,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Reads at most 32 bits.
-    pub(super) fn bits(&mut self, count: u32) -> Option<u32> {
+    pub(in crate::flv) fn bits(&mut self, count: u32) -> Option<u32> {
         let mut number = 0;
         for _ in 0..count {
             number = number << 1 | u32::from(self.bit()?);
@@ -33,13 +33,13 @@ impl<'a> Bits<'a> {
         Some(number)
     }
 
-    pub(super) fn skip(&mut self, count: usize) -> Option<()> {
+    pub(in crate::flv) fn skip(&mut self, count: usize) -> Option<()> {
         self.position = self.position.checked_add(count)?;
         (self.position <= self.bytes.len() * 8).then_some(())
     }
 
     /// Reads an exponential Golomb code.
-    pub(super) fn ue(&mut self) -> Option<u32> {
+    pub(in crate::flv) fn ue(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.bit()? {
             zeros += 1;
@@ -52,7 +52,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Reads an exponential Golomb code with a sign.
-    pub(super) fn se(&mut self) -> Option<i64> {
+    pub(in crate::flv) fn se(&mut self) -> Option<i64> {
         let code = i64::from(self.ue()?);
         Some(if code % 2 == 1 {
             (code + 1) / 2
@@ -63,7 +63,7 @@ impl<'a> Bits<'a> {
 }
 
 /// Returns the start of a NAL unit without the bytes that prevent start codes in it.
-pub(super) fn unescape(nal: &[u8]) -> Vec<u8> {
+pub(in crate::flv) fn unescape(nal: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(nal.len().min(MAX_PARAMETER_SET));
     let mut zeros = 0;
     for &byte in &nal[..nal.len().min(MAX_PARAMETER_SET)] {

@@ -8,7 +8,7 @@ mod aac;
 mod ac3;
 mod av1;
 mod avc;
-mod bits;
+pub(super) mod bits;
 mod flac;
 mod hevc;
 mod mp3;
@@ -19,6 +19,7 @@ mod vpx;
 pub use aac::{AdtsHeader, AudioSpecificConfig};
 pub use ac3::Ac3Header;
 pub use av1::Av1Config;
+pub(super) use av1::obus;
 pub use avc::AvcConfig;
 pub use flac::{FlacConfig, STREAM_INFO_LENGTH};
 pub use hevc::HevcConfig;
@@ -49,6 +50,15 @@ impl Dimensions {
 pub fn is_hevc_in_disguise(record: &[u8]) -> bool {
     !AvcConfig::parse(record).is_some_and(|config| config.has_parameter_sets)
         && HevcConfig::parse(record).is_some_and(|config| config.has_parameter_sets)
+}
+
+/// Returns the size of the length fields before NAL units, if the record is one.
+pub(super) fn nal_length_size(record: &[u8], is_hevc: bool) -> Option<u8> {
+    if is_hevc {
+        HevcConfig::parse(record).map(|config| config.nal_length_size)
+    } else {
+        AvcConfig::parse(record).map(|config| config.nal_length_size)
+    }
 }
 
 /// Reads a 16-bit length and as many bytes.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
-use crate::flv::{Content, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
+use crate::flv::{Content, FRONT_LENGTH, KeyframeDetector, TRAILER_LENGTH, Tag, TagKind};
 use crate::rate::BitrateMeter;
 use crate::rtmp::session::{AckDue, Media, MediaKind, Session, SessionConfig, SessionEvent};
 use crate::rtmp::{Headroom, Violation};
@@ -142,6 +142,7 @@ pub(crate) struct Client {
     stats: ClientStats,
     meter: BitrateMeter,
     frame_meter: FrameMeter,
+    keyframes: KeyframeDetector,
 }
 
 #[derive(Debug, Clone)]
@@ -207,6 +208,7 @@ impl Client {
             stats,
             meter: BitrateMeter::new(now),
             frame_meter: FrameMeter::default(),
+            keyframes: KeyframeDetector::default(),
         })
     }
 
@@ -394,7 +396,8 @@ impl Client {
             MediaKind::Data => TagKind::Script,
         };
         match Tag::new(kind, media.timestamp, media.payload) {
-            Ok(tag) => {
+            Ok(mut tag) => {
+                self.keyframes.correct(&mut tag);
                 self.count(&tag, arrival);
                 self.batch.push(QueueItem::Tag {
                     tag,
@@ -438,6 +441,7 @@ impl Client {
         };
         self.meter = BitrateMeter::new(self.last_read);
         self.frame_meter = FrameMeter::default();
+        self.keyframes = KeyframeDetector::default();
     }
 
     fn leave(&mut self, removal: RemovalReason) {

@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The kind of a coded picture by its bitstream, and keyframe flags that agree with it.
+//!
+//! The flag in a tag's first byte is a claim: some encoders flag every frame as inter, some flag P
+//! frames as key, and streams with intra refresh have recovery points instead of keyframes.
+
+use super::body::{ExVideoContent, VideoBody, VideoPacket};
+use super::codes::{AvcPacketType, VideoCodecId, VideoFourCc};
+use super::config::bits::{Bits, unescape};
+use super::config::{is_hevc_in_disguise, nal_length_size};
+use super::info::{Content, TagInfo};
+use super::{Tag, TagKind};
+
+/// Dependence of a coded picture on the pictures before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Picture {
+    /// Decoding can start here: an IDR, a recovery point, an IRAP picture, a key frame.
+    SyncPoint,
+    /// Intra-coded, but later pictures may refer to those before it.
+    Intra,
+    /// Refers to pictures before it.
+    Inter,
+    /// The bitstream is malformed, of another codec, or has no picture.
+    Unknown,
+}
+
+/// Codecs whose pictures can be classified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PictureCodec {
+    Avc,
+    Hevc,
+    Vvc,
+    Av1,
+    Vp8,
+    Vp9,
+    SorensonH263,
+    Vp6,
+}
+
+impl Picture {
+    /// Classifies the coded data of one track in one tag. NAL units have length fields of
+    /// `nal_length_size` bytes, or start codes.
+    pub fn classify(codec: PictureCodec, nal_length_size: u8, data: &[u8]) -> Self {
+        let classified = match codec {
+            PictureCodec::Avc => avc(nal_length_size, data),
+            PictureCodec::Hevc => hevc(nal_length_size, data),
+            PictureCodec::Vvc => vvc(nal_length_size, data),
+            PictureCodec::Av1 => av1(data),
+            PictureCodec::Vp8 => vp8(data),
+            PictureCodec::Vp9 => vp9(data),
+            PictureCodec::SorensonH263 => sorenson_h263(data),
+            PictureCodec::Vp6 => vp6(data),
+        };
+        classified.unwrap_or(Picture::Unknown)
+    }
+}
+
+/// Payload type of the recovery point message, in AVC and HEVC.
+const SEI_RECOVERY_POINT: u32 = 6;
+
+/// Bytes of a slice header that hold its type.
+const SLICE_HEADER: usize = 16;
+
+fn avc(nal_length_size: u8, data: &[u8]) -> Option<Picture> {
+    const SLICE: u8 = 1;
+    const SLICE_PARTITION_A: u8 = 2;
+    const IDR_SLICE: u8 = 5;
+    const SEI: u8 = 6;
+    let kind = |nal: &[u8]| nal.first().map_or(0, |first| first & 0x1F);
+    let nals = || NalUnits::new(nal_length_size, data);
+    if nals().any(|nal| kind(nal) == IDR_SLICE) {
+        return Some(Picture::SyncPoint);
+    }
+    if nals().any(|nal| kind(nal) == SEI && has_recovery_point(&nal[1..])) {
+        return Some(Picture::SyncPoint);
+    }
+    let slices = nals().filter(|nal| matches!(kind(nal), SLICE | SLICE_PARTITION_A));
+    let mut picture = None;
+    for slice in slices {
+        let header = unescape(&slice[1..slice.len().min(SLICE_HEADER)]);
+        let mut bits = Bits::new(&header);
+        bits.ue()?;
+        // Types from 5 on say that all slices of the picture have the same one.
+        match bits.ue()? % 5 {
+            2 | 4 => picture = Some(Picture::Intra),
+            _ => return Some(Picture::Inter),
+        }
+    }
+    picture
+}
+
+fn hevc(nal_length_size: u8, data: &[u8]) -> Option<Picture> {
+    const IRAP: std::ops::RangeInclusive<u8> = 16..=23;
+    const VCL: std::ops::Range<u8> = 0..32;
+    const PREFIX_SEI: u8 = 39;
+    const I_SLICE: u32 = 2;
+    let kind = |nal: &[u8]| nal.first().map_or(u8::MAX, |first| first >> 1 & 0x3F);
+    let nals = || NalUnits::new(nal_length_size, data).filter(|nal| nal.len() > 2);
+    if nals().any(|nal| IRAP.contains(&kind(nal))) {
+        return Some(Picture::SyncPoint);
+    }
+    if nals().any(|nal| kind(nal) == PREFIX_SEI && has_recovery_point(&nal[2..])) {
+        return Some(Picture::SyncPoint);
+    }
+    let slice = nals().find(|nal| VCL.contains(&kind(nal)))?;
+    let header = unescape(&slice[2..slice.len().min(SLICE_HEADER)]);
+    let mut bits = Bits::new(&header);
+    let is_first = bits.bit()?;
+    bits.ue()?;
+    // Only the first slice has its type here, in streams without extra bits in slice headers.
+    let is_intra = is_first && bits.ue()? == I_SLICE;
+    Some(if is_intra {
+        Picture::Intra
+    } else {
+        Picture::Inter
+    })
+}
+
+fn vvc(nal_length_size: u8, data: &[u8]) -> Option<Picture> {
+    /// IDR, CRA and gradual decoding refresh.
+    const RANDOM_ACCESS: std::ops::RangeInclusive<u8> = 7..=10;
+    const VCL: std::ops::Range<u8> = 0..12;
+    let mut kinds = NalUnits::new(nal_length_size, data).filter_map(|nal| Some(nal.get(1)? >> 3));
+    let kind = kinds.find(|kind| VCL.contains(kind))?;
+    Some(if RANDOM_ACCESS.contains(&kind) {
+        Picture::SyncPoint
+    } else {
+        Picture::Inter
+    })
+}
+
+/// Returns true if an SEI NAL unit, without its header, has a recovery point message.
+fn has_recovery_point(sei: &[u8]) -> bool {
+    let bytes = unescape(sei);
+    let mut rest = &bytes[..];
+    let number = |rest: &mut &[u8]| {
+        let mut number = 0_u32;
+        loop {
+            let (&byte, after) = rest.split_first()?;
+            *rest = after;
+            number = number.saturating_add(byte.into());
+            if byte != 0xFF {
+                return Some(number);
+            }
+        }
+    };
+    // The last byte holds the trailing bits.
+    while rest.len() > 1 {
+        let (Some(kind), Some(size)) = (number(&mut rest), number(&mut rest)) else {
+            return false;
+        };
+        if kind == SEI_RECOVERY_POINT {
+            return true;
+        }
+        rest = rest.get(size as usize..).unwrap_or_default();
+    }
+    false
+}
+
+fn av1(data: &[u8]) -> Option<Picture> {
+    const FRAME_HEADER: u8 = 3;
+    const FRAME: u8 = 6;
+    const KEY_FRAME: u8 = 0;
+    const INTRA_ONLY_FRAME: u8 = 2;
+    let mut obus = super::config::obus(data);
+    let (_, frame) = obus.find(|(kind, _)| matches!(*kind, FRAME_HEADER | FRAME))?;
+    let first = frame.first()?;
+    let shows_existing_frame = first & 0x80 != 0;
+    match first >> 5 & 3 {
+        _ if shows_existing_frame => None,
+        KEY_FRAME => Some(Picture::SyncPoint),
+        INTRA_ONLY_FRAME => Some(Picture::Intra),
+        _ => Some(Picture::Inter),
+    }
+}
+
+fn vp8(data: &[u8]) -> Option<Picture> {
+    const START_CODE: [u8; 3] = [0x9D, 0x01, 0x2A];
+    let (tag, rest) = data.split_first_chunk::<3>()?;
+    if tag[0] & 1 != 0 {
+        return Some(Picture::Inter);
+    }
+    rest.starts_with(&START_CODE).then_some(Picture::SyncPoint)
+}
+
+fn vp9(data: &[u8]) -> Option<Picture> {
+    const FRAME_MARKER: u32 = 2;
+    let mut bits = Bits::new(data);
+    if bits.bits(2)? != FRAME_MARKER {
+        return None;
+    }
+    let profile = bits.bits(2)?;
+    if profile == 3 && bits.bit()? {
+        return None;
+    }
+    let shows_existing_frame = bits.bit()?;
+    let is_inter = bits.bit()?;
+    let is_shown = bits.bit()?;
+    bits.bit()?;
+    match (shows_existing_frame, is_inter) {
+        (true, _) => None,
+        (false, false) => Some(Picture::SyncPoint),
+        (false, true) if !is_shown && bits.bit()? => Some(Picture::Intra),
+        (false, true) => Some(Picture::Inter),
+    }
+}
+
+/// The picture header of Sorenson H.263, up to the type of the picture.
+fn sorenson_h263(data: &[u8]) -> Option<Picture> {
+    const START_CODE: u32 = 1;
+    let mut bits = Bits::new(data);
+    if bits.bits(17)? != START_CODE {
+        return None;
+    }
+    bits.skip(5 + 8)?;
+    match bits.bits(3)? {
+        0 => bits.skip(2 * 8)?,
+        1 => bits.skip(2 * 16)?,
+        _ => {}
+    }
+    match bits.bits(2)? {
+        0 => Some(Picture::SyncPoint),
+        1 | 2 => Some(Picture::Inter),
+        _ => None,
+    }
+}
+
+fn vp6(data: &[u8]) -> Option<Picture> {
+    let first = data.first()?;
+    Some(if first & 0x80 == 0 {
+        Picture::SyncPoint
+    } else {
+        Picture::Inter
+    })
+}
+
+/// The NAL units of a picture, up to the first malformed one.
+struct NalUnits<'a> {
+    rest: &'a [u8],
+    /// Bytes of a length field; 0 for start codes.
+    length_size: usize,
+}
+
+impl<'a> NalUnits<'a> {
+    /// Encoders that know no other form send start codes. A length field may look like one, so it
+    /// counts as one only if the lengths do not fit.
+    fn new(length_size: u8, data: &'a [u8]) -> Self {
+        let mut nals = NalUnits {
+            rest: data,
+            length_size: length_size.clamp(1, 4).into(),
+        };
+        let has_start_code = data.starts_with(&[0, 0, 1]) || data.starts_with(&[0, 0, 0, 1]);
+        if has_start_code && !nals.lengths_fit() {
+            nals.length_size = 0;
+        }
+        nals
+    }
+
+    fn lengths_fit(&self) -> bool {
+        let mut nals = NalUnits { ..*self };
+        while nals.next().is_some() {}
+        nals.rest.is_empty()
+    }
+
+    fn next_by_length(&mut self) -> Option<&'a [u8]> {
+        let (length, after) = self.rest.split_at_checked(self.length_size)?;
+        let length = length.iter().fold(0, |n, &byte| n << 8 | usize::from(byte));
+        let (nal, after) = after.split_at_checked(length)?;
+        self.rest = after;
+        Some(nal)
+    }
+
+    fn next_by_start_code(&mut self) -> Option<&'a [u8]> {
+        const START_CODE: &[u8] = &[0, 0, 1];
+        let find = |bytes: &[u8]| bytes.windows(3).position(|window| window == START_CODE);
+        let start = find(self.rest)? + START_CODE.len();
+        let nal = &self.rest[start..];
+        let end = find(nal).unwrap_or(nal.len());
+        self.rest = &nal[end..];
+        Some(&nal[..end])
+    }
+}
+
+impl<'a> Iterator for NalUnits<'a> {
+    type Item = &'a [u8];
+
+    /// The first bit of every NAL unit is 0.
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let before = self.rest;
+            let nal = match self.length_size {
+                0 => self.next_by_start_code()?,
+                _ => self.next_by_length()?,
+            };
+            match nal.first() {
+                None => {}
+                Some(first) if first & 0x80 == 0 => return Some(nal),
+                Some(_) => {
+                    self.rest = before;
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Frames flagged as inter after which a publisher's flags are checked again: it may have flagged its
+/// first keyframe and no other.
+const MAX_UNCHECKED_FRAMES: u32 = 300;
+
+/// Corrects the keyframe flags of one publisher.
+///
+/// Frames that are flagged as key are always checked; there are few. Frames that are flagged as inter
+/// are checked until the first sync point, and for good after a wrong flag, so that a publisher with
+/// right flags costs nothing.
+#[derive(Debug, Clone, Default)]
+pub struct KeyframeDetector {
+    tracks: Vec<Track>,
+}
+
+#[derive(Debug, Clone)]
+struct Track {
+    id: u8,
+    is_hevc: bool,
+    nal_length_size: u8,
+    has_started: bool,
+    has_wrong_flags: bool,
+    /// Frames since the last one that was flagged as key.
+    unchecked_frames: u32,
+}
+
+impl KeyframeDetector {
+    /// Corrects the content of a tag, see [`KeyframeDetector::correct_info`].
+    pub fn correct(&mut self, tag: &mut Tag) {
+        let mut info = tag.info;
+        self.correct_info(tag.kind, tag.body(), &mut info);
+        tag.info = info;
+    }
+
+    /// Makes the content of a tag with this body [`Content::Keyframe`] if decoding can start with it,
+    /// and [`Content::Frame`] if it refers to pictures before it. Where the bitstream does not say
+    /// either, the flag counts.
+    pub fn correct_info(&mut self, kind: TagKind, body: &[u8], info: &mut TagInfo) {
+        if kind != TagKind::Video {
+            return;
+        }
+        match info.content {
+            Content::SequenceHeader => self.track(info.track).configure(body),
+            Content::Keyframe | Content::Frame => {
+                let track = self.track(info.track);
+                info.content = track.check(body, info.content);
+            }
+            _ => {}
+        }
+    }
+
+    fn track(&mut self, id: u8) -> &mut Track {
+        let known = self.tracks.iter().position(|track| track.id == id);
+        let index = known.unwrap_or_else(|| {
+            self.tracks.push(Track {
+                id,
+                is_hevc: false,
+                nal_length_size: 4,
+                has_started: false,
+                has_wrong_flags: false,
+                unchecked_frames: 0,
+            });
+            self.tracks.len() - 1
+        });
+        &mut self.tracks[index]
+    }
+}
+
+impl Track {
+    fn configure(&mut self, body: &[u8]) {
+        let Some((codec, record)) = first_track(body) else {
+            return;
+        };
+        self.is_hevc = codec == PictureCodec::Avc && is_hevc_in_disguise(record);
+        let is_hevc = self.is_hevc || codec == PictureCodec::Hevc;
+        self.nal_length_size = match codec {
+            PictureCodec::Vvc => 4,
+            _ => nal_length_size(record, is_hevc).unwrap_or(4),
+        };
+    }
+
+    fn check(&mut self, body: &[u8], flagged: Content) -> Content {
+        if flagged == Content::Keyframe {
+            self.unchecked_frames = 0;
+        } else if self.has_started && !self.has_wrong_flags {
+            self.unchecked_frames += 1;
+            if self.unchecked_frames <= MAX_UNCHECKED_FRAMES {
+                return flagged;
+            }
+        }
+        let content = match (self.picture(body), flagged) {
+            (Picture::SyncPoint, _) => Content::Keyframe,
+            (Picture::Inter, _) => Content::Frame,
+            (Picture::Intra | Picture::Unknown, flagged) => flagged,
+        };
+        self.has_started |= content == Content::Keyframe;
+        self.has_wrong_flags |= content != flagged;
+        content
+    }
+
+    fn picture(&self, body: &[u8]) -> Picture {
+        let Some((codec, data)) = first_track(body) else {
+            return Picture::Unknown;
+        };
+        let codec = match codec {
+            PictureCodec::Avc if self.is_hevc => PictureCodec::Hevc,
+            codec => codec,
+        };
+        Picture::classify(codec, self.nal_length_size, data)
+    }
+}
+
+/// Returns the codec, and the configuration or the coded data, of the first track in a tag body.
+fn first_track(body: &[u8]) -> Option<(PictureCodec, &[u8])> {
+    match VideoBody::parse(body).ok()? {
+        VideoBody::Command { .. } => None,
+        VideoBody::Plain { codec, payload, .. } => match codec {
+            VideoCodecId::SorensonH263 => Some((PictureCodec::SorensonH263, payload)),
+            _ => None,
+        },
+        // With alpha the picture follows a field of 24 bits.
+        VideoBody::Vp6 { codec, payload, .. } => match codec {
+            VideoCodecId::Vp6 => Some((PictureCodec::Vp6, payload)),
+            _ => Some((PictureCodec::Vp6, payload.get(3..)?)),
+        },
+        VideoBody::Avc {
+            codec,
+            packet_type,
+            payload,
+            ..
+        } => match (codec, packet_type) {
+            (_, AvcPacketType::EndOfSequence) => None,
+            (VideoCodecId::Hevc, _) => Some((PictureCodec::Hevc, payload)),
+            _ => Some((PictureCodec::Avc, payload)),
+        },
+        VideoBody::Ex(ex) => {
+            let ExVideoContent::Tracks(tracks) = &ex.content else {
+                return None;
+            };
+            let (_, track) = tracks.iter().next()?;
+            let codec = match track.four_cc {
+                VideoFourCc::Vp8 => PictureCodec::Vp8,
+                VideoFourCc::Vp9 => PictureCodec::Vp9,
+                VideoFourCc::Av1 => PictureCodec::Av1,
+                VideoFourCc::Avc => PictureCodec::Avc,
+                VideoFourCc::Hevc => PictureCodec::Hevc,
+                VideoFourCc::Vvc => PictureCodec::Vvc,
+                VideoFourCc::Unknown(_) => return None,
+            };
+            match track.packet {
+                VideoPacket::SequenceStart(data)
+                | VideoPacket::CodedFrames { payload: data, .. }
+                | VideoPacket::CodedFramesX(data) => Some((codec, data)),
+                _ => None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
