@@ -147,24 +147,31 @@ impl Demuxer {
     ) {
         self.tracks.iter_mut().for_each(Track::start_description);
         let mut metadata = None;
-        for tag in tags {
-            match tag.kind {
-                TagKind::Video => parse_video(tag.body, |item| self.describe(tag, item, events)),
-                TagKind::Audio => parse_audio(tag.body, |item| self.describe(tag, item, events)),
-                TagKind::Script => {
-                    let script = Script::parse(tag.body).ok();
-                    metadata = script.and_then(Metadata::of).or(metadata);
+        // A new codec makes a track forget its colours, so the configurations come first.
+        for configures in [true, false] {
+            let mut describe = |tag: &FlvTag<'_>, item: TrackResult<'_>| {
+                let is_wanted = match item.1 {
+                    Ok(TrackItem::Configuration(..)) => configures,
+                    Ok(TrackItem::Packet(_)) => false,
+                    _ => !configures,
+                };
+                if is_wanted {
+                    self.handle_item(tag, item, events);
+                }
+            };
+            for tag in tags {
+                match tag.kind {
+                    TagKind::Video => parse_video(tag.body, |item| describe(tag, item)),
+                    TagKind::Audio => parse_audio(tag.body, |item| describe(tag, item)),
+                    TagKind::Script => {
+                        let script = Script::parse(tag.body).ok();
+                        metadata = script.and_then(Metadata::of).or(metadata);
+                    }
                 }
             }
         }
         self.tracks.iter_mut().for_each(Track::finish_description);
         self.set_metadata(metadata, events);
-    }
-
-    fn describe(&mut self, tag: &FlvTag<'_>, item: TrackResult<'_>, events: &mut Vec<DemuxEvent>) {
-        if !matches!(item, (_, Ok(TrackItem::Packet(_)))) {
-            self.handle_item(tag, item, events);
-        }
     }
 
     /// Handles upstream's GAP: no track has anything before its end.

@@ -188,7 +188,7 @@ mod tests {
                         let outputs = run(&all, 2, ALLOWANCE);
                         for output in &outputs {
                             assert_forward(output);
-                            // What the GAP before the proof covers, and more proofs if it varies.
+                            // The GAP before the proof covers these, and others if the lag varies.
                             let covered = (delays[0].max(delays[1]) + burst + jitter) / 23 + 1;
                             let limit = covered + jitter;
                             let case = format!("{delays:?}, {burst}, {jitter}");

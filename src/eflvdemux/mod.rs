@@ -64,7 +64,7 @@
 //! plus the composition time offset, to the nanosecond where the stream has nanoseconds. Otherwise
 //! times are those of the tags, and the segment starts with the first of them.
 //!
-//! Where times of the tags restart, as in a second file behind the first, they go on, with the same
+//! Where times of the tags restart, as in a second file after the first, they go on, with the same
 //! shift for all tracks.
 //!
 //! ## Timed metadata

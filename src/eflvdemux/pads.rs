@@ -38,7 +38,9 @@ pub(super) struct SourcePads {
 #[derive(Debug)]
 struct TrackPad {
     pad: gst::Pad,
-    stream: gst::Stream,
+    /// Only in a bin that is STREAMS_AWARE: decodebin3 outside takes a stream for one of a
+    /// collection, and ends with not-linked without one.
+    stream: Option<gst::Stream>,
     has_segment: bool,
 }
 
@@ -126,7 +128,9 @@ impl SourcePads {
             DemuxEvent::Caps(index, caps) => {
                 if let Some(Some(TrackPad { pad, stream, .. })) = self.pads.get(index) {
                     gst::info!(CAT, obj = pad, "New caps: {caps}");
-                    stream.set_caps(Some(&caps));
+                    if let Some(stream) = stream {
+                        stream.set_caps(Some(&caps));
+                    }
                     pad.push_event(gst::event::Caps::new(&caps));
                 }
             }
@@ -206,11 +210,13 @@ impl SourcePads {
             } else {
                 gst::StreamFlags::empty()
             };
-            let stream = gst::Stream::new(Some(id.as_str()), Some(&track.caps), kind, flags);
+            let stream = element
+                .is_streams_aware()
+                .then(|| gst::Stream::new(Some(id.as_str()), Some(&track.caps), kind, flags));
             let _ = pad.set_active(true);
             let event = gst::event::StreamStart::builder(&id)
                 .group_id(self.group)
-                .stream(stream.clone())
+                .stream_if_some(stream.clone())
                 .build();
             pad.push_event(event);
             if self.pads.len() <= track.index {
@@ -274,7 +280,11 @@ impl SourcePads {
 
     fn announce_collection(&self, element: &EFlvDemux) {
         let id = element.upstream_stream_id();
-        let streams = self.pads.iter().flatten().map(|pad| pad.stream.clone());
+        let streams = self
+            .pads
+            .iter()
+            .flatten()
+            .filter_map(|pad| pad.stream.clone());
         let collection = gst::StreamCollection::builder(id.as_deref())
             .streams(streams)
             .build();

@@ -276,7 +276,7 @@ impl FlvParser {
         let Ok(rest) = buffer.copy_region(gst::BufferCopyFlags::MEMORY, progress.used..) else {
             return Ok(());
         };
-        // What was put together for a tag that was none is not put together again.
+        // Bytes that were put together for something else than a tag are not put together again.
         let is_doubtful = !from_upstream && rest.size() > progress.used.max(MAX_REST);
         if is_doubtful || matches!(self.expect, Expect::Resync(_)) {
             self.move_to_window(Some(rest));

@@ -19,7 +19,7 @@ const MAX_DOUBTFUL_LENGTH: usize = 1024 * 1024;
 /// Difference of the timestamps of neighbours, in milliseconds, within which they prove each other.
 const MAX_STEP: u32 = 10_000;
 
-/// Stream ids that are taken without proof. The id should be 0, but some writers number their
+/// Stream ids that are accepted without proof. The id should be 0, but some writers number their
 /// tracks.
 const MAX_STREAM_ID: u32 = 0xFF;
 

@@ -20,7 +20,7 @@ const MAX_PACKET: i64 = 1_000 * NANOS_PER_MILLI;
 /// Times of tags, in nanoseconds.
 ///
 /// Where upstream has no times, those of the tags go on when the clock of the publisher restarts,
-/// as it does where another file begins. One shift brings all tracks behind what came before, so
+/// as it does where another file begins. One shift moves all tracks after what came before, so
 /// that they stay in step.
 #[derive(Debug, Default)]
 pub(super) struct TagTimes {

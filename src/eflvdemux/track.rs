@@ -180,7 +180,7 @@ impl Track {
 
     pub(super) fn finish_description(&mut self) {
         let unstated = std::mem::take(&mut self.unstated);
-        // What the frames state is no part of the description.
+        // Facts from the frames are no part of the description.
         let is_stated = !unstated.configuration || self.is_configured_in_band;
         if !is_stated && !self.configuration.is_empty() {
             self.configuration.clear();

@@ -164,3 +164,31 @@ fn metadata_that_repeats_is_sent_once() {
     assert_eq!(summary(events), ["duration None", "tags 0"]);
     assert_eq!(summary(fixture.tag(TagKind::Script, 0, body)), [""; 0]);
 }
+
+#[test]
+fn colours_before_the_configuration_of_another_codec_hold() {
+    let mut fixture = Fixture::new(true);
+    fixture.video_header();
+    fixture.keyframe(0);
+    let colours = b"\xD4hvc1\x02\0\x09colorInfo\x03\0\x06hdrCll\x03\0\x06maxCLL\0\x40\x8F\x40\0\0\0\0\0\0\0\x09\0\0\x09";
+    let mut record = [1; 23];
+    record[22] = 0;
+    let header = [b"\x90hvc1", &record[..]].concat();
+    let tag = |body| FlvTag {
+        kind: TagKind::Video,
+        timestamp: 0,
+        body,
+        dts: None,
+    };
+    let tags = [tag(&colours[..]), tag(&header)];
+    let mut events = Vec::new();
+    fixture.demuxer.handle_stream_header(&tags, &mut events);
+    assert_eq!(summary(&events), [""; 0]);
+    let events = fixture.tag(TagKind::Video, 40, b"\x93hvc1frame");
+    let Some(DemuxEvent::Caps(0, caps)) = events.first() else {
+        panic!("{:?}", summary(events));
+    };
+    let caps = caps.structure(0).unwrap();
+    assert_eq!(caps.name(), "video/x-h265");
+    assert_eq!(caps.get("content-light-level"), Ok("1000:0"));
+}

@@ -297,7 +297,7 @@ mod tests {
         }
     }
 
-    /// Whole records, and what tells them apart.
+    /// Whole records.
     const RECORDS: [(NalCodec, &[u8]); 2] = [(NalCodec::Avc, AVC), (NalCodec::Hevc, HEVC)];
 
     fn assert_repaired(codec: NalCodec, record: &[u8], expected: &[&[u8]]) {
@@ -354,7 +354,7 @@ mod tests {
                 if counts_start {
                     assert_repaired(codec, &broken, &sets);
                 } else {
-                    // What is between the sets stays behind the one before.
+                    // Bytes between the sets stay with the set before them.
                     let found = self::sets(codec, &repaired);
                     assert_eq!(found.len(), sets.len());
                     for (found, set) in found.iter().zip(&sets) {

@@ -524,7 +524,7 @@ fn a_track_that_is_late_loses_nothing_once_it_has_proved_it() {
     for late in [AUDIO, VIDEO] {
         for skew in [600, 1_000] {
             let events = events_of_skewed(late, skew, 200);
-            // What the first GAP covered: up to 0.4 s before the other track.
+            // The first GAP covers up to 0.4 s before the other track.
             let limit = (skew as usize - 400) / 20 + 2;
             let lost = covered(&events);
             assert!(lost <= limit, "{late} {skew}: {lost}");
@@ -546,6 +546,10 @@ fn a_stream_collection_goes_only_to_a_bin_that_is_aware_of_streams() {
             let mut events = track.events.iter();
             let is_collection = |e: &gst::Event| e.type_() == gst::EventType::StreamCollection;
             assert_eq!(events.any(is_collection), is_aware);
+            let gst::EventView::StreamStart(start) = track.events[0].view() else {
+                panic!("{:?}", track.events[0]);
+            };
+            assert_eq!(start.stream().is_some(), is_aware);
         }
     }
 }
