@@ -11,11 +11,11 @@ pub const MAX_CHUNK_STREAMS: usize = 64;
 
 /// Bytes that may be reserved for incomplete messages, over all chunk streams of a connection. The
 /// attack: a client starts a large message on each chunk stream and completes none.
-pub const MAX_BUFFERED: usize = 28 * 1024 * 1024;
+pub const MAX_BUFFERED: usize = 26 * 1024 * 1024;
 
 /// Bytes of media that are held for a client which sends media before its `publish` is answered.
-/// Together with [`MAX_BUFFERED`] and the memory in its [pool](crate::memory::MAX_KEPT) these are
-/// the 32 MiB that a connection may hold.
+/// Together with [`MAX_BUFFERED`], the memory in its [pool](crate::memory::MAX_KEPT) and a decoded
+/// command of [`MAX_COMMAND`] these are the 32 MiB that a connection may hold.
 pub const MAX_HELD: usize = 2 * 1024 * 1024;
 
 /// Bytes reserved for a message when only its header has arrived. Beyond it, memory grows with the
@@ -25,6 +25,21 @@ pub const INITIAL_RESERVE: usize = 8 * 1024;
 /// Upper bound of the chunk size; a larger value counts as this one. No message is longer, so it
 /// changes nothing, and arithmetic stays far from its limits.
 pub const MAX_CHUNK_SIZE: u32 = MAX_MESSAGE_LENGTH;
+
+/// Bytes of a command message. Decoded text and values can be several times as large: without this
+/// limit, one message of a client that nobody has authorized could cost ten times its size.
+pub const MAX_COMMAND: usize = 256 * 1024;
+
+/// Bytes of script data with AMF3 values, before and after it is written as AMF0. Decoded values can
+/// be many times as large. Plain AMF0 is not decoded, so it has no limit of its own.
+pub const MAX_AMF3_DATA: usize = 1024 * 1024;
+
+/// Values in script data with AMF3 values.
+pub const MAX_AMF3_VALUES: usize = 100_000;
+
+/// Parts of the path in a name, between slashes. Routes are compared part by part: a name of slashes
+/// alone would make each comparison expensive.
+pub const MAX_PATH_PARTS: usize = 128;
 
 /// Bytes of a name or URL in a command. Tokens in queries are long, but not longer. Names are kept
 /// and passed on; without this limit each small command could cost the copy of a large name.
@@ -37,4 +52,4 @@ pub const MAX_AGGREGATE_PARTS: usize = 4096;
 /// Milliseconds. A type 3 chunk that starts a message repeats the last timestamp delta, and after
 /// a type 0 chunk that is its whole timestamp (section 5.3.1.2.4). Some writers mean 0 there; a
 /// larger step than this counts as theirs.
-pub const MAX_REPEATED_DELTA: u32 = 10_000;
+pub const MAX_REPEATED_TIMESTAMP: u32 = 10_000;

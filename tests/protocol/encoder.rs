@@ -76,7 +76,8 @@ impl State {
                 let far = (delta as i32).unsigned_abs() > 10_000;
                 match plan.fmt {
                     3 if same && delta == self.delta && !far => 3,
-                    2 | 3 if same => 2,
+                    // Encoders that write type 2 write type 3 where a delta repeats.
+                    2 | 3 if same && delta != self.delta => 2,
                     0 => 0,
                     _ => 1,
                 }

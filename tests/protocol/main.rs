@@ -8,3 +8,4 @@ mod never_panics;
 mod session;
 mod splits;
 mod tags;
+mod timestamps;

@@ -2,6 +2,7 @@
 
 //! Chunk streams: messages split into chunks and interleaved (section 5.3).
 
+mod clock;
 mod header;
 mod reader;
 mod writer;

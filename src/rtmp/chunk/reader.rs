@@ -8,11 +8,11 @@
 use nom::number::streaming::be_u32;
 
 use super::DEFAULT_CHUNK_SIZE;
+use super::clock::{ChunkClock, Type3Meaning};
 use super::header::{BasicHeader, MAX_LENGTH, MessageHeader};
 use crate::memory::Pool;
 use crate::rtmp::limits::{
     INITIAL_RESERVE, MAX_BUFFERED, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, MAX_MESSAGE_LENGTH,
-    MAX_REPEATED_DELTA,
 };
 use crate::rtmp::message::{Message, type_id};
 use crate::rtmp::{Headroom, Payload, Violation};
@@ -44,6 +44,10 @@ pub struct ChunkReader {
     pool: Pool,
     chunk_size: u32,
     streams: Vec<ChunkStream>,
+    /// What the client means with a type 3 chunk that starts a message, once it has shown it.
+    type3_meaning: Option<Type3Meaning>,
+    /// True if the time of any chunk stream depends on that.
+    has_doubt: bool,
     /// The chunk whose payload is being read.
     open: Option<OpenChunk>,
     /// Unused bytes from earlier input: the front of a header.
@@ -69,9 +73,9 @@ struct Stash {
 #[derive(Debug)]
 struct ChunkStream {
     csid: u32,
-    timestamp: u32,
-    /// Milliseconds that a type 3 chunk adds when it starts a message.
-    delta: u32,
+    clock: ChunkClock,
+    /// Kinds of messages that have started on this chunk stream.
+    kinds: Kinds,
     length: u32,
     type_id: u8,
     msid: u32,
@@ -102,6 +106,8 @@ impl ChunkReader {
             pool: Pool::default(),
             chunk_size: DEFAULT_CHUNK_SIZE,
             streams: Vec::new(),
+            type3_meaning: None,
+            has_doubt: false,
             open: None,
             stash: Stash::default(),
             buffered: 0,
@@ -195,7 +201,7 @@ impl ChunkReader {
                 csid: basic.csid,
                 fmt: basic.fmt,
             })?;
-            match stream.repeated_timestamp(rest) {
+            match stream.repeated_timestamp(rest, self.type3_meaning) {
                 RepeatedTimestamp::Absent => (rest, None, None),
                 RepeatedTimestamp::Present(rest, time) => (rest, None, Some(time)),
                 RepeatedTimestamp::Undecided => return Ok(None),
@@ -225,11 +231,15 @@ impl ChunkReader {
         if self.continues_message(index, &parsed)? {
             return Ok(self.open_chunk(index));
         }
+        let known = self.type3_meaning;
         let stream = &mut self.streams[index];
-        match parsed.message {
+        let evidence = match parsed.message {
             Some(header) => stream.apply_header(&header),
-            None => stream.repeat_header(parsed.repeated),
-        }
+            None => stream.repeat_header(known, parsed.repeated),
+        };
+        self.has_doubt |= stream.clock.is_in_doubt();
+        self.learn_type3_meaning(index, evidence);
+        let stream = &mut self.streams[index];
         let (length, limit) = (stream.length, self.limits.max_message_size);
         if length > limit {
             return Err(Violation::MessageTooLarge { length, limit });
@@ -268,6 +278,36 @@ impl ChunkReader {
             }),
             _ => Ok(true),
         }
+    }
+
+    /// Takes up the meaning that a header of chunk stream `index` shows, by itself or by its time.
+    fn learn_type3_meaning(&mut self, index: usize, evidence: Option<Type3Meaning>) {
+        let stream = &self.streams[index];
+        if !stream.is_media() || (evidence.is_none() && !self.has_doubt) {
+            return;
+        }
+        let shown = evidence.or_else(|| self.compare_clocks(index));
+        if let Some(meaning) = shown.filter(|_| shown != self.type3_meaning) {
+            self.type3_meaning = shown;
+            self.has_doubt = false;
+            for stream in &mut self.streams {
+                stream.clock.settle(meaning);
+            }
+        }
+    }
+
+    /// Compares the clocks that are in doubt with that of chunk stream `index`.
+    fn compare_clocks(&mut self, index: usize) -> Option<Type3Meaning> {
+        let stream = &self.streams[index];
+        if stream.clock.is_in_doubt() {
+            return None;
+        }
+        let (csid, msid, time) = (stream.csid, stream.msid, stream.clock.time());
+        let mut media = self
+            .streams
+            .iter_mut()
+            .filter(|s| s.is_media() && s.msid == msid);
+        media.find_map(|stream| stream.clock.compare(csid, time))
     }
 
     fn add_stream(&mut self, csid: u32) -> Result<usize, Violation> {
@@ -357,7 +397,7 @@ impl ChunkReader {
             csid: stream.csid,
             type_id: stream.type_id,
             msid: stream.msid,
-            timestamp: stream.timestamp,
+            timestamp: stream.clock.time(),
             payload,
         })
     }
@@ -429,8 +469,8 @@ impl ChunkStream {
     fn new(csid: u32) -> Self {
         ChunkStream {
             csid,
-            timestamp: 0,
-            delta: 0,
+            clock: ChunkClock::default(),
+            kinds: Kinds::default(),
             length: 0,
             type_id: 0,
             msid: 0,
@@ -448,15 +488,22 @@ impl ChunkStream {
 
     /// Looks for the extended timestamp that a type 3 chunk should repeat.
     ///
-    /// It is always present at the start of a message. Within one, older versions of librtmp and
-    /// OBS and some SDKs leave it out: there it counts as present only if the value is the same.
-    fn repeated_timestamp<'a>(&self, input: &'a [u8]) -> RepeatedTimestamp<'a> {
+    /// Writers of repeated deltas always have it at the start of a message, with any value. Within
+    /// one, older versions of librtmp and OBS and some SDKs leave it out, and at the start librtmp
+    /// does: there it counts as present only if the value is the same.
+    fn repeated_timestamp<'a>(
+        &self,
+        input: &'a [u8],
+        known: Option<Type3Meaning>,
+    ) -> RepeatedTimestamp<'a> {
         let Some(expected) = self.extended else {
             return RepeatedTimestamp::Absent;
         };
         let expected = expected.to_be_bytes();
         let seen = input.len().min(expected.len());
-        if self.partial.is_some() && input[..seen] != expected[..seen] {
+        let may_be_absent =
+            self.partial.is_some() || self.type3_meaning(known) == Type3Meaning::SameTime;
+        if may_be_absent && input[..seen] != expected[..seen] {
             return RepeatedTimestamp::Absent;
         }
         match be_u32::<_, ()>(input) {
@@ -465,33 +512,69 @@ impl ChunkStream {
         }
     }
 
-    /// Starts a message with a header of type 0, 1 or 2.
-    fn apply_header(&mut self, header: &MessageHeader) {
+    /// Starts a message with a header of type 0, 1 or 2. Returns the meaning of type 3 that it shows.
+    fn apply_header(&mut self, header: &MessageHeader) -> Option<Type3Meaning> {
         if let Some((length, type_id)) = header.length_and_type {
             self.length = length;
             self.type_id = type_id;
+            self.kinds.add(type_id);
         }
+        self.extended = header.extended.then_some(header.time);
         match header.msid {
             Some(msid) => {
                 self.msid = msid;
-                self.timestamp = header.time;
+                self.clock.set(header.time, !self.kinds.are_mixed())
             }
-            // Deltas count modulo 2^32: writers step back in time with deltas like 0xFFFF_FFD8.
-            None => self.timestamp = self.timestamp.wrapping_add(header.time),
+            None => self.clock.advance(header),
         }
-        self.delta = header.time;
-        self.extended = header.extended.then_some(header.time);
     }
 
-    /// Starts a message with a type 3 chunk: the same fields, and time advances by the last delta.
-    fn repeat_header(&mut self, repeated: Option<u32>) {
-        // ffmpeg writes the real delta here even if it differs from the previous one.
+    /// Starts a message with a type 3 chunk. Returns the meaning of type 3 that it shows.
+    fn repeat_header(
+        &mut self,
+        known: Option<Type3Meaning>,
+        repeated: Option<u32>,
+    ) -> Option<Type3Meaning> {
         if repeated.is_some() {
             self.extended = repeated;
         }
-        let delta = repeated.unwrap_or(self.delta);
-        if (delta as i32).unsigned_abs() <= MAX_REPEATED_DELTA {
-            self.timestamp = self.timestamp.wrapping_add(delta);
+        let meaning = self.type3_meaning(known);
+        self.clock.repeat(meaning, known.is_some(), repeated)
+    }
+
+    /// Returns the meaning that is known of the client, or else the likely one.
+    fn type3_meaning(&self, known: Option<Type3Meaning>) -> Type3Meaning {
+        known.unwrap_or(if self.kinds.are_mixed() {
+            Type3Meaning::SameTime
+        } else {
+            Type3Meaning::SameDelta
+        })
+    }
+
+    fn is_media(&self) -> bool {
+        matches!(self.type_id, type_id::AUDIO | type_id::VIDEO)
+    }
+}
+
+/// Kinds of messages on one chunk stream. librtmp has a single one for `publish`, audio and video.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kinds {
+    audio: bool,
+    video: bool,
+    command: bool,
+}
+
+impl Kinds {
+    fn add(&mut self, type_id: u8) {
+        match type_id {
+            type_id::AUDIO => self.audio = true,
+            type_id::VIDEO => self.video = true,
+            type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3 => self.command = true,
+            _ => {}
         }
+    }
+
+    fn are_mixed(self) -> bool {
+        u8::from(self.audio) + u8::from(self.video) + u8::from(self.command) > 1
     }
 }

@@ -104,7 +104,7 @@ fn timestamps(messages: &[Received]) -> Vec<u32> {
 #[test]
 fn header_types_inherit_omitted_fields() {
     let messages = ChunkBytes::default()
-        .chunk(4, full(1000, 3, 8, 1), b"abc")
+        .chunk(4, full(1000, 3, 9, 1), b"abc")
         .chunk(4, with_length(20, 2, 9), b"de")
         .chunk(4, delta(30), b"fg")
         .type3(4, None, b"hi")
@@ -112,7 +112,7 @@ fn header_types_inherit_omitted_fields() {
     assert_eq!(
         messages,
         [
-            Received(4, 8, 1, 1000, b"abc".to_vec()),
+            Received(4, 9, 1, 1000, b"abc".to_vec()),
             Received(4, 9, 1, 1020, b"de".to_vec()),
             Received(4, 9, 1, 1050, b"fg".to_vec()),
             Received(4, 9, 1, 1080, b"hi".to_vec()),
@@ -251,6 +251,127 @@ fn type_3_at_the_start_of_a_message_repeats_the_delta() {
     assert_eq!(timestamps(&far.messages()), [50_000, 50_000]);
     let extended = start(0x0100_0000).type3(4, Some(0x0100_0000), b"b");
     assert_eq!(timestamps(&extended.messages()), [0x0100_0000, 0x0100_0000]);
+}
+
+#[test]
+fn type_3_after_a_delta_repeats_any_delta() {
+    for step in [12_000, 3_600_000, 0u32.wrapping_sub(40)] {
+        let extended = (step >= 0xFF_FFFF).then_some(step);
+        let messages = ChunkBytes::default()
+            .chunk(6, full(50_000, 1, 9, 1), b"a")
+            .chunk(6, delta(step), b"b")
+            .type3(6, extended, b"c")
+            .type3(6, extended, b"d")
+            .messages();
+        let expected = [0, 1, 2, 3].map(|n| 50_000u32.wrapping_add(step.wrapping_mul(n)));
+        assert_eq!(timestamps(&messages), expected);
+    }
+    // ffmpeg repeats the form of an extended delta, with another value.
+    let messages = ChunkBytes::default()
+        .chunk(6, full(0, 1, 9, 1), b"a")
+        .chunk(6, delta(0x0100_0000), b"b")
+        .type3(6, Some(0x0100_0028), b"c")
+        .messages();
+    assert_eq!(timestamps(&messages), [0, 0x0100_0000, 0x0200_0028]);
+}
+
+#[test]
+fn type_3_after_a_step_back_is_simultaneous() {
+    // go-rtmp writes type 0 after a step back, and then type 3 for the same time.
+    let messages = ChunkBytes::default()
+        .chunk(6, full(5000, 1, 9, 1), b"a")
+        .chunk(6, delta(40), b"b")
+        .chunk(6, full(5020, 1, 9, 1), b"c")
+        .type3(6, None, b"d")
+        .chunk(6, delta(40), b"e")
+        .messages();
+    assert_eq!(timestamps(&messages), [5000, 5040, 5020, 5020, 5060]);
+}
+
+#[test]
+fn equal_times_of_librtmp_stay_equal() {
+    // OBS: video and three audio tracks on one chunk stream, two of them of equal size.
+    let mut bytes = ChunkBytes::default()
+        .chunk(4, full(0, 2, 9, 1), b"hv")
+        .chunk(4, full(0, 2, 8, 1), b"ha")
+        .chunk(4, full(0, 3, 8, 1), b"hb2");
+    let mut expected = vec![0, 0, 0];
+    for frame in 1..200u32 {
+        let time = frame * 21;
+        bytes = bytes
+            .chunk(4, with_length(16, 3, 9), b"vvv")
+            .chunk(4, with_length(5, 2, 8), b"a0")
+            .chunk(4, with_length(0, 3, 8), b"a1+")
+            .type3(4, None, b"a2+")
+            .type3(4, None, b"a3+");
+        expected.extend([time - 5, time, time, time, time]);
+    }
+    assert_eq!(timestamps(&bytes.messages()), expected);
+}
+
+#[test]
+fn wrong_meaning_of_type_3_is_mended_by_the_next_header_that_shows_it() {
+    // Two audio tracks of librtmp without video: deltas of 21, 22 and 21 fit either meaning.
+    let messages = ChunkBytes::default()
+        .chunk(4, full(0, 1, 8, 1), b"a")
+        .chunk(4, delta(21), b"a")
+        .type3(4, None, b"b")
+        .chunk(4, delta(21), b"a")
+        .type3(4, None, b"b")
+        .chunk(4, delta(22), b"a")
+        .type3(4, None, b"b")
+        .messages();
+    // The second delta of 21 would have been a type 3 chunk where that repeats deltas.
+    assert_eq!(timestamps(&messages), [0, 21, 42, 42, 42, 64, 64]);
+
+    // Video on the same chunk stream that repeats deltas: a type 2 chunk with delta 0 shows it.
+    let messages = ChunkBytes::default()
+        .chunk(4, full(0, 1, 8, 1), b"a")
+        .chunk(4, with_length(10, 1, 9), b"v")
+        .type3(4, None, b"v")
+        .type3(4, None, b"v")
+        .chunk(4, delta(0), b"v")
+        .type3(4, None, b"v")
+        .chunk(4, delta(10), b"v")
+        .type3(4, None, b"v")
+        .messages();
+    assert_eq!(timestamps(&messages), [0, 10, 10, 10, 30, 30, 40, 50]);
+}
+
+#[test]
+fn full_time_shows_the_meaning_of_type_3() {
+    let start = |time| {
+        ChunkBytes::default()
+            .chunk(4, full(0, 1, 8, 1), b"a")
+            .chunk(4, delta(20), b"a")
+            .type3(4, None, b"b")
+            .chunk(4, full(time, 1, 8, 1), b"a")
+            .chunk(4, delta(20), b"a")
+            .type3(4, None, b"b")
+    };
+    let same_delta = timestamps(&start(60).messages());
+    assert_eq!(same_delta, [0, 20, 40, 60, 80, 100]);
+    let same_time = timestamps(&start(40).messages());
+    assert_eq!(same_time, [0, 20, 40, 40, 60, 60]);
+}
+
+#[test]
+fn other_track_shows_the_meaning_of_type_3() {
+    // Audio of two tracks on chunk stream 4, video on 6: audio would advance twice as fast.
+    let mut bytes = ChunkBytes::default()
+        .chunk(6, full(90_000, 1, 9, 1), b"v")
+        .chunk(4, full(0, 1, 8, 1), b"a");
+    for _ in 0..100 {
+        bytes = bytes
+            .chunk(4, with_length(40, 2, 8), b"a1")
+            .type3(4, None, b"a2")
+            .chunk(6, with_length(40, 1, 9), b"v");
+    }
+    let messages = bytes.messages();
+    let audio: Vec<u32> = messages.iter().filter(|m| m.0 == 4).map(|m| m.3).collect();
+    assert_eq!(audio[audio.len() - 2..], [4000, 4000]);
+    let video = messages.iter().rfind(|m| m.0 == 6).unwrap();
+    assert_eq!(video.3, 94_000);
 }
 
 #[test]

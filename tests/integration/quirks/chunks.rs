@@ -198,6 +198,42 @@ fn headerless_message_after_large_time_is_simultaneous() {
 }
 
 #[test]
+fn equal_times_of_several_audio_tracks_stay_equal() {
+    // OBS has all media on one chunk stream, and no header where time, size and type are equal.
+    let mut tags = vec![video_header(0), audio_header(0), keyframe(0, 300)];
+    for index in 1..80 {
+        let time = index * 21;
+        tags.push(delta_frame(time, 200 + index as usize));
+        tags.extend([audio(time, 60), audio(time, 60), audio(time, 60)]);
+    }
+    let got = received(|client| {
+        let wire = Wire::on(4);
+        client.send(&wire.absolute(&tags[0]).concat());
+        for pair in tags.windows(2) {
+            let delta = pair[1].timestamp - pair[0].timestamp;
+            let is_same = (pair[0].kind, pair[0].body.len()) == (pair[1].kind, pair[1].body.len());
+            let fmt = match is_same {
+                true if delta == 0 => 3,
+                true => 2,
+                false => 1,
+            };
+            client.send(&wire.chunks(fmt, delta, &pair[1]).concat());
+        }
+    });
+    assert_eq!(got, tags);
+}
+
+#[test]
+fn repeated_delta_may_be_long() {
+    let tags = [0, 12_000, 24_000, 36_000].map(|time| match time {
+        0 => keyframe(0, 300),
+        _ => delta_frame(time, 300),
+    });
+    let got = received(|client| send_with_deltas(client, &tags));
+    assert_eq!(got, tags);
+}
+
+#[test]
 fn interleaved_messages_leave_in_the_order_of_their_ends() {
     let video = keyframe(0, 1000);
     let first = audio(0, 200);
