@@ -128,13 +128,14 @@ impl Handshake {
     }
 }
 
-/// Names the protocol that the client speaks instead of RTMP, for the log.
+/// Accepts every version below 32 that is not encrypted: the reply has version 3, and the client
+/// goes on with that or leaves. Names the protocol that a client speaks instead of RTMP, for the log.
 fn check_version(version: u8) -> Result<(), Violation> {
     match version {
-        VERSION => Ok(()),
         0x16 => Err(Violation::Tls),
-        b'G' | b'P' | b'H' | b'O' | b'D' | b'C' => Err(Violation::Http),
         6 | 8 | 9 => Err(Violation::Rtmpe(version)),
+        0..=31 => Ok(()),
+        b'G' | b'P' | b'H' | b'O' | b'D' | b'C' => Err(Violation::Http),
         other => Err(Violation::NotRtmp(other)),
     }
 }

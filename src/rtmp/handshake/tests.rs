@@ -39,6 +39,17 @@ fn simple_form_echoes_c1() {
 }
 
 #[test]
+fn other_plain_versions_are_answered_with_version_3() {
+    for version in (0..32).filter(|version| ![6, 8, 9, 0x16].contains(version)) {
+        let input = [&[version][..], &client([0; 4]), &[9; BLOCK_LENGTH]].concat();
+        let (done, output, _) = run(&input, 100).unwrap();
+        assert!(done);
+        assert_eq!(output.len(), 3073);
+        assert_eq!(output[0], 3, "version {version}");
+    }
+}
+
+#[test]
 fn reply_is_complete_before_c2() {
     let input = [&[3][..], &client([0; 4])].concat();
     let (done, output, _) = run(&input, 100).unwrap();
