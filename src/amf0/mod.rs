@@ -9,9 +9,11 @@
 
 mod amf3;
 mod read;
+mod scan;
 mod write;
 
-pub use read::{Decoded, read_all, read_all_within, read_name};
+pub use read::{Decoded, Leading, read_all, read_all_within, read_leading, read_name};
+pub use scan::{Scan, scan, starts_with_scalar};
 pub use write::{write_all, write_value};
 
 /// Deepest nesting in one message. Bounds the recursion of the reader, and therefore its stack.
@@ -114,10 +116,20 @@ pub enum Error {
     TooDeep,
     #[error("AMF message has over {0} properties")]
     TooManyProperties(usize),
-    #[error("AMF3 references copy over {MAX_COPIED} bytes")]
+    #[error("AMF message is too large")]
     TooLarge,
     #[error("AMF3 reference {0} points at nothing")]
     BadReference(u32),
+}
+
+impl Error {
+    /// Returns true if the values are over a limit, rather than malformed.
+    pub fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Error::TooDeep | Error::TooManyProperties(_) | Error::TooLarge
+        )
+    }
 }
 
 #[cfg(test)]

@@ -46,20 +46,45 @@ pub fn read_all(input: &[u8]) -> Result<Decoded, Error> {
 /// Reads values like [`read_all`], with another limit than [`MAX_PROPERTIES`]: a file of one's own may
 /// be larger than a client's message.
 pub fn read_all_within(input: &[u8], max_properties: usize) -> Result<Decoded, Error> {
+    let Leading { decoded, error, .. } = read_leading(input, max_properties);
+    error.map_or(Ok(decoded), Err)
+}
+
+/// Values at the front of an input that may be malformed after them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leading {
+    pub decoded: Decoded,
+    /// Bytes of the values.
+    pub length: usize,
+    /// Error in the bytes after the values. None if they reach to the end of the input.
+    pub error: Option<Error>,
+}
+
+/// Reads values until the input ends or is malformed.
+pub fn read_leading(input: &[u8], max_properties: usize) -> Leading {
     let mut reader = Reader::default();
     reader.limits.max_properties = max_properties;
     let mut values = Vec::new();
     let mut rest = input;
-    while !rest.is_empty() {
-        reader.limits.count_one()?;
-        let (value, after) = reader.value(rest, 0)?;
-        values.push(value);
-        rest = after;
+    let mut error = None;
+    while !rest.is_empty() && error.is_none() {
+        let step = reader.limits.count_one();
+        match step.and_then(|()| reader.value(rest, 0)) {
+            Ok((value, after)) => {
+                values.push(value);
+                rest = after;
+            }
+            Err(found) => error = Some(found),
+        }
     }
-    Ok(Decoded {
-        values,
-        had_amf3: reader.had_amf3,
-    })
+    Leading {
+        decoded: Decoded {
+            values,
+            had_amf3: reader.had_amf3,
+        },
+        length: input.len() - rest.len(),
+        error,
+    }
 }
 
 /// Reads the string at the start of a message, and returns it with its length in the message. The

@@ -34,6 +34,8 @@ pub enum Violation {
     ShortControlMessage(u8),
     #[error("a name of over {} bytes", limits::MAX_NAME)]
     NameTooLong,
+    #[error("a name of over {} parts", limits::MAX_PATH_PARTS)]
+    TooManyParts,
     #[error("a name with a control character in it")]
     ControlCharacter,
     #[error("publish before connect")]

@@ -187,6 +187,8 @@ proptest! {
     /// Without video, nothing tells two tracks of equal size from one until two deltas are equal.
     #[test]
     fn repeated_times_without_video_are_mended_soon(source in sources(false)) {
+        // librtmp leaves the extended timestamp out where its meaning is not known yet.
+        let source = Source { start: source.start % 20_000, ..source };
         let sent = messages(&source, 30);
         let second = 48_000 / source.samples as usize * source.audio.len();
         check(&read(&Encoder::encode(true, &sent)), &sent, second)?;

@@ -19,9 +19,13 @@ pub enum AckDue {
     Now,
 }
 
-/// Bytes at which the count restarts. Flash Media Server restarts its count here, and Flash Media
-/// Live Encoder stops near 4 GiB if a server does not.
-const COUNT_RESTART: u32 = 0xF000_0000;
+/// Bytes at which the count restarts: it has 32 bits. Moblin computes its bytes in flight from the
+/// count and expects no restart before. After an earlier one it would never slow down again.
+const COUNT_RESTART: u64 = 1 << 32;
+
+/// Bytes at which the count restarts for Flash Media Live Encoder, as in Flash Media Server. The
+/// encoder stops near 4 GiB if a server does not.
+const FLASH_ENCODER_COUNT_RESTART: u64 = 0xF000_0000;
 
 #[derive(Debug)]
 pub(super) struct Acknowledgement {
@@ -29,7 +33,8 @@ pub(super) struct Acknowledgement {
     client_window: Option<u32>,
     unacknowledged: u64,
     total_acknowledged: u64,
-    count: u32,
+    count: u64,
+    count_restart: u64,
     acknowledged_by_client: u32,
 }
 
@@ -41,6 +46,7 @@ impl Acknowledgement {
             unacknowledged: 0,
             total_acknowledged: 0,
             count: 0,
+            count_restart: COUNT_RESTART,
             acknowledged_by_client: 0,
         }
     }
@@ -51,6 +57,14 @@ impl Acknowledgement {
 
     pub(super) fn set_client_window(&mut self, size: u32) {
         self.client_window = (size > 0).then_some(size);
+    }
+
+    pub(super) fn set_flash_encoder(&mut self, is_flash_encoder: bool) {
+        self.count_restart = if is_flash_encoder {
+            FLASH_ENCODER_COUNT_RESTART
+        } else {
+            COUNT_RESTART
+        };
     }
 
     pub(super) fn client_window(&self) -> u32 {
@@ -84,15 +98,10 @@ impl Acknowledgement {
 
     /// Returns the count to send.
     pub(super) fn acknowledge(&mut self) -> u32 {
-        let count = u64::from(self.count) + self.unacknowledged;
-        self.count = if count >= u64::from(COUNT_RESTART) {
-            (count % u64::from(COUNT_RESTART)) as u32
-        } else {
-            count as u32
-        };
+        self.count = (self.count + self.unacknowledged) % self.count_restart;
         self.total_acknowledged += self.unacknowledged;
         self.unacknowledged = 0;
-        self.count
+        self.count as u32
     }
 }
 
@@ -126,13 +135,19 @@ mod tests {
     }
 
     #[test]
-    fn count_restarts_before_it_overflows() {
-        let mut ack = Acknowledgement::new(1000);
-        ack.received(COUNT_RESTART as usize - 1);
-        assert_eq!(ack.acknowledge(), COUNT_RESTART - 1);
-        ack.received(3);
-        assert_eq!(ack.acknowledge(), 2);
-        assert_eq!(ack.acknowledged(), u64::from(COUNT_RESTART) + 2);
+    fn count_restarts_at_32_bits_and_earlier_for_flash_encoders() {
+        for (is_flash_encoder, restart) in [(false, 1u64 << 32), (true, 0xF000_0000)] {
+            let mut ack = Acknowledgement::new(1000);
+            ack.set_flash_encoder(is_flash_encoder);
+            ack.received(restart as usize - 1);
+            assert_eq!(u64::from(ack.acknowledge()), restart - 1);
+            ack.received(3);
+            assert_eq!(ack.acknowledge(), 2);
+            assert_eq!(ack.acknowledged(), restart + 2);
+            // Several restarts between two acknowledgements.
+            ack.received(3 * restart as usize + 5);
+            assert_eq!(ack.acknowledge(), 7);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::request::name_of;
+use super::stream_name::is_name_of;
 use super::{PendingRequest, PublishRequest, Session, SessionEvent, SessionPhase};
 use crate::amf0::Value;
 use crate::rtmp::Violation;
@@ -26,7 +27,7 @@ impl Session {
             "publish" => return self.publish(&command, msid),
             "FCUnpublish" => {
                 self.acknowledge_command(&command);
-                return Ok(self.unpublish());
+                return Ok(self.unpublish_name(&command.stream_name()));
             }
             "closeStream" => return Ok(self.close_stream(msid)),
             "deleteStream" => return Ok(self.delete_stream(&command)),
@@ -45,6 +46,8 @@ impl Session {
 
     fn connect(&mut self, command: &Command) -> Result<SessionEvent, Violation> {
         let request = Arc::new(ConnectRequest::read(command.arguments.first())?);
+        self.acknowledgement
+            .set_flash_encoder(request.is_flash_encoder);
         self.pending = Some(PendingRequest::Connect {
             transaction_id: command.transaction_id,
             request: request.clone(),
@@ -118,23 +121,32 @@ impl Session {
         };
         Ok(Some(SessionEvent::Announce(PublishRequest {
             connect,
-            stream_key: name_of(command.first_string().unwrap_or_default())?,
+            stream_key: name_of(&command.stream_name())?,
         })))
     }
 
     /// Confirms `FCPublish`. Some encoders continue only after this. It always has a transaction
     /// id: other encoders reject it without one.
     pub fn confirm_announcement(&mut self) {
-        let status = Status::success(code::PUBLISH_START, "FCPublish accepted.");
+        self.answer_announcement(&Status::success(code::PUBLISH_START, "FCPublish accepted."));
+    }
+
+    /// Rejects `FCPublish`. Encoders that wait for its answer end here with an error instead of a
+    /// timeout. The connection stays open: only `publish` ends it.
+    pub fn reject_announcement(&mut self, status: &Status) {
+        self.answer_announcement(status);
+    }
+
+    fn answer_announcement(&mut self, status: &Status) {
         let arguments = vec![Value::Null, Value::Object(status.properties())];
-        let confirmation = Command::new("onFCPublish", 0.0, arguments);
-        self.output.connection_command(&confirmation);
+        let answer = Command::new("onFCPublish", 0.0, arguments);
+        self.output.connection_command(&answer);
     }
 
     fn publish(&mut self, command: &Command, msid: u32) -> Result<Option<SessionEvent>, Violation> {
         let connect = self.connect.clone();
         let connect = connect.ok_or(Violation::PublishBeforeConnect)?;
-        let stream_key = name_of(command.first_string().unwrap_or_default())?;
+        let stream_key = name_of(&command.stream_name())?;
         if let SessionPhase::Publishing {
             stream_key: current,
             msid: published,
@@ -168,9 +180,7 @@ impl Session {
         };
         self.start_publishing(msid, &stream_key);
         self.phase = SessionPhase::Publishing { msid, stream_key };
-        let held = self.held.close();
-        self.events
-            .extend(held.into_iter().map(SessionEvent::Media));
+        self.replay = self.held.close().into();
     }
 
     /// Rejects `publish`. The caller closes the connection after it has written the output: some
@@ -189,8 +199,14 @@ impl Session {
         self.on_status(msid, &status);
     }
 
+    /// Handles `closeStream`, which names its message stream. A message stream that the client has
+    /// not created, like that of the connection, stands for the published one: Moblin uses 0.
     fn close_stream(&mut self, msid: u32) -> Option<SessionEvent> {
-        let event = self.unpublish();
+        let event = if self.is_other_stream(msid) {
+            None
+        } else {
+            self.unpublish()
+        };
         if event.is_none() {
             // HaishinKit waits for this status, also after FCUnpublish.
             self.on_status(msid, &unpublished());
@@ -201,14 +217,28 @@ impl Session {
     /// Handles `deleteStream`. Its argument is a message stream id; rtmp2sink sends the stream key
     /// instead, and others send none.
     fn delete_stream(&mut self, command: &Command) -> Option<SessionEvent> {
-        let SessionPhase::Publishing { msid, .. } = self.phase else {
-            return None;
-        };
-        let mut arguments = command.arguments.iter();
-        match arguments.find_map(Value::as_number) {
-            Some(id) if id != f64::from(msid) && self.is_created(id as u32) => None,
+        match command.argument(0) {
+            Some(Value::Number(id)) if self.is_other_stream(*id as u32) => None,
+            Some(Value::String(name)) => self.unpublish_name(name),
             _ => self.unpublish(),
         }
+    }
+
+    /// Returns true if this is a message stream of the client without a publish.
+    fn is_other_stream(&self, msid: u32) -> bool {
+        self.is_created(msid) && self.published_msid() != Some(msid)
+    }
+
+    /// Ends the stream if this is its name. No name stands for any stream.
+    fn unpublish_name(&mut self, name: &str) -> Option<SessionEvent> {
+        let SessionPhase::Publishing { stream_key, .. } = &self.phase else {
+            return None;
+        };
+        let application = self.connect.as_ref().map(|c| c.application.as_str());
+        if !name.is_empty() && !is_name_of(name, application.unwrap_or_default(), stream_key) {
+            return None;
+        }
+        self.unpublish()
     }
 
     fn unpublish(&mut self) -> Option<SessionEvent> {

@@ -4,6 +4,8 @@
 
 use crate::amf0;
 use crate::rtmp::command::without_selector;
+use crate::rtmp::limits::{MAX_AMF3_DATA, MAX_AMF3_VALUES};
+use crate::rtmp::message::type_id::DATA_AMF3;
 use crate::rtmp::{Headroom, Payload};
 
 const SET_DATA_FRAME: &[u8] = b"@setDataFrame";
@@ -18,27 +20,78 @@ pub(super) enum DataMessage {
     Malformed,
 }
 
-/// Strips the selector byte of the AMF3 message type and `@setDataFrame`, which asks a server to
-/// store the values after it. Data with AMF3 values is written again, since FLV has only AMF0.
-pub(super) fn normalize(mut payload: Payload, headroom: Headroom) -> DataMessage {
-    let selector = payload.body().len() - without_selector(payload.body()).len();
-    payload.skip(selector);
+/// Values before the name that are skipped at most. Uniview cameras send two numbers.
+const MAX_VALUES_BEFORE_NAME: usize = 16;
+
+/// Strips everything before the name: the selector byte of the AMF3 message type, values that some
+/// cameras put there, and `@setDataFrame`, which asks a server to store the values after it. Strips
+/// malformed bytes after the values too. Data with AMF3 values is written again, since FLV has only
+/// AMF0.
+pub(super) fn normalize(type_id: u8, mut payload: Payload, headroom: Headroom) -> DataMessage {
+    // In AMF0 a zero is the marker of a number, unless a string follows.
+    if type_id == DATA_AMF3 || payload.body().starts_with(&[0, 2]) {
+        let selector = payload.body().len() - without_selector(payload.body()).len();
+        payload.skip(selector);
+    }
+    payload.skip(name_offset(payload.body()).unwrap_or_default());
     match amf0::read_name(payload.body()) {
         Some((name, length)) if name == SET_DATA_FRAME => payload.skip(length),
         Some((name, _)) if name == CLEAR_DATA_FRAME => return DataMessage::ServerRequest,
         Some(_) => {}
         None => return DataMessage::Malformed,
     }
-    match amf0::read_all(payload.body()) {
-        Ok(decoded) if decoded.values.is_empty() => DataMessage::Malformed,
-        Ok(decoded) if decoded.had_amf3 => {
-            let mut body = Vec::new();
-            amf0::write_all(&mut body, &decoded.values);
-            DataMessage::Script(copy(&body, headroom))
-        }
-        Ok(_) => DataMessage::Script(payload),
-        Err(_) => DataMessage::Malformed,
+    let scan = amf0::scan(payload.body(), usize::MAX);
+    if scan.has_amf3 {
+        return rewrite(payload.body(), headroom);
     }
+    match scan.error {
+        None if scan.values > 0 => DataMessage::Script(payload),
+        Some(_) if scan.values > 1 => {
+            DataMessage::Script(copy(&payload.body()[..scan.length], headroom))
+        }
+        _ => DataMessage::Malformed,
+    }
+}
+
+/// Returns the offset of `@setDataFrame`, or else of the first name.
+fn name_offset(body: &[u8]) -> Option<usize> {
+    let mut first_name = None;
+    let mut offset = 0;
+    for _ in 0..MAX_VALUES_BEFORE_NAME {
+        let rest = &body[offset..];
+        let length = match amf0::read_name(rest) {
+            Some((SET_DATA_FRAME, _)) => return Some(offset),
+            Some((_, length)) => {
+                first_name.get_or_insert(offset);
+                length
+            }
+            // Objects belong to the name before them.
+            None if first_name.is_some() && !amf0::starts_with_scalar(rest) => break,
+            None => amf0::scan(rest, 1).length,
+        };
+        if length == 0 {
+            break;
+        }
+        offset += length;
+    }
+    first_name
+}
+
+fn rewrite(body: &[u8], headroom: Headroom) -> DataMessage {
+    if body.len() > MAX_AMF3_DATA {
+        return DataMessage::Malformed;
+    }
+    let leading = amf0::read_leading(body, MAX_AMF3_VALUES);
+    let values = leading.decoded.values;
+    if leading.error.is_some() && values.len() < 2 {
+        return DataMessage::Malformed;
+    }
+    let mut written = Vec::new();
+    amf0::write_all(&mut written, &values);
+    if written.len() > MAX_AMF3_DATA {
+        return DataMessage::Malformed;
+    }
+    DataMessage::Script(copy(&written, headroom))
 }
 
 /// Copies a message body, with free bytes around it.

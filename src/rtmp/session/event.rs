@@ -54,8 +54,6 @@ pub enum Ignored {
     MalformedData,
     MalformedControl,
     UnknownMessageType(u8),
-    /// Media on a message stream that the client has created but not published.
-    OtherMessageStream(u32),
     /// Media before `publish` that can't be held.
     MediaBeforePublish,
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use super::event::Media;
-use crate::rtmp::Payload;
 use crate::rtmp::limits::MAX_HELD;
+use crate::rtmp::message::Message;
 
-/// Media that arrived before `publish` was answered. Some clients start early. That media is the
-/// start of the stream, with its sequence headers, and must not be lost.
+/// Media messages that arrived before `publish` was answered. Some clients start early. That media
+/// is the start of the stream, with its sequence headers, and must not be lost. It stays undecoded:
+/// decoded data can be many times as large, and the client is not authorized yet.
 #[derive(Debug, Default)]
-pub(super) struct HeldMedia {
-    media: Vec<Media>,
+pub(super) struct HeldMessages {
+    messages: Vec<Message>,
     bytes: usize,
     state: HoldState,
 }
@@ -24,7 +24,7 @@ enum HoldState {
     Overflowed,
 }
 
-impl HeldMedia {
+impl HeldMessages {
     /// Starts holding: media from now on belongs to the stream that will be published.
     pub(super) fn open(&mut self) {
         if self.state == HoldState::Closed {
@@ -32,25 +32,25 @@ impl HeldMedia {
         }
     }
 
-    /// Stops holding and returns the held media.
-    pub(super) fn close(&mut self) -> Vec<Media> {
+    /// Stops holding and returns the held messages.
+    pub(super) fn close(&mut self) -> Vec<Message> {
         self.state = HoldState::Closed;
         self.bytes = 0;
-        std::mem::take(&mut self.media)
+        std::mem::take(&mut self.messages)
     }
 
-    /// Returns true if the media is held.
-    pub(super) fn push(&mut self, media: Media) -> bool {
+    /// Returns true if the message is held.
+    pub(super) fn push(&mut self, message: Message) -> bool {
         if self.state != HoldState::Open {
             return false;
         }
-        self.bytes += cost(&media.payload);
+        self.bytes += cost(&message);
         if self.bytes > MAX_HELD {
             self.close();
             self.state = HoldState::Overflowed;
             return false;
         }
-        self.media.push(media);
+        self.messages.push(message);
         true
     }
 
@@ -60,6 +60,6 @@ impl HeldMedia {
 }
 
 /// Returns the bytes of memory of a message. Empty ones cost memory too.
-fn cost(payload: &Payload) -> usize {
-    payload.capacity() + std::mem::size_of::<Media>()
+pub(super) fn cost(message: &Message) -> usize {
+    message.payload.capacity() + std::mem::size_of::<Message>()
 }

@@ -18,6 +18,7 @@ mod event;
 mod held;
 mod output;
 mod request;
+mod stream_name;
 pub mod unsolicited;
 
 use std::collections::VecDeque;
@@ -28,13 +29,14 @@ use super::command::Command;
 use super::control::Control;
 use super::handshake::Handshake;
 use super::message::{Message, type_id};
-use super::{Headroom, Violation, aggregate};
+use super::{Headroom, Payload, Violation, aggregate};
 
 pub use acknowledge::AckDue;
 use acknowledge::Acknowledgement;
 pub use capabilities::{Offer, SupportedCodecs};
+use data::DataMessage;
 pub use event::{Ignored, Media, MediaKind, SessionEvent};
-use held::HeldMedia;
+use held::HeldMessages;
 pub use output::SessionOutput;
 pub use request::{ConnectRequest, PublishRequest};
 
@@ -89,7 +91,9 @@ pub struct Session {
     pending: Option<PendingRequest>,
     /// Message stream ids 1 to this one have been created.
     created_streams: u32,
-    held: HeldMedia,
+    held: HeldMessages,
+    /// Held messages of the stream that was accepted, not yet handled.
+    replay: VecDeque<Message>,
     events: VecDeque<SessionEvent>,
 }
 
@@ -120,7 +124,8 @@ impl Session {
             connect: None,
             pending: None,
             created_streams: 0,
-            held: HeldMedia::default(),
+            held: HeldMessages::default(),
+            replay: VecDeque::new(),
             events: VecDeque::new(),
         }
     }
@@ -139,6 +144,12 @@ impl Session {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
+            }
+            if let Some(message) = self.replay.pop_front() {
+                match self.media(message) {
+                    Some(event) => return Ok(Some(event)),
+                    None => continue,
+                }
             }
             if let SessionPhase::Handshake(handshake) = &mut self.phase {
                 if !handshake.read(input, self.output.replies_mut())? {
@@ -210,7 +221,8 @@ impl Session {
 
     /// Returns the bytes held for messages that are incomplete or not yet published.
     pub fn buffered(&self) -> usize {
-        self.reader.buffered() + self.held.len()
+        let replay: usize = self.replay.iter().map(held::cost).sum();
+        self.reader.buffered() + self.held.len() + replay
     }
 
     /// Returns true if the handshake is done.
@@ -233,13 +245,11 @@ impl Session {
     /// Handles a message. Audio and video while publishing are the hot path, and come first.
     fn handle(&mut self, message: Message) -> Result<Option<SessionEvent>, Violation> {
         match message.type_id {
-            type_id::AUDIO => Ok(self.media(MediaKind::Audio, message)),
-            type_id::VIDEO => Ok(self.media(MediaKind::Video, message)),
-            type_id::DATA_AMF0 | type_id::DATA_AMF3 => Ok(self.data(message)),
-            type_id::AGGREGATE => {
-                self.aggregate(&message);
-                Ok(None)
-            }
+            type_id::AUDIO
+            | type_id::VIDEO
+            | type_id::DATA_AMF0
+            | type_id::DATA_AMF3
+            | type_id::AGGREGATE => Ok(self.media(message)),
             type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3 => {
                 match Command::read(message.payload.body()) {
                     Ok(command) => self.command(command, message.msid),
@@ -270,7 +280,7 @@ impl Session {
             Control::Acknowledgement(count) => self.acknowledgement.client_acknowledged(count),
             Control::WindowAckSize(size) => self.acknowledgement.set_client_window(size),
             Control::PingRequest(timestamp) => {
-                self.output.push_droppable(Control::PingResponse(timestamp));
+                self.output.push_pong(timestamp);
             }
             // The bandwidth limits the server's output, and this one sends next to nothing. A
             // missing or odd pong proves nothing: librtmp never sends one.
@@ -281,65 +291,52 @@ impl Session {
         }
     }
 
-    fn media(&mut self, kind: MediaKind, message: Message) -> Option<SessionEvent> {
-        let Message {
-            msid,
-            timestamp,
-            payload,
-            ..
-        } = message;
-        let media = Media {
+    /// Handles a media message. While a stream is published, media on every message stream belongs to
+    /// it: some clients send media on one that they never created, or on another one of theirs.
+    fn media(&mut self, message: Message) -> Option<SessionEvent> {
+        if !self.is_publishing() {
+            let is_held = self.held.push(message);
+            return (!is_held).then_some(SessionEvent::Ignored(Ignored::MediaBeforePublish));
+        }
+        if message.type_id == type_id::AGGREGATE {
+            self.aggregate(&message);
+            return None;
+        }
+        self.media_event(message.type_id, message.timestamp, message.payload)
+    }
+
+    /// Makes the event of one media message.
+    fn media_event(&self, type_id: u8, timestamp: u32, payload: Payload) -> Option<SessionEvent> {
+        let (kind, payload) = match type_id {
+            type_id::AUDIO => (MediaKind::Audio, payload),
+            type_id::VIDEO => (MediaKind::Video, payload),
+            type_id::DATA_AMF0 | type_id::DATA_AMF3 => {
+                match data::normalize(type_id, payload, self.config.headroom) {
+                    DataMessage::Script(payload) => (MediaKind::Data, payload),
+                    DataMessage::ServerRequest => return None,
+                    DataMessage::Malformed => {
+                        return Some(SessionEvent::Ignored(Ignored::MalformedData));
+                    }
+                }
+            }
+            other => return Some(SessionEvent::Ignored(Ignored::UnknownMessageType(other))),
+        };
+        Some(SessionEvent::Media(Media {
             kind,
             timestamp,
             payload,
-        };
-        match self.phase {
-            SessionPhase::Publishing {
-                msid: published, ..
-            } => {
-                if msid == published || !self.is_created(msid) {
-                    return Some(SessionEvent::Media(media));
-                }
-                Some(SessionEvent::Ignored(Ignored::OtherMessageStream(msid)))
-            }
-            _ if self.held.push(media) => None,
-            _ => Some(SessionEvent::Ignored(Ignored::MediaBeforePublish)),
-        }
+        }))
     }
 
-    /// Returns true if the client has created this message stream. Some clients send media on one
-    /// that they never created. It can only be meant for the one published stream.
+    /// Returns true if the client has created this message stream.
     fn is_created(&self, msid: u32) -> bool {
         (1..=self.created_streams).contains(&msid)
-    }
-
-    fn data(&mut self, mut message: Message) -> Option<SessionEvent> {
-        match data::normalize(message.payload, self.config.headroom) {
-            data::DataMessage::Script(payload) => {
-                message.payload = payload;
-                self.media(MediaKind::Data, message)
-            }
-            data::DataMessage::ServerRequest => None,
-            data::DataMessage::Malformed => Some(SessionEvent::Ignored(Ignored::MalformedData)),
-        }
     }
 
     fn aggregate(&mut self, message: &Message) {
         for part in aggregate::split(message.payload.body(), message.timestamp) {
             let payload = data::copy(part.body, self.config.headroom);
-            let part = Message {
-                csid: message.csid,
-                type_id: part.type_id,
-                msid: message.msid,
-                timestamp: part.timestamp,
-                payload,
-            };
-            let event = match part.type_id {
-                type_id::AUDIO => self.media(MediaKind::Audio, part),
-                type_id::VIDEO => self.media(MediaKind::Video, part),
-                type_id::DATA_AMF0 | type_id::DATA_AMF3 => self.data(part),
-                other => Some(SessionEvent::Ignored(Ignored::UnknownMessageType(other))),
-            };
+            let event = self.media_event(part.type_id, part.timestamp, payload);
             self.events.extend(event);
         }
     }

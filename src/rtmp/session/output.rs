@@ -20,6 +20,10 @@ pub struct SessionOutput {
     writer: ChunkWriter,
     replies: Vec<u8>,
     droppable: Vec<u8>,
+    /// The last pong in `droppable`.
+    pong: Option<u32>,
+    /// The last pong among the droppable messages taken last.
+    taken_pong: Option<u32>,
 }
 
 impl SessionOutput {
@@ -39,11 +43,27 @@ impl SessionOutput {
     }
 
     pub fn take_droppable(&mut self) -> Vec<u8> {
+        self.taken_pong = self.pong.take();
         std::mem::take(&mut self.droppable)
+    }
+
+    /// Keeps the last pong for the next write, after the droppable messages taken last were
+    /// dropped. RootEncoder sends its next ping only after the pong, so a lost one ends its pings.
+    pub fn keep_pong(&mut self) {
+        if let Some(timestamp) = self.taken_pong.take()
+            && self.pong.is_none()
+        {
+            self.push_pong(timestamp);
+        }
     }
 
     pub(super) fn replies_mut(&mut self) -> &mut Vec<u8> {
         &mut self.replies
+    }
+
+    pub(super) fn push_pong(&mut self, timestamp: u32) {
+        self.pong = Some(timestamp);
+        self.push_droppable(Control::PingResponse(timestamp));
     }
 
     pub(super) fn push_droppable(&mut self, control: Control) {

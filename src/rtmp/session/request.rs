@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::capabilities::{CAPS_EX_RECONNECT, Offer};
 use crate::amf0::Value;
 use crate::rtmp::Violation;
-use crate::rtmp::limits::MAX_NAME;
+use crate::rtmp::limits::{MAX_NAME, MAX_PATH_PARTS};
 
 /// The client's properties in `connect`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +18,8 @@ pub struct ConnectRequest {
     /// Capabilities beyond RTMP, as bits (Enhanced RTMP v2, "Enhancing NetConnection connect
     /// Command").
     pub caps_ex: u32,
+    /// True for Flash Media Live Encoder.
+    pub is_flash_encoder: bool,
     /// Capability properties that the client has sent, and wants answered.
     pub offer: Offer,
 }
@@ -38,10 +40,12 @@ impl ConnectRequest {
             let value = object.and_then(|object| object.get(name));
             value.and_then(Value::as_number).unwrap_or(0.0)
         };
+        let flash_ver = text("flashVer")?;
         Ok(ConnectRequest {
             application: text("app")?,
             tc_url: text("tcUrl")?,
-            flash_ver: text("flashVer")?,
+            is_flash_encoder: is_flash_encoder(&flash_ver, object),
+            flash_ver,
             object_encoding: number("objectEncoding"),
             caps_ex: number("capsEx") as u32,
             offer: Offer::read(object),
@@ -49,7 +53,16 @@ impl ConnectRequest {
     }
 }
 
-/// Returns a name that is short enough to keep and has no control characters.
+/// Returns true for Flash Media Live Encoder. Others use its version too: ffmpeg adds its own name,
+/// and Moblin and HaishinKit also list the codecs that they play, which an encoder does not.
+fn is_flash_encoder(flash_ver: &str, object: Option<&Value>) -> bool {
+    let is_player = ["audioCodecs", "videoCodecs"]
+        .iter()
+        .any(|name| object.and_then(|object| object.get(name)).is_some());
+    flash_ver.starts_with("FMLE/") && !flash_ver.contains("Lavf") && !is_player
+}
+
+/// Returns a name that is short enough to keep and compare, and has no control characters.
 pub(super) fn name_of(text: &str) -> Result<String, Violation> {
     if text.len() > MAX_NAME {
         return Err(Violation::NameTooLong);
@@ -59,6 +72,11 @@ pub(super) fn name_of(text: &str) -> Result<String, Violation> {
     let text = text.trim_matches(char::is_control);
     if text.contains(char::is_control) {
         return Err(Violation::ControlCharacter);
+    }
+    // Tokens in a query may hold any number of slashes.
+    let path = text.split('?').next().unwrap_or_default();
+    if path.split('/').count() > MAX_PATH_PARTS {
+        return Err(Violation::TooManyParts);
     }
     Ok(text.to_owned())
 }

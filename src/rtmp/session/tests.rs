@@ -300,17 +300,272 @@ fn media_before_publish_is_held_in_order() {
 }
 
 #[test]
-fn media_on_uncreated_message_streams_belongs_to_the_publish() {
+fn media_on_any_message_stream_belongs_to_the_publish() {
     let mut client = TestClient::publishing();
     client.command(0, "createStream", 4.0, &[Value::Null]);
-    for (msid, is_accepted) in [(1, true), (0, true), (77, true), (2, false)] {
+    for msid in [1, 0, 77, 2] {
         let events = client.message(type_id::VIDEO, msid, b"v");
-        assert_eq!(
-            matches!(events[..], [SessionEvent::Media(_)]),
-            is_accepted,
-            "{msid}"
+        assert!(matches!(events[..], [SessionEvent::Media(_)]), "{msid}");
+    }
+}
+
+#[test]
+fn end_commands_of_other_streams_end_nothing() {
+    for (msid, name, arguments) in [
+        (2, "closeStream", vec![Value::Null]),
+        (1, "FCUnpublish", vec![Value::Null, "other".into()]),
+        (0, "FCUnpublish", vec!["other".into()]),
+        (0, "FCUnpublish", vec![Value::Null, 7.0.into()]),
+        (0, "deleteStream", vec![Value::Null, 2.0.into()]),
+        (0, "deleteStream", vec![2.0.into()]),
+        (0, "deleteStream", vec![Value::Null, "other".into()]),
+    ] {
+        let mut client = TestClient::publishing();
+        client.command(0, "createStream", 4.0, &[Value::Null]);
+        let events = client.command(msid, name, 5.0, &arguments);
+        assert!(events.is_empty(), "{name} {arguments:?} {events:?}");
+        assert!(client.session.is_publishing());
+        let events = client.message(type_id::VIDEO, 1, b"v");
+        assert!(matches!(events[..], [SessionEvent::Media(_)]));
+        // The stream can still be ended by its name.
+        let events = client.command(0, "FCUnpublish", 6.0, &[Value::Null, "key".into()]);
+        assert!(matches!(events[..], [SessionEvent::Unpublish]));
+    }
+}
+
+#[test]
+fn end_commands_of_the_connection_end_the_stream() {
+    // Moblin sends all of them on message stream 0.
+    for (name, arguments) in [
+        ("closeStream", vec![Value::Null]),
+        ("deleteStream", vec![Value::Null, 0.0.into()]),
+        ("deleteStream", vec![1.0.into()]),
+        ("FCUnpublish", vec![Value::Null]),
+        ("FCUnpublish", vec![]),
+    ] {
+        let mut client = TestClient::publishing();
+        let events = client.command(0, name, 0.0, &arguments);
+        assert!(
+            matches!(events[..], [SessionEvent::Unpublish]),
+            "{name} {arguments:?}"
         );
     }
+}
+
+#[test]
+fn stream_key_may_be_a_number_and_the_command_object_missing() {
+    for (arguments, expected) in [
+        (vec![Value::Null, 1234.0.into(), "live".into()], "1234"),
+        (vec!["key".into(), "live".into()], "key"),
+        (vec![5.0.into(), "live".into()], "5"),
+        (vec![Value::Null, Value::Null, "live".into()], ""),
+    ] {
+        for name in ["FCPublish", "publish"] {
+            let mut client = TestClient::connected();
+            let events = client.command(1, name, 3.0, &arguments);
+            let ([SessionEvent::Announce(request)] | [SessionEvent::Publish(request)]) =
+                &events[..]
+            else {
+                panic!("{events:?}");
+            };
+            assert_eq!(request.stream_key, expected);
+        }
+    }
+}
+
+#[test]
+fn refused_announcement_is_answered_with_an_error() {
+    let mut client = TestClient::connected();
+    client.command(0, "FCPublish", 2.0, &[Value::Null, "key".into()]);
+    client.replies();
+    let status = Status::error(code::PUBLISH_BAD_NAME, "no");
+    client.session.reject_announcement(&status);
+    let replies = client.replies();
+    let answer = replies[0].3.as_ref().unwrap();
+    assert_eq!(
+        (answer.name.as_str(), answer.transaction_id),
+        ("onFCPublish", 0.0)
+    );
+    let level = answer.arguments[1].get("level").and_then(Value::as_str);
+    assert_eq!(level, Some("error"));
+    assert_eq!(status_code(answer), code::PUBLISH_BAD_NAME);
+}
+
+#[test]
+fn data_before_publish_is_decoded_only_afterwards() {
+    let mut client = TestClient::connected();
+    client.command(0, "createStream", 2.0, &[Value::Null]);
+    client.message(type_id::DATA_AMF0, 1, &[0xFF]);
+    let mut metadata = Vec::new();
+    crate::amf0::write_all(&mut metadata, &["onMetaData".into(), Value::Object(vec![])]);
+    client.message(type_id::DATA_AMF0, 1, &metadata);
+    let tag = [&[8, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0][..], b"a", &[0, 0, 0, 12]].concat();
+    client.message(type_id::AGGREGATE, 1, &[&tag[..], &tag].concat());
+    assert!(client.session.buffered() > 0);
+    client.publish("key");
+    client.session.accept_publish();
+    let events = client.send(&[]);
+    assert!(
+        matches!(
+            events[..],
+            [
+                SessionEvent::Ignored(Ignored::MalformedData),
+                SessionEvent::Media(Media {
+                    kind: MediaKind::Data,
+                    ..
+                }),
+                SessionEvent::Media(Media {
+                    kind: MediaKind::Audio,
+                    ..
+                }),
+                SessionEvent::Media(Media {
+                    kind: MediaKind::Audio,
+                    ..
+                }),
+            ]
+        ),
+        "{events:?}"
+    );
+    assert_eq!(client.session.buffered(), 0);
+}
+
+#[test]
+fn name_of_script_data_is_found_after_other_values() {
+    let mut client = TestClient::publishing();
+    let write = |values: &[Value]| {
+        let mut bytes = Vec::new();
+        crate::amf0::write_all(&mut bytes, values);
+        bytes
+    };
+    let metadata = write(&["onMetaData".into(), Value::EcmaArray(vec![])]);
+    let set: Value = "@setDataFrame".into();
+    for before in [
+        vec![0.0.into(), 0.0.into(), set.clone()],
+        vec![Value::Null, set.clone()],
+        vec!["odd".into(), 1.0.into(), set.clone()],
+        vec![Value::Object(vec![]), set],
+        vec![7.0.into()],
+    ] {
+        let body = [write(&before), metadata.clone()].concat();
+        let events = client.message(18, 1, &body);
+        let [SessionEvent::Media(media)] = &events[..] else {
+            panic!("{before:?} {events:?}");
+        };
+        assert_eq!(media.payload.body(), metadata);
+    }
+}
+
+#[test]
+fn bytes_after_script_data_are_cut_off() {
+    let mut client = TestClient::publishing();
+    let mut metadata = Vec::new();
+    crate::amf0::write_all(
+        &mut metadata,
+        &["onMetaData".into(), Value::EcmaArray(vec![])],
+    );
+    for trailing in [&[0xFF][..], &[9], &[0, 0, 9], &[2, 0, 99]] {
+        let events = client.message(18, 1, &[&metadata, trailing].concat());
+        let [SessionEvent::Media(media)] = &events[..] else {
+            panic!("{trailing:?} {events:?}");
+        };
+        assert_eq!(media.payload.body(), metadata);
+    }
+    // Without a value after the name, it is malformed.
+    let truncated = &metadata[..metadata.len() - 5];
+    let events = client.message(18, 1, truncated);
+    assert!(matches!(
+        events[..],
+        [SessionEvent::Ignored(Ignored::MalformedData)]
+    ));
+}
+
+#[test]
+fn metadata_of_thousands_of_values_is_received() {
+    let mut client = TestClient::publishing();
+    let index = Value::StrictArray((0..50_000).map(|n| f64::from(n).into()).collect());
+    let object = Value::Object(vec![("keyframes".into(), index)]);
+    let mut metadata = Vec::new();
+    crate::amf0::write_all(&mut metadata, &["onMetaData".into(), object]);
+    let events = client.message(18, 1, &metadata);
+    let [SessionEvent::Media(media)] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(media.payload.body(), metadata);
+}
+
+#[test]
+fn last_pong_is_kept_until_it_is_written() {
+    let mut client = TestClient::publishing();
+    let pongs = |client: &mut TestClient| {
+        let bytes = client.session.output().take_droppable();
+        let mut reader = ChunkReader::new(ReaderLimits::default(), Headroom::default());
+        let mut input = &bytes[..];
+        let mut pongs = Vec::new();
+        while let Some(m) = reader.read(&mut input).unwrap() {
+            if let Some(Control::PingResponse(time)) = Control::read(m.type_id, m.payload.body()) {
+                pongs.push(time);
+            }
+        }
+        pongs
+    };
+    for time in 1..4u8 {
+        client.message(type_id::USER_CONTROL, 0, &[0, 6, 0, 0, 0, time]);
+    }
+    client.session.acknowledge();
+    assert_eq!(pongs(&mut client), [1, 2, 3]);
+    client.session.output().keep_pong();
+    assert_eq!(pongs(&mut client), [3]);
+    client.session.output().keep_pong();
+    client.message(type_id::USER_CONTROL, 0, &[0, 6, 0, 0, 0, 9]);
+    assert_eq!(pongs(&mut client), [3, 9]);
+    client.session.output().keep_pong();
+    assert_eq!(pongs(&mut client), [9]);
+    assert!(client.session.output().is_empty());
+}
+
+#[test]
+fn acknowledgements_of_flash_encoders_restart_earlier() {
+    for (flash_ver, extra, expected) in [
+        ("FMLE/3.0 (compatible; FMSc/1.0)", None, true),
+        ("FMLE/3.2", None, true),
+        // Moblin and HaishinKit.
+        (
+            "FMLE/3.0 (compatible; FMSc/1.0)",
+            Some("audioCodecs"),
+            false,
+        ),
+        ("FMLE/3.0 (compatible; Lavf60.3.100)", None, false),
+        ("LNX 9,0,124,2", None, false),
+        ("", None, false),
+    ] {
+        let mut client = TestClient::new();
+        let mut object = vec![
+            ("app".to_owned(), Value::from("live")),
+            ("flashVer".to_owned(), flash_ver.into()),
+        ];
+        object.extend(extra.map(|name: &str| (name.to_owned(), 1024.0.into())));
+        let events = client.command(0, "connect", 1.0, &[Value::Object(object)]);
+        let [SessionEvent::Connect(request)] = &events[..] else {
+            panic!("{events:?}");
+        };
+        assert_eq!(request.is_flash_encoder, expected, "{flash_ver} {extra:?}");
+    }
+}
+
+#[test]
+fn path_of_many_parts_is_a_violation_and_slashes_in_a_query_are_not() {
+    let publish = |key: &str| {
+        let mut client = TestClient::connected();
+        let arguments = vec![Value::Null, key.into()];
+        let body = Command::new("publish", 3.0, arguments).write();
+        let mut bytes = Vec::new();
+        client.writer.write(&mut bytes, 3, 20, 1, &body);
+        client.session.read(&mut &bytes[..]).map(|_| ())
+    };
+    assert_eq!(publish(&"/".repeat(8000)), Err(Violation::TooManyParts));
+    assert_eq!(publish(&"a/".repeat(200)), Err(Violation::TooManyParts));
+    assert_eq!(publish(&"a/".repeat(100)), Ok(()));
+    assert_eq!(publish(&format!("key?token={}", "a/".repeat(2000))), Ok(()));
 }
 
 #[test]

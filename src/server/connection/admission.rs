@@ -157,8 +157,12 @@ impl Client {
 
     /// The client has said what it is going to publish, and some wait for an answer.
     pub(crate) fn announce(&mut self, request: &PublishRequest) {
-        if self.authorize_publish(request).is_ok() {
-            self.session.confirm_announcement();
+        match self.authorize_publish(request) {
+            Ok(_) => self.session.confirm_announcement(),
+            Err(refused) => {
+                let status = refused.refusal.status();
+                self.session.reject_announcement(&status);
+            }
         }
     }
 

@@ -461,9 +461,11 @@ impl Client {
     fn flush(&mut self, patience: Duration) -> Result<(), CloseReason> {
         let output = self.session.output();
         if !output.is_empty() {
-            let (replies, notices) = (output.take_replies(), output.take_droppable());
+            let (replies, droppable) = (output.take_replies(), output.take_droppable());
             let Connection { outbound, .. } = &self.connection;
-            outbound.send(&replies, &notices, patience)?;
+            if !outbound.send(&replies, &droppable, patience)? {
+                output.keep_pong();
+            }
             if let Some(Published { link, .. }) = &self.published {
                 link.has_started();
             }

@@ -65,7 +65,7 @@ impl Route {
         }
         let route = Route {
             application: application
-                .map(|text| parse(owned(text)))
+                .map(|text| parse(without_default_instance(owned(text))))
                 .transpose()
                 .map_err(invalid("application"))?,
             stream_key: key.map(parse).transpose().map_err(invalid("stream-key"))?,
@@ -121,7 +121,7 @@ impl Route {
             return true;
         };
         let (application, _) = cut_query(application);
-        let path: Vec<String> = segments(application).map(str::to_owned).collect();
+        let path = without_default_instance(segments(application).map(str::to_owned).collect());
         let common = wanted.len().min(path.len());
         match_all(&wanted[..common], &path[..common]).is_some()
     }
@@ -226,10 +226,11 @@ impl RequestedPath {
         let stream_key = without_origin(stream_key, application);
         let (application, application_query) = cut_query(application);
         let (key, key_query) = cut_query(stream_key);
-        let mut path: Vec<String> = segments(application).map(str::to_owned).collect();
+        let mut path = without_default_instance(segments(application).map(str::to_owned).collect());
         let application_length = path.len();
         let application_alone = path.clone();
-        path.extend(segments(key).map(str::to_owned));
+        let key = segments(key).skip_while(|part| *part == DEFAULT_INSTANCE);
+        path.extend(key.map(str::to_owned));
         let queries = [application_query, key_query];
         let queries: Vec<&str> = queries.into_iter().flatten().collect();
         let mut readings = vec![Interpretation {
@@ -248,6 +249,15 @@ impl RequestedPath {
             application_length,
         }
     }
+}
+
+/// Instance of an application that Flash Media Server uses where a URL names none. Players and old
+/// encoders put it into the URL: `live/_definst_` is `live`.
+const DEFAULT_INSTANCE: &str = "_definst_";
+
+fn without_default_instance(mut application: Vec<String>) -> Vec<String> {
+    application.retain(|part| part != DEFAULT_INSTANCE);
+    application
 }
 
 fn segments(path: &str) -> impl Iterator<Item = &str> {
@@ -328,6 +338,11 @@ mod tests {
             ("live", "flv:key"),
             ("live", "rtmp://host:1935/live/key"),
             ("live", "key.flv"),
+            ("live/_definst_", "key"),
+            ("live/_definst_/", "/key"),
+            ("live/_definst_/key", ""),
+            ("live", "_definst_/key"),
+            ("live/_definst_?a=b", "key"),
         ] {
             assert_eq!(
                 matched(&own, application, key),

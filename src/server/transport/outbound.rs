@@ -61,15 +61,19 @@ impl Outbound {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Writes replies, waiting for room no longer than `patience`, and notices, which are dropped
-    /// while anything from before waits. All that there is goes out in one write if it can.
+    /// Writes replies, waiting for room no longer than `patience`, and droppable messages, which are
+    /// dropped while earlier data waits. Everything goes out in one write if possible. Returns false
+    /// if the droppable messages were dropped.
     pub(crate) fn send(
         &self,
         replies: &[u8],
-        notices: &[u8],
+        droppable: &[u8],
         patience: Duration,
-    ) -> Result<(), Blocked> {
+    ) -> Result<bool, Blocked> {
         let mut state = self.state.lock();
+        if !state.unsent.is_empty() {
+            self.write(&mut state);
+        }
         let keeps_up = state.unsent.is_empty();
         state.seal(replies);
         let awaited = if replies.is_empty() {
@@ -78,14 +82,14 @@ impl Outbound {
             state.unsent.len()
         };
         if keeps_up {
-            state.seal(notices);
+            state.seal(droppable);
         }
         let deadline = Instant::now() + patience;
         let mut sent = 0;
         loop {
             sent += self.write(&mut state);
             if sent >= awaited || state.closed {
-                return Ok(());
+                return Ok(keeps_up);
             }
             self.wait_for_room(deadline)?;
         }

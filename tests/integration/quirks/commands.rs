@@ -112,6 +112,74 @@ fn fcpublish_is_confirmed_with_a_transaction_id() {
 }
 
 #[test]
+fn refused_fcpublish_is_answered_with_an_error() {
+    let recorder = Recorder::start("application=live stream-key=key");
+    let mut client = connected(&recorder);
+    client.command(0, "FCPublish", 3.0, &[Value::Null, "other".into()]);
+    let answer = client.expect_command("onFCPublish");
+    let level = answer.arguments[1].get("level").and_then(Value::as_str);
+    assert_eq!(level, Some("error"), "{answer:?}");
+    assert!(
+        code(&answer).starts_with("NetStream.Publish."),
+        "{answer:?}"
+    );
+    // The client may still publish the right one.
+    client.command(0, "FCPublish", 4.0, &[Value::Null, "key".into()]);
+    let answer = client.expect_command("onFCPublish");
+    assert_eq!(code(&answer), "NetStream.Publish.Start");
+    create_and_publish(&mut client, &[Value::Null, "key".into()]);
+    assert_works(&recorder, &mut client);
+}
+
+#[test]
+fn arguments_of_publish_are_read_by_place() {
+    for arguments in [
+        vec![Value::Null, 1234.0.into(), "live".into()],
+        vec!["1234".into(), "live".into()],
+        vec![1234.0.into()],
+    ] {
+        let recorder = Recorder::start("application=live stream-key=1234");
+        let mut client = connected(&recorder);
+        create_and_publish(&mut client, &arguments);
+        assert_works(&recorder, &mut client);
+    }
+}
+
+#[test]
+fn bytes_after_a_command_are_ignored() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake();
+    let object = Value::Object(vec![("app".into(), "live".into())]);
+    for (msid, name, arguments) in [
+        (0, "connect", vec![object]),
+        (0, "createStream", vec![Value::Null]),
+        (1, "publish", vec![Value::Null, "key".into(), "live".into()]),
+    ] {
+        let command = Command::new(name, 1.0, arguments).write();
+        let body = [&command[..], &[0, 0, 9, 0xFF]].concat();
+        client.message(3, type_id::COMMAND_AMF0, msid, &body);
+    }
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Publish.Start");
+    assert_works(&recorder, &mut client);
+}
+
+#[test]
+fn other_versions_of_the_handshake_are_answered_with_3() {
+    let recorder = Recorder::start("");
+    for version in [0, 1, 4, 10, 31] {
+        let mut client = RawClient::connect(recorder.port());
+        client.send(&[&[version][..], &[0; 2 * 1536]].concat());
+        let mut reply = [0; 1 + 2 * 1536];
+        client.socket.read_exact(&mut reply).unwrap();
+        assert_eq!(reply[0], 3, "version {version}");
+        client.connect_application("live");
+        client.expect_command("_result");
+    }
+}
+
+#[test]
 fn publish_status_is_on_the_publishing_message_stream() {
     // rtmp2sink and HaishinKit accept it nowhere else.
     let recorder = Recorder::start("");
@@ -266,6 +334,7 @@ fn media_on_other_message_streams_is_accepted() {
     let tags = stream(0, 10);
     for msid in [0, 2, 77] {
         let got = received(|client| {
+            client.command(0, "createStream", 4.0, &[Value::Null]);
             for tag in &tags {
                 let wire = Wire {
                     msid,

@@ -5,7 +5,7 @@
 use gstrtmp2server::internal::amf0::{self, Value};
 use gstrtmp2server::internal::rtmp::message::type_id;
 
-use super::{received, send_tags};
+use super::{received, replay, send_tags, without_script};
 use support::flv::{AUDIO, SCRIPT, Tag, VIDEO};
 use support::raw::RawClient;
 use support::synthetic::{
@@ -116,6 +116,31 @@ fn metadata_with_amf3_values_becomes_amf0() {
     assert_eq!(values.values[0], "onMetaData".into());
     let width = values.values[1].get("width").and_then(Value::as_number);
     assert_eq!(width, Some(320.0));
+}
+
+#[test]
+fn metadata_after_other_values_is_received() {
+    let case = include_bytes!("../../data/cases/21-metadata-after-two-numbers.bin");
+    let (sent, got) = replay(case);
+    let script: Vec<&Tag> = got.iter().filter(|tag| tag.kind == SCRIPT).collect();
+    assert_eq!(script.len(), 1);
+    let values = amf0::read_all(&script[0].body).unwrap().values;
+    assert_eq!(values[0], "onMetaData".into());
+    assert_eq!(
+        values[1].get("width").and_then(Value::as_number),
+        Some(160.0)
+    );
+    assert_eq!(without_script(got), sent);
+}
+
+#[test]
+fn bytes_after_metadata_are_cut_off() {
+    let body = metadata(0).body;
+    let sent = [string("@setDataFrame"), body.clone(), vec![0xFF, 1, 2]].concat();
+    let got = script_data(|client| {
+        client.message(4, type_id::DATA_AMF0, 1, &sent);
+    });
+    assert_eq!(got, [body]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 
 use gstrtmp2server::internal::amf0::Value;
 
-use super::{received, send_tags};
+use super::{received, replay, send_tags, without_script};
 use support::flv::Tag;
 use support::raw::RawClient;
 use support::recorder::Recorder;
@@ -54,6 +54,30 @@ fn fcunpublish_ends_the_stream() {
         assert_eq!(client.expect_command("_result").transaction_id, 6.0);
         Some(client)
     });
+}
+
+#[test]
+fn end_commands_of_another_stream_do_not_end_it() {
+    let case = include_bytes!("../../data/cases/24-fcunpublish-of-another-name.bin");
+    let (sent, got) = replay(case);
+    assert!(sent.len() > 5, "{sent:?}");
+    assert_eq!(without_script(got), sent);
+
+    for (msid, name, arguments) in [
+        (2, "closeStream", vec![Value::Null]),
+        (0, "FCUnpublish", vec![Value::Null, "other".into()]),
+        (0, "deleteStream", vec![Value::Null, 2.0.into()]),
+        (0, "deleteStream", vec![Value::Null, "other".into()]),
+    ] {
+        let tags = stream(0, 12);
+        let got = received(|client| {
+            client.command(0, "createStream", 4.0, &[Value::Null]);
+            send_tags(client, &tags[..5]);
+            client.command(msid, name, 5.0, &arguments);
+            send_tags(client, &tags[5..]);
+        });
+        assert_eq!(got, tags, "{name} {arguments:?}");
+    }
 }
 
 #[test]

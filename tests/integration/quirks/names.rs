@@ -11,7 +11,7 @@ use support::synthetic::stream;
 use super::{delete_stream, send_tags};
 
 /// Forms of the stream `key` of the application `live`.
-const FORMS: [(&str, &str); 11] = [
+const FORMS: [(&str, &str); 13] = [
     ("live", "key"),
     ("/live", "key"),
     ("live/", "/key"),
@@ -22,6 +22,8 @@ const FORMS: [(&str, &str); 11] = [
     ("live?backup=1", "key"),
     ("live", "key?token=a=b:c"),
     ("live/key?token=a", "b"),
+    ("live/_definst_", "key"),
+    ("live/_definst_/key", ""),
     ("live", "rtmp://127.0.0.1:1935/live/key"),
 ];
 
