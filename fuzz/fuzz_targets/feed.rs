@@ -129,6 +129,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let mut feed = Feed::<()>::new(FeedSettings {
         wait_for_keyframe: settings & 2 == 0,
+        keyframe_timeout: u64::from(settings >> 4 & 1) * 1_000_000_000,
         timestamp_mode: mode,
         imbalance_timeout: u64::from(settings >> 2 & 1) * 100_000_000,
         max_lateness: u64::from(settings >> 3 & 1) * 100_000_000,
@@ -159,6 +160,7 @@ fuzz_target!(|data: &[u8]| {
                     continue;
                 }
                 1 => {
+                    feed.expire(arrival);
                     feed.finish();
                     continue;
                 }

@@ -83,7 +83,12 @@ impl CodecFilter {
             Filtered::Dropped => None,
             Filtered::Rewritten(bytes) => {
                 let body = Memory::from_vec(bytes, FRONT_LENGTH);
-                Tag::new(tag.kind, tag.timestamp, body).ok()
+                let mut rest = Tag::new(tag.kind, tag.timestamp, body).ok()?;
+                // The detector of keyframes has seen the first track.
+                if rest.info.track == tag.info.track {
+                    rest.info = tag.info;
+                }
+                Some(rest)
             }
         }
     }

@@ -9,7 +9,8 @@ use crate::flv::{Content, Tag, TagKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GateAction {
     Pass,
-    /// For audio of a stream whose video can't be decoded yet: it leaves with the keyframe.
+    /// For media that leaves with the keyframe: audio of a stream whose video can't be decoded yet, and
+    /// keyframes of further video tracks.
     Hold,
     Drop,
 }
@@ -76,21 +77,30 @@ impl KeyframeGate {
         }
     }
 
-    pub(super) fn check(&mut self, tag: &Tag, arrival: RunningTime) -> GateAction {
+    /// Decides about a tag. `is_sync_point` says that decoding can start with it.
+    pub(super) fn check(
+        &mut self,
+        tag: &Tag,
+        is_sync_point: bool,
+        arrival: RunningTime,
+    ) -> GateAction {
         if !self.is_enabled {
             return GateAction::Pass;
         }
         match (tag.kind, tag.info.content, self.video) {
             (_, _, VideoState::Flowing) => GateAction::Pass,
-            (TagKind::Video, Content::Keyframe, _) => {
+            (TagKind::Video, ..) if is_sync_point => {
                 self.video = VideoState::Flowing;
                 self.waiting_since = None;
                 GateAction::Pass
             }
-            (TagKind::Video, ..) => {
+            (TagKind::Video, content, _) => {
                 self.video = VideoState::Undecodable;
                 self.waiting_since.get_or_insert(arrival);
-                GateAction::Drop
+                match content {
+                    Content::Keyframe => GateAction::Hold,
+                    _ => GateAction::Drop,
+                }
             }
             (_, _, VideoState::Announced | VideoState::Undecodable) if !self.audio_passes => {
                 self.waiting_since.get_or_insert(arrival);
@@ -163,18 +173,18 @@ mod tests {
         let mut gate = KeyframeGate::new(true, LIMITS);
         gate.expect_keyframe();
         assert_eq!(gate.deadline(), None);
-        assert_eq!(gate.check(&audio(), SECOND), Hold);
-        assert_eq!(gate.check(&audio(), 2 * SECOND), Hold);
+        assert_eq!(gate.check(&audio(), false, SECOND), Hold);
+        assert_eq!(gate.check(&audio(), false, 2 * SECOND), Hold);
         assert_eq!(gate.deadline(), Some(3 * SECOND));
         assert_eq!(gate.expire(3 * SECOND - 1), None);
         assert_eq!(gate.expire(3 * SECOND), Some(WaitEnd::AudioAlone));
         assert_eq!(gate.deadline(), None);
-        assert_eq!(gate.check(&audio(), 3 * SECOND), Pass);
-        assert_eq!(gate.check(&frame(), 60 * SECOND), Drop);
-        assert_eq!(gate.check(&audio(), 61 * SECOND), Pass);
+        assert_eq!(gate.check(&audio(), false, 3 * SECOND), Pass);
+        assert_eq!(gate.check(&frame(), false, 60 * SECOND), Drop);
+        assert_eq!(gate.check(&audio(), false, 61 * SECOND), Pass);
         assert_eq!(gate.deadline(), Some(70 * SECOND));
-        assert_eq!(gate.check(&keyframe(), 62 * SECOND), Pass);
-        assert_eq!(gate.check(&frame(), 62 * SECOND), Pass);
+        assert_eq!(gate.check(&keyframe(), true, 62 * SECOND), Pass);
+        assert_eq!(gate.check(&frame(), false, 62 * SECOND), Pass);
         assert_eq!(gate.deadline(), None);
     }
 
@@ -182,15 +192,15 @@ mod tests {
     fn a_keyframe_that_never_comes_is_awaited_for_the_timeout() {
         let mut gate = KeyframeGate::new(true, LIMITS);
         gate.expect_keyframe();
-        assert_eq!(gate.check(&audio(), SECOND), Hold);
-        assert_eq!(gate.check(&frame(), 2 * SECOND), Drop);
-        assert_eq!(gate.check(&audio(), 5 * SECOND), Hold);
+        assert_eq!(gate.check(&audio(), false, SECOND), Hold);
+        assert_eq!(gate.check(&frame(), false, 2 * SECOND), Drop);
+        assert_eq!(gate.check(&audio(), false, 5 * SECOND), Hold);
         assert_eq!(gate.expire(11 * SECOND - 1), None);
         let end = Some(WaitEnd::NoKeyframe(10 * SECOND));
         assert_eq!(gate.expire(11 * SECOND), end);
-        assert_eq!(gate.check(&frame(), 11 * SECOND), Pass);
+        assert_eq!(gate.check(&frame(), false, 11 * SECOND), Pass);
         gate.close();
-        assert_eq!(gate.check(&frame(), 12 * SECOND), Drop);
+        assert_eq!(gate.check(&frame(), false, 12 * SECOND), Drop);
     }
 
     #[test]
@@ -198,13 +208,13 @@ mod tests {
         let limits = WaitLimits::default();
         let mut gate = KeyframeGate::new(true, limits);
         gate.expect_keyframe();
-        assert_eq!(gate.check(&audio(), 0), Hold);
-        assert_eq!(gate.check(&frame(), 0), Drop);
+        assert_eq!(gate.check(&audio(), false, 0), Hold);
+        assert_eq!(gate.check(&frame(), false, 0), Drop);
         assert_eq!(gate.expire(u64::MAX), None);
         // Without the shorter limit, the keyframe's holds for audio alone too.
         let mut gate = KeyframeGate::new(true, WaitLimits { video: 0, ..LIMITS });
         gate.expect_keyframe();
-        assert_eq!(gate.check(&audio(), 0), Hold);
+        assert_eq!(gate.check(&audio(), false, 0), Hold);
         assert_eq!(gate.expire(10 * SECOND), Some(WaitEnd::AudioAlone));
     }
 }

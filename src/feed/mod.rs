@@ -11,6 +11,7 @@ mod codecs;
 mod imbalance;
 mod keyframe_gate;
 mod pending;
+mod source_clocks;
 mod stream_header;
 mod timeline;
 mod unwrapper;
@@ -29,7 +30,8 @@ pub use codecs::RefusedTrack;
 pub use imbalance::Imbalance;
 use imbalance::ImbalanceDetector;
 use keyframe_gate::{GateAction, KeyframeGate, WaitEnd, WaitLimits};
-use pending::PendingTags;
+use pending::{PendingTag, PendingTags};
+use source_clocks::{SourceClocks, SourceTime};
 use stream_header::{HeaderChange, StreamHeader};
 use timeline::{Candidate, Placement, Timeline};
 pub use timeline::{Jump, JumpKind, Repairs, TimestampMode};
@@ -140,6 +142,7 @@ const JUMP_INTERVAL: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub struct Feed<M> {
     codecs: CodecFilter,
+    source_clocks: SourceClocks,
     timeline: Timeline,
     keyframe_gate: KeyframeGate,
     imbalance: ImbalanceDetector,
@@ -166,6 +169,7 @@ struct PublisherProgress {
     /// Its first media has left.
     is_flowing: bool,
     has_video: bool,
+    lowest_video_track: Option<u8>,
     /// Its video is announced but missing, and audio no longer waits for it.
     is_audio_alone: bool,
     /// The next tag that leaves does not continue the one before.
@@ -180,6 +184,7 @@ impl<M> Feed<M> {
         };
         Feed {
             codecs: CodecFilter::default(),
+            source_clocks: SourceClocks::new(settings.timestamp_mode == TimestampMode::RunningTime),
             timeline: Timeline::new(settings.timestamp_mode),
             keyframe_gate: KeyframeGate::new(settings.wait_for_keyframe, wait_limits),
             imbalance: ImbalanceDetector::new(settings.imbalance_timeout),
@@ -227,7 +232,11 @@ impl<M> Feed<M> {
 
     /// Returns the repairs of timestamps so far.
     pub fn repairs(&self) -> Repairs {
-        self.timeline.repairs()
+        let repairs = self.timeline.repairs();
+        Repairs {
+            jumps: repairs.jumps + self.source_clocks.aligned_tracks(),
+            ..repairs
+        }
     }
 
     /// Returns true when media of the present publisher has left or waits for a keyframe. Media that
@@ -236,9 +245,17 @@ impl<M> Feed<M> {
         self.progress.is_flowing || self.pending.has_media()
     }
 
-    /// Returns true when the present publisher has sent video.
-    pub fn has_video(&self) -> bool {
-        self.progress.has_video
+    /// Returns the video track whose keyframes start decoding, if the present publisher has sent video.
+    ///
+    /// Of several video tracks it is the lowest, which players show: the keyframes of others may come
+    /// before or after its own.
+    pub fn start_track(&self) -> Option<u8> {
+        let PublisherProgress {
+            has_video,
+            lowest_video_track,
+            ..
+        } = self.progress;
+        lowest_video_track.filter(|_| has_video)
     }
 
     /// Marks the place between the tags pushed so far and the next one.
@@ -255,6 +272,7 @@ impl<M> Feed<M> {
     /// Starts another publisher: its tags continue the stream, and nothing of the one before remains.
     pub fn start_publisher(&mut self) {
         self.codecs.start_publisher();
+        self.source_clocks.start_publisher();
         self.timeline.start_publisher();
         self.keyframe_gate.close();
         self.imbalance.start_publisher();
@@ -281,7 +299,16 @@ impl<M> Feed<M> {
             self.progress.has_video = true;
             self.progress.is_audio_alone = false;
         }
-        self.expire(reception.arrival);
+        if tag.kind == TagKind::Video && tag.info.content != Content::Command {
+            let lowest = self.progress.lowest_video_track;
+            let track = tag.info.track;
+            self.progress.lowest_video_track =
+                Some(lowest.map_or(track, |lowest| lowest.min(track)));
+        }
+        // A keyframe that arrives at the deadline is in time.
+        if !self.is_sync_point(&tag) {
+            self.expire(reception.arrival);
+        }
         match tag.info.content {
             Content::Keyframe | Content::Frame => {
                 let imbalance = self.imbalance.count(tag.kind, reception.arrival);
@@ -354,6 +381,11 @@ impl<M> Feed<M> {
             self.dropped.descriptions += self.pending.describe(tag, arrival);
             return;
         }
+        self.emit_changed_description(tag);
+    }
+
+    /// Emits a description, after the stream header if that changes with it.
+    fn emit_changed_description(&mut self, tag: Tag) {
         let change = self.stream_header.update(&tag);
         if change == HeaderChange::Replaced && tag.info.content == Content::SequenceHeader {
             self.output.push_back(FeedOutput::Reconfigured);
@@ -368,20 +400,28 @@ impl<M> Feed<M> {
         // Media after an end of sequence shows that it was none.
         self.end_tags.retain(|end| end.kind != tag.kind);
         let arrival = reception.arrival;
-        match self.keyframe_gate.check(&tag, arrival) {
-            GateAction::Pass if self.progress.is_flowing => self.emit_media(tag, reception),
+        let (source, jump) = self.source_clocks.next(&tag, arrival);
+        self.report_jump(jump, arrival);
+        let is_sync_point = self.is_sync_point(&tag);
+        match self.keyframe_gate.check(&tag, is_sync_point, arrival) {
+            GateAction::Pass if self.progress.is_flowing => self.emit_media(tag, source, reception),
             GateAction::Pass => {
-                self.pending.push(tag, arrival);
+                self.dropped.before_keyframe += self.pending.drop_other_video(source);
+                self.pending.push(tag, source, arrival);
                 self.start_media();
             }
-            GateAction::Hold => self.dropped.before_keyframe += self.pending.hold(tag, arrival),
+            // Audio flows already, and nothing is held any more.
+            GateAction::Hold if self.progress.is_flowing => self.dropped.before_keyframe += 1,
+            GateAction::Hold => {
+                self.dropped.before_keyframe += self.pending.hold(tag, source, arrival)
+            }
             GateAction::Drop => self.dropped.before_keyframe += 1,
         }
     }
 
     /// Emits media of a publisher that flows, unless it belongs to a backlog.
-    fn emit_media(&mut self, tag: Tag, reception: Reception) {
-        let mut candidate = self.timeline.locate(&tag, reception.arrival);
+    fn emit_media(&mut self, tag: Tag, source: SourceTime, reception: Reception) {
+        let mut candidate = self.timeline.locate(&tag, source, reception.arrival);
         let late_candidate = self
             .timeline
             .running_time(&candidate)
@@ -409,24 +449,28 @@ impl<M> Feed<M> {
     }
 
     fn place(&mut self, tag: Tag, candidate: Candidate, arrival: RunningTime) {
-        if let Some(jump) = candidate.jump {
+        if candidate.jump.is_some() {
             self.progress.is_discont = true;
             self.backlog.reset();
-            let last = self.last_jump_event;
-            if last.is_none_or(|last| arrival.saturating_sub(last) >= JUMP_INTERVAL) {
-                self.last_jump_event = Some(arrival);
-                self.post_event(Some(FeedEvent::Jump(jump)));
-            }
+            self.report_jump(candidate.jump, arrival);
         }
         let placement = self.timeline.settle(candidate);
         self.emit(tag, placement);
     }
 
-    /// Returns true for a keyframe, and for audio of a publisher without video: where there is video,
-    /// decoding starts with it and not with audio.
+    fn report_jump(&mut self, jump: Option<Jump>, arrival: RunningTime) {
+        let last = self.last_jump_event;
+        if jump.is_some() && last.is_none_or(|last| arrival.saturating_sub(last) >= JUMP_INTERVAL) {
+            self.last_jump_event = Some(arrival);
+            self.post_event(jump.map(FeedEvent::Jump));
+        }
+    }
+
+    /// Returns true for a keyframe of the lowest video track, and for audio of a publisher without video:
+    /// where there is video, decoding starts with it and not with audio.
     fn is_sync_point(&self, tag: &Tag) -> bool {
         match tag.info.content {
-            Content::Keyframe => true,
+            Content::Keyframe => Some(tag.info.track) == self.progress.lowest_video_track,
             Content::Frame => tag.kind == TagKind::Audio && !self.progress.has_video,
             _ => false,
         }
@@ -437,18 +481,21 @@ impl<M> Feed<M> {
     fn start_media(&mut self) {
         self.progress.is_flowing = true;
         let pending = std::mem::take(&mut self.pending).into_tags();
-        let media = || pending.iter().filter(|(tag, _)| tag.info.is_coded());
-        let timestamps = media().map(|(tag, _)| tag.timestamp);
-        let arrival = media().map(|(_, arrival)| *arrival).next();
+        let mut media = pending.iter().filter(|pending| pending.source.is_some());
+        let arrival = media.next().map(|pending| pending.arrival);
+        let sources = pending.iter().filter_map(|pending| pending.source);
         let segment = self
             .timeline
-            .start_media(timestamps, arrival.unwrap_or_default());
+            .start_media(sources, arrival.unwrap_or_default());
         if let Some((start, base)) = segment {
             self.output.push_back(FeedOutput::Segment { start, base });
         }
         let mut changed = !self.is_file_header_sent;
-        for (tag, _) in &pending {
-            changed |= self.stream_header.update(tag) != HeaderChange::None;
+        for PendingTag { tag, .. } in &pending {
+            // Another description of the same kind is a change later on.
+            if !self.stream_header.is_described(tag) {
+                changed |= self.stream_header.update(tag) != HeaderChange::None;
+            }
         }
         changed |= self.stream_header.finish_start();
         if changed {
@@ -458,12 +505,17 @@ impl<M> Feed<M> {
             self.is_file_header_sent = true;
             self.emit_file_header();
         }
-        for (tag, arrival) in pending {
-            if tag.info.is_coded() {
-                let candidate = self.timeline.locate(&tag, arrival);
+        for PendingTag {
+            tag,
+            source,
+            arrival,
+        } in pending
+        {
+            if let Some(source) = source {
+                let candidate = self.timeline.locate(&tag, source, arrival);
                 self.place(tag, candidate, arrival);
             } else {
-                self.emit_description(tag);
+                self.emit_changed_description(tag);
             }
         }
     }
@@ -489,7 +541,8 @@ impl<M> Feed<M> {
     }
 
     fn emit_description(&mut self, tag: Tag) {
-        let placement = self.timeline.place_description(&tag);
+        let source = self.source_clocks.peek(&tag);
+        let placement = self.timeline.place_description(&tag, source);
         self.emit(tag, placement);
     }
 

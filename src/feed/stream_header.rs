@@ -95,6 +95,15 @@ impl StreamHeader {
         HeaderChange::Added
     }
 
+    /// Returns true if the present publisher has sent such an entry.
+    pub(super) fn is_described(&self, tag: &Tag) -> bool {
+        let key = (tag.kind, tag.info.content, tag.info.track);
+        let is_same = |entry: &Entry| (entry.kind, entry.content, entry.track) == key;
+        self.entries
+            .iter()
+            .any(|entry| entry.is_current && is_same(entry))
+    }
+
     /// Returns the file header, and each entry as a tag at time 0.
     pub(super) fn to_tags(&self) -> Vec<Bytes> {
         let header = Bytes::from_static(&FILE_HEADER);

@@ -2,7 +2,7 @@
 
 //! Places tags on the time of the outgoing stream.
 
-use super::unwrapper::TimestampUnwrapper;
+use super::source_clocks::SourceTime;
 use super::{NANOS_PER_MILLI, RunningTime};
 use crate::flv::{Tag, TagKind};
 
@@ -52,7 +52,6 @@ const MAX_TRACKS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Timeline {
     mode: TimestampMode,
-    unwrapper: TimestampUnwrapper,
     /// The newest clock is last. Tracks change over one after the other when the publisher's clock
     /// starts again, and perhaps only some do.
     clocks: Vec<Clock>,
@@ -185,7 +184,8 @@ pub(super) struct Placement {
 pub(super) struct Candidate {
     track: usize,
     time: i64,
-    source: i64,
+    /// On the publisher's clock.
+    own: i64,
     /// The break in the timestamps, if there is one here.
     pub jump: Option<Jump>,
 }
@@ -194,7 +194,6 @@ impl Timeline {
     pub(super) fn new(mode: TimestampMode) -> Self {
         Timeline {
             mode,
-            unwrapper: TimestampUnwrapper::default(),
             clocks: vec![Clock::default()],
             base: None,
             start: 0,
@@ -211,19 +210,18 @@ impl Timeline {
     }
 
     pub(super) fn start_publisher(&mut self) {
-        self.unwrapper = TimestampUnwrapper::default();
         self.clocks = vec![Clock::default()];
         self.tracks.clear();
     }
 
-    /// Finds the offset of a publisher from the timestamps of its first media. Returns the start and
+    /// Finds the offset of a publisher from the times of its first media. Returns the start and
     /// base of a segment in nanoseconds, where a new one is needed.
     pub(super) fn start_media(
         &mut self,
-        timestamps: impl Iterator<Item = u32>,
+        sources: impl Iterator<Item = SourceTime>,
         arrival: RunningTime,
     ) -> Option<(u64, RunningTime)> {
-        let first = timestamps.map(|raw| self.unwrapper.next(raw)).min()?;
+        let first = sources.map(|source| source.common).min()?;
         let (start, segment) = match (self.mode, self.base) {
             (TimestampMode::Publisher, _) => (
                 first,
@@ -267,8 +265,16 @@ impl Timeline {
     }
 
     /// Finds a place for media, without moving the stream there yet.
-    pub(super) fn locate(&mut self, tag: &Tag, arrival: RunningTime) -> Candidate {
-        let source = self.unwrapper.next(tag.timestamp);
+    pub(super) fn locate(
+        &mut self,
+        tag: &Tag,
+        source: SourceTime,
+        arrival: RunningTime,
+    ) -> Candidate {
+        let SourceTime {
+            own,
+            common: source,
+        } = source;
         let index = self.track(tag, source, arrival);
         let jump = self.assign_clock(index, source, arrival);
         let track = &mut self.tracks[index];
@@ -282,7 +288,7 @@ impl Timeline {
         Candidate {
             track: index,
             time,
-            source,
+            own,
             jump,
         }
     }
@@ -306,10 +312,10 @@ impl Timeline {
 
     /// Moves the stream on to media.
     pub(super) fn settle(&mut self, candidate: Candidate) -> Placement {
-        let Candidate { time, source, .. } = candidate;
+        let Candidate { time, own, .. } = candidate;
         if self.mode == TimestampMode::Publisher {
-            self.position = source;
-            return placement(source, source);
+            self.position = own;
+            return placement(own, own);
         }
         let track = &mut self.tracks[candidate.track];
         self.repairs.frozen += u64::from(track.is_frozen);
@@ -319,7 +325,7 @@ impl Timeline {
         track.last = time;
         self.position = time;
         self.latest = Some(self.latest.map_or(time, |latest| latest.max(time)));
-        placement(time, source)
+        placement(time, own)
     }
 
     /// Keeps a track on its clock, or moves it to another one. Returns the jump if its timestamps broke.
@@ -451,13 +457,13 @@ impl Timeline {
 
     /// Places a description: at its own time if that is near the media, and otherwise at the media's
     /// time. Like media, it does not go back.
-    pub(super) fn place_description(&mut self, tag: &Tag) -> Placement {
-        let source = self.unwrapper.peek(tag.timestamp);
-        let own = source + self.newest_clock().offset;
-        let distance = own - self.position;
-        let is_near =
-            own >= self.start && (-MAX_DESCRIPTION_LAG..=MAX_DESCRIPTION_LEAD).contains(&distance);
-        let time = if is_near { own } else { self.position };
+    pub(super) fn place_description(&mut self, tag: &Tag, source: SourceTime) -> Placement {
+        let stamped = source.common + self.newest_clock().offset;
+        let source = source.own;
+        let distance = stamped - self.position;
+        let is_near = stamped >= self.start
+            && (-MAX_DESCRIPTION_LAG..=MAX_DESCRIPTION_LEAD).contains(&distance);
+        let time = if is_near { stamped } else { self.position };
         if self.mode == TimestampMode::Publisher {
             return placement(time, source);
         }

@@ -11,7 +11,7 @@ const WRAP_DISTANCE: u32 = 30_000;
 const EARLY_WRAPS: [u32; 2] = [1 << 24, 1 << 31];
 
 /// Turns 32-bit milliseconds into a time that does not wrap.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct TimestampUnwrapper {
     last: Option<Last>,
 }
@@ -34,6 +34,11 @@ impl TimestampUnwrapper {
             wrapped_at,
         });
         time
+    }
+
+    /// Returns the last time.
+    pub(super) fn last(&self) -> Option<i64> {
+        self.last.map(|last| last.time)
     }
 
     /// Unwraps a timestamp that need not be in step with the media, without remembering it.

@@ -21,7 +21,7 @@ mod video;
 
 pub use info::{Content, TagInfo};
 pub use picture::{KeyframeDetector, Picture, PictureCodec};
-pub use tag::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
+pub use tag::{FILE_HEADER, FRONT_LENGTH, MAX_BODY_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 
 /// The reason why a tag body can't be sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,8 @@ pub enum Error {
     Truncated,
     #[error("decoder configuration is empty")]
     EmptyConfiguration,
+    #[error("tag body is longer than {MAX_BODY_LENGTH} bytes")]
+    TooLong,
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ pub const FRONT_LENGTH: usize = 11;
 /// Length in bytes of the back pointer, after the body.
 pub const TRAILER_LENGTH: usize = 4;
 
+/// Largest body: its length has 24 bits. A longer one would corrupt the stream after it.
+pub const MAX_BODY_LENGTH: usize = 0xFF_FFFF;
+
 /// Tag types (E.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TagKind {
@@ -37,6 +40,9 @@ impl Tag {
     /// Parses the header of a body. Framing copies nothing if there are [`FRONT_LENGTH`] free bytes
     /// before the body and capacity for [`TRAILER_LENGTH`] after it.
     pub fn new(kind: TagKind, timestamp: u32, body: Memory) -> Result<Self, Error> {
+        if body.len() > MAX_BODY_LENGTH {
+            return Err(Error::TooLong);
+        }
         let info = TagInfo::of(kind, &body)?;
         Ok(Tag {
             kind,

@@ -184,3 +184,15 @@ fn a_tag_is_framed_with_and_without_room() {
         assert_eq!(framed[..], expected);
     }
 }
+
+/// The length of a longer body would reach into the next tag.
+#[test]
+fn a_body_of_more_than_24_bits_is_refused() {
+    let body = |length: usize| {
+        let mut bytes = vec![0; length];
+        bytes[..2].copy_from_slice(&[0xAF, 1]);
+        Tag::new(TagKind::Audio, 0, Memory::from_vec(bytes, 0))
+    };
+    assert!(body(MAX_BODY_LENGTH).is_ok());
+    assert_eq!(body(MAX_BODY_LENGTH + 1).err(), Some(Error::TooLong));
+}

@@ -113,8 +113,9 @@
 //! | step back further | go on at the time of arrival | `timestamp-jumps` |
 //! | jump ahead by 2 s more than has passed, where they had gone with the clock before, or by 24 hours | the same | `timestamp-jumps` |
 //! | stand still, for a second and ten tags | the times of arrival | `timestamps-frozen` |
+//! | of two tracks start a second to days apart | brought together by arrival | `timestamp-jumps` |
 //!
-//! The last three are reported by `timestamp-jump`, at most once a second.
+//! The last four are reported by `timestamp-jump`, at most once a second.
 //!
 //! With #GstRtmp2ServerSrc:max-lateness, media that is further than that from its time, behind or
 //! ahead, is left out up to a keyframe, which is awaited for ten seconds at most. That is media that

@@ -196,9 +196,10 @@ impl StreamingTask {
         self.feed.set_max_lateness(max_lateness);
         // Points to start decoding at that are about to be fed or still wait in the queue. They matter
         // only where backlogs are skipped.
-        let is_start = match self.feed.has_video() {
-            true => QueueItem::is_keyframe,
-            false => QueueItem::is_media,
+        let start_track = self.feed.start_track();
+        let is_start = |item: &QueueItem| match start_track {
+            Some(track) => item.is_keyframe_of(track),
+            None => item.is_media(),
         };
         let mut starts = match max_lateness {
             0 => 0,
@@ -294,7 +295,7 @@ impl StreamingTask {
         }
     }
 
-    fn pending_starts(&self, is_start: fn(&QueueItem) -> bool) -> usize {
+    fn pending_starts(&self, is_start: impl Fn(&QueueItem) -> bool) -> usize {
         let taken = self.items.iter().filter(|item| is_start(item)).count();
         taken + self.stream.queue().count(is_start)
     }

@@ -160,3 +160,57 @@ fn media_without_any_keyframe_leaves_after_the_timeout() {
     assert!(details.get::<u64>("waited").unwrap() >= 500_000_000);
     assert_eq!(flv::parse(&recorder.bytes()).unwrap().len(), output.len());
 }
+
+#[test]
+fn tracks_with_other_origins_are_brought_together() {
+    let in_step = case("07-audio-video-in-step.flv");
+    assert_eq!(in_step.len(), case("08-video-5h-ahead-of-audio.flv").len());
+    let cases = [
+        (VIDEO, 1000, Pace::Live),
+        (VIDEO, 18_000_000, Pace::Live),
+        (VIDEO, 18_000_000, Pace::AtOnce),
+        (AUDIO, 1000, Pace::AtOnce),
+        (AUDIO, 300_000_000, Pace::Live),
+    ];
+    for (ahead, offset, pace) in cases {
+        let tags: Vec<Tag> = in_step
+            .iter()
+            .map(|tag| {
+                let is_ahead = tag.kind == ahead && tag.is_coded();
+                let timestamp = tag.timestamp + if is_ahead { offset } else { 0 };
+                Tag::new(tag.kind, timestamp, tag.body.clone())
+            })
+            .collect();
+        let recorder = Recorder::start("");
+        let mut client = RawClient::publish(recorder.port(), "live", "key");
+        publish(&mut client, &tags, pace);
+        drop(client);
+        let output = recorder.finish();
+        // Distances between the times that left and the times in step.
+        let distances = |kind| -> Vec<i64> {
+            let (sent, left) = (coded(&in_step, kind), coded(&output, kind));
+            assert_eq!(left.len(), sent.len(), "{kind} {offset} {pace:?}");
+            let times = left.iter().zip(&sent);
+            times
+                .map(|(a, b)| i64::from(a.timestamp) - i64::from(b.timestamp))
+                .collect()
+        };
+        let (audio, video) = (distances(AUDIO), distances(VIDEO));
+        assert!(
+            audio.iter().all(|distance| *distance == audio[0]),
+            "{audio:?}"
+        );
+        assert!(
+            video.iter().all(|distance| *distance == video[0]),
+            "{video:?}"
+        );
+        let skew = (audio[0] - video[0]).abs();
+        assert!(
+            skew <= 200,
+            "{kind} ahead by {offset}, {pace:?}: {skew}",
+            kind = ahead
+        );
+        assert_eq!(events(&recorder, StreamEvent::TimestampJump).len(), 1);
+        assert_eq!(recorder.stats().get("timestamp-jumps"), Ok(1u64));
+    }
+}

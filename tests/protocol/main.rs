@@ -5,6 +5,7 @@
 mod dirty;
 mod encoder;
 mod never_panics;
+mod origins;
 mod session;
 mod splits;
 mod tags;

@@ -155,6 +155,21 @@ fn video() -> impl Strategy<Value = VideoBody<'static>> {
     ]
 }
 
+fn is_empty(packet: &VideoPacket<'_>) -> bool {
+    match packet {
+        VideoPacket::CodedFrames {
+            composition_time,
+            payload,
+        } => composition_time.is_none() && payload.is_empty(),
+        VideoPacket::SequenceEnd => true,
+        VideoPacket::SequenceStart(body)
+        | VideoPacket::CodedFramesX(body)
+        | VideoPacket::Metadata(body)
+        | VideoPacket::Mpeg2TsSequenceStart(body)
+        | VideoPacket::Unknown { body, .. } => body.is_empty(),
+    }
+}
+
 fn audio_track(packet_type: u8, four_cc: AudioFourCc) -> BoxedStrategy<AudioTrack<'static>> {
     let body = bytes(0..20);
     let packet = match packet_type {
@@ -296,7 +311,9 @@ proptest! {
         let milliseconds = match &body {
             VideoBody::Avc { composition_time, .. } if info.is_coded() => *composition_time,
             VideoBody::Ex(ExVideo { content: ExVideoContent::Tracks(tracks), .. }) => {
-                let (id, track) = tracks.iter().next().unwrap();
+                // Empty tracks are skipped, unless all are empty.
+                let described = tracks.iter().find(|(_, track)| !is_empty(&track.packet));
+                let (id, track) = described.or(tracks.iter().last()).unwrap();
                 prop_assert_eq!(info.track, id);
                 prop_assert_eq!(
                     info.content == Content::SequenceHeader,

@@ -449,6 +449,79 @@ fn pending_tags_leave_in_the_order_of_their_arrival() {
     assert_eq!(run.emitted()[3..], order);
 }
 
+/// A keyframe or another frame of H.264 on one of several tracks.
+fn track_frame(is_key: bool, track: u8) -> Vec<u8> {
+    let first = if is_key { 0x96 } else { 0xA6 };
+    [&[first, 0x03][..], b"avc1", &[track, 9]].concat()
+}
+
+#[test]
+fn several_video_tracks_start_with_a_keyframe_of_the_lowest() {
+    let header = |track: u8| [&[0x96, 0x00][..], b"avc1", &[track, 1, 2]].concat();
+    let mut run = FeedTest::default();
+    run.video(0, VIDEO_HEADER)
+        .video(0, &header(1))
+        .video(0, &header(2));
+    // Keyframes of one time leave together; an earlier one is not decodable by what follows.
+    run.video(0, &track_frame(true, 2)).video(10, FRAME);
+    run.video(40, &track_frame(true, 1)).audio(40, AUDIO);
+    run.video(40, KEYFRAME).video(40, &track_frame(false, 2));
+    let tags = run.tags();
+    let starts: Vec<bool> = tags[4..].iter().map(|tag| tag.starts_decoding).collect();
+    assert_eq!(starts, [false, false, true, false]);
+    let delta: Vec<bool> = tags[4..].iter().map(|tag| tag.is_delta_unit).collect();
+    assert_eq!(delta, [true, true, false, true]);
+    assert_eq!(run.feed.dropped().before_keyframe, 2);
+}
+
+#[test]
+fn a_lone_higher_track_starts_with_its_own_keyframe() {
+    let mut run = FeedTest::default();
+    run.video(0, &track_frame(false, 3))
+        .video(40, &track_frame(true, 3));
+    assert!(run.tags()[1].starts_decoding);
+}
+
+#[test]
+fn a_repeated_header_stays_before_the_audio_that_waits_for_video() {
+    let mut run = FeedTest::default();
+    run.video(0, VIDEO_HEADER).audio(0, AUDIO_HEADER);
+    run.audio(0, AUDIO).audio(23, AUDIO).audio(24, AUDIO_HEADER);
+    run.video(24, VIDEO_HEADER).video(40, KEYFRAME);
+    let media = [
+        Video(0, 0),
+        Audio(0, 0),
+        Audio(0, 1),
+        Audio(23, 1),
+        Video(40, 1),
+    ];
+    assert_eq!(run.emitted()[3..], media);
+}
+
+#[test]
+fn a_changed_header_leaves_between_the_audio_around_it() {
+    let mut run = FeedTest::default();
+    let other = &[0xAF, 0, 0x12, 0x08];
+    run.video(0, VIDEO_HEADER).audio(0, AUDIO_HEADER);
+    run.audio(0, AUDIO).audio(23, other).audio(23, AUDIO);
+    run.video(40, KEYFRAME);
+    let media = [
+        Video(0, 0),
+        Audio(0, 0),
+        Audio(0, 1),
+        Reconfigured,
+        Headers(3),
+        Audio(23, 0),
+        Audio(23, 1),
+        Video(40, 1),
+    ];
+    assert_eq!(run.emitted()[3..], media);
+    // Without media between them, the last header alone counts.
+    let mut run = FeedTest::default();
+    run.audio(0, AUDIO_HEADER).audio(0, other).audio(5, AUDIO);
+    assert_eq!(run.emitted()[3..], [Audio(0, 0), Audio(0, 1)]);
+}
+
 #[test]
 fn the_ends_of_several_tracks_all_leave() {
     let mut run = FeedTest::default();

@@ -142,6 +142,8 @@ struct QueueState {
     leaking: Leaking,
     /// The present publisher has sent video.
     has_video: bool,
+    /// The video track whose keyframes start decoding.
+    lowest_video_track: Option<u8>,
 }
 
 /// Whether a leaky queue is in the middle of leaving something out.
@@ -171,6 +173,7 @@ impl MediaQueue {
                 writer_blocked: false,
                 leaking: Leaking::No,
                 has_video: false,
+                lowest_video_track: None,
             }),
             not_empty: Condvar::new(),
             not_full: Condvar::new(),
@@ -195,7 +198,7 @@ impl MediaQueue {
     }
 
     /// How many of what waits are of a kind.
-    pub fn count(&self, is_of_kind: fn(&QueueItem) -> bool) -> usize {
+    pub fn count(&self, is_of_kind: impl Fn(&QueueItem) -> bool) -> usize {
         let state = self.state.lock();
         state.items.iter().filter(|item| is_of_kind(item)).count()
     }
@@ -409,9 +412,10 @@ impl QueueItem {
         }
     }
 
-    pub fn is_keyframe(&self) -> bool {
-        let tag = self.tag();
-        tag.is_some_and(|tag| tag.info.content == Content::Keyframe)
+    pub fn is_keyframe_of(&self, track: u8) -> bool {
+        let is_keyframe =
+            |tag: &Tag| tag.info.content == Content::Keyframe && tag.info.track == track;
+        self.tag().is_some_and(is_keyframe)
     }
 
     fn discont_mut(&mut self) -> Option<&mut bool> {
@@ -511,9 +515,14 @@ impl QueueState {
         let QueueItem::Tag { tag, .. } = &item else {
             self.leaking = Leaking::No;
             self.has_video = false;
+            self.lowest_video_track = None;
             return self.append(item);
         };
         self.has_video |= tag.kind == TagKind::Video;
+        if tag.kind == TagKind::Video && tag.info.content != Content::Command {
+            let (track, lowest) = (tag.info.track, self.lowest_video_track);
+            self.lowest_video_track = Some(lowest.map_or(track, |lowest| lowest.min(track)));
+        }
         if self.limits.leak == Leak::None {
             return self.append(item);
         }
@@ -544,7 +553,10 @@ impl QueueState {
 
     /// Decoding can start at a keyframe, or anywhere where there is no video.
     fn is_sync_point(&self, tag: &Tag) -> bool {
-        tag.info.content == Content::Keyframe || (tag.kind == TagKind::Audio && !self.has_video)
+        match tag.info.content {
+            Content::Keyframe => Some(tag.info.track) == self.lowest_video_track,
+            _ => tag.kind == TagKind::Audio && !self.has_video,
+        }
     }
 
     /// Drops whole groups of pictures from the front until there is room. The group whose start

@@ -244,3 +244,14 @@ fn what_comes_from_who_was_cut_off_is_counted_and_gets_no_further() {
     assert_eq!(queue.levels().cut_off, 3);
     assert_eq!(pop(&queue), unmarked([0, 40]));
 }
+
+#[test]
+fn several_video_tracks_resume_with_the_lowest_one() {
+    let key = |timestamp| item(TagKind::Video, timestamp, b"\x96\x03avc1\x01");
+    let queue = queue(3, Leak::Upstream);
+    push(&queue, [keyframe(0), key(0), keyframe(40), frame(41)]);
+    assert_eq!(pop(&queue), unmarked([0, 0]));
+    // Dropped up to a keyframe of track 0, whichever keyframe comes first.
+    push(&queue, [key(120), keyframe(121), key(122)]);
+    assert_eq!(pop(&queue), [(121, true), (122, false)]);
+}
