@@ -28,10 +28,6 @@ UNFINISHED = {
     "eflvdemux",
     "feed",
     "flv",
-    "rtmp2fallbacksink",
-    "rtmp2multiserversrc",
-    "rtmp2serversrc",
-    "server",
 }
 
 NOISE = re.compile(

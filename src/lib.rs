@@ -46,7 +46,7 @@ mod rtmp2fallbacksink;
 mod rtmp2multiserversrc;
 mod rtmp2serverbin;
 mod rtmp2serversrc;
-#[allow(missing_docs, unreachable_pub, unused_imports)]
+#[allow(missing_docs)]
 mod server;
 
 pub use eflvdemux::EFlvDemux;

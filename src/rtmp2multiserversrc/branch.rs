@@ -81,7 +81,7 @@ impl Branch {
             if !is_reported.swap(true, Ordering::Relaxed)
                 && let Some(stream) = stream.upgrade()
             {
-                stream.tell_flowing();
+                stream.post_flowing();
             }
             gst::PadProbeReturn::Ok
         })

@@ -17,7 +17,7 @@ use super::{CAT, Rtmp2MultiServerSrcPad, signals, stats};
 use crate::rtmp2serversrc::settings::Effect;
 use crate::rtmp2serversrc::signals::pad_name;
 use crate::rtmp2serversrc::{Rtmp2ServerSrc, claiming};
-use crate::server::{PublishPoint, StreamTable};
+use crate::server::PublishPoint;
 
 static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
     signals::build(
@@ -238,9 +238,9 @@ impl Rtmp2MultiServerSrc {
         let name = claiming::full_name(self.obj().upcast_ref());
         let observer = Arc::new(StreamObserver::new(&self.obj(), &self.core, id));
         let config = claiming::config(&settings, name, observer)?;
-        let table = Arc::new(StreamTable::new(config, max_streams as usize));
+        let (point, table) = PublishPoint::dynamic(config, max_streams as usize);
         self.core.start(|| {
-            let claim = claiming::claim(&settings, &PublishPoint::Many(table.clone()))?;
+            let claim = claiming::claim(&settings, &point)?;
             gst::info!(CAT, imp = self, "Listening on {}", claim.address());
             Ok::<_, gst::ErrorMessage>(Running::new(id, claim, table))
         })?;

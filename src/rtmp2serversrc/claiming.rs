@@ -89,8 +89,8 @@ impl ActiveClaim {
         settings: &Settings,
         config: PublishPointConfig,
     ) -> Result<Self, gst::ErrorMessage> {
-        let stream = Arc::new(Stream::new(config));
-        let claim = claim(settings, &PublishPoint::One(stream.clone()))?;
+        let (point, stream) = PublishPoint::fixed(config);
+        let claim = claim(settings, &point)?;
         Ok(ActiveClaim::Route(claim, stream))
     }
 

@@ -377,7 +377,7 @@ impl Rtmp2ServerSrc {
             ),
         }
         let event = server::QueueEvent::KeyframeRequested(refusal.map(NoKeyframe::nick));
-        stream.queue().tell(event);
+        stream.queue().post(event);
         refusal.is_none()
     }
 

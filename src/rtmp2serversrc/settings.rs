@@ -165,7 +165,7 @@ impl Settings {
         match name {
             "keep-listening" | "timeout" | "max-bytes" | "max-time" | "leaky-type"
             | "publisher-policy" | "stall-timeout" | "resume-timeout" => Effect::Stream,
-            "drain" => Effect::Drain,
+            "drain" | "drain-timeout" => Effect::Drain,
             "latency" => Effect::Latency,
             "location" => Effect::Route,
             _ => Effect::AtNextStart,

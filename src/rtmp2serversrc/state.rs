@@ -23,10 +23,8 @@ use crate::server::Publisher;
 /// An input of the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StateInput {
-    /// A client asks to publish, and is not authorized yet.
-    Asked,
-    /// That client was rejected, or has disconnected.
-    Withdrawn,
+    /// Some client waits for the decision about its publish request, or none does any more.
+    Authorizing(bool),
     Started(Arc<Publisher>),
     /// The first frame that a decoder can start with has left the element.
     FramePushed,
@@ -65,6 +63,8 @@ impl Default for Snapshot {
 #[derive(Debug, Default)]
 pub(super) struct StreamState {
     present: Snapshot,
+    /// Some client waits for a decision.
+    is_authorizing: bool,
     /// The states that a stall has interrupted.
     interrupted: Option<(ConnectionState, StreamStatus)>,
 }
@@ -81,13 +81,11 @@ impl StreamState {
         let before = self.present.clone();
         let mut states = Vec::new();
         match input {
-            StateInput::Asked if before.connection == C::Disconnected => {
-                self.present.connection = C::SocketConnected;
-                states.push(self.present.clone());
-                self.present.connection = C::Authenticating;
-            }
-            StateInput::Withdrawn if before.connection == C::Authenticating => {
-                self.present.connection = C::Disconnected;
+            StateInput::Authorizing(is_authorizing) => {
+                self.is_authorizing = is_authorizing;
+                if !is_authorizing && before.connection == C::Authenticating {
+                    self.present.connection = C::Disconnected;
+                }
             }
             StateInput::Started(publisher) => {
                 self.interrupted = None;
@@ -127,10 +125,17 @@ impl StreamState {
                 self.interrupted = None;
                 self.set(C::Disconnected, S::Stopped);
             }
-            StateInput::Asked | StateInput::Withdrawn | StateInput::Stalled => {}
+            StateInput::Stalled => {}
         }
         if self.present != before {
             states.push(self.present.clone());
+        }
+        // A client that waits is seen once no publisher is.
+        if self.is_authorizing && self.present.connection == C::Disconnected {
+            for connection in [C::SocketConnected, C::Authenticating] {
+                self.present.connection = connection;
+                states.push(self.present.clone());
+            }
         }
         states
     }
@@ -166,8 +171,9 @@ mod tests {
     #[test]
     fn publisher_starts_streams_and_ends() {
         let inputs = [
-            StateInput::Asked,
+            StateInput::Authorizing(true),
             StateInput::Started(publisher()),
+            StateInput::Authorizing(false),
             StateInput::FramePushed,
             StateInput::FramePushed,
             StateInput::Ended,
@@ -234,8 +240,8 @@ mod tests {
             StateInput::FramePushed,
             StateInput::Lost,
             // A client asks meanwhile: the stream is in recovery all the same.
-            StateInput::Asked,
-            StateInput::Withdrawn,
+            StateInput::Authorizing(true),
+            StateInput::Authorizing(false),
             StateInput::Started(publisher()),
             StateInput::FramePushed,
             StateInput::Reconfigured,
@@ -258,11 +264,29 @@ mod tests {
     }
 
     #[test]
+    fn waiting_clients_are_seen_after_the_publisher_has_left() {
+        let inputs = [
+            StateInput::Started(publisher()),
+            StateInput::Authorizing(true),
+            StateInput::Ended,
+            StateInput::Authorizing(false),
+        ];
+        let expected = [
+            (Negotiating, Reconfiguring, 1),
+            (Disconnected, Stopped, 1),
+            (SocketConnected, Stopped, 1),
+            (Authenticating, Stopped, 1),
+            (Disconnected, Stopped, 1),
+        ];
+        assert_eq!(run(inputs), expected);
+    }
+
+    #[test]
     fn rejected_client_leaves_no_trace() {
         let inputs = [
-            StateInput::Asked,
-            StateInput::Withdrawn,
-            StateInput::Withdrawn,
+            StateInput::Authorizing(true),
+            StateInput::Authorizing(false),
+            StateInput::Authorizing(false),
             StateInput::Ended,
         ];
         assert_eq!(

@@ -84,17 +84,21 @@ pub(super) struct StreamingTask {
 #[derive(Debug)]
 enum Mark {
     Started(Arc<Publisher>),
-    Stalled { since_last_byte: Duration },
+    Stalled {
+        since_last_byte: Duration,
+    },
     Resumed,
     Lost,
     Dropped,
+    /// Some client waits for the decision about its publish request, or none does any more.
+    Authorizing(bool),
     Event(QueueEvent),
     Ended,
 }
 
 impl StreamingTask {
     pub(super) fn new(stream: Arc<Stream>, settings: FeedSettings) -> Self {
-        let codecs = stream.access().codecs.clone();
+        let codecs = stream.codecs().clone();
         StreamingTask {
             stream,
             feed: Feed::new(settings).accepting(codecs),
@@ -251,6 +255,7 @@ impl StreamingTask {
                     self.feed.end_publisher();
                     self.feed.mark(Mark::Lost);
                 }
+                QueueItem::Authorizing(level) => self.feed.mark(Mark::Authorizing(level)),
                 QueueItem::Event(event) => self.feed.mark(Mark::Event(event)),
                 QueueItem::End { is_last } => {
                     self.feed.end_publisher();
@@ -265,7 +270,7 @@ impl StreamingTask {
             }
         }
         let dropped = self.feed.dropped();
-        self.stream.set_left_out(Dropped {
+        self.stream.set_dropped_downstream(Dropped {
             before_keyframe: dropped.before_keyframe,
             descriptions: dropped.descriptions,
             late: dropped.late,
@@ -288,6 +293,9 @@ impl StreamingTask {
             match item {
                 QueueItem::Start(publisher) => self.handle_mark(context, Mark::Started(publisher)),
                 QueueItem::Lost => self.handle_mark(context, Mark::Lost),
+                QueueItem::Authorizing(level) => {
+                    self.handle_mark(context, Mark::Authorizing(level));
+                }
                 QueueItem::Event(event) => self.handle_mark(context, Mark::Event(event)),
                 QueueItem::End { .. } => self.handle_mark(context, Mark::Ended),
                 QueueItem::Tag { .. } | QueueItem::Stalled { .. } | QueueItem::Resumed => {}
@@ -401,23 +409,17 @@ impl StreamingTask {
             }
             Mark::Ended => {
                 self.is_occupied = false;
-                let was_lost = self.lost_since.take().is_some();
+                self.lost_since = None;
                 self.apply(context, StateInput::Ended);
-                if was_lost && let Some(publisher) = &context.state.snapshot().publisher {
-                    let details = about_with_reason(publisher, "not-resumed");
-                    context.post_event(StreamEvent::PublisherGone, details);
-                }
             }
+            Mark::Authorizing(level) => self.apply(context, StateInput::Authorizing(level)),
             Mark::Event(event) => self.handle_queue_event(context, event),
         }
     }
 
     fn handle_queue_event(&mut self, context: Context<'_>, event: QueueEvent) {
         match event {
-            QueueEvent::Asked(_) => self.apply(context, StateInput::Asked),
-            QueueEvent::Withdrawn => self.apply(context, StateInput::Withdrawn),
             QueueEvent::Rejected(publisher, reason) => {
-                self.apply(context, StateInput::Withdrawn);
                 let details = about_with_reason(&publisher, reason.nick());
                 context.post_event(StreamEvent::PublisherRejected, details);
             }
@@ -431,7 +433,7 @@ impl StreamingTask {
                 context.post_event(StreamEvent::KeyframeRequested, keyframe::details(reason));
             }
             QueueEvent::Gone(publisher, reason) => {
-                let details = about_with_reason(&publisher, reason.nick());
+                let details = about_with_reason(&publisher, reason);
                 context.post_event(StreamEvent::PublisherGone, details);
             }
         }

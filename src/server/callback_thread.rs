@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Threads of this module call handlers of the application, which may stop elements. Whoever stops
-//! an element waits for its threads, and must not do that on one of them.
+//! Marks threads of the server that call handlers of the application. A handler may stop elements,
+//! and stopping an element joins its threads, which must not happen on one of them.
 
 use std::cell::Cell;
 
 thread_local! {
-    static IS_OWN: Cell<bool> = const { Cell::new(false) };
+    static IS_CALLBACK_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// To be called at the start of each thread that may call a handler.
+/// Marks the current thread. Call it first on each thread that may call a handler.
 pub(crate) fn enter() {
-    IS_OWN.set(true);
+    IS_CALLBACK_THREAD.set(true);
 }
 
-/// Whether this is such a thread.
+/// Returns true on a marked thread.
 pub(crate) fn is() -> bool {
-    IS_OWN.get()
+    IS_CALLBACK_THREAD.get()
 }

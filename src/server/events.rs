@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What an element is told of its publishers, and in which order.
+//! Events about publishers, and their way to the application in one order.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,57 +12,60 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::server::callback_thread;
 use crate::server::log::CAT;
-use crate::server::port::listener::join;
 use crate::server::publisher::{Publisher, RejectReason, RemovalReason};
+use crate::server::threads::{TimerId, TimerService, join};
 
-/// What has happened.
+/// An event of a publisher or of its stream.
 #[derive(Debug, Clone)]
-pub enum PublisherEvent {
+pub(crate) enum PublisherEvent {
     Added(Arc<Publisher>),
     Removed(Arc<Publisher>, RemovalReason),
     Rejected(Arc<Publisher>, RejectReason),
-    /// Of the stream with this number there is something to come out.
+    /// The stream with this number has its first media.
     Flowing(u32),
-    /// Nothing of the stream with this number is to come any more: what an element has for it alone
-    /// can go.
+    /// Nothing more leaves the stream with this number: its pad and its source may go.
     Finished(u32),
 }
 
-/// Whoever wants to know. Never called under a lock, so it may take its time.
-pub trait Observer: std::fmt::Debug + Send + Sync {
-    /// Decides whether a client may publish. Called on the client's own thread, and holds up that
-    /// client.
+/// Receiver of events. It is never called under a lock, so it may take its time.
+pub(crate) trait Observer: std::fmt::Debug + Send + Sync {
+    /// Decides whether a client may publish. Called on the client's own thread, and delays only
+    /// that client.
     fn may_publish(&self, publisher: &Publisher) -> bool;
 
-    /// One at a time, in the order in which things happened. Called on a thread for that, and holds
-    /// up nobody.
-    fn notify(&self, notice: &PublisherEvent);
+    /// Handles events one at a time, in the order in which they happened. Called on a thread of its
+    /// own, and delays nobody.
+    fn notify(&self, event: &PublisherEvent);
 }
 
-/// More than this are not kept for an observer of one stream that does not keep up.
+/// Number of events that may wait for the observer of one stream.
 pub(crate) const MAX_WAITING: usize = 256;
 
-/// How long the end of an element waits for the observer to have heard of all.
+/// Time for which the end of an element waits until the observer has handled all events.
 const MAX_FLUSH: Duration = Duration::from_secs(2);
 
-/// Brings notices from many threads into one order, and delivers them on a thread that is there as
+/// Pause before another attempt to start the thread, where the system has none left.
+const SPAWN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Brings events from many threads into one order, and delivers them on a thread that exists as
 /// long as there are any.
 #[derive(Debug)]
 pub(crate) struct EventDispatcher {
     observer: Arc<dyn Observer>,
-    /// More are not kept for an observer that does not keep up.
     max_waiting: AtomicUsize,
     state: Mutex<DispatcherState>,
     delivered: Condvar,
+    timers: OnceLock<Arc<dyn TimerService>>,
+    retry: TimerId,
 }
 
 #[derive(Debug, Default)]
 struct DispatcherState {
     waiting: VecDeque<PublisherEvent>,
-    /// Of those that wait. Refusals can be had for nothing.
-    refusals: usize,
+    /// Number of rejections among them. Clients cause them at no cost.
+    rejections: usize,
     delivering: bool,
-    /// The one that delivers, or the last one that did.
+    /// The present delivery thread, or the last one.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -73,55 +76,85 @@ impl EventDispatcher {
             max_waiting: AtomicUsize::new(max_waiting),
             state: Mutex::default(),
             delivered: Condvar::new(),
+            timers: OnceLock::new(),
+            retry: TimerId::new(),
         }
+    }
+
+    /// Sets where to wait for threads when the system has none.
+    pub(crate) fn set_timers(&self, timers: Arc<dyn TimerService>) {
+        let _ = self.timers.set(timers);
     }
 
     pub(crate) fn set_max_waiting(&self, max_waiting: usize) {
         self.max_waiting.store(max_waiting, Ordering::Relaxed);
     }
 
-    /// Call it under the lock that makes the order: it does not wait for anything.
-    pub(crate) fn post(self: &Arc<Self>, notice: PublisherEvent) {
+    /// Queues an event. Call it under the lock that makes the order: it does not wait.
+    pub(crate) fn post(self: &Arc<Self>, event: PublisherEvent) {
         let mut state = self.state.lock();
-        if matches!(notice, PublisherEvent::Rejected(..)) {
-            if state.refusals >= MAX_WAITING {
+        if matches!(event, PublisherEvent::Rejected(..)) {
+            if state.rejections >= MAX_WAITING {
                 return;
             }
-            state.refusals += 1;
+            state.rejections += 1;
         }
-        state.waiting.push_back(notice);
-        if !std::mem::replace(&mut state.delivering, true) {
-            let notices = self.clone();
-            let previous = state.thread.take();
-            let spawned = thread::Builder::new()
-                .name("rtmp-notices".into())
-                .spawn(move || {
-                    // It is past its last notice.
-                    previous.into_iter().for_each(join);
-                    notices.deliver();
-                });
-            match spawned {
-                Ok(thread) => state.thread = Some(thread),
-                Err(error) => {
-                    // The next one tries again.
-                    state.delivering = false;
-                    gst::warning!(CAT, "Could not start a thread for signals: {error}");
-                }
+        state.waiting.push_back(event);
+        self.ensure_thread(&mut state);
+    }
+
+    fn ensure_thread(self: &Arc<Self>, state: &mut DispatcherState) {
+        if state.waiting.is_empty() || std::mem::replace(&mut state.delivering, true) {
+            return;
+        }
+        let dispatcher = self.clone();
+        let previous = state.thread.take();
+        let spawned = thread::Builder::new()
+            .name("rtmp-events".into())
+            .spawn(move || {
+                // It is past its last event.
+                previous.into_iter().for_each(join);
+                dispatcher.deliver();
+            });
+        match spawned {
+            Ok(thread) => state.thread = Some(thread),
+            Err(error) => {
+                state.delivering = false;
+                gst::warning!(CAT, "Could not start a thread for signals: {error}");
+                self.retry_later();
             }
         }
     }
 
-    /// Whether so many publishers have come and gone unheard that there should be no more.
-    pub(crate) fn is_full(&self) -> bool {
-        let state = self.state.lock();
-        state.waiting.len() - state.refusals >= self.max_waiting.load(Ordering::Relaxed)
+    fn retry_later(self: &Arc<Self>) {
+        let Some(timers) = self.timers.get() else {
+            return;
+        };
+        let weak: Weak<Self> = Arc::downgrade(self);
+        let retry = move |_| {
+            if let Some(dispatcher) = weak.upgrade() {
+                dispatcher.ensure_thread(&mut dispatcher.state.lock());
+            }
+        };
+        timers.set(self.retry, Instant::now() + SPAWN_PAUSE, Box::new(retry));
     }
 
-    /// Waits until all is delivered, if that does not take too long: a handler may wait for the
-    /// caller.
-    pub(crate) fn flush(&self) {
+    /// Returns true where so many publishers have come and gone unnoticed by the application that
+    /// no more should be accepted.
+    pub(crate) fn is_full(&self) -> bool {
+        let state = self.state.lock();
+        state.waiting.len() - state.rejections >= self.max_waiting.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all events are delivered, for a bounded time: a handler may wait for the caller.
+    /// On a callback thread it does not wait.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        if callback_thread::is() {
+            return;
+        }
         let deadline = Instant::now() + MAX_FLUSH;
         let mut state = self.state.lock();
+        self.ensure_thread(&mut state);
         while state.delivering {
             if self.delivered.wait_until(&mut state, deadline).timed_out() {
                 return;
@@ -135,10 +168,10 @@ impl EventDispatcher {
     fn deliver(&self) {
         callback_thread::enter();
         let mut state = self.state.lock();
-        while let Some(notice) = state.waiting.pop_front() {
-            state.refusals -= usize::from(matches!(notice, PublisherEvent::Rejected(..)));
+        while let Some(event) = state.waiting.pop_front() {
+            state.rejections -= usize::from(matches!(event, PublisherEvent::Rejected(..)));
             drop(state);
-            self.observer.notify(&notice);
+            self.observer.notify(&event);
             state = self.state.lock();
         }
         state.delivering = false;
@@ -154,10 +187,10 @@ mod tests {
         Arc::new(Publisher::example(client))
     }
 
-    /// Posts another notice from within each, as a handler that disconnects does.
+    /// Posts another event from within each, as a handler that disconnects does.
     #[derive(Debug, Default)]
     struct Chain {
-        notices: Mutex<Option<Arc<EventDispatcher>>>,
+        dispatcher: Mutex<Option<Arc<EventDispatcher>>>,
         seen: Mutex<Vec<u64>>,
     }
 
@@ -166,46 +199,58 @@ mod tests {
             true
         }
 
-        fn notify(&self, notice: &PublisherEvent) {
-            let PublisherEvent::Added(publisher) = notice else {
+        fn notify(&self, event: &PublisherEvent) {
+            let PublisherEvent::Added(publisher) = event else {
                 return;
             };
             if publisher.client < 5 {
                 let next = PublisherEvent::Added(self::publisher(publisher.client + 1));
-                let notices = self.notices.lock().clone();
-                notices.unwrap().post(next);
+                let dispatcher = self.dispatcher.lock().clone();
+                dispatcher.unwrap().post(next);
             }
             self.seen.lock().push(publisher.client);
         }
     }
 
     #[test]
-    fn notices_come_one_at_a_time_and_in_order() {
+    fn events_are_delivered_one_at_a_time_and_in_order() {
         let chain = Arc::new(Chain::default());
-        let notices = Arc::new(EventDispatcher::new(chain.clone(), MAX_WAITING));
-        *chain.notices.lock() = Some(notices.clone());
-        notices.post(PublisherEvent::Added(publisher(1)));
-        notices.flush();
+        let dispatcher = Arc::new(EventDispatcher::new(chain.clone(), MAX_WAITING));
+        *chain.dispatcher.lock() = Some(dispatcher.clone());
+        dispatcher.post(PublisherEvent::Added(publisher(1)));
+        dispatcher.flush();
         assert_eq!(*chain.seen.lock(), [1, 2, 3, 4, 5]);
-        *chain.notices.lock() = None;
+        *chain.dispatcher.lock() = None;
     }
 
     #[test]
-    fn refusals_neither_pile_up_nor_keep_publishers_out() {
-        let notices = Arc::new(EventDispatcher::new(
-            Arc::new(Chain::default()),
-            MAX_WAITING,
-        ));
-        // As if somebody were busy delivering.
-        notices.state.lock().delivering = true;
+    fn rejections_neither_pile_up_nor_keep_publishers_out() {
+        let dispatcher = EventDispatcher::new(Arc::new(Chain::default()), MAX_WAITING);
+        let dispatcher = Arc::new(dispatcher);
+        // As if a thread were busy delivering.
+        dispatcher.state.lock().delivering = true;
         for _ in 0..2 * MAX_WAITING {
-            notices.post(PublisherEvent::Rejected(publisher(1), RejectReason::Busy));
+            dispatcher.post(PublisherEvent::Rejected(publisher(1), RejectReason::Busy));
         }
-        assert_eq!(notices.state.lock().waiting.len(), MAX_WAITING);
-        assert!(!notices.is_full());
+        assert_eq!(dispatcher.state.lock().waiting.len(), MAX_WAITING);
+        assert!(!dispatcher.is_full());
         for _ in 0..MAX_WAITING {
-            notices.post(PublisherEvent::Removed(publisher(1), RemovalReason::Closed));
+            dispatcher.post(PublisherEvent::Removed(publisher(1), RemovalReason::Closed));
         }
-        assert!(notices.is_full());
+        assert!(dispatcher.is_full());
+    }
+
+    #[test]
+    fn events_posted_while_no_thread_starts_are_delivered_by_the_next_attempt() {
+        let chain = Arc::new(Chain::default());
+        let dispatcher = Arc::new(EventDispatcher::new(chain.clone(), MAX_WAITING));
+        // As after a failure to start the thread.
+        dispatcher
+            .state
+            .lock()
+            .waiting
+            .push_back(PublisherEvent::Added(publisher(5)));
+        dispatcher.flush();
+        assert_eq!(*chain.seen.lock(), [5]);
     }
 }

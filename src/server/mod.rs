@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Listening sockets, their clients, and who may publish where.
+//! Listening ports, their connections, and the streams that they publish.
 //!
-//! An element makes an [`Stream`], or a [`StreamTable`] that makes one for each stream, and [`claim`]s a
-//! listening port for it. All elements of the
-//! process that name one address share its listener; each accepted client has a
-//! thread that reads, speaks RTMP and fills the media queue of the stream whose route
-//! matches.
+//! An element makes a [`PublishPoint`] and [`claim`]s a listening port for it. All elements of the
+//! process that name one address share its listener. Each accepted connection has a thread that reads,
+//! speaks RTMP and fills the media queue of the stream whose route matches.
 //!
-//! Lock order: registry, its counters, routes of a listener, a table's streams, an stream's slot, its settings, its
-//! queue, its notices. The counters of an stream, the connections of clients, the timers of a listener and
-//! the writing half of a connection are leaves. No lock is held over a join, a read, a handler of
-//! the application, or a write that has to wait for the client (but that of the writing half
-//! itself, which others only try).
+//! The folders form a stair, and each imports only those below it:
+//! [`connection`] (one TCP client), [`port`] (listeners and what their connections share), [`routing`]
+//! (publish points, routes, access rules), [`stream`] (the publisher, the media queue, the counters),
+//! [`transport`] (TCP, TLS, PROXY), and the files here, which hold plain values.
+//!
+//! Lock order: registry, its counters, the routes of a listener, a stream table, a stream. All others
+//! are leaves. No lock is held over a join, a read, a handler of the application, or a write that has
+//! to wait for the client, except the lock of the writing half itself, which other threads only try.
 
 mod callback_thread;
+mod config;
 mod connection;
+mod error;
 mod events;
 mod log;
 mod port;
@@ -24,28 +27,28 @@ mod redact;
 mod routing;
 mod stats;
 mod stream;
+mod threads;
 mod transport;
 
-pub use events::{Observer, PublisherEvent};
-pub use port::listener::{ListenerSettings, PortSettings};
-pub use port::process_counters::ProcessStats;
-pub use port::registry::{
-    Claim, ClaimError, ClaimErrorKind, DrainControl, StreamClaim, claim, process_stats,
+pub(crate) use config::{
+    Leak, ListenerSettings, Policy, PortSettings, ProxyProtocol, QueueLimits, StreamSettings,
+    TlsFiles,
 };
-pub use publisher::{Publisher, RejectReason, RemovalReason};
-pub use redact::{Quoted, Redacted};
-pub use routing::access::{Access, AllowedAddresses, InvalidNetwork};
-pub use routing::publish_point::PublishPoint;
-pub use routing::route::{
-    InvalidRoute, InvalidTemplate, MatchedNames, RequestedPath, Route, Variables,
-};
-pub use stats::{LastError, MediaTotals, StreamStats};
-pub use stream::queue::{
-    Leak, MediaQueue, QueueEvent, QueueItem, QueueLevels, QueueLimits, Stopped,
-};
-pub use stream::table::StreamTable;
-pub use stream::{
-    ClientStats, Dropped, FrameStats, Policy, PublishPointConfig, ReconnectError, Stream,
-    StreamSettings,
-};
-pub use transport::{ProxyProtocol, TlsError, TlsFiles};
+pub(crate) use error::{ClaimError, ClaimErrorKind};
+pub(crate) use events::{Observer, PublisherEvent};
+pub(crate) use port::registry::{Claim, DrainControl, StreamClaim, process_stats};
+pub(crate) use publisher::{Publisher, ReconnectError, RejectReason};
+pub(crate) use redact::Redacted;
+pub(crate) use routing::access::{Access, AllowedAddresses};
+pub(crate) use routing::publish_point::{PublishPoint, PublishPointConfig};
+pub use routing::route::{RequestedPath, Route};
+pub(crate) use stats::{Dropped, LastError, MediaTotals, StreamStats};
+pub(crate) use stream::Stream;
+pub(crate) use stream::queue::{QueueEvent, QueueItem, QueueLevels};
+pub(crate) use stream::table::StreamTable;
+
+/// Claims the route of a publish point on an address. Port 0 is any free port, and never one that is
+/// shared.
+pub(crate) fn claim(host: &str, port: u16, point: &PublishPoint) -> Result<Claim, ClaimError> {
+    port::registry::claim(host, port, point, connection::run)
+}

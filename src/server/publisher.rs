@@ -1,36 +1,38 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who publishes, and what becomes of publishers.
+//! Publishers, and the reasons for which they are rejected or removed.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::rtmp::status::{Status, code};
-use crate::server::routing::route::Variables;
 
-/// A client that publishes, or wants to.
+/// Names of a route's variables with their values, in the order of the template.
+pub(super) type Variables = Vec<(String, String)>;
+
+/// Facts about a client that publishes, or asks to.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Publisher {
+pub(crate) struct Publisher {
     pub client: u64,
-    /// Behind a load balancer that says it, the publisher's own.
+    /// The publisher's own address, also behind a load balancer that sends a PROXY header.
     pub address: SocketAddr,
     pub application: String,
-    /// Empty for one that was refused before it said it.
+    /// Empty for a client that was rejected before it named one.
     pub stream_key: String,
-    /// Of application and stream key, without the question mark.
+    /// Queries of application and stream key, without the question mark.
     pub query: String,
     pub tc_url: String,
     pub flash_ver: String,
     pub tls: bool,
     pub variables: Variables,
     pub since: Instant,
-    /// Which stream of its element it publishes, where that has several. Known once it was taken.
+    /// Number of its stream, where the element has several. Known once it is accepted.
     pub stream: Option<u32>,
 }
 
 #[cfg(test)]
 impl Publisher {
-    /// Of `live/key`, from this machine.
+    /// Returns a publisher of `live/key` on this machine.
     pub(crate) fn example(client: u64) -> Self {
         Publisher {
             client,
@@ -49,7 +51,7 @@ impl Publisher {
 }
 
 impl std::fmt::Debug for Publisher {
-    /// Without what is secret.
+    /// Leaves out stream key and query, which are secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Publisher")
             .field("client", &self.client)
@@ -59,9 +61,9 @@ impl std::fmt::Debug for Publisher {
     }
 }
 
-/// Why a client may not publish.
+/// Reason why a client may not publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RejectReason {
+pub(crate) enum RejectReason {
     NoApplication,
     NoStream,
     WrongCredentials,
@@ -69,15 +71,15 @@ pub enum RejectReason {
     Address,
     Denied,
     Busy,
-    /// The element has as many streams as it takes.
+    /// The element has `max-streams` streams.
     Full,
     Ended,
     Draining,
 }
 
 impl RejectReason {
-    /// A short name that does not change.
-    pub fn nick(self) -> &'static str {
+    /// Returns the short name that messages and signals carry. It does not change.
+    pub(crate) fn nick(self) -> &'static str {
         match self {
             RejectReason::NoApplication => "no-application",
             RejectReason::NoStream => "no-stream",
@@ -92,12 +94,12 @@ impl RejectReason {
         }
     }
 
-    /// As the last error of an element.
-    pub(crate) fn reason(self) -> String {
+    /// Returns the text for an element's `last-error`.
+    pub(crate) fn last_error(self) -> String {
         format!("refused: {}", self.nick())
     }
 
-    /// What the client is told.
+    /// Returns the status that the client is sent.
     pub(crate) fn status(self) -> Status {
         let (code, description) = match self {
             RejectReason::NoApplication => (
@@ -106,11 +108,11 @@ impl RejectReason {
             ),
             RejectReason::NoStream => (
                 code::PUBLISH_BAD_NAME,
-                "No stream of this application and stream key is taken here.",
+                "There is no stream of this application and stream key here.",
             ),
             RejectReason::WrongCredentials => (
                 code::CONNECT_REJECTED,
-                "User name or password is wrong, or the answer came too late.",
+                "User name or password is wrong, or the answer was too late.",
             ),
             RejectReason::NotAuthenticated => (
                 code::PUBLISH_DENIED,
@@ -118,7 +120,7 @@ impl RejectReason {
             ),
             RejectReason::Address => (
                 code::PUBLISH_DENIED,
-                "This stream is not taken from your address.",
+                "Your address may not publish this stream.",
             ),
             RejectReason::Denied => (code::PUBLISH_DENIED, "This publisher is not wanted here."),
             RejectReason::Busy => (
@@ -127,10 +129,10 @@ impl RejectReason {
             ),
             RejectReason::Full => (
                 code::PUBLISH_BAD_NAME,
-                "There are as many streams here as there may be.",
+                "This server has reached its number of streams.",
             ),
             RejectReason::Ended => (code::PUBLISH_BAD_NAME, "This stream has ended."),
-            // Encoders give up on the codes of publish, and try again after this one.
+            // Encoders give up after the codes of publish, and connect again after this one.
             RejectReason::Draining => (
                 code::CONNECT_APP_SHUTDOWN,
                 "This server is about to stop: connect again.",
@@ -140,20 +142,20 @@ impl RejectReason {
     }
 }
 
-/// Why a publisher is gone.
+/// Reason why a publisher is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RemovalReason {
+pub(crate) enum RemovalReason {
     /// It has ended its stream.
     Unpublished,
     /// Its connection was closed or lost without that.
     Closed,
-    /// It sent nothing for too long.
+    /// It sent nothing for `timeout`.
     Timeout,
     /// It broke the protocol.
     Violation,
     /// Another one has taken its place.
     Replaced,
-    /// The application did not want it any more.
+    /// The application disconnected it.
     Disconnected,
     /// The element is being drained.
     Drained,
@@ -162,16 +164,16 @@ pub enum RemovalReason {
 }
 
 impl RemovalReason {
-    /// Whether it may come back: nobody meant it to go.
-    pub(crate) fn is_cut_off(self) -> bool {
+    /// Returns true where neither side meant the publisher to go, so that it may return.
+    pub(crate) fn is_loss(self) -> bool {
         matches!(
             self,
             RemovalReason::Closed | RemovalReason::Timeout | RemovalReason::Violation
         )
     }
 
-    /// A short name that does not change.
-    pub fn nick(self) -> &'static str {
+    /// Returns the short name that messages and signals carry. It does not change.
+    pub(crate) fn nick(self) -> &'static str {
         match self {
             RemovalReason::Unpublished => "unpublished",
             RemovalReason::Closed => "closed",
@@ -184,7 +186,7 @@ impl RemovalReason {
         }
     }
 
-    /// What the client is told, if anything: encoders do not come back after such a status.
+    /// Returns the status that the client is sent, if any. Encoders do not return after one.
     pub(crate) fn status(self) -> Option<Status> {
         match self {
             RemovalReason::Replaced => Some(Status::error(
@@ -198,4 +200,14 @@ impl RemovalReason {
             _ => None,
         }
     }
+}
+
+/// Reason why a publisher was not asked to reconnect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReconnectError {
+    NoPublisher,
+    /// The client has not announced that it supports it.
+    NotSupported,
+    /// The client does not read what it is sent.
+    NotReading,
 }

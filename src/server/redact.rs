@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a client says, in logs: they get passed around, and read line by line.
+//! Names from clients, as logs show them. Logs are passed on, and read line by line.
 
 use std::fmt;
 
-/// Shows the first two characters of a stream key, and that there are more. A key is what keeps
-/// others from publishing; of a short one nothing is shown.
+/// Shows the first two characters of a stream key, and that there are more. A key keeps others from
+/// publishing, so nothing is shown of a short one.
 #[derive(Debug, Clone, Copy)]
-pub struct Redacted<'a>(pub &'a str);
+pub(crate) struct Redacted<'a>(pub &'a str);
 
 const MIN_SHOWN: usize = 6;
 
@@ -22,9 +22,9 @@ impl fmt::Display for Redacted<'_> {
     }
 }
 
-/// Shows a name that a client chose: quoted, on one line and not longer than a line should be.
+/// Shows a name from a client: quoted, on one line, and cut to a readable length.
 #[derive(Debug, Clone, Copy)]
-pub struct Quoted<'a>(pub &'a str);
+pub(super) struct Quoted<'a>(pub &'a str);
 
 const MAX_SHOWN: usize = 64;
 
@@ -37,14 +37,14 @@ impl fmt::Display for Quoted<'_> {
 }
 
 #[test]
-fn of_a_key_only_the_first_two_characters_show() {
+fn keys_show_only_their_first_two_characters() {
     assert_eq!(Redacted("").to_string(), "");
     assert_eq!(Redacted("key").to_string(), "…");
     assert_eq!(Redacted("äbcdefg").to_string(), "äb…");
 }
 
 #[test]
-fn a_name_stays_on_one_short_line() {
+fn names_stay_on_one_short_line() {
     assert_eq!(Quoted("live").to_string(), "\"live\"");
     assert_eq!(Quoted("a\nb\"").to_string(), "\"a\\nb\\\"\"");
     assert_eq!(Quoted(&"x".repeat(1000)).to_string().chars().count(), 67);

@@ -1,75 +1,221 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is counted of an stream: of its present publisher, and of all since its start. Times are
-//! passed in.
+//! Counters of connections, streams and the process, as values that can be summed. Times are passed
+//! in.
 
+use std::iter::Sum;
 use std::net::SocketAddr;
+use std::ops::Add;
 use std::time::{Duration, Instant};
 
-use crate::server::stream::ClientStats;
-
-/// Counters over several publishers.
+/// Counters of one publisher's connection, since it was accepted as a publisher.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MediaTotals {
-    pub in_bytes: u64,
-    pub audio_bytes: u64,
-    pub video_bytes: u64,
-    pub script_bytes: u64,
+pub(crate) struct ConnectionStats {
+    pub in_bytes_total: u64,
+    pub out_bytes_total: u64,
+    pub in_bytes_acked: u64,
+    pub out_bytes_acked: u64,
+    pub in_chunk_size: u32,
+    pub out_chunk_size: u32,
+    pub in_window_ack_size: u32,
+    pub out_window_ack_size: u32,
     pub audio_tags: u64,
     pub video_tags: u64,
     pub script_tags: u64,
+    /// Bytes in the bodies of audio tags.
+    pub audio_bytes: u64,
+    pub video_bytes: u64,
+    pub script_bytes: u64,
     pub keyframes: u64,
+    pub frames: FrameStats,
+    /// Messages left out because no decoder could use them.
     pub skipped: u64,
+    /// Bits received in about the last second.
+    pub bitrate: u64,
+    pub bitrate_at: Option<Instant>,
+    pub bitrate_peak: u64,
+    pub last_byte: Option<Instant>,
+    pub last_keyframe: Option<Instant>,
+}
+
+/// Frame rate and group of pictures, by the publisher's timestamps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FrameStats {
+    /// Number of frames in the last window, and its length in milliseconds.
+    pub rate: (u32, u32),
+    /// Frames in the last whole group of pictures.
+    pub gop_length: u32,
+    /// Milliseconds from the keyframe of that group to the next.
+    pub gop_millis: u32,
+}
+
+impl FrameStats {
+    pub(crate) fn frames_per_second(&self) -> f64 {
+        match self.rate {
+            (_, 0) => 0.0,
+            (frames, millis) => f64::from(frames) * 1000.0 / f64::from(millis),
+        }
+    }
+}
+
+/// Defines a struct of counters that add up field by field.
+macro_rules! counters {
+    ($(#[$meta:meta])* pub(crate) struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub(crate) struct $name { $($(#[$field_meta])* pub $field: $type,)* }
+
+        impl Add for $name {
+            type Output = Self;
+
+            fn add(self, other: Self) -> Self {
+                $name { $($field: self.$field + other.$field,)* }
+            }
+        }
+
+        impl Sum for $name {
+            fn sum<I: Iterator<Item = Self>>(values: I) -> Self {
+                values.fold(Self::default(), Add::add)
+            }
+        }
+    };
+}
+
+counters! {
+    /// Tags that did not leave the element, by reason.
+    pub(crate) struct Dropped {
+        /// The queue was full, and leaks.
+        pub queue_full: u64,
+        /// They arrived before the first keyframe.
+        pub before_keyframe: u64,
+        /// Metadata and headers beyond the bound of those that wait for their media.
+        pub descriptions: u64,
+        /// Their publisher had been replaced or disconnected.
+        pub cut_off: u64,
+        /// They were part of a backlog.
+        pub late: u64,
+        /// Their codec is not accepted.
+        pub codec_refused: u64,
+    }
+}
+
+impl Dropped {
+    pub(crate) fn sum(&self) -> u64 {
+        let Dropped {
+            queue_full,
+            before_keyframe,
+            descriptions,
+            cut_off,
+            late,
+            codec_refused,
+        } = *self;
+        queue_full + before_keyframe + descriptions + cut_off + late + codec_refused
+    }
+}
+
+counters! {
+    /// Media received from several publishers.
+    pub(crate) struct MediaTotals {
+        pub in_bytes: u64,
+        pub audio_bytes: u64,
+        pub video_bytes: u64,
+        pub script_bytes: u64,
+        pub audio_tags: u64,
+        pub video_tags: u64,
+        pub script_tags: u64,
+        pub keyframes: u64,
+        pub skipped: u64,
+    }
 }
 
 impl MediaTotals {
-    fn with(self, stats: &ClientStats) -> Self {
-        MediaTotals {
-            in_bytes: self.in_bytes + stats.in_bytes_total,
-            audio_bytes: self.audio_bytes + stats.audio_bytes,
-            video_bytes: self.video_bytes + stats.video_bytes,
-            script_bytes: self.script_bytes + stats.script_bytes,
-            audio_tags: self.audio_tags + stats.audio_tags,
-            video_tags: self.video_tags + stats.video_tags,
-            script_tags: self.script_tags + stats.script_tags,
-            keyframes: self.keyframes + stats.keyframes,
-            skipped: self.skipped + stats.skipped,
-        }
-    }
-
-    pub fn tags(&self) -> u64 {
+    pub(crate) fn tags(&self) -> u64 {
         self.audio_tags + self.video_tags + self.script_tags
     }
 }
 
-/// How a publisher has come to its slot.
+impl From<&ConnectionStats> for MediaTotals {
+    fn from(stats: &ConnectionStats) -> Self {
+        MediaTotals {
+            in_bytes: stats.in_bytes_total,
+            audio_bytes: stats.audio_bytes,
+            video_bytes: stats.video_bytes,
+            script_bytes: stats.script_bytes,
+            audio_tags: stats.audio_tags,
+            video_tags: stats.video_tags,
+            script_tags: stats.script_tags,
+            keyframes: stats.keyframes,
+            skipped: stats.skipped,
+        }
+    }
+}
+
+counters! {
+    /// Counters of one or several streams since their start.
+    pub(crate) struct Totals {
+        pub media: MediaTotals,
+        pub dropped: Dropped,
+        pub publishers: u64,
+        /// Publishers that returned within `resume-timeout`.
+        pub reconnects: u64,
+        pub replacements: u64,
+        /// Clients that were rejected.
+        pub rejected: u64,
+        /// Time with a publisher.
+        pub uptime: Duration,
+        /// Time without a publisher, since the first one left.
+        pub downtime: Duration,
+    }
+}
+
+/// Counters of all elements of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ProcessStats {
+    /// Elements that listen.
+    pub elements: u64,
+    /// Addresses that they listen on.
+    pub listeners: u64,
+    /// Present connections.
+    pub clients: u64,
+    /// Streams that have a publisher now.
+    pub publishing: u64,
+    /// Publishers since the process started. The counters below count from then too.
+    pub publishers: u64,
+    pub in_bytes: u64,
+    pub tags: u64,
+    pub rejected: u64,
+    pub dropped: u64,
+}
+
+/// Circumstances in which a publisher starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     New,
-    /// Within the time for which the one before was awaited.
+    /// The stream awaited the return of the publisher before it.
     Return,
-    /// In the place of one that was still there.
+    /// It takes the place of a publisher that was still present.
     Replacement,
 }
 
-/// Why a client was refused or cut off.
+/// Reason why a client was last rejected or disconnected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastError {
-    /// Without anything secret.
+pub(crate) struct LastError {
+    /// Contains no secret.
     pub reason: String,
     pub address: SocketAddr,
     pub at: Instant,
 }
 
-/// When there was a publisher, and when there was none.
+/// Times with and without a publisher.
 #[derive(Debug, Clone, Copy, Default)]
 struct Presence {
-    /// When the present publisher, or the last one, came.
-    came: Option<Instant>,
-    /// When it left, if there is none.
-    left: Option<Instant>,
-    /// Without the present publisher, and without the present outage.
+    /// Start of the present publisher, or of the last one.
+    started: Option<Instant>,
+    /// End of the last publisher. None while one is present.
+    ended: Option<Instant>,
+    /// Time with a publisher, without the present one.
     uptime: Duration,
+    /// Time without a publisher, without the present outage.
     downtime: Duration,
     publishers: u64,
     reconnects: u64,
@@ -77,87 +223,92 @@ struct Presence {
 }
 
 impl Presence {
-    fn come(&mut self, how: Arrival, now: Instant) {
-        match (self.left.take(), self.came) {
-            (Some(left), _) => self.downtime += now.saturating_duration_since(left),
-            (None, Some(came)) => self.uptime += now.saturating_duration_since(came),
+    fn start(&mut self, arrival: Arrival, now: Instant) {
+        match (self.ended.take(), self.started) {
+            (Some(ended), _) => self.downtime += now.saturating_duration_since(ended),
+            (None, Some(started)) => self.uptime += now.saturating_duration_since(started),
             (None, None) => {}
         }
-        self.came = Some(now);
+        self.started = Some(now);
         self.publishers += 1;
-        self.reconnects += u64::from(how == Arrival::Return);
-        self.replacements += u64::from(how == Arrival::Replacement);
+        self.reconnects += u64::from(arrival == Arrival::Return);
+        self.replacements += u64::from(arrival == Arrival::Replacement);
     }
 
-    fn leave(&mut self, now: Instant) {
-        if let (Some(came), None) = (self.came, self.left) {
-            self.uptime += now.saturating_duration_since(came);
-            self.left = Some(now);
+    fn end(&mut self, now: Instant) {
+        if let (Some(started), None) = (self.started, self.ended) {
+            self.uptime += now.saturating_duration_since(started);
+            self.ended = Some(now);
         }
     }
 
-    /// How long the present publisher, or the last one, has been there.
-    fn stay(&self, now: Instant) -> Duration {
-        let until = self.left.unwrap_or(now);
-        self.came
-            .map_or(Duration::ZERO, |came| until.saturating_duration_since(came))
+    fn is_present(&self) -> bool {
+        self.started.is_some() && self.ended.is_none()
     }
 
-    /// How long there has been no publisher now. Nothing before the first one.
+    /// Returns how long the present publisher, or the last one, has been present.
+    fn stay(&self, now: Instant) -> Duration {
+        let until = self.ended.unwrap_or(now);
+        self.started.map_or(Duration::ZERO, |started| {
+            until.saturating_duration_since(started)
+        })
+    }
+
+    /// Returns the length of the present outage. There is none before the first publisher.
     fn outage(&self, now: Instant) -> Duration {
-        self.left
-            .map_or(Duration::ZERO, |left| now.saturating_duration_since(left))
+        self.ended
+            .map_or(Duration::ZERO, |ended| now.saturating_duration_since(ended))
     }
 }
 
-/// All of it. It belongs into a lock that is a leaf.
+/// Counters of a stream. They belong into a lock under which no other is taken.
 #[derive(Debug, Default)]
 pub(crate) struct StreamCounters {
-    /// Whom the counters are of.
+    /// The client that `publisher` counts for.
     client: u64,
-    publisher: ClientStats,
-    /// Of all that were before it.
+    publisher: ConnectionStats,
+    /// Totals of all publishers before it.
     before: MediaTotals,
-    attendance: Presence,
+    presence: Presence,
     last_error: Option<LastError>,
 }
 
-/// What there is to know at one time.
+/// Statistics of a stream at one time.
 #[derive(Debug, Clone, Default)]
-pub struct StreamStats {
-    /// Of the present publisher, or the last one.
-    pub publisher: ClientStats,
-    /// How long that one has been there.
+pub(crate) struct StreamStats {
+    /// Counters of the present publisher, or the last one.
+    pub publisher: ConnectionStats,
+    /// Time for which that publisher has been present.
     pub stay: Duration,
-    /// It is there.
     pub is_present: bool,
-    /// Of all publishers.
+    /// Media of all publishers.
     pub total: MediaTotals,
     pub publishers: u64,
     pub reconnects: u64,
     pub replacements: u64,
+    /// Time with a publisher.
     pub uptime: Duration,
-    /// Without a publisher, from when the first one left.
+    /// Time without a publisher, since the first one left.
     pub downtime: Duration,
-    /// The present one of those times.
+    /// The present outage's share of it.
     pub outage: Duration,
     pub last_error: Option<LastError>,
 }
 
 impl StreamCounters {
-    pub(crate) fn come(&mut self, client: u64, how: Arrival, now: Instant) {
-        self.attendance.come(how, now);
-        self.before = self.before.with(&self.publisher);
-        self.publisher = ClientStats::default();
+    pub(crate) fn start_publisher(&mut self, client: u64, arrival: Arrival, now: Instant) {
+        self.presence.start(arrival, now);
+        self.before = self.before + MediaTotals::from(&self.publisher);
+        self.publisher = ConnectionStats::default();
         self.client = client;
     }
 
-    pub(crate) fn leave(&mut self, now: Instant) {
-        self.attendance.leave(now);
+    pub(crate) fn end_publisher(&mut self, now: Instant) {
+        self.presence.end(now);
     }
 
-    /// Counts for the publisher that there is, and not for one that was replaced.
-    pub(crate) fn set(&mut self, client: u64, stats: &ClientStats) {
+    /// Counts for the present publisher only, and not for one that was replaced.
+    pub(crate) fn update(&mut self, client: u64, stats: &ConnectionStats) {
         if self.client == client {
             self.publisher = *stats;
         }
@@ -167,29 +318,25 @@ impl StreamCounters {
         self.last_error = Some(error);
     }
 
-    pub(crate) fn publishers(&self) -> u64 {
-        self.attendance.publishers
-    }
-
-    pub(crate) fn totals(&self) -> MediaTotals {
-        self.before.with(&self.publisher)
+    pub(crate) fn media(&self) -> MediaTotals {
+        self.before + MediaTotals::from(&self.publisher)
     }
 
     pub(crate) fn at(&self, now: Instant) -> StreamStats {
-        let attendance = &self.attendance;
-        let is_present = attendance.came.is_some() && attendance.left.is_none();
-        let stay = attendance.stay(now);
-        let outage = attendance.outage(now);
+        let presence = &self.presence;
+        let is_present = presence.is_present();
+        let stay = presence.stay(now);
+        let outage = presence.outage(now);
         StreamStats {
             publisher: self.publisher,
             stay,
             is_present,
-            total: self.totals(),
-            publishers: attendance.publishers,
-            reconnects: attendance.reconnects,
-            replacements: attendance.replacements,
-            uptime: attendance.uptime + if is_present { stay } else { Duration::ZERO },
-            downtime: attendance.downtime + outage,
+            total: self.media(),
+            publishers: presence.publishers,
+            reconnects: presence.reconnects,
+            replacements: presence.replacements,
+            uptime: presence.uptime + if is_present { stay } else { Duration::ZERO },
+            downtime: presence.downtime + outage,
             outage,
             last_error: self.last_error.clone(),
         }
@@ -203,24 +350,24 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn there_is_a_publisher_or_there_is_none() {
+    fn uptime_and_downtime_add_up_over_publishers() {
         let start = Instant::now();
         let mut counters = StreamCounters::default();
-        // Nobody has been there yet: that is no outage.
+        // There is no outage before the first publisher.
         let stats = counters.at(start + 5 * SECOND);
         assert_eq!((stats.uptime, stats.downtime), Default::default());
         assert!(!stats.is_present);
 
         let at = |seconds: u32| start + seconds * SECOND;
-        counters.come(1, Arrival::New, at(10));
-        counters.leave(at(13));
-        counters.leave(at(14));
+        counters.start_publisher(1, Arrival::New, at(10));
+        counters.end_publisher(at(13));
+        counters.end_publisher(at(14));
         let stats = counters.at(at(15));
         assert_eq!((stats.uptime, stats.stay), (3 * SECOND, 3 * SECOND));
         assert_eq!((stats.downtime, stats.outage), (2 * SECOND, 2 * SECOND));
 
-        counters.come(2, Arrival::Return, at(16));
-        counters.come(3, Arrival::Replacement, at(20));
+        counters.start_publisher(2, Arrival::Return, at(16));
+        counters.start_publisher(3, Arrival::Replacement, at(20));
         let stats = counters.at(at(21));
         assert!(stats.is_present);
         assert_eq!((stats.uptime, stats.stay), (8 * SECOND, SECOND));
@@ -230,23 +377,23 @@ mod tests {
     }
 
     #[test]
-    fn totals_are_of_all_publishers() {
+    fn totals_include_all_publishers() {
         let now = Instant::now();
-        let stats = |count| ClientStats {
+        let stats = |count| ConnectionStats {
             in_bytes_total: 10 * count,
             video_tags: count,
-            ..ClientStats::default()
+            ..ConnectionStats::default()
         };
         let mut counters = StreamCounters::default();
-        counters.come(1, Arrival::New, now);
-        counters.set(1, &stats(3));
-        counters.come(2, Arrival::Replacement, now);
-        // What the one before has yet to say is of nobody.
-        counters.set(1, &stats(5));
-        assert_eq!(counters.at(now).publisher, ClientStats::default());
-        counters.set(2, &stats(1));
-        counters.set(2, &stats(4));
-        let total = counters.totals();
+        counters.start_publisher(1, Arrival::New, now);
+        counters.update(1, &stats(3));
+        counters.start_publisher(2, Arrival::Replacement, now);
+        // A late update of the replaced publisher counts for nobody.
+        counters.update(1, &stats(5));
+        assert_eq!(counters.at(now).publisher, ConnectionStats::default());
+        counters.update(2, &stats(1));
+        counters.update(2, &stats(4));
+        let total = counters.media();
         assert_eq!((total.tags(), total.in_bytes), (7, 70));
         assert_eq!(counters.at(now).publisher, stats(4));
     }

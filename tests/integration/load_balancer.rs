@@ -327,7 +327,7 @@ fn four_publishers_survive_rolling_restarts_of_two_processes() {
         }
     }
     let mut folders = vec![first.drain()];
-    // Those two cameras have reconnected to the other process, or are about to.
+    // The two cameras have reconnected to the other process, or are about to.
     (0..2).for_each(|_| drop(second.program.wait_for("publishes")));
     let restarted = Ingest::start(first_port);
     // HAProxy uses the restarted process again, so the other one can be drained.

@@ -16,6 +16,7 @@ mod flood;
 mod hostile_clients;
 mod irregular_media;
 mod late_publisher;
+mod lifecycle;
 mod load_balancer;
 mod multi;
 mod network;

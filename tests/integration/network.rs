@@ -33,7 +33,7 @@ enum Client {
     Rtmp2Sink,
 }
 
-/// What happens to the publisher while the cable is out.
+/// The publisher's fate while the cable is out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meanwhile {
     Nothing,

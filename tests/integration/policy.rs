@@ -145,8 +145,10 @@ fn replace_stalled_replaces_only_a_stalled_publisher() {
     let mut first = RawClient::publish(port, "live", "key");
     // While media arrives, every other publisher is refused, for longer than the timeout.
     let start = Instant::now();
+    let mut silent_since = start;
     let mut time = 0;
     while start.elapsed() < Duration::from_millis(600) {
+        silent_since = Instant::now();
         send_audio(&mut first, time);
         let (code, _client) = connect_and_request_publish(port);
         assert_eq!(
@@ -158,7 +160,6 @@ fn replace_stalled_replaces_only_a_stalled_publisher() {
         time += 20;
     }
     // After the stall timeout, the silent publisher is replaced.
-    let silent_since = Instant::now();
     let second = loop {
         let (code, client) = connect_and_request_publish(port);
         if code == "NetStream.Publish.Start" {

@@ -181,7 +181,7 @@ fn start_stop_cycles_leak_no_thread_and_no_descriptor() {
         .iter()
         .flat_map(|tag| Wire::of(tag).absolute(tag).concat())
         .collect();
-    // What is created once exists after a few cycles.
+    // Lazily created threads and descriptors exist after a few cycles.
     (0..5).for_each(|_| cycle(&tags));
     let before = resources();
     (0..CYCLES).for_each(|_| cycle(&tags));

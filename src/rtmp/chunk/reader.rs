@@ -125,6 +125,18 @@ impl ChunkReader {
         self.buffered
     }
 
+    /// Returns the payload bytes that have arrived of incomplete audio and video messages.
+    pub fn partial_media(&self) -> usize {
+        let media = self.streams.iter().filter(|stream| {
+            matches!(
+                stream.type_id,
+                type_id::AUDIO | type_id::VIDEO | type_id::AGGREGATE
+            )
+        });
+        let partials = media.filter_map(|stream| stream.partial.as_ref());
+        partials.map(|partial| partial.len()).sum()
+    }
+
     /// Returns the number of incomplete messages dropped: aborted, or replaced by a new one.
     pub fn abandoned(&self) -> u64 {
         self.abandoned

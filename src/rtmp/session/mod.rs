@@ -225,6 +225,11 @@ impl Session {
         self.reader.buffered() + self.held.len() + replay
     }
 
+    /// Returns the bytes that have arrived of incomplete audio and video messages.
+    pub fn partial_media(&self) -> usize {
+        self.reader.partial_media()
+    }
+
     /// Returns true if the handshake is done.
     pub fn is_handshake_done(&self) -> bool {
         !matches!(self.phase, SessionPhase::Handshake(_))

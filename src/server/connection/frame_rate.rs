@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use crate::server::stream::FrameStats;
+use crate::server::stats::FrameStats;
 
-/// Frames are counted for this long at a time, in milliseconds of media.
+/// Length of a window of counting, in milliseconds of media.
 const FRAME_WINDOW: u32 = 1000;
 
-/// Between two frames that follow each other there is less than this, in milliseconds.
+/// Longest time between two consecutive frames, in milliseconds. A longer one is a jump.
 const MAX_FRAME_STEP: u32 = 10_000;
 
-/// How often video frames come and keyframes among them, by the publisher's own times: neither the
-/// network nor this machine changes what it says.
+/// Measures frame rate and keyframe distance by the publisher's timestamps, which neither the network
+/// nor this machine changes.
 #[derive(Debug, Default)]
 pub(crate) struct FrameMeter {
-    /// The one that counts is the first one that comes.
+    /// The measured track: the first one that arrives.
     track: Option<u8>,
     last: Option<u32>,
     window: Run,
-    /// A window was whole.
+    /// A whole window has been measured.
     has_rate: bool,
-    /// From the last keyframe on.
+    /// Frames since the last keyframe.
     gop: Option<Run>,
     stats: FrameStats,
 }
 
-/// Frames that follow each other.
+/// Consecutive frames.
 #[derive(Debug, Clone, Copy, Default)]
 struct Run {
     start: u32,
@@ -53,19 +53,19 @@ impl FrameMeter {
             return;
         }
         let last = self.last.replace(timestamp);
-        // It goes on, and its clock has not jumped.
+        // Consecutive, and without a jump of the clock.
         if last.is_some_and(|last| timestamp.wrapping_sub(last) < MAX_FRAME_STEP) {
-            self.go_on(timestamp, is_keyframe);
+            self.continue_run(timestamp, is_keyframe);
         } else {
             self.window = Run::from(timestamp);
             self.gop = is_keyframe.then(|| Run::from(timestamp));
         }
     }
 
-    fn go_on(&mut self, timestamp: u32, is_keyframe: bool) {
+    fn continue_run(&mut self, timestamp: u32, is_keyframe: bool) {
         let elapsed = self.window.millis_to(timestamp);
         let is_whole = elapsed >= FRAME_WINDOW;
-        // The first second has what there is of it.
+        // Within the first second the rate is that of the part so far.
         if is_whole || !self.has_rate {
             self.stats.rate = (self.window.frames, elapsed);
         }
@@ -86,7 +86,7 @@ impl FrameMeter {
     }
 }
 
-/// The stats after frames every 40 ms, each tenth a keyframe.
+/// Returns the stats after frames every 40 ms, each tenth a keyframe.
 #[cfg(test)]
 fn after(meter: &mut FrameMeter, start: u32, frames: u32) -> FrameStats {
     for index in 0..frames {
@@ -103,7 +103,7 @@ fn frames_are_counted_by_their_own_times() {
     let mut meter = FrameMeter::default();
     let stats = after(&mut meter, 7, 10);
     assert_eq!((stats.rate, stats.gop_length), ((9, 360), 0));
-    // Also where times wrap.
+    // Also where timestamps wrap.
     let mut meter = FrameMeter::default();
     let stats = after(&mut meter, u32::MAX - 500, 40);
     assert_eq!((stats.rate, stats.frames_per_second()), ((25, 1000), 25.0));
@@ -114,7 +114,7 @@ fn frames_are_counted_by_their_own_times() {
 }
 
 #[test]
-fn a_clock_that_jumps_ends_no_group_of_pictures() {
+fn clock_jumps_end_no_group_of_pictures() {
     let mut meter = FrameMeter::default();
     let before = after(&mut meter, 100_000, 25);
     for (timestamp, is_keyframe) in [(0, false), (40, true), (80, false), (90_000, true)] {

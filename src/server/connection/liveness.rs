@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How a publisher is noticed whose network is gone, without a word of it on the connection.
+//! Detection of publishers whose network is gone without a word on the connection.
 //!
-//! What counts is that bytes come: `timeout` ends a connection without any. A publisher that has
-//! nothing to send is asked for a sign of life before that, and the system is told to find out by
-//! itself where the other end has vanished, also where `timeout` is off.
+//! Arriving bytes count: `timeout` ends a connection without any. A publisher that is silent is asked
+//! for a sign of life before that, and the system is told to find out by itself where the other end has
+//! vanished, also where `timeout` is off.
 
 use std::io;
 use std::net::TcpStream;
@@ -15,40 +15,46 @@ use rustix::net::sockopt;
 
 use crate::server::log::CAT;
 
-/// How long the other end may be gone where there is no `timeout`.
+/// Time for which the other end may be gone where there is no `timeout`.
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Keepalive probes that have to go unanswered.
+/// Keepalive probes without an answer after which the other end counts as gone.
 const PROBES: u32 = 3;
 
-/// How long the other end may be gone.
-pub(crate) fn patience(timeout: Option<Duration>) -> Duration {
-    timeout.unwrap_or(DEFAULT_PATIENCE)
+/// The longest times that the system accepts for keepalive, in seconds.
+const MAX_KEEPALIVE: u64 = 32_767;
+
+/// Returns the time for which the other end may be gone.
+fn patience(timeout: Duration) -> Duration {
+    if timeout.is_zero() {
+        DEFAULT_PATIENCE
+    } else {
+        timeout
+    }
 }
 
-/// The silence before a ping: the answer has as long again.
-pub(crate) fn ping_after(timeout: Option<Duration>) -> Duration {
+/// Returns the silence after which a ping is sent. The answer has as long again.
+pub(super) fn ping_after(timeout: Duration) -> Duration {
     patience(timeout) / 2
 }
 
 /// Makes the system end a connection without traffic when its other end is gone.
-pub(crate) fn watch(socket: &TcpStream, timeout: Option<Duration>) {
+pub(super) fn watch(socket: &TcpStream, timeout: Duration) {
     let patience = patience(timeout);
-    // The system counts in seconds here, and these may not come to more than there is.
-    let whole = |time: Duration| Duration::from_secs(time.as_secs().max(1));
-    let set = || {
-        sockopt::set_socket_keepalive(socket, true)?;
-        sockopt::set_tcp_keepidle(socket, whole(patience / 2))?;
-        sockopt::set_tcp_keepintvl(socket, whole(patience / (2 * (PROBES + 1))))?;
-        sockopt::set_tcp_keepcnt(socket, PROBES)
-    };
-    report(set());
+    // The system counts in whole seconds, and these must not add up to more than the patience.
+    let whole = |time: Duration| Duration::from_secs(time.as_secs().clamp(1, MAX_KEEPALIVE));
+    let interval = whole(patience / (2 * (PROBES + 1)));
+    // Each by itself: a system that refuses one of them still gets the others.
+    report(sockopt::set_socket_keepalive(socket, true));
+    report(sockopt::set_tcp_keepidle(socket, whole(patience / 2)));
+    report(sockopt::set_tcp_keepintvl(socket, interval));
+    report(sockopt::set_tcp_keepcnt(socket, PROBES));
 }
 
-/// The publisher is silent, and what it was sent may stay without acknowledgement for this long,
-/// for ever if there is none. It is not limited while the publisher sends: those that never read
-/// would be cut off once their receive buffer is full.
-pub(crate) fn limit_unacknowledged(socket: &TcpStream, limit: Option<Duration>) {
+/// Limits how long data that was sent may stay unacknowledged, for a silent publisher; None for no
+/// limit. A publisher that sends is not limited: one that never reads would be disconnected once its
+/// receive buffer is full.
+pub(super) fn limit_unacknowledged(socket: &TcpStream, limit: Option<Duration>) {
     let millis = limit.map_or(0, |limit| {
         u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
     });
@@ -57,13 +63,13 @@ pub(crate) fn limit_unacknowledged(socket: &TcpStream, limit: Option<Duration>) 
 
 fn report(set: rustix::io::Result<()>) {
     if let Err(error) = set {
-        gst::debug!(CAT, "Could not watch over a connection: {error}");
+        gst::debug!(CAT, "Could not set an option of a connection: {error}");
     }
 }
 
-/// Whether the system has found that the other end is gone. The end of the time that a read may
-/// take is another error.
-pub(crate) fn has_vanished(error: &io::Error) -> bool {
+/// Returns true where the system has found that the other end is gone. The end of a read timeout is
+/// another error.
+pub(super) fn has_vanished(error: &io::Error) -> bool {
     [Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH]
         .iter()
         .any(|vanished| error.raw_os_error() == Some(vanished.raw_os_error()))

@@ -1,164 +1,107 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One client: a thread that blocks in read, and never anywhere else but in a full media queue or
-//! a write that has to wait for the client.
+//! One TCP client: a thread that blocks in read, and nowhere else but in a full media queue or a
+//! write that has to wait for the client.
 
 mod admission;
+mod close;
+mod counters;
 mod frame_rate;
 mod liveness;
+mod phase;
 mod read_buffer;
+mod timer_table;
 
+use std::convert::Infallible;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
-use crate::flv::{Content, FRONT_LENGTH, KeyframeDetector, TRAILER_LENGTH, Tag, TagKind};
-use crate::rate::BitrateMeter;
-use crate::rtmp::session::{AckDue, Media, MediaKind, Session, SessionConfig, SessionEvent};
-use crate::rtmp::{Headroom, Violation};
+use crate::flv::{FRONT_LENGTH, KeyframeDetector, TRAILER_LENGTH, Tag, TagKind};
+use crate::rtmp::Headroom;
+use crate::rtmp::session::{
+    AckDue, ConnectRequest, Media, MediaKind, PublishRequest, Session, SessionConfig, SessionEvent,
+};
+use crate::server::config::ListenerSettings;
 use crate::server::log::CAT;
 use crate::server::port::connection_table::Stage;
-use crate::server::port::listener::{FAREWELL, ListenerSettings, ListenerState, NotAllowed};
+use crate::server::port::state::{Accepted, ListenerState};
 use crate::server::publisher::RemovalReason;
-use crate::server::stream::ClientStats;
-use crate::server::stream::Stream;
-use crate::server::stream::publisher_handle::{Connection, PublisherHandle};
-use crate::server::stream::queue::{QueueItem, Stopped};
-use crate::server::transport::{Blocked, Received, Transport, TransportError, Wait};
-use admission::Authorization;
-use frame_rate::FrameMeter;
+use crate::server::routing::publish_point::Reservation;
+use crate::server::stream::publisher_handle::{ConnectionParts, FAREWELL, PublisherHandle};
+use crate::server::stream::queue::QueueItem;
+use crate::server::transport::{Received, Transport, TransportError, Wait};
+use admission::{Authorization, Client, ConnectDecision, Denial, Rejection, shown};
+use close::CloseReason;
+use counters::ConnectionCounters;
+use phase::{Phase, Published};
 use read_buffer::ReadBuffer;
+use timer_table::{Timer, TimerTable};
 
 /// A client that is silent for this long may be waiting for an acknowledgement.
 const ACK_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a publisher that has ended its stream may take to close its connection before the
-/// stream ends here too. Closing it from this side is an error to rtmp2sink.
+/// Time for a publisher that has ended its stream to close its connection, before the stream ends
+/// here too. Closing it from this side is an error to rtmp2sink.
 const CLOSING_GRACE: Duration = Duration::from_millis(100);
 
-/// A client that does not take a reply for this long is dropped.
+/// Time for a client that was challenged to answer on the same connection. Most connect again.
+const SECOND_CONNECT: Duration = Duration::from_secs(2);
+
+/// A client that does not accept a reply for this long is disconnected.
 const MAX_BLOCKED: Duration = Duration::from_secs(5);
 
-/// Why a conversation is over.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CloseReason {
-    #[error("it has closed the connection")]
-    Closed,
-    #[error("{0}")]
-    Transport(#[from] TransportError),
-    #[error("{0}")]
-    Violation(#[from] Violation),
-    #[error("{0}")]
-    Refused(String),
-    #[error("it did not publish within {0:?}")]
-    HandshakeTimeout(Duration),
-    #[error("it sent nothing for {0:?}")]
-    Timeout(Duration),
-    #[error("its end of the connection has vanished")]
-    Vanished,
-    #[error("{0}")]
-    NotAllowed(#[from] NotAllowed),
-    #[error("it did not answer the challenge")]
-    NotAuthenticated,
-    #[error("it does not read its replies")]
-    Blocked,
-    #[error("it had to go: {}", .0.nick())]
-    Dismissed(RemovalReason),
-    #[error("it had to go")]
-    Stopped,
-}
-
-impl CloseReason {
-    fn removal(&self) -> RemovalReason {
-        match self {
-            CloseReason::Closed | CloseReason::Transport(_) | CloseReason::Blocked => {
-                RemovalReason::Closed
-            }
-            CloseReason::Violation(_) | CloseReason::Refused(_) => RemovalReason::Violation,
-            CloseReason::HandshakeTimeout(_) | CloseReason::Timeout(_) | CloseReason::Vanished => {
-                RemovalReason::Timeout
-            }
-            CloseReason::Dismissed(removal) => *removal,
-            // These do not publish, or the element has seen to it already.
-            CloseReason::NotAllowed(_) | CloseReason::NotAuthenticated | CloseReason::Stopped => {
-                RemovalReason::Stopped
-            }
-        }
-    }
-
-    /// Whether the client has gone by itself.
-    fn is_loss(&self) -> bool {
-        matches!(
-            self,
-            CloseReason::Closed | CloseReason::Transport(TransportError::Io(_))
-        )
+/// The body of a connection's thread.
+pub(crate) fn run(accepted: Accepted) {
+    let address = accepted.address;
+    match Connection::new(accepted) {
+        // On the heap, so that moving it does not touch the small stack twice over.
+        Ok(connection) => Box::new(connection).run(),
+        Err(error) => gst::debug!(CAT, "Lost {address}: {error}"),
     }
 }
 
-impl From<Blocked> for CloseReason {
-    fn from(_: Blocked) -> Self {
-        CloseReason::Blocked
-    }
-}
-
-impl From<Stopped> for CloseReason {
-    fn from(_: Stopped) -> Self {
-        CloseReason::Stopped
-    }
-}
-
-pub(crate) struct Client {
+struct Connection {
     id: u64,
     address: SocketAddr,
     settings: ListenerSettings,
-    connection: Connection,
+    listener: Arc<ListenerState>,
+    parts: ConnectionParts,
     transport: Transport,
     session: Session,
     buffer: ReadBuffer,
-    /// What one read brought, on its way to the media queue.
+    /// Items of one read, on their way to the media queue.
     batch: Vec<QueueItem>,
-    /// The streaming thread has not been told yet of what is in the queue.
-    unannounced: bool,
-    /// It has come through a load balancer that did not say from where, and has not been looked at.
+    /// The queue holds items that the streaming thread has not been woken for.
+    is_unannounced: bool,
+    /// A load balancer has not sent the client's address, and its own has not been admitted.
     is_unadmitted: bool,
-    /// What was decided about it, while it is on its way to publish.
-    decision: Authorization,
-    /// Set while publishing.
-    published: Option<Published>,
-    /// When it has to publish, while it does not.
-    deadline: Instant,
+    authorization: Authorization,
+    phase: Phase,
+    timers: TimerTable,
     last_read: Instant,
-    /// The last read brought media.
-    brought_media: bool,
-    /// It was said that the publisher has stalled.
-    is_stalled: bool,
-    /// It was asked whether it is still there, since it sent something last.
+    /// End of the handling of the last read, which may have waited for the pipeline.
+    idle_since: Instant,
+    /// Bytes of incomplete audio and video messages after the last read.
+    partial_media: usize,
+    /// A ping was sent since the client last sent something.
     is_pinged: bool,
-    /// What the socket's read timeout is set to.
-    read_timeout: Option<Duration>,
-    stats: ClientStats,
-    meter: BitrateMeter,
-    frame_meter: FrameMeter,
+    counters: ConnectionCounters,
     keyframes: KeyframeDetector,
 }
 
-#[derive(Debug, Clone)]
-struct Published {
-    stream: Arc<Stream>,
-    link: Arc<PublisherHandle>,
-}
-
-impl Client {
-    pub(crate) fn new(
-        id: u64,
-        socket: Arc<TcpStream>,
-        address: SocketAddr,
-        settings: ListenerSettings,
-        shared: Arc<ListenerState>,
-    ) -> io::Result<Self> {
+impl Connection {
+    fn new(accepted: Accepted) -> io::Result<Self> {
+        let Accepted {
+            id,
+            socket,
+            address,
+            settings,
+            state,
+        } = accepted;
         // Not every system gives a blocking socket here.
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
@@ -173,103 +116,99 @@ impl Client {
             ..SessionConfig::default()
         };
         let now = Instant::now();
-        let stats = ClientStats {
-            out_chunk_size: config.chunk_size,
-            out_window_ack_size: config.window_ack_size,
-            ..ClientStats::default()
-        };
-        let is_tls = shared.tls().is_some();
-        let transport = Transport::new(socket.clone(), shared.proxy_protocol(), is_tls);
-        let connection = Connection {
+        let is_tls = state.tls().is_some();
+        let transport = Transport::new(socket.clone(), state.proxy_protocol(), is_tls);
+        let parts = ConnectionParts {
             socket,
             outbound: transport.outbound().clone(),
-            shared,
+            timers: state.timer_service(),
             chunk_size: config.chunk_size,
         };
-        Ok(Client {
+        let mut timers = TimerTable::default();
+        timers.set(Timer::Handshake, Some(now + settings.handshake_timeout));
+        Ok(Connection {
             id,
             address,
             settings,
-            connection,
+            listener: state,
+            parts,
             transport,
             session: Session::new(config),
             buffer: ReadBuffer::default(),
             batch: Vec::new(),
-            unannounced: false,
+            is_unannounced: false,
             is_unadmitted: false,
-            decision: Authorization::default(),
-            published: None,
-            deadline: now + settings.handshake_timeout,
+            authorization: Authorization::default(),
+            phase: Phase::Negotiating,
+            timers,
             last_read: now,
-            brought_media: false,
-            is_stalled: false,
+            idle_since: now,
+            partial_media: 0,
             is_pinged: false,
-            read_timeout: None,
-            stats,
-            meter: BitrateMeter::new(now),
-            frame_meter: FrameMeter::default(),
+            counters: ConnectionCounters::new(&config, now),
             keyframes: KeyframeDetector::default(),
         })
     }
 
-    /// The thread.
-    pub(crate) fn run(mut self) {
+    fn run(mut self) {
         gst::trace!(CAT, "{} has connected", self.address);
-        let shared = self.connection.shared.clone();
-        let started = shared
-            .tls()
-            .map_or(Ok(()), |tls| self.transport.start_tls(tls));
+        let listener = self.listener.clone();
+        let started = match listener.tls() {
+            Some(tls) => self.transport.start_tls(tls),
+            None => Ok(()),
+        };
         let Err(reason) = started
             .map_err(CloseReason::from)
             .and_then(|()| self.converse());
+        let ended = Instant::now();
         // Load balancers and monitors open connections and close them again: not worth a line.
-        let is_probe = self.stats.in_bytes_total == 0 && reason.is_loss();
+        let is_probe = !self.counters.has_received() && reason.is_by_client();
         if is_probe {
             gst::trace!(CAT, "{} is closed: {reason}", self.address);
         } else {
             gst::info!(CAT, "{} is closed: {reason}", self.address);
         }
-        self.report(&reason);
+        self.note_last_error(&reason);
         // The stream ends now; the farewell may take a moment.
-        let link = self.published.as_ref().map(|p| p.link.clone());
+        let handle = self.phase.published().map(|p| p.handle.clone());
         self.leave(reason.removal());
+        self.authorization.withdraw();
         match reason {
             CloseReason::Dismissed(_) => {
-                if let Some(link) = link {
-                    link.say_goodbye();
+                if let Some(handle) = handle {
+                    handle.say_farewell();
                 }
-                self.wait_for_close(Instant::now());
+                self.wait_for_close(ended + FAREWELL);
             }
             CloseReason::Refused(_) => {
-                self.connection.outbound.finish();
-                self.wait_for_close(self.last_read);
+                self.parts.outbound.finish();
+                self.wait_for_close(ended + FAREWELL);
             }
             _ => {}
         }
     }
 
-    fn converse(&mut self) -> Result<std::convert::Infallible, CloseReason> {
+    fn converse(&mut self) -> Result<Infallible, CloseReason> {
         loop {
-            self.arm_timeout()?;
+            self.arm_read_timeout()?;
             let mut buffer = self.buffer.take();
             let result = self.read(&mut buffer);
             let mut filled = 0;
             let outcome = match result {
                 Ok(Received::Data(count)) => {
                     filled = count;
-                    self.admit_deferred()
-                        .and_then(|()| self.received(&buffer[..count], count == buffer.len()))
+                    self.received(&buffer[..count], count == buffer.len())
                 }
                 Ok(Received::Nothing) => Ok(()),
-                Ok(Received::Header(source)) => self.announced(source),
+                Ok(Received::Header(source)) => self.set_source(source),
                 Ok(Received::End) => Err(CloseReason::Closed),
                 Err(TransportError::Io(error)) if liveness::has_vanished(&error) => {
                     Err(CloseReason::Vanished)
                 }
                 Err(TransportError::Io(error)) => match error.kind() {
                     io::ErrorKind::Interrupted => Ok(()),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.silence(),
-                    // Who closes with unread data resets the connection. That is an end too.
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.handle_timers(),
+                    // A client that closes with unread data resets the connection. That is an end.
                     io::ErrorKind::ConnectionReset => Err(CloseReason::Closed),
                     _ => Err(TransportError::Io(error).into()),
                 },
@@ -281,39 +220,47 @@ impl Client {
         }
     }
 
-    /// Somebody else may have decided that this publisher has to go.
+    /// Ends the conversation where another thread has decided that this publisher has to go.
     fn check_dismissal(&self) -> Result<(), CloseReason> {
-        let dismissal = self.published.as_ref().and_then(|p| p.link.dismissal());
-        dismissal.map_or(Ok(()), |removal| Err(CloseReason::Dismissed(removal)))
+        let Some(published) = self.phase.published() else {
+            return Ok(());
+        };
+        match published.handle.dismissal() {
+            None => Ok(()),
+            Some(RemovalReason::Timeout) => {
+                Err(CloseReason::Timeout(published.stream.settings().timeout))
+            }
+            Some(reason) => Err(CloseReason::Dismissed(reason)),
+        }
     }
 
-    /// Reads, and before it waits tells the streaming thread of what was read before.
+    /// Reads, and wakes the streaming thread for earlier items before it waits.
     fn read(&mut self, buffer: &mut [u8]) -> Result<Received, TransportError> {
-        if std::mem::take(&mut self.unannounced)
-            && let Some(published) = &self.published
+        if std::mem::take(&mut self.is_unannounced)
+            && let Some(published) = self.phase.published()
         {
-            match self.transport.read(buffer, Wait::No) {
+            match self.transport.read(buffer, Wait::Poll) {
                 Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     published.stream.queue().announce();
                 }
                 result => {
-                    self.unannounced = true;
+                    self.is_unannounced = true;
                     return result;
                 }
             }
         }
-        self.transport.read(buffer, Wait::Yes)
+        self.transport.read(buffer, Wait::Block)
     }
 
-    /// A load balancer has said whom it speaks for, or that it speaks for itself.
-    fn announced(&mut self, source: Option<SocketAddr>) -> Result<(), CloseReason> {
+    /// Handles the PROXY header of a load balancer.
+    fn set_source(&mut self, source: Option<SocketAddr>) -> Result<(), CloseReason> {
         match source {
             Some(source) => {
                 gst::debug!(CAT, "{} is behind {}", source, self.address);
                 self.address = SocketAddr::new(source.ip().to_canonical(), source.port());
-                self.admit_address(self.address)
+                self.admit_address()
             }
-            // A health check says nothing more.
+            // The balancer's own connection. A health check sends nothing more.
             None => {
                 self.is_unadmitted = true;
                 Ok(())
@@ -321,38 +268,39 @@ impl Client {
         }
     }
 
-    fn admit_deferred(&mut self) -> Result<(), CloseReason> {
+    fn admit_address(&self) -> Result<(), CloseReason> {
+        let (address, max) = (self.address.ip(), self.settings.max_clients_per_address);
+        Ok(self.listener.admit_address(self.id, address, max)?)
+    }
+
+    fn received(&mut self, bytes: &[u8], is_filled: bool) -> Result<(), CloseReason> {
         if std::mem::take(&mut self.is_unadmitted) {
-            self.admit_address(self.address)?;
+            self.admit_address()?;
         }
-        Ok(())
-    }
-
-    fn admit_address(&self, address: SocketAddr) -> Result<(), CloseReason> {
-        let max = self.settings.max_clients_per_address;
-        let Connection { shared, .. } = &self.connection;
-        Ok(shared.admit_address(self.id, address.ip(), max)?)
-    }
-
-    fn received(&mut self, bytes: &[u8], filled: bool) -> Result<(), CloseReason> {
         let arrival = Instant::now();
         self.last_read = arrival;
         if std::mem::take(&mut self.is_pinged) {
-            liveness::limit_unacknowledged(&self.connection.socket, None);
+            liveness::limit_unacknowledged(&self.parts.socket, None);
         }
-        self.meter.count(bytes.len(), arrival);
-        self.stats.in_bytes_total += bytes.len() as u64;
+        self.counters.received(bytes.len(), arrival);
+        if let Some(published) = self.phase.published()
+            && published.handle.note_bytes(bytes.len(), arrival)
+        {
+            published.stream.notify_contenders();
+        }
         let outcome = self.read_events(bytes, arrival);
         if self.session.ack_due() == AckDue::Now {
             self.session.acknowledge();
         }
-        // Replies first: handing over may have to wait for room in the queue.
+        // Replies first: handing over may have to wait for space in the queue.
         let patience = match outcome {
             Err(CloseReason::Refused(_)) => FAREWELL,
             _ => MAX_BLOCKED,
         };
         self.flush(patience)?;
-        self.hand_over(filled && outcome.is_ok())?;
+        self.hand_over(is_filled && outcome.is_ok())?;
+        self.idle_since = Instant::now();
+        self.set_timers();
         outcome
     }
 
@@ -368,23 +316,176 @@ impl Client {
         match event {
             SessionEvent::Media(media) => self.media(media, arrival),
             SessionEvent::Connect(request) => return self.connect(&request),
-            SessionEvent::Announce(request) => self.announce(&request),
+            SessionEvent::Announce(request) => return self.announce(&request),
             SessionEvent::Publish(request) => {
                 self.leave(RemovalReason::Unpublished);
                 return self.publish(&request);
             }
-            SessionEvent::Unpublish => {
-                self.hand_over(false)?;
-                if let Some(published) = &self.published {
-                    published.stream.set_leaving(self.id);
-                }
-                self.deadline = arrival + CLOSING_GRACE;
-            }
+            SessionEvent::Unpublish => self.unpublish(arrival)?,
             SessionEvent::Refused(reason) => return Err(CloseReason::Refused(reason.to_owned())),
-            SessionEvent::Ignored(what) => {
-                self.stats.skipped += 1;
-                gst::debug!(CAT, "{}: ignored {what:?}", self.address);
+            SessionEvent::Ignored(ignored) => {
+                self.counters.skipped();
+                gst::debug!(CAT, "{}: ignored {ignored:?}", self.address);
             }
+        }
+        Ok(())
+    }
+
+    fn client(&self) -> Client {
+        Client {
+            id: self.id,
+            address: self.address,
+            tls: self.transport.is_tls(),
+        }
+    }
+
+    fn connect(&mut self, request: &Arc<ConnectRequest>) -> Result<(), CloseReason> {
+        let client = self.client();
+        let decision = self.authorization.connect(&self.listener, client, request);
+        // A publisher that connects again keeps its stream, and its timers.
+        let is_negotiating = matches!(self.phase, Phase::Negotiating);
+        match decision {
+            ConnectDecision::Accept {
+                codecs,
+                is_authenticated,
+            } => {
+                if is_authenticated && is_negotiating {
+                    self.set_handshake_timer();
+                }
+                self.session.accept_connect(&codecs);
+                Ok(())
+            }
+            ConnectDecision::Challenge(status) => {
+                self.session.reject_connect(&status);
+                if is_negotiating {
+                    let deadline = Instant::now() + SECOND_CONNECT;
+                    let earlier = self.timers.get(Timer::Handshake);
+                    let deadline = earlier.map_or(deadline, |earlier| earlier.min(deadline));
+                    self.timers.set(Timer::Handshake, Some(deadline));
+                }
+                Ok(())
+            }
+            ConnectDecision::Reject(rejection) => {
+                self.session.reject_connect(&rejection.status);
+                Err(refused(*rejection))
+            }
+        }
+    }
+
+    fn set_handshake_timer(&mut self) {
+        let deadline = Instant::now() + self.settings.handshake_timeout;
+        self.timers.set(Timer::Handshake, Some(deadline));
+    }
+
+    /// Handles `FCPublish`. Some clients wait for its confirmation. While the client publishes the
+    /// command is answered, and changes nothing.
+    fn announce(&mut self, request: &PublishRequest) -> Result<(), CloseReason> {
+        if self.phase.published().is_some() {
+            return Ok(());
+        }
+        match self.authorize_publish(request) {
+            Ok(_) => self.session.confirm_announcement(),
+            Err(Denial::Rejected(rejection)) => {
+                self.session.reject_announcement(&rejection.status);
+            }
+            Err(Denial::Evicted) => return Err(CloseReason::Stopped),
+        }
+        Ok(())
+    }
+
+    fn authorize_publish(&mut self, request: &PublishRequest) -> Result<Reservation, Denial> {
+        let mut authorization = std::mem::take(&mut self.authorization);
+        let (listener, client) = (self.listener.clone(), self.client());
+        let authorized =
+            authorization.authorize_publish(&listener, client, request, |point, publisher| {
+                // An evicted client is not asked about.
+                if !self.enter(Phase::Authorizing) {
+                    return None;
+                }
+                let start = Instant::now();
+                let may_publish = point.may_publish(publisher);
+                // The application's time does not count against the client's deadline.
+                let deadline = self.timers.get(Timer::Handshake);
+                let deadline = deadline.map(|deadline| deadline + start.elapsed());
+                self.timers.set(Timer::Handshake, deadline);
+                self.enter(Phase::Negotiating).then_some(may_publish)
+            });
+        self.authorization = authorization;
+        authorized
+    }
+
+    fn publish(&mut self, request: &PublishRequest) -> Result<(), CloseReason> {
+        let authorized = self.authorize_publish(request);
+        // The application's answer is for this request.
+        let mut authorization = std::mem::take(&mut self.authorization);
+        let published = match authorized {
+            Ok(reservation) => self.start(reservation, request),
+            Err(Denial::Rejected(rejection)) => self.reject(*rejection),
+            Err(Denial::Evicted) => Err(CloseReason::Stopped),
+        };
+        authorization.withdraw();
+        self.authorization = authorization;
+        published
+    }
+
+    fn start(
+        &mut self,
+        mut reservation: Reservation,
+        request: &PublishRequest,
+    ) -> Result<(), CloseReason> {
+        let can_reconnect = request.connect.can_reconnect();
+        let msid = self.session.requested_msid();
+        let handle = PublisherHandle::new(self.id, self.parts.clone(), msid, can_reconnect);
+        let handle = Arc::new(handle);
+        // The decision may have taken a while: a client that is gone must not take the stream.
+        if handle.is_closing() {
+            return Err(CloseReason::Closed);
+        }
+        // Publishers are not evicted, and an evicted client does not publish.
+        if !self.listener.set_stage(self.id, Stage::Publishing) {
+            return Err(CloseReason::Stopped);
+        }
+        let (stream, publisher) = match reservation.start(&handle) {
+            Ok(started) => started,
+            Err(reason) => {
+                self.listener.set_stage(self.id, self.phase.stage());
+                return self.reject(Rejection::of(reservation, reason));
+            }
+        };
+        let rules = reservation.point().rules();
+        gst::info!(
+            CAT,
+            "{} publishes {} to {}",
+            self.address,
+            shown(&publisher),
+            rules.name,
+        );
+        self.session
+            .set_max_message_size(rules.listener.max_message_size);
+        liveness::watch(&self.parts.socket, stream.settings().timeout);
+        self.phase = Phase::Publishing(Published::new(stream, handle));
+        self.timers.clear_all();
+        self.session.accept_publish();
+        self.update_stats();
+        Ok(())
+    }
+
+    fn reject(&mut self, rejection: Rejection) -> Result<(), CloseReason> {
+        self.session.reject_publish(&rejection.status);
+        Err(refused(rejection))
+    }
+
+    fn unpublish(&mut self, arrival: Instant) -> Result<(), CloseReason> {
+        self.hand_over(false)?;
+        match std::mem::replace(&mut self.phase, Phase::Negotiating) {
+            Phase::Publishing(published) => {
+                published.stream.unpublish(self.id);
+                self.phase = Phase::Leaving(published);
+                self.timers.clear_all();
+                self.timers
+                    .set(Timer::Closing, Some(arrival + CLOSING_GRACE));
+            }
+            other => self.phase = other,
         }
         Ok(())
     }
@@ -398,7 +499,7 @@ impl Client {
         match Tag::new(kind, media.timestamp, media.payload) {
             Ok(mut tag) => {
                 self.keyframes.correct(&mut tag);
-                self.count(&tag, arrival);
+                self.counters.count(&tag, arrival);
                 self.batch.push(QueueItem::Tag {
                     tag,
                     arrival,
@@ -406,265 +507,193 @@ impl Client {
                 });
             }
             Err(error) => {
-                self.stats.skipped += 1;
+                self.counters.skipped();
                 gst::debug!(CAT, "{}: skipped {kind:?}: {error}", self.address);
             }
         }
     }
 
-    fn count(&mut self, tag: &Tag, arrival: Instant) {
-        let stats = &mut self.stats;
-        let (tags, bytes) = match tag.kind {
-            TagKind::Audio => (&mut stats.audio_tags, &mut stats.audio_bytes),
-            TagKind::Video => (&mut stats.video_tags, &mut stats.video_bytes),
-            TagKind::Script => (&mut stats.script_tags, &mut stats.script_bytes),
-        };
-        *tags += 1;
-        *bytes += tag.body().len() as u64;
-        let is_keyframe = tag.info.content == Content::Keyframe;
-        if is_keyframe {
-            stats.keyframes += 1;
-            stats.last_keyframe = Some(arrival);
-        }
-        if tag.kind == TagKind::Video && tag.info.is_coded() {
-            let meter = &mut self.frame_meter;
-            meter.count(tag.info.track, tag.timestamp, is_keyframe);
+    /// Ends the publish, if there is one.
+    fn leave(&mut self, reason: RemovalReason) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Negotiating);
+        if let Phase::Publishing(published) | Phase::Leaving(published) = phase {
+            published.stream.leave(self.id, reason);
+            self.listener.set_stage(self.id, self.phase.stage());
+            self.timers.clear_all();
+            self.set_handshake_timer();
+            self.counters.reset(self.last_read);
+            self.keyframes = KeyframeDetector::default();
         }
     }
 
-    /// Counts anew: what comes next is of another publisher, though of the same client.
-    fn reset_stats(&mut self) {
-        self.stats = ClientStats {
-            out_chunk_size: self.stats.out_chunk_size,
-            out_window_ack_size: self.stats.out_window_ack_size,
-            ..ClientStats::default()
-        };
-        self.meter = BitrateMeter::new(self.last_read);
-        self.frame_meter = FrameMeter::default();
-        self.keyframes = KeyframeDetector::default();
-    }
-
-    fn leave(&mut self, removal: RemovalReason) {
-        self.is_stalled = false;
-        if let Some(Published { stream, .. }) = self.published.take() {
-            stream.leave(self.id, removal);
-            self.set_stage(Stage::Connected);
-            self.reset_stats();
-        }
-    }
-
-    /// False if the client has been cut off meanwhile.
-    fn set_stage(&self, standing: Stage) -> bool {
-        self.connection.shared.set_stage(self.id, standing)
+    /// Enters a phase without a publish. Returns false if the client has been evicted.
+    fn enter(&mut self, phase: Phase) -> bool {
+        self.phase = phase;
+        self.listener.set_stage(self.id, self.phase.stage())
     }
 
     fn flush(&mut self, patience: Duration) -> Result<(), CloseReason> {
         let output = self.session.output();
         if !output.is_empty() {
             let (replies, droppable) = (output.take_replies(), output.take_droppable());
-            let Connection { outbound, .. } = &self.connection;
-            if !outbound.send(&replies, &droppable, patience)? {
+            if !self.parts.outbound.send(&replies, &droppable, patience)? {
                 output.keep_pong();
             }
-            if let Some(Published { link, .. }) = &self.published {
-                link.has_started();
+            if let Some(published) = self.phase.published() {
+                published.handle.note_started();
             }
         }
         Ok(())
     }
 
-    /// Puts the batch into the queue. A read that filled its buffer has probably left more behind,
+    /// Moves the batch to the queue. A read that filled its buffer has probably left more pending,
     /// and waking the streaming thread for each of those would cost more than all else.
     fn hand_over(&mut self, more_is_likely: bool) -> Result<(), CloseReason> {
         self.update_stats();
-        let Some(Published { stream, link }) = &self.published else {
+        let partial = self.session.partial_media();
+        // A large frame on a slow network takes its time, and is media all the while.
+        let has_grown = partial > std::mem::replace(&mut self.partial_media, partial);
+        let Some(Published { stream, handle, .. }) = self.phase.published() else {
             self.batch.clear();
             return Ok(());
         };
-        let has_tags = !self.batch.is_empty();
+        let has_items = !self.batch.is_empty();
         let is_media = |item: &QueueItem| matches!(item, QueueItem::Tag { tag, .. } if tag.kind != TagKind::Script);
-        // A large frame on a slow network takes its time, and is media all the while.
-        let has_media = self.batch.iter().any(is_media) || self.session.buffered() > 0;
-        if has_media && std::mem::take(&mut self.is_stalled) {
-            stream.queue().note(self.id, QueueItem::Resumed);
+        let has_progress = has_grown || self.batch.iter().any(is_media);
+        if has_progress && handle.set_stalled(false) {
+            stream.queue().post_from(self.id, QueueItem::Resumed);
         }
         if more_is_likely {
             stream.queue().push_quietly(self.id, &mut self.batch)?;
-        } else if self.unannounced || has_tags {
+        } else if self.is_unannounced || has_items {
             stream.queue().push(self.id, &mut self.batch)?;
         }
-        self.brought_media = has_media;
-        if has_media {
-            link.media_came();
+        if has_progress {
+            handle.note_media();
         }
-        self.unannounced = more_is_likely;
+        self.is_unannounced = more_is_likely;
         Ok(())
     }
 
     fn update_stats(&mut self) {
-        let Some(Published { stream, .. }) = &self.published else {
-            return;
-        };
-        self.stats.out_bytes_total = self.connection.outbound.total();
-        self.stats.in_chunk_size = self.session.in_chunk_size();
-        self.stats.in_window_ack_size = self.session.in_window_ack_size();
-        self.stats.in_bytes_acked = self.session.in_bytes_acked();
-        self.stats.out_bytes_acked = u64::from(self.session.out_bytes_acked());
-        (self.stats.bitrate, self.stats.bitrate_at) = self.meter.rate();
-        self.stats.bitrate_peak = self.meter.peak();
-        self.stats.frames = self.frame_meter.stats();
-        self.stats.last_byte = Some(self.last_read);
-        stream.set_stats(self.id, &self.stats);
+        if let Some(published) = self.phase.published() {
+            let sent = self.parts.outbound.total();
+            let stats = self.counters.stats(&self.session, sent, self.last_read);
+            published.stream.set_stats(self.id, stats);
+        }
     }
 
-    /// Sets how long the next read may take. Mostly there is nothing to set.
-    fn arm_timeout(&mut self) -> Result<(), CloseReason> {
-        let timeout = match &self.published {
-            Some(published) if self.session.is_publishing() => {
-                let silence = self.until_timeout(published);
-                let ping = self.until_ping(published);
-                let stall = self.until_stall(published);
-                let ack = (self.session.ack_due() == AckDue::WhenIdle).then_some(ACK_PAUSE);
-                [silence, ping, stall, ack].into_iter().flatten().min()
-            }
-            _ => {
-                // The client's system may hold its next small write back until this one's
-                // acknowledgement comes, which would else be delayed.
-                let _ = sockopt::set_tcp_quickack(&*self.connection.socket, true);
-                let left = self.deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    self.late()?;
-                    return self.arm_timeout();
-                }
-                Some(left)
-            }
+    /// Sets the timers of a publisher, after a read or a change of its settings.
+    fn set_timers(&mut self) {
+        let Phase::Publishing(published) = &mut self.phase else {
+            return;
         };
-        if timeout != self.read_timeout {
-            let set = self.connection.socket.set_read_timeout(timeout);
+        published.update_settings();
+        published.set_timers(&mut self.timers, self.idle_since, self.is_pinged);
+        let has_ack = self.session.ack_due() == AckDue::WhenIdle;
+        let ack = has_ack.then(|| self.idle_since + ACK_PAUSE);
+        self.timers.set(Timer::Ack, ack);
+    }
+
+    /// Sets for how long the next read may wait. Mostly there is nothing to set.
+    fn arm_read_timeout(&mut self) -> Result<(), CloseReason> {
+        if !self.session.is_publishing() {
+            // The client's system may hold its next small write back until the acknowledgement of
+            // this one, which would be delayed otherwise.
+            let _ = sockopt::set_tcp_quickack(&*self.parts.socket, true);
+            self.handle_timers()?;
+        }
+        if let Some(timeout) = self.timers.change_read_timeout(Instant::now()) {
+            let set = self.parts.socket.set_read_timeout(timeout);
             set.map_err(TransportError::Io)?;
-            self.read_timeout = timeout;
         }
         Ok(())
     }
 
-    /// How long there may be nothing at all before the publisher is cut off.
-    fn until_timeout(&self, published: &Published) -> Option<Duration> {
-        let timeout = published.stream.timeout()?;
-        if self.brought_media {
-            return Some(timeout);
+    /// Handles the timers that are due.
+    fn handle_timers(&mut self) -> Result<(), CloseReason> {
+        if let Phase::Publishing(published) = &mut self.phase
+            && published.update_settings()
+        {
+            self.set_timers();
         }
-        let left = timeout.saturating_sub(self.last_read.elapsed());
-        Some(left.max(Duration::from_millis(1)))
+        let mut is_due = false;
+        while let Some(timer) = self.timers.take_due(Instant::now()) {
+            is_due = true;
+            match timer {
+                Timer::Handshake if self.authorization.is_challenged() => {
+                    return Err(CloseReason::NotAuthenticated);
+                }
+                Timer::Handshake => {
+                    let timeout = self.settings.handshake_timeout;
+                    return Err(CloseReason::HandshakeTimeout(timeout));
+                }
+                Timer::Closing => self.leave(RemovalReason::Unpublished),
+                Timer::Timeout => {
+                    let published = self.phase.published();
+                    let timeout = published.map(|published| published.settings.timeout);
+                    return Err(CloseReason::Timeout(timeout.unwrap_or_default()));
+                }
+                Timer::Stall => {
+                    if let Phase::Publishing(Published { stream, handle, .. }) = &self.phase {
+                        stream.post_stalled(handle, self.last_read);
+                    }
+                }
+                Timer::Ping => self.ping(),
+                Timer::Ack => self.session.acknowledge(),
+            }
+        }
+        if is_due {
+            self.flush(MAX_BLOCKED)?;
+        }
+        Ok(())
     }
 
-    /// How long there may be nothing at all before the publisher is asked whether it is there.
-    fn until_ping(&self, published: &Published) -> Option<Duration> {
-        let after = liveness::ping_after(published.stream.timeout());
-        if self.is_pinged {
-            return None;
-        }
-        if self.brought_media {
-            return Some(after);
-        }
-        let left = after.saturating_sub(self.last_read.elapsed());
-        Some(left.max(Duration::from_millis(1)))
-    }
-
-    /// How long there may be no media before the publisher counts as stalled.
-    fn until_stall(&self, published: &Published) -> Option<Duration> {
-        let timeout = published.stream.stall_timeout()?;
-        if self.is_stalled {
-            return None;
-        }
-        if self.brought_media {
-            return Some(timeout);
-        }
-        let left = timeout.saturating_sub(published.link.silent_for());
-        Some(left.max(Duration::from_millis(1)))
-    }
-
-    /// Nothing came for as long as [`Client::arm_timeout`] said.
-    fn silence(&mut self) -> Result<(), CloseReason> {
-        let Some(published) = self
-            .published
-            .as_ref()
-            .filter(|_| self.session.is_publishing())
-        else {
-            return self.late();
+    fn ping(&mut self) {
+        let Phase::Publishing(published) = &self.phase else {
+            return;
         };
-        let stream = published.stream.clone();
-        if let Some(stall_timeout) = stream.stall_timeout()
-            && !self.is_stalled
-            && published.link.silent_for() >= stall_timeout
-        {
-            self.is_stalled = true;
-            let last_read = self.last_read;
-            stream
-                .queue()
-                .note(self.id, QueueItem::Stalled { last_read });
+        if !std::mem::replace(&mut self.is_pinged, true) {
+            let silence = self.last_read.elapsed();
+            self.session.ping(silence.as_millis() as u32);
+            let patience = liveness::ping_after(published.settings.timeout);
+            liveness::limit_unacknowledged(&self.parts.socket, Some(patience));
         }
-        // It need not be exact for what follows.
-        self.brought_media = false;
-        if let Some(timeout) = stream.timeout()
-            && self.last_read.elapsed() >= timeout
-        {
-            return Err(CloseReason::Timeout(timeout));
-        }
-        let patience = liveness::ping_after(stream.timeout());
-        if !self.is_pinged && self.last_read.elapsed() >= patience {
-            self.is_pinged = true;
-            self.session
-                .ping(self.last_read.elapsed().as_millis() as u32);
-            liveness::limit_unacknowledged(&self.connection.socket, Some(patience));
-        }
-        if self.session.ack_due() == AckDue::WhenIdle {
-            self.session.acknowledge();
-        }
-        self.flush(MAX_BLOCKED)
     }
 
-    /// The deadline has passed: of a publisher that has ended its stream and stays, which may yet
-    /// publish another, or of a client that has not published at all.
-    fn late(&mut self) -> Result<(), CloseReason> {
-        if self.published.is_some() {
-            self.leave(RemovalReason::Unpublished);
-            self.deadline = Instant::now() + self.settings.handshake_timeout;
-            return Ok(());
+    /// Notes for elements why the connection ended, unless they know.
+    fn note_last_error(&self, reason: &CloseReason) {
+        let is_publishing = self.session.is_publishing();
+        let has_sent = self.counters.has_received();
+        let Some(text) = reason.last_error(is_publishing, has_sent) else {
+            return;
+        };
+        match self.phase.published() {
+            Some(published) => published.stream.set_last_error(self.address, text),
+            None => admission::note_last_error(&self.listener, self.address, &text),
         }
-        if self.decision.is_challenged() {
-            return Err(CloseReason::NotAuthenticated);
-        }
-        Err(CloseReason::HandshakeTimeout(
-            self.settings.handshake_timeout,
-        ))
     }
 
-    /// Lets a client that has to go read the reason. Closing at once, with what it sends meanwhile
-    /// unread, would reset the connection and take the reason away.
-    fn wait_for_close(&mut self, decided: Instant) {
-        let deadline = decided + FAREWELL;
+    /// Lets a client that has to go read the reason. Closing at once, with unread data of the client,
+    /// would reset the connection and discard the reason.
+    fn wait_for_close(&mut self, deadline: Instant) {
         let mut buffer = self.buffer.take();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let socket = &self.connection.socket;
-            if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
-                return;
-            }
-            match self.transport.read(&mut buffer, Wait::Yes) {
-                Ok(Received::End) => return,
-                Ok(_) => {}
-                Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
-            }
-        }
+        self.transport.discard_until(deadline, &mut buffer);
     }
 }
 
-impl Drop for Client {
-    /// Also on the way of a panic: nobody may wait for this publisher.
+/// Notifies the affected elements of a rejection, and returns it as the reason to close.
+fn refused(rejection: Rejection) -> CloseReason {
+    let reason = CloseReason::Refused(rejection.to_string());
+    rejection.notify();
+    reason
+}
+
+impl Drop for Connection {
+    /// Also in a panic: nobody may wait for this publisher.
     fn drop(&mut self) {
         self.leave(RemovalReason::Closed);
-        self.decision.withdraw();
-        let _ = self.connection.socket.shutdown(Shutdown::Both);
+        self.authorization.withdraw();
+        let _ = self.parts.socket.shutdown(Shutdown::Both);
     }
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 
-/// Most clients are served well with this. It stays in the fastest caches.
+/// Bytes of the buffer at first. Enough for most clients, and it stays in the fastest caches.
 const INITIAL: usize = 4 * 1024;
 
-/// What a larger read saves in system calls costs more in caches: a read is copied on from here
-/// right away.
+/// Bytes of the largest buffer. Larger reads cost more in caches than they save in system calls: each
+/// read is copied on from here right away.
 const MAX: usize = 64 * 1024;
 
-/// A read buffer grows after this many reads in a row have filled it: a keyframe does not do that,
-/// a publisher that is faster than its own pace does.
+/// Reads in a row that fill the buffer before it grows. A keyframe does not do that, a publisher that
+/// is faster than its own pace does.
 const FULL_READS: u32 = 8;
 
-/// Memory for reads, as large as its client needs it.
+/// Memory for reads, as large as the client needs it.
 #[derive(Debug)]
 pub(crate) struct ReadBuffer {
     bytes: Vec<u8>,
@@ -37,7 +37,7 @@ impl ReadBuffer {
         bytes
     }
 
-    /// Takes it back, with how much of it the read filled.
+    /// Takes the memory back, with the number of bytes that the read filled.
     pub(crate) fn give_back(&mut self, bytes: Vec<u8>, filled: usize) {
         self.full_reads = if filled == bytes.len() {
             self.full_reads + 1
@@ -53,7 +53,7 @@ impl ReadBuffer {
 }
 
 #[test]
-fn only_a_steady_flood_makes_it_grow() {
+fn read_buffers_grow_only_for_steady_floods() {
     let mut buffer = ReadBuffer::default();
     for filled in [INITIAL, INITIAL, INITIAL, 100].repeat(10) {
         let bytes = buffer.take();

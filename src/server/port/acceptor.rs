@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The accept thread of a listener. It also joins the threads of clients that have ended, and cuts
-//! off those whose time has come.
+//! The accept thread of a listener. It also joins the threads of connections that have ended, and
+//! runs the timers.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,50 +12,40 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::server::callback_thread;
-use crate::server::connection::Client;
+use crate::server::config::ProxyProtocol;
+use crate::server::error::AddressRejected;
 use crate::server::log::CAT;
-use crate::server::port::listener::{ListenerState, NotAllowed, join};
-use crate::server::transport::ProxyProtocol;
+use crate::server::port::state::{Accepted, ConnectionMain, ListenerState};
+use crate::server::threads::join;
 
 /// Enough for the protocol with its nested AMF values and for TLS, and touched only as far as it
 /// is used. Signal handlers of the application run on it too.
-const CLIENT_STACK: usize = 512 * 1024;
+const CONNECTION_STACK: usize = 512 * 1024;
 const ACCEPT_STACK: usize = 128 * 1024;
 
-/// Clients that are accepted before looking after anything else.
+/// Connections that are accepted before anything else is looked after.
 const MAX_ACCEPTS: usize = 64;
 
-/// How long to wait for descriptors or threads when the system has none.
+/// Pause before another attempt when the system has no descriptors or threads left.
 const EXHAUSTED_PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
 };
 
-/// Connections that may wait to be accepted. After a restart of a network all publishers come at
-/// once, and one that does not fit waits for a second before it tries again.
-const BACKLOG: i32 = 4096;
-
-/// A socket that takes connections, and does not block.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = TcpListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    // It listens already, with a shorter queue.
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket)
-}
-
 pub(crate) struct Acceptor {
-    shared: Arc<ListenerState>,
+    state: Arc<ListenerState>,
+    main: ConnectionMain,
 }
 
 impl Acceptor {
     pub(crate) fn start(
-        address: SocketAddr,
-        shared: Arc<ListenerState>,
+        state: Arc<ListenerState>,
+        main: ConnectionMain,
     ) -> io::Result<JoinHandle<()>> {
-        let acceptor = Acceptor { shared };
+        let name = format!("rtmp-{}", state.address().port());
+        let acceptor = Acceptor { state, main };
         thread::Builder::new()
-            .name(format!("rtmp-{}", address.port()))
+            .name(name)
             .stack_size(ACCEPT_STACK)
             .spawn(move || acceptor.run())
     }
@@ -63,21 +53,21 @@ impl Acceptor {
     fn run(self) {
         let mut exhausted = false;
         let mut deadline = None;
-        while !self.shared.is_closing() {
-            // Not kept: others may close it.
-            let socket = self.shared.socket();
+        while !self.state.is_closing() {
+            // Not kept, so that it can be closed meanwhile.
+            let socket = self.state.socket();
             if self.wait(socket.as_deref(), exhausted, deadline).is_err() {
                 continue;
             }
-            let _ = rustix::io::read(self.shared.wake_fd(), &mut [0; 8]);
-            let finished = self.shared.connections().lock().take_finished();
+            self.state.timers().wake().clear();
+            let finished = self.state.connections().lock().take_finished();
             finished.into_iter().for_each(join);
-            deadline = self.shared.run_timers();
+            deadline = self.state.timers().run_due();
             let accepted = socket.map_or(Ok(()), |socket| self.accept_some(&socket));
             exhausted = accepted.is_err();
             if exhausted {
-                // Descriptors and threads are clients too.
-                self.shared.connections().lock().evict_one();
+                // Other connections hold descriptors and threads.
+                self.state.connections().lock().evict_one();
             }
         }
     }
@@ -94,9 +84,9 @@ impl Acceptor {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             left.and_then(|left| Timespec::try_from(left).ok())
         };
-        let wake = PollFd::new(self.shared.wake_fd(), PollFlags::IN);
+        let wake = PollFd::new(self.state.timers().wake().fd(), PollFlags::IN);
         match socket {
-            // Waiting for clients would spin: they are there, and can't be taken.
+            // Waiting for connections would spin: they are there, and can't be accepted.
             Some(socket) if !exhausted => {
                 let accept = PollFd::new(socket, PollFlags::IN);
                 poll(&mut [wake, accept], timeout.as_ref())
@@ -106,12 +96,12 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Takes clients that wait, some of them where they are many: stopping and joining must not
-    /// wait for the end of a flood. An error means that the system has nothing left for them.
+    /// Accepts waiting connections, up to a limit: stopping and joining must not wait for the end of
+    /// a flood. An error means that the system has no resources left for them.
     fn accept_some(&self, listening: &TcpListener) -> io::Result<()> {
         for _ in 0..MAX_ACCEPTS {
             match listening.accept() {
-                Ok((socket, address)) => self.start_client(socket, address)?,
+                Ok((socket, address)) => self.start_connection(socket, address)?,
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(()),
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
@@ -125,53 +115,49 @@ impl Acceptor {
         Ok(())
     }
 
-    fn start_client(&self, socket: TcpStream, address: SocketAddr) -> io::Result<()> {
+    fn start_connection(&self, socket: TcpStream, address: SocketAddr) -> io::Result<()> {
         // A socket for both families shows IPv4 addresses as IPv6 ones.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let Some(settings) = self.shared.settings() else {
+        let Some(settings) = self.state.settings() else {
             return Ok(());
         };
         // Behind a load balancer the address says nothing yet.
-        let is_own = self.shared.proxy_protocol() == ProxyProtocol::Off;
-        if is_own && !self.shared.allows(address.ip()) {
-            gst::info!(CAT, "Closed {address}: {}", NotAllowed::Address);
+        let is_own = self.state.proxy_protocol() == ProxyProtocol::Off;
+        if is_own && !self.state.allows(address.ip()) {
+            gst::info!(CAT, "Closed {address}: {}", AddressRejected::NotAllowed);
             return Ok(());
         }
-        let mut connections = self.shared.connections().lock();
-        let mut room = Ok(());
+        let mut connections = self.state.connections().lock();
+        let mut space = Ok(());
         if is_own {
-            room = connections.reserve_for(address.ip(), settings.max_clients_per_address);
+            space = connections.reserve_for(address.ip(), settings.max_clients_per_address);
         }
-        let room = room.and_then(|()| connections.reserve(settings.max_clients));
-        if let Err(full) = room {
-            gst::warning!(CAT, "Closed {address}: {full}");
+        let space = space.and_then(|()| connections.reserve(settings.max_clients));
+        if let Err(too_many) = space {
+            gst::warning!(CAT, "Closed {address}: {too_many}");
             return Ok(());
         }
         let id = connections.next_id();
         let socket = Arc::new(socket);
-        let shared = self.shared.clone();
-        let listed = shared.clone();
-        let client = match Client::new(id, socket.clone(), address, settings, shared) {
-            // On the heap, so that moving it does not touch the small stack twice over.
-            Ok(client) => Box::new(client),
-            // It is gone again.
-            Err(error) => {
-                drop(connections);
-                gst::debug!(CAT, "Lost {address}: {error}");
-                return Ok(());
-            }
+        let accepted = Accepted {
+            id,
+            socket: socket.clone(),
+            address,
+            settings,
+            state: self.state.clone(),
         };
+        let (state, main) = (self.state.clone(), self.main);
         let spawned = thread::Builder::new()
             .name("rtmp-client".into())
-            .stack_size(CLIENT_STACK)
+            .stack_size(CONNECTION_STACK)
             .spawn(move || {
-                let _listed = Listed { id, shared: listed };
+                let _listed = Listed { id, state };
                 callback_thread::enter();
-                client.run();
+                main(accepted);
             });
         match spawned {
-            // The lock is still held, so the thread can't be done before it is listed. Where
-            // there is no thread, the client is dropped here, and must not need the lock.
+            // The lock is still held, so the thread can't end before it is listed. Without a thread
+            // its parts are dropped under the lock, and must not need it.
             Ok(thread) => {
                 connections.add(id, socket, thread);
                 if is_own {
@@ -187,14 +173,14 @@ impl Acceptor {
     }
 }
 
-/// Takes a client thread off the list when it ends, however it does.
+/// Unlists a connection when its thread ends, by whatever way.
 struct Listed {
     id: u64,
-    shared: Arc<ListenerState>,
+    state: Arc<ListenerState>,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.shared.finished(self.id);
+        self.state.finished(self.id);
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The clients of a listener: how many there may be, and who goes when there are too many.
+//! The connections of a listener, their number, and the eviction of one when there are too many.
 //!
-//! Connections are cheap to open, so a flood of them must not keep a publisher out: the newcomer
-//! gets in, and the oldest of those that do not publish goes. It is taken from the network that
-//! has the most of them, so that a flood pushes out itself.
+//! Connections are cheap to open, so a flood of them must not keep a publisher out: the newcomer is
+//! accepted, and the oldest connection that does not publish is evicted. It is chosen from the
+//! network that has the most of them, so that a flood evicts itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -13,11 +13,13 @@ use std::thread::JoinHandle;
 
 use ipnet::{IpNet, Ipv6Net};
 
-/// How far a client has got. Those that are further go later.
+use crate::server::error::TooManyClients;
+
+/// Progress of a connection. A connection that has come further is evicted later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     Connected,
-    /// It wants to publish, and the application has not decided yet.
+    /// The application decides about its publish request.
     Authorizing,
     Publishing,
 }
@@ -27,124 +29,119 @@ struct Entry {
     socket: Arc<TcpStream>,
     thread: JoinHandle<()>,
     standing: Stage,
-    /// Where it comes from; unknown as long as a load balancer has not said it.
+    /// Network of its address. None until a load balancer has sent it.
     network: Option<IpNet>,
-}
-
-/// Why a client can't be let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Full {
-    #[error("there are {0} clients that can't make room, which is max-clients")]
-    Clients(usize),
-    #[error("its address has {0} clients that can't make room, which is max-clients-per-address")]
-    Address(usize),
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionTable {
-    members: HashMap<u64, Entry>,
-    /// Cut off, and not at their end yet: a handler of the application may hold them up.
+    entries: HashMap<u64, Entry>,
+    /// Evicted connections whose threads have not ended: a handler may delay them.
     leaving: HashMap<u64, Entry>,
-    /// At their end, to be joined.
+    /// Ended threads, to be joined.
     finished: Vec<JoinHandle<()>>,
     next_id: u64,
 }
 
 impl ConnectionTable {
-    /// Ids go up, so a lower one is an older client.
+    /// Ids count up, so a lower one is an older connection.
     pub(crate) fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.members.len()
+        self.entries.len()
     }
 
-    /// Makes room for one more. Threads of those that had to go may take a moment to end, if
-    /// the application is deciding about them: there may be as many of them again.
-    pub(crate) fn reserve(&mut self, max_clients: usize) -> Result<(), Full> {
-        let count = self.members.len();
+    /// Makes space for one more connection. Threads of evicted ones may take a moment to end while the
+    /// application decides about them: there may be as many of them again.
+    pub(crate) fn reserve(&mut self, max_clients: usize) -> Result<(), TooManyClients> {
+        let count = self.entries.len();
         if count + self.leaving.len() >= 2 * max_clients {
-            return Err(Full::Clients(max_clients));
+            return Err(TooManyClients::OfAll(max_clients));
         }
         if count < max_clients || self.evict_one() {
             return Ok(());
         }
-        Err(Full::Clients(max_clients))
+        Err(TooManyClients::OfAll(max_clients))
     }
 
-    /// Cuts off who is the least worth keeping, if there is anybody.
+    /// Evicts the connection that is the least worth keeping. Returns false if there is none.
     pub(crate) fn evict_one(&mut self) -> bool {
-        let candidates = || self.members.iter().filter(|(_, m)| m.is_dispensable());
+        let candidates = || self.entries.iter().filter(|(_, m)| m.is_evictable());
         let mut by_network: HashMap<Option<IpNet>, usize> = HashMap::new();
-        for (_, member) in candidates() {
-            *by_network.entry(member.network).or_default() += 1;
+        for (_, entry) in candidates() {
+            *by_network.entry(entry.network).or_default() += 1;
         }
         let most = by_network.values().max().copied().unwrap_or_default();
         let oldest = candidates()
-            .filter(|(_, member)| by_network.get(&member.network) == Some(&most))
-            .min_by_key(|(id, member)| (member.standing, **id))
+            .filter(|(_, entry)| by_network.get(&entry.network) == Some(&most))
+            .min_by_key(|(id, entry)| (entry.standing, **id))
             .map(|(id, _)| *id);
         oldest.inspect(|id| self.disconnect(*id)).is_some()
     }
 
-    /// Makes room for one more from this address.
-    pub(crate) fn reserve_for(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
+    /// Makes space for one more connection from an address.
+    pub(crate) fn reserve_for(
+        &mut self,
+        address: IpAddr,
+        max: usize,
+    ) -> Result<(), TooManyClients> {
         let network = Some(network(address));
-        let neighbours = || self.members.iter().filter(|(_, m)| m.network == network);
+        let neighbours = || self.entries.iter().filter(|(_, m)| m.network == network);
         let leaving = self.leaving.values().filter(|m| m.network == network);
         let count = neighbours().count();
         if count + leaving.count() >= 2 * max {
-            return Err(Full::Address(max));
+            return Err(TooManyClients::OfAddress(max));
         }
         if count >= max {
             let oldest = neighbours()
-                .filter(|(_, member)| member.is_dispensable())
-                .min_by_key(|(id, member)| (member.standing, **id));
+                .filter(|(_, entry)| entry.is_evictable())
+                .min_by_key(|(id, entry)| (entry.standing, **id));
             let oldest = oldest.map(|(id, _)| *id);
-            self.disconnect(oldest.ok_or(Full::Address(max))?);
+            self.disconnect(oldest.ok_or(TooManyClients::OfAddress(max))?);
         }
         Ok(())
     }
 
     pub(crate) fn add(&mut self, id: u64, socket: Arc<TcpStream>, thread: JoinHandle<()>) {
-        let member = Entry {
+        let entry = Entry {
             socket,
             thread,
             standing: Stage::Connected,
             network: None,
         };
-        self.members.insert(id, member);
+        self.entries.insert(id, entry);
     }
 
-    /// Says where a client comes from, after room was made for it.
+    /// Sets the address of a connection, after space was made for it.
     pub(crate) fn set_address(&mut self, id: u64, address: IpAddr) {
-        if let Some(member) = self.members.get_mut(&id) {
-            member.network = Some(network(address));
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.network = Some(network(address));
         }
     }
 
-    /// False if it has been cut off meanwhile.
+    /// Returns false if the connection has been evicted.
     pub(crate) fn set_stage(&mut self, id: u64, standing: Stage) -> bool {
-        match self.members.get_mut(&id) {
-            Some(member) => {
-                member.standing = standing;
+        match self.entries.get_mut(&id) {
+            Some(entry) => {
+                entry.standing = standing;
                 true
             }
             None => false,
         }
     }
 
-    /// Ends the connection of a client, whose thread ends soon.
+    /// Ends a connection, whose thread ends soon.
     pub(crate) fn disconnect(&mut self, id: u64) {
-        if let Some(member) = self.members.remove(&id) {
-            let _ = member.socket.shutdown(Shutdown::Both);
-            self.leaving.insert(id, member);
+        if let Some(entry) = self.entries.remove(&id) {
+            let _ = entry.socket.shutdown(Shutdown::Both);
+            self.leaving.insert(id, entry);
         }
     }
 
-    /// A thread is at its end. False if whoever stops it has taken its handle out, and joins it.
+    /// Notes that a thread ends. Returns false if the caller of [`ConnectionTable::take`] joins it.
     pub(crate) fn finished(&mut self, id: u64) -> bool {
         let thread = self.take(id);
         let is_listed = thread.is_some();
@@ -156,33 +153,33 @@ impl ConnectionTable {
         std::mem::take(&mut self.finished)
     }
 
-    /// The thread of a client that has been told to end, for the caller to join.
+    /// Takes the thread of a connection that ends, for the caller to join.
     pub(crate) fn take(&mut self, id: u64) -> Option<JoinHandle<()>> {
-        let member = self.members.remove(&id);
-        let member = member.or_else(|| self.leaving.remove(&id));
-        member.map(|member| member.thread)
+        let entry = self.entries.remove(&id);
+        let entry = entry.or_else(|| self.leaving.remove(&id));
+        entry.map(|entry| entry.thread)
     }
 
-    /// Ends all connections, and gives all threads to be joined. Those that are in a handler of the
-    /// application end by themselves when that returns: it may wait for the caller.
+    /// Ends all connections, and returns the threads to join. A thread in a handler of the application
+    /// is not among them: it ends when the handler returns, which may wait for the caller.
     pub(crate) fn take_all(&mut self) -> Vec<JoinHandle<()>> {
-        let ids: Vec<u64> = self.members.keys().copied().collect();
+        let ids: Vec<u64> = self.entries.keys().copied().collect();
         ids.into_iter().for_each(|id| self.disconnect(id));
-        let leaving = self.leaving.drain().map(|(_, member)| member);
-        let in_handler = |member: &Entry| member.standing == Stage::Authorizing;
-        let leaving = leaving.filter(|member| !in_handler(member));
-        let threads = leaving.map(|member| member.thread);
+        let leaving = self.leaving.drain().map(|(_, entry)| entry);
+        let in_handler = |entry: &Entry| entry.standing == Stage::Authorizing;
+        let leaving = leaving.filter(|entry| !in_handler(entry));
+        let threads = leaving.map(|entry| entry.thread);
         threads.chain(self.finished.drain(..)).collect()
     }
 }
 
 impl Entry {
-    fn is_dispensable(&self) -> bool {
+    fn is_evictable(&self) -> bool {
         self.standing < Stage::Publishing
     }
 }
 
-/// What counts as one address: who has one IPv6 address has all of its network.
+/// Returns the network that counts as one address: an IPv6 host has all addresses of its network.
 fn network(address: IpAddr) -> IpNet {
     match address.to_canonical() {
         IpAddr::V4(address) => IpNet::from(IpAddr::V4(address)),
@@ -218,7 +215,7 @@ mod tests {
             id
         }
 
-        fn add_from(&mut self, address: &str, max: usize) -> Result<u64, Full> {
+        fn add_from(&mut self, address: &str, max: usize) -> Result<u64, TooManyClients> {
             let address = address.parse().unwrap();
             self.connections.reserve_for(address, max)?;
             let id = self.add();
@@ -227,29 +224,29 @@ mod tests {
         }
 
         fn has(&self, id: u64) -> bool {
-            self.connections.members.contains_key(&id)
+            self.connections.entries.contains_key(&id)
         }
     }
 
     #[test]
-    fn the_oldest_that_does_not_publish_goes() {
+    fn the_oldest_connection_that_does_not_publish_is_evicted() {
         let mut test = Test::new();
         let ids: Vec<u64> = (0..4).map(|_| test.add()).collect();
         test.connections.set_stage(ids[0], Stage::Publishing);
         test.connections.set_stage(ids[1], Stage::Authorizing);
         for gone in [ids[2], ids[3], ids[1]] {
-            let count = test.connections.members.len();
+            let count = test.connections.entries.len();
             test.connections.reserve(count).unwrap();
             assert!(!test.has(gone));
             assert!(test.connections.finished(gone));
         }
-        assert_eq!(test.connections.reserve(1), Err(Full::Clients(1)));
+        assert_eq!(test.connections.reserve(1), Err(TooManyClients::OfAll(1)));
         assert_eq!(test.connections.reserve(2), Ok(()));
         assert!(test.has(ids[0]));
     }
 
     #[test]
-    fn a_flood_from_one_network_pushes_out_itself() {
+    fn floods_from_one_network_evict_themselves() {
         let mut test = Test::new();
         let slow = test.add_from("192.0.2.1", 10).unwrap();
         let flood: Vec<u64> = ["2001:db8::1", "2001:db8::2", "2001:db8::3:4"]
@@ -261,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_full_of_publishers_gets_no_more() {
+    fn addresses_full_of_publishers_get_no_more_connections() {
         let mut test = Test::new();
         let first = test.add_from("192.0.2.1", 2).unwrap();
         let second = test.add_from("192.0.2.1", 2).unwrap();
@@ -270,13 +267,16 @@ mod tests {
         for id in [second, third] {
             test.connections.set_stage(id, Stage::Publishing);
         }
-        assert_eq!(test.add_from("192.0.2.1", 2), Err(Full::Address(2)));
+        assert_eq!(
+            test.add_from("192.0.2.1", 2),
+            Err(TooManyClients::OfAddress(2))
+        );
         assert!(test.add_from("192.0.2.2", 2).is_ok());
         assert!(test.has(second) && test.has(third));
     }
 
     #[test]
-    fn who_was_cut_off_is_joined_once() {
+    fn evicted_connections_are_joined_once() {
         let mut test = Test::new();
         let id = test.add();
         test.connections.disconnect(id);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The listeners of this process.
+//! The listeners of this process, and the claims of elements on them.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,15 +10,19 @@ use std::thread;
 use std::time::Duration;
 
 use once_cell::sync::Lazy;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::server::callback_thread;
+use crate::server::error::ClaimError;
+use crate::server::log::CAT;
 use crate::server::port::listener::Listener;
-use crate::server::port::process_counters::{ProcessCounters, ProcessStats};
+use crate::server::port::process_counters::ProcessCounters;
+use crate::server::port::state::ConnectionMain;
 use crate::server::routing::publish_point::PublishPoint;
+use crate::server::stats::ProcessStats;
 use crate::server::stream::Stream;
 use crate::server::stream::table::StreamTable;
-use crate::server::transport::{Tls, TlsError};
+use crate::server::transport::Tls;
 
 static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
 
@@ -37,104 +41,23 @@ enum Entry {
     },
     /// Its threads are being joined; the address is not free yet.
     Closing,
+    /// No thread could be started to close it. The next claim of the port does.
+    Abandoned(Arc<Listener>),
 }
 
-/// Why an element can't listen.
-#[derive(Debug, thiserror::Error)]
-pub enum ClaimError {
-    #[error("Could not resolve host \"{host}\": {source}. Set host to an address of this machine")]
-    Resolve { host: String, source: io::Error },
-    #[error("Could not listen on {host}:{port}: {source}. {}", hint(source))]
-    Bind {
-        host: String,
-        port: u16,
-        source: io::Error,
-    },
-    #[error(
-        "The route {route} on {address} is taken by element \"{other}\". \
-         Set another application or stream-key"
-    )]
-    RouteTaken {
-        address: SocketAddr,
-        route: String,
-        other: String,
-    },
-    #[error(
-        "{property} must be the same for all elements on {address}, and element \"{other}\" has \
-         another value. Set the same, or another port"
-    )]
-    PortDiffers {
-        address: SocketAddr,
-        property: &'static str,
-        other: String,
-    },
-    #[error(
-        "Clients authenticate before they say their stream key, so elements on {address} that may \
-         have the same application must have the same authmod, and that of element \"{other}\" is \
-         another. Set the same authmod, another application or another port"
-    )]
-    AuthenticationDiffers { address: SocketAddr, other: String },
-    #[error("{0}")]
-    Tls(TlsError),
-    #[error(
-        "{0} is still being closed by the handler that stopped it. Start the element again after that"
-    )]
-    Closing(SocketAddr),
-}
-
-/// What kind of failure it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimErrorKind {
-    /// The address or route is in use.
-    Busy,
-    /// What the properties say can't be.
-    Settings,
-    /// A file can't be read.
-    File,
-    Other,
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "Another program listens there: set port to a free one, or to 0 for any"
-        }
-        io::ErrorKind::AddrNotAvailable => "Set host to an address of this machine",
-        io::ErrorKind::PermissionDenied => "Ports below 1024 need rights: set port to a higher one",
-        _ => "Set host and port to what this machine has",
-    }
-}
-
-impl ClaimError {
-    pub fn kind(&self) -> ClaimErrorKind {
-        match self {
-            ClaimError::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                ClaimErrorKind::Busy
-            }
-            ClaimError::RouteTaken { .. } | ClaimError::Closing(_) => ClaimErrorKind::Busy,
-            ClaimError::PortDiffers { .. } | ClaimError::AuthenticationDiffers { .. } => {
-                ClaimErrorKind::Settings
-            }
-            ClaimError::Tls(TlsError::Read { .. }) => ClaimErrorKind::File,
-            ClaimError::Tls(_) => ClaimErrorKind::Settings,
-            ClaimError::Resolve { .. } | ClaimError::Bind { .. } => ClaimErrorKind::Other,
-        }
-    }
-}
-
-/// An element's hold on a route of a listener. Dropping it closes the route and cuts off its
-/// publisher; with the last one the listener and all its clients are gone.
+/// A route of a listener that an element holds. Dropping it closes the route and disconnects its
+/// publishers; the last one closes the listener and all its connections.
 #[derive(Debug)]
-pub struct Claim {
+pub(crate) struct Claim {
     address: SocketAddr,
     listener: Arc<Listener>,
     point: PublishPoint,
 }
 
-/// An element's hold on one stream of a claim that takes many. Dropping it closes the stream and cuts
-/// off its publisher.
+/// One stream of a claim with many, as held by an element. Dropping it closes the stream and
+/// disconnects its publisher.
 #[derive(Debug)]
-pub struct StreamClaim {
+pub(crate) struct StreamClaim {
     listener: Arc<Listener>,
     table: Arc<StreamTable>,
     number: u32,
@@ -142,16 +65,14 @@ pub struct StreamClaim {
 }
 
 impl Claim {
-    /// Where the listener is bound.
-    pub fn address(&self) -> SocketAddr {
+    /// Returns the bound address of the listener.
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The stream with this number, if the claim takes many and there is one. To be held once.
-    pub fn stream(&self, number: u32) -> Option<StreamClaim> {
-        let PublishPoint::Many(table) = &self.point else {
-            return None;
-        };
+    /// Returns the stream with this number, if the claim has many. Hold it once.
+    pub(crate) fn stream(&self, number: u32) -> Option<StreamClaim> {
+        let table = self.point.table()?;
         Some(StreamClaim {
             listener: self.listener.clone(),
             table: table.clone(),
@@ -160,15 +81,15 @@ impl Claim {
         })
     }
 
-    /// Takes nobody any more, cuts publishers off, and waits until they are gone and the application has
-    /// heard of it.
-    pub fn close(&self) {
+    /// Accepts nobody any more, disconnects the publishers, and waits until they are gone and the
+    /// application has handled all events.
+    pub(crate) fn close(&self) {
         self.listener.remove_route(&self.point);
-        self.point.rules().flush_notices();
+        self.point.flush_events();
     }
 
-    /// For use without the claim, which has to stay where it is.
-    pub fn drain_control(&self) -> DrainControl {
+    /// Returns the control of draining, for use apart from the claim.
+    pub(crate) fn drain_control(&self) -> DrainControl {
         DrainControl {
             listener: self.listener.clone(),
             point: self.point.clone(),
@@ -177,11 +98,11 @@ impl Claim {
 }
 
 impl StreamClaim {
-    pub fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
-    pub fn stream(&self) -> &Arc<Stream> {
+    pub(crate) fn stream(&self) -> &Arc<Stream> {
         &self.stream
     }
 }
@@ -195,34 +116,36 @@ impl Drop for StreamClaim {
 
 /// Starts and stops the draining of a claim's route.
 #[derive(Debug)]
-pub struct DrainControl {
+pub(crate) struct DrainControl {
     listener: Arc<Listener>,
     point: PublishPoint,
 }
 
 impl DrainControl {
-    /// Takes no new publishers, asks present ones to connect again, and cuts them off after
-    /// `timeout`. Their streams end with them. None takes publishers again.
+    /// Accepts no new publishers, asks present ones to reconnect, and disconnects them after
+    /// `timeout`. Their streams end with them. A second call sets the time again. None accepts
+    /// publishers again.
     ///
     /// # Errors
     ///
     /// The port was closed while all of its elements were drained, and can't be opened again.
-    pub fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
         match timeout {
-            Some(timeout) => {
-                for (deadline, stream) in self.point.drain(timeout) {
-                    self.listener.call_at(deadline, &stream);
-                }
-            }
+            Some(timeout) => self.point.drain(timeout),
             None => self.point.stop_draining(),
         }
-        self.listener.check_draining()
+        self.listener.update_socket()
     }
 }
 
-/// Listens on an address, or joins those who do, and takes a route there. Port 0 is any free port,
-/// and never one that is shared.
-pub fn claim(host: &str, port: u16, point: &PublishPoint) -> Result<Claim, ClaimError> {
+/// Claims a route on an address, with a new listener or the one that the process has there. Port 0 is
+/// any free port, and never one that is shared. `main` is the body of a connection's thread.
+pub(crate) fn claim(
+    host: &str,
+    port: u16,
+    point: &PublishPoint,
+    main: ConnectionMain,
+) -> Result<Claim, ClaimError> {
     let resolve_error = |source| ClaimError::Resolve {
         host: host.to_owned(),
         source,
@@ -233,9 +156,9 @@ pub fn claim(host: &str, port: u16, point: &PublishPoint) -> Result<Claim, Claim
     let mut last = None;
     for address in addresses {
         // Files are read before any lock is taken: they may be far away.
-        let files = point.rules().port_settings().tls.clone();
+        let files = point.rules().port.tls.clone();
         let tls = files.map(Tls::load).transpose().map_err(ClaimError::Tls)?;
-        match REGISTRY.claim(address, point, tls) {
+        match REGISTRY.claim(address, point, tls, main) {
             Ok(claim) => {
                 REGISTRY.counters.lock().add(&claim.point);
                 return Ok(claim);
@@ -254,12 +177,12 @@ pub fn claim(host: &str, port: u16, point: &PublishPoint) -> Result<Claim, Claim
     }
 }
 
-/// What all elements of the process have counted, together.
-pub fn process_stats() -> ProcessStats {
+/// Returns the counters of all elements of the process.
+pub(crate) fn process_stats() -> ProcessStats {
     let mut stats = REGISTRY.counters.lock().stats();
     let listeners: Vec<Arc<Listener>> = REGISTRY.listeners();
     stats.listeners = listeners.len() as u64;
-    stats.clients = listeners.iter().map(|l| l.clients() as u64).sum();
+    stats.clients = listeners.iter().map(|l| l.connections() as u64).sum();
     stats
 }
 
@@ -275,20 +198,9 @@ impl Registry {
         wanted: SocketAddr,
         point: &PublishPoint,
         tls: Option<Tls>,
+        main: ConnectionMain,
     ) -> Result<Claim, Failure> {
-        let mut entries = self.entries.lock();
-        // An element that stops and starts again finds its own port still closing.
-        while wanted.port() != 0
-            && entries.iter().any(|(address, entry)| {
-                address.port() == wanted.port() && matches!(entry, Entry::Closing)
-            })
-        {
-            // It waits for this very thread.
-            if callback_thread::is() {
-                return Err(Failure::Final(ClaimError::Closing(wanted)));
-            }
-            self.closed.wait(&mut entries);
-        }
+        let mut entries = self.wait_for_port(wanted).map_err(Failure::Final)?;
         let (address, listener) = match entries.get_mut(&wanted) {
             Some(Entry::Open { listener, claims }) => {
                 listener.add_route(point).map_err(Failure::Final)?;
@@ -296,8 +208,8 @@ impl Registry {
                 (wanted, listener.clone())
             }
             _ => {
-                let listener = Listener::start(wanted, point.clone(), tls);
-                let listener = listener.map_err(Failure::Bind)?;
+                let listener = Listener::start(wanted, point.clone(), tls, main);
+                let listener = listener.map_err(|error| explain_bind(&entries, wanted, error))?;
                 let listener = Arc::new(listener);
                 let address = listener.address();
                 let entry = Entry::Open {
@@ -315,16 +227,51 @@ impl Registry {
         })
     }
 
+    /// Waits while the port is being closed: an element that stops and starts again finds its own
+    /// port still closing.
+    fn wait_for_port(
+        &self,
+        wanted: SocketAddr,
+    ) -> Result<MutexGuard<'_, HashMap<SocketAddr, Entry>>, ClaimError> {
+        let mut entries = self.entries.lock();
+        if wanted.port() == 0 {
+            return Ok(entries);
+        }
+        loop {
+            let mut of_port = entries
+                .iter_mut()
+                .filter(|(address, _)| address.port() == wanted.port());
+            let closing = of_port.find(|(_, entry)| !matches!(entry, Entry::Open { .. }));
+            let Some((address, entry)) = closing else {
+                return Ok(entries);
+            };
+            // The end of the port may wait for this very thread.
+            if callback_thread::is() {
+                return Err(ClaimError::Closing(wanted));
+            }
+            let address = *address;
+            match std::mem::replace(entry, Entry::Closing) {
+                Entry::Abandoned(listener) => {
+                    drop(entries);
+                    listener.shut_down();
+                    self.closed(address);
+                    entries = self.entries.lock();
+                }
+                _ => self.closed.wait(&mut entries),
+            }
+        }
+    }
+
     fn listeners(&self) -> Vec<Arc<Listener>> {
         let entries = self.entries.lock();
         let open = entries.values().filter_map(|entry| match entry {
             Entry::Open { listener, .. } => Some(listener.clone()),
-            Entry::Closing => None,
+            Entry::Closing | Entry::Abandoned(_) => None,
         });
         open.collect()
     }
 
-    /// Gives the listener back if this was the last claim on it.
+    /// Returns the listener if this was the last claim on it.
     fn release(&self, address: SocketAddr) -> Option<Arc<Listener>> {
         let mut entries = self.entries.lock();
         let Some(Entry::Open { claims, .. }) = entries.get_mut(&address) else {
@@ -340,9 +287,17 @@ impl Registry {
         }
     }
 
+    /// Leaves a listener to the next claim of its port.
+    fn abandon(&self, listener: Arc<Listener>) {
+        let address = listener.address();
+        let entry = Entry::Abandoned(listener);
+        self.entries.lock().insert(address, entry);
+        self.closed.notify_all();
+    }
+
     fn closed(&self, address: SocketAddr) {
         let mut entries = self.entries.lock();
-        // The system may have given the port to another listener of this process meanwhile.
+        // The system may have assigned the port to another listener of this process meanwhile.
         if matches!(entries.get(&address), Some(Entry::Closing)) {
             entries.remove(&address);
         }
@@ -350,24 +305,65 @@ impl Registry {
     }
 }
 
+/// Names the listener of this process that is in the way, if one is.
+fn explain_bind(
+    entries: &HashMap<SocketAddr, Entry>,
+    wanted: SocketAddr,
+    source: io::Error,
+) -> Failure {
+    if source.kind() != io::ErrorKind::AddrInUse {
+        return Failure::Bind(source);
+    }
+    let covers = |address: &SocketAddr| {
+        address.port() == wanted.port()
+            && (address.ip().is_unspecified() || wanted.ip().is_unspecified())
+    };
+    let overlap = entries.iter().find_map(|(address, entry)| match entry {
+        Entry::Open { listener, .. } if covers(address) => {
+            Some((*address, listener.element_name()))
+        }
+        _ => None,
+    });
+    match overlap {
+        Some((listening, other)) => Failure::Final(ClaimError::Overlap {
+            address: wanted,
+            listening,
+            other,
+            source,
+        }),
+        None => Failure::Bind(source),
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         self.close();
         REGISTRY.counters.lock().remove(&self.point);
-        // No lock is held over the joins: a client thread may be on its way to take one.
-        if let Some(listener) = REGISTRY.release(self.address) {
-            let address = self.address;
-            let shut_down = move || {
-                listener.shut_down();
-                REGISTRY.closed(address);
-            };
-            // A signal handler that stops the element runs on one of the threads to be joined, and
-            // others may be in handlers that wait for this one.
-            if callback_thread::is() {
-                thread::spawn(shut_down);
-            } else {
-                shut_down();
-            }
+        // No lock is held over the joins: a connection's thread may be about to take one.
+        let Some(listener) = REGISTRY.release(self.address) else {
+            return;
+        };
+        // A handler that stops the element runs on one of the threads to join, and others may be in
+        // handlers that wait for this one.
+        if callback_thread::is() {
+            shut_down_elsewhere(listener);
+        } else {
+            listener.shut_down();
+            REGISTRY.closed(self.address);
         }
+    }
+}
+
+fn shut_down_elsewhere(listener: Arc<Listener>) {
+    let on_thread = listener.clone();
+    let spawned = thread::Builder::new()
+        .name("rtmp-close".into())
+        .spawn(move || {
+            on_thread.shut_down();
+            REGISTRY.closed(on_thread.address());
+        });
+    if let Err(error) = spawned {
+        gst::warning!(CAT, "Could not start a thread to close a port: {error}");
+        REGISTRY.abandon(listener);
     }
 }

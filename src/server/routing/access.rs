@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who may publish to an element.
+//! Access rules of an element.
 
 use std::net::IpAddr;
 
@@ -9,27 +9,29 @@ use ipnet::IpNet;
 use crate::flv::codec::AcceptedCodecs;
 use crate::rtmp::authentication::Credentials;
 
-/// What an element asks of its publishers.
+/// Requirements of an element for its publishers.
 #[derive(Debug, Clone, Default)]
-pub struct Access {
+pub(crate) struct Access {
     pub addresses: AllowedAddresses,
-    /// None lets everybody in.
+    /// None for no authentication.
     pub credentials: Option<Credentials>,
-    /// What it takes of them.
+    /// Codecs of accepted tracks.
     pub codecs: AcceptedCodecs,
 }
 
-/// Networks that clients may come from; none means all.
+/// Networks that clients may connect from. An empty list allows all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AllowedAddresses(Vec<IpNet>);
+pub(crate) struct AllowedAddresses(Vec<IpNet>);
 
-/// Text that is no network.
+/// Error for text that is no network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is neither an IP address nor a network like 192.0.2.0/24 or 2001:db8::/32")]
-pub struct InvalidNetwork(String);
+pub(crate) struct InvalidNetwork(String);
 
 impl AllowedAddresses {
-    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidNetwork> {
+    pub(crate) fn parse<'a>(
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, InvalidNetwork> {
         let parse = |text: &str| {
             let text = text.trim();
             let network = text.parse::<IpNet>();
@@ -45,7 +47,7 @@ impl AllowedAddresses {
         networks.map(AllowedAddresses)
     }
 
-    pub fn allows(&self, address: IpAddr) -> bool {
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
         // A socket for both families shows IPv4 addresses as IPv6 ones.
         let address = address.to_canonical();
         self.0.is_empty() || self.0.iter().any(|network| network.contains(&address))
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_named() {
+    fn invalid_networks_are_named_in_the_error() {
         for text in [
             "localhost",
             "192.0.2.0/33",

@@ -4,10 +4,9 @@
 
 use std::collections::HashSet;
 
-/// The names of variables with what they matched, in the order of the template.
-pub type Variables = Vec<(String, String)>;
+use crate::server::publisher::Variables;
 
-/// Why a template can't be used.
+/// Reason why a template can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTemplate {
     #[error("a brace has no partner: a variable is {{name}}, and within one part of the path")]
@@ -18,7 +17,7 @@ pub enum InvalidTemplate {
     Adjacent,
     #[error("the variable {0} is there twice")]
     Twice(String),
-    #[error("it is empty: leave it unset to take any")]
+    #[error("it is empty: leave it unset to accept any")]
     Empty,
 }
 
@@ -28,7 +27,7 @@ enum Part {
     Variable(String),
 }
 
-/// What one part of a path, between slashes, may be.
+/// Pattern of one part of a path, between slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
     parts: Vec<Part>,
@@ -74,7 +73,7 @@ impl Pattern {
         self.variables().next().is_none()
     }
 
-    /// Whether there is a text that both match. Of two templates that is assumed.
+    /// Returns true where both may match the same text. For two templates that is assumed.
     pub(crate) fn may_meet(&self, other: &Self) -> bool {
         let matches = |pattern: &Self, text: &str| pattern.matches(text, &mut Variables::new());
         match (&self.parts[..], &other.parts[..]) {
@@ -84,8 +83,7 @@ impl Pattern {
         }
     }
 
-    /// Characters that have to be as they are. Of two templates, the one with more of them says
-    /// more.
+    /// Returns the number of literal characters. A template with more of them is narrower.
     pub(crate) fn literal_length(&self) -> usize {
         let lengths = self.parts.iter().map(|part| match part {
             Part::Literal(text) => text.len(),
@@ -94,7 +92,7 @@ impl Pattern {
         lengths.sum()
     }
 
-    /// The same but for the names of variables.
+    /// Compares two patterns without the names of their variables.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let same = |(a, b): (&Part, &Part)| match (a, b) {
             (Part::Literal(a), Part::Literal(b)) => a == b,
@@ -104,8 +102,8 @@ impl Pattern {
         self.parts.len() == other.parts.len() && self.parts.iter().zip(&other.parts).all(same)
     }
 
-    /// A variable takes at least one character, and all up to the literal that follows; before the
-    /// last literal it takes all that is left.
+    /// Matches a text. A variable matches at least one character, and everything up to the literal
+    /// that follows; before the last literal it matches everything that is left.
     pub(crate) fn matches(&self, text: &str, variables: &mut Variables) -> bool {
         let mut rest = text;
         let mut parts = self.parts.iter().peekable();
@@ -130,7 +128,7 @@ impl Pattern {
     }
 }
 
-/// What a variable takes, and what is behind the literal that follows it.
+/// Returns the text of a variable, and the text after the literal that follows it.
 fn split_value<'a>(
     text: &'a str,
     following: Option<&Part>,
@@ -156,7 +154,7 @@ fn is_name(name: &str) -> bool {
         && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// No variable may have two values.
+/// Checks that no variable has two values.
 pub(crate) fn check_unique<'a>(
     patterns: impl Iterator<Item = &'a Pattern>,
 ) -> Result<(), InvalidTemplate> {

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Routes: which application and stream key an element takes, and what a client asked for.
+//! Routes of elements, and the names that clients request.
 
 use std::cmp::Reverse;
 use std::fmt;
 
+use crate::server::publisher::Variables;
 use crate::server::redact::Redacted;
-pub use crate::server::routing::pattern::{InvalidTemplate, Variables};
-use crate::server::routing::pattern::{Pattern, check_unique};
+use crate::server::routing::pattern::{InvalidTemplate, Pattern, check_unique};
 
-/// What an element takes: applications and stream keys, exact, with variables, or any (None).
+/// Applications and stream keys of an element: exact, with variables, or any (None).
 #[derive(Debug, Clone, Default)]
 pub struct Route {
     application: Option<Vec<Pattern>>,
     stream_key: Option<Vec<Pattern>>,
-    /// As they were given, to be shown.
+    /// Both as configured, to be shown.
     shown: (Option<String>, Option<String>),
 }
 
-/// What a route found in a request.
+/// Names and variables of a request that matches a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MatchedNames {
     pub application: String,
@@ -27,7 +27,7 @@ pub struct MatchedNames {
     pub variables: Variables,
 }
 
-/// Which property a template is wrong in, and how.
+/// Error in the template of a property.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid {property}: {reason}")]
 pub struct InvalidRoute {
@@ -35,7 +35,7 @@ pub struct InvalidRoute {
     pub reason: InvalidTemplate,
 }
 
-/// How narrow one half of a route is: exact beats a template, and that beats any.
+/// Narrowness of one half of a route: exact beats a template, and that beats any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Narrowness {
     Any,
@@ -43,23 +43,26 @@ enum Narrowness {
     Exact,
 }
 
-/// How narrow a route is; the narrowest one that matches gets the publisher. Stream keys tell
+/// Narrowness of a route. The narrowest route that matches gets the publisher. Stream keys tell
 /// publishers apart, so they count before applications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Specificity {
     stream_key: Narrowness,
     application: Narrowness,
-    /// Of two templates that say the same much, the one with fewer variables.
+    /// Fewer variables decide between templates that are equally narrow.
     variables: Reverse<usize>,
 }
 
 impl Route {
-    /// Slashes at either end do not count, and neither do doubled ones.
+    /// Slashes at either end and doubled slashes are ignored.
     pub fn new(application: Option<&str>, stream_key: Option<&str>) -> Result<Self, InvalidRoute> {
         let invalid = |property| move |reason| InvalidRoute { property, reason };
         let parse = |parts: Vec<String>| parts.iter().map(|part| Pattern::parse(part)).collect();
         let owned = |text: &str| segments(text).map(str::to_owned).collect::<Vec<_>>();
-        let key = stream_key.map(|text| without_decoration(owned(text)));
+        let key = stream_key.map(|text| {
+            let parts = owned(text);
+            undecorated(&parts).map(str::to_owned).collect::<Vec<_>>()
+        });
         if key.as_ref().is_some_and(Vec::is_empty) {
             return Err(invalid("stream-key")(InvalidTemplate::Empty));
         }
@@ -83,25 +86,29 @@ impl Route {
         both.into_iter().flatten().flatten()
     }
 
-    /// Whether two routes take the same, whatever their variables are called.
+    /// Returns true where two routes match the same, whatever their variables are called.
     pub fn is_same(&self, other: &Self) -> bool {
         // Clients disagree on where an application ends, so with a key it is one path.
-        let path = |route: &Self| {
-            Some([&route.application.clone()?[..], route.stream_key.as_ref()?].concat())
-        };
-        if let (Some(own), Some(theirs)) = (path(self), path(other)) {
-            return is_same(&Some(own), &Some(theirs));
+        if let (Some(own), Some(theirs)) = (self.path(), other.path()) {
+            return own.len() == theirs.len()
+                && own.into_iter().zip(theirs).all(|(a, b)| a.is_same(b));
         }
         is_same(&self.application, &other.application)
             && is_same(&self.stream_key, &other.stream_key)
     }
 
-    /// Whether a client could name an application that either might mean.
+    /// Returns application and stream key as one path, if both are given.
+    fn path(&self) -> Option<Vec<&Pattern>> {
+        let (application, key) = (self.application.as_ref()?, self.stream_key.as_ref()?);
+        Some(application.iter().chain(key).collect())
+    }
+
+    /// Returns true where a client could name an application that both routes might mean.
     pub fn shares_application(&self, other: &Self) -> bool {
         let (Some(own), Some(theirs)) = (&self.application, &other.application) else {
             return true;
         };
-        // One that says only the start of its application may yet mean either.
+        // A client that names only the start of its application may still mean either.
         let (own, theirs) = (own.first(), theirs.first());
         own.zip(theirs).is_none_or(|(a, b)| a.may_meet(b))
     }
@@ -114,49 +121,51 @@ impl Route {
         }
     }
 
-    /// Whether a client of this application might still publish on this route. Clients disagree
-    /// on where the application ends and the stream key starts, so either may be the longer.
+    /// Returns true where a client of this application may still publish on this route. Clients
+    /// disagree on where the application ends and the stream key starts, so either may be longer.
     pub fn may_match(&self, application: &str) -> bool {
         let Some(wanted) = &self.application else {
             return true;
         };
         let (application, _) = cut_query(application);
-        let path = without_default_instance(segments(application).map(str::to_owned).collect());
-        let common = wanted.len().min(path.len());
-        match_all(&wanted[..common], &path[..common]).is_some()
+        wanted
+            .iter()
+            .zip(segments(application).filter(is_named))
+            .all(|(pattern, part)| pattern.matches(part, &mut Variables::new()))
     }
 
     pub fn matches(&self, request: &RequestedPath) -> Option<MatchedNames> {
-        let mut readings = request.readings.iter();
-        readings.find_map(|reading| self.match_reading(reading, request.application_length))
+        let mut interpretations = request.interpretations.iter();
+        interpretations.find_map(|i| self.match_one(i, request.application_length))
     }
 
-    fn match_reading(
+    /// Allocates only for what matches: a client may name a long path on a port of many routes.
+    fn match_one(
         &self,
-        reading: &Interpretation,
-        asked_application: usize,
+        interpretation: &Interpretation,
+        requested_application: usize,
     ) -> Option<MatchedNames> {
-        let path = &reading.path;
+        let path = &interpretation.path;
         let split = match (&self.application, &self.stream_key) {
             (Some(application), _) => application.len(),
             (None, Some(key)) => path.len().checked_sub(key.len())?,
             // Where the client put everything into the application, its last part is the key.
-            (None, None) if asked_application >= path.len() && path.len() > 1 => path.len() - 1,
-            (None, None) => asked_application.min(path.len()),
+            (None, None) if requested_application >= path.len() && path.len() > 1 => path.len() - 1,
+            (None, None) => requested_application.min(path.len()),
         };
         let (application, key) = path.split_at_checked(split)?;
-        let key = without_decoration(key.to_vec());
         let mut variables = Variables::new();
         if let Some(wanted) = &self.application {
-            variables.extend(match_all(wanted, application)?);
+            let parts = application.iter().map(String::as_str);
+            match_all(wanted, parts, &mut variables)?;
         }
         if let Some(wanted) = &self.stream_key {
-            variables.extend(match_all(wanted, &key)?);
+            match_all(wanted, undecorated(key), &mut variables)?;
         }
         Some(MatchedNames {
             application: application.join("/"),
-            stream_key: key.join("/"),
-            query: reading.query.clone(),
+            stream_key: undecorated(key).collect::<Vec<_>>().join("/"),
+            query: interpretation.query.clone(),
             variables,
         })
     }
@@ -180,15 +189,18 @@ fn narrowness(patterns: &Option<Vec<Pattern>>) -> Narrowness {
     }
 }
 
-/// Matches as many parts as there are patterns.
-fn match_all(patterns: &[Pattern], parts: &[String]) -> Option<Variables> {
-    let mut variables = Variables::new();
+/// Matches a part for each pattern, and no more.
+fn match_all<'a>(
+    patterns: &[Pattern],
+    parts: impl ExactSizeIterator<Item = &'a str>,
+    variables: &mut Variables,
+) -> Option<()> {
     let all = patterns.len() == parts.len()
         && patterns
             .iter()
             .zip(parts)
-            .all(|(pattern, part)| pattern.matches(part, &mut variables));
-    all.then_some(variables)
+            .all(|(pattern, part)| pattern.matches(part, variables));
+    all.then_some(())
 }
 
 impl fmt::Display for Route {
@@ -204,20 +216,25 @@ impl fmt::Display for Route {
     }
 }
 
-/// What a client asked for.
+/// Parts of a path that a client may name. Longer ones match no route: comparing them with each
+/// route would cost time at the client's will.
+const MAX_PARTS: usize = 32;
+
+/// Application and stream key as a client requests them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedPath {
-    /// How it may be meant, the likeliest first.
-    readings: Vec<Interpretation>,
+    /// Possible meanings, the likeliest first.
+    interpretations: Vec<Interpretation>,
+    /// Number of parts that came as the application.
     application_length: usize,
 }
 
-/// One way to understand a request.
+/// One possible meaning of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Interpretation {
     /// Application and stream key in one path: clients split them in many ways.
     path: Vec<String>,
-    /// Of the application and of the stream key, joined by `&`.
+    /// Queries of the application and of the stream key, joined by `&`.
     query: String,
 }
 
@@ -229,23 +246,24 @@ impl RequestedPath {
         let mut path = without_default_instance(segments(application).map(str::to_owned).collect());
         let application_length = path.len();
         let application_alone = path.clone();
-        let key = segments(key).skip_while(|part| *part == DEFAULT_INSTANCE);
+        let key = segments(key).skip_while(|part| !is_named(part));
         path.extend(key.map(str::to_owned));
         let queries = [application_query, key_query];
         let queries: Vec<&str> = queries.into_iter().flatten().collect();
-        let mut readings = vec![Interpretation {
+        let mut interpretations = vec![Interpretation {
             path,
             query: queries.join("&"),
         }];
         // `live/key?token=a/b` comes as application `live/key?token=a` and stream key `b`.
         if let Some(query) = application_query {
-            readings.push(Interpretation {
+            interpretations.push(Interpretation {
                 path: application_alone,
                 query: format!("{query}/{stream_key}"),
             });
         }
+        interpretations.retain(|interpretation| interpretation.path.len() <= MAX_PARTS);
         RequestedPath {
-            readings,
+            interpretations,
             application_length,
         }
     }
@@ -255,8 +273,12 @@ impl RequestedPath {
 /// encoders put it into the URL: `live/_definst_` is `live`.
 const DEFAULT_INSTANCE: &str = "_definst_";
 
+fn is_named(part: &&str) -> bool {
+    *part != DEFAULT_INSTANCE
+}
+
 fn without_default_instance(mut application: Vec<String>) -> Vec<String> {
-    application.retain(|part| part != DEFAULT_INSTANCE);
+    application.retain(|part| is_named(&part.as_str()));
     application
 }
 
@@ -287,23 +309,22 @@ fn without_origin<'a>(stream_key: &'a str, application: &str) -> &'a str {
         .unwrap_or(path)
 }
 
-/// ffmpeg puts `mp4:` before names that end in .mp4 and takes `.flv` off; Flash-era encoders send
-/// `flv:`. What is meant is the same stream.
-fn without_decoration(mut key: Vec<String>) -> Vec<String> {
-    if let Some(first) = key.first_mut() {
-        for prefix in ["mp4:", "flv:"] {
-            if let Some(rest) = first.strip_prefix(prefix) {
-                *first = rest.to_owned();
+/// Returns the parts of a stream key without what clients add: ffmpeg puts `mp4:` before names that
+/// end in .mp4 and takes `.flv` off, and Flash-era encoders send `flv:`. They mean the same stream.
+fn undecorated(key: &[String]) -> impl ExactSizeIterator<Item = &str> {
+    let last = key.len().saturating_sub(1);
+    key.iter().enumerate().map(move |(index, part)| {
+        let mut part = part.as_str();
+        if index == 0 {
+            for prefix in ["mp4:", "flv:"] {
+                part = part.strip_prefix(prefix).unwrap_or(part);
             }
         }
-    }
-    if let Some(last) = key.last_mut()
-        && let Some(rest) = last.strip_suffix(".flv")
-        && !rest.is_empty()
-    {
-        *last = rest.to_owned();
-    }
-    key
+        match part.strip_suffix(".flv") {
+            Some(rest) if index == last && !rest.is_empty() => rest,
+            _ => part,
+        }
+    })
 }
 
 #[cfg(test)]
@@ -324,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_route_takes_its_own_however_the_client_splits_it() {
+    fn exact_routes_match_however_the_client_splits_the_path() {
         let own = route(Some("live"), Some("key"));
         for (application, key) in [
             ("live", "key"),
@@ -368,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn applications_and_keys_of_several_parts() {
+    fn applications_and_keys_may_have_several_parts() {
         let own = route(Some("live/inst"), Some("a/b"));
         assert_eq!(matched(&own, "live", "inst/a/b"), pair("live/inst", "a/b"));
         assert_eq!(matched(&own, "live/inst/a", "b"), pair("live/inst", "a/b"));
@@ -380,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn any_takes_what_the_client_says() {
+    fn routes_without_names_match_any_names() {
         let any = Route::default();
         assert_eq!(matched(&any, "live", "key"), pair("live", "key"));
         assert_eq!(matched(&any, "live/key", ""), pair("live", "key"));
@@ -394,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn an_application_within_a_url_is_a_whole_part() {
+    fn applications_within_a_url_are_whole_parts() {
         let any = Route::default();
         let url = "rtmp://host/live2/key";
         assert_eq!(matched(&any, "live", url), pair("live", "live2/key"));
@@ -425,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn the_narrower_route_comes_first() {
+    fn narrower_routes_come_first() {
         let order = [
             route(None, None),
             route(Some("{app}"), None),
@@ -449,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_can_not_be_is_refused() {
+    fn invalid_routes_are_rejected() {
         for (application, key, property) in [
             (Some("live{"), None, "application"),
             (None, Some("{"), "stream-key"),
@@ -459,6 +480,14 @@ mod tests {
             let error = Route::new(application, key).unwrap_err();
             assert_eq!(error.property, property, "{error}");
         }
+    }
+
+    #[test]
+    fn long_paths_match_no_route() {
+        let path = ["a"; MAX_PARTS].join("/");
+        let any = Route::default();
+        assert!(any.matches(&RequestedPath::new(&path, "")).is_some());
+        assert!(any.matches(&RequestedPath::new(&path, "b")).is_none());
     }
 
     #[test]
@@ -478,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn the_route_is_shown_without_its_key() {
+    fn routes_are_shown_without_their_keys() {
         let route = route(Some("live"), Some("secret"));
         let shown = route.to_string();
         assert_eq!(shown, "application \"live\", stream key \"se…\"");

@@ -1,387 +1,292 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Where an element and its publisher meet.
+//! One ingest stream: the slot of its publisher, its media queue, its counters.
+//!
+//! Lock order: `state`, then `settings`, the queue, the dispatcher, the counters or the timers, which
+//! are leaves.
 
+pub(crate) mod fan_out;
 pub(crate) mod publisher_handle;
 pub(crate) mod queue;
+pub(crate) mod slot;
 pub(crate) mod table;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::server::events::{MAX_WAITING, Observer, PublisherEvent};
-use crate::server::port::listener::{ListenerSettings, PortSettings};
-use crate::server::publisher::{Publisher, RejectReason, RemovalReason};
-use crate::server::routing::access::Access;
-use crate::server::routing::route::Route;
-use crate::server::routing::rules::PublishRules;
-use crate::server::stats::{Arrival, LastError, MediaTotals, StreamCounters, StreamStats};
-use crate::server::stream::publisher_handle::PublisherHandle;
-use crate::server::stream::queue::{MediaQueue, QueueEvent, QueueLimits};
+use crate::flv::codec::AcceptedCodecs;
+use crate::server::config::StreamSettings;
+use crate::server::events::{EventDispatcher, PublisherEvent};
+use crate::server::publisher::{Publisher, ReconnectError, RejectReason, RemovalReason};
+use crate::server::stats::{
+    ConnectionStats, Dropped, LastError, StreamCounters, StreamStats, Totals,
+};
+use crate::server::stream::fan_out::{Effect, fan_out};
+use crate::server::stream::publisher_handle::{Contention, PublisherHandle};
+use crate::server::stream::queue::{MediaQueue, QueueEvent, QueueItem};
+use crate::server::stream::slot::{ActivePublisher, Admission, Change, Liveness, Slot, Terms};
+use crate::server::threads::{TimerId, TimerService};
 
-/// What to do with a publisher on a route that has one already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Policy {
-    Reject,
-    /// The new one takes over.
-    Replace,
-    /// The new one takes over if the old one has sent no media for a while.
-    #[default]
-    ReplaceStalled,
-}
+/// Time that a contender may wait, in all, for the rest of its predecessor's data.
+const MAX_DEPARTURE: Duration = Duration::from_secs(3);
 
-/// What an element decides for its publishers. It may change while there is one.
+/// The time that a contender has left to wait, over all its requests for one stream.
 #[derive(Debug, Clone, Copy)]
-pub struct StreamSettings {
-    pub limits: QueueLimits,
-    /// A publisher that sends nothing for this long is cut off. Zero for never.
-    pub timeout: Duration,
-    /// Whether there may be another publisher after one has left.
-    pub keep_listening: bool,
-    pub policy: Policy,
-    /// A publisher that sends no media for this long is stalled. Zero for never.
-    pub stall_timeout: Duration,
-    /// A publisher that was cut off may come back for this long. Zero for not at all.
-    pub resume_timeout: Duration,
-}
+pub(crate) struct Patience(Duration);
 
-/// What an stream is made of.
-#[derive(Debug)]
-pub struct PublishPointConfig {
-    /// Quoted to whoever claims the same route again.
-    pub name: String,
-    pub route: Route,
-    pub access: Access,
-    pub settings: StreamSettings,
-    pub listener: ListenerSettings,
-    pub port: PortSettings,
-    pub observer: Arc<dyn Observer>,
-}
-
-/// Why nobody was asked to connect again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReconnectError {
-    NoPublisher,
-    /// It does not know how to.
-    NotSupported,
-    /// It does not read what it is sent.
-    NotReading,
-}
-
-/// Counters of the present publisher, or the last one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ClientStats {
-    pub in_bytes_total: u64,
-    pub out_bytes_total: u64,
-    pub in_bytes_acked: u64,
-    pub out_bytes_acked: u64,
-    pub in_chunk_size: u32,
-    pub out_chunk_size: u32,
-    pub in_window_ack_size: u32,
-    pub out_window_ack_size: u32,
-    pub audio_tags: u64,
-    pub video_tags: u64,
-    pub script_tags: u64,
-    /// In the bodies of tags.
-    pub audio_bytes: u64,
-    pub video_bytes: u64,
-    pub script_bytes: u64,
-    pub keyframes: u64,
-    pub frames: FrameStats,
-    /// Messages left out because no decoder could use them.
-    pub skipped: u64,
-    /// Bits in the last second or so.
-    pub bitrate: u64,
-    pub bitrate_at: Option<Instant>,
-    pub bitrate_peak: u64,
-    pub last_byte: Option<Instant>,
-    pub last_keyframe: Option<Instant>,
-}
-
-/// How video frames follow each other, by their own times.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FrameStats {
-    /// Frames in so many milliseconds, lately.
-    pub rate: (u32, u32),
-    /// Of the last whole group of pictures: frames, and milliseconds from its keyframe to the next.
-    pub gop_length: u32,
-    pub gop_millis: u32,
-}
-
-impl FrameStats {
-    pub fn frames_per_second(&self) -> f64 {
-        match self.rate {
-            (_, 0) => 0.0,
-            (frames, millis) => f64::from(frames) * 1000.0 / f64::from(millis),
-        }
+impl Default for Patience {
+    fn default() -> Self {
+        Patience(MAX_DEPARTURE)
     }
 }
 
-/// Tags of all publishers that did not leave the element, by what kept them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Dropped {
-    /// The queue was full, and leaks.
-    pub queue_full: u64,
-    /// They came before the first keyframe.
-    pub before_keyframe: u64,
-    /// They describe media that has not come, and are more than can be kept.
-    pub descriptions: u64,
-    /// Their publisher had been replaced or told to go.
-    pub cut_off: u64,
-    /// They were part of a backlog.
-    pub late: u64,
-    /// They are in a codec that is not wanted.
-    pub codec_refused: u64,
-}
-
-impl Dropped {
-    pub fn sum(&self) -> u64 {
-        let Dropped {
-            queue_full,
-            before_keyframe,
-            descriptions,
-            cut_off,
-            late,
-            codec_refused,
-        } = *self;
-        queue_full + before_keyframe + descriptions + cut_off + late + codec_refused
+impl Patience {
+    /// Spends on a wait that ends at the deadline passed to it.
+    pub(crate) fn spend<T>(&mut self, wait: impl FnOnce(Instant) -> T) -> T {
+        let start = Instant::now();
+        let result = wait(start + self.0);
+        self.0 = self.0.saturating_sub(start.elapsed());
+        result
     }
 }
 
-/// How long a publisher waits for one that has closed its connection, and of which there is still
-/// something to be read.
-pub(crate) const MAX_DEPARTURE: Duration = Duration::from_secs(3);
+type Handle = Arc<PublisherHandle>;
 
-/// The receiving end of one route: who publishes on it, the queue of what it sends, and counters.
-pub struct Stream {
-    rules: Arc<PublishRules>,
+/// One ingest stream.
+pub(crate) struct Stream {
     /// Its number, if it is one of several streams of an element.
     number: Option<u32>,
+    codecs: AcceptedCodecs,
+    events: Arc<EventDispatcher>,
     settings: Mutex<StreamSettings>,
+    /// Counts changes of the settings.
+    settings_generation: AtomicU64,
     queue: MediaQueue,
-    slot: Mutex<Slot>,
-    /// The slot has become vacant, or there is none any more.
-    vacated: Condvar,
+    state: Mutex<StreamState>,
+    /// The slot has changed, or its publisher has given a sign of life.
+    changed: Condvar,
     counters: Mutex<StreamCounters>,
     rejected: AtomicU64,
-    /// What the element has left out behind the queue.
-    left_out: Mutex<Dropped>,
+    /// Tags that the element has dropped after the queue.
+    dropped_downstream: Mutex<Dropped>,
+    timers: OnceLock<Arc<dyn TimerService>>,
+    /// Fires when a wait of the slot is over.
+    slot_timer: TimerId,
+    /// Checks the publisher while its thread still goes by former settings.
+    settings_timer: TimerId,
+}
+
+#[derive(Debug, Default)]
+struct StreamState {
+    slot: Slot<Handle>,
+    /// Clients that wait for the application's answer.
+    authorizing: BTreeSet<u64>,
 }
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stream")
-            .field("name", &self.rules.name())
             .field("number", &self.number)
             .finish_non_exhaustive()
     }
 }
 
-#[derive(Debug)]
-struct Slot {
-    holder: SlotState,
-    /// No new publishers, and the present one is cut off at this time.
-    drained_at: Option<Instant>,
-}
-
-#[derive(Debug)]
-enum SlotState {
-    Empty,
-    Active(ActivePublisher),
-    /// Its publisher was cut off, and may come back until then.
-    AwaitingReturn {
-        until: Instant,
-    },
-    /// There will be no other.
-    Ended,
-}
-
-#[derive(Debug)]
-struct ActivePublisher {
-    publisher: Arc<Publisher>,
-    link: Arc<PublisherHandle>,
-    /// It has ended its stream, and is about to go: the next one need not wait for that.
-    leaving: bool,
-}
-
 impl Stream {
-    pub fn new(config: PublishPointConfig) -> Self {
-        let (rules, settings) = PublishRules::new(config, MAX_WAITING);
-        Self::behind(rules, settings, None)
-    }
-
-    /// One of several streams, if it has a number.
-    pub(crate) fn behind(
-        rules: Arc<PublishRules>,
-        settings: StreamSettings,
+    pub(crate) fn new(
         number: Option<u32>,
+        settings: StreamSettings,
+        codecs: AcceptedCodecs,
+        events: Arc<EventDispatcher>,
     ) -> Self {
         Stream {
-            rules,
             number,
+            codecs,
+            events,
             settings: Mutex::new(settings),
+            settings_generation: AtomicU64::new(0),
             queue: MediaQueue::new(settings.limits),
-            slot: Mutex::new(Slot {
-                holder: SlotState::Empty,
-                drained_at: None,
-            }),
-            vacated: Condvar::new(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
             counters: Mutex::default(),
             rejected: AtomicU64::default(),
-            left_out: Mutex::default(),
+            dropped_downstream: Mutex::default(),
+            timers: OnceLock::new(),
+            slot_timer: TimerId::new(),
+            settings_timer: TimerId::new(),
         }
     }
 
-    /// Takes effect at once.
-    pub fn configure(&self, settings: StreamSettings) {
+    /// Sets where waits end. Called once, before there is a publisher.
+    pub(crate) fn set_timers(&self, timers: Arc<dyn TimerService>) {
+        let _ = self.timers.set(timers);
+    }
+
+    /// Takes effect at once, also on waits that have begun.
+    pub(crate) fn configure(self: &Arc<Self>, settings: StreamSettings) {
         self.queue.set_limits(settings.limits);
-        *self.settings.lock() = settings;
+        let state = self.state.lock();
+        let before = std::mem::replace(&mut *self.settings.lock(), settings);
+        if before == settings {
+            return;
+        }
+        self.settings_generation.fetch_add(1, Ordering::Relaxed);
+        self.set_slot_timer(&state);
+        drop(state);
+        self.changed.notify_all();
+        self.check_publisher();
     }
 
-    pub(crate) fn rules(&self) -> &PublishRules {
-        &self.rules
+    pub(crate) fn settings(&self) -> StreamSettings {
+        *self.settings.lock()
     }
 
-    pub fn queue(&self) -> &MediaQueue {
+    /// Returns a number that differs after each change of the settings.
+    pub(crate) fn settings_generation(&self) -> u64 {
+        self.settings_generation.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn codecs(&self) -> &AcceptedCodecs {
+        &self.codecs
+    }
+
+    pub(crate) fn queue(&self) -> &MediaQueue {
         &self.queue
     }
 
-    pub fn publisher(&self) -> Option<Arc<Publisher>> {
-        let slot = self.slot.lock();
-        slot.active().map(|active| active.publisher.clone())
+    pub(crate) fn publisher(&self) -> Option<Arc<Publisher>> {
+        let state = self.state.lock();
+        let active = state.slot.active();
+        active.map(|active| active.publisher.clone())
     }
 
-    pub fn stats(&self, now: Instant) -> StreamStats {
+    pub(crate) fn stats(&self, now: Instant) -> StreamStats {
         self.counters.lock().at(now)
     }
 
-    /// How many there have been.
-    pub(crate) fn publishers(&self) -> u64 {
-        self.counters.lock().publishers()
+    /// Returns the counters of all publishers.
+    pub(crate) fn totals(&self, now: Instant) -> Totals {
+        let stats = self.stats(now);
+        Totals {
+            media: stats.total,
+            dropped: self.dropped(),
+            publishers: stats.publishers,
+            reconnects: stats.reconnects,
+            replacements: stats.replacements,
+            rejected: self.rejected(),
+            uptime: stats.uptime,
+            downtime: stats.downtime,
+        }
     }
 
-    /// Counters of all publishers.
-    pub fn totals(&self) -> MediaTotals {
-        self.counters.lock().totals()
-    }
-
-    pub fn dropped(&self) -> Dropped {
+    pub(crate) fn dropped(&self) -> Dropped {
         let levels = self.queue.levels();
         Dropped {
             queue_full: levels.dropped,
             cut_off: levels.cut_off,
-            ..*self.left_out.lock()
+            ..*self.dropped_downstream.lock()
         }
     }
 
-    /// What the element has left out behind the queue, ever.
-    pub fn set_left_out(&self, left_out: Dropped) {
-        *self.left_out.lock() = left_out;
+    /// Sets the tags that the element has dropped after the queue, since the start.
+    pub(crate) fn set_dropped_downstream(&self, dropped: Dropped) {
+        *self.dropped_downstream.lock() = dropped;
     }
 
-    /// Clients that were refused.
-    pub fn rejected(&self) -> u64 {
+    /// Returns the number of clients that were rejected.
+    pub(crate) fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Ends the present publisher, and tells it so. One that was cut off is not awaited any longer.
-    pub fn disconnect(self: &Arc<Self>) {
-        let mut slot = self.slot.lock();
-        match &slot.holder {
-            SlotState::Active(active) => {
-                let link = active.link.clone();
-                drop(slot);
-                self.dismiss(&link);
-            }
-            SlotState::AwaitingReturn { .. } => self.stop_awaiting(&mut slot),
-            SlotState::Empty | SlotState::Ended => {}
+    /// Ends the present publisher, and tells it so. A publisher that was lost is not awaited any
+    /// longer.
+    pub(crate) fn disconnect(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if let Some(active) = state.slot.active() {
+            let handle = active.handle.clone();
+            drop(state);
+            self.dismiss(&handle);
+        } else {
+            let changes = state.slot.cancel_return(&self.terms());
+            self.apply(state, changes);
         }
     }
 
-    fn dismiss(self: &Arc<Self>, link: &PublisherHandle) {
-        link.dismiss(RemovalReason::Disconnected);
-        self.leave(link.client, RemovalReason::Disconnected);
+    fn dismiss(self: &Arc<Self>, handle: &PublisherHandle) {
+        handle.dismiss(RemovalReason::Disconnected);
+        self.leave(handle.client, RemovalReason::Disconnected);
     }
 
-    /// The first of the stream is about to leave the element. The observer hears of it.
-    pub fn tell_flowing(&self) {
+    /// Posts that the first media is about to leave the element.
+    pub(crate) fn post_flowing(&self) {
         if let Some(number) = self.number {
-            self.rules.post(PublisherEvent::Flowing(number));
+            self.events.post(PublisherEvent::Flowing(number));
         }
     }
 
-    /// The stream is to end: whoever publishes is told to go, and nobody comes any more. What there is still leaves.
-    pub fn end(self: &Arc<Self>) {
-        drop(self.end_seat());
-        self.vacated.notify_all();
+    /// Ends the stream: its publisher is disconnected, nobody is accepted any more, and the media in
+    /// the queue still leaves.
+    pub(crate) fn end(self: &Arc<Self>) {
+        drop(self.end_slot());
     }
 
-    /// All of the stream has left the element, or it takes no more of it. Whoever still publishes is
-    /// told so. The observer hears of that first.
-    pub fn finish(self: &Arc<Self>) {
-        let slot = self.end_seat();
-        // In one step with that, so that nobody is added who would be cut off without a word.
+    /// Ends the stream after all of it has left the element, or nothing more of it is accepted
+    /// downstream. The observer handles that first.
+    pub(crate) fn finish(self: &Arc<Self>) {
+        let state = self.end_slot();
+        // In one step with the end, so that no publisher is added and disconnected without a word.
         if let Some(number) = self.number {
-            self.rules.post(PublisherEvent::Finished(number));
+            self.events.post(PublisherEvent::Finished(number));
         }
-        drop(slot);
-        self.vacated.notify_all();
+        drop(state);
     }
 
-    fn end_seat(self: &Arc<Self>) -> MutexGuard<'_, Slot> {
-        let mut slot = self.slot.lock();
-        // Another one may take over while this one is told.
-        while let Some(link) = slot.active().map(|active| active.link.clone()) {
-            drop(slot);
-            self.dismiss(&link);
-            slot = self.slot.lock();
+    fn end_slot(self: &Arc<Self>) -> MutexGuard<'_, StreamState> {
+        let mut state = self.state.lock();
+        // Another publisher may take over while this one is dismissed.
+        while let Some(handle) = state.slot.active().map(|active| active.handle.clone()) {
+            drop(state);
+            self.dismiss(&handle);
+            state = self.state.lock();
         }
-        if !matches!(slot.holder, SlotState::Ended) {
-            self.queue.end(true);
-            slot.holder = SlotState::Ended;
-        }
-        slot
+        let changes = state.slot.end_vacant();
+        self.apply_locked(&state, changes).run();
+        state
     }
 
     /// Asks the present publisher to connect again, perhaps elsewhere.
-    pub fn request_reconnect(
+    pub(crate) fn request_reconnect(
         &self,
         tc_url: Option<&str>,
         description: &str,
     ) -> Result<(), ReconnectError> {
-        let slot = self.slot.lock();
-        let active = slot.active().ok_or(ReconnectError::NoPublisher)?;
-        let (link, publisher) = (active.link.clone(), active.publisher.clone());
-        drop(slot);
-        link.request_reconnect(tc_url, description)?;
-        self.queue.tell(QueueEvent::ReconnectRequested(publisher));
+        let state = self.state.lock();
+        let active = state.slot.active().ok_or(ReconnectError::NoPublisher)?;
+        let (handle, publisher) = (active.handle.clone(), active.publisher.clone());
+        drop(state);
+        handle.request_reconnect(tc_url, description)?;
+        self.queue.post(QueueEvent::ReconnectRequested(publisher));
         Ok(())
     }
 
-    pub fn access(&self) -> &Access {
-        self.rules.access()
+    fn terms(&self) -> Terms {
+        let settings = self.settings.lock();
+        Terms {
+            keep_listening: settings.keep_listening,
+            resume_timeout: settings.resume_timeout,
+        }
     }
 
-    pub(crate) fn timeout(&self) -> Option<Duration> {
-        let timeout = self.settings.lock().timeout;
-        (!timeout.is_zero()).then_some(timeout)
+    /// Counts for the present publisher, and not for one that was replaced.
+    pub(crate) fn set_stats(&self, client: u64, stats: &ConnectionStats) {
+        self.counters.lock().update(client, stats);
     }
 
-    pub(crate) fn stall_timeout(&self) -> Option<Duration> {
-        let timeout = self.settings.lock().stall_timeout;
-        (!timeout.is_zero()).then_some(timeout)
-    }
-
-    /// Counts for the publisher that there is, and not for one that was replaced.
-    pub(crate) fn set_stats(&self, client: u64, stats: &ClientStats) {
-        self.counters.lock().set(client, stats);
-    }
-
-    /// A client was refused or cut off, for a reason without anything secret.
+    /// Notes why a client was rejected or disconnected. `reason` contains no secret.
     pub(crate) fn set_last_error(&self, address: SocketAddr, reason: String) {
         let at = Instant::now();
         self.counters.lock().set_error(LastError {
@@ -391,334 +296,318 @@ impl Stream {
         });
     }
 
-    /// The application is asked about a client.
-    pub(crate) fn set_asked(&self, publisher: &Publisher) {
-        self.queue
-            .tell(QueueEvent::Asked(Arc::new(publisher.clone())));
+    /// Notes that a client waits for the application's answer.
+    pub(crate) fn begin_authorization(&self, client: u64) {
+        let mut state = self.state.lock();
+        if state.authorizing.insert(client) && state.authorizing.len() == 1 {
+            self.queue.set_authorizing(true);
+        }
     }
 
-    /// Whoever asked has gone without having published or having been refused.
-    pub(crate) fn withdraw(&self) {
-        self.queue.tell(QueueEvent::Withdrawn);
+    /// Notes that the client has been accepted or rejected, or is gone.
+    pub(crate) fn end_authorization(&self, client: u64) {
+        let mut state = self.state.lock();
+        if state.authorizing.remove(&client) && state.authorizing.is_empty() {
+            self.queue.set_authorizing(false);
+        }
     }
 
-    pub(crate) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
+    pub(crate) fn reject(&self, publisher: Arc<Publisher>, reason: RejectReason) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
-        self.set_last_error(publisher.address, refusal.reason());
-        self.queue
-            .tell(QueueEvent::Rejected(publisher.clone(), refusal));
-        self.rules
-            .post(PublisherEvent::Rejected(publisher, refusal));
+        self.set_last_error(publisher.address, reason.last_error());
+        let event = QueueEvent::Rejected(publisher.clone(), reason);
+        self.queue.post(event);
+        self.events
+            .post(PublisherEvent::Rejected(publisher, reason));
     }
 
-    /// Whether a publisher would be taken, as far as it can be said now.
-    pub(crate) fn availability(&self) -> Result<(), RejectReason> {
-        let deadline = Instant::now() + MAX_DEPARTURE;
-        let mut slot = self.wait_for_room_to_start(deadline);
-        self.wait_for_departure(&mut slot, deadline);
-        self.check(&slot)
+    /// Waits until the stream accepts a publisher or rejects it.
+    pub(crate) fn reserve(&self, patience: &mut Patience) -> Result<(), RejectReason> {
+        let admitted = patience.spend(|deadline| self.wait_for_admission(deadline));
+        admitted.map(drop)
     }
 
-    /// There has to be room only where there may be another publisher.
-    fn wait_for_room_to_start(&self, deadline: Instant) -> MutexGuard<'_, Slot> {
-        let slot = self.slot.lock();
-        if self.has_ended(&slot) {
-            return slot;
-        }
-        drop(slot);
-        self.queue.wait_for_room_to_start(deadline);
-        self.slot.lock()
-    }
-
-    fn check(&self, slot: &Slot) -> Result<(), RejectReason> {
-        if slot.drained_at.is_some() {
-            return Err(RejectReason::Draining);
-        }
-        // First, since another stream would have room.
-        if self.has_ended(slot) {
-            return Err(RejectReason::Ended);
-        }
-        if !self.queue.has_room_to_start() || self.rules.is_behind() {
-            return Err(RejectReason::Busy);
-        }
-        match &slot.holder {
-            SlotState::Empty | SlotState::AwaitingReturn { .. } => Ok(()),
-            SlotState::Ended => Err(RejectReason::Ended),
-            SlotState::Active(active) => self.check_policy(active),
-        }
-    }
-
-    fn check_policy(&self, active: &ActivePublisher) -> Result<(), RejectReason> {
-        let StreamSettings {
-            policy,
-            stall_timeout,
-            ..
-        } = *self.settings.lock();
-        if active.leaving {
-            return Ok(());
-        }
-        let may_replace = match policy {
-            Policy::Reject => false,
-            Policy::Replace => true,
-            Policy::ReplaceStalled => {
-                active.link.has_hung_up() || self.is_stalled(active, stall_timeout)
-            }
-        };
-        if may_replace {
-            Ok(())
-        } else {
-            Err(RejectReason::Busy)
-        }
-    }
-
-    /// Who waits for room in the queue, or has sent what nobody has read yet, is not to blame.
-    fn is_stalled(&self, active: &ActivePublisher, timeout: Duration) -> bool {
-        !timeout.is_zero()
-            && active.link.silent_for() >= timeout
-            && !self.queue.is_writer_waiting()
-            && !active.link.has_unread()
-    }
-
-    /// Makes a client the publisher, if it may be. One of several that try at once gets it.
-    pub(crate) fn take(
-        &self,
+    /// Makes a client the publisher, if the stream accepts one. Of several contenders at a time one is
+    /// accepted.
+    pub(crate) fn start(
+        self: &Arc<Self>,
         mut publisher: Publisher,
-        link: Arc<PublisherHandle>,
+        handle: Handle,
+        patience: &mut Patience,
     ) -> Result<Arc<Publisher>, RejectReason> {
         publisher.stream = self.number;
         let publisher = Arc::new(publisher);
-        let deadline = Instant::now() + MAX_DEPARTURE;
-        let mut slot = self.wait_for_room_to_start(deadline);
-        self.wait_for_departure(&mut slot, deadline);
-        self.check(&slot)?;
-        let active = ActivePublisher {
-            publisher: publisher.clone(),
-            link,
-            leaving: false,
-        };
-        // Before the queue stops to take anything from it, so that it knows why.
-        if let SlotState::Active(before) = &slot.holder
-            && !before.leaving
-        {
-            before.link.mark(RemovalReason::Replaced);
-            let event = QueueEvent::Replaced(before.publisher.clone());
-            self.queue.tell(event);
-        }
-        self.queue.start(publisher.clone());
-        let coming = match &slot.holder {
-            SlotState::Active(before) if !before.leaving => Arrival::Replacement,
-            SlotState::AwaitingReturn { .. } => Arrival::Return,
-            SlotState::Active(_) | SlotState::Empty | SlotState::Ended => Arrival::New,
-        };
-        let now = Instant::now();
-        self.counters.lock().come(publisher.client, coming, now);
-        let before = std::mem::replace(&mut slot.holder, SlotState::Active(active));
-        let replaced = match before {
-            SlotState::Active(before) if before.leaving => {
-                let notice = PublisherEvent::Removed(before.publisher, RemovalReason::Unpublished);
-                self.rules.post(notice);
-                None
-            }
-            SlotState::Active(before) => {
-                let notice = PublisherEvent::Removed(before.publisher, RemovalReason::Replaced);
-                self.rules.post(notice);
-                Some(before.link)
-            }
-            SlotState::Empty | SlotState::AwaitingReturn { .. } | SlotState::Ended => None,
-        };
-        self.rules.post(PublisherEvent::Added(publisher.clone()));
-        drop(slot);
-        if let Some(link) = replaced {
-            link.dismiss(RemovalReason::Replaced);
-        }
+        let mut state = patience.spend(|deadline| self.wait_for_admission(deadline))?;
+        let changes = state.slot.accept(publisher.clone(), handle);
+        self.apply(state, changes);
         Ok(publisher)
     }
 
-    /// A publisher that has closed its connection leaves as soon as the rest of what it sent is
-    /// read. The next one waits for that, so that nothing is lost.
-    fn wait_for_departure(&self, slot: &mut MutexGuard<'_, Slot>, deadline: Instant) {
-        while let Some(active) = slot.active()
-            && !active.leaving
-            && active.link.has_hung_up()
-        {
-            if self.vacated.wait_until(slot, deadline).timed_out() {
-                return;
-            }
+    fn wait_for_admission(
+        &self,
+        deadline: Instant,
+    ) -> Result<MutexGuard<'_, StreamState>, RejectReason> {
+        // The queue needs space only where there may be another publisher.
+        if !self.has_ended() {
+            self.queue.wait_until_start_accepted(deadline);
         }
-    }
-
-    /// The publisher has ended its stream, and will [leave](Stream::leave) in a moment.
-    pub(crate) fn set_leaving(&self, client: u64) {
-        if let Some(active) = self.slot.lock().active_of(client) {
-            active.leaving = true;
-        }
-    }
-
-    /// The publisher has left. What it sent before is still in the queue.
-    pub(crate) fn leave(self: &Arc<Self>, client: u64, removal: RemovalReason) {
-        let mut slot = self.slot.lock();
-        if let Some(active) = slot.active_of(client) {
-            let unpublished = active.leaving;
-            let removal = if unpublished {
-                RemovalReason::Unpublished
-            } else {
-                removal
+        let mut contention = None;
+        let mut state = self.state.lock();
+        loop {
+            let (terms, policy) = (self.terms(), self.settings().policy);
+            let liveness = |active: &ActivePublisher<Handle>| {
+                self.liveness(&active.handle, deadline, &mut contention)
             };
-            let resume_timeout = self.settings.lock().resume_timeout;
-            if removal.is_cut_off() && !resume_timeout.is_zero() && slot.drained_at.is_none() {
-                self.await_return(slot, removal, resume_timeout);
-            } else {
-                self.vacate(slot, removal);
-            }
+            let wait_until = match state.slot.offer(&terms, policy, liveness) {
+                Admission::Reject(reason) => return Err(reason),
+                Admission::Accept if !self.queue.accepts_start() || self.events.is_full() => {
+                    return Err(RejectReason::Busy);
+                }
+                Admission::Accept => return Ok(state),
+                Admission::AwaitDeparture => deadline,
+                Admission::AwaitProof => contention
+                    .as_ref()
+                    .map_or(deadline, |c: &Contention| c.deadline().min(deadline)),
+            };
+            self.changed.wait_until(&mut state, wait_until);
         }
     }
 
-    /// The stream goes on if the publisher comes back in time.
-    fn await_return(
-        self: &Arc<Self>,
-        mut slot: MutexGuard<'_, Slot>,
-        removal: RemovalReason,
-        timeout: Duration,
-    ) {
-        self.queue.lose();
+    fn liveness(
+        &self,
+        handle: &Handle,
+        deadline: Instant,
+        contention: &mut Option<Contention>,
+    ) -> Liveness {
         let now = Instant::now();
-        self.counters.lock().leave(now);
-        let until = now + timeout;
-        let holder = std::mem::replace(&mut slot.holder, SlotState::AwaitingReturn { until });
-        if let SlotState::Active(active) = holder {
-            let notice = PublisherEvent::Removed(active.publisher, removal);
-            self.rules.post(notice);
-            drop(slot);
-            active.link.call_at(until, Arc::downgrade(self));
-        }
-        self.vacated.notify_all();
-    }
-
-    fn vacate(&self, mut slot: MutexGuard<'_, Slot>, removal: RemovalReason) {
-        let is_last = !self.settings.lock().keep_listening || slot.drained_at.is_some();
-        // Before the slot is free, so that the next publisher's start comes after it.
-        if let Some(active) = slot.active() {
-            let event = QueueEvent::Gone(active.publisher.clone(), removal);
-            self.queue.tell(event);
-        }
-        self.queue.end(is_last);
-        self.counters.lock().leave(Instant::now());
-        let next = if is_last {
-            SlotState::Ended
-        } else {
-            SlotState::Empty
-        };
-        if let SlotState::Active(active) = std::mem::replace(&mut slot.holder, next) {
-            let notice = PublisherEvent::Removed(active.publisher, removal);
-            self.rules.post(notice);
-        }
-        drop(slot);
-        self.vacated.notify_all();
-    }
-
-    /// No new publishers from now on; the present one is asked to connect again, and
-    /// [cut off](Stream::end_wait) after `timeout`. The stream ends with it.
-    /// Gives the time for that. Draining again does not move it.
-    pub(crate) fn drain(&self, timeout: Duration) -> Option<Instant> {
-        let mut slot = self.slot.lock();
-        if slot.drained_at.is_some() {
-            return None;
-        }
-        let deadline = Instant::now() + timeout;
-        slot.drained_at = Some(deadline);
-        let link = match &slot.holder {
-            SlotState::Active(active) => active.link.clone(),
-            SlotState::Empty | SlotState::AwaitingReturn { .. } => {
-                self.vacate(slot, RemovalReason::Drained);
-                return None;
+        if handle.is_closing() {
+            if now < deadline {
+                return Liveness::Closing;
             }
-            SlotState::Ended => return None,
+            // Its rest is not read in time: the pipeline does not keep up, or is stuck.
+            return Liveness::Open {
+                is_stalled: true,
+                is_proven: true,
+            };
+        }
+        let known = contention.take().filter(|c| c.is_about(handle));
+        let known = known.unwrap_or_else(|| Contention::new(handle, self.is_stalled(handle)));
+        let liveness = Liveness::Open {
+            is_stalled: known.is_stalled(),
+            is_proven: known.is_proven() || now >= known.deadline().min(deadline),
         };
-        drop(slot);
-        // Who can't be asked is cut off in the end.
-        let _ = link.request_reconnect(None, "This server is about to stop.");
-        Some(deadline)
+        *contention = Some(known);
+        liveness
     }
 
-    /// Takes publishers again, if the stream has not ended yet.
-    pub(crate) fn stop_draining(&self) {
-        self.slot.lock().drained_at = None;
+    /// A publisher is not stalled while it waits for queue space or has unread data.
+    fn is_stalled(&self, handle: &PublisherHandle) -> bool {
+        let timeout = self.settings().stall_timeout;
+        let is_silent = || handle.media_age() >= timeout && !handle.has_unread();
+        !timeout.is_zero()
+            && !self.queue.is_writer_waiting()
+            && (handle.is_stalled() || is_silent())
+    }
+
+    /// Wakes contenders, after the publisher's thread has seen a sign of life.
+    pub(crate) fn notify_contenders(&self) {
+        let _state = self.state.lock();
+        self.changed.notify_all();
+    }
+
+    /// Notes that the publisher has ended its stream, and [leaves](Stream::leave) soon.
+    pub(crate) fn unpublish(&self, client: u64) {
+        self.state.lock().slot.unpublish(client);
+        self.changed.notify_all();
+    }
+
+    /// Notes that the publisher has left. Its media in the queue still leaves.
+    pub(crate) fn leave(self: &Arc<Self>, client: u64, reason: RemovalReason) {
+        let mut state = self.state.lock();
+        let terms = self.terms();
+        let changes = state.slot.leave(client, reason, &terms, Instant::now());
+        self.apply(state, changes);
+    }
+
+    /// Accepts nobody from now on. The present publisher is asked to reconnect and disconnected after
+    /// `timeout`, and the stream ends with it. A second call sets the time again.
+    pub(crate) fn drain(self: &Arc<Self>, timeout: Duration) {
+        let mut state = self.state.lock();
+        let changes = state.slot.drain(timeout, Instant::now());
+        self.apply(state, changes);
+    }
+
+    /// Accepts publishers again, if the stream has not ended.
+    pub(crate) fn stop_draining(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.slot.stop_draining();
+        self.apply(state, Vec::new());
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.slot.lock().drained_at.is_some()
+        self.state.lock().slot.is_draining()
     }
 
-    /// Whether the stream has ended: the next publisher would need another one.
-    pub(crate) fn is_over(&self) -> bool {
-        self.has_ended(&self.slot.lock())
+    /// Returns true where the next publisher would need another stream.
+    pub(crate) fn has_ended(&self) -> bool {
+        let terms = self.terms();
+        self.state.lock().slot.has_ended(&terms)
     }
 
-    fn has_ended(&self, slot: &Slot) -> bool {
-        match &slot.holder {
-            SlotState::Ended => true,
-            SlotState::Active(active) => active.leaving && !self.settings.lock().keep_listening,
-            SlotState::Empty | SlotState::AwaitingReturn { .. } => false,
-        }
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.lock().slot.is_open()
     }
 
-    pub(crate) fn takes_publishers(&self) -> bool {
-        let slot = self.slot.lock();
-        slot.drained_at.is_none() && !matches!(slot.holder, SlotState::Ended)
-    }
-
-    /// A deadline may have passed: a publisher that should have gone is cut off, and its own thread
-    /// says that it has left; or one that might have come back has not. This waits for nobody.
-    pub(crate) fn end_wait(&self, now: Instant) {
-        let mut slot = self.slot.lock();
-        match &slot.holder {
-            SlotState::Active(active) if slot.drained_at.is_some_and(|d| d <= now) => {
-                active.link.cut_off(RemovalReason::Drained);
-                self.queue.revoke();
-            }
-            SlotState::AwaitingReturn { until } if *until <= now => self.stop_awaiting(&mut slot),
-            _ => {}
-        }
-    }
-
-    /// Who was cut off does not come back.
-    fn stop_awaiting(&self, slot: &mut Slot) {
-        let is_last = !self.settings.lock().keep_listening;
-        self.queue.end(is_last);
-        slot.holder = if is_last {
-            SlotState::Ended
-        } else {
-            SlotState::Empty
-        };
-    }
-
-    /// The element stops: nobody may wait in here, and the publisher has to go. Gives its id.
-    pub(crate) fn close(&self) -> Option<u64> {
+    /// Stops the stream: no thread waits in it any more, and its publisher is disconnected. Returns
+    /// the publisher's client id.
+    pub(crate) fn close(self: &Arc<Self>) -> Option<u64> {
         self.queue.close();
-        let holder = std::mem::replace(&mut self.slot.lock().holder, SlotState::Ended);
-        self.vacated.notify_all();
-        let SlotState::Active(active) = holder else {
-            return None;
+        let mut state = self.state.lock();
+        let client = state.slot.active().map(|active| active.handle.client);
+        let changes = state.slot.close();
+        self.apply(state, changes);
+        client
+    }
+
+    /// Carries changes of the slot on, and unlocks it.
+    fn apply(self: &Arc<Self>, state: MutexGuard<'_, StreamState>, changes: Vec<Change<Handle>>) {
+        let rest = self.apply_locked(&state, changes);
+        drop(state);
+        rest.run();
+    }
+
+    /// Turns changes of the slot into queue items, events and counters. Nothing else does. Returns
+    /// the effects that wait for the client, which need the slot unlocked.
+    fn apply_locked(
+        self: &Arc<Self>,
+        state: &StreamState,
+        changes: Vec<Change<Handle>>,
+    ) -> Deferred {
+        let mut deferred = Deferred::default();
+        for effect in changes.into_iter().flat_map(fan_out) {
+            match effect {
+                Effect::Mark(handle, reason) => handle.mark(reason),
+                Effect::Event(event) => self.queue.post(event),
+                Effect::Start(publisher, arrival) => {
+                    let client = publisher.client;
+                    self.queue.start(publisher);
+                    let now = Instant::now();
+                    self.counters.lock().start_publisher(client, arrival, now);
+                }
+                Effect::Lose => self.queue.lose(),
+                Effect::End { is_last } => self.queue.end(is_last),
+                Effect::Revoke => self.queue.revoke(),
+                Effect::CountEnd => self.counters.lock().end_publisher(Instant::now()),
+                Effect::Dispatch(event) => self.events.post(event),
+                Effect::Disconnect(handle, reason) => handle.disconnect(reason),
+                Effect::Dismiss(..) | Effect::AskToReconnect(_) => deferred.0.push(effect),
+            }
+        }
+        self.set_slot_timer(state);
+        self.changed.notify_all();
+        deferred
+    }
+
+    fn set_slot_timer(self: &Arc<Self>, state: &StreamState) {
+        let Some(timers) = self.timers.get() else {
+            return;
         };
-        active.link.cut_off(RemovalReason::Stopped);
-        let notice = PublisherEvent::Removed(active.publisher.clone(), RemovalReason::Stopped);
-        self.rules.post(notice);
-        Some(active.publisher.client)
+        let Some(deadline) = state.slot.deadline(&self.terms()) else {
+            timers.clear(self.slot_timer);
+            return;
+        };
+        let stream = Arc::downgrade(self);
+        let time_out = move |now| {
+            if let Some(stream) = stream.upgrade() {
+                stream.time_out(now);
+            }
+        };
+        timers.set(self.slot_timer, deadline, Box::new(time_out));
+    }
+
+    fn time_out(self: &Arc<Self>, now: Instant) {
+        let mut state = self.state.lock();
+        let changes = state.slot.time_out(&self.terms(), now);
+        self.apply(state, changes);
+    }
+
+    /// Posts a stall, once until media resumes.
+    pub(crate) fn post_stalled(&self, handle: &PublisherHandle, last_read: Instant) {
+        if !handle.set_stalled(true) {
+            let stalled = QueueItem::Stalled { last_read };
+            self.queue.post_from(handle.client, stalled);
+        }
+    }
+
+    /// Acts for the publisher's thread after a change of the settings. The thread may block in a read
+    /// with the timeout from before, and goes by the new settings after its next wake-up.
+    fn check_publisher(self: &Arc<Self>) {
+        let state = self.state.lock();
+        let handle = state.slot.active().map(|active| active.handle.clone());
+        drop(state);
+        let (Some(handle), Some(timers)) = (handle, self.timers.get()) else {
+            return;
+        };
+        // A thread that waits for queue space looks at the settings after that.
+        let is_up_to_date = handle.goes_by_settings(self.settings_generation());
+        if is_up_to_date || self.queue.is_writer_waiting() {
+            return;
+        }
+        let StreamSettings {
+            timeout,
+            stall_timeout,
+            ..
+        } = self.settings();
+        let (byte_age, media_age) = (handle.byte_age(), handle.media_age());
+        if !timeout.is_zero() && byte_age >= timeout {
+            handle.disconnect(RemovalReason::Timeout);
+            return;
+        }
+        let can_stall = !stall_timeout.is_zero() && !handle.is_stalled();
+        if can_stall && self.is_stalled(&handle) {
+            let last_read = Instant::now().checked_sub(byte_age);
+            self.post_stalled(&handle, last_read.unwrap_or_else(Instant::now));
+        }
+        let until_stall = can_stall.then(|| stall_timeout.saturating_sub(media_age));
+        let until_timeout = (!timeout.is_zero()).then(|| timeout - byte_age);
+        let next = [until_stall, until_timeout].into_iter().flatten();
+        if let Some(next) = next.filter(|next| !next.is_zero()).min() {
+            let stream = Arc::downgrade(self);
+            let check = move |_| {
+                if let Some(stream) = stream.upgrade() {
+                    stream.check_publisher();
+                }
+            };
+            timers.set(self.settings_timer, Instant::now() + next, Box::new(check));
+        }
     }
 }
 
-impl Slot {
-    fn active(&self) -> Option<&ActivePublisher> {
-        match &self.holder {
-            SlotState::Active(active) => Some(active),
-            SlotState::Empty | SlotState::AwaitingReturn { .. } | SlotState::Ended => None,
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(timers) = self.timers.get() {
+            timers.clear(self.slot_timer);
+            timers.clear(self.settings_timer);
         }
     }
+}
 
-    fn active_of(&mut self, client: u64) -> Option<&mut ActivePublisher> {
-        match &mut self.holder {
-            SlotState::Active(active) if active.publisher.client == client => Some(active),
-            _ => None,
+/// Effects that may wait for a client for a moment.
+#[derive(Debug, Default)]
+#[must_use]
+struct Deferred(Vec<Effect<Handle>>);
+
+impl Deferred {
+    fn run(self) {
+        for effect in self.0 {
+            match effect {
+                Effect::Dismiss(handle, reason) => handle.dismiss(reason),
+                Effect::AskToReconnect(handle) => {
+                    // A client that can't be asked is disconnected in the end.
+                    let _ = handle.request_reconnect(None, "This server is about to stop.");
+                }
+                _ => {}
+            }
         }
     }
 }

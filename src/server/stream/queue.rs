@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The media queue between a client's read thread and the streaming thread.
+//! The media queue between a publisher's read thread and the streaming thread.
 //!
 //! Lock order: the one lock in here is a leaf. Nothing is called out while it is held.
 
@@ -11,44 +11,25 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::flv::{Content, Tag, TagKind};
-use crate::server::publisher::{Publisher, RejectReason, RemovalReason};
-
-/// What to do when the queue is full.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Leak {
-    /// Stop reading, so that TCP pushes back on the publisher. Nothing is lost.
-    #[default]
-    None,
-    /// Drop new media.
-    Upstream,
-    /// Drop old media.
-    Downstream,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueLimits {
-    /// Bytes of memory, 0 for no limit.
-    pub max_bytes: u64,
-    /// Media time, zero for no limit.
-    pub max_time: Duration,
-    pub leak: Leak,
-}
+use crate::server::config::{Leak, QueueLimits};
+use crate::server::log::CAT;
+use crate::server::publisher::{Publisher, RejectReason};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QueueLevels {
+pub(crate) struct QueueLevels {
     pub bytes: u64,
     pub time: Duration,
-    /// Tags dropped because the queue was full, ever.
+    /// Tags dropped because the queue was full, since the start.
     pub dropped: u64,
-    /// Tags of publishers from which nothing was taken any more, ever.
+    /// Tags of publishers that were replaced or disconnected, since the start.
     pub cut_off: u64,
-    /// Publishers whose start waits.
+    /// Publishers whose start the streaming thread has not seen yet.
     pub starts: usize,
 }
 
-/// What the streaming thread gets.
+/// An item for the streaming thread.
 #[derive(Debug)]
-pub enum QueueItem {
+pub(crate) enum QueueItem {
     Start(Arc<Publisher>),
     Tag {
         tag: Tag,
@@ -56,15 +37,17 @@ pub enum QueueItem {
         /// Tags before it were dropped.
         discont: bool,
     },
-    /// The publisher has sent no media for a while: when the last of its bytes came.
+    /// The publisher has sent no media for `stall_timeout`.
     Stalled {
+        /// Arrival of its last byte.
         last_read: Instant,
     },
-    /// Media comes again.
+    /// Media arrives again.
     Resumed,
-    /// The publisher was cut off, and may come back: another start, or the end, follows.
+    /// The publisher's connection broke, and it may return: another start, or the end, follows.
     Lost,
-    /// Something that the application should know.
+    /// Some client waits for the decision about its publish request, or none does any more.
+    Authorizing(bool),
     Event(QueueEvent),
     /// The publisher has left.
     End {
@@ -73,47 +56,56 @@ pub enum QueueItem {
     },
 }
 
-/// What happened to publishers, besides what they send.
+/// An event for the application, in order with the media.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum QueueEvent {
-    /// A client wants to publish, and it is not decided whether it may.
-    Asked(Arc<Publisher>),
-    /// It has gone before that.
-    Withdrawn,
+pub(crate) enum QueueEvent {
     Rejected(Arc<Publisher>, RejectReason),
     /// The present publisher was replaced by the one that starts next.
     Replaced(Arc<Publisher>),
     ReconnectRequested(Arc<Publisher>),
-    /// Somebody downstream wants a keyframe. Why the publisher was not asked to connect again for
-    /// it; None if it was.
+    /// An element downstream wants a keyframe. Holds why the publisher was not asked to reconnect
+    /// for it; None if it was.
     KeyframeRequested(Option<&'static str>),
-    Gone(Arc<Publisher>, RemovalReason),
+    /// The publisher is gone for good, with the reason.
+    Gone(Arc<Publisher>, &'static str),
 }
 
-/// Publishers that may have come and gone without the streaming thread having noticed the first: a
-/// client that publishes and leaves over and over must not fill the queue with itself.
+impl QueueEvent {
+    /// Returns true for events that clients or elements downstream can cause in any number.
+    fn is_unbounded(&self) -> bool {
+        match self {
+            QueueEvent::Rejected(..)
+            | QueueEvent::ReconnectRequested(_)
+            | QueueEvent::KeyframeRequested(_) => true,
+            QueueEvent::Replaced(_) | QueueEvent::Gone(..) => false,
+        }
+    }
+}
+
+/// Publishers that may start before the streaming thread has seen the first. A client that publishes
+/// and leaves over and over must not fill the queue.
 const MAX_STARTS: usize = 16;
 
-/// Events that may wait. Clients can cause them for nothing.
+/// Unbounded events that may wait. Clients cause them at no cost.
 const MAX_EVENTS: usize = 64;
 
-/// The queue was shut down or is flushing, or takes nothing from this publisher any more.
+/// The queue is closed or flushing, or accepts nothing from this publisher any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stopped;
+pub(crate) struct Stopped;
 
-/// Most that leaves the queue at once. Enough to make the wake-up of the streaming thread cheap,
-/// and little beside the limits of the queue, which does not count it any more.
+/// Limits of one batch. They make the wake-up of the streaming thread cheap, and are small beside
+/// the limits of the queue, which does not count the batch any more.
 const MAX_BATCH_ITEMS: usize = 128;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
-/// How much may come together without waking the streaming thread, by who has more at hand.
+/// Bytes a writer with more input pending may queue before it wakes the streaming thread.
 const QUIET_BYTES: usize = 512 * 1024;
 
-/// How far what is not media may go over the limit of a leaky queue.
+/// Bytes by which headers and metadata may exceed the limit of a leaky queue.
 const CONFIGURATION_BYTES: u64 = 128 * 1024;
 
 #[derive(Debug)]
-pub struct MediaQueue {
+pub(crate) struct MediaQueue {
     state: Mutex<QueueState>,
     not_empty: Condvar,
     not_full: Condvar,
@@ -122,22 +114,26 @@ pub struct MediaQueue {
 #[derive(Debug)]
 struct QueueState {
     limits: QueueLimits,
-    /// The client that may put media in.
+    /// The client whose media is accepted.
     writer: Option<u64>,
     items: VecDeque<QueueItem>,
     bytes: usize,
     dropped: u64,
     cut_off: u64,
     starts: usize,
+    /// Unbounded events among the items.
     events: usize,
+    /// Level of [`QueueItem::Authorizing`], and the level of the last one queued.
+    authorizing: bool,
+    authorizing_queued: bool,
     /// Sticky: set and cleared by the streaming side, and seen by it alone.
     flushing: bool,
     /// Final.
     closed: bool,
-    /// Somebody waits for an item, or for room.
+    /// A thread waits for an item, or for space.
     reader_waits: bool,
     writer_waits: bool,
-    /// The writer is in the middle of a wait, also when it has just been woken.
+    /// The writer is within a wait, also just after it was woken.
     writer_blocked: bool,
     leaking: Leaking,
     /// The present publisher has sent video.
@@ -146,7 +142,7 @@ struct QueueState {
     lowest_video_track: Option<u8>,
 }
 
-/// Whether a leaky queue is in the middle of leaving something out.
+/// Progress of a leaky queue in dropping media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaking {
     No,
@@ -155,7 +151,7 @@ enum Leaking {
 }
 
 impl MediaQueue {
-    pub fn new(limits: QueueLimits) -> Self {
+    pub(crate) fn new(limits: QueueLimits) -> Self {
         MediaQueue {
             state: Mutex::new(QueueState {
                 limits,
@@ -166,6 +162,8 @@ impl MediaQueue {
                 cut_off: 0,
                 starts: 0,
                 events: 0,
+                authorizing: false,
+                authorizing_queued: false,
                 flushing: false,
                 closed: false,
                 reader_waits: false,
@@ -180,13 +178,13 @@ impl MediaQueue {
         }
     }
 
-    pub fn set_limits(&self, limits: QueueLimits) {
+    pub(crate) fn set_limits(&self, limits: QueueLimits) {
         let mut state = self.state.lock();
         state.limits = limits;
         self.not_full.notify_all();
     }
 
-    pub fn levels(&self) -> QueueLevels {
+    pub(crate) fn levels(&self) -> QueueLevels {
         let state = self.state.lock();
         QueueLevels {
             bytes: state.bytes as u64,
@@ -197,20 +195,20 @@ impl MediaQueue {
         }
     }
 
-    /// How many of what waits are of a kind.
-    pub fn count(&self, is_of_kind: impl Fn(&QueueItem) -> bool) -> usize {
+    /// Counts the items of a kind.
+    pub(crate) fn count(&self, is_of_kind: impl Fn(&QueueItem) -> bool) -> usize {
         let state = self.state.lock();
         state.items.iter().filter(|item| is_of_kind(item)).count()
     }
 
-    /// Streaming side: makes [`MediaQueue::pop`] return at once until it is unset.
-    pub fn set_flushing(&self, flushing: bool) {
+    /// Makes [`MediaQueue::pop`] return at once until it is unset. For the streaming side.
+    pub(crate) fn set_flushing(&self, flushing: bool) {
         self.state.lock().flushing = flushing;
         self.not_empty.notify_all();
     }
 
-    /// Ends the queue: nobody waits in it any more, and nothing more comes out.
-    pub fn close(&self) {
+    /// Closes the queue: all waits end, and it returns nothing more.
+    pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
         state.items.clear();
@@ -221,14 +219,14 @@ impl MediaQueue {
         self.not_full.notify_all();
     }
 
-    /// A publisher begins. What the one before has put in stays; what it still has does not get
-    /// in. Starts and ends take no room, so this does not wait.
-    pub fn start(&self, publisher: Arc<Publisher>) {
+    /// Starts a publisher. Items of the one before stay, and no more are accepted from it. Starts
+    /// and ends take no space, so this does not wait.
+    pub(crate) fn start(&self, publisher: Arc<Publisher>) {
         self.switch(Some(publisher.client), QueueItem::Start(publisher));
     }
 
-    /// Waits until there is room for one more start, or until a deadline.
-    pub fn wait_for_room_to_start(&self, deadline: Instant) {
+    /// Waits until one more start is accepted, or until a deadline.
+    pub(crate) fn wait_until_start_accepted(&self, deadline: Instant) {
         let mut state = self.state.lock();
         while state.starts >= MAX_STARTS && !state.closed {
             state.writer_waits = true;
@@ -239,43 +237,55 @@ impl MediaQueue {
         }
     }
 
-    /// Whether more publishers wait to be started than there should be.
-    pub fn has_room_to_start(&self) -> bool {
+    /// Returns true where one more start is accepted.
+    pub(crate) fn accepts_start(&self) -> bool {
         self.state.lock().starts < MAX_STARTS
     }
 
-    /// The publisher was cut off, and there may be another one.
-    pub fn lose(&self) {
+    /// Queues the loss of the publisher, which may return.
+    pub(crate) fn lose(&self) {
         self.switch(None, QueueItem::Lost);
     }
 
-    /// Tells the streaming thread of something, in order with all else. What it does not get to in
-    /// time is left out.
-    pub fn tell(&self, event: QueueEvent) {
+    /// Queues an event, in order with everything else. Unbounded ones beyond [`MAX_EVENTS`] are
+    /// left out: their counters say how many there were.
+    pub(crate) fn post(&self, event: QueueEvent) {
         let mut state = self.state.lock();
-        let event = if state.events < MAX_EVENTS {
-            Some(event)
-        } else {
-            state.end_of_request(&event)
-        };
-        if let Some(event) = event.filter(|_| !state.closed) {
+        if state.closed {
+            return;
+        }
+        if event.is_unbounded() {
+            if state.events >= MAX_EVENTS {
+                gst::debug!(CAT, "Left out {event:?}: {MAX_EVENTS} events wait already");
+                return;
+            }
             state.events += 1;
-            state.append(QueueItem::Event(event));
+        }
+        state.append(QueueItem::Event(event));
+        self.wake_reader(&mut state);
+    }
+
+    /// Sets if a client waits for the decision about its publish request. The streaming thread sees
+    /// the last level, however often it changes.
+    pub(crate) fn set_authorizing(&self, authorizing: bool) {
+        let mut state = self.state.lock();
+        state.authorizing = authorizing;
+        if state.queue_authorizing() {
             self.wake_reader(&mut state);
         }
     }
 
-    /// The media of a client has stopped to come, or comes again.
-    pub fn note(&self, client: u64, item: QueueItem) {
+    /// Queues that the media of a client has stalled, or arrives again.
+    pub(crate) fn post_from(&self, client: u64, item: QueueItem) {
         let mut state = self.state.lock();
-        if state.takes_from(client) {
+        if state.accepts_from(client) {
             state.append(item);
             self.wake_reader(&mut state);
         }
     }
 
-    /// The publisher is gone.
-    pub fn end(&self, is_last: bool) {
+    /// Queues the end of the publisher.
+    pub(crate) fn end(&self, is_last: bool) {
         self.switch(None, QueueItem::End { is_last });
     }
 
@@ -289,49 +299,53 @@ impl MediaQueue {
         self.not_full.notify_all();
     }
 
-    /// Takes nothing more from the present publisher, which need not wait any longer.
-    pub fn revoke(&self) {
+    /// Accepts nothing more from the present publisher, whose wait ends.
+    pub(crate) fn revoke(&self) {
         self.state.lock().set_writer(None);
         self.not_full.notify_all();
     }
 
-    /// Whether a publisher waits for room.
-    pub fn is_writer_waiting(&self) -> bool {
+    /// Returns true while a publisher waits for space.
+    pub(crate) fn is_writer_waiting(&self) -> bool {
         self.state.lock().writer_blocked
     }
 
-    /// Puts in what one read of a client brought. Waits for room as long as it takes, unless the
-    /// queue leaks.
-    pub fn push(&self, client: u64, items: &mut Vec<QueueItem>) -> Result<(), Stopped> {
+    /// Adds the items of one read of a client. Waits for space as long as it takes, unless the queue
+    /// leaks.
+    pub(crate) fn push(&self, client: u64, items: &mut Vec<QueueItem>) -> Result<(), Stopped> {
         self.push_quietly(client, items)?;
         self.announce();
         Ok(())
     }
 
-    /// Wakes the streaming thread if there is something for it.
-    pub fn announce(&self) {
+    /// Wakes the streaming thread if there are items.
+    pub(crate) fn announce(&self) {
         let mut state = self.state.lock();
         if !state.items.is_empty() {
             self.wake_reader(&mut state);
         }
     }
 
-    /// Like [`MediaQueue::push`], for who has more at hand and would wake the streaming thread over
-    /// and over: it wakes only when enough has come together. Follow it by
+    /// Adds items like [`MediaQueue::push`], for a writer with more input pending, which would wake
+    /// the streaming thread over and over: it wakes only when [`QUIET_BYTES`] are queued. Call
     /// [`MediaQueue::announce`] or [`MediaQueue::push`] before waiting for anything.
-    pub fn push_quietly(&self, client: u64, items: &mut Vec<QueueItem>) -> Result<(), Stopped> {
+    pub(crate) fn push_quietly(
+        &self,
+        client: u64,
+        items: &mut Vec<QueueItem>,
+    ) -> Result<(), Stopped> {
         let mut state = self.state.lock();
         let mut items = items.drain(..);
         while let Some(item) = items.next() {
             if state.limits.leak == Leak::None {
-                while state.is_full_for(&item) && state.takes_from(client) {
+                while state.is_full_for(&item) && state.accepts_from(client) {
                     state.writer_waits = true;
                     state.writer_blocked = true;
                     self.wake_reader(&mut state);
                     self.not_full.wait(&mut state);
                 }
             }
-            if !state.takes_from(client) {
+            if !state.accepts_from(client) {
                 state.cut_off += 1 + items.len() as u64;
                 return Err(Stopped);
             }
@@ -350,9 +364,9 @@ impl MediaQueue {
         }
     }
 
-    /// Appends what waits, some of it where it is much, to `batch`. Waits for the first item, until
-    /// a deadline if there is one: then there may be nothing.
-    pub fn pop(
+    /// Moves items to `batch`, up to the limits of one batch. Waits for the first item, until a
+    /// deadline if there is one: then there may be none.
+    pub(crate) fn pop(
         &self,
         batch: &mut VecDeque<QueueItem>,
         deadline: Option<Instant>,
@@ -383,21 +397,22 @@ impl MediaQueue {
             };
             bytes += item.memory();
             state.starts -= usize::from(matches!(item, QueueItem::Start(_)));
-            state.events -= usize::from(matches!(item, QueueItem::Event(_)));
+            state.events -= usize::from(item.is_unbounded());
             batch.push_back(item);
             if bytes >= MAX_BATCH_BYTES {
                 break;
             }
         }
         state.bytes -= bytes;
+        state.queue_authorizing();
         if std::mem::take(&mut state.writer_waits) {
             self.not_full.notify_all();
         }
         Ok(())
     }
 
-    /// What is left when nobody pops any more.
-    pub fn take_rest(&self) -> VecDeque<QueueItem> {
+    /// Returns the remaining items, once nobody pops any more.
+    pub(crate) fn take_rest(&self) -> VecDeque<QueueItem> {
         let mut state = self.state.lock();
         (state.bytes, state.starts, state.events) = (0, 0, 0);
         std::mem::take(&mut state.items)
@@ -412,10 +427,18 @@ impl QueueItem {
         }
     }
 
-    pub fn is_keyframe_of(&self, track: u8) -> bool {
+    pub(crate) fn is_keyframe_of(&self, track: u8) -> bool {
         let is_keyframe =
             |tag: &Tag| tag.info.content == Content::Keyframe && tag.info.track == track;
         self.tag().is_some_and(is_keyframe)
+    }
+
+    fn is_unbounded(&self) -> bool {
+        match self {
+            QueueItem::Event(event) => event.is_unbounded(),
+            QueueItem::Authorizing(_) => true,
+            _ => false,
+        }
     }
 
     fn discont_mut(&mut self) -> Option<&mut bool> {
@@ -425,7 +448,7 @@ impl QueueItem {
         }
     }
 
-    pub fn is_media(&self) -> bool {
+    pub(crate) fn is_media(&self) -> bool {
         self.tag().is_some_and(|tag| tag.info.is_coded())
     }
 
@@ -443,7 +466,7 @@ impl QueueState {
         self.writer_blocked = false;
     }
 
-    fn takes_from(&self, client: u64) -> bool {
+    fn accepts_from(&self, client: u64) -> bool {
         !self.closed && self.writer == Some(client)
     }
 
@@ -458,13 +481,13 @@ impl QueueState {
         let (Some(first), Some(last)) = (first, last) else {
             return Duration::ZERO;
         };
-        // Tracks are not in order with each other, so this may be less than nothing.
+        // Tracks are not in order with each other, so this may be negative.
         let millis = (last.wrapping_sub(first) as i32).max(0);
         Duration::from_millis(millis as u64)
     }
 
-    /// Whether the streaming thread should get to work. Where a queue leaks or is bounded in time,
-    /// nothing must be lost only because nobody was woken.
+    /// Returns true where the streaming thread should wake. Where a queue leaks or is bounded in
+    /// time, nothing must be lost only because the thread was not woken.
     fn is_much(&self) -> bool {
         let limits = &self.limits;
         let half = usize::try_from(limits.max_bytes / 2).unwrap_or(usize::MAX);
@@ -474,7 +497,7 @@ impl QueueState {
             || !limits.max_time.is_zero()
     }
 
-    /// One item is always taken, however large it is. Starts and ends are always taken too.
+    /// One item is always accepted, however large it is. Starts and ends are always accepted too.
     fn is_full_for(&self, item: &QueueItem) -> bool {
         item.memory() > 0 && !self.items.is_empty() && self.is_over(item.memory())
     }
@@ -494,15 +517,17 @@ impl QueueState {
         max_bytes > 0 && (self.bytes + more) as u64 > max_bytes.saturating_add(slack)
     }
 
-    /// What is to be told where there is no room for an event: that somebody asked and is gone must
-    /// get through, once, since it may have been told that somebody asks.
-    fn end_of_request(&self, event: &QueueEvent) -> Option<QueueEvent> {
-        let is_told = matches!(
-            self.items.back(),
-            Some(QueueItem::Event(QueueEvent::Withdrawn))
-        );
-        let is_end = matches!(event, QueueEvent::Withdrawn | QueueEvent::Rejected(..));
-        (is_end && !is_told).then_some(QueueEvent::Withdrawn)
+    /// Queues the level of authorization if it differs from the last one queued. Clients can flip
+    /// it at no cost, so it counts as an event.
+    fn queue_authorizing(&mut self) -> bool {
+        let is_due = self.authorizing != self.authorizing_queued;
+        if !is_due || self.closed || self.events >= MAX_EVENTS {
+            return false;
+        }
+        self.authorizing_queued = self.authorizing;
+        self.events += 1;
+        self.append(QueueItem::Authorizing(self.authorizing));
+        true
     }
 
     fn append(&mut self, item: QueueItem) {
@@ -526,7 +551,7 @@ impl QueueState {
         if self.limits.leak == Leak::None {
             return self.append(item);
         }
-        // Configuration is small, and without it nothing behind it can be decoded.
+        // Headers are small, and without them nothing after them can be decoded.
         if !tag.info.is_coded() {
             if self.is_over_by(item.memory(), CONFIGURATION_BYTES) {
                 self.dropped += 1;
@@ -551,7 +576,7 @@ impl QueueState {
         }
     }
 
-    /// Decoding can start at a keyframe, or anywhere where there is no video.
+    /// Returns true for a keyframe of the lowest video track, and for audio where there is no video.
     fn is_sync_point(&self, tag: &Tag) -> bool {
         match tag.info.content {
             Content::Keyframe => Some(tag.info.track) == self.lowest_video_track,
@@ -559,23 +584,23 @@ impl QueueState {
         }
     }
 
-    /// Drops whole groups of pictures from the front until there is room. The group whose start
-    /// has left already stays whole as far as it has come.
+    /// Drops whole groups of pictures from the front until there is space. The group whose start has
+    /// left already stays whole, as far as it is here.
     fn drop_old_for(&mut self, item: QueueItem) {
         while self.is_full_for(&item) {
             let mut starts = (0..self.items.len()).filter(|index| self.is_start(*index));
             let (first, second) = (starts.next(), starts.next());
             match (first, second) {
                 (Some(first), Some(second)) => self.drop_coded(first, second),
-                // There is no whole group but the one that is being filled.
+                // The only group is the one that is being filled.
                 _ => return self.drop_new(item),
             }
         }
         self.append(item);
     }
 
-    /// Leaves out the group of pictures that the item belongs to: what is here of it, if its start
-    /// is, and what is to come.
+    /// Drops the group of pictures that the item belongs to: the part that is here, if its start is,
+    /// and the part that is still to arrive.
     fn drop_new(&mut self, item: QueueItem) {
         let last_start = (0..self.items.len()).rfind(|index| self.is_start(*index));
         let is_start = item.tag().is_some_and(|tag| self.is_sync_point(tag));
@@ -591,7 +616,7 @@ impl QueueState {
         tag.is_some_and(|tag| tag.info.is_coded() && self.is_sync_point(tag))
     }
 
-    /// Drops the media from `start` to `end`, and marks what follows.
+    /// Drops the media from `start` to `end`, and marks the next tag.
     fn drop_coded(&mut self, start: usize, end: usize) {
         let mut configuration = Vec::new();
         for item in self.items.drain(start..end) {

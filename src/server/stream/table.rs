@@ -1,279 +1,301 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A route that takes many publishers: each application and stream key on it has an stream of its own, which is there as
-//! long as the stream is.
+//! The streams of an element that accepts many publishers: one for each application and stream key,
+//! which exists as long as it has media.
 //!
-//! What comes before `publish` is asked of all of them in the same way. Whoever has passed that is the
-//! publisher of the stream of its name, if there is one that goes on, or of a new one. So nothing is made
-//! for a client that does not publish in the end.
+//! A stream is made only within [`StreamTable::start`], so nothing is left over from clients that do
+//! not publish in the end.
+//!
+//! Lock order: `state`, then the state of a stream.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::server::events::{MAX_WAITING, PublisherEvent};
-use crate::server::port::process_counters::Totals;
+use crate::flv::codec::AcceptedCodecs;
+use crate::server::config::StreamSettings;
+use crate::server::events::{EventDispatcher, MAX_WAITING, PublisherEvent};
 use crate::server::publisher::{Publisher, RejectReason};
-use crate::server::routing::rules::PublishRules;
-use crate::server::stats::LastError;
+use crate::server::stats::{LastError, Totals};
 use crate::server::stream::publisher_handle::PublisherHandle;
-use crate::server::stream::{MAX_DEPARTURE, PublishPointConfig, Stream, StreamSettings};
+use crate::server::stream::{Patience, Stream};
+use crate::server::threads::TimerService;
 
 /// Application and stream key.
 type Name = (String, String);
 
-/// The streams of an element that takes many.
+/// The streams of an element, by number and by name.
 #[derive(Debug)]
-pub struct StreamTable {
-    rules: Arc<PublishRules>,
-    streams: Mutex<Streams>,
-    /// A stream is gone, or all are.
-    room: Condvar,
+pub(crate) struct StreamTable {
+    codecs: AcceptedCodecs,
+    events: Arc<EventDispatcher>,
+    state: Mutex<TableState>,
+    /// A stream was removed, or the table has ended.
+    changed: Condvar,
     rejected: AtomicU64,
     last_error: Mutex<Option<LastError>>,
+    timers: OnceLock<Arc<dyn TimerService>>,
 }
 
 #[derive(Debug)]
-struct Streams {
+struct TableState {
     settings: StreamSettings,
     max_streams: usize,
-    /// Those that have ended among them, until their element has let go of them.
+    /// The present streams. One that has ended stays until its element lets go of it.
     present: BTreeMap<u32, (Name, Arc<Stream>)>,
-    /// The newest of each name.
+    /// The newest stream of each name.
     newest: HashMap<Name, u32>,
     next: u32,
-    drained: bool,
-    /// Its pipeline is to come to its end: there is nothing new for it.
-    ended: bool,
-    closed: bool,
-    /// What those that are gone had counted.
-    gone: Totals,
+    is_draining: bool,
+    /// The pipeline comes to its end: there is no new stream.
+    has_ended: bool,
+    is_closed: bool,
+    /// Totals of the streams that were removed.
+    removed: Totals,
 }
 
 impl StreamTable {
-    pub fn new(config: PublishPointConfig, max_streams: usize) -> Self {
-        let (rules, settings) = PublishRules::new(config, max_waiting(max_streams));
+    pub(crate) fn new(
+        settings: StreamSettings,
+        max_streams: usize,
+        codecs: AcceptedCodecs,
+        events: Arc<EventDispatcher>,
+    ) -> Self {
+        events.set_max_waiting(max_waiting(max_streams));
         StreamTable {
-            rules,
-            streams: Mutex::new(Streams {
+            codecs,
+            events,
+            state: Mutex::new(TableState {
                 settings,
                 max_streams,
                 present: BTreeMap::new(),
                 newest: HashMap::new(),
                 next: 0,
-                drained: false,
-                ended: false,
-                closed: false,
-                gone: Totals::default(),
+                is_draining: false,
+                has_ended: false,
+                is_closed: false,
+                removed: Totals::default(),
             }),
-            room: Condvar::new(),
+            changed: Condvar::new(),
             rejected: AtomicU64::default(),
             last_error: Mutex::default(),
+            timers: OnceLock::new(),
         }
     }
 
-    /// Takes effect at once, also for the streams that there are.
-    pub fn configure(&self, settings: StreamSettings, max_streams: usize) {
-        let mut streams = self.streams.lock();
-        (streams.settings, streams.max_streams) = (settings, max_streams);
-        for stream in streams.iter() {
-            stream.configure(settings);
-        }
-        self.rules.set_max_waiting(max_waiting(max_streams));
-        drop(streams);
-        self.room.notify_all();
+    /// Sets where waits of the streams end. Called once, before there is a stream.
+    pub(crate) fn set_timers(&self, timers: Arc<dyn TimerService>) {
+        let _ = self.timers.set(timers);
     }
 
-    /// Clients that were refused.
-    pub fn rejected(&self) -> u64 {
+    /// Takes effect at once, also on present streams.
+    pub(crate) fn configure(&self, settings: StreamSettings, max_streams: usize) {
+        let mut state = self.state.lock();
+        (state.settings, state.max_streams) = (settings, max_streams);
+        state.streams().for_each(|s| s.configure(settings));
+        self.events.set_max_waiting(max_waiting(max_streams));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Returns the number of clients that were rejected.
+    pub(crate) fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Of a client that was refused, or cut off before it published.
-    pub fn last_error(&self) -> Option<LastError> {
+    /// Returns the last error of a client that did not publish.
+    pub(crate) fn last_error(&self) -> Option<LastError> {
         self.last_error.lock().clone()
     }
 
-    pub(crate) fn rules(&self) -> &PublishRules {
-        &self.rules
-    }
-
     pub(crate) fn stream(&self, number: u32) -> Option<Arc<Stream>> {
-        let streams = self.streams.lock();
-        let found = streams.present.get(&number);
+        let state = self.state.lock();
+        let found = state.present.get(&number);
         found.map(|(_, stream)| stream.clone())
     }
 
-    pub(crate) fn sums(&self) -> Totals {
-        let streams = self.streams.lock();
-        let sums = streams.iter().fold(streams.gone, Totals::with);
-        sums.with_rejected(self.rejected())
+    /// Returns the totals of all streams since the start.
+    pub(crate) fn totals(&self, now: Instant) -> Totals {
+        let state = self.state.lock();
+        let present: Totals = state.streams().map(|stream| stream.totals(now)).sum();
+        let own = Totals {
+            rejected: self.rejected(),
+            ..Totals::default()
+        };
+        state.removed + present + own
     }
 
-    /// Streams that have a publisher.
-    pub fn publishing(&self) -> usize {
-        let streams = self.streams.lock();
-        let publishing = |stream: &&Arc<Stream>| stream.publisher().is_some();
-        streams.iter().filter(publishing).count()
+    /// Returns the number of streams that have a publisher.
+    pub(crate) fn publishing(&self) -> usize {
+        let state = self.state.lock();
+        let is_publishing = |stream: &&Arc<Stream>| stream.publisher().is_some();
+        state.streams().filter(is_publishing).count()
     }
 
-    /// Whether a publisher would be taken, as far as it can be said now.
-    pub(crate) fn availability(&self, publisher: &Publisher) -> Result<(), RejectReason> {
-        let deadline = Instant::now() + MAX_DEPARTURE;
-        let present = self.streams.lock().going_on(&name(publisher))?;
-        // Under no lock of ours: it may wait for one that is about to leave.
+    /// Waits until a publisher would be accepted, or is rejected.
+    pub(crate) fn reserve(
+        &self,
+        publisher: &Publisher,
+        patience: &mut Patience,
+    ) -> Result<(), RejectReason> {
+        let present = self.state.lock().continued(&name(publisher))?;
+        // Without the lock: it may wait for a publisher that is about to leave.
         if let Some(stream) = present {
-            match stream.availability() {
+            match stream.reserve(patience) {
                 Err(RejectReason::Ended) => {}
-                said => return said,
+                result => return result,
             }
         }
-        self.wait_for_room(&mut self.streams.lock(), deadline)
+        patience.spend(|deadline| self.wait_for_space(&mut self.state.lock(), deadline))
     }
 
-    /// Streams that have ended go as soon as their end has left the element.
-    fn wait_for_room(
+    /// Waits for the removal of streams that have ended, which follows as soon as their end has left
+    /// the element.
+    fn wait_for_space(
         &self,
-        streams: &mut MutexGuard<'_, Streams>,
+        state: &mut MutexGuard<'_, TableState>,
         deadline: Instant,
     ) -> Result<(), RejectReason> {
         loop {
-            match self.check(streams) {
-                Err(RejectReason::Full) if streams.iter().any(|stream| stream.is_over()) => {}
-                said => return said,
+            match self.check(state) {
+                Err(RejectReason::Full) if state.streams().any(|stream| stream.has_ended()) => {}
+                result => return result,
             }
-            if self.room.wait_until(streams, deadline).timed_out() {
-                return self.check(streams);
+            if self.changed.wait_until(state, deadline).timed_out() {
+                return self.check(state);
             }
         }
     }
 
-    /// Whether there may be one more stream.
-    fn check(&self, streams: &Streams) -> Result<(), RejectReason> {
-        if streams.closed || streams.ended {
+    /// Checks if one more stream is allowed.
+    fn check(&self, state: &TableState) -> Result<(), RejectReason> {
+        if state.is_closed || state.has_ended {
             Err(RejectReason::Ended)
-        } else if streams.drained {
+        } else if state.is_draining {
             Err(RejectReason::Draining)
-        } else if streams.present.len() >= streams.max_streams {
+        } else if state.present.len() >= state.max_streams {
             Err(RejectReason::Full)
-        } else if self.rules.is_behind() {
+        } else if self.events.is_full() {
             Err(RejectReason::Busy)
         } else {
             Ok(())
         }
     }
 
-    /// Makes a client the publisher of the stream of its name, if it may be.
-    pub(crate) fn take(
+    /// Makes a client the publisher of the stream of its name, if that accepts one.
+    pub(crate) fn start(
         &self,
         publisher: &Publisher,
-        link: &Arc<PublisherHandle>,
+        handle: &Arc<PublisherHandle>,
+        patience: &mut Patience,
     ) -> Result<(Arc<Stream>, Arc<Publisher>), RejectReason> {
         let name = name(publisher);
-        let deadline = Instant::now() + MAX_DEPARTURE;
         loop {
-            let before = self.streams.lock().going_on(&name)?;
+            let before = self.state.lock().continued(&name)?;
             if let Some(stream) = &before {
-                match stream.take(publisher.clone(), link.clone()) {
+                match stream.start(publisher.clone(), handle.clone(), patience) {
                     Err(RejectReason::Ended) => {}
-                    taken => return taken.map(|publisher| (stream.clone(), publisher)),
+                    started => return started.map(|publisher| (stream.clone(), publisher)),
                 }
             }
-            let mut streams = self.streams.lock();
-            // It may have ended since somebody asked whether it goes on, and count as one yet.
-            let room = self.wait_for_room(&mut streams, deadline);
+            let mut state = self.state.lock();
+            // The stream may have ended since it was found, and still count as present.
+            let space = patience.spend(|deadline| self.wait_for_space(&mut state, deadline));
             // Another client may have been faster, and has the stream of this name now.
-            let newest = streams.newest(&name);
+            let newest = state.newest(&name);
             if newest.as_ref().map(Arc::as_ptr) != before.as_ref().map(Arc::as_ptr) {
                 continue;
             }
-            room?;
-            return self.open(&mut streams, name, publisher, link);
+            space?;
+            return self.open(&mut state, name, publisher, handle);
         }
     }
 
     fn open(
         &self,
-        streams: &mut Streams,
+        state: &mut TableState,
         name: Name,
         publisher: &Publisher,
-        link: &Arc<PublisherHandle>,
+        handle: &Arc<PublisherHandle>,
     ) -> Result<(Arc<Stream>, Arc<Publisher>), RejectReason> {
-        let number = streams.next;
-        let rules = self.rules.clone();
-        let stream = Arc::new(Stream::behind(rules, streams.settings, Some(number)));
-        // It waits for nothing, since nobody else knows of this one. The observer may be told before
-        // it is listed: it has to wait for the lock then.
-        let publisher = stream.take(publisher.clone(), link.clone())?;
-        streams.next += 1;
-        streams.newest.insert(name.clone(), number);
-        streams.present.insert(number, (name, stream.clone()));
+        let number = state.next;
+        let (codecs, events) = (self.codecs.clone(), self.events.clone());
+        let stream = Arc::new(Stream::new(Some(number), state.settings, codecs, events));
+        if let Some(timers) = self.timers.get() {
+            stream.set_timers(timers.clone());
+        }
+        // It does not wait, since no other thread knows this stream. The observer may be notified
+        // before the stream is listed: it has to wait for the lock then.
+        let publisher =
+            stream.start(publisher.clone(), handle.clone(), &mut Patience::default())?;
+        state.next += 1;
+        state.newest.insert(name.clone(), number);
+        state.present.insert(number, (name, stream.clone()));
         Ok((stream, publisher))
     }
 
-    /// The element lets go of a stream. Gives the client that published it.
+    /// Removes a stream that its element lets go of. Returns the client that published it.
     pub(crate) fn close_stream(&self, number: u32) -> Option<u64> {
-        let mut streams = self.streams.lock();
-        let (name, stream) = streams.present.remove(&number)?;
-        if streams.newest.get(&name) == Some(&number) {
-            streams.newest.remove(&name);
+        let mut state = self.state.lock();
+        let (name, stream) = state.present.remove(&number)?;
+        if state.newest.get(&name) == Some(&number) {
+            state.newest.remove(&name);
         }
         let client = stream.close();
-        streams.gone = streams.gone.with(&stream);
-        drop(streams);
-        self.room.notify_all();
+        state.removed = state.removed + stream.totals(Instant::now());
+        drop(state);
+        self.changed.notify_all();
         client
     }
 
-    /// The streams that there are come to their ends, and there are no others.
-    pub fn end(&self) {
-        self.streams.lock().ended = true;
-        self.room.notify_all();
+    /// Accepts no new stream any more. Present ones come to their ends by themselves.
+    pub(crate) fn end(&self) {
+        self.state.lock().has_ended = true;
+        self.changed.notify_all();
     }
 
-    pub fn has_ended(&self) -> bool {
-        self.streams.lock().ended
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.lock().has_ended
     }
 
-    /// The element stops. Gives the clients that published.
+    /// Stops all streams. Returns the clients that published.
     pub(crate) fn close(&self) -> Vec<u64> {
-        let mut streams = self.streams.lock();
-        streams.closed = true;
-        let clients = streams.iter().filter_map(|stream| stream.close());
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        let clients = state.streams().filter_map(|stream| stream.close());
         let clients = clients.collect();
-        drop(streams);
-        self.room.notify_all();
+        drop(state);
+        self.changed.notify_all();
         clients
     }
 
-    /// No new publishers from now on, see [`Stream::drain`]. Gives what is to be called when.
-    pub(crate) fn drain(&self, timeout: Duration) -> Vec<(Instant, Arc<Stream>)> {
-        let mut streams = self.streams.lock();
-        streams.drained = true;
-        let drain = |stream: &Arc<Stream>| Some((stream.drain(timeout)?, stream.clone()));
-        let due = streams.iter().filter_map(drain).collect();
-        drop(streams);
-        self.room.notify_all();
-        due
+    /// Accepts no publishers from now on, see [`Stream::drain`].
+    pub(crate) fn drain(&self, timeout: Duration) {
+        let mut state = self.state.lock();
+        state.is_draining = true;
+        state.streams().for_each(|stream| stream.drain(timeout));
+        drop(state);
+        self.changed.notify_all();
     }
 
     pub(crate) fn stop_draining(&self) {
-        let mut streams = self.streams.lock();
-        streams.drained = false;
-        streams.iter().for_each(|stream| stream.stop_draining());
+        let mut state = self.state.lock();
+        state.is_draining = false;
+        state.streams().for_each(Stream::stop_draining);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.streams.lock().drained
+        self.state.lock().is_draining
     }
 
-    pub(crate) fn takes_publishers(&self) -> bool {
-        let streams = self.streams.lock();
-        !streams.drained && !streams.ended && !streams.closed
+    /// Returns true while publishers may be accepted, now or later.
+    pub(crate) fn is_open(&self) -> bool {
+        let state = self.state.lock();
+        !state.is_draining && !state.has_ended && !state.is_closed
     }
 
     pub(crate) fn set_last_error(&self, address: SocketAddr, reason: String) {
@@ -285,22 +307,22 @@ impl StreamTable {
         });
     }
 
-    pub(crate) fn reject(&self, publisher: Arc<Publisher>, refusal: RejectReason) {
+    pub(crate) fn reject(&self, publisher: Arc<Publisher>, reason: RejectReason) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
-        self.set_last_error(publisher.address, refusal.reason());
-        self.rules
-            .post(PublisherEvent::Rejected(publisher, refusal));
+        self.set_last_error(publisher.address, reason.last_error());
+        self.events
+            .post(PublisherEvent::Rejected(publisher, reason));
     }
 }
 
-impl Streams {
-    fn iter(&self) -> impl Iterator<Item = &Arc<Stream>> {
+impl TableState {
+    fn streams(&self) -> impl Iterator<Item = &Arc<Stream>> {
         self.present.values().map(|(_, stream)| stream)
     }
 
-    /// The stream that the next publisher of a name would go on with.
-    fn going_on(&self, name: &Name) -> Result<Option<Arc<Stream>>, RejectReason> {
-        if self.ended {
+    /// Returns the stream that the next publisher of a name would continue.
+    fn continued(&self, name: &Name) -> Result<Option<Arc<Stream>>, RejectReason> {
+        if self.has_ended {
             return Err(RejectReason::Ended);
         }
         Ok(self.newest(name))
@@ -327,15 +349,11 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::server::config::{Leak, Policy, QueueLimits};
     use crate::server::events::Observer;
-    use crate::server::port::listener::{ListenerSettings, PortSettings};
     use crate::server::publisher::RemovalReason;
-    use crate::server::routing::access::Access;
-    use crate::server::routing::route::Route;
-    use crate::server::stream::Policy;
-    use crate::server::stream::queue::{Leak, QueueLimits};
 
-    /// Is busy with the first one until that is over.
+    /// Handles the first event until the test lets it go on.
     #[derive(Debug)]
     struct Busy(Mutex<mpsc::Receiver<()>>);
 
@@ -344,7 +362,7 @@ mod tests {
             true
         }
 
-        fn notify(&self, _notice: &PublisherEvent) {
+        fn notify(&self, _event: &PublisherEvent) {
             let _ = self.0.lock().recv();
         }
     }
@@ -364,54 +382,42 @@ mod tests {
         }
     }
 
-    fn table(observer: Arc<dyn Observer>, max_streams: usize) -> StreamTable {
-        let config = PublishPointConfig {
-            name: "name".into(),
-            route: Route::default(),
-            access: Access::default(),
-            settings: settings(),
-            listener: ListenerSettings {
-                chunk_size: 4096,
-                max_message_size: 4096,
-                max_clients: 1,
-                max_clients_per_address: 1,
-                handshake_timeout: Duration::ZERO,
-            },
-            port: PortSettings::default(),
-            observer,
-        };
-        StreamTable::new(config, max_streams)
-    }
-
-    #[test]
-    fn more_streams_may_be_more_that_the_application_has_not_heard_of() {
+    fn table(max_streams: usize) -> (StreamTable, mpsc::Sender<()>) {
         let (go_on, may_go_on) = mpsc::channel();
-        let table = table(Arc::new(Busy(Mutex::new(may_go_on))), 1);
-        while !table.rules.is_behind() {
-            let notice =
-                PublisherEvent::Removed(Arc::new(Publisher::example(1)), RemovalReason::Closed);
-            table.rules.post(notice);
-        }
-        assert_eq!(
-            table.availability(&Publisher::example(1)),
-            Err(RejectReason::Busy)
-        );
-        table.configure(settings(), MAX_WAITING);
-        assert_eq!(table.availability(&Publisher::example(1)), Ok(()));
-        drop(go_on);
-        table.rules.flush_notices();
+        let observer = Arc::new(Busy(Mutex::new(may_go_on)));
+        let events = Arc::new(EventDispatcher::new(observer, MAX_WAITING));
+        let codecs = AcceptedCodecs::default();
+        (
+            StreamTable::new(settings(), max_streams, codecs, events),
+            go_on,
+        )
+    }
+
+    fn reserve(table: &StreamTable) -> Result<(), RejectReason> {
+        table.reserve(&Publisher::example(1), &mut Patience::default())
     }
 
     #[test]
-    fn nobody_is_taken_after_the_end() {
-        let (_go_on, may_go_on) = mpsc::channel();
-        let table = table(Arc::new(Busy(Mutex::new(may_go_on))), 1);
-        assert_eq!(table.availability(&Publisher::example(1)), Ok(()));
+    fn more_streams_allow_more_events_to_wait() {
+        let (table, go_on) = table(1);
+        while !table.events.is_full() {
+            let publisher = Arc::new(Publisher::example(1));
+            let event = PublisherEvent::Removed(publisher, RemovalReason::Closed);
+            table.events.post(event);
+        }
+        assert_eq!(reserve(&table), Err(RejectReason::Busy));
+        table.configure(settings(), MAX_WAITING);
+        assert_eq!(reserve(&table), Ok(()));
+        drop(go_on);
+        table.events.flush();
+    }
+
+    #[test]
+    fn publishers_after_the_end_are_rejected() {
+        let (table, _go_on) = table(1);
+        assert_eq!(reserve(&table), Ok(()));
         table.end();
-        assert_eq!(
-            table.availability(&Publisher::example(1)),
-            Err(RejectReason::Ended)
-        );
-        assert!(!table.takes_publishers());
+        assert_eq!(reserve(&table), Err(RejectReason::Ended));
+        assert!(!table.is_open());
     }
 }

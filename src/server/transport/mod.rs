@@ -1,97 +1,57 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How bytes come from a client and get to it: over TCP or TLS, perhaps behind a PROXY header.
+//! Bytes from a client and to it: over TCP or TLS, perhaps after a PROXY header.
 
 mod outbound;
 mod proxy;
+mod received;
+mod sealed;
 mod tls;
 
-use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Instant;
 
-use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustls::ServerConnection;
 
+use crate::server::config::ProxyProtocol;
+
 pub(crate) use outbound::{Blocked, Outbound};
-use proxy::InvalidHeader;
-pub use proxy::ProxyProtocol;
+pub(crate) use received::{Received, TransportError};
+use sealed::Sealed;
 pub(crate) use tls::Tls;
-pub use tls::{TlsError, TlsFiles};
 
 /// Every TLS connection starts with a record of this type.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// What RTMP starts with.
+/// First byte of RTMP.
 const RTMP_VERSION: u8 = 3;
 
-/// Enough for a whole TLS record.
+/// Bytes that hold a whole TLS record.
 const SEALED_BUFFER: usize = 17 * 1024;
 
-/// What a read has brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Received {
-    /// So many bytes of RTMP.
-    Data(usize),
-    /// Something that is not RTMP: a part of a TLS handshake or of a header.
-    Nothing,
-    /// A PROXY header, with the address that it gives, if it does.
-    Header(Option<SocketAddr>),
-    /// The client has closed the connection.
-    End,
-}
-
-/// Whether a read may wait for the client.
+/// Behaviour of a read while the client has sent nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    Yes,
-    No,
+    Block,
+    Poll,
 }
 
-/// Why there is nothing more to read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TransportError {
-    #[error("the connection is lost: {0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Proxy(#[from] InvalidHeader),
-    #[error("it speaks plain RTMP, and this port is RTMPS: it should publish to rtmps://")]
-    PlainRtmp,
-    #[error("it does not speak TLS, and this port is RTMPS")]
-    NotTls,
-    #[error("it sent a PROXY header, and proxy-protocol is off")]
-    UnexpectedProxy,
-    #[error("TLS failed: {0}")]
-    Tls(#[from] rustls::Error),
-}
-
-impl From<Errno> for TransportError {
-    fn from(errno: Errno) -> Self {
-        TransportError::Io(errno.into())
-    }
-}
-
-/// The reading half of a connection; it belongs to the client's thread.
+/// The reading half of a connection, used by its own thread alone.
 #[derive(Debug)]
 pub(crate) struct Transport {
     socket: Arc<TcpStream>,
     outbound: Arc<Outbound>,
-    /// The header that has to come first, as far as it is there.
+    /// The header that has to come first, as far as it has arrived.
     header: Option<(ProxyProtocol, Vec<u8>)>,
-    /// Came with the header, and is not of it.
+    /// Bytes that arrived together with the header and do not belong to it.
     early: Vec<u8>,
     is_tls: bool,
-    /// From the socket, and not given to TLS yet.
+    /// Bytes from the socket that TLS has not processed.
     sealed: Sealed,
-    /// Nothing has come after the header.
+    /// Nothing has arrived after the header.
     untouched: bool,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Sealed {
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
 }
 
 impl Transport {
@@ -111,8 +71,7 @@ impl Transport {
         }
     }
 
-    /// To be called before anything is read from a TLS connection. It may read the certificate's
-    /// files.
+    /// Starts TLS. Call it before anything is read. It may read the certificate's files.
     pub(crate) fn start_tls(&mut self, tls: &Tls) -> Result<(), TransportError> {
         let connection = ServerConnection::new(tls.config())?;
         self.outbound.start_tls(connection);
@@ -127,7 +86,7 @@ impl Transport {
         self.is_tls
     }
 
-    /// Reads once from the socket at most, so that whoever waits for a deadline gets to see it.
+    /// Reads once from the socket at most, so that the caller sees its deadlines.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -149,6 +108,22 @@ impl Transport {
         Ok(Received::Data(count))
     }
 
+    /// Reads and discards until the client has closed the connection, or until a deadline.
+    pub(crate) fn discard_until(&mut self, deadline: Instant, buffer: &mut [u8]) {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.socket.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            match self.read(buffer, Wait::Block) {
+                Ok(Received::End) => return,
+                Ok(_) => {}
+                Err(TransportError::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     fn receive(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, TransportError> {
         if !self.early.is_empty() {
             let count = self.early.len().min(buffer.len());
@@ -157,8 +132,8 @@ impl Transport {
             return Ok(count);
         }
         Ok(match wait {
-            Wait::Yes => (&*self.socket).read(buffer)?,
-            Wait::No => recv(&*self.socket, buffer, RecvFlags::DONTWAIT)?.0,
+            Wait::Block => (&*self.socket).read(buffer)?,
+            Wait::Poll => recv(&*self.socket, buffer, RecvFlags::DONTWAIT)?.0,
         })
     }
 
@@ -201,48 +176,5 @@ impl Transport {
             }
         }
         outbound.unseal(&mut self.sealed, buffer)
-    }
-}
-
-impl Sealed {
-    fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-}
-
-/// Gives what can be read now, after as much of `sealed` as that takes.
-fn unseal(
-    tls: &mut ServerConnection,
-    sealed: &mut Sealed,
-    buffer: &mut [u8],
-) -> Result<Received, TransportError> {
-    let mut filled = 0;
-    loop {
-        match tls.reader().read(&mut buffer[filled..]) {
-            Ok(0) if filled < buffer.len() => {
-                // The client has said that there is no more.
-                return Ok(match filled {
-                    0 => Received::End,
-                    _ => Received::Data(filled),
-                });
-            }
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if sealed.is_empty() {
-                    return Ok(match filled {
-                        0 => Received::Nothing,
-                        _ => Received::Data(filled),
-                    });
-                }
-                let mut rest = &sealed.bytes[sealed.start..sealed.end];
-                let count = tls.read_tls(&mut rest)?;
-                sealed.start += count;
-                tls.process_new_packets()?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if filled == buffer.len() {
-            return Ok(Received::Data(filled));
-        }
     }
 }

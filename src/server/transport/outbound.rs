@@ -14,18 +14,19 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use rustls::ServerConnection;
 
-use super::{Received, Sealed, TransportError, unseal};
+use crate::server::transport::received::{Received, TransportError};
+use crate::server::transport::sealed::{Sealed, unseal};
 
-/// The client does not read what it waits for.
+/// The client does not read its replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Blocked;
 
-/// The client's own thread holds the lock for long only while it waits for a client that does not
-/// read. Whatever else it does takes microseconds.
+/// Time for which other threads wait for the lock. The connection's own thread holds it longer only
+/// while it waits for a client that does not read. Everything else takes microseconds.
 const PATIENCE_OF_OTHERS: Duration = Duration::from_millis(20);
 
-/// The writing half of a connection. The client's own thread writes replies here and may wait for
-/// the client while it does; others never wait for the client.
+/// The writing half of a connection. Its own thread writes replies and may wait for the client; other
+/// threads never wait for it.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     socket: Arc<TcpStream>,
@@ -37,9 +38,9 @@ pub(crate) struct Outbound {
 struct State {
     /// Both halves of a TLS connection, since either may have to write.
     tls: Option<Box<ServerConnection>>,
-    /// For the socket, as it goes out.
+    /// Bytes for the socket, encrypted where it is TLS.
     unsent: Vec<u8>,
-    /// The client takes nothing any more. It may still have sent media that is to be read.
+    /// The client accepts nothing any more. Media that it has sent may still be unread.
     closed: bool,
 }
 
@@ -56,14 +57,14 @@ impl Outbound {
         self.state.lock().tls = Some(Box::new(tls));
     }
 
-    /// Bytes that have left.
+    /// Returns the number of bytes written.
     pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Writes replies, waiting for room no longer than `patience`, and droppable messages, which are
-    /// dropped while earlier data waits. Everything goes out in one write if possible. Returns false
-    /// if the droppable messages were dropped.
+    /// Writes replies, waiting for space no longer than `patience`, and droppable messages, which are
+    /// dropped while earlier bytes wait. Everything leaves in one write if possible. Returns false if
+    /// the droppable messages were dropped.
     pub(crate) fn send(
         &self,
         replies: &[u8],
@@ -95,7 +96,7 @@ impl Outbound {
         }
     }
 
-    /// Writes what is not part of the client's own conversation, if that does not have to wait.
+    /// Writes a message that is no reply, if that does not have to wait.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> bool {
         let Some(mut state) = self.state.try_lock_for(PATIENCE_OF_OTHERS) else {
             return false;
@@ -108,7 +109,7 @@ impl Outbound {
         !state.closed
     }
 
-    /// Says that nothing more will be written.
+    /// Ends the writing half.
     pub(crate) fn finish(&self) {
         if let Some(mut state) = self.state.try_lock_for(PATIENCE_OF_OTHERS) {
             if let Some(tls) = &mut state.tls {
@@ -120,7 +121,7 @@ impl Outbound {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Gives `sealed` to TLS, and takes what can be read out of it.
+    /// Decrypts `sealed`, and returns the bytes that can be read.
     pub(crate) fn unseal(
         &self,
         sealed: &mut Sealed,
@@ -139,7 +140,7 @@ impl Outbound {
         received
     }
 
-    /// Writes as much as the socket takes at once.
+    /// Writes as much as the socket accepts at once.
     fn write(&self, state: &mut State) -> usize {
         let mut sent = 0;
         while sent < state.unsent.len() && !state.closed {
@@ -184,7 +185,7 @@ impl State {
         }
     }
 
-    /// Takes out of TLS what it wants to write.
+    /// Collects the bytes that TLS wants to write.
     fn collect(&mut self) {
         let Some(tls) = &mut self.tls else { return };
         while tls.wants_write() {

@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The PROXY header, by which a load balancer says whom it speaks for.
+//! The PROXY header, in which a load balancer sends the address of its client.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ppp::{v1, v2};
 
-/// What a port expects before anything else.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ProxyProtocol {
-    #[default]
-    Off,
-    V1,
-    V2,
-}
+use crate::server::config::ProxyProtocol;
 
-/// Addresses take 36 bytes of a version 2 header; the rest are additions that nothing here uses. A
-/// client that claims 64 KiB of them would have them kept.
+/// Bytes of the longest accepted header of version 2. Addresses take 36 of them; the rest are
+/// extensions that nothing here uses, and a client may claim 64 KiB of them.
 const MAX_V2: usize = 4096;
 
 const V1_PREFIX: &[u8] = b"PROXY ";
@@ -28,7 +21,7 @@ const V2_PREFIX: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Prefix, version, command, family and length, section 2.2.
 const V2_START: usize = 16;
 
-/// What is wrong with the start of a connection.
+/// Violation at the start of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidHeader {
     #[error("it does not start with the PROXY header of version {0} that proxy-protocol asks for")]
@@ -39,15 +32,15 @@ pub(crate) enum InvalidHeader {
     Malformed(String),
 }
 
-/// A header that is there.
+/// A complete header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) length: usize,
-    /// None for a connection of the load balancer's own, such as a health check.
+    /// Address of the client. None for a connection of the load balancer's own, as a health check.
     pub(crate) source: Option<SocketAddr>,
 }
 
-/// Reads a header off the front of what came so far. None if there has to be more.
+/// Reads the header at the start of the bytes so far. Returns None if more are needed.
 pub(crate) fn read(version: ProxyProtocol, bytes: &[u8]) -> Result<Option<Header>, InvalidHeader> {
     match version {
         ProxyProtocol::Off => Ok(None),
@@ -56,7 +49,7 @@ pub(crate) fn read(version: ProxyProtocol, bytes: &[u8]) -> Result<Option<Header
     }
 }
 
-/// Whether these are the first bytes of a header of either version.
+/// Returns true if these are the first bytes of a header of either version.
 pub(crate) fn looks_like_header(bytes: &[u8]) -> bool {
     bytes.starts_with(V1_PREFIX) || bytes.starts_with(V2_PREFIX)
 }
@@ -136,7 +129,7 @@ mod tests {
         bytes
     }
 
-    /// However it is cut: nothing until it is whole, and what is behind it is left alone.
+    /// Returns None for each part of the header, and leaves the bytes after it alone.
     #[track_caller]
     fn assert_reads(version: ProxyProtocol, header: &[u8], source: Option<&str>) {
         let source = source.map(|text| text.parse().unwrap());

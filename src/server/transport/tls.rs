@@ -3,9 +3,9 @@
 //! The certificate of a port, read again when it is renewed.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io::BufReader;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -13,49 +13,11 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, crypto};
 
+use crate::server::config::TlsFiles;
+use crate::server::error::TlsError;
 use crate::server::log::CAT;
 
-/// Where a certificate is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// PEM: the certificate, and those that lead from it to its root.
-    pub certificate: PathBuf,
-    /// PEM: the key of the first certificate. It may be the same file.
-    pub private_key: PathBuf,
-}
-
-/// Why a certificate can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("Could not read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{} is not PEM: {reason}", path.display())]
-    NotPem { path: PathBuf, reason: String },
-    #[error(
-        "There is no certificate in {}: it should have a PEM section BEGIN CERTIFICATE",
-        .0.display()
-    )]
-    NoCertificate(PathBuf),
-    #[error(
-        "There is no private key in {}: it should have a PEM section BEGIN PRIVATE KEY, and no password",
-        .0.display()
-    )]
-    NoPrivateKey(PathBuf),
-    #[error(
-        "The private key in {} does not belong to the certificate in {}",
-        .0.private_key.display(),
-        .0.certificate.display()
-    )]
-    Mismatch(TlsFiles),
-    #[error(
-        "The certificate in {} or the private key in {} can't be used: {reason}",
-        files.certificate.display(),
-        files.private_key.display()
-    )]
-    Unusable { files: TlsFiles, reason: String },
-}
-
-/// What tells that a file has changed: times alone may be copied along.
+/// Identity of a file's content. Times alone may be copied along with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp(Option<[i64; 4]>);
 
@@ -68,13 +30,13 @@ impl Stamp {
     }
 }
 
-/// The certificate of a port as new clients get it.
+/// The certificate of a port for new connections.
 #[derive(Debug)]
 pub(crate) struct Tls {
     files: TlsFiles,
     current: RwLock<Arc<ServerConfig>>,
-    /// What the files were like. Held while they are read, which may take long where they are far
-    /// away: others do not wait for that.
+    /// Stamps of the files in use. Locked while they are read, which may take long where they are far
+    /// away: other connections do not wait for that.
     stamps: Mutex<[Stamp; 2]>,
 }
 
@@ -89,28 +51,30 @@ impl Tls {
         })
     }
 
-    /// Looks whether the files have changed. While they can't be used, as in the middle of a
-    /// renewal, the certificate from before counts.
+    /// Returns the certificate, read again if the files have changed. While they can't be used, as in
+    /// the middle of a renewal, the former certificate stays, and the next connection tries again.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         if let Some(mut known) = self.stamps.try_lock() {
             let stamps = stamps(&self.files);
-            if *known != stamps {
+            if *known != stamps && self.reload() {
                 *known = stamps;
-                self.reload();
             }
         }
         self.current.read().clone()
     }
 
-    fn reload(&self) {
+    /// Returns true if the files could be used.
+    fn reload(&self) -> bool {
         match load(&self.files) {
             Ok(config) => {
                 let path = self.files.certificate.display();
                 gst::info!(CAT, "Read the renewed certificate {path}");
                 *self.current.write() = config;
+                true
             }
             Err(error) => {
-                gst::warning!(CAT, "Kept the certificate from before: {error}");
+                gst::warning!(CAT, "Kept the former certificate: {error}");
+                false
             }
         }
     }

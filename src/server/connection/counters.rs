@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::time::Instant;
+
+use crate::flv::{Content, Tag, TagKind};
+use crate::rate::BitrateMeter;
+use crate::rtmp::session::{Session, SessionConfig};
+use crate::server::connection::frame_rate::FrameMeter;
+use crate::server::stats::ConnectionStats;
+
+/// Counters of a connection, since its start or its last publish.
+#[derive(Debug)]
+pub(super) struct ConnectionCounters {
+    stats: ConnectionStats,
+    bitrate: BitrateMeter,
+    frame_rate: FrameMeter,
+}
+
+impl ConnectionCounters {
+    pub(super) fn new(config: &SessionConfig, now: Instant) -> Self {
+        ConnectionCounters {
+            stats: ConnectionStats {
+                out_chunk_size: config.chunk_size,
+                out_window_ack_size: config.window_ack_size,
+                ..ConnectionStats::default()
+            },
+            bitrate: BitrateMeter::new(now),
+            frame_rate: FrameMeter::default(),
+        }
+    }
+
+    /// Counts from zero: the next media belongs to another publisher, though of the same client.
+    pub(super) fn reset(&mut self, now: Instant) {
+        self.stats = ConnectionStats {
+            out_chunk_size: self.stats.out_chunk_size,
+            out_window_ack_size: self.stats.out_window_ack_size,
+            ..ConnectionStats::default()
+        };
+        self.bitrate = BitrateMeter::new(now);
+        self.frame_rate = FrameMeter::default();
+    }
+
+    pub(super) fn received(&mut self, bytes: usize, arrival: Instant) {
+        self.bitrate.count(bytes, arrival);
+        self.stats.in_bytes_total += bytes as u64;
+    }
+
+    pub(super) fn has_received(&self) -> bool {
+        self.stats.in_bytes_total > 0
+    }
+
+    /// Counts a message that was left out.
+    pub(super) fn skipped(&mut self) {
+        self.stats.skipped += 1;
+    }
+
+    pub(super) fn count(&mut self, tag: &Tag, arrival: Instant) {
+        let stats = &mut self.stats;
+        let (tags, bytes) = match tag.kind {
+            TagKind::Audio => (&mut stats.audio_tags, &mut stats.audio_bytes),
+            TagKind::Video => (&mut stats.video_tags, &mut stats.video_bytes),
+            TagKind::Script => (&mut stats.script_tags, &mut stats.script_bytes),
+        };
+        *tags += 1;
+        *bytes += tag.body().len() as u64;
+        let is_keyframe = tag.info.content == Content::Keyframe;
+        if is_keyframe {
+            stats.keyframes += 1;
+            stats.last_keyframe = Some(arrival);
+        }
+        if tag.kind == TagKind::Video && tag.info.is_coded() {
+            let (track, timestamp) = (tag.info.track, tag.timestamp);
+            self.frame_rate.count(track, timestamp, is_keyframe);
+        }
+    }
+
+    /// Returns the counters, with those of the session and `sent` bytes.
+    pub(super) fn stats(
+        &mut self,
+        session: &Session,
+        sent: u64,
+        last_read: Instant,
+    ) -> &ConnectionStats {
+        let stats = &mut self.stats;
+        stats.out_bytes_total = sent;
+        stats.in_chunk_size = session.in_chunk_size();
+        stats.in_window_ack_size = session.in_window_ack_size();
+        stats.in_bytes_acked = session.in_bytes_acked();
+        stats.out_bytes_acked = u64::from(session.out_bytes_acked());
+        (stats.bitrate, stats.bitrate_at) = self.bitrate.rate();
+        stats.bitrate_peak = self.bitrate.peak();
+        stats.frames = self.frame_rate.stats();
+        stats.last_byte = Some(last_read);
+        stats
+    }
+}

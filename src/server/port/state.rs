@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! State of a listener, shared by its accept thread, its connections and its elements.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::server::config::{ListenerSettings, PortSettings, ProxyProtocol};
+use crate::server::error::AddressRejected;
+use crate::server::log::CAT;
+use crate::server::port::connection_table::{ConnectionTable, Stage};
+use crate::server::port::socket::ListeningSocket;
+use crate::server::port::timers::Timers;
+use crate::server::routing::publish_point::PublishPoint;
+use crate::server::routing::route::{MatchedNames, RequestedPath};
+use crate::server::threads::TimerService;
+use crate::server::transport::Tls;
+
+/// An accepted connection, on its way to its thread.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) id: u64,
+    pub(crate) socket: Arc<TcpStream>,
+    pub(crate) address: SocketAddr,
+    pub(crate) settings: ListenerSettings,
+    pub(crate) state: Arc<ListenerState>,
+}
+
+/// The body of a connection's thread.
+pub(crate) type ConnectionMain = fn(Accepted);
+
+#[derive(Debug)]
+pub(crate) struct ListenerState {
+    routes: RwLock<Vec<PublishPoint>>,
+    connections: Mutex<ConnectionTable>,
+    address: SocketAddr,
+    socket: Mutex<ListeningSocket>,
+    timers: Arc<Timers>,
+    port: PortSettings,
+    tls: Option<Tls>,
+    is_closing: AtomicBool,
+}
+
+/// The publish point for a request.
+#[derive(Debug)]
+pub(crate) struct RouteMatch {
+    pub(crate) point: PublishPoint,
+    pub(crate) names: MatchedNames,
+}
+
+impl ListenerState {
+    pub(crate) fn new(
+        socket: ListeningSocket,
+        first: PublishPoint,
+        tls: Option<Tls>,
+    ) -> io::Result<Self> {
+        let state = ListenerState {
+            port: first.rules().port.clone(),
+            routes: RwLock::default(),
+            connections: Mutex::default(),
+            address: socket.address(),
+            socket: Mutex::new(socket),
+            timers: Arc::new(Timers::new()?),
+            tls,
+            is_closing: AtomicBool::new(false),
+        };
+        state.add(first);
+        Ok(state)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn add(&self, point: PublishPoint) {
+        point.set_timers(&self.timer_service());
+        self.routes.write().push(point);
+    }
+
+    /// Adds a route, unless `check` finds that it does not go together with another.
+    pub(crate) fn add_checked<E>(
+        &self,
+        point: &PublishPoint,
+        check: impl Fn(&PublishPoint) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut routes = self.routes.write();
+        routes.iter().try_for_each(check)?;
+        point.set_timers(&self.timer_service());
+        routes.push(point.clone());
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, point: &PublishPoint) {
+        self.routes.write().retain(|other| !other.is(point));
+    }
+
+    /// Returns the name of an element that listens here.
+    pub(crate) fn element_name(&self) -> Option<String> {
+        let routes = self.routes.read();
+        routes.first().map(|point| point.rules().name.clone())
+    }
+
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    pub(crate) fn timer_service(&self) -> Arc<dyn TimerService> {
+        self.timers.clone()
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_closing(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(crate) fn proxy_protocol(&self) -> ProxyProtocol {
+        self.port.proxy_protocol
+    }
+
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    pub(crate) fn connections(&self) -> &Mutex<ConnectionTable> {
+        &self.connections
+    }
+
+    /// Returns the settings for a client whose route is not known yet.
+    pub(crate) fn settings(&self) -> Option<ListenerSettings> {
+        let routes = self.routes.read();
+        let settings = routes.iter().map(|point| point.rules().listener);
+        settings.reduce(ListenerSettings::merge)
+    }
+
+    /// Returns true where any element accepts clients from an address.
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        let routes = self.routes.read();
+        let allows = |point: &PublishPoint| point.rules().access.addresses.allows(address);
+        routes.iter().any(allows)
+    }
+
+    /// Decides if a client may stay whose address a load balancer has sent.
+    pub(crate) fn admit_address(
+        &self,
+        client: u64,
+        address: IpAddr,
+        max_per_address: usize,
+    ) -> Result<(), AddressRejected> {
+        if !self.allows(address) {
+            return Err(AddressRejected::NotAllowed);
+        }
+        let mut connections = self.connections.lock();
+        connections.reserve_for(address, max_per_address)?;
+        connections.set_address(client, address);
+        Ok(())
+    }
+
+    /// Returns false if the client has been evicted.
+    pub(crate) fn set_stage(&self, client: u64, stage: Stage) -> bool {
+        self.connections.lock().set_stage(client, stage)
+    }
+
+    /// Returns the publish points that a client of this application might publish to.
+    pub(crate) fn candidates(&self, application: &str) -> Vec<PublishPoint> {
+        let routes = self.routes.read();
+        let may_match = |point: &&PublishPoint| point.rules().route.may_match(application);
+        routes.iter().filter(may_match).cloned().collect()
+    }
+
+    pub(crate) fn all(&self) -> Vec<PublishPoint> {
+        self.routes.read().clone()
+    }
+
+    /// Returns the narrowest route that matches.
+    pub(crate) fn find(&self, request: &RequestedPath) -> Option<RouteMatch> {
+        let routes = self.routes.read();
+        let matching = routes.iter().filter_map(|point| {
+            let names = point.rules().route.matches(request)?;
+            Some((point, names))
+        });
+        let narrowest = matching.max_by_key(|(point, _)| point.rules().route.specificity());
+        narrowest.map(|(point, names)| RouteMatch {
+            point: point.clone(),
+            names,
+        })
+    }
+
+    /// Returns true while clients may be accepted. Where all elements are drained the port is
+    /// closed, so that a load balancer notices.
+    fn accepts_clients(&self) -> bool {
+        let routes = self.routes.read();
+        routes.iter().any(PublishPoint::is_open) || !routes.iter().any(PublishPoint::is_draining)
+    }
+
+    /// Opens or closes the port after a change of the routes or their draining.
+    ///
+    /// # Errors
+    ///
+    /// The port was closed, and another program has bound it since.
+    pub(crate) fn update_socket(&self) -> io::Result<()> {
+        let updated = self.open_or_close();
+        self.wake();
+        updated
+    }
+
+    fn open_or_close(&self) -> io::Result<()> {
+        let mut socket = self.socket.lock();
+        if !self.accepts_clients() {
+            if socket.close() {
+                gst::info!(CAT, "Closed {}: its elements are drained", self.address);
+            }
+        } else if !self.is_closing() && socket.reopen()? {
+            gst::info!(CAT, "Listening on {} again", self.address);
+        }
+        Ok(())
+    }
+
+    /// Returns the listening socket. The accept thread must not keep it longer than it waits.
+    pub(crate) fn socket(&self) -> Option<Arc<TcpListener>> {
+        self.socket.lock().get()
+    }
+
+    pub(crate) fn close_socket(&self) {
+        self.socket.lock().close();
+    }
+
+    /// Notes that a connection's thread ends.
+    pub(crate) fn finished(&self, client: u64) {
+        let is_listed = self.connections.lock().finished(client);
+        if is_listed {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        self.timers.wake().set();
+    }
+}
