@@ -22,14 +22,6 @@ ROOMS = {
     "server": ("connection", "port", "routing", "stream", "transport"),
 }
 
-# Folders that still have circles: each counts as one node, and the order of its rooms is not checked yet.
-UNFINISHED = {
-    "amf0",
-    "eflvdemux",
-    "feed",
-    "flv",
-}
-
 NOISE = re.compile(
     r"""//[^\n]*|/\*.*?\*/|b?r(?P<hash>\#*)".*?"(?P=hash)|b?"(?:\\.|[^"\\])*"|b?'(?:\\.[^']*|[^\\'])'""", re.S
 )
@@ -270,19 +262,6 @@ class Crate:
         return str(self.files[module].path.relative_to(self.source.parent))
 
 
-def collapse(graph, folders):
-    """The graph with one node for each of these folders."""
-
-    def node(module):
-        return module[:1] if module and module[0] in folders else module
-
-    result = {}
-    for module, targets in graph.items():
-        merged = result.setdefault(node(module), set())
-        merged.update(node(target) for target in targets if node(target) != node(module))
-    return result
-
-
 def shortest_circle(graph, start):
     """The shortest way from a node back to itself, or None."""
     ways = [[start]]
@@ -324,18 +303,15 @@ def against_order(graph, folder, rooms):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", type=pathlib.Path, default=pathlib.Path("src"), help="folder with lib.rs")
-    parser.add_argument("--all", action="store_true", help="check unfinished folders too")
     options = parser.parse_args()
-    unfinished = set() if options.all else UNFINISHED
     crate = Crate(options.source.resolve())
     graph = crate.arrows()
     problems = []
-    for circle in circles(collapse(graph, unfinished)):
+    for circle in circles(graph):
         problems.append("circle of imports: " + " -> ".join(crate.name(module) for module in circle))
     for folder, rooms in ROOMS.items():
-        if folder not in unfinished:
-            for module, target in against_order(graph, folder, rooms):
-                problems.append(f"import against the order of src/{folder}: {crate.name(module)} -> {crate.name(target)}")
+        for module, target in against_order(graph, folder, rooms):
+            problems.append(f"import against the order of src/{folder}: {crate.name(module)} -> {crate.name(target)}")
     for problem in problems:
         print(f"import_cycles: {problem}", file=sys.stderr)
     return 1 if problems else 0

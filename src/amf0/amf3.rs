@@ -13,7 +13,8 @@ use nom::combinator::map;
 use nom::number::complete::{be_f64, be_u8};
 use nom::{IResult, Parser};
 
-use super::read::{Limits, leaf, text};
+use super::limits::Limits;
+use super::step::{leaf, text};
 use super::{Error, Properties, Value};
 
 mod marker {

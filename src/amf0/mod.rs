@@ -8,8 +8,10 @@
 //! No input panics or allocates more than a small multiple of its size.
 
 mod amf3;
+mod limits;
 mod read;
 mod scan;
+mod step;
 mod write;
 
 pub use read::{Decoded, Leading, read_all, read_all_within, read_leading, read_name};

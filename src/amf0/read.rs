@@ -3,13 +3,14 @@
 //! AMF0 reader. Message bodies are complete, so the parsers are `complete` too: a short body is
 //! malformed.
 
-use nom::IResult;
 use nom::Parser;
 use nom::bytes::complete::{tag, take};
 use nom::combinator::map;
 use nom::number::complete::{be_f64, be_i16, be_u8, be_u16, be_u32};
 
-use super::{Error, MAX_COPIED, MAX_DEPTH, MAX_PROPERTIES, Properties, Value, amf3};
+use super::limits::Limits;
+use super::step::{Step, leaf, text};
+use super::{Error, MAX_PROPERTIES, Properties, Value, amf3};
 
 pub(super) mod marker {
     pub(crate) const NUMBER: u8 = 0x00;
@@ -96,63 +97,10 @@ pub fn read_name(input: &[u8]) -> Option<(&[u8], usize)> {
     Some((string, 3 + string.len()))
 }
 
-/// The limits of one message, for both formats together.
-#[derive(Debug)]
-pub(super) struct Limits {
-    max_properties: usize,
-    properties: usize,
-    copied: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            max_properties: MAX_PROPERTIES,
-            properties: 0,
-            copied: 0,
-        }
-    }
-}
-
-impl Limits {
-    pub(super) fn count_one(&mut self) -> Result<(), Error> {
-        self.properties += 1;
-        if self.properties > self.max_properties {
-            return Err(Error::TooManyProperties(self.max_properties));
-        }
-        Ok(())
-    }
-
-    /// Copies a string to which the message refers again.
-    pub(super) fn copy(&mut self, string: &str) -> Result<String, Error> {
-        self.copied += string.len();
-        if self.copied > MAX_COPIED {
-            return Err(Error::TooLarge);
-        }
-        Ok(string.to_owned())
-    }
-
-    pub(super) fn check_depth(depth: usize) -> Result<(), Error> {
-        if depth > MAX_DEPTH {
-            return Err(Error::TooDeep);
-        }
-        Ok(())
-    }
-}
-
 #[derive(Debug, Default)]
 struct Reader {
     limits: Limits,
     had_amf3: bool,
-}
-
-type Step<'a, T> = Result<(T, &'a [u8]), Error>;
-
-/// Converts nom's errors: in complete input the only possible error of a leaf is its end.
-pub(super) fn leaf<'a, T>(result: IResult<&'a [u8], T, ()>) -> Step<'a, T> {
-    result
-        .map(|(rest, value)| (value, rest))
-        .map_err(|_| Error::Truncated)
 }
 
 fn short_string(input: &[u8]) -> Step<'_, String> {
@@ -163,11 +111,6 @@ fn short_string(input: &[u8]) -> Step<'_, String> {
 fn long_string(input: &[u8]) -> Step<'_, String> {
     let (length, rest) = leaf(be_u32(input))?;
     leaf(map(take(length), text).parse(rest))
-}
-
-/// Decodes a string. It should be UTF-8, but encoders write titles in local code pages.
-pub(super) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 impl Reader {

@@ -34,6 +34,10 @@ pub(crate) fn source_templates() -> impl Iterator<Item = gst::PadTemplate> {
     })
 }
 
+/// Bytes pulled from a file at a time. Tags that lie across two pieces are put together, so it is
+/// larger than most tags.
+const PIECE: u32 = 256 * 1024;
+
 #[derive(Debug)]
 pub struct EFlvDemux {
     pub(super) sink_pad: gst::Pad,
@@ -339,6 +343,163 @@ impl EFlvDemux {
         gst::debug!(CAT, imp = self, "Skipping, {problem:?}: {detail}");
         if is_first && let Some(message) = problem.message() {
             gst::element_imp_warning!(self, gst::StreamError::Demux, ("{message}"), ["{detail}"]);
+        }
+    }
+}
+
+// The sink pad
+impl EFlvDemux {
+    fn chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.counters.bytes.fetch_add(buffer.size() as u64, Relaxed);
+        let mut streaming = self.streaming.lock();
+        if buffer.flags().contains(gst::BufferFlags::DISCONT) {
+            streaming.handle_discontinuity(&self.obj())?;
+        }
+        streaming.push(&self.obj(), buffer)?;
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::StreamStart(start) => {
+                if let Some(group) = start.group_id() {
+                    self.streaming.lock().pads.set_group(group);
+                }
+                true
+            }
+            // The tracks have their own caps, streams and tags.
+            gst::EventView::Caps(caps) => {
+                let header = caps.caps().structure(0);
+                if let Some(headers) = header.and_then(|s| s.get("streamheader").ok()) {
+                    self.streaming
+                        .lock()
+                        .handle_stream_header(&self.obj(), &headers);
+                }
+                true
+            }
+            gst::EventView::StreamCollection(_) | gst::EventView::Tag(_) => true,
+            gst::EventView::Segment(segment) => {
+                let mut streaming = self.streaming.lock();
+                let format = segment.segment().format();
+                let is_time = format == gst::Format::Time;
+                streaming.demuxer.start_segment(is_time);
+                streaming.pads.set_segment(&event, format);
+                self.upstream_is_time.store(is_time, Relaxed);
+                true
+            }
+            gst::EventView::Gap(gap) => {
+                let (start, duration) = gap.get();
+                if self.upstream_is_time.load(Relaxed) {
+                    let gap = start..start.saturating_add(duration.unwrap_or_default());
+                    self.streaming.lock().handle_gap(&self.obj(), &gap);
+                }
+                true
+            }
+            gst::EventView::FlushStop(_) => {
+                {
+                    let mut streaming = self.streaming.lock();
+                    streaming.parser.flush();
+                    streaming.demuxer.flush();
+                    streaming.pads.flush();
+                }
+                gst::Pad::event_default(pad, Some(&*self.obj()), event)
+            }
+            gst::EventView::Eos(_) => {
+                self.finish(&mut self.streaming.lock(), true);
+                gst::Pad::event_default(pad, Some(&*self.obj()), event)
+            }
+            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+    }
+
+    /// Handles the end of the stream. `is_end`: no error has ended it.
+    fn finish(&self, streaming: &mut Streaming, is_end: bool) {
+        streaming.finish(&self.obj());
+        if is_end && streaming.pads.iter().next().is_none() {
+            self.post_no_track();
+        }
+    }
+
+    /// Posts an error, as other demuxers do: without a pad the end of the stream can't go
+    /// downstream, and nothing can follow that would end the pipeline.
+    fn post_no_track(&self) {
+        let detail = "The stream has ended, and there was no track in it";
+        gst::element_imp_error!(self, gst::StreamError::Demux, ["{detail}"]);
+    }
+
+    fn remove_pads(&self) {
+        let streaming = std::mem::take(&mut *self.streaming.lock());
+        for pad in streaming.pads.iter() {
+            let _ = pad.set_active(false);
+            let _ = self.obj().remove_pad(pad);
+        }
+        self.upstream_is_time.store(false, Relaxed);
+    }
+}
+
+// Files: the element pulls the bytes, in larger pieces than a source would push by itself
+impl EFlvDemux {
+    fn activate(&self, pad: &gst::Pad) -> Result<(), gst::LoggableError> {
+        let mut query = gst::query::Scheduling::new();
+        let can_pull = pad.peer_query(&mut query)
+            && query
+                .has_scheduling_mode_with_flags(gst::PadMode::Pull, gst::SchedulingFlags::SEEKABLE);
+        let mode = if can_pull {
+            gst::PadMode::Pull
+        } else {
+            gst::PadMode::Push
+        };
+        pad.activate_mode(mode, true)?;
+        Ok(())
+    }
+
+    fn activate_mode(
+        &self,
+        pad: &gst::Pad,
+        mode: gst::PadMode,
+        is_active: bool,
+    ) -> Result<(), gst::LoggableError> {
+        match (mode, is_active) {
+            (gst::PadMode::Pull, true) => {
+                let element = self.obj().downgrade();
+                pad.start_task(move || {
+                    if let Some(element) = element.upgrade() {
+                        element.imp().catch_panic(|| (), |element| element.pull());
+                    }
+                })?;
+            }
+            (gst::PadMode::Pull, false) => pad.stop_task()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// One turn of the task: handles the next bytes, or the end of the stream.
+    fn pull(&self) {
+        let offset = self.streaming.lock().offset;
+        let flow = self.sink_pad.pull_range(offset, PIECE).and_then(|buffer| {
+            self.streaming.lock().offset += buffer.size() as u64;
+            self.chain(buffer)
+        });
+        let Err(error) = flow else {
+            return;
+        };
+        gst::debug!(CAT, imp = self, "Stopping: {error}");
+        let _ = self.sink_pad.pause_task();
+        if error == gst::FlowError::Flushing {
+            return;
+        }
+        if error != gst::FlowError::Eos {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Failed,
+                ["Streaming stopped: {error}"]
+            );
+        }
+        let mut streaming = self.streaming.lock();
+        self.finish(&mut streaming, error == gst::FlowError::Eos);
+        for pad in streaming.pads.iter() {
+            pad.push_event(gst::event::Eos::new());
         }
     }
 }

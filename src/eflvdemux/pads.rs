@@ -6,10 +6,9 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::UniqueFlowCombiner;
 
-use super::CAT;
 use super::demuxer::{DemuxEvent, NewTrack, Payload, TrackPacket};
-use super::imp::EFlvDemux;
 use super::script::ScriptData;
+use super::{CAT, EFlvDemux};
 use crate::flv::TagKind;
 
 /// Script data that is kept for the first pads.
@@ -139,12 +138,12 @@ impl SourcePads {
                     push_tags(&pad.pad, lists);
                 }
             }
-            DemuxEvent::Duration(duration) => element.set_duration(duration),
+            DemuxEvent::Duration(duration) => element.imp().set_duration(duration),
             DemuxEvent::NoMoreTracks => {
                 self.no_more_pads = true;
-                element.obj().no_more_pads();
+                element.no_more_pads();
             }
-            DemuxEvent::Problem(problem, detail) => element.skip(problem, 1, || detail),
+            DemuxEvent::Problem(problem, detail) => element.imp().skip(problem, 1, || detail),
         }
         Ok(())
     }
@@ -179,7 +178,7 @@ impl SourcePads {
             buffer.set_pts(packet.pts);
             buffer.set_flags(packet.flags);
         }
-        element.count_buffer(packet.kind, packet.dts);
+        element.imp().count_buffer(packet.kind, packet.dts);
         let flow = pad.pad.push(buffer);
         if flow.is_ok() && !self.has_failed_flows {
             return Ok(());
@@ -199,8 +198,8 @@ impl SourcePads {
                 TagKind::Video => format!("video_{}", track.id),
                 _ => format!("audio_{}", track.id),
             };
-            let pad = element.new_pad(track.kind, &name);
-            let id = pad.create_stream_id(&*element.obj(), Some(&name));
+            let pad = element.imp().new_pad(track.kind, &name);
+            let id = pad.create_stream_id(element, Some(&name));
             let kind = match track.kind {
                 TagKind::Video => gst::StreamType::VIDEO,
                 _ => gst::StreamType::AUDIO,
@@ -211,6 +210,7 @@ impl SourcePads {
                 gst::StreamFlags::empty()
             };
             let stream = element
+                .imp()
                 .is_streams_aware()
                 .then(|| gst::Stream::new(Some(id.as_str()), Some(&track.caps), kind, flags));
             let _ = pad.set_active(true);
@@ -228,7 +228,7 @@ impl SourcePads {
                 has_segment: false,
             });
         }
-        if element.is_streams_aware() {
+        if element.imp().is_streams_aware() {
             self.announce_collection(element);
         }
         for track in tracks {
@@ -241,17 +241,17 @@ impl SourcePads {
             pad.push_event(gst::event::Caps::new(&track.caps));
             track_pad.push_segment(segment);
             push_tags(&pad, track.tags);
-            element.push_upstream_sticky_events(&pad);
+            element.imp().push_upstream_sticky_events(&pad);
             self.combiner.add_pad(&pad);
-            if let Err(error) = element.obj().add_pad(&pad) {
-                gst::error!(CAT, imp = element, "{error}");
+            if let Err(error) = element.add_pad(&pad) {
+                gst::error!(CAT, obj = element, "{error}");
             }
         }
         for event in std::mem::take(&mut self.waiting) {
             self.push_to_all(&event);
         }
         if self.upstream_is_time {
-            element.update_latency();
+            element.imp().update_latency();
         }
     }
 
@@ -260,8 +260,8 @@ impl SourcePads {
         let segment = self.segment.as_ref().and_then(running_segment);
         let running_time = segment.and_then(|segment| segment.to_running_time(data.time));
         let structure = data.to_structure(running_time);
-        let message = gst::message::Element::builder(structure.clone()).src(&*element.obj());
-        let _ = element.obj().post_message(message.build());
+        let message = gst::message::Element::builder(structure.clone()).src(element);
+        let _ = element.post_message(message.build());
         let event = gst::event::CustomDownstream::new(structure);
         if self.iter().next().is_some() {
             self.push_to_all(&event);
@@ -279,7 +279,7 @@ impl SourcePads {
     }
 
     fn announce_collection(&self, element: &EFlvDemux) {
-        let id = element.upstream_stream_id();
+        let id = element.imp().upstream_stream_id();
         let streams = self
             .pads
             .iter()
@@ -292,9 +292,9 @@ impl SourcePads {
             pad.push_event(gst::event::StreamCollection::new(&collection));
         }
         let message = gst::message::StreamCollection::builder(&collection)
-            .src(&*element.obj())
+            .src(element)
             .build();
-        let _ = element.obj().post_message(message);
+        let _ = element.post_message(message);
     }
 }
 

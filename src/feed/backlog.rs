@@ -6,7 +6,7 @@
 //! the pipeline was slow. It is early when a publisher that has just connected sends what it has
 //! kept: then the pipeline would stay behind by as much.
 
-use super::RunningTime;
+use super::time::RunningTime;
 
 /// Time in nanoseconds after which a backlog that is still being sent is no longer skipped.
 const MAX_SKIP: u64 = 2_000_000_000;

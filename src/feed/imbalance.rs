@@ -2,7 +2,7 @@
 
 //! Detects that one of audio and video flows while the other does not.
 
-use super::RunningTime;
+use super::time::RunningTime;
 use crate::flv::TagKind;
 
 /// Longest time between two tags, in nanoseconds, that counts as time in which one of them flowed:

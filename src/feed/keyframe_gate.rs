@@ -2,7 +2,7 @@
 
 //! Decides what may leave before a keyframe, and for how long media waits for one.
 
-use super::RunningTime;
+use super::time::RunningTime;
 use crate::flv::{Content, Tag, TagKind};
 
 /// The gate's decision about one tag of media.

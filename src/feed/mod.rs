@@ -9,10 +9,12 @@
 mod backlog;
 mod codecs;
 mod imbalance;
+mod jump;
 mod keyframe_gate;
 mod pending;
 mod source_clocks;
 mod stream_header;
+mod time;
 mod timeline;
 mod unwrapper;
 
@@ -29,18 +31,16 @@ use codecs::CodecFilter;
 pub use codecs::RefusedTrack;
 pub use imbalance::Imbalance;
 use imbalance::ImbalanceDetector;
+pub use jump::{Jump, JumpKind};
 use keyframe_gate::{GateAction, KeyframeGate, WaitEnd, WaitLimits};
 use pending::{PendingTag, PendingTags};
 use source_clocks::{SourceClocks, SourceTime};
 use stream_header::{HeaderChange, StreamHeader};
+pub(crate) use time::NANOS_PER_MILLI;
+pub use time::RunningTime;
 use timeline::{Candidate, Placement, Timeline};
-pub use timeline::{Jump, JumpKind, Repairs, TimestampMode};
+pub use timeline::{Repairs, TimestampMode};
 pub use unwrapper::TimestampUnwrapper;
-
-/// A running time of the pipeline in nanoseconds.
-pub type RunningTime = u64;
-
-pub(crate) const NANOS_PER_MILLI: u64 = 1_000_000;
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FeedSettings {

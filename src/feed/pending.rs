@@ -4,8 +4,8 @@
 
 use std::collections::VecDeque;
 
-use super::RunningTime;
 use super::source_clocks::SourceTime;
+use super::time::RunningTime;
 use crate::flv::{Content, Tag, TagKind};
 
 /// Memory for descriptions, in bytes: a publisher may never send media, and describe it for ever.

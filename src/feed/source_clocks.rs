@@ -3,9 +3,9 @@
 //! Times of a publisher's tags: timestamps unwrapped, and tracks brought together whose clocks do not
 //! start together.
 
-use super::timeline::{Jump, JumpKind};
+use super::jump::{Jump, JumpKind};
+use super::time::{NANOS_PER_MILLI, RunningTime};
 use super::unwrapper::TimestampUnwrapper;
-use super::{NANOS_PER_MILLI, RunningTime};
 use crate::flv::{Tag, TagKind};
 
 /// Distance in milliseconds within which a new track is in step with the others.

@@ -2,8 +2,9 @@
 
 //! Places tags on the time of the outgoing stream.
 
+use super::jump::{Jump, JumpKind};
 use super::source_clocks::SourceTime;
-use super::{NANOS_PER_MILLI, RunningTime};
+use super::time::{NANOS_PER_MILLI, RunningTime};
 use crate::flv::{Tag, TagKind};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -153,23 +154,6 @@ pub struct Repairs {
     pub jumps: u64,
     /// Tags of tracks whose timestamps stand still, which got the time of their arrival.
     pub frozen: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JumpKind {
-    Back,
-    Ahead,
-    /// The timestamps stand still.
-    Frozen,
-}
-
-/// A break in the timestamps of a track, in milliseconds of the publisher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Jump {
-    pub kind: JumpKind,
-    pub track: TagKind,
-    pub from: i64,
-    pub to: i64,
 }
 
 /// The times of a tag that leaves, in milliseconds.

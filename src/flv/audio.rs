@@ -2,8 +2,9 @@
 
 //! Audio tag headers (E.4.2; Enhanced RTMP v2, "Enhanced Audio").
 
+use super::error::Error;
+use super::ex;
 use super::info::{Content, TagInfo};
-use super::{Error, ex};
 
 use super::codes::{AacPacketType, AudioFourCc, SoundFormat, audio_packet as packet};
 

@@ -2,9 +2,6 @@
 
 //! The header of a tag body, in the terms of the stream.
 
-use super::{Error, TagKind, audio, video};
-use crate::amf0;
-
 /// The role of a tag in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Content {
@@ -35,23 +32,6 @@ pub struct TagInfo {
 }
 
 impl TagInfo {
-    /// Parses the header of a tag body. A body that no decoder accepts is an error: an empty body, an
-    /// empty decoder configuration, a truncated header.
-    pub fn of(kind: TagKind, body: &[u8]) -> Result<Self, Error> {
-        match kind {
-            TagKind::Audio => audio::parse(body),
-            TagKind::Video => video::parse(body),
-            TagKind::Script => {
-                let content = match amf0::read_name(body) {
-                    Some((b"onMetaData", _)) => Content::OnMetaData,
-                    Some(_) => Content::Script,
-                    None => return Err(Error::Truncated),
-                };
-                Ok(TagInfo::new(content, 0))
-            }
-        }
-    }
-
     pub(super) fn new(content: Content, track: u8) -> Self {
         TagInfo {
             content,

@@ -13,28 +13,20 @@ pub mod body;
 pub mod codec;
 pub mod codes;
 pub mod config;
+mod error;
 mod ex;
+mod header;
 mod info;
+mod kind;
 mod picture;
 mod tag;
 mod video;
 
+pub use error::{Error, MAX_BODY_LENGTH};
 pub use info::{Content, TagInfo};
+pub use kind::TagKind;
 pub use picture::{KeyframeDetector, Picture, PictureCodec};
-pub use tag::{FILE_HEADER, FRONT_LENGTH, MAX_BODY_LENGTH, TRAILER_LENGTH, Tag, TagKind};
-
-/// The reason why a tag body can't be sent on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    #[error("tag body is empty")]
-    Empty,
-    #[error("tag body is cut short")]
-    Truncated,
-    #[error("decoder configuration is empty")]
-    EmptyConfiguration,
-    #[error("tag body is longer than {MAX_BODY_LENGTH} bytes")]
-    TooLong,
-}
+pub use tag::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use super::{Error, TagInfo};
+use super::error::{Error, MAX_BODY_LENGTH};
+use super::info::TagInfo;
+use super::kind::TagKind;
 use crate::memory::Memory;
 
 /// The file header and the back pointer after it: version 1, audio and video (E.2, E.3).
@@ -13,17 +15,6 @@ pub const FRONT_LENGTH: usize = 11;
 
 /// Length in bytes of the back pointer, after the body.
 pub const TRAILER_LENGTH: usize = 4;
-
-/// Largest body: its length has 24 bits. A longer one would corrupt the stream after it.
-pub const MAX_BODY_LENGTH: usize = 0xFF_FFFF;
-
-/// Tag types (E.4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TagKind {
-    Audio = 8,
-    Video = 9,
-    Script = 18,
-}
 
 /// A tag without its frame: a body with a parsed header, in memory with room for the frame, and the
 /// publisher's timestamp.

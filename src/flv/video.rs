@@ -5,8 +5,9 @@
 use nom::Parser;
 use nom::number::complete::{be_i24, be_u8};
 
+use super::error::Error;
+use super::ex;
 use super::info::{Content, TagInfo};
-use super::{Error, ex};
 
 use super::codes::{FrameType, VideoCodecId, VideoFourCc, video_packet as packet};
 

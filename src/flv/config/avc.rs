@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use super::bits::{Bits, unescape};
-use super::{Dimensions, sized};
+use super::bits::{Bits, sized, unescape};
+use super::dimensions::Dimensions;
 
 const NAL_SPS: u8 = 7;
 const NAL_PPS: u8 = 8;

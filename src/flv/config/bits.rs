@@ -76,3 +76,11 @@ pub(in crate::flv) fn unescape(nal: &[u8]) -> Vec<u8> {
     }
     bytes
 }
+
+/// Reads a 16-bit length and as many bytes.
+pub(super) fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk()?;
+    let (nal, after) = after.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    *rest = after;
+    Some(nal)
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use super::bits::{Bits, unescape};
-use super::{Dimensions, sized};
+use super::bits::{Bits, sized, unescape};
+use super::dimensions::Dimensions;
 
 const NAL_VPS: u8 = 32;
 const NAL_SPS: u8 = 33;

@@ -8,8 +8,8 @@
 //! unit lengths.
 
 use super::avc::AvcConfig;
+use super::bits::sized;
 use super::hevc::{HevcConfig, HevcSps};
-use super::sized;
 
 /// The codecs whose configuration is a record of parameter sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
