@@ -10,7 +10,7 @@ use crate::flv::{Content, Tag, TagKind};
 pub(super) enum GateAction {
     Pass,
     /// For media that leaves with the keyframe: audio of a stream whose video can't be decoded yet, and
-    /// keyframes of further video tracks.
+    /// further video tracks from their own keyframes on.
     Hold,
     Drop,
 }
@@ -41,6 +41,8 @@ pub(super) struct KeyframeGate {
     limits: WaitLimits,
     video: VideoState,
     audio_passes: bool,
+    /// Video tracks whose keyframe is held.
+    held_tracks: Vec<u8>,
     /// Arrival of the first media that has to wait.
     waiting_since: Option<RunningTime>,
 }
@@ -62,6 +64,7 @@ impl KeyframeGate {
             limits,
             video: VideoState::Unknown,
             audio_passes: false,
+            held_tracks: Vec::new(),
             waiting_since: None,
         }
     }
@@ -97,10 +100,15 @@ impl KeyframeGate {
             (TagKind::Video, content, _) => {
                 self.video = VideoState::Undecodable;
                 self.waiting_since.get_or_insert(arrival);
-                match content {
-                    Content::Keyframe => GateAction::Hold,
-                    _ => GateAction::Drop,
+                let track = tag.info.track;
+                if self.held_tracks.contains(&track) {
+                    return GateAction::Hold;
                 }
+                if content != Content::Keyframe {
+                    return GateAction::Drop;
+                }
+                self.held_tracks.push(track);
+                GateAction::Hold
             }
             (_, _, VideoState::Announced | VideoState::Undecodable) if !self.audio_passes => {
                 self.waiting_since.get_or_insert(arrival);

@@ -299,7 +299,9 @@ impl<M> Feed<M> {
             self.progress.has_video = true;
             self.progress.is_audio_alone = false;
         }
-        if tag.kind == TagKind::Video && tag.info.content != Content::Command {
+        // ffmpeg sends colour metadata of any track without its number.
+        let is_of_track = tag.info.is_coded() || tag.info.content == Content::SequenceHeader;
+        if tag.kind == TagKind::Video && is_of_track {
             let lowest = self.progress.lowest_video_track;
             let track = tag.info.track;
             self.progress.lowest_video_track =
@@ -406,7 +408,6 @@ impl<M> Feed<M> {
         match self.keyframe_gate.check(&tag, is_sync_point, arrival) {
             GateAction::Pass if self.progress.is_flowing => self.emit_media(tag, source, reception),
             GateAction::Pass => {
-                self.dropped.before_keyframe += self.pending.drop_other_video(source);
                 self.pending.push(tag, source, arrival);
                 self.start_media();
             }

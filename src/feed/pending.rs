@@ -6,16 +6,14 @@ use std::collections::VecDeque;
 
 use super::source_clocks::SourceTime;
 use super::time::RunningTime;
-use crate::flv::{Content, Tag, TagKind};
+use crate::flv::{Content, Tag};
 
 /// Memory for descriptions, in bytes: a publisher may never send media, and describe it for ever.
 const MAX_DESCRIPTIONS: usize = 1024 * 1024;
 
-/// Memory for audio that waits for a keyframe, in bytes. Enough for more than 60 s at 128 kbit/s.
+/// Memory for media that waits for a keyframe, in bytes. Enough for more than 60 s of audio at
+/// 128 kbit/s.
 const MAX_MEDIA: usize = 1024 * 1024;
-
-/// Largest distance in milliseconds between keyframes of several tracks that belong together.
-const SAME_TIME: u64 = 10;
 
 /// A tag, its time on the publisher's clock if it is media, and its arrival.
 #[derive(Debug)]
@@ -88,24 +86,6 @@ impl PendingTags {
             source: Some(source),
             arrival,
         });
-    }
-
-    /// Drops video that is not at the time of the keyframe which ends the wait. Returns the number of
-    /// dropped tags.
-    pub(super) fn drop_other_video(&mut self, keyframe: SourceTime) -> u64 {
-        let before = self.tags.len();
-        let media_bytes = &mut self.media_bytes;
-        self.tags.retain(|pending| {
-            let is_other = pending.tag.kind == TagKind::Video
-                && pending
-                    .source
-                    .is_some_and(|source| source.common.abs_diff(keyframe.common) > SAME_TIME);
-            if is_other {
-                *media_bytes -= pending.tag.memory();
-            }
-            !is_other
-        });
-        (before - self.tags.len()) as u64
     }
 
     pub(super) fn has_media(&self) -> bool {

@@ -108,11 +108,11 @@ impl RejectReason {
             ),
             RejectReason::NoStream => (
                 code::PUBLISH_BAD_NAME,
-                "There is no stream of this application and stream key here.",
+                "No stream of this application and stream key is taken here.",
             ),
             RejectReason::WrongCredentials => (
                 code::CONNECT_REJECTED,
-                "User name or password is wrong, or the answer was too late.",
+                "User name or password is wrong, or the answer came too late.",
             ),
             RejectReason::NotAuthenticated => (
                 code::PUBLISH_DENIED,
@@ -120,7 +120,7 @@ impl RejectReason {
             ),
             RejectReason::Address => (
                 code::PUBLISH_DENIED,
-                "Your address may not publish this stream.",
+                "This stream is not taken from your address.",
             ),
             RejectReason::Denied => (code::PUBLISH_DENIED, "This publisher is not wanted here."),
             RejectReason::Busy => (
@@ -129,7 +129,7 @@ impl RejectReason {
             ),
             RejectReason::Full => (
                 code::PUBLISH_BAD_NAME,
-                "This server has reached its number of streams.",
+                "There are as many streams here as there may be.",
             ),
             RejectReason::Ended => (code::PUBLISH_BAD_NAME, "This stream has ended."),
             // Encoders give up after the codes of publish, and connect again after this one.

@@ -86,7 +86,11 @@ fn publisher_connecting_decides_before_publish_start() {
     let answers: Vec<_> = names.iter().map(|c| (c.name.as_str(), code(c))).collect();
     assert_eq!(
         answers,
-        [("_result", ""), ("onStatus", "NetStream.Publish.Denied")]
+        [
+            ("_result", ""),
+            ("onFCPublish", "NetStream.Publish.Denied"),
+            ("onStatus", "NetStream.Publish.Denied")
+        ]
     );
 
     publish(

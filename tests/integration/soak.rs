@@ -102,13 +102,13 @@ impl Soak {
     fn usage(&self, epoch: &mut u64) -> (std::collections::BTreeMap<String, usize>, usize) {
         let publisher = self.publisher();
         *epoch = self.wait_for_stream(*epoch);
-        // Pending notifications and the previous client's thread end within a moment.
+        // Pending events and the previous client's thread end within a moment.
         let deadline = Instant::now() + PATIENCE;
         let settled = loop {
             let (threads, descriptors) = resources();
             let clients = threads.iter().filter(|(name, _)| name.contains("client"));
             let is_settled = clients.map(|(_, count)| count).sum::<usize>() <= 1
-                && !threads.keys().any(|name| name.contains("notices"));
+                && !threads.keys().any(|name| name.contains("rtmp-events"));
             if is_settled || Instant::now() > deadline {
                 break (threads, descriptors);
             }

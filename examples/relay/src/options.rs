@@ -458,7 +458,7 @@ mod tests {
         refused("--relay rtmp://a --this rtmp://b", "not one of the relays");
         refused(
             "--relay rtmp://a,rtmp://a:1935 --this rtmp://a",
-            "there twice",
+            "rtmp://a:1935 twice",
         );
         for relay in [
             "http://a",

@@ -544,7 +544,8 @@ impl QueueState {
             return self.append(item);
         };
         self.has_video |= tag.kind == TagKind::Video;
-        if tag.kind == TagKind::Video && tag.info.content != Content::Command {
+        let is_of_track = tag.info.is_coded() || tag.info.content == Content::SequenceHeader;
+        if tag.kind == TagKind::Video && is_of_track {
             let (track, lowest) = (tag.info.track, self.lowest_video_track);
             self.lowest_video_track = Some(lowest.map_or(track, |lowest| lowest.min(track)));
         }
