@@ -2,6 +2,9 @@
 
 //! The command line: all options, checked before anything is started.
 
+// Documentation of fields is the text of --help, which has no markup.
+#![allow(rustdoc::bare_urls, rustdoc::broken_intra_doc_links)]
+
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;

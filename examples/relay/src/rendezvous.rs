@@ -19,7 +19,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The relays as rtmp[s]://host:port, including this one. Without any, all users are served
+    /// The relays as `rtmp[s]://host:port`, including this one. Without any, all users are served
     /// here.
     pub fn new(relays: Vec<String>, this: Option<String>) -> Self {
         Placement { relays, this }

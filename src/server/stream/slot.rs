@@ -100,7 +100,7 @@ pub(crate) enum Admission {
     AwaitProof,
 }
 
-/// A transition, for [`fan_out`](super::fan_out) to carry on.
+/// A transition, for [`fan_out`](fn@super::fan_out::fan_out) to carry on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change<H> {
     Started {
