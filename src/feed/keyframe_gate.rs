@@ -29,7 +29,7 @@ pub(super) enum WaitEnd {
 pub(super) struct WaitLimits {
     /// For a keyframe.
     pub(super) keyframe: u64,
-    /// Of audio for the first frame of announced video.
+    /// For audio, until the first frame of announced video.
     pub(super) video: u64,
 }
 

@@ -247,7 +247,7 @@ impl<M> Feed<M> {
 
     /// Returns the video track whose keyframes start decoding, if the present publisher has sent video.
     ///
-    /// Of several video tracks it is the lowest, which players show: the keyframes of others may come
+    /// It is the lowest of several video tracks, which players show: the keyframes of others may come
     /// before or after its own.
     pub fn start_track(&self) -> Option<u8> {
         let PublisherProgress {

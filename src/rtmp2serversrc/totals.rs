@@ -40,57 +40,17 @@ impl AddAssign for StreamTotals {
             repairs,
             force_key_unit_events,
         } = other;
-        add_media(&mut self.media, media);
+        self.media = self.media + media;
         self.publishers += publishers;
         self.reconnects += reconnects;
         self.replacements += replacements;
         self.uptime += uptime;
         self.downtime += downtime;
-        add_dropped(&mut self.dropped, dropped);
+        self.dropped = self.dropped + dropped;
         self.dropped_in_pause += dropped_in_pause;
         add_repairs(&mut self.repairs, repairs);
         self.force_key_unit_events += force_key_unit_events;
     }
-}
-
-fn add_media(sum: &mut MediaTotals, media: MediaTotals) {
-    let MediaTotals {
-        in_bytes,
-        audio_bytes,
-        video_bytes,
-        script_bytes,
-        audio_tags,
-        video_tags,
-        script_tags,
-        keyframes,
-        skipped,
-    } = media;
-    sum.in_bytes += in_bytes;
-    sum.audio_bytes += audio_bytes;
-    sum.video_bytes += video_bytes;
-    sum.script_bytes += script_bytes;
-    sum.audio_tags += audio_tags;
-    sum.video_tags += video_tags;
-    sum.script_tags += script_tags;
-    sum.keyframes += keyframes;
-    sum.skipped += skipped;
-}
-
-fn add_dropped(sum: &mut Dropped, dropped: Dropped) {
-    let Dropped {
-        queue_full,
-        before_keyframe,
-        descriptions,
-        cut_off,
-        late,
-        codec_refused,
-    } = dropped;
-    sum.queue_full += queue_full;
-    sum.before_keyframe += before_keyframe;
-    sum.descriptions += descriptions;
-    sum.cut_off += cut_off;
-    sum.late += late;
-    sum.codec_refused += codec_refused;
 }
 
 fn add_repairs(sum: &mut Repairs, repairs: Repairs) {

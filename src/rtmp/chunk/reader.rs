@@ -44,7 +44,7 @@ pub struct ChunkReader {
     pool: Pool,
     chunk_size: u32,
     streams: Vec<ChunkStream>,
-    /// What the client means with a type 3 chunk that starts a message, once it has shown it.
+    /// Meaning of a type 3 chunk that starts a message, once the client has shown it.
     type3_meaning: Option<Type3Meaning>,
     /// True if the time of any chunk stream depends on that.
     has_doubt: bool,
