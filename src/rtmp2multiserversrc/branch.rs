@@ -10,7 +10,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::Mutex;
 
-use super::late_link::{self, LateLink};
+use super::late_link::{self, LateLink, Output};
 use super::state_lock::StateLock;
 use super::{CAT, Rtmp2MultiServerSrcPad};
 use crate::rtmp2serversrc::Rtmp2ServerSrc;
@@ -59,7 +59,7 @@ impl Branch {
             .property("name", format!("stream_{run}_{number}"))
             .build();
         source.imp().attach(claim);
-        let pad = build_pad(bin, &pad_name(number), stream.clone())?;
+        let pad = build_pad(bin, &pad_name(number), &source, stream.clone())?;
         pad.imp().set_stream(source.clone(), publisher);
         let branch = Branch {
             source,
@@ -189,18 +189,30 @@ impl Branch {
 fn build_pad(
     bin: &gst::Bin,
     name: &str,
+    source: &Rtmp2ServerSrc,
     stream: Weak<Stream>,
 ) -> Result<Rtmp2MultiServerSrcPad, glib::BoolError> {
     let template = bin.pad_template("src_%u");
     let template = template.ok_or_else(|| glib::bool_error!("There is no template src_%u"))?;
     let late: Arc<Mutex<LateLink>> = Arc::default();
     let late_for_lists = late.clone();
+    let report_dropped = report_function(source);
+    let report_dropped_lists = report_function(source);
     let builder = gst::PadBuilder::<Rtmp2MultiServerSrcPad>::from_template(&template)
         .name(name)
         .proxy_pad_chain_function(move |pad, parent, buffer| {
             let chain = |buffer| gst::ProxyPad::chain_default(pad, parent, buffer);
+            let chain_list = |list| gst::ProxyPad::chain_list_default(pad, parent, list);
             contain_failure(match ghost_pad(parent) {
-                Some(ghost) => late_link::push(&late, ghost, buffer, &chain),
+                Some(ghost) => {
+                    let output = Output {
+                        ghost,
+                        chain: &chain,
+                        chain_list: &chain_list,
+                        report_dropped: &report_dropped,
+                    };
+                    late_link::push(&late, &output, buffer)
+                }
                 None => chain(buffer),
             })
         })
@@ -209,7 +221,13 @@ fn build_pad(
             let chain_list = |list| gst::ProxyPad::chain_list_default(pad, parent, list);
             contain_failure(match ghost_pad(parent) {
                 Some(ghost) => {
-                    late_link::push_list(&late_for_lists, ghost, list, &chain, &chain_list)
+                    let output = Output {
+                        ghost,
+                        chain: &chain,
+                        chain_list: &chain_list,
+                        report_dropped: &report_dropped_lists,
+                    };
+                    late_link::push_list(&late_for_lists, &output, list)
                 }
                 None => chain_list(list),
             })
@@ -233,6 +251,16 @@ fn build_pad(
             is_handled
         });
     Ok(builder.build())
+}
+
+/// Returns the function that counts tags of a source which were dropped at its unlinked pad.
+fn report_function(source: &Rtmp2ServerSrc) -> impl Fn(u64) + Send + Sync + 'static {
+    let source = source.downgrade();
+    move |tags| {
+        if let Some(source) = source.upgrade() {
+            source.imp().add_dropped_not_linked(tags);
+        }
+    }
 }
 
 /// Stores the segment again, which a pad forgets when it is flushed.

@@ -11,9 +11,11 @@ type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 /// The link state of one pad.
 #[derive(Debug, Default)]
 pub(super) struct LateLink {
-    /// Buffers were dropped since the last one that a peer has accepted.
+    /// The next buffer does not continue what the present peer has got.
     is_missing: bool,
-    /// The peer that has accepted the first buffer after the last gap.
+    /// A buffer has left.
+    has_begun: bool,
+    /// The peer that has accepted the last buffer.
     peer: glib::WeakRef<gst::Pad>,
 }
 
@@ -25,12 +27,30 @@ enum Action {
     Drop,
 }
 
+/// The pad of a stream, and its functions that push downstream and report dropped tags.
+pub(super) struct Output<'a> {
+    pub(super) ghost: &'a gst::Pad,
+    pub(super) chain: &'a dyn Fn(gst::Buffer) -> Flow,
+    pub(super) chain_list: &'a dyn Fn(gst::BufferList) -> Flow,
+    pub(super) report_dropped: &'a dyn Fn(u64),
+}
+
 impl LateLink {
-    fn action(&self, ghost: &gst::Pad, buffer: &gst::BufferRef) -> Action {
+    /// Looks for another peer than the one before, which has got nothing of the stream: also one that
+    /// was linked between two buffers.
+    fn check_peer(&mut self, ghost: &gst::Pad) -> Option<gst::Pad> {
+        let peer = ghost.peer();
+        if self.has_begun && peer.is_some() && self.peer.upgrade() != peer {
+            self.is_missing = true;
+        }
+        peer
+    }
+
+    fn action(&self, ghost: &gst::Pad, peer: Option<&gst::Pad>, buffer: &gst::BufferRef) -> Action {
         if !self.is_missing {
             return Action::Pass;
         }
-        let Some(peer) = ghost.peer() else {
+        let Some(peer) = peer else {
             return Action::Drop;
         };
         let cannot_start = gst::BufferFlags::DELTA_UNIT | gst::BufferFlags::HEADER;
@@ -39,64 +59,70 @@ impl LateLink {
         }
         let mut headers = headers(ghost, buffer);
         // No stream has a second file header.
-        if self.peer.upgrade().as_ref() == Some(&peer) && !headers.is_empty() {
+        if self.peer.upgrade().as_ref() == Some(peer) && !headers.is_empty() {
             headers.remove(0);
         }
         Action::PassAfter(headers)
     }
 
-    fn update(&mut self, ghost: &gst::Pad, flow: Flow) {
+    fn update(&mut self, peer: Option<&gst::Pad>, flow: Flow) {
         match flow {
-            Ok(_) if self.is_missing || self.peer.upgrade().is_none() => {
+            Ok(_) => {
+                if self.is_missing || !self.has_begun {
+                    self.peer.set(peer);
+                }
                 self.is_missing = false;
-                self.peer.set(ghost.peer().as_ref());
+                self.has_begun = true;
             }
             Err(gst::FlowError::NotLinked) => self.is_missing = true,
-            _ => {}
+            Err(_) => {}
         }
     }
 }
 
-/// Pushes a buffer to the peer, by `chain`. The lock belongs to the streaming thread alone.
-pub(super) fn push(
-    late: &Mutex<LateLink>,
-    ghost: &gst::Pad,
-    mut buffer: gst::Buffer,
-    chain: &dyn Fn(gst::Buffer) -> Flow,
-) -> Flow {
+/// Pushes a buffer to the peer. The lock belongs to the streaming thread alone.
+pub(super) fn push(late: &Mutex<LateLink>, output: &Output<'_>, mut buffer: gst::Buffer) -> Flow {
     let mut late = late.lock();
-    let flow = match late.action(ghost, &buffer) {
-        Action::Drop => return Ok(gst::FlowSuccess::Ok),
-        Action::Pass => chain(buffer),
+    let peer = late.check_peer(output.ghost);
+    let flow = match late.action(output.ghost, peer.as_ref(), &buffer) {
+        Action::Drop => {
+            (output.report_dropped)(1);
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        Action::Pass => (output.chain)(buffer),
         Action::PassAfter(headers) => {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
             let buffers = headers.into_iter().chain([buffer]);
-            let mut flows = buffers.map(chain);
+            let mut flows = buffers.map(output.chain);
             flows.try_fold(gst::FlowSuccess::Ok, |_, flow| flow)
         }
     };
-    late.update(ghost, flow);
+    if flow == Err(gst::FlowError::NotLinked) {
+        (output.report_dropped)(1);
+    }
+    late.update(peer.as_ref(), flow);
     flow
 }
 
 /// Pushes a list of buffers. Most lists pass unchanged.
 pub(super) fn push_list(
     late: &Mutex<LateLink>,
-    ghost: &gst::Pad,
+    output: &Output<'_>,
     list: gst::BufferList,
-    chain: &dyn Fn(gst::Buffer) -> Flow,
-    chain_list: &dyn Fn(gst::BufferList) -> Flow,
 ) -> Flow {
     let mut state = late.lock();
+    let peer = state.check_peer(output.ghost);
     if !state.is_missing {
-        let flow = chain_list(list);
-        state.update(ghost, flow);
+        let count = list.len() as u64;
+        let flow = (output.chain_list)(list);
+        if flow == Err(gst::FlowError::NotLinked) {
+            (output.report_dropped)(count);
+        }
+        state.update(peer.as_ref(), flow);
         return flow;
     }
     drop(state);
-    let mut flows = list
-        .iter_owned()
-        .map(|buffer| push(late, ghost, buffer, chain));
+    let mut flows = list.iter_owned().map(|buffer| push(late, output, buffer));
     flows.try_fold(gst::FlowSuccess::Ok, |_, flow| flow)
 }
 

@@ -4,15 +4,18 @@
 //! in the order of events.
 
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use gst::glib;
 use gst::prelude::*;
+use parking_lot::Mutex;
 
 use super::branch::Branch;
 use super::core::ElementCore;
 use super::{CAT, Rtmp2MultiServerSrc};
+use crate::rtmp2serversrc::ration::Ration;
 use crate::rtmp2serversrc::{announcements, signals};
-use crate::server::{Observer, Publisher, PublisherEvent};
+use crate::server::{Observer, Publisher, PublisherEvent, RejectReason};
 
 /// Observer of the publishers of one run of an element.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub(super) struct StreamObserver {
     element: glib::WeakRef<Rtmp2MultiServerSrc>,
     core: Weak<ElementCore>,
     run: u64,
+    rejections: Mutex<Ration<(Arc<Publisher>, RejectReason)>>,
 }
 
 impl StreamObserver {
@@ -28,6 +32,7 @@ impl StreamObserver {
             element: element.downgrade(),
             core: Arc::downgrade(core),
             run,
+            rejections: Mutex::default(),
         }
     }
 
@@ -96,16 +101,24 @@ impl Observer for StreamObserver {
             PublisherEvent::Flowing(number) => self.add_pad(bin, &core, *number),
             PublisherEvent::Finished(number) => self.finish(bin, &core, *number),
             PublisherEvent::Rejected(publisher, reason) => {
-                let mut structure = announcements::rejected(publisher, *reason);
-                // A rejected client has no pad.
-                structure.set("pad", "");
-                let message = gst::message::Element::builder(structure)
-                    .src(&element)
-                    .build();
-                let _ = element.post_message(message);
+                let rejection = (publisher.clone(), *reason);
+                let rejection = self.rejections.lock().offer(rejection, Instant::now());
+                post_rejection(bin, rejection);
             }
             PublisherEvent::Removed(..) => {}
         }
         signals::emit(element.upcast_ref(), event);
+    }
+}
+
+fn post_rejection(element: &gst::Bin, rejection: Option<((Arc<Publisher>, RejectReason), u64)>) {
+    if let Some(((publisher, reason), suppressed)) = rejection {
+        let mut structure = announcements::rejected(&publisher, reason, suppressed);
+        // A rejected client has no pad.
+        structure.set("pad", "");
+        let message = gst::message::Element::builder(structure)
+            .src(element)
+            .build();
+        let _ = element.post_message(message);
     }
 }

@@ -92,8 +92,12 @@ fn event(event: StreamEvent, epoch: u64, details: gst::Structure) -> gst::Struct
 }
 
 /// Returns the event of a rejected client.
-pub(crate) fn rejected(publisher: &Publisher, reason: server::RejectReason) -> gst::Structure {
-    let details = about_with_reason(publisher, reason.nick());
+pub(crate) fn rejected(
+    publisher: &Publisher,
+    reason: server::RejectReason,
+    suppressed: u64,
+) -> gst::Structure {
+    let details = about_rejection(publisher, reason, suppressed);
     event(StreamEvent::PublisherRejected, 0, details)
 }
 
@@ -118,6 +122,17 @@ pub(super) fn about(publisher: &Publisher) -> gst::Structure {
 pub(super) fn about_with_reason(publisher: &Publisher, reason: &str) -> gst::Structure {
     let mut details = about(publisher);
     details.set("reason", reason);
+    details
+}
+
+/// Returns the details of a rejection, with the number of those before it that were not posted.
+pub(super) fn about_rejection(
+    publisher: &Publisher,
+    reason: server::RejectReason,
+    suppressed: u64,
+) -> gst::Structure {
+    let mut details = about_with_reason(publisher, reason.nick());
+    details.set("suppressed", suppressed);
     details
 }
 

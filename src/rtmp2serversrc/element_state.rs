@@ -18,6 +18,8 @@ pub(super) struct ElementState {
     repairs: Mutex<Repairs>,
     /// Tags that the base class has dropped in pauses.
     dropped_in_pause: AtomicU64,
+    /// Tags that left while nothing was linked.
+    dropped_not_linked: AtomicU64,
 }
 
 impl ElementState {
@@ -58,9 +60,18 @@ impl ElementState {
         self.dropped_in_pause.fetch_add(tags, Ordering::Relaxed);
     }
 
+    pub(super) fn dropped_not_linked(&self) -> u64 {
+        self.dropped_not_linked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_dropped_not_linked(&self, tags: u64) {
+        self.dropped_not_linked.fetch_add(tags, Ordering::Relaxed);
+    }
+
     /// Resets the counters for a new run of the element.
     pub(super) fn reset_counters(&self) {
         self.set_repairs(Repairs::default());
         self.dropped_in_pause.store(0, Ordering::Relaxed);
+        self.dropped_not_linked.store(0, Ordering::Relaxed);
     }
 }

@@ -411,12 +411,18 @@ impl Rtmp2ServerSrc {
         address.map_or(0, |address| address.port().into())
     }
 
+    /// Counts tags that left while nothing was linked.
+    pub(crate) fn add_dropped_not_linked(&self, tags: u64) {
+        self.state.add_dropped_not_linked(tags);
+    }
+
     pub(crate) fn statistics(&self) -> StreamStatistics {
         StreamStatistics::new(
             self.stream().as_deref(),
             self.state.snapshot(),
             self.state.repairs(),
             self.state.dropped_in_pause(),
+            self.state.dropped_not_linked(),
             self.force_key_unit_events.load(Ordering::Relaxed),
         )
     }

@@ -73,16 +73,21 @@
 //! | event | details |
 //! |---|---|
 //! | `publisher-connected`, `replaced`, `reconnect-requested` | `address`, `application`, `stream-key`, `variables` |
-//! | `publisher-rejected`, `publisher-gone` | the same, and `reason` |
+//! | `publisher-gone` | the same, and `reason` |
+//! | `publisher-rejected` | the same, `reason`, and `suppressed` (guint64): rejections before this one that were not posted |
 //! | `reconfiguration-started`, `reconfiguration-done` | |
 //! | `stalled` | `since-last-byte` (guint64) |
 //! | `resumed` | none after a stall; `downtime` (guint64) after a lost connection |
-//! | `dropped` | `tags` (guint64), `reason`: `queue-full`, `late` or `pause` |
+//! | `dropped` | `tags` (guint64), `reason`: `queue-full`, `late`, `before-keyframe`, `descriptions`, `cut-off`, `unusable`, `pause` or `not-linked` |
 //! | `imbalance` | `missing`: `audio` or `video`; `time` (guint64) for which only the other one arrived; `over` (gboolean): it arrives again |
 //! | `timestamp-jump` | `kind`: `backward`, `forward` or `frozen`; `track`: `audio` or `video`; `from`, `to` (gint64) on the publisher's clock |
 //! | `codec-refused` | `kind`: `audio` or `video`; `track` (guint), `codec` |
 //! | `no-keyframe` | `waited` (guint64) |
 //! | `keyframe-requested` | `action`, and `reason` where that is `none` |
+//!
+//! Of many rejections at once, 32 are posted, and then ten a second. Each drop of media is posted at once
+//! or with others of its reason within a second, or at the end of its publisher; #GstRtmp2ServerSrc:stats
+//! has a counter for each reason.
 //!
 //! A publisher that ends its stream is gone at once. One whose connection breaks may return within
 //! #GstRtmp2ServerSrc:resume-timeout: the stream goes on where it was, without a flush, another
@@ -140,7 +145,8 @@
 //! `streamheader`. Buffers have DTS and PTS, `HEADER` on the tags of the stream header, `DELTA_UNIT`
 //! where decoding can't start, `DISCONT` after a gap and at the start of each publisher, and a
 //! `GstReferenceTimestampMeta` (`timestamp/x-rtmp`) with the publisher's own time. The codec does
-//! not matter: everything that Enhanced RTMP carries passes byte for byte.
+//! not matter: everything that Enhanced RTMP carries passes byte for byte. So does script data other
+//! than `onMetaData` (`onTextData`, `onCuePoint`, `onCaption` and any other name), at its own time.
 //!
 //! PTS is DTS plus the composition time offset, which may be negative, and the nanoseconds of a ModEx
 //! prefix; the reference timestamp is that of the message, to which neither is added. There are no
@@ -218,6 +224,7 @@
 //! | `dropped-late` | guint64 | tags of a backlog, see #GstRtmp2ServerSrc:max-lateness |
 //! | `dropped-codec-refused` | guint64 | tracks of tags in codecs that are not accepted |
 //! | `dropped-cut-off` | guint64 | tags that a publisher had sent when it was replaced, disconnected or drained |
+//! | `dropped-not-linked` | guint64 | tags of a stream of rtmp2multiserversrc that left while nothing was linked |
 //! | `dropped-in-pause` | guint64 | tags that GStreamer dropped when the element was paused |
 //! | `timestamps-clamped` | guint64 | tags that stepped back, and leave at the time of the one before |
 //! | `timestamp-jumps` | guint64 | times that the publisher's clock started again or jumped ahead |
@@ -243,11 +250,13 @@ use gst::prelude::*;
 pub(crate) mod announcements;
 mod buffers;
 pub(crate) mod claiming;
+mod drops;
 mod element_state;
 mod imp;
 mod keyframe;
 mod location;
 mod pause_gate;
+pub(crate) mod ration;
 pub(crate) mod settings;
 pub(crate) mod signals;
 mod specs;

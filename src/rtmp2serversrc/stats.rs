@@ -28,6 +28,7 @@ pub(crate) struct StreamStatistics {
     dropped: Dropped,
     repairs: Repairs,
     dropped_in_pause: u64,
+    dropped_not_linked: u64,
     force_key_unit_events: u64,
 }
 
@@ -37,6 +38,7 @@ impl StreamStatistics {
         state: Snapshot,
         repairs: Repairs,
         dropped_in_pause: u64,
+        dropped_not_linked: u64,
         force_key_unit_events: u64,
     ) -> Self {
         let now = Instant::now();
@@ -49,6 +51,7 @@ impl StreamStatistics {
             dropped: stream.map(Stream::dropped).unwrap_or_default(),
             repairs,
             dropped_in_pause,
+            dropped_not_linked,
             force_key_unit_events,
         }
     }
@@ -64,6 +67,7 @@ impl StreamStatistics {
             downtime: self.stream.downtime,
             dropped: self.dropped,
             dropped_in_pause: self.dropped_in_pause,
+            dropped_not_linked: self.dropped_not_linked,
             repairs: self.repairs,
             force_key_unit_events: self.force_key_unit_events,
         }
@@ -177,6 +181,7 @@ pub(crate) fn with_totals(structure: StatsBuilder, totals: &StreamTotals) -> Sta
         downtime,
         dropped,
         dropped_in_pause,
+        dropped_not_linked,
         repairs,
         force_key_unit_events,
     } = totals;
@@ -203,6 +208,7 @@ pub(crate) fn with_totals(structure: StatsBuilder, totals: &StreamTotals) -> Sta
         .field("dropped-codec-refused", dropped.codec_refused)
         .field("dropped-cut-off", dropped.cut_off)
         .field("dropped-in-pause", dropped_in_pause)
+        .field("dropped-not-linked", dropped_not_linked)
         .field("timestamps-clamped", repairs.clamped)
         .field("timestamp-jumps", repairs.jumps)
         .field("timestamps-frozen", repairs.frozen)

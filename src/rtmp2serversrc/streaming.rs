@@ -12,11 +12,13 @@ use gst_base::prelude::*;
 use gst_base::subclass::base_src::CreateSuccess;
 
 use super::announcements::{self, about, about_with_reason, post_change, post_event, time};
+use super::drops::{DropCounts, DropReports, ReportScope};
 use super::element_state::ElementState;
+use super::ration::Ration;
 use super::state::{Snapshot, StateInput};
 use super::{CAT, Rtmp2ServerSrc, StreamEvent, buffers, keyframe};
 use crate::feed::{Feed, FeedEvent, FeedOutput, FeedSettings, Reception};
-use crate::server::{Dropped, Publisher, QueueEvent, QueueItem, Stream};
+use crate::server::{Dropped, Publisher, QueueEvent, QueueItem, RejectReason, Stream};
 
 /// Interval of GAP events while the return of a publisher that was cut off is awaited, so that elements
 /// that wait for this stream go on.
@@ -75,8 +77,8 @@ pub(super) struct StreamingTask {
     lost_since: Option<Instant>,
     /// There is a publisher.
     is_occupied: bool,
-    /// Tags that the queue had dropped when that was posted last.
-    dropped: u64,
+    drop_reports: DropReports,
+    rejections: Ration<(Arc<Publisher>, RejectReason)>,
     ended: bool,
 }
 
@@ -112,7 +114,8 @@ impl StreamingTask {
             starts_decoding: false,
             lost_since: None,
             is_occupied: false,
-            dropped: 0,
+            drop_reports: DropReports::default(),
+            rejections: Ration::default(),
             ended: false,
         }
     }
@@ -131,7 +134,10 @@ impl StreamingTask {
                 return Ok(created);
             }
             self.push_status(context);
+            self.post_held_rejection(context);
             if self.ended {
+                self.report_drops(context, ReportScope::Rest, Instant::now());
+                post_rejection(context, self.rejections.take());
                 gst::info!(
                     CAT,
                     obj = context.element,
@@ -183,7 +189,8 @@ impl StreamingTask {
             Duration::from_nanos(remaining).max(MIN_WAIT)
         });
         let wait = gap.into_iter().chain(release).min();
-        wait.map(|wait| Instant::now() + wait)
+        let due = wait.map(|wait| Instant::now() + wait);
+        due.into_iter().chain(self.rejections.deadline()).min()
     }
 
     /// Returns true while no media can arrive that is due: the publisher was cut off, or has returned
@@ -209,6 +216,7 @@ impl StreamingTask {
             0 => 0,
             _ => self.pending_starts(is_start),
         };
+        let mut scope = ReportScope::Regular;
         // Tags of one read have one arrival.
         let mut last = (now, running_time);
         while let Some(item) = self.items.pop_front() {
@@ -241,6 +249,7 @@ impl StreamingTask {
                         "Publisher {} has started",
                         publisher.address
                     );
+                    scope = ReportScope::Rest;
                     // The only end of a publisher that was replaced.
                     self.feed.end_publisher();
                     self.feed.mark(Mark::Started(publisher));
@@ -252,12 +261,14 @@ impl StreamingTask {
                 }
                 QueueItem::Resumed => self.feed.mark(Mark::Resumed),
                 QueueItem::Lost => {
+                    scope = ReportScope::Rest;
                     self.feed.end_publisher();
                     self.feed.mark(Mark::Lost);
                 }
                 QueueItem::Authorizing(level) => self.feed.mark(Mark::Authorizing(level)),
                 QueueItem::Event(event) => self.feed.mark(Mark::Event(event)),
                 QueueItem::End { is_last } => {
+                    scope = ReportScope::Rest;
                     self.feed.end_publisher();
                     self.feed.mark(Mark::Ended);
                     if is_last {
@@ -278,6 +289,22 @@ impl StreamingTask {
             ..Dropped::default()
         });
         context.state.set_repairs(self.feed.repairs());
+        self.report_drops(context, scope, now);
+    }
+
+    /// Posts events about dropped media that has none yet.
+    fn report_drops(&mut self, context: Context<'_>, scope: ReportScope, now: Instant) {
+        if !self.drop_reports.is_due(scope, now) {
+            return;
+        }
+        let counts = DropCounts {
+            dropped: self.stream.dropped(),
+            skipped: self.stream.totals(now).media.skipped,
+            not_linked: context.state.dropped_not_linked(),
+        };
+        for (reason, tags) in self.drop_reports.report(&counts, scope, now) {
+            post_dropped(context, tags, reason);
+        }
     }
 
     /// Posts the remaining events of a stream that was ended from downstream. Its remaining media is
@@ -370,7 +397,11 @@ impl StreamingTask {
             }
             FeedOutput::Reconfigured => self.apply(context, StateInput::Reconfigured),
             FeedOutput::Mark(mark) => self.handle_mark(context, mark),
-            FeedOutput::Event(event) => handle_feed_event(context, event),
+            FeedOutput::Event(FeedEvent::BacklogSkipped(_)) => {
+                let tags = self.drop_reports.take_late(self.feed.dropped().late);
+                post_dropped(context, tags, "late");
+            }
+            FeedOutput::Event(event) => post_feed_event(context, event),
             FeedOutput::Tag(_) => {}
         }
         Ok(())
@@ -403,15 +434,16 @@ impl StreamingTask {
             }
             Mark::Dropped => {
                 let dropped = self.stream.queue().levels().dropped;
-                let count = dropped - std::mem::replace(&mut self.dropped, dropped);
-                let details = announcements::about_dropped(count, "queue-full");
-                context.post_event(StreamEvent::Dropped, details);
+                let tags = self.drop_reports.take_queue_full(dropped);
+                post_dropped(context, tags, "queue-full");
             }
             Mark::Ended => {
                 self.is_occupied = false;
                 self.lost_since = None;
                 self.apply(context, StateInput::Ended);
             }
+            // A flood of clients that are rejected must not become one of messages.
+            Mark::Authorizing(true) if self.rejections.is_used_up(Instant::now()) => {}
             Mark::Authorizing(level) => self.apply(context, StateInput::Authorizing(level)),
             Mark::Event(event) => self.handle_queue_event(context, event),
         }
@@ -420,8 +452,8 @@ impl StreamingTask {
     fn handle_queue_event(&mut self, context: Context<'_>, event: QueueEvent) {
         match event {
             QueueEvent::Rejected(publisher, reason) => {
-                let details = about_with_reason(&publisher, reason.nick());
-                context.post_event(StreamEvent::PublisherRejected, details);
+                let rejection = self.rejections.offer((publisher, reason), Instant::now());
+                post_rejection(context, rejection);
             }
             QueueEvent::Replaced(publisher) => {
                 context.post_event(StreamEvent::Replaced, about(&publisher));
@@ -436,6 +468,12 @@ impl StreamingTask {
                 let details = about_with_reason(&publisher, reason);
                 context.post_event(StreamEvent::PublisherGone, details);
             }
+        }
+    }
+
+    fn post_held_rejection(&mut self, context: Context<'_>) {
+        if self.rejections.deadline().is_some() {
+            post_rejection(context, self.rejections.release(Instant::now()));
         }
     }
 
@@ -467,7 +505,21 @@ impl StreamingTask {
     }
 }
 
-fn handle_feed_event(context: Context<'_>, event: FeedEvent) {
+fn post_dropped(context: Context<'_>, tags: u64, reason: &str) {
+    if tags > 0 {
+        let details = announcements::about_dropped(tags, reason);
+        context.post_event(StreamEvent::Dropped, details);
+    }
+}
+
+fn post_rejection(context: Context<'_>, rejection: Option<((Arc<Publisher>, RejectReason), u64)>) {
+    if let Some(((publisher, reason), suppressed)) = rejection {
+        let details = announcements::about_rejection(&publisher, reason, suppressed);
+        context.post_event(StreamEvent::PublisherRejected, details);
+    }
+}
+
+fn post_feed_event(context: Context<'_>, event: FeedEvent) {
     let (event, details) = match event {
         FeedEvent::Jump(jump) => (StreamEvent::TimestampJump, announcements::about_jump(&jump)),
         FeedEvent::Imbalance(imbalance) => (

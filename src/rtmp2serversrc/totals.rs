@@ -21,6 +21,8 @@ pub(crate) struct StreamTotals {
     pub(super) dropped: Dropped,
     /// Tags that the base class has dropped in pauses.
     pub(super) dropped_in_pause: u64,
+    /// Tags that left while nothing was linked.
+    pub(super) dropped_not_linked: u64,
     pub(super) repairs: Repairs,
     pub(super) force_key_unit_events: u64,
 }
@@ -37,6 +39,7 @@ impl AddAssign for StreamTotals {
             downtime,
             dropped,
             dropped_in_pause,
+            dropped_not_linked,
             repairs,
             force_key_unit_events,
         } = other;
@@ -48,6 +51,7 @@ impl AddAssign for StreamTotals {
         self.downtime += downtime;
         self.dropped = self.dropped + dropped;
         self.dropped_in_pause += dropped_in_pause;
+        self.dropped_not_linked += dropped_not_linked;
         add_repairs(&mut self.repairs, repairs);
         self.force_key_unit_events += force_key_unit_events;
     }
@@ -96,6 +100,7 @@ mod tests {
                 codec_refused: 20,
             },
             dropped_in_pause: 25,
+            dropped_not_linked: 26,
             repairs: Repairs {
                 clamped: 21,
                 jumps: 22,

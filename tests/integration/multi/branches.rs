@@ -3,6 +3,7 @@
 //! A branch affects only the stream of its own pad.
 
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Instant;
 
 use gst::prelude::*;
 
@@ -10,7 +11,7 @@ use super::multi_recorder::{self, MultiRecorder, link_to, link_to_fakesink};
 use support::PATIENCE;
 use support::flv::{self, Tag};
 use support::raw::{RawClient, code, send, unpublish};
-use support::synthetic::stream;
+use support::synthetic::{audio, delta_frame, keyframe, stream};
 
 const FRAMES: u32 = 12;
 
@@ -432,4 +433,73 @@ fn a_stuck_branch_does_not_block_the_next_stream_of_its_name() {
     recorder.wait_for("removed src_0 unpublished");
     let _next = RawClient::publish(recorder.port(), "live", "key");
     recorder.wait_for("added src_1");
+}
+
+/// Adds a sink that keeps the bytes of all buffers.
+fn recording_sink(pipeline: &gst::Pipeline) -> (gst::Pad, Arc<Mutex<Vec<u8>>>) {
+    let sink = gst::ElementFactory::make("fakesink")
+        .property("sync", false)
+        .property("async", false)
+        .build()
+        .unwrap();
+    pipeline.add(&sink).unwrap();
+    sink.sync_state_with_parent().unwrap();
+    let pad = sink.static_pad("sink").unwrap();
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let kept = bytes.clone();
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    pad.add_probe(kinds, move |_, info| {
+        let buffers: Vec<gst::Buffer> = match &info.data {
+            Some(gst::PadProbeData::Buffer(buffer)) => vec![buffer.clone()],
+            Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),
+            _ => Vec::new(),
+        };
+        let mut kept = kept.lock().unwrap();
+        for buffer in buffers {
+            kept.extend_from_slice(&buffer.map_readable().unwrap());
+        }
+        gst::PadProbeReturn::Ok
+    });
+    (pad, bytes)
+}
+
+/// Without a buffer that would find the pad unlinked.
+#[test]
+fn a_pad_relinked_between_two_buffers_starts_with_headers_and_a_keyframe() {
+    let (sender, receiver) = mpsc::channel();
+    let recorder = MultiRecorder::start_with("", move |pipeline, pad| {
+        let (sink_pad, bytes) = recording_sink(pipeline);
+        pad.link(&sink_pad).unwrap();
+        sender.send(bytes).unwrap();
+    });
+    let mut client = publisher(&recorder, "key", "src_0");
+    let first = receiver.recv_timeout(PATIENCE).unwrap();
+    let has_all = || {
+        let tags = flv::parse(&first.lock().unwrap());
+        tags.is_ok_and(|tags| tags.len() == media(0).len())
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !has_all() {
+        assert!(Instant::now() < deadline, "the first sink got nothing");
+        std::thread::yield_now();
+    }
+    let pad = recorder.element.static_pad("src_0").unwrap();
+    let peer = pad.peer().unwrap();
+    pad.unlink(&peer).unwrap();
+    let (sink_pad, second) = recording_sink(&recorder.pipeline);
+    pad.link(&sink_pad).unwrap();
+    let sent = [
+        delta_frame(600, 100),
+        audio(610, 50),
+        keyframe(640, 300),
+        delta_frame(680, 100),
+    ];
+    send(&mut client, &sent);
+    unpublish(client);
+    recorder.wait_for("-src_0");
+    let got = flv::parse(&second.lock().unwrap()).unwrap();
+    let bodies = |tags: &[Tag]| tags.iter().map(|t| t.body.clone()).collect::<Vec<_>>();
+    let headers = &media(0)[..3];
+    let expected = [headers, &sent[2..]].concat();
+    assert!(bodies(&got) == bodies(&expected), "{} tags", got.len());
 }

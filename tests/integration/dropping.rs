@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Media that is dropped is in the statistics and on the bus, for whatever reason it was dropped.
+
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstrtmp2server::StreamEvent;
+
+use support::PATIENCE;
+use support::flv::{self, Tag};
+use support::raw::{RawClient, send, try_send, unpublish};
+use support::recorder::Recorder;
+use support::synthetic::{audio, delta_frame, keyframe, stream, video_header};
+
+use crate::multi::multi_recorder::{MultiRecorder, publisher};
+
+const EVENT: &str = "rtmp2-stream-event";
+
+/// Returns the sum of the tags in all events about this reason.
+fn reported(events: &[gst::Structure], reason: &str) -> u64 {
+    let details = events
+        .iter()
+        .filter(|event| event.get("event") == Ok(StreamEvent::Dropped))
+        .map(|event| event.get::<gst::Structure>("details").unwrap());
+    let about = details.filter(|details| details.get("reason") == Ok(reason));
+    about.map(|d| d.get::<u64>("tags").unwrap()).sum()
+}
+
+/// Asserts that the statistics and the bus agree on how many tags were dropped for a reason.
+#[track_caller]
+fn assert_dropped(recorder: &Recorder, field: &str, reason: &str) -> u64 {
+    let dropped: u64 = recorder.stats().get(field).unwrap();
+    assert!(dropped > 0, "{field} is 0");
+    let events = recorder.messages(EVENT, 0);
+    assert_eq!(reported(&events, reason), dropped, "{events:?}");
+    dropped
+}
+
+#[test]
+fn frames_before_the_first_keyframe_are_reported() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0)]);
+    for time in [0, 40, 80] {
+        send(&mut client, &[delta_frame(time, 100)]);
+    }
+    send(&mut client, &[keyframe(120, 100)]);
+    unpublish(client);
+    recorder.finish();
+    let dropped = assert_dropped(&recorder, "dropped-before-keyframe", "before-keyframe");
+    assert_eq!(dropped, 3);
+}
+
+#[test]
+fn descriptions_without_media_are_reported() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let text = [b'x'; 60_000];
+    let long_string = [&[12][..], &(text.len() as u32).to_be_bytes(), &text].concat();
+    let body = [&b"\x02\x00\x06onText"[..], &long_string].concat();
+    send(&mut client, &vec![Tag::new(flv::SCRIPT, 0, body); 30]);
+    unpublish(client);
+    recorder.wait_for(gst::MessageType::Eos);
+    assert_dropped(&recorder, "dropped-descriptions", "descriptions");
+}
+
+/// Also where nothing follows that would show the gap.
+#[test]
+fn tags_that_a_full_queue_drops_are_reported() {
+    for leaky_type in ["upstream", "downstream"] {
+        let recorder = Recorder::start(&format!("leaky-type={leaky_type} max-bytes=20000"));
+        let mut client = RawClient::publish(recorder.port(), "live", "key");
+        send(&mut client, &stream(0, 1));
+        recorder.wait_until("the first frame", |buffers| buffers.len() >= 5);
+        recorder.pipeline.set_state(gst::State::Paused).unwrap();
+        send(&mut client, &stream(40, 100));
+        unpublish(client);
+        recorder.pipeline.set_state(gst::State::Playing).unwrap();
+        recorder.finish();
+        assert_dropped(&recorder, "dropped-queue-full", "queue-full");
+    }
+}
+
+#[test]
+fn a_backlog_that_ends_with_its_publisher_is_reported() {
+    let recorder = Recorder::start("max-lateness=1000");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    // Eight seconds at once, and no keyframe after them.
+    let mut backlog = vec![video_header(0), keyframe(0, 100)];
+    backlog.extend((1..200).map(|index| delta_frame(40 * index, 100)));
+    send(&mut client, &backlog);
+    unpublish(client);
+    recorder.finish();
+    assert_dropped(&recorder, "dropped-late", "late");
+}
+
+#[test]
+fn refused_codecs_are_reported() {
+    let recorder = Recorder::start("accepted-codecs=<mp4a>");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &stream(0, 10));
+    unpublish(client);
+    recorder.finish();
+    let dropped: u64 = recorder.stats().get("dropped-codec-refused").unwrap();
+    assert_eq!(dropped, 1 + 10);
+    let events = recorder.messages(EVENT, 0);
+    let is_refusal = |s: &&gst::Structure| s.get("event") == Ok(StreamEvent::CodecRefused);
+    assert_eq!(events.iter().filter(is_refusal).count(), 1);
+}
+
+#[test]
+fn messages_that_no_decoder_can_use_are_reported() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0), keyframe(0, 100)]);
+    let empty = Tag::new(flv::VIDEO, 40, Vec::<u8>::new());
+    send(&mut client, &[empty.clone(), empty, delta_frame(40, 100)]);
+    unpublish(client);
+    recorder.finish();
+    assert_dropped(&recorder, "total-skipped", "unusable");
+}
+
+#[test]
+fn tags_of_a_replaced_publisher_are_reported() {
+    let recorder = Recorder::start("keep-listening=true publisher-policy=replace");
+    let deadline = Instant::now() + PATIENCE;
+    // A publisher may be replaced between two of its tags.
+    while recorder.stats().get::<u64>("dropped-cut-off") == Ok(0) {
+        assert!(Instant::now() < deadline, "nothing was cut off");
+        let mut first = RawClient::publish(recorder.port(), "live", "key");
+        let sender = std::thread::spawn(move || {
+            let mut time = 0;
+            while try_send(&mut first, &[audio(time, 2000)]).is_ok() {
+                time += 20;
+            }
+        });
+        let second = RawClient::publish(recorder.port(), "live", "key");
+        sender.join().unwrap();
+        drop(second);
+    }
+    let expected: u64 = recorder.stats().get("dropped-cut-off").unwrap();
+    while reported(&recorder.messages(EVENT, 0), "cut-off") < expected {
+        assert!(Instant::now() < deadline, "not all of {expected} reported");
+        let mut client = RawClient::publish(recorder.port(), "live", "key");
+        send(&mut client, &[audio(0, 20)]);
+        unpublish(client);
+    }
+}
+
+#[test]
+fn tags_at_an_unlinked_pad_are_reported() {
+    let recorder = MultiRecorder::start_with("", |_, _| {});
+    let mut client = publisher(recorder.port(), "key");
+    recorder.wait_for("+src_0");
+    let pad = recorder.element.static_pad("src_0").unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut time = 200;
+    loop {
+        let stats: gst::Structure = pad.property("stats");
+        let dropped: u64 = stats.get("dropped-not-linked").unwrap();
+        let reported = recorder.inspect(|seen| {
+            let events = seen.element_messages(EVENT).into_iter();
+            let of_pad = events.filter(|(_, event)| event.get("pad") == Ok("src_0"));
+            let events: Vec<gst::Structure> = of_pad.map(|(_, event)| event).collect();
+            reported(&events, "not-linked")
+        });
+        if dropped > 0 && reported > 0 {
+            assert!(reported <= dropped);
+            break;
+        }
+        assert!(Instant::now() < deadline, "{reported} of {dropped} tags");
+        send(&mut client, &[delta_frame(time, 100)]);
+        time += 40;
+        // The pace of the encoder.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let total: u64 = recorder.stats().get("dropped-not-linked").unwrap();
+    assert!(total > 0);
+}
