@@ -135,6 +135,8 @@ pub(super) struct FlvParser {
     wanted: usize,
     /// Stream id of the last tag that was found by a search. It should be 0.
     stream_id: u32,
+    /// A tag was none, in the last bytes that were parsed.
+    is_refuted: bool,
     /// Bytes before the ones that are parsed.
     position: u64,
     /// Position before which no file header starts within a tag, so that no byte is searched twice.
@@ -155,6 +157,7 @@ impl Default for FlvParser {
             expect: Expect::FileHeader,
             wanted: 0,
             stream_id: 0,
+            is_refuted: false,
             position: 0,
             searched: 0,
         }
@@ -261,6 +264,7 @@ impl FlvParser {
         let Ok(map) = buffer.map_readable() else {
             return Ok(());
         };
+        self.is_refuted = false;
         let origin = if from_upstream {
             Origin::Upstream(&buffer)
         } else {
@@ -277,7 +281,8 @@ impl FlvParser {
             return Ok(());
         };
         // Bytes that were put together for something else than a tag are not put together again.
-        let is_doubtful = !from_upstream && rest.size() > progress.used.max(MAX_REST);
+        let is_doubtful =
+            std::mem::take(&mut self.is_refuted) && rest.size() > progress.used.max(MAX_REST);
         if is_doubtful || matches!(self.expect, Expect::Resync(_)) {
             self.move_to_window(Some(rest));
             return self.parse_window(each);
@@ -393,6 +398,7 @@ impl FlvParser {
                     if let Proof::Open(wanted) = proof {
                         return wait_for(wanted);
                     }
+                    self.is_refuted |= proof == Proof::No;
                     if proof != Proof::Yes
                         && let Some(place) = self.file_within(rest, at, &header)
                     {

@@ -164,6 +164,10 @@ impl Track {
 
     /// Returns a frame as the caps have it, if it came in another form.
     pub(super) fn repaired_frame(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        // Most frames end here, without a call.
+        if !matches!(frame, [0, 0, 1, ..] | [0, 0, 0, 1, ..]) {
+            return None;
+        }
         self.codec?.nal_codec()?;
         frame_of_annexb(frame, self.nal_length_size)
     }
