@@ -2,6 +2,7 @@
 
 //! The codec of a track, whichever of its names it came under.
 
+use crate::flv::PictureCodec;
 use crate::flv::body::Sound;
 use crate::flv::codes::{AudioFourCc, SoundFormat, VideoCodecId, VideoFourCc};
 use crate::flv::config::{
@@ -102,6 +103,21 @@ impl Codec {
             Codec::Hevc => Some(NalCodec::Hevc),
             _ => None,
         }
+    }
+
+    /// Returns the codec by which pictures are classified, if they can be.
+    pub(super) fn picture_codec(self) -> Option<PictureCodec> {
+        Some(match self {
+            Codec::Avc => PictureCodec::Avc,
+            Codec::Hevc => PictureCodec::Hevc,
+            Codec::Vvc => PictureCodec::Vvc,
+            Codec::Av1 => PictureCodec::Av1,
+            Codec::Vp8 => PictureCodec::Vp8,
+            Codec::Vp9 => PictureCodec::Vp9,
+            Codec::SorensonH263 => PictureCodec::SorensonH263,
+            Codec::Vp6 | Codec::Vp6Alpha => PictureCodec::Vp6,
+            _ => return None,
+        })
     }
 
     /// Returns true if a decoder would accept this configuration.

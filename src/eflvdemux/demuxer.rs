@@ -132,6 +132,7 @@ impl Demuxer {
         if self.is_started {
             self.handle_discontinuity();
             for track in &mut self.tracks {
+                track.restart_flags();
                 track.forget_presentation(true, true);
             }
             self.set_metadata(None, events);
@@ -335,7 +336,8 @@ impl Demuxer {
         let track = &mut self.tracks[index];
         let codec = track.real_codec(packet.codec);
         track.set_codec(codec);
-        track.configure_in_band(payload, packet.is_key);
+        let is_key = track.is_sync_point(codec, payload, packet.is_key);
+        track.configure_in_band(payload, is_key);
         if codec.needs_configuration() && !track.is_configured() {
             let detail = format!("{}: {codec:?}", track.name());
             return Err((Problem::NoConfiguration, detail));
@@ -354,7 +356,7 @@ impl Demuxer {
 
         let track = &mut self.tracks[index];
         let mut flags = gst::BufferFlags::empty();
-        flags.set(gst::BufferFlags::DELTA_UNIT, !packet.is_key);
+        flags.set(gst::BufferFlags::DELTA_UNIT, !is_key);
         flags.set(gst::BufferFlags::DISCONT, track.is_discont);
         flags.set(gst::BufferFlags::RESYNC, is_reset);
         track.is_discont = false;

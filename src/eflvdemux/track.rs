@@ -9,12 +9,12 @@ use super::codec::Codec;
 use super::gaps::TrackProgress;
 use super::tags;
 use super::times::TrackTimes;
-use crate::flv::TagKind;
 use crate::flv::body::{ColorInfo, Metadata};
 use crate::flv::config::{
     AvcConfig, HevcConfig, NalCodec, frame_of_annexb, is_hevc_in_disguise, record_of_frame,
     repaired_record,
 };
+use crate::flv::{KeyframeFlags, Picture, TagKind};
 
 #[derive(Debug)]
 pub(super) struct Track {
@@ -45,6 +45,7 @@ pub(super) struct Track {
     pub(super) progress: TrackProgress,
     pub(super) times: TrackTimes,
     pub(super) is_discont: bool,
+    keyframe_flags: KeyframeFlags,
     /// Facts that a new stream header has not stated yet.
     unstated: Unstated,
 }
@@ -76,6 +77,7 @@ impl Track {
             progress: TrackProgress::default(),
             times: TrackTimes::default(),
             is_discont: true,
+            keyframe_flags: KeyframeFlags::default(),
             unstated: Unstated::default(),
         }
     }
@@ -162,6 +164,22 @@ impl Track {
         }
     }
 
+    /// Returns true if decoding can start with this frame, whatever its flag.
+    pub(super) fn is_sync_point(&mut self, codec: Codec, frame: &[u8], is_flagged: bool) -> bool {
+        let Some(picture_codec) = codec.picture_codec() else {
+            return is_flagged;
+        };
+        let size = self.nal_length_size;
+        self.keyframe_flags.correct(is_flagged, || {
+            let frame = match codec {
+                // The picture follows a field of 24 bits.
+                Codec::Vp6Alpha => frame.get(3..).unwrap_or_default(),
+                _ => frame,
+            };
+            Picture::classify(picture_codec, size, frame)
+        })
+    }
+
     /// Returns a frame as the caps have it, if it came in another form.
     pub(super) fn repaired_frame(&self, frame: &[u8]) -> Option<Vec<u8>> {
         // Most frames end here, without a call.
@@ -172,9 +190,15 @@ impl Track {
         frame_of_annexb(frame, self.nal_length_size)
     }
 
+    /// Checks the keyframe flags of the next publisher afresh.
+    pub(super) fn restart_flags(&mut self) {
+        self.keyframe_flags = KeyframeFlags::default();
+    }
+
     /// Starts a new description of the stream: facts that are not set before
     /// [`Self::finish_description`] are forgotten.
     pub(super) fn start_description(&mut self) {
+        self.restart_flags();
         self.unstated = Unstated {
             configuration: true,
             color: true,

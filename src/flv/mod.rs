@@ -25,7 +25,7 @@ mod video;
 pub use error::{Error, MAX_BODY_LENGTH};
 pub use info::{Content, TagInfo};
 pub use kind::TagKind;
-pub use picture::{KeyframeDetector, Picture, PictureCodec};
+pub use picture::{KeyframeDetector, KeyframeFlags, Picture, PictureCodec};
 pub use tag::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag};
 
 #[cfg(test)]

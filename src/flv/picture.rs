@@ -324,10 +324,39 @@ struct Track {
     id: u8,
     is_hevc: bool,
     nal_length_size: u8,
+    flags: KeyframeFlags,
+}
+
+/// Corrects the keyframe flags of one track of one publisher.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyframeFlags {
     has_started: bool,
     has_wrong_flags: bool,
     /// Frames since the last one that was flagged as key.
     unchecked_frames: u32,
+}
+
+impl KeyframeFlags {
+    /// Returns true if decoding can start with a picture, false if it refers to pictures before it.
+    /// Where the bitstream does not say either, the flag counts.
+    pub fn correct(&mut self, is_flagged: bool, picture: impl FnOnce() -> Picture) -> bool {
+        if is_flagged {
+            self.unchecked_frames = 0;
+        } else if self.has_started && !self.has_wrong_flags {
+            self.unchecked_frames += 1;
+            if self.unchecked_frames <= MAX_UNCHECKED_FRAMES {
+                return false;
+            }
+        }
+        let is_key = match picture() {
+            Picture::SyncPoint => true,
+            Picture::Inter => false,
+            Picture::Intra | Picture::Unknown => is_flagged,
+        };
+        self.has_started |= is_key;
+        self.has_wrong_flags |= is_key != is_flagged;
+        is_key
+    }
 }
 
 impl KeyframeDetector {
@@ -362,9 +391,7 @@ impl KeyframeDetector {
                 id,
                 is_hevc: false,
                 nal_length_size: 4,
-                has_started: false,
-                has_wrong_flags: false,
-                unchecked_frames: 0,
+                flags: KeyframeFlags::default(),
             });
             self.tracks.len() - 1
         });
@@ -386,22 +413,14 @@ impl Track {
     }
 
     fn check(&mut self, body: &[u8], flagged: Content) -> Content {
-        if flagged == Content::Keyframe {
-            self.unchecked_frames = 0;
-        } else if self.has_started && !self.has_wrong_flags {
-            self.unchecked_frames += 1;
-            if self.unchecked_frames <= MAX_UNCHECKED_FRAMES {
-                return flagged;
-            }
+        let mut flags = std::mem::take(&mut self.flags);
+        let is_key = flags.correct(flagged == Content::Keyframe, || self.picture(body));
+        self.flags = flags;
+        if is_key {
+            Content::Keyframe
+        } else {
+            Content::Frame
         }
-        let content = match (self.picture(body), flagged) {
-            (Picture::SyncPoint, _) => Content::Keyframe,
-            (Picture::Inter, _) => Content::Frame,
-            (Picture::Intra | Picture::Unknown, flagged) => flagged,
-        };
-        self.has_started |= content == Content::Keyframe;
-        self.has_wrong_flags |= content != flagged;
-        content
     }
 
     fn picture(&self, body: &[u8]) -> Picture {

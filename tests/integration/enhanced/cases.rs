@@ -236,6 +236,36 @@ fn two_files_in_one_lose_no_whole_tag_and_stay_in_step() {
     }
 }
 
+/// Types of the NAL units in a frame of AVC.
+fn nal_types(frame: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    let mut rest = frame;
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        types.push(after[0] & 0x1F);
+        rest = &after[u32::from_be_bytes(*length) as usize..];
+    }
+    types
+}
+
+#[test]
+fn buffers_are_flagged_by_their_bitstream() {
+    const IDR: u8 = 5;
+    let flagged_inter = flv::read_file(&case("01-keyframes-flagged-inter.flv"));
+    let mut flagged_key = flagged_inter.clone();
+    let frames = flagged_key.iter_mut().filter(|tag| tag.is_frame());
+    frames.for_each(|tag| tag.body[0] = 0x17);
+    for tags in [flagged_inter, flagged_key] {
+        let tracks = support::demuxer::demux("eflvdemux", &file(&tags), 4096);
+        let packets = &tracks["video_0"].packets;
+        for packet in packets {
+            let is_idr = nal_types(&packet.data).contains(&IDR);
+            assert_eq!(packet.is_delta, !is_idr, "{:?}", packet.dts);
+        }
+        assert!(packets.iter().any(|packet| !packet.is_delta));
+        assert!(packets.iter().any(|packet| packet.is_delta));
+    }
+}
+
 /// The field that says what holds in a stream.
 fn stream_header(tags: &[Tag]) -> gst::Event {
     let header = [file(&[])].into_iter();
