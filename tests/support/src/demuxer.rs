@@ -181,8 +181,10 @@ impl Demuxer {
 impl Drop for Demuxer {
     fn drop(&mut self) {
         let _ = self.source.set_active(false);
-        let _ = self.element.set_state(gst::State::Null);
-        self.element.set_bus(None::<&gst::Bus>);
+        let bin = self.element.parent().and_downcast::<gst::Element>();
+        let outermost = bin.as_ref().unwrap_or(&self.element);
+        let _ = outermost.set_state(gst::State::Null);
+        outermost.set_bus(None::<&gst::Bus>);
     }
 }
 
