@@ -51,8 +51,9 @@ step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
 # The tests and scripts load the plugin's own file, which `cargo test` does not put in its place. For the whole workspace
 # and with the examples, the dependencies have the same features as for the tests, and are built once for both.
 step build cargo build --release --locked --workspace --lib --bins --examples
-# Those with failing networks and servers run dozens of processes at once, and would starve the others.
-heavy=(fallback_failover:: network:: soak::)
+# Those with failing networks and servers run dozens of processes at once, and those with a thousand publishers two thousand
+# threads. They would starve the others, and be starved by them.
+heavy=(fallback_failover:: network:: scaling:: soak::)
 step tests cargo test --release --locked --workspace --no-run
 # No test is silent for so long, not even on a busy machine. One that is waits forever, and it is to be known for what.
 watched=(scripts/watched.py 300)
