@@ -86,6 +86,9 @@ struct Clock {
     window_arrival: RunningTime,
     /// In the last window it has run with ours.
     is_live: bool,
+    /// Step on the stream's time, beyond the time that has passed, of the track that started it. The
+    /// steps of the other tracks to this clock are equal.
+    lead: i64,
 }
 
 impl Clock {
@@ -99,6 +102,7 @@ impl Clock {
             window_source: source,
             window_arrival: arrival,
             is_live: false,
+            lead: 0,
         }
     }
 
@@ -116,6 +120,29 @@ impl Clock {
             self.is_live = played.abs_diff(passed) <= MAX_DRIFT;
             self.window_source = source;
             self.window_arrival = arrival;
+        }
+    }
+
+    /// Returns the jump of a track that changes to this clock, if it does not continue there: the
+    /// publisher's clock has started again after this one. `last` and `expected` are the track's
+    /// last time and its time now on the stream: there its steps are short, however far apart the
+    /// tracks are sent.
+    fn break_at(
+        &self,
+        source: i64,
+        arrival: RunningTime,
+        last: i64,
+        expected: i64,
+    ) -> Option<JumpKind> {
+        let time = source + self.offset;
+        if time < last - MAX_STEP_BACK {
+            Some(JumpKind::Back)
+        } else if time - expected - self.lead > MAX_STEP_AHEAD
+            && self.has_jumped_ahead(source, arrival)
+        {
+            Some(JumpKind::Ahead)
+        } else {
+            None
         }
     }
 
@@ -299,6 +326,7 @@ impl Timeline {
         let Candidate { time, own, .. } = candidate;
         if self.mode == TimestampMode::Publisher {
             self.position = own;
+            self.advance_latest(time);
             return placement(own, own);
         }
         let track = &mut self.tracks[candidate.track];
@@ -308,8 +336,12 @@ impl Timeline {
         let time = time.max(track.last);
         track.last = time;
         self.position = time;
-        self.latest = Some(self.latest.map_or(time, |latest| latest.max(time)));
+        self.advance_latest(time);
         placement(time, own)
+    }
+
+    fn advance_latest(&mut self, time: i64) {
+        self.latest = Some(self.latest.map_or(time, |latest| latest.max(time)));
     }
 
     /// Keeps a track on its clock, or moves it to another one. Returns the jump if its timestamps broke.
@@ -328,17 +360,20 @@ impl Timeline {
                 .then(|| jump(JumpKind::Frozen));
         }
         let track = &mut self.tracks[index];
-        track.same_since = arrival;
+        let same_since = std::mem::replace(&mut track.same_since, arrival);
         track.same_tags = 1;
         let has_thawed = std::mem::take(&mut track.is_frozen);
         let own = *self.clock(index);
         let newest = *self.newest_clock();
-        let is_nearer = |one: &Clock, other: &Clock| {
-            source.abs_diff(one.last_source) < source.abs_diff(other.last_source)
-        };
-        let kind = if own.id != newest.id && is_nearer(&newest, &own) {
-            self.tracks[index].clock = newest.id;
-            None
+        let distance = |clock: &Clock| source.abs_diff(clock.last_source);
+        let last = from + own.offset;
+        let expected = last + millis_between(same_since, arrival);
+        let kind = if distance(&newest) < distance(&own) {
+            let kind = newest.break_at(source, arrival, last, expected);
+            if kind.is_none() {
+                self.tracks[index].clock = newest.id;
+            }
+            kind
         } else if source < from - MAX_STEP_BACK {
             Some(JumpKind::Back)
         } else if own.has_jumped_ahead(source, arrival)
@@ -349,7 +384,7 @@ impl Timeline {
             None
         };
         if kind.is_some() {
-            self.start_clock(index, source, arrival);
+            self.start_clock(index, source, arrival, expected);
         }
         self.clock_mut(index).advance(source, arrival);
         kind.map(jump)
@@ -369,17 +404,23 @@ impl Timeline {
         freezes
     }
 
-    fn start_clock(&mut self, index: usize, source: i64, arrival: RunningTime) {
+    /// Starts a clock with media that was `expected` at that time of the stream.
+    fn start_clock(&mut self, index: usize, source: i64, arrival: RunningTime, expected: i64) {
         self.repairs.jumps += 1;
         let base = self.base.unwrap_or(arrival);
         let id = self.newest_clock().id.wrapping_add(1);
-        let offset = self.continuation(base, arrival) - source;
+        let time = self.continuation(base, arrival);
+        let clock = Clock {
+            // The publisher is the same: if it was live, it still is.
+            is_live: self.clock(index).is_live,
+            lead: time - expected,
+            ..Clock::starting(id, time - source, source, arrival)
+        };
         self.tracks[index].clock = id;
         let tracks = &self.tracks;
         self.clocks
             .retain(|clock| tracks.iter().any(|track| track.clock == clock.id));
-        self.clocks
-            .push(Clock::starting(id, offset, source, arrival));
+        self.clocks.push(clock);
     }
 
     fn newest_clock(&self) -> &Clock {

@@ -170,6 +170,93 @@ fn a_track_that_restarts_alone_does_not_move_the_other() {
     assert_eq!(run.feed.repairs().jumps, 2);
 }
 
+/// Video continues on the clock to which audio has changed, unless it shows that the publisher's
+/// clock has jumped again.
+#[test]
+fn a_track_that_misses_a_jump_stays_with_the_other() {
+    for by in [-1202i64, 1_000_000] {
+        let mut run = started(FeedSettings::default());
+        for time in (40..=2000).step_by(40) {
+            at(&mut run, time)
+                .video(time as u32, FRAME)
+                .audio(time as u32, AUDIO);
+        }
+        // Audio after the first jump, and video after both of them.
+        for time in [2023, 2046, 2069] {
+            at(&mut run, time).audio(time as u32 - 1202, AUDIO);
+        }
+        run.emitted();
+        let stamp = |time: i64| (time - 1202 + by) as u32;
+        at(&mut run, 2090).video(stamp(2090), FRAME);
+        at(&mut run, 2092).audio(stamp(2092), AUDIO);
+        at(&mut run, 2120).video(stamp(2120), FRAME);
+        let expected = [Video(2090, 1), Audio(2092, 1), Video(2120, 1)];
+        assert_eq!(media(run.emitted()), expected, "{by}");
+        assert_eq!(run.feed.repairs().jumps, 2);
+    }
+}
+
+#[test]
+fn a_live_clock_that_jumps_ahead_is_still_live() {
+    let mut run = started(FeedSettings::default());
+    for time in (40..=2000).step_by(40) {
+        at(&mut run, time).video(time as u32, FRAME);
+    }
+    run.emitted();
+    at(&mut run, 2040).video(502_040, FRAME);
+    at(&mut run, 2080).video(1_002_080, FRAME);
+    assert_eq!(media(run.emitted()), [Video(2040, 1), Video(2080, 1)]);
+    assert_eq!(run.feed.repairs().jumps, 2);
+}
+
+/// Audio is sent seconds before the video of the same time.
+#[test]
+fn tracks_far_apart_change_to_a_new_clock_together() {
+    for first in [TagKind::Audio, TagKind::Video] {
+        let mut run = started(FeedSettings::default());
+        let mut send = |time: u64, jumped: u32| {
+            let (audio, video) = (time as u32 + 3000 + jumped, time as u32 + jumped);
+            let run = at(&mut run, time);
+            match first {
+                TagKind::Audio => run.audio(audio, AUDIO).video(video, FRAME),
+                _ => run.video(video, FRAME).audio(audio, AUDIO),
+            };
+            media(run.emitted())
+        };
+        for time in (40..=4000).step_by(40) {
+            send(time, 0);
+        }
+        for time in (4040..=8000).step_by(40) {
+            let mut times: Vec<u32> = send(time, 500_000)
+                .iter()
+                .filter_map(|item| match item {
+                    Video(time, _) | Audio(time, _) => Some(*time),
+                    _ => None,
+                })
+                .collect();
+            times.sort_unstable();
+            assert_eq!(times[1] - times[0], 3000, "{first:?} first");
+        }
+        assert_eq!(run.feed.repairs().jumps, 1, "{first:?} first");
+    }
+}
+
+#[test]
+fn one_jump_of_all_tracks_is_one_with_the_publishers_own_time() {
+    let mut run = started(FeedSettings {
+        timestamp_mode: TimestampMode::Publisher,
+        ..FeedSettings::default()
+    });
+    at(&mut run, 100_000)
+        .video(100_000, FRAME)
+        .audio(100_000, AUDIO);
+    at(&mut run, 100_040).video(40, FRAME).audio(40, AUDIO);
+    at(&mut run, 100_080).video(80, FRAME).audio(80, AUDIO);
+    let emitted = media(run.emitted());
+    assert_eq!(emitted[4..], [Video(80, 1), Audio(80, 1)]);
+    assert_eq!(run.feed.repairs().jumps, 1);
+}
+
 #[test]
 fn timestamps_that_stand_still_are_replaced_by_arrival_times() {
     let mut run = started(FeedSettings::default());
