@@ -109,6 +109,17 @@ impl<T: Payload> Backlog<T> {
         self.dropped
     }
 
+    /// Counts a tag that cannot be queued.
+    pub(super) fn reject(&mut self) {
+        self.dropped += 1;
+    }
+
+    /// Drops all media that no server has got.
+    pub(super) fn drop_rest(&mut self) {
+        self.drop_candidates(|_| true);
+        self.remove_front(self.entries.len());
+    }
+
     /// Returns the configuration that a server needs for the next tag.
     pub(super) fn configuration(&self) -> &Configuration<T> {
         match self.entries.front() {

@@ -26,6 +26,8 @@ pub(super) enum DriverEvent {
     Failed(AttemptId, String),
     /// The connection has sent everything that it was to send.
     Finished(AttemptId),
+    /// Tags were dropped, for the first time since [`Coordinator::take_dropped`].
+    Dropped,
     /// Upstream has ended.
     Ended,
     /// Upstream continues after its end.
@@ -68,6 +70,10 @@ struct CoordinatorState {
     finishing: Option<(AttemptId, Instant)>,
     /// The queue is empty, and the sender checks it again by itself within [`MAX_AUDIO_DELAY`].
     is_batching_audio: bool,
+    /// Number of dropped tags at the last [`Coordinator::take_dropped`].
+    reported_dropped: u64,
+    /// The driver knows that there are more.
+    is_drop_posted: bool,
     ended: bool,
     is_done: bool,
     flushing: bool,
@@ -116,6 +122,8 @@ impl Coordinator {
                 busy_since: None,
                 finishing: None,
                 is_batching_audio: false,
+                reported_dropped: 0,
+                is_drop_posted: false,
                 ended: false,
                 is_done: false,
                 flushing: false,
@@ -145,10 +153,40 @@ impl Coordinator {
         } else {
             state.backlog.push(tag);
         }
+        self.post_drops(&mut state);
         drop(state);
         if !can_wait {
             self.sender_wakeup.notify_all();
         }
+    }
+
+    /// Streaming thread: counts a tag that no decoder could use.
+    pub(super) fn reject(&self) {
+        let mut state = self.state.lock();
+        state.backlog.reject();
+        self.post_drops(&mut state);
+    }
+
+    /// Driver: drops all media that no server has got, when the element stops.
+    pub(super) fn drop_rest(&self) {
+        self.state.lock().backlog.drop_rest();
+    }
+
+    fn post_drops(&self, state: &mut CoordinatorState) {
+        if state.backlog.dropped() > state.reported_dropped && !state.is_drop_posted {
+            state.is_drop_posted = true;
+            state.events.push(DriverEvent::Dropped);
+            self.driver_wakeup.notify_one();
+        }
+    }
+
+    /// Driver: returns the tags dropped since the last call, and all dropped so far.
+    pub(super) fn take_dropped(&self) -> (u64, u64) {
+        let mut state = self.state.lock();
+        let total = state.backlog.dropped();
+        let before = std::mem::replace(&mut state.reported_dropped, total);
+        state.is_drop_posted = false;
+        (total - before, total)
     }
 
     /// Streaming thread: handles the end of the stream. Waits until everything was sent or no server
@@ -222,6 +260,7 @@ impl Coordinator {
             state.sender = None;
             state.busy_since = None;
             state.backlog.detach_sender();
+            self.post_drops(&mut state);
             if let Some(successor) = state.successor.take() {
                 state.set_sender(successor);
             }

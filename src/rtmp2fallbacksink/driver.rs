@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use parking_lot::Mutex;
@@ -16,6 +16,9 @@ use super::location::Location;
 use super::schedule::{AttemptId, ConnectionAction, Schedule, ScheduleState};
 use super::stats::Telemetry;
 use super::{CAT, FallbackStatus};
+
+/// Shortest time between two messages about dropped tags.
+const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Access to the clock and to servers.
 pub(super) trait Environment {
@@ -67,6 +70,15 @@ pub(super) struct Driver<E: Environment> {
     pub(super) schedule: Schedule,
     pub(super) telemetry: Arc<Mutex<Telemetry>>,
     pub(super) connections: HashMap<AttemptId, (usize, E::Connection)>,
+    pub(super) drop_reports: DropReports,
+}
+
+/// Times of the messages about dropped tags.
+#[derive(Debug, Default)]
+pub(super) struct DropReports {
+    last: Option<Instant>,
+    /// Time of the next one, if there is something to report.
+    due: Option<Instant>,
 }
 
 impl<E: Environment> Driver<E> {
@@ -75,10 +87,9 @@ impl<E: Environment> Driver<E> {
         let actions = self.schedule.start(self.environment.now());
         self.perform_all(actions);
         loop {
-            match self
-                .environment
-                .wait(&self.coordinator, self.schedule.deadline())
-            {
+            let deadlines = [self.schedule.deadline(), self.drop_reports.due];
+            let deadline = deadlines.into_iter().flatten().min();
+            match self.environment.wait(&self.coordinator, deadline) {
                 Wakeup::Stop => break,
                 Wakeup::Due(busy_since) => {
                     let now = self.environment.now();
@@ -93,10 +104,13 @@ impl<E: Environment> Driver<E> {
                     }
                 }
             }
+            self.report_due_drops();
             self.check_end();
         }
         let ids: Vec<AttemptId> = self.connections.keys().copied().collect();
         ids.into_iter().for_each(|id| self.close(id));
+        self.coordinator.drop_rest();
+        self.report_drops(self.coordinator.take_dropped());
     }
 
     fn handle_event(&mut self, event: DriverEvent) -> Vec<ConnectionAction> {
@@ -116,6 +130,11 @@ impl<E: Environment> Driver<E> {
             }
             DriverEvent::Resumed if self.schedule.state() == ScheduleState::Idle => {
                 self.schedule.start(now)
+            }
+            DriverEvent::Dropped => {
+                let last = self.drop_reports.last;
+                self.drop_reports.due = Some(last.map_or(now, |last| last + DROP_REPORT_INTERVAL));
+                Vec::new()
             }
             DriverEvent::Resumed | DriverEvent::Ended => Vec::new(),
         }
@@ -196,6 +215,37 @@ impl<E: Environment> Driver<E> {
             gst::ResourceError::OpenWrite,
             ("No server in locations accepted the stream in {rounds}. Last error: {last}")
         );
+    }
+
+    /// Posts a message about dropped tags when it is due.
+    fn report_due_drops(&mut self) {
+        let now = self.environment.now();
+        if self.drop_reports.due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.drop_reports = DropReports {
+            last: Some(now),
+            due: None,
+        };
+        self.report_drops(self.coordinator.take_dropped());
+    }
+
+    fn report_drops(&self, (tags, total): (u64, u64)) {
+        let Some(element) = self.element.upgrade().filter(|_| tags > 0) else {
+            return;
+        };
+        gst::warning!(
+            CAT,
+            obj = element,
+            "{tags} tags were dropped, {total} in all"
+        );
+        let structure = gst::Structure::builder("rtmp2-fallback-dropped")
+            .field("version", 1u32)
+            .field("tags", tags)
+            .field("tags-dropped", total)
+            .build();
+        let message = gst::message::Element::builder(structure).src(&element);
+        let _ = element.post_message(message.build());
     }
 
     /// Ends the wait at the end of the stream when the round is over without a connection.

@@ -14,7 +14,7 @@ use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
 use super::coordinator::Coordinator;
-use super::driver::{self, Driver, SystemEnvironment};
+use super::driver::{self, Driver, DropReports, SystemEnvironment};
 use super::schedule::Schedule;
 use super::settings::{SPECS, Settings};
 use super::stats::Telemetry;
@@ -115,6 +115,7 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
             schedule: Schedule::new(settings.schedule()),
             telemetry: telemetry.clone(),
             connections: HashMap::new(),
+            drop_reports: DropReports::default(),
         };
         let thread = thread::Builder::new().name("rtmp-fallback".into());
         let driver = thread.spawn(move || driver.run()).map_err(|error| {
@@ -193,6 +194,10 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
             gst::FlowError::Error
         })?;
         let Some(tag) = tag else {
+            if !tags::is_file_header(buffer) {
+                gst::warning!(CAT, imp = self, "Dropped a tag that no decoder could use");
+                coordinator.reject();
+            }
             return Ok(gst::FlowSuccess::Ok);
         };
         let is_header = buffer.flags().contains(gst::BufferFlags::HEADER);

@@ -79,6 +79,10 @@
 //! for none), `location` (without the stream key), `rounds` (guint, failed rounds) and
 //! `last-error`. Messages and logs of this element contain no stream key and no password.
 //!
+//! The element message `rtmp2-fallback-dropped` reports dropped tags, at most once in 10 seconds and
+//! when the element stops, with `version` (guint, 1), `tags` (guint64, since the last message) and
+//! `tags-dropped` (guint64, all).
+//!
 //! #GstRtmp2FallbackSink:stats counts from the start of the element; times are in nanoseconds:
 //!
 //! | field | type | meaning |

@@ -10,6 +10,15 @@ use crate::memory::Memory;
 /// An empty `onMetaData`: with it a connection can be opened before there is anything to send.
 const EMPTY_METADATA: &[u8] = b"\x02\x00\x0aonMetaData\x08\x00\x00\x00\x00\x00\x00\x09";
 
+/// The first bytes of a file header.
+const FILE_SIGNATURE: &[u8] = b"FLV";
+
+/// Returns true for the file header, which no server needs.
+pub(super) fn is_file_header(buffer: &gst::Buffer) -> bool {
+    let map = buffer.map_readable();
+    map.is_ok_and(|map| map.starts_with(FILE_SIGNATURE))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InvalidBuffer {
     #[error("Each buffer must be one FLV tag: put flvmux before this element")]
@@ -20,7 +29,7 @@ pub(super) enum InvalidBuffer {
 /// are not sent.
 pub(super) fn read(buffer: &gst::Buffer) -> Result<Option<BufferTag>, InvalidBuffer> {
     let map = buffer.map_readable().map_err(|_| InvalidBuffer::Framing)?;
-    if map.starts_with(b"FLV") {
+    if map.starts_with(FILE_SIGNATURE) {
         return Ok(None);
     }
     let (kind, body) = body(&map).ok_or(InvalidBuffer::Framing)?;

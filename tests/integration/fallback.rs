@@ -685,6 +685,40 @@ fn a_late_first_keyframe_has_its_header_also_after_a_failover() {
     }
 }
 
+#[test]
+fn every_dropped_tag_is_counted_and_reported() {
+    let (gate, recorder) = server();
+    gate.close();
+    let hour = [("timeout", 3_600_000), ("retry-initial-delay", 3_600_000)];
+    let mut source = SendingPipeline::start(&[url(&gate)], &hour);
+    source.push_headers();
+    source.wait_for_status(FallbackStatus::Disconnected, -1, 1);
+    let report = |message: &gst::Message| {
+        let structure = message.structure()?;
+        let is_report = structure.name() == "rtmp2-fallback-dropped";
+        is_report.then(|| {
+            let count = |name| structure.get::<u64>(name).unwrap();
+            (count("tags"), count("tags-dropped"))
+        })
+    };
+    // A frame before the first keyframe.
+    source.push(delta_frame(START - 80, 100));
+    assert_eq!(source.wait_for("report", report), (1, 1));
+    // Another one, a tag that no decoder could use, a group of pictures without a server.
+    source.push(delta_frame(START - 40, 100));
+    source.push(Tag::new(VIDEO, START, []));
+    source.push_frames(GOP + 1);
+    source.end();
+    let dropped = 3 + 2 * u64::from(GOP);
+    assert_eq!(source.count("tags-dropped"), dropped);
+    // The last group, which waits for a server.
+    source.pipeline.set_state(gst::State::Null).unwrap();
+    let rest = (dropped + 1, dropped + 2);
+    let last = |message: &gst::Message| report(message).filter(|counts| *counts == rest);
+    source.wait_for("last report", last);
+    drop(recorder);
+}
+
 /// Returns the command for this element in a text, on one line.
 fn documented(text: &str) -> String {
     let element = text.find("! rtmp2fallbacksink \\\n").unwrap();

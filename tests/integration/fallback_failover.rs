@@ -212,6 +212,9 @@ fn record(observed: &SharedObserved, message: &gst::Message) {
         gst::MessageView::Error(error) => guard.errors.push(error.to_string()),
         gst::MessageView::Element(element) => {
             let structure = element.structure().unwrap();
+            if structure.name() != "rtmp2-fallback-status" {
+                return;
+            }
             guard.statuses.push(PostedStatus {
                 status: structure.get("status").unwrap(),
                 location: structure.get("location-index").unwrap(),

@@ -41,6 +41,8 @@ struct SimulatedEnvironment {
     /// The locations, to find their index.
     locations: Vec<Arc<Location>>,
     end: Millis,
+    /// Drops a tag at each of these times.
+    drops: RefCell<VecDeque<Millis>>,
 }
 
 impl super::Environment for SimulatedEnvironment {
@@ -60,11 +62,17 @@ impl super::Environment for SimulatedEnvironment {
             let deadline = deadline.map(|at| (at - self.start).as_millis() as Millis);
             let mut pending = self.pending.borrow_mut();
             let first = pending.keys().next().copied();
-            let next = [deadline, first].into_iter().flatten().min();
+            let drop = self.drops.borrow().front().copied();
+            let next = [deadline, first, drop].into_iter().flatten().min();
             match next.filter(|next| *next <= self.end) {
                 None => coordinator.stop(),
                 Some(next) => {
                     self.now.set(next.max(self.now.get()));
+                    if drop == Some(next) {
+                        self.drops.borrow_mut().pop_front();
+                        coordinator.reject();
+                        continue;
+                    }
                     let Some(events) = first.filter(|at| *at == next) else {
                         return Wakeup::Due(None);
                     };
@@ -104,9 +112,11 @@ impl super::Environment for SimulatedEnvironment {
 enum Posted {
     Status(FallbackStatus, i32, u32),
     Error(String),
+    /// Tags dropped since the last message, and all.
+    Dropped(u64, u64),
 }
 
-use Posted::{Error, Status as Is};
+use Posted::{Dropped, Error, Status as Is};
 
 /// The element's defaults, except for the settings under test.
 fn policy(locations: usize) -> RetryPolicy {
@@ -125,6 +135,16 @@ fn run(
     policy: RetryPolicy,
     end: Millis,
     server: fn(usize, Millis) -> ServerBehaviour,
+) -> (Vec<(Millis, usize)>, Vec<Posted>) {
+    run_with_drops(policy, end, server, &[])
+}
+
+/// Also drops a tag at each of these times.
+fn run_with_drops(
+    policy: RetryPolicy,
+    end: Millis,
+    server: fn(usize, Millis) -> ServerBehaviour,
+    drops: &[Millis],
 ) -> (Vec<(Millis, usize)>, Vec<Posted>) {
     gst::init().unwrap();
     let element: Rtmp2FallbackSink = glib::Object::new();
@@ -151,6 +171,7 @@ fn run(
             opened: opened.clone(),
             locations: locations.clone(),
             end,
+            drops: RefCell::new(drops.iter().copied().collect()),
         },
         element: element.downgrade(),
         coordinator: Arc::new(Coordinator::new(limits, start)),
@@ -158,6 +179,7 @@ fn run(
         schedule: Schedule::new(policy),
         telemetry: Arc::new(Mutex::new(Telemetry::new(start))),
         connections: HashMap::new(),
+        drop_reports: DropReports::default(),
     };
     driver.run();
     let messages = std::iter::from_fn(|| bus.pop());
@@ -165,6 +187,12 @@ fn run(
         gst::MessageView::Error(error) => Some(Error(error.error().to_string())),
         gst::MessageView::Element(element) => {
             let structure = element.structure()?;
+            if structure.name() == "rtmp2-fallback-dropped" {
+                return Some(Dropped(
+                    structure.get("tags").unwrap(),
+                    structure.get("tags-dropped").unwrap(),
+                ));
+            }
             let index = structure.get("location-index").unwrap();
             let rounds = structure.get("rounds").unwrap();
             Some(Is(structure.get("status").unwrap(), index, rounds))
@@ -271,4 +299,15 @@ fn the_first_location_is_tried_periodically_and_takes_the_stream_back() {
         Is(FallbackStatus::Connected, 1, 0),
     ];
     assert_eq!(posted, expected);
+}
+
+#[test]
+fn dropped_tags_are_reported_at_once_and_then_at_most_every_ten_seconds() {
+    let drops = [1500, 1600, 1700, 5 * SECOND, 60 * SECOND, 61 * SECOND];
+    let accepts = |_, _| ServerBehaviour::AcceptsFor(1000 * SECOND);
+    let (_, posted) = run_with_drops(policy(1), 100 * SECOND, accepts, &drops);
+    let dropped = posted.iter().filter(|posted| matches!(posted, Dropped(..)));
+    let dropped: Vec<_> = dropped.cloned().collect();
+    let expected = [Dropped(1, 1), Dropped(3, 4), Dropped(1, 5), Dropped(1, 6)];
+    assert_eq!(dropped, expected);
 }
