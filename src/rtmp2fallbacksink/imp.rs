@@ -18,7 +18,7 @@ use super::driver::{self, Driver, DropReports, SystemEnvironment};
 use super::schedule::Schedule;
 use super::settings::{SPECS, Settings};
 use super::stats::Telemetry;
-use super::tags;
+use super::tags::{self, TagReader};
 use super::{CAT, FallbackStatus};
 
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Rtmp2FallbackSink {
     settings: Mutex<Settings>,
     /// Present from start to stop.
     running: Mutex<Option<Running>>,
+    /// Used by the streaming thread only.
+    reader: Mutex<TagReader>,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,7 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
                 ("Failed to start a thread: {}", error)
             )
         })?;
+        *self.reader.lock() = TagReader::default();
         *self.running.lock() = Some(Running {
             coordinator,
             telemetry,
@@ -177,7 +180,7 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
             return Ok(());
         };
         // A sink that is linked late gets earlier headers only through the caps.
-        if let Some(headers) = tags::stream_header(caps) {
+        if let Some(headers) = self.reader.lock().stream_header(caps) {
             coordinator.set_headers(headers);
         }
         Ok(())
@@ -189,7 +192,8 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
         if self.status() == FallbackStatus::Error {
             return Err(gst::FlowError::Error);
         }
-        let tag = tags::read(buffer).map_err(|error| {
+        let tag = self.reader.lock().read(buffer);
+        let tag = tag.map_err(|error| {
             gst::element_imp_error!(self, gst::StreamError::Format, ("{error}"));
             gst::FlowError::Error
         })?;

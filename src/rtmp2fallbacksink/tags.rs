@@ -4,7 +4,7 @@
 
 use super::configuration::Payload;
 use super::coordinator::BufferTag;
-use crate::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind};
+use crate::flv::{FRONT_LENGTH, KeyframeDetector, TRAILER_LENGTH, Tag, TagInfo, TagKind};
 use crate::memory::Memory;
 
 /// An empty `onMetaData`: with it a connection can be opened before there is anything to send.
@@ -25,32 +25,57 @@ pub(super) enum InvalidBuffer {
     Framing,
 }
 
-/// Parses a buffer. Returns `None` for the file header and for tags that no decoder could use, which
-/// are not sent.
-pub(super) fn read(buffer: &gst::Buffer) -> Result<Option<BufferTag>, InvalidBuffer> {
-    let map = buffer.map_readable().map_err(|_| InvalidBuffer::Framing)?;
-    if map.starts_with(FILE_SIGNATURE) {
-        return Ok(None);
+/// Reads the tags of one publisher. The content of video is what its bitstream says, where the flag
+/// of a tag is wrong.
+#[derive(Debug, Default)]
+pub(super) struct TagReader {
+    keyframes: KeyframeDetector,
+}
+
+impl TagReader {
+    /// Parses a buffer. Returns `None` for the file header and for tags that no decoder could use,
+    /// which are not sent.
+    pub(super) fn read(
+        &mut self,
+        buffer: &gst::Buffer,
+    ) -> Result<Option<BufferTag>, InvalidBuffer> {
+        let map = buffer.map_readable().map_err(|_| InvalidBuffer::Framing)?;
+        if map.starts_with(FILE_SIGNATURE) {
+            return Ok(None);
+        }
+        let (kind, body) = body(&map).ok_or(InvalidBuffer::Framing)?;
+        // Bytes 4 to 7, of which the last one is the highest.
+        let &[.., a, b, c, high, _, _, _] = &map[..FRONT_LENGTH] else {
+            return Err(InvalidBuffer::Framing);
+        };
+        let timestamp = u32::from_be_bytes([high, a, b, c]);
+        if map.len() > FRONT_LENGTH + body.len() + TRAILER_LENGTH {
+            return Err(InvalidBuffer::Framing);
+        }
+        let Ok(mut info) = TagInfo::of(kind, body) else {
+            return Ok(None);
+        };
+        self.keyframes.correct_info(kind, body, &mut info);
+        Ok(Some(BufferTag {
+            payload: buffer.clone(),
+            bytes: map.len(),
+            kind,
+            info,
+            timestamp,
+        }))
     }
-    let (kind, body) = body(&map).ok_or(InvalidBuffer::Framing)?;
-    // Bytes 4 to 7, of which the last one is the highest.
-    let &[.., a, b, c, high, _, _, _] = &map[..FRONT_LENGTH] else {
-        return Err(InvalidBuffer::Framing);
-    };
-    let timestamp = u32::from_be_bytes([high, a, b, c]);
-    if map.len() > FRONT_LENGTH + body.len() + TRAILER_LENGTH {
-        return Err(InvalidBuffer::Framing);
+
+    /// Returns the configuration in the `streamheader` of caps, if they have one. It may be that of
+    /// another publisher, whose flags are another matter.
+    pub(super) fn stream_header(&mut self, caps: &gst::Caps) -> Option<Vec<BufferTag>> {
+        let structure = caps.structure(0)?;
+        let array = structure.get::<gst::Array>("streamheader").ok()?;
+        *self = TagReader::default();
+        let buffers = array.iter();
+        let buffers = buffers.filter_map(|value| value.get::<gst::Buffer>().ok());
+        let tags = buffers.filter_map(|buffer| self.read(&buffer).ok().flatten());
+        Some(tags.filter(BufferTag::is_configuration).collect())
     }
-    let Ok(info) = TagInfo::of(kind, body) else {
-        return Ok(None);
-    };
-    Ok(Some(BufferTag {
-        payload: buffer.clone(),
-        bytes: map.len(),
-        kind,
-        info,
-        timestamp,
-    }))
 }
 
 /// Returns the kind and the body of a framed tag, whose back pointer may be missing.
@@ -65,17 +90,6 @@ fn body(bytes: &[u8]) -> Option<(TagKind, &[u8])> {
     let length = u32::from_be_bytes([0, front[1], front[2], front[3]]) as usize;
     let body = bytes.get(FRONT_LENGTH..FRONT_LENGTH + length)?;
     Some((kind, body))
-}
-
-/// Returns the configuration in the `streamheader` of caps, if they have one.
-pub(super) fn stream_header(caps: &gst::Caps) -> Option<Vec<BufferTag>> {
-    let structure = caps.structure(0)?;
-    let array = structure.get::<gst::Array>("streamheader").ok()?;
-    let buffers = array
-        .iter()
-        .filter_map(|value| value.get::<gst::Buffer>().ok());
-    let tags = buffers.filter_map(|buffer| read(&buffer).ok().flatten());
-    Some(tags.filter(BufferTag::is_configuration).collect())
 }
 
 impl Payload for gst::Buffer {
@@ -193,6 +207,7 @@ pub(super) fn empty_metadata() -> gst::Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flv::Content;
 
     fn buffer(kind: TagKind, timestamp: u32, body: &[u8]) -> gst::Buffer {
         gst::init().unwrap();
@@ -206,6 +221,14 @@ mod tests {
 
     fn audio(timestamp: u32) -> gst::Buffer {
         buffer(TagKind::Audio, timestamp, &[0xAF, 1, 0])
+    }
+
+    fn read(buffer: &gst::Buffer) -> Result<Option<BufferTag>, InvalidBuffer> {
+        TagReader::default().read(buffer)
+    }
+
+    fn stream_header(caps: &gst::Caps) -> Option<Vec<BufferTag>> {
+        TagReader::default().stream_header(caps)
     }
 
     fn time(buffer: &gst::Buffer) -> u32 {
@@ -350,5 +373,23 @@ mod tests {
         let headers = stream_header(&caps.build()).unwrap();
         assert_eq!(headers.len(), 1);
         assert!(headers[0].is_configuration());
+    }
+
+    #[test]
+    fn a_picture_is_what_its_bitstream_says() {
+        let mut reader = TagReader::default();
+        let mut content = |flags: u8, nal: &[u8]| {
+            let front = [flags, 1, 0, 0, 0, 0, 0, 0, nal.len() as u8];
+            let buffer = buffer(TagKind::Video, 0, &[&front[..], nal].concat());
+            reader.read(&buffer).unwrap().unwrap().info.content
+        };
+        // An IDR and a P slice, each with either flag.
+        let (idr, inter) = ([0x65, 0x88, 0x84, 0x00], [0x41, 0xC0, 0x84, 0x00]);
+        assert_eq!(content(0x27, &inter), Content::Frame);
+        assert_eq!(content(0x27, &idr), Content::Keyframe);
+        assert_eq!(content(0x27, &inter), Content::Frame);
+        assert_eq!(content(0x27, &idr), Content::Keyframe);
+        assert_eq!(content(0x17, &inter), Content::Frame);
+        assert_eq!(content(0x17, &idr), Content::Keyframe);
     }
 }

@@ -685,6 +685,36 @@ fn a_late_first_keyframe_has_its_header_also_after_a_failover() {
     }
 }
 
+/// An H.264 picture of one NAL unit that is flagged as inter.
+fn flagged_inter(timestamp: u32, nal: [u8; 6]) -> Tag {
+    let front = [0x27, 1, 0, 0, 0, 0, 0, 0, nal.len() as u8];
+    Tag::new(VIDEO, timestamp, [&front[..], &nal].concat())
+}
+
+#[test]
+fn keyframes_flagged_as_inter_start_a_group() {
+    let (gate, recorder) = server();
+    let mut source = SendingPipeline::start(&[url(&gate)], &[]);
+    source.push_headers();
+    source.wait_for_status(FallbackStatus::Connected, 0, 1);
+    let frame = |number: u32| {
+        let start = if number % 5 == 2 {
+            [0x65, 0x88]
+        } else {
+            [0x41, 0xC0]
+        };
+        flagged_inter(
+            START + number * FRAME_STEP,
+            [start[0], start[1], 0x84, 1, 2, number as u8],
+        )
+    };
+    (0..12).for_each(|number| source.push(frame(number)));
+    let got = received(&recorder, source.sent.last().unwrap());
+    let first = got.iter().find(|tag| tag.is_coded()).unwrap();
+    assert_eq!(first.body, frame(2).body);
+    assert_eq!(source.count("tags-dropped"), 2);
+}
+
 #[test]
 fn every_dropped_tag_is_counted_and_reported() {
     let (gate, recorder) = server();
