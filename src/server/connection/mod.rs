@@ -6,6 +6,7 @@
 mod admission;
 mod close;
 mod counters;
+mod delivery;
 mod frame_rate;
 mod liveness;
 mod phase;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
-use crate::flv::{FRONT_LENGTH, KeyframeDetector, TRAILER_LENGTH, Tag, TagKind};
+use crate::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 use crate::rtmp::Headroom;
 use crate::rtmp::session::{
     AckDue, ConnectRequest, Media, MediaKind, PublishRequest, Session, SessionConfig, SessionEvent,
@@ -32,11 +33,11 @@ use crate::server::port::state::{Accepted, ListenerState};
 use crate::server::publisher::RemovalReason;
 use crate::server::routing::publish_point::Reservation;
 use crate::server::stream::publisher_handle::{ConnectionParts, FAREWELL, PublisherHandle};
-use crate::server::stream::queue::QueueItem;
 use crate::server::transport::{Received, Transport, TransportError, Wait};
 use admission::{Authorization, Client, ConnectDecision, Denial, Rejection, shown};
 use close::CloseReason;
 use counters::ConnectionCounters;
+use delivery::Delivery;
 use phase::{Phase, Published};
 use read_buffer::ReadBuffer;
 use timer_table::{Timer, TimerTable};
@@ -73,10 +74,7 @@ struct Connection {
     transport: Transport,
     session: Session,
     buffer: ReadBuffer,
-    /// Items of one read, on their way to the media queue.
-    batch: Vec<QueueItem>,
-    /// The queue holds items that the streaming thread has not been woken for.
-    is_unannounced: bool,
+    delivery: Delivery,
     /// A load balancer has not sent the client's address, and its own has not been admitted.
     is_unadmitted: bool,
     authorization: Authorization,
@@ -85,12 +83,9 @@ struct Connection {
     last_read: Instant,
     /// End of the handling of the last read, which may have waited for the pipeline.
     idle_since: Instant,
-    /// Bytes of incomplete audio and video messages after the last read.
-    partial_media: usize,
     /// A ping was sent since the client last sent something.
     is_pinged: bool,
     counters: ConnectionCounters,
-    keyframes: KeyframeDetector,
 }
 
 impl Connection {
@@ -135,18 +130,15 @@ impl Connection {
             transport,
             session: Session::new(config),
             buffer: ReadBuffer::default(),
-            batch: Vec::new(),
-            is_unannounced: false,
+            delivery: Delivery::new(id),
             is_unadmitted: false,
             authorization: Authorization::default(),
             phase: Phase::Negotiating,
             timers,
             last_read: now,
             idle_since: now,
-            partial_media: 0,
             is_pinged: false,
             counters: ConnectionCounters::new(&config, now),
-            keyframes: KeyframeDetector::default(),
         })
     }
 
@@ -236,17 +228,14 @@ impl Connection {
 
     /// Reads, and wakes the streaming thread for earlier items before it waits.
     fn read(&mut self, buffer: &mut [u8]) -> Result<Received, TransportError> {
-        if std::mem::take(&mut self.is_unannounced)
+        if self.delivery.is_unannounced()
             && let Some(published) = self.phase.published()
         {
             match self.transport.read(buffer, Wait::Poll) {
                 Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    published.stream.queue().announce();
+                    self.delivery.announce(&published.stream);
                 }
-                result => {
-                    self.is_unannounced = true;
-                    return result;
-                }
+                result => return result,
             }
         }
         self.transport.read(buffer, Wait::Block)
@@ -498,13 +487,9 @@ impl Connection {
         };
         match Tag::new(kind, media.timestamp, media.payload) {
             Ok(mut tag) => {
-                self.keyframes.correct(&mut tag);
+                self.delivery.correct(&mut tag);
                 self.counters.count(&tag, arrival);
-                self.batch.push(QueueItem::Tag {
-                    tag,
-                    arrival,
-                    discont: false,
-                });
+                self.delivery.add(tag, arrival);
             }
             Err(error) => {
                 self.counters.skipped();
@@ -522,7 +507,7 @@ impl Connection {
             self.timers.clear_all();
             self.set_handshake_timer();
             self.counters.reset(self.last_read);
-            self.keyframes = KeyframeDetector::default();
+            self.delivery.reset();
         }
     }
 
@@ -546,32 +531,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Moves the batch to the queue. A read that filled its buffer has probably left more pending,
-    /// and waking the streaming thread for each of those would cost more than all else.
+    /// Moves the media of a read to the queue.
     fn hand_over(&mut self, more_is_likely: bool) -> Result<(), CloseReason> {
         self.update_stats();
-        let partial = self.session.partial_media();
-        // A large frame on a slow network takes its time, and is media all the while.
-        let has_grown = partial > std::mem::replace(&mut self.partial_media, partial);
-        let Some(Published { stream, handle, .. }) = self.phase.published() else {
-            self.batch.clear();
-            return Ok(());
-        };
-        let has_items = !self.batch.is_empty();
-        let is_media = |item: &QueueItem| matches!(item, QueueItem::Tag { tag, .. } if tag.kind != TagKind::Script);
-        let has_progress = has_grown || self.batch.iter().any(is_media);
-        if has_progress && handle.set_stalled(false) {
-            stream.queue().post_from(self.id, QueueItem::Resumed);
-        }
-        if more_is_likely {
-            stream.queue().push_quietly(self.id, &mut self.batch)?;
-        } else if self.is_unannounced || has_items {
-            stream.queue().push(self.id, &mut self.batch)?;
-        }
-        if has_progress {
-            handle.note_media();
-        }
-        self.is_unannounced = more_is_likely;
+        let (published, partial) = (self.phase.published(), self.session.partial_media());
+        self.delivery
+            .hand_over(published, partial, more_is_likely)?;
         Ok(())
     }
 

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::time::Instant;
+
+use crate::flv::{KeyframeDetector, Tag, TagKind};
+use crate::server::connection::phase::Published;
+use crate::server::stream::Stream;
+use crate::server::stream::queue::{QueueItem, Stopped};
+
+/// Media of a publisher on its way to the queue of its stream.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    client: u64,
+    /// Items of one read.
+    batch: Vec<QueueItem>,
+    /// The queue holds items that the streaming thread has not been woken for.
+    is_unannounced: bool,
+    /// Bytes of incomplete audio and video messages after the last read.
+    partial_media: usize,
+    keyframes: KeyframeDetector,
+}
+
+impl Delivery {
+    pub(super) fn new(client: u64) -> Self {
+        Delivery {
+            client,
+            batch: Vec::new(),
+            is_unannounced: false,
+            partial_media: 0,
+            keyframes: KeyframeDetector::default(),
+        }
+    }
+
+    /// Forgets what is known of a publisher. The next media belongs to another one.
+    pub(super) fn reset(&mut self) {
+        self.is_unannounced = false;
+        self.keyframes = KeyframeDetector::default();
+    }
+
+    /// Corrects the flags of a tag from its bitstream.
+    pub(super) fn correct(&mut self, tag: &mut Tag) {
+        self.keyframes.correct(tag);
+    }
+
+    pub(super) fn add(&mut self, tag: Tag, arrival: Instant) {
+        self.batch.push(QueueItem::Tag {
+            tag,
+            arrival,
+            discont: false,
+        });
+    }
+
+    pub(super) fn is_unannounced(&self) -> bool {
+        self.is_unannounced
+    }
+
+    /// Wakes the streaming thread for earlier items.
+    pub(super) fn announce(&mut self, stream: &Stream) {
+        self.is_unannounced = false;
+        stream.queue().announce();
+    }
+
+    /// Moves the batch to the queue. A read that filled its buffer has probably left more pending,
+    /// and waking the streaming thread for each of those would cost more than all else.
+    pub(super) fn hand_over(
+        &mut self,
+        published: Option<&Published>,
+        partial_media: usize,
+        more_is_likely: bool,
+    ) -> Result<(), Stopped> {
+        // A large frame on a slow network takes its time, and is media all the while.
+        let has_grown = partial_media > std::mem::replace(&mut self.partial_media, partial_media);
+        let Some(Published { stream, handle, .. }) = published else {
+            self.batch.clear();
+            return Ok(());
+        };
+        let queue = stream.queue();
+        let has_progress = has_grown || self.batch.iter().any(is_media);
+        if has_progress && handle.set_stalled(false) {
+            queue.post_from(self.client, QueueItem::Resumed);
+        }
+        if more_is_likely {
+            queue.push_quietly(self.client, &mut self.batch)?;
+        } else if self.is_unannounced || !self.batch.is_empty() {
+            queue.push(self.client, &mut self.batch)?;
+        }
+        if has_progress {
+            handle.note_media();
+        }
+        self.is_unannounced = more_is_likely;
+        Ok(())
+    }
+}
+
+fn is_media(item: &QueueItem) -> bool {
+    matches!(item, QueueItem::Tag { tag, .. } if tag.kind != TagKind::Script)
+}
