@@ -20,11 +20,17 @@ PIPELINE = """
 """
 
 
+def epoch(buffer):
+    meta = buffer.get_reference_timestamp_meta(Gst.Caps("timestamp/x-rtmp"))
+    return meta and meta.reference.get_structure(0).get_uint64("epoch").value
+
+
 class Frames:
     def __init__(self, port, once):
         self.loop = GLib.MainLoop()
         self.failed = False
         self.frames = 0
+        self.epoch = None
         self.pipeline = Gst.parse_launch(PIPELINE)
         source = self.pipeline.get_by_name("source")
         source.set_property("port", port)
@@ -52,6 +58,9 @@ class Frames:
     def on_sample(self, sink):
         """Runs in the streaming thread, once for each picture."""
         buffer = sink.emit("pull-sample").get_buffer()
+        if self.epoch != epoch(buffer):
+            self.epoch = epoch(buffer)
+            print(f"epoch {self.epoch}", flush=True)
         pixels = buffer.extract_dup(0, buffer.get_size())
         self.frames += 1
         if self.frames % 30 == 1:

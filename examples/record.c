@@ -4,7 +4,7 @@
  *
  *   record [port [file]]
  *
- * The default port is 1935 and the default file out.flv; port 0 binds any free one. Ends when the publisher does,
+ * The default port is 1935 and the default file out.flv; port 0 binds any free one. Prints each new epoch. Ends when the publisher does,
  * or with Ctrl-C, and leaves a complete file in both cases.
  */
 
@@ -16,6 +16,7 @@ typedef struct {
   GMainLoop *loop;
   GstElement *pipeline;
   gboolean failed;
+  guint64 epoch;
 } App;
 
 /* Runs in whatever thread changed the port, which is why it only prints. */
@@ -30,6 +31,43 @@ on_port (GObject *source, GParamSpec *pspec, gpointer data)
   if (port != 0) {
     g_print ("listening on rtmp://127.0.0.1:%u/\n", port);
   }
+}
+
+static guint64
+buffer_epoch (GstBuffer *buffer)
+{
+  GstCaps *rtmp = gst_caps_new_empty_simple ("timestamp/x-rtmp");
+  GstReferenceTimestampMeta *meta = gst_buffer_get_reference_timestamp_meta (buffer, rtmp);
+  guint64 epoch = 0;
+
+  if (meta != NULL) {
+    gst_structure_get_uint64 (gst_caps_get_structure (meta->reference, 0), "epoch", &epoch);
+  }
+  gst_caps_unref (rtmp);
+  return epoch;
+}
+
+/* Runs in the streaming thread. */
+static GstPadProbeReturn
+on_buffer (GstPad *pad, GstPadProbeInfo *info, gpointer data)
+{
+  App *app = data;
+  GstBuffer *buffer;
+  guint64 epoch;
+
+  (void) pad;
+  /* All buffers of a list are of one epoch. */
+  if (GST_PAD_PROBE_INFO_TYPE (info) & GST_PAD_PROBE_TYPE_BUFFER_LIST) {
+    buffer = gst_buffer_list_get (GST_PAD_PROBE_INFO_BUFFER_LIST (info), 0);
+  } else {
+    buffer = GST_PAD_PROBE_INFO_BUFFER (info);
+  }
+  epoch = buffer_epoch (buffer);
+  if (epoch != app->epoch) {
+    app->epoch = epoch;
+    g_print ("epoch %" G_GUINT64_FORMAT "\n", epoch);
+  }
+  return GST_PAD_PROBE_OK;
 }
 
 static gboolean
@@ -69,6 +107,7 @@ main (int argc, char **argv)
   App app = { 0 };
   GstElement *source, *sink;
   GstStructure *stats = NULL;
+  GstPad *pad;
   GstBus *bus;
   guint64 port = 1935;
 
@@ -87,6 +126,10 @@ main (int argc, char **argv)
   g_object_set (source, "port", (guint) port, NULL);
   g_object_set (sink, "location", argc > 2 ? argv[2] : "out.flv", NULL);
   g_signal_connect (source, "notify::current-port", G_CALLBACK (on_port), NULL);
+
+  pad = gst_element_get_static_pad (source, "src");
+  gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_BUFFER | GST_PAD_PROBE_TYPE_BUFFER_LIST, on_buffer, &app, NULL);
+  gst_object_unref (pad);
 
   app.loop = g_main_loop_new (NULL, FALSE);
   app.pipeline = gst_pipeline_new (NULL);

@@ -6,9 +6,10 @@
 //! cargo run --release --example record -- 1935 out.flv
 //! ```
 //!
-//! Port 0 binds any free one. Ends when the publisher does.
+//! Port 0 binds any free one. Prints each new epoch. Ends when the publisher does.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gst::prelude::*;
 
@@ -38,11 +39,36 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     });
 
+    let pad = source.static_pad("src").ok_or("a source has a pad")?;
+    let last_epoch = AtomicU64::new(0);
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    pad.add_probe(kinds, move |_, info| {
+        // All buffers of a list are of one epoch.
+        let list = info.buffer_list().and_then(|list| list.get(0));
+        let buffer = info.buffer().map(|buffer| buffer.as_ref());
+        if let Some(epoch) = buffer.or(list).and_then(epoch)
+            && last_epoch.swap(epoch, Ordering::Relaxed) != epoch
+        {
+            println!("epoch {epoch}");
+        }
+        gst::PadProbeReturn::Ok
+    });
+
     pipeline.set_state(gst::State::Playing).ok(); // a failure is an error on the bus
     let outcome = wait(&pipeline);
     println!("{}", source.property::<gst::Structure>("stats"));
     pipeline.set_state(gst::State::Null)?;
     outcome
+}
+
+/// Returns the epoch of a buffer.
+fn epoch(buffer: &gst::BufferRef) -> Option<u64> {
+    let mut metas = buffer.iter_meta::<gst::ReferenceTimestampMeta>();
+    metas.find_map(|meta| {
+        let caps = meta.reference().structure(0)?;
+        caps.has_name("timestamp/x-rtmp")
+            .then(|| caps.get("epoch").ok())?
+    })
 }
 
 /// Waits for the end of the stream, or the first error.

@@ -18,10 +18,19 @@ EXAMPLES = harness.TOP / "examples"
 PYTHON = "/usr/bin/python3" if pathlib.Path("/usr/bin/python3").exists() else "python3"
 
 
-def recorded(name):
+def expect_epoch(program):
+    """Buffers carry the epoch, and there is one."""
+    epochs = [match.group(1) for _, match in program.matches(re.compile(r"^epoch (\d+)$"))]
+    if epochs != ["1"]:
+        raise harness.Failure(f"epochs are {epochs} in {program}")
+
+
+def recorded(name, with_epoch=False):
     """A check that a file holds every frame, and audio."""
 
     def check(program, directory, sent):
+        if with_epoch:
+            expect_epoch(program)
         counts = harness.packets(directory / name)
         if counts["video"] != sent or counts["audio"] == 0:
             raise harness.Failure(f"{sent} frames were sent, and {name} holds {counts}")
@@ -31,6 +40,7 @@ def recorded(name):
 
 def counted(program, directory, sent):
     """A check that the program itself counted every frame."""
+    expect_epoch(program)
     told = program.matches(re.compile(r"^(\d+) frames$"))
     if not told or int(told[-1][1].group(1)) != sent:
         raise harness.Failure(f"{sent} frames were sent, and otherwise counted by {program}")
@@ -124,7 +134,7 @@ def scraped(program, directory, sent):
 
 # What runs each example on a free port, and what has to be true of it then.
 PROGRAMS = {
-    "record.c": ([harness.RELEASE / "examples" / "c" / "record", "0", "out.flv"], recorded("out.flv")),
+    "record.c": ([harness.RELEASE / "examples" / "c" / "record", "0", "out.flv"], recorded("out.flv", with_epoch=True)),
     "frames.py": ([PYTHON, EXAMPLES / "frames.py", "--port", "0", "--once"], counted),
     "ingest.rs": (
         [harness.RELEASE / "examples" / "ingest", "--port", "0", "--keys", "example", "--once"],
@@ -136,7 +146,7 @@ PROGRAMS = {
         scraped,
         scraped_meanwhile,
     ),
-    "record.rs": ([harness.RELEASE / "examples" / "record", "0", "out.flv"], recorded("out.flv")),
+    "record.rs": ([harness.RELEASE / "examples" / "record", "0", "out.flv"], recorded("out.flv", with_epoch=True)),
     "remux.rs": ([harness.RELEASE / "examples" / "remux", "0", "out.ts"], recorded("out.ts")),
 }
 

@@ -105,8 +105,8 @@ pub struct OutputTag {
     pub bytes: Memory,
     pub dts: u64,
     pub pts: u64,
-    /// The publisher's own timestamp, unwrapped. `None` in the file header.
-    pub publisher_time: Option<u64>,
+    /// The publisher's own timestamp, unwrapped. 0 for the file header.
+    pub publisher_time: u64,
     /// Part of the stream header.
     pub is_header: bool,
     /// Decoding can't start here.
@@ -533,7 +533,7 @@ impl<M> Feed<M> {
             bytes: Memory::from_vec(FILE_HEADER.to_vec(), 0),
             dts: time,
             pts: time,
-            publisher_time: None,
+            publisher_time: 0,
             is_header: true,
             is_delta_unit: false,
             is_discont,
@@ -557,7 +557,7 @@ impl<M> Feed<M> {
         self.output.push_back(FeedOutput::Tag(OutputTag {
             dts,
             pts: dts.saturating_add_signed(tag.info.composition_time),
-            publisher_time: Some(nanos(placement.publisher_time)),
+            publisher_time: nanos(placement.publisher_time),
             is_header,
             is_delta_unit: !starts_decoding && !is_header,
             starts_decoding,

@@ -2,23 +2,32 @@
 
 //! Conversion of the feed's output into caps, segments and buffers.
 
-use std::sync::LazyLock;
-
 use bytes::Bytes;
 
 use crate::feed::OutputTag;
 
-/// Caps of a reference timestamp that is the publisher's own.
-static REFERENCE: LazyLock<gst::Caps> =
-    LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-rtmp"));
+/// Caps of the reference timestamps of one epoch: `timestamp/x-rtmp` with the field `epoch`. All
+/// buffers of the epoch share them, so a buffer carries its epoch at the cost of a pointer.
+#[derive(Debug)]
+pub(super) struct EpochCaps {
+    epoch: u64,
+    caps: gst::Caps,
+}
 
-/// Meta that carries the epoch of a buffer, as field `epoch`.
-const EPOCH_META: &str = "Rtmp2EpochMeta";
+impl EpochCaps {
+    pub(super) fn new(epoch: u64) -> Self {
+        let caps = gst::Caps::builder("timestamp/x-rtmp").field("epoch", epoch);
+        EpochCaps {
+            epoch,
+            caps: caps.build(),
+        }
+    }
 
-/// Registers the meta. Call it once, before the first buffer.
-pub(super) fn register_meta() {
-    // It is independent of the buffer's content, so it stays through any transformation.
-    gst::meta::CustomMeta::register(EPOCH_META, &[]);
+    pub(super) fn set(&mut self, epoch: u64) {
+        if self.epoch != epoch {
+            *self = EpochCaps::new(epoch);
+        }
+    }
 }
 
 pub(super) fn caps() -> gst::Caps {
@@ -40,24 +49,18 @@ pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
 }
 
 /// Makes a buffer of a tag, without a copy of its bytes.
-pub(super) fn buffer(tag: OutputTag, epoch: u64) -> gst::Buffer {
-    let mut wanted = gst::BufferFlags::empty();
-    wanted.set(gst::BufferFlags::HEADER, tag.is_header);
-    wanted.set(gst::BufferFlags::DELTA_UNIT, tag.is_delta_unit);
-    wanted.set(gst::BufferFlags::DISCONT, tag.is_discont);
+pub(super) fn buffer(tag: OutputTag, epoch: &EpochCaps) -> gst::Buffer {
+    let mut flags = gst::BufferFlags::empty();
+    flags.set(gst::BufferFlags::HEADER, tag.is_header);
+    flags.set(gst::BufferFlags::DELTA_UNIT, tag.is_delta_unit);
+    flags.set(gst::BufferFlags::DISCONT, tag.is_discont);
     let mut buffer = gst::Buffer::from_mut_slice(tag.bytes);
     if let Some(buffer) = buffer.get_mut() {
-        buffer.set_flags(wanted);
+        buffer.set_flags(flags);
         buffer.set_dts(gst::ClockTime::from_nseconds(tag.dts));
         buffer.set_pts(gst::ClockTime::from_nseconds(tag.pts));
-        if let Some(time) = tag.publisher_time {
-            let time = gst::ClockTime::from_nseconds(time);
-            gst::ReferenceTimestampMeta::add(buffer, &REFERENCE, time, gst::ClockTime::NONE);
-        }
-        if let Ok(mut meta) = gst::meta::CustomMeta::add(buffer, EPOCH_META) {
-            let field = gst::glib::gstr!("epoch");
-            meta.mut_structure().set_with_static(field, epoch);
-        }
+        let time = gst::ClockTime::from_nseconds(tag.publisher_time);
+        gst::ReferenceTimestampMeta::add(buffer, &epoch.caps, time, gst::ClockTime::NONE);
     }
     buffer
 }

@@ -60,8 +60,9 @@
 //!
 //! #GstRtmp2ServerSrc:epoch counts up whenever a decoder has to start afresh: with each publisher,
 //! also one that returns, and with each changed sequence header. A repeated sequence header changes
-//! nothing. Each buffer carries its epoch in a `GstCustomMeta` named `Rtmp2EpochMeta`, in the field
-//! `epoch` (guint64).
+//! nothing. Each buffer carries its epoch: the caps of its `GstReferenceTimestampMeta` are
+//! `timestamp/x-rtmp, epoch=(guint64)N`. All buffers of an epoch share one caps object. The meta
+//! passes through eflvdemux, and decoders keep it.
 //!
 //! Each change is reported once: by notifications, by an element message `rtmp2-stream-status` with
 //! `version` (guint, 1), `stream-status`, `connection-state`, `epoch`, `application`, `stream-key`
@@ -533,7 +534,6 @@ pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
             enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
         }
     }
-    buffers::register_meta();
     gst::Element::register(
         Some(plugin),
         "rtmp2serversrc",

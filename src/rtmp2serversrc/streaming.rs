@@ -12,6 +12,7 @@ use gst_base::prelude::*;
 use gst_base::subclass::base_src::CreateSuccess;
 
 use super::announcements::{self, about, about_with_reason, post_change, post_event, time};
+use super::buffers::EpochCaps;
 use super::drops::{DropCounts, DropReports, ReportScope};
 use super::element_state::ElementState;
 use super::ration::Ration;
@@ -65,8 +66,8 @@ pub(super) struct StreamingTask {
     last_tags: u64,
     /// Tags before the next one were lost.
     is_discont: bool,
-    /// Epoch of the tags that leave now.
-    epoch: u64,
+    /// Carries the epoch of the tags that leave now.
+    epoch: EpochCaps,
     /// The status that elements downstream have not got yet.
     unsent_status: Option<Snapshot>,
     /// The segment and the file header have left.
@@ -108,7 +109,7 @@ impl StreamingTask {
             held: None,
             last_tags: 0,
             is_discont: false,
-            epoch: 0,
+            epoch: EpochCaps::new(0),
             unsent_status: None,
             has_begun: false,
             starts_decoding: false,
@@ -373,7 +374,7 @@ impl StreamingTask {
             FeedOutput::Tag(mut tag) => {
                 tag.is_discont |= std::mem::take(&mut self.is_discont);
                 self.starts_decoding |= tag.starts_decoding;
-                Some(buffers::buffer(tag, self.epoch))
+                Some(buffers::buffer(tag, &self.epoch))
             }
             _ => None,
         }
@@ -481,7 +482,7 @@ impl StreamingTask {
     fn apply(&mut self, context: Context<'_>, input: StateInput) {
         for (before, after) in context.state.apply(input) {
             post_change(context.element, &before, &after);
-            self.epoch = after.epoch;
+            self.epoch.set(after.epoch);
             self.unsent_status = Some(after);
         }
     }

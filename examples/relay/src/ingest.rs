@@ -305,8 +305,8 @@ fn tag(sample: &gst::Sample) -> Option<QueuedTag> {
     let time = segment.to_running_time(buffer.dts_or_pts()?)?;
     let flags = buffer.flags();
     let is_header = flags.contains(gst::BufferFlags::HEADER);
-    let meta = gst::meta::CustomMeta::from_buffer(&buffer, "Rtmp2EpochMeta").ok()?;
-    let epoch = meta.structure().get("epoch").ok()?;
+    let meta = buffer.meta::<gst::ReferenceTimestampMeta>()?;
+    let epoch = meta.reference().structure(0)?.get("epoch").ok()?;
     Some(QueuedTag {
         caps: sample.caps_owned()?,
         time: i64::try_from(time.nseconds()).ok()?,

@@ -277,7 +277,7 @@ fn composition_time_makes_the_pts() {
     let millis = |tag: &OutputTag| (tag.dts / NANOS_PER_MILLI, tag.pts / NANOS_PER_MILLI);
     assert_eq!(millis(&tags[2]), (0, 80));
     assert_eq!(millis(&tags[3]), (40, 0));
-    assert_eq!(tags[3].publisher_time, Some(140 * NANOS_PER_MILLI));
+    assert_eq!(tags[3].publisher_time, 140 * NANOS_PER_MILLI);
 }
 
 #[test]
@@ -722,7 +722,7 @@ fn presentation_times_have_nanoseconds_and_a_sign() {
         (
             millis * NANOS_PER_MILLI,
             pts,
-            Some((1000 + millis) * NANOS_PER_MILLI),
+            (1000 + millis) * NANOS_PER_MILLI,
         )
     };
     let expected = [

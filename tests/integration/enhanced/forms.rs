@@ -15,7 +15,7 @@ use support::clients::{NEW_FFMPEG, ffmpeg};
 use support::demuxer::{Demuxer, Track, Tracks};
 use support::flv::{self, AUDIO, Tag, VIDEO};
 use support::media::small;
-use support::recorder::Recorder;
+use support::recorder::{Recorder, epoch_of};
 use support::synthetic::{
     audio, audio_header, delta_frame, end_of_sequence, keyframe, metadata, stream, video_header,
 };
@@ -453,7 +453,9 @@ fn payloads_are_not_copied() {
 #[track_caller]
 fn assert_not_copied(mut buffer: gst::Buffer) {
     let demuxer = Demuxer::new("eflvdemux");
-    let reference = gst::Caps::new_empty_simple("timestamp/x-rtmp");
+    let reference = gst::Caps::builder("timestamp/x-rtmp")
+        .field("epoch", 7u64)
+        .build();
     let time = gst::ClockTime::from_seconds(5);
     gst::ReferenceTimestampMeta::add(
         buffer.get_mut().unwrap(),
@@ -475,6 +477,7 @@ fn assert_not_copied(mut buffer: gst::Buffer) {
             // What upstream says of a buffer is said of its parts.
             let meta = buffer.meta::<gst::ReferenceTimestampMeta>().unwrap();
             assert_eq!(meta.timestamp(), time);
+            assert_eq!(epoch_of(buffer), 7);
             count += 1;
         }
     }

@@ -196,6 +196,9 @@ impl Drop for Recorder {
 
 /// Returns the epoch that a buffer of the element carries.
 pub fn epoch_of(buffer: &gst::BufferRef) -> u64 {
-    let meta = gst::meta::CustomMeta::from_buffer(buffer, "Rtmp2EpochMeta").unwrap();
-    meta.structure().get("epoch").unwrap()
+    let meta = buffer.meta::<gst::ReferenceTimestampMeta>().unwrap();
+    let caps = meta.reference();
+    let structure = caps.structure(0).unwrap();
+    assert_eq!(structure.name(), "timestamp/x-rtmp");
+    structure.get("epoch").unwrap()
 }
