@@ -4,7 +4,7 @@
 //! kept.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use gst::prelude::*;
 use sha2::{Digest, Sha256};
@@ -74,6 +74,7 @@ pub struct Demuxer {
     tracks: Arc<Mutex<Tracks>>,
     /// The peers of its pads.
     _sinks: Arc<Mutex<Vec<gst::Pad>>>,
+    bin: OnceLock<gst::Bin>,
 }
 
 impl Demuxer {
@@ -122,13 +123,14 @@ impl Demuxer {
             source,
             tracks,
             _sinks: sinks,
+            bin: OnceLock::new(),
         }
     }
 
     /// Puts the element, before anything is pushed, into a bin that is aware of streams, or into
     /// one that is not.
     pub fn set_streams_aware(&self, is_aware: bool) {
-        let bin = gst::Bin::new();
+        let bin = self.bin.get_or_init(gst::Bin::new);
         if is_aware {
             bin.set_bin_flags(gst::BinFlags::STREAMS_AWARE);
         }
@@ -181,8 +183,10 @@ impl Demuxer {
 impl Drop for Demuxer {
     fn drop(&mut self) {
         let _ = self.source.set_active(false);
-        let bin = self.element.parent().and_downcast::<gst::Element>();
-        let outermost = bin.as_ref().unwrap_or(&self.element);
+        let outermost: &gst::Element = match self.bin.get() {
+            Some(bin) => bin.upcast_ref(),
+            None => &self.element,
+        };
         let _ = outermost.set_state(gst::State::Null);
         outermost.set_bus(None::<&gst::Bus>);
     }
