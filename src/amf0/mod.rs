@@ -11,11 +11,13 @@ mod amf3;
 mod limits;
 mod read;
 mod scan;
+mod script;
 mod step;
 mod write;
 
 pub use read::{Decoded, Leading, read_all, read_all_within, read_leading, read_name};
-pub use scan::{Scan, scan, starts_with_scalar};
+pub use scan::{Scan, scan};
+pub use script::{SET_DATA_FRAME, script_offset};
 pub use write::{write_all, write_value};
 
 /// Deepest nesting in one message. Bounds the recursion of the reader, and therefore its stack.

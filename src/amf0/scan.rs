@@ -47,7 +47,7 @@ pub fn scan(input: &[u8], max_values: usize) -> Scan {
 }
 
 /// Returns true if the first value is a number or another one without values in it.
-pub fn starts_with_scalar(input: &[u8]) -> bool {
+pub(super) fn starts_with_scalar(input: &[u8]) -> bool {
     let containers = [
         marker::OBJECT,
         marker::ECMA_ARRAY,

@@ -5,7 +5,7 @@
 use bytes::BufMut;
 
 use super::BodyError;
-use crate::amf0::{self, Value};
+use crate::amf0::{self, MAX_PROPERTIES, Value};
 
 const COLOR_INFO: &str = "colorInfo";
 
@@ -54,8 +54,12 @@ pub struct DisplayPrimaries {
 impl ColorInfo {
     /// Returns `None` for metadata of another kind, and for a value of a wrong type.
     pub fn parse(body: &[u8]) -> Result<Option<Self>, BodyError> {
-        let values = amf0::read_all(body)?.values;
-        let mut values = values.iter();
+        let leading = amf0::read_leading(body, MAX_PROPERTIES);
+        let mut values = leading.decoded.values.iter();
+        // Bytes after the values mean nothing.
+        if let (Some(error), 0 | 1) = (leading.error, values.len()) {
+            return Err(error.into());
+        }
         if values.next().and_then(Value::as_str) != Some(COLOR_INFO) {
             return Ok(None);
         }

@@ -31,7 +31,8 @@ pub const MAX_MOD_EX: usize = 16;
 /// Most tracks in one tag: the number of track ids.
 pub const MAX_TRACKS: usize = 256;
 
-/// Most AMF properties in one script tag: recorders put an index of all keyframes into `onMetaData`.
+/// Most AMF properties in a script tag, unless it is so long that all could be numbers: recorders put
+/// an index of all keyframes into `onMetaData`.
 pub const MAX_SCRIPT_PROPERTIES: usize = 100_000;
 
 /// The reason why bytes are no tag body.

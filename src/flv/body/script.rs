@@ -5,11 +5,10 @@
 use bytes::BufMut;
 
 use super::{BodyError, MAX_SCRIPT_PROPERTIES};
-use crate::amf0::{self, Value};
+use crate::amf0::{self, SET_DATA_FRAME, Value};
 
-/// The name that publishers put before script data to be stored. Recorders that do not know it keep
-/// it.
-const SET_DATA_FRAME: &str = "@setDataFrame";
+/// Bytes of a number in an array. An index of that many values may be as long as the tag.
+const NUMBER_LENGTH: usize = 9;
 
 /// The body of a script tag.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,21 +18,28 @@ pub struct Script {
 }
 
 impl Script {
-    /// Parses script data without a leading `@setDataFrame`.
+    /// Parses script data as leniently as a server does: values before the name, `@setDataFrame` and
+    /// malformed bytes after whole values are skipped.
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         if body.is_empty() {
             return Err(BodyError::Empty);
         }
-        let mut values = amf0::read_all_within(body, MAX_SCRIPT_PROPERTIES)?.values;
-        if values.first().and_then(Value::as_str) == Some(SET_DATA_FRAME) {
-            values.remove(0);
+        let offset = amf0::script_offset(body).unwrap_or_default();
+        let max_properties = MAX_SCRIPT_PROPERTIES.max(body.len() / NUMBER_LENGTH);
+        let leading = amf0::read_leading(&body[offset..], max_properties);
+        let mut values = leading.decoded.values.into_iter().peekable();
+        values.next_if(|value| value.as_str() == Some(SET_DATA_FRAME));
+        let name = values.next();
+        if let Some(error) = leading.error
+            && values.len() == 0
+        {
+            return Err(error.into());
         }
-        match values.first() {
-            Some(Value::String(name)) => {
-                let name = name.clone();
-                values.remove(0);
-                Ok(Script { name, values })
-            }
+        match name {
+            Some(Value::String(name)) => Ok(Script {
+                name,
+                values: values.collect(),
+            }),
             _ => Err(BodyError::NoName),
         }
     }

@@ -154,3 +154,102 @@ fn an_empty_colour_info_revokes_the_one_before() {
     assert_eq!(parse(Value::Object(vec![])), Some(ColorInfo::default()));
     assert_eq!(parse(Value::Number(1.0)), None);
 }
+
+fn metadata() -> Script {
+    let width = ("width".to_owned(), Value::Number(320.0));
+    Script {
+        name: "onMetaData".to_owned(),
+        values: vec![Value::EcmaArray(vec![width])],
+    }
+}
+
+#[test]
+fn script_data_is_parsed_after_other_values() {
+    let script = metadata();
+    let mut body = Vec::new();
+    script.write(&mut body);
+    let before: [&[Value]; 4] = [
+        &[1.0.into(), 2.0.into()],
+        &[1.0.into(), 2.0.into(), "@setDataFrame".into()],
+        &["text".into(), Value::Null, "@setDataFrame".into()],
+        &[Value::Object(vec![])],
+    ];
+    for values in before {
+        let mut bytes = Vec::new();
+        crate::amf0::write_all(&mut bytes, values);
+        bytes.extend(&body);
+        assert_eq!(Script::parse(&bytes), Ok(script.clone()), "{values:?}");
+    }
+    let after_selector = [&[0][..], &body].concat();
+    assert_eq!(Script::parse(&after_selector), Ok(script));
+}
+
+#[test]
+fn script_data_is_parsed_before_other_bytes() {
+    let script = metadata();
+    let mut body = Vec::new();
+    script.write(&mut body);
+    for after in [&[0xFF][..], &[9], &[0; 8], &[2, 0, 9, 1], &[3, 0, 1]] {
+        let bytes = [&body, after].concat();
+        assert_eq!(Script::parse(&bytes), Ok(script.clone()), "{after:02x?}");
+    }
+}
+
+#[test]
+fn script_data_without_a_whole_value_is_an_error() {
+    let mut name = Vec::new();
+    crate::amf0::write_value(&mut name, &"onMetaData".into());
+    let truncated = Err(BodyError::Amf(crate::amf0::Error::Truncated));
+    assert_eq!(Script::parse(&[&name[..], &[3, 0, 1]].concat()), truncated);
+    assert_eq!(Script::parse(&[2, 0]), truncated);
+    assert_eq!(Script::parse(&[5, 5]), Err(BodyError::NoName));
+    assert_eq!(Script::parse(&[]), Err(BodyError::Empty));
+    let named = Script::parse(&name).map(|script| script.values);
+    assert_eq!(named, Ok(vec![]));
+}
+
+#[test]
+fn long_script_data_may_have_as_many_properties_as_fit() {
+    let numbers = |count| {
+        let mut values = metadata().values;
+        values.push(Value::StrictArray(vec![1.0.into(); count]));
+        Script {
+            values,
+            ..metadata()
+        }
+    };
+    let script = numbers(2 * MAX_SCRIPT_PROPERTIES);
+    let mut body = Vec::new();
+    script.write(&mut body);
+    assert_eq!(Script::parse(&body), Ok(script));
+    // Small values would cost many times their size.
+    let nothing = vec![Value::Null; 2 * MAX_SCRIPT_PROPERTIES];
+    let mut body = Vec::new();
+    let values = vec![Value::StrictArray(nothing)];
+    Script {
+        values,
+        ..metadata()
+    }
+    .write(&mut body);
+    let error = crate::amf0::Error::TooManyProperties(MAX_SCRIPT_PROPERTIES);
+    assert_eq!(Script::parse(&body), Err(BodyError::Amf(error)));
+}
+
+#[test]
+fn bytes_after_a_colour_info_are_ignored() {
+    let config = Some(ColorConfig {
+        primaries: Some(9.0),
+        ..ColorConfig::default()
+    });
+    let info = ColorInfo {
+        config,
+        ..ColorInfo::default()
+    };
+    let mut body = Vec::new();
+    info.write(&mut body);
+    let length = body.len();
+    body.extend([0xFF, 1, 2]);
+    assert_eq!(ColorInfo::parse(&body), Ok(Some(info)));
+    let truncated = BodyError::Amf(crate::amf0::Error::Truncated);
+    assert_eq!(ColorInfo::parse(&body[..length - 5]), Err(truncated));
+}

@@ -2,13 +2,12 @@
 
 //! Data messages: script data in its RTMP envelope.
 
-use crate::amf0;
+use crate::amf0::{self, SET_DATA_FRAME};
 use crate::rtmp::command::without_selector;
 use crate::rtmp::limits::{MAX_AMF3_DATA, MAX_AMF3_VALUES};
 use crate::rtmp::message::type_id::DATA_AMF3;
 use crate::rtmp::{Headroom, Payload};
 
-const SET_DATA_FRAME: &[u8] = b"@setDataFrame";
 const CLEAR_DATA_FRAME: &[u8] = b"@clearDataFrame";
 
 #[derive(Debug)]
@@ -20,22 +19,18 @@ pub(super) enum DataMessage {
     Malformed,
 }
 
-/// Values before the name that are skipped at most. Uniview cameras send two numbers.
-const MAX_VALUES_BEFORE_NAME: usize = 16;
-
 /// Strips everything before the name: the selector byte of the AMF3 message type, values that some
 /// cameras put there, and `@setDataFrame`, which asks a server to store the values after it. Strips
 /// malformed bytes after the values too. Data with AMF3 values is written again, since FLV has only
 /// AMF0.
 pub(super) fn normalize(type_id: u8, mut payload: Payload, headroom: Headroom) -> DataMessage {
-    // In AMF0 a zero is the marker of a number, unless a string follows.
-    if type_id == DATA_AMF3 || payload.body().starts_with(&[0, 2]) {
+    if type_id == DATA_AMF3 {
         let selector = payload.body().len() - without_selector(payload.body()).len();
         payload.skip(selector);
     }
-    payload.skip(name_offset(payload.body()).unwrap_or_default());
+    payload.skip(amf0::script_offset(payload.body()).unwrap_or_default());
     match amf0::read_name(payload.body()) {
-        Some((name, length)) if name == SET_DATA_FRAME => payload.skip(length),
+        Some((name, length)) if name == SET_DATA_FRAME.as_bytes() => payload.skip(length),
         Some((name, _)) if name == CLEAR_DATA_FRAME => return DataMessage::ServerRequest,
         Some(_) => {}
         None => return DataMessage::Malformed,
@@ -51,30 +46,6 @@ pub(super) fn normalize(type_id: u8, mut payload: Payload, headroom: Headroom) -
         }
         _ => DataMessage::Malformed,
     }
-}
-
-/// Returns the offset of `@setDataFrame`, or else of the first name.
-fn name_offset(body: &[u8]) -> Option<usize> {
-    let mut first_name = None;
-    let mut offset = 0;
-    for _ in 0..MAX_VALUES_BEFORE_NAME {
-        let rest = &body[offset..];
-        let length = match amf0::read_name(rest) {
-            Some((SET_DATA_FRAME, _)) => return Some(offset),
-            Some((_, length)) => {
-                first_name.get_or_insert(offset);
-                length
-            }
-            // Objects belong to the name before them.
-            None if first_name.is_some() && !amf0::starts_with_scalar(rest) => break,
-            None => amf0::scan(rest, 1).length,
-        };
-        if length == 0 {
-            break;
-        }
-        offset += length;
-    }
-    first_name
 }
 
 fn rewrite(body: &[u8], headroom: Headroom) -> DataMessage {
