@@ -14,6 +14,9 @@ const RESET: i64 = 2_000 * NANOS_PER_MILLI;
 /// Overlap of two files up to which the second one continues the recording of the first.
 const MAX_OVERLAP: i64 = 200 * NANOS_PER_MILLI;
 
+/// Range of timestamps.
+const WRAP: i64 = (1 << 32) * NANOS_PER_MILLI;
+
 /// Longest step between two packets that counts as the duration of the first one.
 const MAX_PACKET: i64 = 1_000 * NANOS_PER_MILLI;
 
@@ -108,8 +111,13 @@ impl TagTimes {
         }
         let mut is_reset = false;
         match track.last {
-            // The latest run, which may have begun before the track came.
-            None => (track.run, track.shift) = (self.run, self.shift),
+            // The latest run, which may have begun before the track came. A time before all others
+            // is of a track that is half the range ahead: no time may be negative.
+            None => {
+                let is_ahead = raw + self.shift < -RESET;
+                let wrap = if is_ahead { WRAP } else { 0 };
+                (track.run, track.shift) = (self.run, self.shift + wrap);
+            }
             Some(_) if track.run < self.first_run_of_file => is_reset = true,
             Some(last) => is_reset = raw - last.raw <= -RESET,
         }
@@ -215,6 +223,17 @@ mod tests {
         ];
         let expected = [9_000, 9_010, 9_040, 9_080, 9_030, 9_120, 9_087, 9_107];
         assert_eq!(times(&packets), expected);
+    }
+
+    #[test]
+    fn a_track_over_half_the_range_ahead_keeps_its_steps() {
+        let times = times(&[
+            Some((0, 0)),
+            Some((1, 3_000_000_000)),
+            Some((0, 40)),
+            Some((1, 3_000_000_023)),
+        ]);
+        assert_eq!(times, [0, 3_000_000_000, 40, 3_000_000_023]);
     }
 
     #[test]
