@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 use support::clients::NEW_FFMPEG;
-use support::demuxer::{Demuxer, Packet, Track};
-use support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
+use support::demuxer::{Demuxer, Packet};
+use support::flv::{self, AUDIO, Tag, VIDEO};
 use support::media::{made_by, small};
 use support::raw::RawClient;
 use support::recorder::Recorder;
@@ -20,7 +20,7 @@ use super::broken::file;
 
 const START: &[u8] = &[0, 0, 0, 1];
 
-fn case(name: &str) -> PathBuf {
+pub fn case(name: &str) -> PathBuf {
     repository().join("tests/data/cases").join(name)
 }
 
@@ -267,7 +267,7 @@ fn buffers_are_flagged_by_their_bitstream() {
 }
 
 /// The field that says what holds in a stream.
-fn stream_header(tags: &[Tag]) -> gst::Event {
+pub fn stream_header(tags: &[Tag]) -> gst::Event {
     let header = [file(&[])].into_iter();
     let buffers = header.chain(tags.iter().map(Tag::to_bytes));
     let buffers = buffers.map(gst::Buffer::from_slice);
@@ -277,12 +277,13 @@ fn stream_header(tags: &[Tag]) -> gst::Event {
     gst::event::Caps::new(&caps)
 }
 
-fn live() -> Demuxer {
+pub fn live() -> Demuxer {
+    init();
     let segment = gst::FormattedSegment::<gst::ClockTime>::new();
     Demuxer::with_segment("eflvdemux", segment.upcast_ref())
 }
 
-fn push(demuxer: &Demuxer, tag: &Tag) {
+pub fn push(demuxer: &Demuxer, tag: &Tag) {
     let mut buffer = gst::Buffer::from_slice(tag.to_bytes());
     let time = gst::ClockTime::from_mseconds(tag.timestamp.into());
     buffer.get_mut().unwrap().set_dts(time);
@@ -302,158 +303,68 @@ fn a_demuxer_that_is_linked_late_is_configured_by_the_stream_header() {
     assert_eq!(demuxer.count("without-configuration"), 0);
 }
 
-/// `onMetaData` of an encoder.
-fn metadata() -> Tag {
-    let mut body = b"\x02\0\x0aonMetaData\x03".to_vec();
-    let numbers = [
-        ("framerate", 25.0_f64),
-        ("AspectRatioX", 4.0),
-        ("AspectRatioY", 3.0),
-        ("videodatarate", 500.0),
-    ];
-    for (name, number) in numbers {
-        body.extend((name.len() as u16).to_be_bytes());
-        body.extend(name.as_bytes());
-        body.push(0);
-        body.extend(number.to_be_bytes());
-    }
-    body.extend(b"\0\x07encoder\x02\0\x04test\0\0\x09");
-    Tag::new(SCRIPT, 0, body)
-}
-
-/// Colours of HDR, for the codec of the video header.
-fn colours() -> Tag {
-    let mut body = b"\xD4avc1\x02\0\x09colorInfo\x03\0\x0bcolorConfig\x03".to_vec();
-    for (name, number) in [
-        ("colorPrimaries", 9.0_f64),
-        ("transferCharacteristics", 16.0),
-        ("matrixCoefficients", 9.0),
-    ] {
-        body.extend((name.len() as u16).to_be_bytes());
-        body.extend(name.as_bytes());
-        body.push(0);
-        body.extend(number.to_be_bytes());
-    }
-    body.extend([0, 0, 9, 0, 0, 9]);
-    Tag::new(VIDEO, 0, body)
-}
-
-const DESCRIBED: [&str; 3] = ["colorimetry", "framerate", "pixel-aspect-ratio"];
-
-/// The last tags of a track, of all scopes.
-fn last_tags(track: &Track) -> Vec<gst::TagList> {
-    let lists = track.events.iter().filter_map(|event| match event.view() {
-        gst::EventView::Tag(event) => Some(event.tag().to_owned()),
+#[test]
+fn audio_leaves_where_announced_video_never_comes() {
+    let tags = flv::read_file(&case("02-video-header-then-audio-only.flv"));
+    let sent = tags.iter().filter(|t| t.kind == AUDIO && t.is_coded());
+    let sent: Vec<_> = sent.map(|t| i64::from(t.timestamp)).collect();
+    let demuxer = Demuxer::new("eflvdemux");
+    demuxer.push(&file(&tags)).unwrap();
+    let tracks = demuxer.tracks();
+    let packets = tracks["audio_0"].packets.iter();
+    assert_eq!(packets.map(Packet::dts_millis).collect::<Vec<_>>(), sent);
+    // The announced track keeps no sink waiting.
+    let video = &tracks["video_0"];
+    assert!(video.packets.is_empty());
+    let mut gaps = video.events.iter().filter_map(|event| match event.view() {
+        gst::EventView::Gap(gap) => Some(gap.get().0 + gap.get().1.unwrap()),
         _ => None,
     });
-    let lists: Vec<_> = lists.collect();
-    [gst::TagScope::Global, gst::TagScope::Stream]
-        .into_iter()
-        .filter_map(|scope| lists.iter().rfind(|l| l.scope() == scope).cloned())
-        .collect()
-}
-
-#[test]
-fn facts_of_one_publisher_end_with_the_stream_header_of_the_next() {
-    let all = [metadata(), video_header(0), colours(), audio_header(0)];
-    let demuxer = live();
-    demuxer.event(stream_header(&all));
-    push(&demuxer, &keyframe(0, 10));
-    push(&demuxer, &audio(0, 10));
-    let first = demuxer.tracks()["video_0"].clone();
-    for field in DESCRIBED {
-        assert!(first.last_caps().has_field(field), "{field}");
+    let end = gaps.next_back().unwrap().mseconds() as i64;
+    assert!(sent.last().unwrap() - end < 3_200);
+    // Video that comes after all.
+    let end = *sent.last().unwrap() as u32;
+    let late = [keyframe(end, 100), delta_frame(end + 40, 100)];
+    for tag in late {
+        demuxer.push(&tag.to_bytes()).unwrap();
     }
-    let tags = last_tags(&first);
-    assert!(tags[0].get::<gst::tags::Encoder>().is_some());
-    assert!(tags[1].get::<gst::tags::NominalBitrate>().is_some());
-    // The next publisher describes nothing, and has no audio.
-    demuxer.event(stream_header(&[video_header(0)]));
-    push(&demuxer, &keyframe(1_000, 10));
-    push(&demuxer, &audio(1_000, 10));
     let tracks = demuxer.finish();
-    let second = &tracks["video_0"];
-    for field in DESCRIBED {
-        assert!(!second.last_caps().has_field(field), "{field}");
-    }
-    assert!(last_tags(second).iter().all(|list| list.n_tags() == 0));
-    assert_eq!(tracks["audio_0"].packets.len(), 1);
-    assert_eq!(demuxer.count("without-configuration"), 1);
-    // The same header again changes nothing.
-    assert_eq!(second.caps.len(), 2);
+    let packets = tracks["video_0"].packets.iter();
+    let times: Vec<_> = packets.map(Packet::dts_millis).collect();
+    assert_eq!(times, [i64::from(end), i64::from(end) + 40]);
 }
 
 #[test]
-fn facts_of_one_file_end_with_the_next() {
-    let first = file(&[metadata(), colours(), video_header(0), keyframe(0, 10)]);
-    let second = file(&[video_header(0), keyframe(0, 10)]);
-    let demuxer = Demuxer::new("eflvdemux");
-    demuxer.push(&first).unwrap();
-    demuxer.push(&second).unwrap();
-    let tracks = demuxer.finish();
-    let caps = &tracks["video_0"].caps;
-    assert_eq!(caps.len(), 2);
-    for field in DESCRIBED {
-        assert!(caps[0].structure(0).unwrap().has_field(field), "{field}");
-        assert!(!caps[1].structure(0).unwrap().has_field(field), "{field}");
-    }
-}
-
-#[test]
-fn script_data_is_an_event_with_its_time_and_a_message() {
-    let text = |time, name: &str, text: &str| {
-        let mut body = vec![2, 0, name.len() as u8];
-        body.extend(name.as_bytes());
-        body.extend(b"\x03\0\x04text\x02\0");
-        body.push(text.len() as u8);
-        body.extend(text.as_bytes());
-        body.extend([0, 0, 9]);
-        Tag::new(SCRIPT, time, body)
+fn tracks_with_other_origins_keep_their_own_times() {
+    const DAY: u32 = 24 * 3600 * 1000;
+    let tags = flv::read_file(&case("08-video-5h-ahead-of-audio.flv"));
+    let origin = |kind| {
+        let mut coded = tags.iter().filter(|t| t.kind == kind && t.is_coded());
+        coded.next().unwrap().timestamp
     };
-    let demuxer = live();
-    demuxer.event(stream_header(&[video_header(0), audio_header(0)]));
-    // Before there is a pad.
-    push(&demuxer, &text(900, "onCuePoint", "early"));
-    push(&demuxer, &keyframe(1_000, 10));
-    push(&demuxer, &metadata());
-    push(&demuxer, &text(1_500, "onTextData", "hello"));
-    push(&demuxer, &keyframe(2_000, 10));
-    let seen = |structure: &gst::StructureRef| {
-        assert_eq!(structure.name(), "rtmp2-script-data");
-        let time: gst::ClockTime = structure.get("timestamp").unwrap();
-        assert_eq!(structure.get("running-time"), Ok(time));
-        let body: gst::Buffer = structure.get("body").unwrap();
-        assert!(body.size() > 20);
-        let name: String = structure.get("name").unwrap();
-        (
-            name,
-            time.mseconds(),
-            structure.get::<String>("values").unwrap(),
-        )
-    };
-    let expected = [
-        (
-            "onCuePoint".to_owned(),
-            900,
-            "[{\"text\":\"early\"}]".to_owned(),
-        ),
-        (
-            "onTextData".to_owned(),
-            1_500,
-            "[{\"text\":\"hello\"}]".to_owned(),
-        ),
-    ];
-    let tracks = demuxer.finish();
-    for track in tracks.values() {
-        let events = track.events.iter().filter_map(|event| match event.view() {
-            gst::EventView::CustomDownstream(event) => event.structure().map(seen),
-            _ => None,
-        });
-        assert_eq!(events.collect::<Vec<_>>(), expected);
+    let origins = [(AUDIO, origin(AUDIO)), (VIDEO, origin(VIDEO))];
+    for ahead in [AUDIO, VIDEO] {
+        for distance in [1_000, 5 * 3_600_000, 3 * DAY, 24 * DAY, 25 * DAY, 40 * DAY] {
+            let mut moved = tags.clone();
+            for tag in moved.iter_mut().filter(|tag| tag.is_coded()) {
+                let (_, origin) = origins.iter().find(|(kind, _)| *kind == tag.kind).unwrap();
+                tag.timestamp -= origin;
+                tag.timestamp += if tag.kind == ahead { distance } else { 0 };
+            }
+            let tracks = support::demuxer::demux("eflvdemux", &file(&moved), 4096);
+            for (name, kind) in [("video_0", VIDEO), ("audio_0", AUDIO)] {
+                let sent = moved.iter().filter(|t| t.kind == kind && t.is_coded());
+                let sent: Vec<_> = sent.map(|t| i64::from(t.timestamp)).collect();
+                let packets = tracks[name].packets.iter();
+                let times: Vec<_> = packets.map(Packet::dts_millis).collect();
+                let steps = |times: &[i64]| {
+                    let pairs = times.windows(2);
+                    pairs.map(|pair| pair[1] - pair[0]).collect::<Vec<_>>()
+                };
+                assert_eq!(steps(&times), steps(&sent), "{name}, {ahead}, {distance}");
+            }
+        }
     }
-    let messages = demuxer.messages(gst::MessageType::Element);
-    let messages = messages.iter().map(|m| seen(m.structure().unwrap()));
-    assert_eq!(messages.collect::<Vec<_>>(), expected);
 }
 
 /// Pushes all of a file at once, with one track so many milliseconds after its time, into a live

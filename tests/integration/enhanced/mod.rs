@@ -10,6 +10,7 @@ mod forms;
 mod legacy;
 mod linking;
 mod live;
+mod metadata;
 mod mutated;
 mod samples;
 mod vectors;
