@@ -4,6 +4,8 @@
 
 mod dirty;
 mod encoder;
+mod growth;
+mod meter;
 mod never_panics;
 mod origins;
 mod session;

@@ -10,7 +10,7 @@ use gstrtmp2server::internal::rtmp::session::{
 use proptest::prelude::*;
 
 /// Returns the bytes of a publisher: handshake, commands, media.
-fn publisher(media: &[Vec<u8>]) -> Vec<u8> {
+pub fn publisher(media: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = vec![0; 1 + 2 * 1536];
     bytes[0] = 3;
     let writer = ChunkWriter::default();
