@@ -16,6 +16,7 @@ mod source_clocks;
 mod stream_header;
 mod time;
 mod timeline;
+mod tracks;
 mod unwrapper;
 
 use std::collections::VecDeque;
@@ -494,9 +495,7 @@ impl<M> Feed<M> {
         let mut changed = !self.is_file_header_sent;
         for PendingTag { tag, .. } in &pending {
             // Another description of the same kind is a change later on.
-            if !self.stream_header.is_described(tag) {
-                changed |= self.stream_header.update(tag) != HeaderChange::None;
-            }
+            changed |= self.stream_header.add_missing(tag);
         }
         changed |= self.stream_header.finish_start();
         if changed {
@@ -510,6 +509,7 @@ impl<M> Feed<M> {
             tag,
             source,
             arrival,
+            ..
         } in pending
         {
             if let Some(source) = source {

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use super::source_clocks::SourceTime;
 use super::time::RunningTime;
+use super::tracks::TrackSet;
 use crate::flv::{Content, Tag};
 
 /// Memory for descriptions, in bytes: a publisher may never send media, and describe it for ever.
@@ -15,10 +16,11 @@ const MAX_DESCRIPTIONS: usize = 1024 * 1024;
 /// 128 kbit/s.
 const MAX_MEDIA: usize = 1024 * 1024;
 
-/// A tag, its time on the publisher's clock if it is media, and its arrival.
+/// A tag, its tracks, its time on the publisher's clock if it is media, and its arrival.
 #[derive(Debug)]
 pub(super) struct PendingTag {
     pub(super) tag: Tag,
+    tracks: TrackSet,
     pub(super) source: Option<SourceTime>,
     pub(super) arrival: RunningTime,
 }
@@ -33,24 +35,18 @@ pub(super) struct PendingTags {
 }
 
 impl PendingTags {
-    /// Keeps a description. It replaces an earlier one of the same kind, unless media waits between
-    /// them that needs the earlier one. Returns the number of tags that found no room.
+    /// Keeps a description. It replaces earlier ones of the same kind and no other tracks, unless media
+    /// waits after them that needs them. Returns the number of tags that found no room.
     pub(super) fn describe(&mut self, tag: Tag, arrival: RunningTime) -> u64 {
-        let key = |tag: &Tag| (tag.kind, tag.info.content, tag.info.track);
-        let is_configuration = !matches!(tag.info.content, Content::Script | Content::Command);
-        let earlier = self.tags.iter().rposition(|t| key(&t.tag) == key(&tag));
-        if let Some(index) = earlier.filter(|_| is_configuration) {
-            if self.tags[index].tag.body() == tag.body() {
+        let tracks = TrackSet::of(&tag);
+        if !matches!(tag.info.content, Content::Script | Content::Command) {
+            let is_earlier =
+                |t: &&PendingTag| is_same_kind(&t.tag, &tag) && t.tracks.intersects(tracks);
+            let earlier = self.tags.iter().rev().find(is_earlier);
+            if earlier.is_some_and(|earlier| earlier.tag.body() == tag.body()) {
                 return 0;
             }
-            let needs_earlier = |t: &PendingTag| {
-                t.source.is_some() && (t.tag.kind, t.tag.info.track) == (tag.kind, tag.info.track)
-            };
-            if !self.tags.range(index..).any(needs_earlier)
-                && let Some(old) = self.tags.remove(index)
-            {
-                self.description_bytes -= old.tag.memory();
-            }
+            self.drop_replaced(&tag, tracks);
         }
         if self.description_bytes + tag.memory() > MAX_DESCRIPTIONS {
             return 1;
@@ -58,10 +54,29 @@ impl PendingTags {
         self.description_bytes += tag.memory();
         self.tags.push_back(PendingTag {
             tag,
+            tracks,
             source: None,
             arrival,
         });
         0
+    }
+
+    /// Drops the descriptions that a new one replaces.
+    fn drop_replaced(&mut self, tag: &Tag, tracks: TrackSet) {
+        // Tracks of media after the present one.
+        let mut needed = TrackSet::default();
+        for index in (0..self.tags.len()).rev() {
+            let earlier = &self.tags[index];
+            if earlier.source.is_some() && earlier.tag.kind == tag.kind {
+                needed.add(earlier.tracks);
+            }
+            let is_replaced = is_same_kind(&earlier.tag, tag)
+                && tracks.contains_all(earlier.tracks)
+                && !needed.intersects(earlier.tracks);
+            if is_replaced && let Some(earlier) = self.tags.remove(index) {
+                self.description_bytes -= earlier.tag.memory();
+            }
+        }
     }
 
     /// Keeps media, and drops the oldest where it is too much. Returns the number of dropped tags.
@@ -82,6 +97,7 @@ impl PendingTags {
     pub(super) fn push(&mut self, tag: Tag, source: SourceTime, arrival: RunningTime) {
         self.media_bytes += tag.memory();
         self.tags.push_back(PendingTag {
+            tracks: TrackSet::of(&tag),
             tag,
             source: Some(source),
             arrival,
@@ -95,4 +111,8 @@ impl PendingTags {
     pub(super) fn into_tags(self) -> VecDeque<PendingTag> {
         self.tags
     }
+}
+
+fn is_same_kind(one: &Tag, other: &Tag) -> bool {
+    (one.kind, one.info.content) == (other.kind, other.info.content)
 }

@@ -94,3 +94,66 @@ fn a_changed_header_leaves_between_the_audio_around_it() {
     run.audio(0, AUDIO_HEADER).audio(0, other).audio(5, AUDIO);
     assert_eq!(run.emitted()[3..], [Audio(0, 0), Audio(0, 1)]);
 }
+
+/// A sequence header of several H.264 tracks with these records.
+fn several(tracks: &[(u8, u8)]) -> Vec<u8> {
+    let tracks = tracks
+        .iter()
+        .flat_map(|(id, record)| [*id, 0, 0, 1, *record]);
+    [&b"\x96\x10avc1"[..], &Vec::from_iter(tracks)].concat()
+}
+
+/// Numbers and records of the tracks in the last stream header.
+fn late_readers_records(run: &mut FeedTest) -> Vec<(u8, u8)> {
+    let outputs = std::iter::from_fn(|| run.feed.pop());
+    let headers = outputs.filter_map(|output| match output {
+        FeedOutput::Headers(headers) => Some(headers),
+        _ => None,
+    });
+    let headers = headers.last().unwrap();
+    let bodies = headers[1..]
+        .iter()
+        .map(|tag| &tag[crate::flv::FRONT_LENGTH..]);
+    bodies.map(|body| (body[6], body[7])).collect()
+}
+
+#[test]
+fn a_header_of_some_tracks_leaves_the_others_in_the_stream_header() {
+    let keyframe = b"\x96\x13avc1\x00\0\0\x01\x09\x01\0\0\x01\x09";
+    let mut run = FeedTest::default();
+    run.video(0, &several(&[(0, 5), (1, 6), (2, 7)]));
+    run.video(0, keyframe);
+    assert_eq!(late_readers_records(&mut run), [(0, 5), (1, 6), (2, 7)]);
+    run.video(40, &several(&[(0, 8), (2, 9)]));
+    assert_eq!(late_readers_records(&mut run), [(0, 8), (1, 6), (2, 9)]);
+    // The same again changes nothing.
+    run.video(80, &several(&[(0, 8), (2, 9)]));
+    let emitted = run.emitted();
+    assert_eq!(emitted.len(), 1, "{emitted:?}");
+}
+
+#[test]
+fn a_header_of_some_tracks_replaces_no_others_while_media_waits() {
+    let keyframe = b"\x96\x13avc1\x00\0\0\x01\x09";
+    let mut run = FeedTest::default();
+    run.video(0, &several(&[(0, 5), (1, 6)]))
+        .video(0, &several(&[(0, 8)]))
+        .video(0, &several(&[(0, 8)]))
+        .video(0, keyframe);
+    let tags = run.tags();
+    assert_eq!(tags.len(), 1 + 2 + 1);
+    // A header of all of them replaces both, and media keeps those that it needs.
+    let mut run = FeedTest::default();
+    run.video(0, &several(&[(0, 5), (1, 6)]))
+        .video(0, &several(&[(0, 8)]))
+        .video(0, &several(&[(1, 7), (0, 9)]))
+        .video(0, keyframe);
+    assert_eq!(late_readers_records(&mut run), [(1, 7), (0, 9)]);
+    let mut run = FeedTest::default();
+    run.video(0, &several(&[(0, 5), (1, 6)]))
+        .video(0, &track_frame(true, 1))
+        .video(0, &several(&[(0, 8), (1, 9)]))
+        .video(0, keyframe);
+    let tags = run.tags();
+    assert_eq!(tags.len(), 1 + 1 + 1 + 1 + 1);
+}

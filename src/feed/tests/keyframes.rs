@@ -101,12 +101,6 @@ fn pending_tags_leave_in_the_order_of_their_arrival() {
     assert_eq!(run.emitted()[3..], order);
 }
 
-/// A keyframe or another frame of H.264 on one of several tracks.
-fn track_frame(is_key: bool, track: u8) -> Vec<u8> {
-    let first = if is_key { 0x96 } else { 0xA6 };
-    [&[first, 0x03][..], b"avc1", &[track, 9]].concat()
-}
-
 #[test]
 fn several_video_tracks_start_with_a_keyframe_of_the_lowest() {
     let header = |track: u8| [&[0x96, 0x00][..], b"avc1", &[track, 1, 2]].concat();

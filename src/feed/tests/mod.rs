@@ -127,3 +127,9 @@ impl FeedTest {
             .collect()
     }
 }
+
+/// A keyframe or another frame of H.264 on one of several tracks.
+fn track_frame(is_key: bool, track: u8) -> Vec<u8> {
+    let first = if is_key { 0x96 } else { 0xA6 };
+    [&[first, 0x03][..], b"avc1", &[track, 9]].concat()
+}
