@@ -113,7 +113,7 @@ pub struct OutputTag {
     /// Decoding can't start here.
     pub is_delta_unit: bool,
     pub is_discont: bool,
-    /// Media with which decoding can start.
+    /// Media with which decoding can start, or the first media after the wait for it has ended.
     pub starts_decoding: bool,
 }
 
@@ -146,6 +146,8 @@ pub struct Feed<M> {
     source_clocks: SourceClocks,
     timeline: Timeline,
     keyframe_gate: KeyframeGate,
+    /// Nanoseconds, 0 for none.
+    keyframe_timeout: u64,
     imbalance: ImbalanceDetector,
     backlog: BacklogFilter,
     stream_header: StreamHeader,
@@ -175,6 +177,23 @@ struct PublisherProgress {
     is_audio_alone: bool,
     /// The next tag that leaves does not continue the one before.
     is_discont: bool,
+    decoding_start: DecodingStart,
+}
+
+/// The first tag with which decoding starts, of a publisher or after a changed sequence header.
+#[derive(Debug, Clone, Copy)]
+enum DecodingStart {
+    /// Awaited since the first media that has left, if any has.
+    Awaited(Option<RunningTime>),
+    /// None has arrived for the keyframe timeout: it is the next media.
+    Overdue,
+    Found,
+}
+
+impl Default for DecodingStart {
+    fn default() -> Self {
+        DecodingStart::Awaited(None)
+    }
 }
 
 impl<M> Feed<M> {
@@ -188,6 +207,7 @@ impl<M> Feed<M> {
             source_clocks: SourceClocks::new(settings.timestamp_mode == TimestampMode::RunningTime),
             timeline: Timeline::new(settings.timestamp_mode),
             keyframe_gate: KeyframeGate::new(settings.wait_for_keyframe, wait_limits),
+            keyframe_timeout: settings.keyframe_timeout,
             imbalance: ImbalanceDetector::new(settings.imbalance_timeout),
             backlog: BacklogFilter::new(settings.max_lateness),
             stream_header: StreamHeader::default(),
@@ -345,6 +365,7 @@ impl<M> Feed<M> {
                 self.progress.is_audio_alone = true;
             }
             Some(WaitEnd::NoKeyframe(waited)) => {
+                self.progress.decoding_start = DecodingStart::Overdue;
                 self.post_event(Some(FeedEvent::NoKeyframe(waited)));
             }
         }
@@ -391,6 +412,7 @@ impl<M> Feed<M> {
     fn emit_changed_description(&mut self, tag: Tag) {
         let change = self.stream_header.update(&tag);
         if change == HeaderChange::Replaced && tag.info.content == Content::SequenceHeader {
+            self.progress.decoding_start = DecodingStart::default();
             self.output.push_back(FeedOutput::Reconfigured);
         }
         if change != HeaderChange::None {
@@ -456,8 +478,33 @@ impl<M> Feed<M> {
             self.backlog.reset();
             self.report_jump(candidate.jump, arrival);
         }
+        let starts_decoding = self.starts_decoding(&tag, arrival);
         let placement = self.timeline.settle(candidate);
-        self.emit(tag, placement);
+        self.emit(tag, placement, starts_decoding);
+    }
+
+    /// Returns true for media with which decoding can start, and for the first that leaves after the
+    /// wait for it has ended.
+    fn starts_decoding(&mut self, tag: &Tag, arrival: RunningTime) -> bool {
+        let is_sync_point = self.is_sync_point(tag);
+        let start = &mut self.progress.decoding_start;
+        let waited = match *start {
+            DecodingStart::Awaited(since) => arrival.saturating_sub(since.unwrap_or(arrival)),
+            DecodingStart::Overdue => {
+                *start = DecodingStart::Found;
+                return true;
+            }
+            DecodingStart::Found => return is_sync_point,
+        };
+        let is_overdue = self.keyframe_timeout > 0 && waited >= self.keyframe_timeout;
+        if is_sync_point || is_overdue {
+            *start = DecodingStart::Found;
+        } else if matches!(*start, DecodingStart::Awaited(None)) {
+            *start = DecodingStart::Awaited(Some(arrival));
+        }
+        let event = FeedEvent::NoKeyframe(waited);
+        self.post_event((is_overdue && !is_sync_point).then_some(event));
+        is_sync_point || is_overdue
     }
 
     fn report_jump(&mut self, jump: Option<Jump>, arrival: RunningTime) {
@@ -544,22 +591,22 @@ impl<M> Feed<M> {
     fn emit_description(&mut self, tag: Tag) {
         let source = self.source_clocks.peek(&tag);
         let placement = self.timeline.place_description(&tag, source);
-        self.emit(tag, placement);
+        self.emit(tag, placement, false);
     }
 
-    fn emit(&mut self, tag: Tag, placement: Placement) {
+    fn emit(&mut self, tag: Tag, placement: Placement, starts_decoding: bool) {
         let dts = nanos(placement.time);
         let is_header = matches!(
             tag.info.content,
             Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
         );
-        let starts_decoding = self.is_sync_point(&tag);
+        let is_sync_point = self.is_sync_point(&tag);
         self.output.push_back(FeedOutput::Tag(OutputTag {
             dts,
             pts: dts.saturating_add_signed(tag.info.composition_time),
             publisher_time: nanos(placement.publisher_time),
             is_header,
-            is_delta_unit: !starts_decoding && !is_header,
+            is_delta_unit: !is_sync_point && !is_header,
             starts_decoding,
             is_discont: std::mem::take(&mut self.progress.is_discont),
             bytes: tag.into_bytes(placement.time as u32),

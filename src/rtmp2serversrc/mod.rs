@@ -55,7 +55,7 @@
 //! |---|---|---|
 //! | 4 stopped | there is no publisher | show that nothing is on; it may take down decoders |
 //! | 2 reconfiguring | a publisher was accepted or has changed its configuration; no frame of the new epoch has left yet | keep the last picture, let decoders start afresh with the next media |
-//! | 1 active | the first frame that can be decoded has left the element | use the stream |
+//! | 1 active | the first frame that can be decoded has left the element, or, after the event `no-keyframe`, the first of all | use the stream |
 //! | 3 paused | no media arrives, or the connection is lost; it is expected to go on | keep the last picture, and wait |
 //!
 //! #GstRtmp2ServerSrc:epoch counts up whenever a decoder has to start afresh: with each publisher,

@@ -158,6 +158,9 @@ fn media_without_any_keyframe_leaves_after_the_timeout() {
         panic!("not one event");
     };
     assert!(details.get::<u64>("waited").unwrap() >= 500_000_000);
+    // Asked twice, started, and then active.
+    let status = recorder.messages("rtmp2-stream-status", 4).remove(3);
+    assert_eq!(status.get("stream-status"), Ok(StreamStatus::Active));
     assert_eq!(flv::parse(&recorder.bytes()).unwrap().len(), output.len());
 }
 

@@ -135,3 +135,58 @@ fn a_keyframe_of_any_size_opens_the_stream() {
     run.video(0, VIDEO_HEADER).audio(0, AUDIO).video(0, &large);
     assert_eq!(run.emitted()[3..], [Video(0, 0), Audio(0, 1), Video(0, 1)]);
 }
+
+fn with_timeouts(wait_for_keyframe: bool) -> FeedTest {
+    FeedTest::new(FeedSettings {
+        wait_for_keyframe,
+        keyframe_timeout: 10 * SECOND,
+        imbalance_timeout: 2 * SECOND,
+        ..FeedSettings::default()
+    })
+}
+
+/// Feeds frames without a keyframe, 40 ms apart, and returns the times in milliseconds at which media
+/// left that decoding starts with.
+fn decoding_starts(run: &mut FeedTest, from: u32, to: u32) -> Vec<u64> {
+    for time in (from..to).step_by(40) {
+        run.arrival = (4000 + u64::from(time)) * NANOS_PER_MILLI;
+        run.video(time, FRAME);
+    }
+    let tags = run.tags();
+    assert!(tags.iter().all(|tag| tag.is_header || tag.is_delta_unit));
+    let starts = tags.iter().filter(|tag| tag.starts_decoding);
+    starts.map(|tag| tag.dts / NANOS_PER_MILLI).collect()
+}
+
+#[test]
+fn the_first_media_without_a_keyframe_counts_as_the_start_of_decoding() {
+    let mut run = with_timeouts(true);
+    run.video(0, VIDEO_HEADER);
+    // The first frame that leaves is the stream's start.
+    assert_eq!(decoding_starts(&mut run, 0, 12_000), [0]);
+    // With another header decoding starts again.
+    run.video(12_000, &[0x17, 0, 0, 0, 0, 7]);
+    let waited = 10_000 * NANOS_PER_MILLI;
+    let no_keyframe = Emitted::Event(FeedEvent::NoKeyframe(waited));
+    for time in (12_000..22_000).step_by(40) {
+        run.arrival = (4000 + u64::from(time)) * NANOS_PER_MILLI;
+        run.video(time, FRAME);
+    }
+    assert!(!run.emitted().contains(&no_keyframe));
+    run.arrival = 26_000 * NANOS_PER_MILLI;
+    run.video(22_000, FRAME);
+    assert_eq!(run.emitted(), [no_keyframe, Video(12_000, 1)]);
+    assert!(decoding_starts(&mut run, 22_040, 40_000).is_empty());
+}
+
+#[test]
+fn media_that_does_not_wait_counts_as_started_after_the_timeout() {
+    let mut run = with_timeouts(false);
+    run.video(0, VIDEO_HEADER);
+    assert_eq!(decoding_starts(&mut run, 0, 30_000), [10_000]);
+    // A keyframe in time is the start.
+    run.next_publisher(60 * SECOND);
+    run.video(0, FRAME).video(40, KEYFRAME);
+    let starts: Vec<bool> = run.tags().iter().map(|tag| tag.starts_decoding).collect();
+    assert_eq!(starts, [false, true]);
+}
