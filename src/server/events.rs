@@ -5,15 +5,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::server::callback_thread;
 use crate::server::log::CAT;
 use crate::server::publisher::{Publisher, RejectReason, RemovalReason};
-use crate::server::threads::{TimerId, TimerService, join};
+use crate::server::threads::{self, NewThread, SpawnThread, TimerId, TimerService, join};
 
 /// An event of a publisher or of its stream.
 #[derive(Debug, Clone)]
@@ -57,6 +57,7 @@ pub(crate) struct EventDispatcher {
     delivered: Condvar,
     timers: OnceLock<Arc<dyn TimerService>>,
     retry: TimerId,
+    spawn: SpawnThread,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +68,8 @@ struct DispatcherState {
     delivering: bool,
     /// The present delivery thread, or the last one.
     thread: Option<JoinHandle<()>>,
+    /// The thread before it, which is past its last event.
+    previous: Option<JoinHandle<()>>,
 }
 
 impl EventDispatcher {
@@ -78,12 +81,19 @@ impl EventDispatcher {
             delivered: Condvar::new(),
             timers: OnceLock::new(),
             retry: TimerId::new(),
+            spawn: threads::spawn,
         }
     }
 
     /// Sets where to wait for threads when the system has none.
     pub(crate) fn set_timers(&self, timers: Arc<dyn TimerService>) {
         let _ = self.timers.set(timers);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn goes_by(&self, timers: &Arc<dyn TimerService>) -> bool {
+        let own = self.timers.get();
+        own.is_some_and(|own| Arc::ptr_eq(own, timers))
     }
 
     pub(crate) fn set_max_waiting(&self, max_waiting: usize) {
@@ -104,22 +114,27 @@ impl EventDispatcher {
     }
 
     fn ensure_thread(self: &Arc<Self>, state: &mut DispatcherState) {
-        if state.waiting.is_empty() || std::mem::replace(&mut state.delivering, true) {
+        if state.waiting.is_empty() || state.delivering {
             return;
         }
         let dispatcher = self.clone();
-        let previous = state.thread.take();
-        let spawned = thread::Builder::new()
-            .name("rtmp-events".into())
-            .spawn(move || {
-                // It is past its last event.
+        // The lock is still held, so the thread begins after this.
+        let spawned = (self.spawn)(NewThread {
+            name: "rtmp-events".into(),
+            stack_size: None,
+            body: Box::new(move || {
+                callback_thread::enter();
+                let previous = dispatcher.state.lock().previous.take();
                 previous.into_iter().for_each(join);
-                dispatcher.deliver();
-            });
+                dispatcher.deliver(dispatcher.state.lock());
+            }),
+        });
         match spawned {
-            Ok(thread) => state.thread = Some(thread),
+            Ok(thread) => {
+                state.delivering = true;
+                state.previous = state.thread.replace(thread);
+            }
             Err(error) => {
-                state.delivering = false;
                 gst::warning!(CAT, "Could not start a thread for signals: {error}");
                 self.retry_later();
             }
@@ -147,7 +162,8 @@ impl EventDispatcher {
     }
 
     /// Waits until all events are delivered, for a bounded time: a handler may wait for the caller.
-    /// On a callback thread it does not wait.
+    /// On a callback thread it does not wait. Delivers them itself where no thread can be started, since
+    /// there may be no later attempt.
     pub(crate) fn flush(self: &Arc<Self>) {
         if callback_thread::is() {
             return;
@@ -155,6 +171,11 @@ impl EventDispatcher {
         let deadline = Instant::now() + MAX_FLUSH;
         let mut state = self.state.lock();
         self.ensure_thread(&mut state);
+        if !state.delivering {
+            state.delivering = true;
+            self.deliver(state);
+            state = self.state.lock();
+        }
         while state.delivering {
             if self.delivered.wait_until(&mut state, deadline).timed_out() {
                 return;
@@ -165,9 +186,7 @@ impl EventDispatcher {
         thread.into_iter().for_each(join);
     }
 
-    fn deliver(&self) {
-        callback_thread::enter();
-        let mut state = self.state.lock();
+    fn deliver<'a>(&'a self, mut state: MutexGuard<'a, DispatcherState>) {
         while let Some(event) = state.waiting.pop_front() {
             state.rejections -= usize::from(matches!(event, PublisherEvent::Rejected(..)));
             drop(state);
@@ -181,6 +200,9 @@ impl EventDispatcher {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     fn publisher(client: u64) -> Arc<Publisher> {
@@ -252,5 +274,102 @@ mod tests {
             .push_back(PublisherEvent::Added(publisher(5)));
         dispatcher.flush();
         assert_eq!(*chain.seen.lock(), [5]);
+    }
+
+    /// Refuses the first two threads.
+    fn spawn_third(new: NewThread) -> io::Result<JoinHandle<()>> {
+        static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
+        match ATTEMPTS.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => threads::spawn(new),
+        }
+    }
+
+    fn spawn_none(_new: NewThread) -> io::Result<JoinHandle<()>> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Keeps the last timer, for the test to fire.
+    #[derive(Default)]
+    struct OneTimer(Mutex<Option<threads::Callback>>);
+
+    impl std::fmt::Debug for OneTimer {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("OneTimer")
+        }
+    }
+
+    impl TimerService for OneTimer {
+        fn set(&self, _id: TimerId, _deadline: Instant, callback: threads::Callback) {
+            *self.0.lock() = Some(callback);
+        }
+
+        fn clear(&self, _id: TimerId) {}
+    }
+
+    #[test]
+    fn events_posted_while_no_thread_starts_are_delivered_by_the_timer() {
+        let chain = Arc::new(Chain::default());
+        let mut dispatcher = EventDispatcher::new(chain.clone(), MAX_WAITING);
+        dispatcher.spawn = spawn_third;
+        let dispatcher = Arc::new(dispatcher);
+        let timer = Arc::new(OneTimer::default());
+        dispatcher.set_timers(timer.clone());
+        dispatcher.post(PublisherEvent::Added(publisher(5)));
+        let fire = || {
+            let callback = timer.0.lock().take();
+            callback.expect("a timer for the next attempt")(Instant::now());
+        };
+        fire();
+        assert!(chain.seen.lock().is_empty());
+        fire();
+        assert!(timer.0.lock().is_none());
+        let mut state = dispatcher.state.lock();
+        while state.delivering {
+            dispatcher.delivered.wait(&mut state);
+        }
+        assert_eq!(*chain.seen.lock(), [5]);
+        assert!(state.waiting.is_empty());
+    }
+
+    #[test]
+    fn flush_delivers_all_events_where_no_thread_starts() {
+        let chain = Arc::new(Chain::default());
+        let mut dispatcher = EventDispatcher::new(chain.clone(), MAX_WAITING);
+        dispatcher.spawn = spawn_none;
+        let dispatcher = Arc::new(dispatcher);
+        *chain.dispatcher.lock() = Some(dispatcher.clone());
+        dispatcher.post(PublisherEvent::Added(publisher(1)));
+        dispatcher.flush();
+        assert_eq!(*chain.seen.lock(), [1, 2, 3, 4, 5]);
+        *chain.dispatcher.lock() = None;
+        let state = dispatcher.state.lock();
+        assert!(state.waiting.is_empty() && !state.delivering);
+    }
+
+    #[test]
+    fn a_failed_start_leaves_the_thread_before_it_to_be_joined() {
+        static IS_EXHAUSTED: AtomicBool = AtomicBool::new(false);
+        let mut dispatcher = EventDispatcher::new(Arc::new(Chain::default()), MAX_WAITING);
+        dispatcher.spawn = |new| {
+            if IS_EXHAUSTED.load(Ordering::SeqCst) {
+                spawn_none(new)
+            } else {
+                threads::spawn(new)
+            }
+        };
+        let dispatcher = Arc::new(dispatcher);
+        let post = || dispatcher.post(PublisherEvent::Flowing(0));
+        post();
+        let mut state = dispatcher.state.lock();
+        while state.delivering {
+            dispatcher.delivered.wait(&mut state);
+        }
+        drop(state);
+        IS_EXHAUSTED.store(true, Ordering::SeqCst);
+        post();
+        assert!(dispatcher.state.lock().thread.is_some());
+        dispatcher.flush();
+        assert!(dispatcher.state.lock().thread.is_none());
     }
 }

@@ -3,11 +3,31 @@
 //! Threads of the server, and callbacks at a time.
 
 use std::fmt::Debug;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::server::log::CAT;
+
+/// A thread to start.
+pub(crate) struct NewThread {
+    pub(crate) name: String,
+    /// Bytes of its stack. None for the system's default.
+    pub(crate) stack_size: Option<usize>,
+    pub(crate) body: Box<dyn FnOnce() + Send>,
+}
+
+/// Starts a thread, or fails where the system has none left. [`spawn`], except in tests of that.
+pub(crate) type SpawnThread = fn(NewThread) -> io::Result<JoinHandle<()>>;
+
+pub(crate) fn spawn(new: NewThread) -> io::Result<JoinHandle<()>> {
+    let mut builder = thread::Builder::new().name(new.name);
+    if let Some(size) = new.stack_size {
+        builder = builder.stack_size(size);
+    }
+    builder.spawn(new.body)
+}
 
 /// Waits for the end of a thread. Call it without any lock: the thread may need one to end.
 pub(crate) fn join(thread: JoinHandle<()>) {

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,7 +16,7 @@ use crate::server::config::ProxyProtocol;
 use crate::server::error::AddressRejected;
 use crate::server::log::CAT;
 use crate::server::port::state::{Accepted, ConnectionMain, ListenerState};
-use crate::server::threads::join;
+use crate::server::threads::{NewThread, SpawnThread, join};
 
 /// Enough for the protocol with its nested AMF values and for TLS, and touched only as far as it
 /// is used. Signal handlers of the application run on it too.
@@ -35,19 +35,22 @@ const EXHAUSTED_PAUSE: Timespec = Timespec {
 pub(crate) struct Acceptor {
     state: Arc<ListenerState>,
     main: ConnectionMain,
+    spawn: SpawnThread,
 }
 
 impl Acceptor {
     pub(crate) fn start(
         state: Arc<ListenerState>,
         main: ConnectionMain,
+        spawn: SpawnThread,
     ) -> io::Result<JoinHandle<()>> {
         let name = format!("rtmp-{}", state.address().port());
-        let acceptor = Acceptor { state, main };
-        thread::Builder::new()
-            .name(name)
-            .stack_size(ACCEPT_STACK)
-            .spawn(move || acceptor.run())
+        let acceptor = Acceptor { state, main, spawn };
+        spawn(NewThread {
+            name,
+            stack_size: Some(ACCEPT_STACK),
+            body: Box::new(move || acceptor.run()),
+        })
     }
 
     fn run(self) {
@@ -147,14 +150,15 @@ impl Acceptor {
             state: self.state.clone(),
         };
         let (state, main) = (self.state.clone(), self.main);
-        let spawned = thread::Builder::new()
-            .name("rtmp-client".into())
-            .stack_size(CONNECTION_STACK)
-            .spawn(move || {
+        let spawned = (self.spawn)(NewThread {
+            name: "rtmp-client".into(),
+            stack_size: Some(CONNECTION_STACK),
+            body: Box::new(move || {
                 let _listed = Listed { id, state };
                 callback_thread::enter();
                 main(accepted);
-            });
+            }),
+        });
         match spawned {
             // The lock is still held, so the thread can't end before it is listed. Without a thread
             // its parts are dropped under the lock, and must not need it.

@@ -160,11 +160,16 @@ impl ConnectionTable {
         entry.map(|entry| entry.thread)
     }
 
+    /// Ends all connections, whose threads end soon.
+    pub(crate) fn disconnect_all(&mut self) {
+        let ids: Vec<u64> = self.entries.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.disconnect(id));
+    }
+
     /// Ends all connections, and returns the threads to join. A thread in a handler of the application
     /// is not among them: it ends when the handler returns, which may wait for the caller.
     pub(crate) fn take_all(&mut self) -> Vec<JoinHandle<()>> {
-        let ids: Vec<u64> = self.entries.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.disconnect(id));
+        self.disconnect_all();
         let leaving = self.leaving.drain().map(|(_, entry)| entry);
         let in_handler = |entry: &Entry| entry.standing == Stage::Authorizing;
         let leaving = leaving.filter(|entry| !in_handler(entry));

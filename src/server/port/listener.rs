@@ -17,7 +17,9 @@ use crate::server::port::socket::ListeningSocket;
 use crate::server::port::state::{ConnectionMain, ListenerState};
 use crate::server::routing::compatible::check_compatible;
 use crate::server::routing::publish_point::PublishPoint;
-use crate::server::threads::join;
+#[cfg(test)]
+use crate::server::threads::TimerService;
+use crate::server::threads::{SpawnThread, join};
 use crate::server::transport::Tls;
 
 #[derive(Debug)]
@@ -32,10 +34,13 @@ impl Listener {
         first: PublishPoint,
         tls: Option<Tls>,
         main: ConnectionMain,
+        spawn: SpawnThread,
     ) -> io::Result<Self> {
         let socket = ListeningSocket::open(address)?;
-        let state = Arc::new(ListenerState::new(socket, first, tls)?);
-        let accept_thread = Acceptor::start(state.clone(), main)?;
+        let port = first.rules().port.clone();
+        let state = Arc::new(ListenerState::new(socket, port, tls)?);
+        let accept_thread =
+            state.add_first(first, || Acceptor::start(state.clone(), main, spawn))?;
         gst::info!(CAT, "Listening on {}", state.address());
         Ok(Listener {
             state,
@@ -45,6 +50,11 @@ impl Listener {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.state.address()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn timer_service(&self) -> Arc<dyn TimerService> {
+        self.state.timer_service()
     }
 
     /// Returns the name of an element that listens here.
@@ -98,18 +108,26 @@ impl Listener {
         }
     }
 
-    /// Ends all threads and waits for them.
-    pub(crate) fn shut_down(&self) {
+    /// Closes the port and ends all connections. Waits for the accept thread, which calls no handler
+    /// of the application, but for no connection.
+    pub(crate) fn stop(&self) {
         self.state.set_closing();
         let accept_thread = self.accept_thread.lock().take();
-        if let Some(thread) = accept_thread {
-            join(thread);
-        }
+        let Some(thread) = accept_thread else {
+            return;
+        };
+        join(thread);
         // The claim of a stream may keep the listener for longer.
         self.state.close_socket();
         // No connection is accepted any more.
+        self.state.connections().lock().disconnect_all();
+        gst::info!(CAT, "Stopped listening on {}", self.address());
+    }
+
+    /// Stops, and waits for the threads of the connections.
+    pub(crate) fn shut_down(&self) {
+        self.stop();
         let threads = self.state.connections().lock().take_all();
         threads.into_iter().for_each(join);
-        gst::info!(CAT, "Stopped listening on {}", self.address());
     }
 }

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use once_cell::sync::Lazy;
@@ -22,16 +21,17 @@ use crate::server::routing::publish_point::PublishPoint;
 use crate::server::stats::ProcessStats;
 use crate::server::stream::Stream;
 use crate::server::stream::table::StreamTable;
+use crate::server::threads::{self, NewThread, SpawnThread};
 use crate::server::transport::Tls;
 
-static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
+static REGISTRY: Lazy<Registry> = Lazy::new(|| Registry::new(threads::spawn));
 
-#[derive(Default)]
 struct Registry {
     entries: Mutex<HashMap<SocketAddr, Entry>>,
     /// An entry has closed.
     closed: Condvar,
     counters: Mutex<ProcessCounters>,
+    spawn: SpawnThread,
 }
 
 enum Entry {
@@ -39,9 +39,10 @@ enum Entry {
         listener: Arc<Listener>,
         claims: usize,
     },
-    /// Its threads are being joined; the address is not free yet.
+    /// Its threads are being joined.
     Closing,
-    /// No thread could be started to close it. The next claim of the port does.
+    /// It has stopped, and no thread could be started to join its threads. The next claim of the port
+    /// does.
     Abandoned(Arc<Listener>),
 }
 
@@ -49,6 +50,7 @@ enum Entry {
 /// publishers; the last one closes the listener and all its connections.
 #[derive(Debug)]
 pub(crate) struct Claim {
+    registry: &'static Registry,
     address: SocketAddr,
     listener: Arc<Listener>,
     point: PublishPoint,
@@ -159,10 +161,7 @@ pub(crate) fn claim(
         let files = point.rules().port.tls.clone();
         let tls = files.map(Tls::load).transpose().map_err(ClaimError::Tls)?;
         match REGISTRY.claim(address, point, tls, main) {
-            Ok(claim) => {
-                REGISTRY.counters.lock().add(&claim.point);
-                return Ok(claim);
-            }
+            Ok(claim) => return Ok(claim),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Bind(source)) => last = Some(source),
         }
@@ -192,9 +191,24 @@ enum Failure {
     Final(ClaimError),
 }
 
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registry")
+    }
+}
+
 impl Registry {
+    fn new(spawn: SpawnThread) -> Self {
+        Registry {
+            entries: Mutex::default(),
+            closed: Condvar::new(),
+            counters: Mutex::default(),
+            spawn,
+        }
+    }
+
     fn claim(
-        &self,
+        &'static self,
         wanted: SocketAddr,
         point: &PublishPoint,
         tls: Option<Tls>,
@@ -208,7 +222,7 @@ impl Registry {
                 (wanted, listener.clone())
             }
             _ => {
-                let listener = Listener::start(wanted, point.clone(), tls, main);
+                let listener = Listener::start(wanted, point.clone(), tls, main, self.spawn);
                 let listener = listener.map_err(|error| explain_bind(&entries, wanted, error))?;
                 let listener = Arc::new(listener);
                 let address = listener.address();
@@ -220,7 +234,10 @@ impl Registry {
                 (address, listener)
             }
         };
+        drop(entries);
+        self.counters.lock().add(point);
         Ok(Claim {
+            registry: self,
             address,
             listener,
             point: point.clone(),
@@ -287,6 +304,22 @@ impl Registry {
         }
     }
 
+    fn shut_down_elsewhere(&'static self, listener: Arc<Listener>) {
+        let on_thread = listener.clone();
+        let spawned = (self.spawn)(NewThread {
+            name: "rtmp-close".into(),
+            stack_size: None,
+            body: Box::new(move || {
+                on_thread.shut_down();
+                self.closed(on_thread.address());
+            }),
+        });
+        if let Err(error) = spawned {
+            gst::warning!(CAT, "Could not start a thread to join others: {error}");
+            self.abandon(listener);
+        }
+    }
+
     /// Leaves a listener to the next claim of its port.
     fn abandon(&self, listener: Arc<Listener>) {
         let address = listener.address();
@@ -338,32 +371,23 @@ fn explain_bind(
 impl Drop for Claim {
     fn drop(&mut self) {
         self.close();
-        REGISTRY.counters.lock().remove(&self.point);
+        let registry = self.registry;
+        registry.counters.lock().remove(&self.point);
         // No lock is held over the joins: a connection's thread may be about to take one.
-        let Some(listener) = REGISTRY.release(self.address) else {
+        let Some(listener) = registry.release(self.address) else {
             return;
         };
         // A handler that stops the element runs on one of the threads to join, and others may be in
         // handlers that wait for this one.
         if callback_thread::is() {
-            shut_down_elsewhere(listener);
+            listener.stop();
+            registry.shut_down_elsewhere(listener);
         } else {
             listener.shut_down();
-            REGISTRY.closed(self.address);
+            registry.closed(self.address);
         }
     }
 }
 
-fn shut_down_elsewhere(listener: Arc<Listener>) {
-    let on_thread = listener.clone();
-    let spawned = thread::Builder::new()
-        .name("rtmp-close".into())
-        .spawn(move || {
-            on_thread.shut_down();
-            REGISTRY.closed(on_thread.address());
-        });
-    if let Err(error) = spawned {
-        gst::warning!(CAT, "Could not start a thread to close a port: {error}");
-        REGISTRY.abandon(listener);
-    }
-}
+#[cfg(test)]
+mod tests;

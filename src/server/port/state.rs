@@ -55,11 +55,11 @@ pub(crate) struct RouteMatch {
 impl ListenerState {
     pub(crate) fn new(
         socket: ListeningSocket,
-        first: PublishPoint,
+        port: PortSettings,
         tls: Option<Tls>,
     ) -> io::Result<Self> {
-        let state = ListenerState {
-            port: first.rules().port.clone(),
+        Ok(ListenerState {
+            port,
             routes: RwLock::default(),
             connections: Mutex::default(),
             address: socket.address(),
@@ -67,18 +67,25 @@ impl ListenerState {
             timers: Arc::new(Timers::new()?),
             tls,
             is_closing: AtomicBool::new(false),
-        };
-        state.add(first);
-        Ok(state)
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    fn add(&self, point: PublishPoint) {
+    /// Adds the first route once `start` has succeeded. Clients that connect meanwhile wait for it. A
+    /// route whose listener does not start has no part of it.
+    pub(crate) fn add_first<T, E>(
+        &self,
+        point: PublishPoint,
+        start: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut routes = self.routes.write();
+        let started = start()?;
         point.set_timers(&self.timer_service());
-        self.routes.write().push(point);
+        routes.push(point);
+        Ok(started)
     }
 
     /// Adds a route, unless `check` finds that it does not go together with another.

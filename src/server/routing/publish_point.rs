@@ -123,6 +123,12 @@ impl PublishPoint {
         }
     }
 
+    /// Returns true where waits end on these timers.
+    #[cfg(test)]
+    pub(crate) fn goes_by(&self, timers: &Arc<dyn TimerService>) -> bool {
+        self.events.goes_by(timers)
+    }
+
     /// Waits until the publisher's stream accepts it, or rejects it. Nothing is reserved from others:
     /// of several contenders the first that [starts](Reservation::start) is accepted.
     pub(crate) fn reserve(
