@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Nothing that is in a stream is an error of the element, but that it ends without a track.
+//! Broken streams: no content is an error of the element, except an end without any track.
 
 use std::io::Write;
 
@@ -39,7 +39,7 @@ pub fn file(tags: &[Tag]) -> Vec<u8> {
     bytes
 }
 
-/// Pushes what may be anything, and fails if that is an error.
+/// Pushes arbitrary bytes, and fails if the element posts an error for them.
 #[track_caller]
 fn survive(bytes: &[u8], noise: &mut Noise) -> Demuxer {
     let demuxer = Demuxer::new("eflvdemux");
@@ -134,7 +134,7 @@ fn mutated_tag_bodies() {
     }
 }
 
-/// Of what is lost, only that is missing.
+/// Only the damaged bytes are lost.
 #[test]
 fn the_next_whole_tag_is_found_again() {
     let tags = [
@@ -155,7 +155,7 @@ fn the_next_whole_tag_is_found_again() {
         }
         let tracks = demuxer.finish();
         let (expected, got) = (&whole["video_0"].packets, &tracks["video_0"].packets);
-        // The tag before the noise is whole, its back pointer is not looked at.
+        // The tag before the noise is whole, and its back pointer is not read.
         assert_eq!(expected.len(), got.len());
         assert!(expected == got);
         assert_eq!(demuxer.count("lost-bytes"), 777);
@@ -239,7 +239,7 @@ fn each_kind_of_harm_is_counted_and_told_once() {
     assert_eq!(warnings.len(), 8, "{warnings:?}");
 }
 
-/// As flvdemux says it, whether bytes are pushed or taken.
+/// As in flvdemux, in push mode and in pull mode.
 #[test]
 fn a_file_without_a_track_is_an_error() {
     let files = [
@@ -249,7 +249,7 @@ fn a_file_without_a_track_is_an_error() {
     for bytes in files {
         for factory in ["flvdemux", "eflvdemux"] {
             let demuxer = Demuxer::new(factory);
-            // What flvdemux does not know ends it even earlier.
+            // flvdemux ends even earlier, at the first unknown tag.
             let _ = demuxer.push(&bytes);
             assert!(demuxer.finish().is_empty());
             let errors = demuxer.messages(gst::MessageType::Error);
@@ -274,7 +274,7 @@ fn a_file_without_a_track_is_an_error() {
     }
 }
 
-/// There is no pad to send the end to, and nobody can follow who would bring one.
+/// There is no pad for the end of stream, and no publisher follows that could bring one.
 #[test]
 fn a_live_stream_that_ends_without_a_track_is_an_error() {
     let recorder = Recorder::start_into("", "eflvdemux");
@@ -289,7 +289,7 @@ fn a_live_stream_that_ends_without_a_track_is_an_error() {
     assert!(error.error().matches(gst::StreamError::Demux), "{error:?}");
 }
 
-/// What waits for the rest of its tag is bounded by the largest tag.
+/// Bytes that wait for the rest of their tag are bounded by the largest tag.
 #[test]
 fn a_claimed_length_takes_no_memory_and_ends() {
     let demuxer = Demuxer::new("eflvdemux");
@@ -300,7 +300,7 @@ fn a_claimed_length_takes_no_memory_and_ends() {
     for _ in 0..17 {
         demuxer.push(&[0; 1 << 20]).unwrap();
     }
-    // Nothing proves the tag.
+    // No tag follows that would confirm this one.
     assert!(demuxer.count("lost-bytes") > 16 << 20);
     assert!(demuxer.messages(gst::MessageType::Error).is_empty());
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is another in the middle of a stream, and tracks that stay away.
+//! Changes in the middle of a stream, and tracks without media.
 
 use std::sync::mpsc;
 
@@ -15,7 +15,7 @@ use support::{PATIENCE, init};
 
 const SECOND: u64 = 1_000_000_000;
 
-/// With the time that a source would give it.
+/// Returns the tag as a buffer with the time that a source would set.
 fn timed(tag: &Tag, start: gst::ClockTime) -> gst::Buffer {
     let time = start + gst::ClockTime::from_mseconds(tag.timestamp.into());
     let mut buffer = gst::Buffer::from_slice(tag.to_bytes());
@@ -25,8 +25,8 @@ fn timed(tag: &Tag, start: gst::ClockTime) -> gst::Buffer {
     buffer
 }
 
-/// Plays media of which only so much is sent of audio, and waits until `sink` gets what is 4 s later
-/// than what it got first. The stream does not end.
+/// Plays media with audio for a part of the time only, and waits until `sink` has got media that is
+/// 4 s later than its first. The stream does not end.
 #[track_caller]
 fn assert_goes_on(end: &str, audio: std::ops::Range<u32>) {
     init();
@@ -39,7 +39,7 @@ fn assert_goes_on(end: &str, audio: std::ops::Range<u32>) {
     sink.add_probe(kinds, move |_, info| {
         let time = match &info.data {
             Some(gst::PadProbeData::Buffer(buffer)) => buffer.dts_or_pts(),
-            // A muxer's.
+            // The output of a muxer.
             Some(gst::PadProbeData::BufferList(list)) => list.get(0).and_then(|b| b.dts_or_pts()),
             _ => None,
         };
@@ -69,7 +69,7 @@ fn assert_goes_on(end: &str, audio: std::ops::Range<u32>) {
     assert!(is_there, "it stands still: {end}");
 }
 
-/// Behind queues of one second, as they are by themselves.
+/// After queues of one second, the default.
 #[test]
 fn a_track_that_stays_away_holds_nobody_back() {
     let sinks = "d.video_0 ! queue ! fakesink name=sink d.audio_0 ! queue ! fakesink";
@@ -81,7 +81,7 @@ fn a_track_that_stays_away_holds_nobody_back() {
     assert_goes_on(muxer, 0..0);
 }
 
-/// Start and end of the GAPs, each with the start of the segment that it is in.
+/// Start and end of each GAP, with the start of its segment.
 fn gaps(track: &Track) -> Vec<(u64, u64, u64)> {
     let mut segment = None;
     let mut gaps = Vec::new();
@@ -103,7 +103,7 @@ fn gaps(track: &Track) -> Vec<(u64, u64, u64)> {
     gaps
 }
 
-/// Of the next publisher, who has no audio, after one who had.
+/// A publisher without audio follows one with audio.
 #[test]
 fn gaps_are_in_the_segment_of_their_publisher() {
     let segment = |start| {
@@ -136,7 +136,7 @@ fn gaps_are_in_the_segment_of_their_publisher() {
         .collect();
     assert_eq!(starts[0], (100 * SECOND, 100 * SECOND + SECOND / 2));
     assert_eq!(starts[1], (20 * SECOND, 20 * SECOND));
-    // Each goes on where the last one ended, and close enough to the other track.
+    // Each starts at the end of the last one, and close enough to the other track.
     assert_eq!(gaps[2].1, gaps[1].2);
     assert!(gaps[2].2 >= 21 * SECOND + SECOND / 2, "{gaps:?}");
     assert_eq!(gaps.len(), 3);
@@ -151,7 +151,7 @@ fn demux(tags: &[Tag]) -> Demuxer {
 
 #[test]
 fn no_sample_is_cut_in_two() {
-    // 16 bits and two channels; 8 bits and one.
+    // 16 bits in stereo; 8 bits in mono.
     for (first, whole) in [(0x3F, 4), (0x3C, 1)] {
         let tag = |time, length: usize| {
             let body = [vec![first], vec![7; length]].concat();
@@ -182,7 +182,7 @@ fn assert_caps(tags: &[Tag], pad: &str, names: [&str; 2], expected: &[(i32, i32)
     assert!(track.packets.len() > expected.len());
 }
 
-/// What has no configuration says what it is in each frame.
+/// Codecs without a configuration describe themselves in each frame.
 #[test]
 fn caps_follow_the_frames() {
     let mp3 = |time, header: [u8; 4]| {

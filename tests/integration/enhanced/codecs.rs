@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Files that ffmpeg makes: what leaves the demuxer is what ffmpeg itself finds in them.
+//! Files that ffmpeg makes: the demuxer's output equals ffmpeg's own packets.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use support::clients::{FFMPEG, NEW_FFMPEG, ffmpeg};
 use support::demuxer::{Packet, Track, Tracks, demux};
 use support::media::{SMALL_VIDEO, TONE, made_by};
 
-/// Times in milliseconds, and the payload.
+/// One packet: times in milliseconds, and the payload.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
     dts: i64,
@@ -29,7 +29,7 @@ impl Seen {
     }
 }
 
-/// The packets of each stream as ffmpeg has them.
+/// Returns the packets of each stream as ffmpeg reads them.
 pub fn seen_by_ffmpeg(file: &Path) -> Vec<Vec<Seen>> {
     let arguments = format!(
         "-copyts -i {} -map 0 -c copy -copyts -avoid_negative_ts disabled -f framehash -hash sha256 -",
@@ -49,7 +49,7 @@ pub fn seen_by_ffmpeg(file: &Path) -> Vec<Vec<Seen>> {
             size: size.parse().unwrap(),
             hash: hash.to_owned(),
         };
-        // What has nothing in it is not sent on.
+        // Empty packets are not sent on.
         if seen.size > 0 {
             streams
                 .entry(stream.parse().unwrap())
@@ -60,7 +60,7 @@ pub fn seen_by_ffmpeg(file: &Path) -> Vec<Vec<Seen>> {
     streams.into_values().collect()
 }
 
-/// Each of these tracks has what one stream of ffmpeg has, in pieces of any size.
+/// Each track has the packets of one stream of ffmpeg, whatever the size of the input buffers.
 #[track_caller]
 pub(super) fn assert_as_ffmpeg(file: &Path, pads: &[&str]) -> Tracks {
     let bytes = std::fs::read(file).unwrap();
@@ -84,7 +84,7 @@ pub(super) fn assert_as_ffmpeg(file: &Path, pads: &[&str]) -> Tracks {
         assert_eq!(track.caps.len(), 1, "{name}: {:?}", track.caps);
         let found = expected.iter().position(|stream| *stream == got);
         let Some(found) = found else {
-            // The one that is most like it shows what is wrong.
+            // The most similar stream shows the difference.
             let like = expected
                 .iter()
                 .find(|s| s.first().map(|p| &p.hash) == got.first().map(|p| &p.hash));
@@ -158,9 +158,9 @@ fn hevc_and_opus() {
     );
 }
 
-/// HEVC of ten bits, with the metadata of HDR10.
+/// Returns a file of 10-bit HEVC with HDR10 metadata.
 pub fn hdr10() -> std::path::PathBuf {
-    // ffmpeg writes what is in the frames, and those have it after they were decoded.
+    // ffmpeg writes the metadata of frames, and decoded frames have it.
     let first = made_by(
         &*NEW_FFMPEG,
         "enhanced-hdr.mkv",
@@ -262,7 +262,7 @@ fn many_channels() {
     );
 }
 
-/// Name, arguments and caps of what has no ex-header.
+/// Name, arguments of ffmpeg and caps of codecs without an ex-header.
 pub const LEGACY: &[(&str, &str, &str)] = &[
     (
         "flv1",
@@ -311,7 +311,7 @@ pub const LEGACY: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Which the newer ffmpeg can't make.
+/// Returns a file that the newer ffmpeg can't make.
 pub fn speex() -> std::path::PathBuf {
     made_by(
         FFMPEG,

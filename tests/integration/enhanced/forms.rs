@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The forms of Enhanced FLV that no encoder at hand sends, and what live streams do over time.
+//! Forms of Enhanced FLV that no available encoder sends, and changes of live streams over time.
 
 use gst::prelude::*;
 use gstrtmp2server::internal::flv::body::Tracks as Of;
@@ -261,7 +261,7 @@ fn colours_come_and_go() {
     let tags = [
         metadata(0, &said, VideoFourCc::Vp9),
         frame(0),
-        // Of another codec, and so of another track.
+        // For another codec, and therefore for another track.
         metadata(10, &taken_back, VideoFourCc::Hevc),
         frame(40),
         metadata(50, &said, VideoFourCc::Vp9),
@@ -272,7 +272,7 @@ fn colours_come_and_go() {
     let track = &demux(&tags)["video_0"];
     assert_eq!(track.caps.len(), 2);
     let first = track.caps[0].structure(0).unwrap();
-    // BT.2100 with HLG, in a range that is not stated.
+    // BT.2100 with HLG, without a colour range.
     assert_eq!(first.get::<&str>("colorimetry"), Ok("0:6:15:7"));
     assert_eq!(first.get::<&str>("content-light-level"), Ok("1000:400"));
     assert!(!track.last_caps().has_field("colorimetry"));
@@ -338,7 +338,8 @@ fn adts_is_made_raw() {
     assert_eq!(data.map_readable().unwrap().as_slice(), [0x11, 0x90]);
 }
 
-/// All tracks that are known when media starts are in the first collection; a later one makes another.
+/// The first collection has all tracks that are known when media starts. A later track makes
+/// another collection.
 #[test]
 fn tracks_that_come_late() {
     let demuxer = Demuxer::new("eflvdemux");
@@ -365,7 +366,7 @@ fn tracks_that_come_late() {
         })
         .collect();
     assert_eq!(sizes, [2, 3]);
-    // Nobody waits for video that never came.
+    // Video that never came is not awaited.
     let gaps = |name: &str| {
         let events = tracks[name].events.iter();
         events
@@ -397,7 +398,7 @@ fn tracks_that_come_late() {
     }
 }
 
-/// With times from upstream, those count, and its segment goes through.
+/// Times of upstream buffers are used, and the upstream segment passes.
 #[test]
 fn times_of_upstream_are_kept() {
     let second = 1_000_000_000;
@@ -417,7 +418,7 @@ fn times_of_upstream_are_kept() {
     let mut frame = keyframe(7777, 100);
     frame.body[2..5].copy_from_slice(&[0, 0, 80]);
     push(frame, 100 * second + 3);
-    // The publisher's clock starts anew, upstream's goes on.
+    // The publisher's clock restarts, the upstream times continue.
     push(delta_frame(0, 100), 101 * second);
     let tracks = demuxer.finish();
     let track = &tracks["video_0"];
@@ -440,13 +441,13 @@ fn times_of_upstream_are_kept() {
     assert_eq!(segments.collect::<Vec<_>>(), [segment.upcast()]);
 }
 
-/// What leaves is memory of what came.
+/// Output buffers share the memory of the input.
 #[test]
 fn payloads_are_not_copied() {
     let bytes = file(&stream(0, 3));
     support::init();
     assert_not_copied(gst::Buffer::from_slice(bytes.clone()));
-    // As the source makes them.
+    // Writable memory, as the source makes it.
     assert_not_copied(gst::Buffer::from_mut_slice(bytes));
 }
 
@@ -474,7 +475,7 @@ fn assert_not_copied(mut buffer: gst::Buffer) {
         for buffer in &track.buffers {
             let map = buffer.map_readable().unwrap();
             assert!(range.contains(&map.as_ptr()));
-            // What upstream says of a buffer is said of its parts.
+            // Parts of a buffer have its metadata.
             let meta = buffer.meta::<gst::ReferenceTimestampMeta>().unwrap();
             assert_eq!(meta.timestamp(), time);
             assert_eq!(epoch_of(buffer), 7);
@@ -506,7 +507,7 @@ fn a_flush_and_another_start() {
     let last = track.packets.last().unwrap();
     assert_eq!(last.dts_millis(), 19 * 40);
     assert!(track.is_ended());
-    // The same element from the start.
+    // The same element starts again.
     let element = demuxer.element.clone();
     element.set_state(gst::State::Ready).unwrap();
     assert_eq!(element.num_src_pads(), 0);
@@ -534,7 +535,7 @@ fn duration_and_position_are_known() {
     assert!(tags);
 }
 
-/// A publisher with two tracks of each into both elements.
+/// A publisher with two video and two audio tracks, through both elements.
 #[test]
 fn a_live_publisher_with_several_tracks() {
     let file = support::media::made_by(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What flvdemux plays is the same through both demuxers.
+//! Streams that flvdemux can play: both demuxers have the same output.
 
 use super::broken::file;
 use support::clients::NEW_FFMPEG;
@@ -17,7 +17,7 @@ fn assert_as_flvdemux(what: &str, bytes: &[u8]) {
         let caps = |caps: &[gst::Caps]| caps[0].structure(0).unwrap().to_owned();
         let (theirs, ours) = (caps(&track.caps), caps(&ours.caps));
         for (field, value) in theirs.iter() {
-            // One header or the other, they say the same.
+            // Either header will do: they are equal.
             if field == "streamheader" {
                 continue;
             }
@@ -70,7 +70,7 @@ fn h264_and_aac_are_the_same() {
     }
 }
 
-/// Times that do not start at zero, and a composition time that would make one negative.
+/// Times that do not start at zero, and a composition time that would make a PTS negative.
 #[test]
 fn odd_times_are_the_same() {
     assert_as_flvdemux("late", &file(&stream(1_000_000, 30)));
@@ -79,7 +79,7 @@ fn odd_times_are_the_same() {
     assert_as_flvdemux("early", &file(&early));
 }
 
-/// flvdemux shifts each track by itself, so that they are out of step.
+/// flvdemux shifts each track by itself, which puts them out of step.
 #[test]
 fn a_restarted_clock_keeps_tracks_in_step() {
     let twice = [stream(0, 100), stream(0, 100)[3..].to_vec()].concat();
@@ -99,7 +99,7 @@ fn a_restarted_clock_keeps_tracks_in_step() {
     assert_eq!(shifts.len(), 1, "{shifts:?}");
 }
 
-/// What no encoder at hand makes: the bytes are the same, whatever they mean.
+/// Codecs without an available encoder: the bytes are equal, whatever they mean.
 #[test]
 fn every_codec_id_is_the_same() {
     for codec in [2, 3, 4, 5, 8, 9] {
@@ -115,7 +115,7 @@ fn every_codec_id_is_the_same() {
             let sound = |time, payload: &[u8]| {
                 Tag::new(AUDIO, time, [&[format << 4 | flags], payload].concat())
             };
-            // Whole samples, whatever they are: flvdemux sends parts of them on.
+            // Whole samples of any size: flvdemux sends parts of samples on.
             let tags = [
                 sound(0, b"some"),
                 sound(20, b"of sound"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Parsers, decoders and muxers take what leaves the demuxer, and nobody has to say more.
+//! Parsers, decoders and muxers accept the demuxer's output without further settings.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn new_file(name: &str, arguments: &str) -> PathBuf {
     made_by(&*NEW_FFMPEG, &name, &format!("{arguments} -f flv"))
 }
 
-/// Name and arguments of two seconds of audio and video.
+/// Returns files of two seconds of audio and video, with their names.
 fn files() -> Vec<(&'static str, PathBuf)> {
     let with = |name, codecs: &str| {
         let arguments = format!("{SMALL_VIDEO} {TONE} -pix_fmt yuv420p -t 2 {codecs}");
@@ -48,7 +48,7 @@ fn pipeline(text: &str) -> gst::Element {
     gst::parse::launch(text).unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
-/// Plays to the end, and says how many bytes its element `sink` has got.
+/// Plays to the end, and returns the number of bytes that its element `sink` has got.
 fn bytes_rendered(pipeline: &gst::Element) -> u64 {
     let bytes = Arc::new(AtomicU64::new(0));
     let counted = bytes.clone();
@@ -64,13 +64,13 @@ fn bytes_rendered(pipeline: &gst::Element) -> u64 {
     bytes.load(Ordering::Relaxed)
 }
 
-/// Of a decoder that is not told what comes.
+/// decodebin finds the decoder from the caps alone.
 #[test]
 fn everything_decodes() {
     for (name, file) in files() {
         let mut by_ffmpeg = decoded_by_ffmpeg(&file, "a:0");
         if name == "hevc-opus" {
-            // libopus starts with so many samples that ffmpeg cuts off and GStreamer does not.
+            // Samples at the start of libopus that ffmpeg cuts off and GStreamer does not.
             by_ffmpeg += 312 * 2;
         }
         let file = file.display();
@@ -115,7 +115,7 @@ fn parsers_take_it() {
     }
 }
 
-/// Packets of video and of audio, as this ffmpeg counts them.
+/// Returns the number of video and audio packets, counted by `program`.
 fn packets(program: impl AsRef<OsStr> + Copy, file: &Path) -> (usize, usize) {
     let count = |stream: &str| {
         let arguments = format!(
@@ -129,7 +129,7 @@ fn packets(program: impl AsRef<OsStr> + Copy, file: &Path) -> (usize, usize) {
     (count("v"), count("a"))
 }
 
-/// Straight into Matroska, which is the one that wants to know most.
+/// Straight into Matroska, the muxer with the most required fields.
 #[test]
 fn matroska_takes_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -157,14 +157,14 @@ fn matroska_takes_it() {
             gst::MessageType::Eos,
             "{name}: {message:?}"
         );
-        // The old ffmpeg knows no Enhanced FLV, and the new one takes no AAC out of what
-        // this matroskamux writes.
+        // The old ffmpeg cannot read Enhanced FLV, and the new one reads no AAC from files
+        // of this matroskamux.
         let expected = packets(NEW_FFMPEG.as_path(), &file);
         assert_eq!(packets(FFMPEG, &out), expected, "{name}");
     }
 }
 
-/// A track that nobody wants is no reason to stop, whichever comes first.
+/// An unlinked track does not stop the others, whichever comes first.
 #[test]
 fn tracks_may_stay_unlinked() {
     let (_, file) = &files()[0];
@@ -177,13 +177,13 @@ fn tracks_may_stay_unlinked() {
     }
 }
 
-/// Somebody may yet link the track that they wait for, but not of a file that has gone by.
+/// A track of a live stream may be linked later. A file is over by then.
 #[test]
 fn if_nobody_wants_any_track_a_live_stream_goes_on_and_a_file_ends() {
     let (_, file) = &files()[0];
     let recorder = Recorder::start_into("", "eflvdemux name=d");
     publish(FFMPEG, file, false, &recorder.url("live/key")).succeed();
-    // It ends as publishers do, when all has come.
+    // Everything has arrived, and the publisher ends the stream.
     let is_gone = |message: &gst::Structure| message.get("event") == Ok(StreamEvent::PublisherGone);
     let mut messages = Vec::new();
     while !messages.iter().any(is_gone) {
@@ -205,7 +205,7 @@ fn if_nobody_wants_any_track_a_live_stream_goes_on_and_a_file_ends() {
     assert!(message.is_some());
 }
 
-/// With its streaming thread waiting in a sink.
+/// The streaming thread waits in a sink meanwhile.
 #[test]
 fn a_file_may_be_left_early() {
     let (_, file) = &files()[0];
@@ -224,7 +224,7 @@ fn a_file_may_be_left_early() {
     assert_eq!(demuxer.by_name("d").unwrap().num_src_pads(), 0);
 }
 
-/// Pushed in small pieces, as from a network, it is the same as taken from a file.
+/// Push mode in small buffers, as from a network, equals pull mode from a file.
 #[test]
 fn what_is_pushed_is_what_is_taken() {
     for (name, file) in files() {

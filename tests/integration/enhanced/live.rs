@@ -16,7 +16,7 @@ use support::media::{SMALL_VIDEO, TONE, copy, made_by};
 use support::raw::RawClient;
 use support::recorder::Recorder;
 
-/// What came out of a pad, and what a decoder made of it: frames of video, bytes of audio of 16 bits.
+/// Output of a pad, and the amount that a decoder made of it: video frames, bytes of 16-bit audio.
 #[derive(Clone, Default)]
 struct Pad {
     name: String,
@@ -25,7 +25,7 @@ struct Pad {
     decoded: Option<Arc<AtomicU64>>,
 }
 
-/// What decodes this, or None where GStreamer 1.22 has nothing that does.
+/// Returns the decoder for caps, or None where GStreamer 1.22 has none.
 fn decoder(caps: &gst::StructureRef) -> Option<&'static str> {
     let is_mp3 = caps.get::<i32>("mpegversion") == Ok(1);
     Some(match caps.name().as_str() {
@@ -53,7 +53,7 @@ fn decoder(caps: &gst::StructureRef) -> Option<&'static str> {
     })
 }
 
-/// Takes what comes out of the demuxer `d`, and decodes what can be decoded.
+/// Collects the output of the demuxer `d`, and decodes it where there is a decoder.
 fn take_all(recorder: &Recorder) -> Arc<Mutex<Vec<Pad>>> {
     let pads = Arc::new(Mutex::new(Vec::new()));
     let kept = pads.clone();
@@ -110,7 +110,7 @@ fn take_all(recorder: &Recorder) -> Arc<Mutex<Vec<Pad>>> {
     pads
 }
 
-/// How much ffmpeg makes of a stream: frames of video, bytes of audio of 16 bits.
+/// Returns the amount that ffmpeg decodes of a stream: frames of video, bytes of 16-bit audio.
 pub fn decoded_by_ffmpeg(file: &Path, stream: &str) -> u64 {
     let format = if stream.starts_with('v') {
         "-fps_mode passthrough -f framecrc"
@@ -127,8 +127,8 @@ pub fn decoded_by_ffmpeg(file: &Path, stream: &str) -> u64 {
     text.lines().filter(|line| !line.starts_with('#')).count() as u64
 }
 
-/// What ffmpeg cuts off and GStreamer's decoder does not, in bytes. All other codecs here either have
-/// no delay, or FLV has no place to say it, and then nobody cuts anything off.
+/// Returns the bytes of encoder delay that ffmpeg cuts off and GStreamer's decoder does not. All
+/// other codecs here have no delay, or FLV has no field for it, and neither cuts anything off.
 fn encoder_delay(caps: &gst::StructureRef) -> u64 {
     if caps.name() != "audio/x-opus" {
         return 0;
@@ -142,7 +142,7 @@ fn encoder_delay(caps: &gst::StructureRef) -> u64 {
     u64::from(samples) * channels as u64 * 2
 }
 
-/// Publishes a file, and compares what comes out with what ffmpeg finds in the same tags.
+/// Publishes a file, and compares the output with the packets that ffmpeg reads from the same tags.
 #[track_caller]
 fn assert_all_comes_out(program: &Path, file: &Path, pads: &[&str]) {
     let sent = copy(program, file);
@@ -180,7 +180,7 @@ fn assert_all_comes_out(program: &Path, file: &Path, pads: &[&str]) {
                 let caps = pad.caps.as_ref().unwrap().structure(0).unwrap();
                 assert_eq!(decoded, by_ffmpeg + encoder_delay(caps), "{}", pad.name);
             }
-            // ffmpeg decodes what has left the source.
+            // ffmpeg decodes the output of the source.
             None => {
                 let mut left = tempfile::Builder::new().suffix(".flv").tempfile().unwrap();
                 std::io::Write::write_all(&mut left, &recorder.bytes()).unwrap();
@@ -246,7 +246,7 @@ fn vvc() {
     assert_all_comes_out(&NEW_FFMPEG, &file, &["video_0"]);
 }
 
-/// The frames of an IVF file, each with its time in milliseconds.
+/// Returns the frames of an IVF file, each with its time in milliseconds.
 fn frames_of_ivf(file: &Path) -> Vec<(u32, Vec<u8>)> {
     let bytes = std::fs::read(file).unwrap();
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -265,7 +265,7 @@ fn frames_of_ivf(file: &Path) -> Vec<(u32, Vec<u8>)> {
     frames
 }
 
-/// No program at hand puts VP8 into FLV, so its frames go out as tags that are made here.
+/// No available program puts VP8 into FLV, so this test makes the tags.
 #[test]
 fn vp8() {
     let file = made_by(
@@ -278,7 +278,7 @@ fn vp8() {
     let taken = take_all(&recorder);
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     for (time, frame) in &frames {
-        // The lowest bit says whether it is not a keyframe.
+        // The lowest bit is zero for a keyframe.
         let first = if frame[0] & 1 == 0 { 0x91 } else { 0xA1 };
         let body = [&[first], &b"vp08"[..], frame].concat();
         client.media(VIDEO, *time, &body, 128);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Whatever is in the bytes: the demuxer does not panic, sends no error, goes on to the end, and keeps no
-//! more than one tag of what came.
+//! Arbitrary bytes: the demuxer does not panic, posts no error, continues to the end, and keeps at
+//! most one tag of its input.
 //!
-//! The cases are the same each time. `PROPTEST_RNG_SEED` gives others, and `PROPTEST_CASES` more of
-//! them.
+//! The cases are the same in each run. `PROPTEST_RNG_SEED` selects others, and `PROPTEST_CASES`
+//! sets their number.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use support::demuxer::Demuxer;
 use support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
 use support::media::{SMALL_VIDEO, TONE, small};
 
-/// The longest tag, and what comes with its last byte.
+/// Size of the longest tag, and of the buffer that completes it.
 const MOST_KEPT: usize = (1 << 24) + (1 << 20);
 
 fn config(cases: u32) -> ProptestConfig {
@@ -34,7 +34,7 @@ fn config(cases: u32) -> ProptestConfig {
     config
 }
 
-/// Bytes that are counted as long as anybody has them.
+/// Bytes that are counted as long as a buffer refers to them.
 struct Counted {
     bytes: Vec<u8>,
     kept: Arc<AtomicUsize>,
@@ -52,12 +52,12 @@ impl Drop for Counted {
     }
 }
 
-/// How bytes come in.
+/// Form of the input.
 #[derive(Debug, Clone, Copy)]
 enum Delivery {
-    /// In pieces of this length, as from a file or from HTTP.
+    /// Buffers of this length, as from a file or from HTTP.
     Pieces(usize),
-    /// A buffer a tag with a time, as from rtmp2serversrc. What is no tag comes as one too.
+    /// A buffer with a time for each tag, as from rtmp2serversrc. Other bytes are one buffer too.
     Live,
 }
 
@@ -70,7 +70,7 @@ fn delivery() -> impl Strategy<Value = Delivery> {
     ]
 }
 
-/// Where the buffers of a live source end: behind each tag, as far as they can be told.
+/// Returns the ends of a live source's buffers: after each tag that can be recognized.
 fn ends_of_tags(bytes: &[u8]) -> Vec<usize> {
     let mut ends = vec![13.min(bytes.len())];
     loop {
@@ -127,7 +127,7 @@ fn survive(bytes: &[u8], delivery: Delivery) -> Result<(), TestCaseError> {
         prop_assert!(track.is_ended(), "{name} has no end");
     }
     let errors = demuxer.messages(gst::MessageType::Error);
-    // One that is due: nobody else can be told of this end.
+    // It is due: no pad exists for the end of stream.
     prop_assert_eq!(errors.len(), usize::from(tracks.is_empty()), "{:?}", errors);
     let warnings = demuxer.messages(gst::MessageType::Warning);
     prop_assert!(warnings.len() <= 10, "one of each kind: {warnings:?}");
@@ -136,19 +136,19 @@ fn survive(bytes: &[u8], delivery: Delivery) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What is done to a stream.
+/// A change of a stream.
 #[derive(Debug, Clone)]
 enum Mutation {
     Flip(Index, u8),
     Set(Index, u8),
     Remove(Index, usize),
     Insert(Index, Vec<u8>),
-    /// Copies a stretch to another place, over what is there or between.
+    /// Copies a range to another place, over the bytes there or between them.
     Splice(Index, usize, Index, bool),
-    /// Changes what a tag says of its own length: by a little, or to anything.
+    /// Changes the length field of a tag: by a little, or to any value.
     Length(Index, i32),
     LengthTo(Index, u32),
-    /// Changes one of the first bytes of a tag's body, which say what the rest is.
+    /// Changes one of the first bytes of a tag's body, which describe the rest.
     Head(Index, usize, u8),
     Cut(Index),
 }
@@ -175,7 +175,7 @@ fn set_length(front: &mut [u8], length: u32) {
     front[1..4].copy_from_slice(&length.to_be_bytes()[1..]);
 }
 
-/// `starts` are where tags start before anything is changed.
+/// Applies a mutation. `starts` are the offsets of the tags in the original.
 fn apply(bytes: &mut Vec<u8>, starts: &[usize], mutation: &Mutation) {
     if bytes.is_empty() {
         return;
@@ -223,7 +223,7 @@ fn apply(bytes: &mut Vec<u8>, starts: &[usize], mutation: &Mutation) {
     }
 }
 
-/// Files of every kind, each with where its tags start.
+/// Returns files of every kind, each with the offsets of its tags.
 fn samples() -> Vec<(Vec<u8>, Vec<usize>)> {
     let mixed = new_file(
         "mutated-mixed",
@@ -255,7 +255,7 @@ fn samples() -> Vec<(Vec<u8>, Vec<usize>)> {
     with_starts.collect()
 }
 
-/// Tags whose heads are nearly right, with anything behind them.
+/// Tags with nearly valid headers and arbitrary bodies.
 fn tag() -> impl Strategy<Value = Tag> {
     let four_cc = prop_oneof![
         prop::sample::select(vec![
@@ -332,7 +332,7 @@ fn bytes_of_any_kind() {
     });
 }
 
-/// Long enough to keep too much of.
+/// The stream is long enough to exceed the bound.
 #[test]
 fn memory_is_bounded_by_one_tag() {
     support::init();

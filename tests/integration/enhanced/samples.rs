@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The sample files of the Enhanced RTMP project, of AV1 and Opus.
+//! The sample files of AV1 and Opus of the Enhanced RTMP project.
 
 use std::path::Path;
 

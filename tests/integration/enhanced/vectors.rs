@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The conformance vectors: the demuxer finds in each file what its description says, and the files
-//! are what their generator writes.
+//! The conformance vectors: the demuxer's output of each file equals its description, and the files
+//! equal the output of their generator.
 
 #[path = "../../vectors/mod.rs"]
 mod generator;
@@ -66,7 +66,7 @@ fn media_type(codec: &str) -> &'static str {
     }
 }
 
-/// The configuration, wherever the caps of its codec have it.
+/// Returns the configuration from the field that caps of the codec have for it.
 fn configuration(codec: &str, track: &Track) -> Option<Vec<u8>> {
     let caps = track.last_caps();
     let bytes = |buffer: gst::Buffer| buffer.map_readable().unwrap().to_vec();
@@ -129,7 +129,7 @@ fn the_demuxer_finds_what_they_say() {
                     .collect();
                 assert_eq!(packets, wanted, "{name}");
                 if let Some(wanted) = &expected.configuration
-                    // Caps of these have what is in it, and not the record.
+                    // Caps of these codecs have the record's values, and not the record itself.
                     && !["vp08", "vp09"].contains(&expected.codec)
                 {
                     let found = configuration(expected.codec, track);
