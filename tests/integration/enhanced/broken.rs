@@ -77,7 +77,7 @@ fn samples() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn random_bytes() {
+fn random_bytes_cause_no_error() {
     let mut noise = Noise(1);
     for length in [0, 1, 12, 13, 14, 1000, 300_000] {
         for header in [&b""[..], b"FLV\x01\x05\0\0\0\x09\0\0\0\0"] {
@@ -89,7 +89,7 @@ fn random_bytes() {
 }
 
 #[test]
-fn mutated_files() {
+fn mutated_files_cause_no_error() {
     let mut noise = Noise(2);
     for original in samples() {
         for round in 0..150 {
@@ -111,7 +111,7 @@ fn mutated_files() {
 }
 
 #[test]
-fn mutated_tag_bodies() {
+fn mutated_tag_bodies_cause_no_error() {
     let mut noise = Noise(3);
     for original in samples() {
         let original = flv::parse(&original).unwrap();
@@ -169,7 +169,7 @@ fn the_next_whole_tag_is_found_again() {
 }
 
 #[test]
-fn a_wrong_length_costs_little() {
+fn a_wrong_length_costs_few_tags() {
     let tags: Vec<Tag> = [
         vec![video_header(0), keyframe(0, 500)],
         (1..40).map(|n| delta_frame(n * 40, 300)).collect(),
@@ -184,9 +184,9 @@ fn a_wrong_length_costs_little() {
 }
 
 #[test]
-fn each_kind_of_harm_is_counted_and_told_once() {
+fn each_kind_of_damage_is_counted_and_reported_once() {
     let script = |name: &[u8]| Tag::new(SCRIPT, 0, name);
-    let harm = [
+    let damaged = [
         Tag::new(15, 0, [1, 2, 3]),
         Tag::new(VIDEO, 0, [0x17, 1]),
         Tag::new(VIDEO, 0, [0x16, 1, 2]),
@@ -209,8 +209,8 @@ fn each_kind_of_harm_is_counted_and_told_once() {
     ];
     let bytes = [
         file(&good),
-        file(&harm)[13..].to_vec(),
-        file(&harm)[13..].to_vec(),
+        file(&damaged)[13..].to_vec(),
+        file(&damaged)[13..].to_vec(),
     ]
     .concat();
     let demuxer = Demuxer::new("eflvdemux");
@@ -291,7 +291,7 @@ fn a_live_stream_that_ends_without_a_track_is_an_error() {
 
 /// Bytes that wait for the rest of their tag are bounded by the largest tag.
 #[test]
-fn a_claimed_length_takes_no_memory_and_ends() {
+fn a_claimed_length_costs_no_memory() {
     let demuxer = Demuxer::new("eflvdemux");
     demuxer.push(&file(&[])).unwrap();
     demuxer

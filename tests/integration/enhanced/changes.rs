@@ -28,7 +28,7 @@ fn timed(tag: &Tag, start: gst::ClockTime) -> gst::Buffer {
 /// Plays media with audio for a part of the time only, and waits until `sink` has got media that is
 /// 4 s later than its first. The stream does not end.
 #[track_caller]
-fn assert_goes_on(end: &str, audio: std::ops::Range<u32>) {
+fn assert_continues(end: &str, audio: std::ops::Range<u32>) {
     init();
     let text = format!("appsrc name=source format=time caps=video/x-flv ! eflvdemux name=d {end}");
     let pipeline = gst::parse::launch(&text).unwrap();
@@ -71,14 +71,14 @@ fn assert_goes_on(end: &str, audio: std::ops::Range<u32>) {
 
 /// After queues of one second, the default.
 #[test]
-fn a_track_that_stays_away_holds_nobody_back() {
+fn a_track_without_media_does_not_hold_others_back() {
     let sinks = "d.video_0 ! queue ! fakesink name=sink d.audio_0 ! queue ! fakesink";
-    assert_goes_on(sinks, 0..0);
-    assert_goes_on(sinks, 0..1000);
+    assert_continues(sinks, 0..0);
+    assert_continues(sinks, 0..1000);
     let muxer = "mpegtsmux name=m ! fakesink name=sink \
                  d.video_0 ! queue ! h264parse ! m. d.audio_0 ! queue ! aacparse ! m.";
-    assert_goes_on(muxer, 0..1000);
-    assert_goes_on(muxer, 0..0);
+    assert_continues(muxer, 0..1000);
+    assert_continues(muxer, 0..0);
 }
 
 /// Start and end of each GAP, with the start of its segment.

@@ -3,7 +3,7 @@
 //! Forms of Enhanced FLV that no available encoder sends, and changes of live streams over time.
 
 use gst::prelude::*;
-use gstrtmp2server::internal::flv::body::Tracks as Of;
+use gstrtmp2server::internal::flv::body::Tracks as TrackList;
 use gstrtmp2server::internal::flv::body::{
     AudioBody, AudioPacket, AudioTrack, ColorConfig, ColorInfo, ContentLight, ExAudio, ExVideo,
     ExVideoContent, ModEx, VideoBody, VideoPacket, VideoTrack,
@@ -24,7 +24,7 @@ fn ex_video(
     time: u32,
     frame_type: FrameType,
     mod_ex: Vec<ModEx<'_>>,
-    tracks: Of<VideoTrack<'_>>,
+    tracks: TrackList<VideoTrack<'_>>,
 ) -> Tag {
     let mut body = Vec::new();
     VideoBody::Ex(ExVideo {
@@ -36,7 +36,7 @@ fn ex_video(
     Tag::new(VIDEO, time, body)
 }
 
-fn opus(time: u32, tracks: Of<AudioTrack<'_>>, mod_ex: Vec<ModEx<'_>>) -> Tag {
+fn opus(time: u32, tracks: TrackList<AudioTrack<'_>>, mod_ex: Vec<ModEx<'_>>) -> Tag {
     let mut body = Vec::new();
     AudioBody::Ex(ExAudio { mod_ex, tracks }).write(&mut body);
     Tag::new(AUDIO, time, body)
@@ -85,17 +85,17 @@ fn nanoseconds_are_in_presentation_times() {
             40,
             FrameType::Key,
             nano(&[0, 0, 7]),
-            Of::Unwrapped(frames(b"a", true)),
+            TrackList::Unwrapped(frames(b"a", true)),
         ),
         ex_video(
             80,
             FrameType::Inter,
             vec![other, nano(&[0x0F, 0x42, 0x3F])[0]],
-            Of::OneTrack(0, frames(b"b", false)),
+            TrackList::OneTrack(0, frames(b"b", false)),
         ),
         opus(
             80,
-            Of::Unwrapped(coded_opus(b"c")),
+            TrackList::Unwrapped(coded_opus(b"c")),
             nano(&[0xFF, 0xFF, 0xFF]),
         ),
     ];
@@ -140,7 +140,7 @@ fn composition_times_have_a_sign() {
 }
 
 #[test]
-fn every_kind_of_multitrack() {
+fn every_kind_of_multitrack_is_parsed() {
     let hevc = |payload| VideoTrack {
         four_cc: VideoFourCc::Vp9,
         packet: VideoPacket::CodedFrames {
@@ -154,18 +154,18 @@ fn every_kind_of_multitrack() {
     };
     let key = FrameType::Key;
     let tags = [
-        ex_video(0, key, vec![], Of::OneTrack(3, hevc(b"one"))),
+        ex_video(0, key, vec![], TrackList::OneTrack(3, hevc(b"one"))),
         ex_video(
             40,
             key,
             vec![],
-            Of::ManyTracks(vec![(3, hevc(b"two")), (255, hevc(b"far"))]),
+            TrackList::ManyTracks(vec![(3, hevc(b"two")), (255, hevc(b"far"))]),
         ),
         ex_video(
             80,
             key,
             vec![],
-            Of::ManyTracksManyCodecs(vec![
+            TrackList::ManyTracksManyCodecs(vec![
                 (1, av1(b"other")),
                 (3, hevc(b"")),
                 (255, hevc(b"again")),
@@ -182,7 +182,7 @@ fn every_kind_of_multitrack() {
 }
 
 #[test]
-fn empty_starts_and_frames_harm_nothing() {
+fn empty_starts_and_frames_change_nothing() {
     let tags = [
         Tag::new(VIDEO, 0, *b"\x90hvc1"),
         Tag::new(AUDIO, 0, [0xAF, 0]),
@@ -225,7 +225,7 @@ fn caps_change_with_the_configuration_alone() {
 }
 
 #[test]
-fn colours_come_and_go() {
+fn colours_appear_and_disappear_in_caps() {
     let color = |info: &ColorInfo| {
         let mut body = Vec::new();
         info.write(&mut body);
@@ -244,11 +244,16 @@ fn colours_come_and_go() {
         }),
         mastering: None,
     };
-    let (said, taken_back) = (color(&info), color(&ColorInfo::default()));
+    let (set, reset) = (color(&info), color(&ColorInfo::default()));
     let metadata = |time, body, four_cc| {
         let packet = VideoPacket::Metadata(body);
         let track = VideoTrack { four_cc, packet };
-        ex_video(time, FrameType::Command, vec![], Of::Unwrapped(track))
+        ex_video(
+            time,
+            FrameType::Command,
+            vec![],
+            TrackList::Unwrapped(track),
+        )
     };
     let frame = |time| {
         let packet = VideoPacket::CodedFramesX(b"frame");
@@ -256,17 +261,17 @@ fn colours_come_and_go() {
             four_cc: VideoFourCc::Vp9,
             packet,
         };
-        ex_video(time, FrameType::Key, vec![], Of::Unwrapped(track))
+        ex_video(time, FrameType::Key, vec![], TrackList::Unwrapped(track))
     };
     let tags = [
-        metadata(0, &said, VideoFourCc::Vp9),
+        metadata(0, &set, VideoFourCc::Vp9),
         frame(0),
         // For another codec, and therefore for another track.
-        metadata(10, &taken_back, VideoFourCc::Hevc),
+        metadata(10, &reset, VideoFourCc::Hevc),
         frame(40),
-        metadata(50, &said, VideoFourCc::Vp9),
+        metadata(50, &set, VideoFourCc::Vp9),
         frame(80),
-        metadata(90, &taken_back, VideoFourCc::Vp9),
+        metadata(90, &reset, VideoFourCc::Vp9),
         frame(120),
     ];
     let track = &demux(&tags)["video_0"];
@@ -279,7 +284,7 @@ fn colours_come_and_go() {
 }
 
 #[test]
-fn hevc_in_disguise() {
+fn hevc_under_legacy_codec_ids_is_recognized() {
     let file = support::media::made_by(
         &*NEW_FFMPEG,
         "enhanced-plain-hevc.flv",
@@ -293,7 +298,7 @@ fn hevc_in_disguise() {
             let VideoBody::Ex(ex) = VideoBody::parse(&tag.body).unwrap() else {
                 return None;
             };
-            let ExVideoContent::Tracks(Of::Unwrapped(track)) = ex.content else {
+            let ExVideoContent::Tracks(TrackList::Unwrapped(track)) = ex.content else {
                 return None;
             };
             let (kind, time, payload) = match track.packet {
@@ -327,7 +332,7 @@ fn hevc_in_disguise() {
 }
 
 #[test]
-fn adts_is_made_raw() {
+fn adts_becomes_raw_aac() {
     let frame = [0xFF, 0xF1, 0x4C, 0x80, 0x01, 0x5F, 0xFC, 0x21, 0x22, 0x23];
     let tag = |time| Tag::new(AUDIO, time, [&[0xAF, 1], &frame[..]].concat());
     let tracks = demux(&[tag(0), tag(20)]);
@@ -341,7 +346,7 @@ fn adts_is_made_raw() {
 /// The first collection has all tracks that are known when media starts. A later track makes
 /// another collection.
 #[test]
-fn tracks_that_come_late() {
+fn late_tracks_make_another_collection() {
     let demuxer = Demuxer::new("eflvdemux");
     demuxer.set_streams_aware(true);
     demuxer
@@ -353,7 +358,7 @@ fn tracks_that_come_late() {
     for n in 1..20 {
         demuxer.push(&audio(n * 1000, 10).to_bytes()).unwrap();
     }
-    let late = opus(20_000, Of::OneTrack(7, coded_opus(b"late")), vec![]);
+    let late = opus(20_000, TrackList::OneTrack(7, coded_opus(b"late")), vec![]);
     demuxer.push(&late.to_bytes()).unwrap();
     let tracks = demuxer.finish();
     assert_eq!(payloads(&tracks["audio_7"]), [b"late"]);
@@ -400,7 +405,7 @@ fn tracks_that_come_late() {
 
 /// Times of upstream buffers are used, and the upstream segment passes.
 #[test]
-fn times_of_upstream_are_kept() {
+fn upstream_times_are_kept() {
     let second = 1_000_000_000;
     let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
     segment.set_base(gst::ClockTime::from_seconds(5));
@@ -486,7 +491,7 @@ fn assert_not_copied(mut buffer: gst::Buffer) {
 }
 
 #[test]
-fn a_flush_and_another_start() {
+fn the_stream_continues_after_a_flush_and_a_restart() {
     let demuxer = Demuxer::new("eflvdemux");
     let tags = stream(0, 20);
     let bytes = file(&tags);

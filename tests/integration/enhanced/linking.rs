@@ -66,7 +66,7 @@ fn bytes_rendered(pipeline: &gst::Element) -> u64 {
 
 /// decodebin finds the decoder from the caps alone.
 #[test]
-fn everything_decodes() {
+fn files_of_every_codec_decode() {
     for (name, file) in files() {
         let mut by_ffmpeg = decoded_by_ffmpeg(&file, "a:0");
         if name == "hevc-opus" {
@@ -92,7 +92,7 @@ fn everything_decodes() {
 }
 
 #[test]
-fn parsers_take_it() {
+fn parsers_accept_the_output() {
     let parsers = [
         ("h264-aac", "h264parse", "aacparse"),
         ("hevc-opus", "h265parse", "opusparse"),
@@ -131,7 +131,7 @@ fn packets(program: impl AsRef<OsStr> + Copy, file: &Path) -> (usize, usize) {
 
 /// Straight into Matroska, the muxer with the most required fields.
 #[test]
-fn matroska_takes_it() {
+fn matroska_accepts_the_output() {
     let folder = tempfile::tempdir().unwrap();
     for (name, file) in files() {
         // Matroska has no Sorenson H.263.
@@ -179,7 +179,7 @@ fn tracks_may_stay_unlinked() {
 
 /// A track of a live stream may be linked later. A file is over by then.
 #[test]
-fn if_nobody_wants_any_track_a_live_stream_goes_on_and_a_file_ends() {
+fn unlinked_live_streams_continue_and_unlinked_files_end() {
     let (_, file) = &files()[0];
     let recorder = Recorder::start_into("", "eflvdemux name=d");
     publish(FFMPEG, file, false, &recorder.url("live/key")).succeed();
@@ -207,7 +207,7 @@ fn if_nobody_wants_any_track_a_live_stream_goes_on_and_a_file_ends() {
 
 /// The streaming thread waits in a sink meanwhile.
 #[test]
-fn a_file_may_be_left_early() {
+fn pipelines_of_files_stop_early() {
     let (_, file) = &files()[0];
     let text = format!(
         "filesrc location={} ! eflvdemux name=d d.video_0 ! fakesink name=sink sync=true",
@@ -226,7 +226,7 @@ fn a_file_may_be_left_early() {
 
 /// Push mode in small buffers, as from a network, equals pull mode from a file.
 #[test]
-fn what_is_pushed_is_what_is_taken() {
+fn push_and_pull_mode_have_the_same_output() {
     for (name, file) in files() {
         let counts = ["", "! queue"].map(|between| {
             let text = format!(

@@ -54,7 +54,7 @@ fn decoder(caps: &gst::StructureRef) -> Option<&'static str> {
 }
 
 /// Collects the output of the demuxer `d`, and decodes it where there is a decoder.
-fn take_all(recorder: &Recorder) -> Arc<Mutex<Vec<Pad>>> {
+fn collect_output(recorder: &Recorder) -> Arc<Mutex<Vec<Pad>>> {
     let pads = Arc::new(Mutex::new(Vec::new()));
     let kept = pads.clone();
     let pipeline = recorder.pipeline.downgrade();
@@ -83,13 +83,13 @@ fn take_all(recorder: &Recorder) -> Arc<Mutex<Vec<Pad>>> {
         };
         if decoder(caps).is_some() {
             let count = Arc::new(AtomicU64::new(0));
-            let of_probe = count.clone();
+            let counted = count.clone();
             let is_video = end == "identity";
             let sink = bin.by_name("end").unwrap().static_pad("sink").unwrap();
             sink.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
                 if let Some(gst::PadProbeData::Buffer(buffer)) = &info.data {
                     let amount = if is_video { 1 } else { buffer.size() as u64 };
-                    of_probe.fetch_add(amount, Ordering::Relaxed);
+                    counted.fetch_add(amount, Ordering::Relaxed);
                 }
                 gst::PadProbeReturn::Ok
             });
@@ -144,20 +144,20 @@ fn encoder_delay(caps: &gst::StructureRef) -> u64 {
 
 /// Publishes a file, and compares the output with the packets that ffmpeg reads from the same tags.
 #[track_caller]
-fn assert_all_comes_out(program: &Path, file: &Path, pads: &[&str]) {
+fn assert_output_is_complete(program: &Path, file: &Path, pads: &[&str]) {
     let sent = copy(program, file);
     let recorder = Recorder::start_into("timestamp-mode=publisher", "eflvdemux name=d");
-    let taken = take_all(&recorder);
+    let outputs = collect_output(&recorder);
     publish(program, file, false, &recorder.url("live/key")).succeed();
     recorder.wait_for(gst::MessageType::Eos);
 
     let by_itself = demux("eflvdemux", &std::fs::read(&sent).unwrap(), 1 << 20);
     let mut expected = seen_by_ffmpeg(&sent);
-    let mut taken = taken.lock().unwrap().clone();
-    taken.sort_by(|a, b| a.name.cmp(&b.name));
-    let names: Vec<&str> = taken.iter().map(|pad| &pad.name[..]).collect();
+    let mut outputs = outputs.lock().unwrap().clone();
+    outputs.sort_by(|a, b| a.name.cmp(&b.name));
+    let names: Vec<&str> = outputs.iter().map(|pad| &pad.name[..]).collect();
     assert_eq!(names, pads);
-    for pad in &taken {
+    for pad in &outputs {
         let packets = pad.packets.lock().unwrap();
         let got: Vec<Seen> = packets.iter().map(Seen::of).collect();
         let found = expected.iter().position(|stream| *stream == got);
@@ -197,12 +197,12 @@ fn assert_all_comes_out(program: &Path, file: &Path, pads: &[&str]) {
 
 fn assert_both(name: &str, codecs: &str) {
     let file = new_file(name, &format!("{SMALL_VIDEO} {TONE} {YUV} {codecs}"));
-    assert_all_comes_out(&NEW_FFMPEG, &file, &["audio_0", "video_0"]);
+    assert_output_is_complete(&NEW_FFMPEG, &file, &["audio_0", "video_0"]);
 }
 
 fn assert_audio(name: &str, codec: &str) {
     let file = new_file(name, &format!("{TONE} -t 2 {codec}"));
-    assert_all_comes_out(&NEW_FFMPEG, &file, &["audio_0"]);
+    assert_output_is_complete(&NEW_FFMPEG, &file, &["audio_0"]);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn hevc_and_opus() {
 
 #[test]
 fn hevc_of_ten_bits() {
-    assert_all_comes_out(&NEW_FFMPEG, &hdr10(), &["video_0"]);
+    assert_output_is_complete(&NEW_FFMPEG, &hdr10(), &["video_0"]);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn vvc() {
         "vvc",
         "-f lavfi -i testsrc2=size=160x128:rate=10 -t 1 -pix_fmt yuv420p10le -c:v libvvenc -preset faster",
     );
-    assert_all_comes_out(&NEW_FFMPEG, &file, &["video_0"]);
+    assert_output_is_complete(&NEW_FFMPEG, &file, &["video_0"]);
 }
 
 /// Returns the frames of an IVF file, each with its time in milliseconds.
@@ -275,7 +275,7 @@ fn vp8() {
     );
     let frames = frames_of_ivf(&file);
     let recorder = Recorder::start_into("timestamp-mode=publisher", "eflvdemux name=d");
-    let taken = take_all(&recorder);
+    let outputs = collect_output(&recorder);
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     for (time, frame) in &frames {
         // The lowest bit is zero for a keyframe.
@@ -285,7 +285,7 @@ fn vp8() {
     }
     drop(client);
     recorder.wait_for(gst::MessageType::Eos);
-    let pads = taken.lock().unwrap();
+    let pads = outputs.lock().unwrap();
     let [pad] = &pads[..] else {
         panic!("{} pads", pads.len());
     };
@@ -316,9 +316,9 @@ fn legacy_codecs() {
         } else {
             "audio_0"
         };
-        assert_all_comes_out(&NEW_FFMPEG, &file, &[pad]);
+        assert_output_is_complete(&NEW_FFMPEG, &file, &[pad]);
     }
-    assert_all_comes_out(Path::new(FFMPEG), &speex(), &["audio_0"]);
+    assert_output_is_complete(Path::new(FFMPEG), &speex(), &["audio_0"]);
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn several_tracks() {
         ),
     );
     let pads = ["audio_0", "audio_1", "video_0", "video_1"];
-    assert_all_comes_out(&NEW_FFMPEG, &two, &pads);
+    assert_output_is_complete(&NEW_FFMPEG, &two, &pads);
     let mixed = new_file(
         "mixed",
         &format!(
@@ -340,12 +340,12 @@ fn several_tracks() {
              -x265-params log-level=none -c:a:0 aac -c:a:1 libopus"
         ),
     );
-    assert_all_comes_out(&NEW_FFMPEG, &mixed, &pads);
+    assert_output_is_complete(&NEW_FFMPEG, &mixed, &pads);
     let audio = new_file(
         "three-audio",
         &format!(
             "{TONE} {TONE} {TONE} -t 2 -map 0 -map 1 -map 2 -c:a:0 aac -c:a:1 libopus -c:a:2 flac"
         ),
     );
-    assert_all_comes_out(&NEW_FFMPEG, &audio, &["audio_0", "audio_1", "audio_2"]);
+    assert_output_is_complete(&NEW_FFMPEG, &audio, &["audio_0", "audio_1", "audio_2"]);
 }

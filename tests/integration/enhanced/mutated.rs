@@ -291,7 +291,7 @@ fn tag() -> impl Strategy<Value = Tag> {
 }
 
 #[test]
-fn files_with_anything_done_to_them() {
+fn mutated_files_cause_no_error() {
     support::init();
     let samples = samples();
     proptest!(config(400), |(
@@ -309,7 +309,7 @@ fn files_with_anything_done_to_them() {
 }
 
 #[test]
-fn tags_with_anything_in_them() {
+fn arbitrary_tags_cause_no_error() {
     support::init();
     proptest!(config(600), |(
         tags in prop::collection::vec(tag(), 0..60),
@@ -320,7 +320,7 @@ fn tags_with_anything_in_them() {
 }
 
 #[test]
-fn bytes_of_any_kind() {
+fn arbitrary_bytes_cause_no_error() {
     support::init();
     proptest!(config(200), |(
         bytes in prop::collection::vec(any::<u8>(), 0..3000),

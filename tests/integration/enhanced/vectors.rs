@@ -17,7 +17,7 @@ fn folder() -> PathBuf {
 }
 
 #[test]
-fn the_generator_writes_them() {
+fn the_files_equal_the_output_of_the_generator() {
     let mut names = vec!["README.md".to_owned(), "vectors.json".to_owned()];
     for vector in generator::all() {
         let name = vector.file_name();
@@ -85,7 +85,7 @@ fn configuration(codec: &str, track: &Track) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn the_demuxer_finds_what_they_say() {
+fn the_output_of_the_demuxer_equals_the_descriptions() {
     for vector in generator::all() {
         let name = vector.name;
         let bytes = std::fs::read(folder().join(vector.file_name())).unwrap();
