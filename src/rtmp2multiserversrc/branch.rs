@@ -15,7 +15,7 @@ use super::state_lock::StateLock;
 use super::{CAT, Rtmp2MultiServerSrcPad};
 use crate::rtmp2serversrc::Rtmp2ServerSrc;
 use crate::rtmp2serversrc::signals::pad_name;
-use crate::server::{Publisher, Stream, StreamClaim};
+use crate::server::{Dropped, Publisher, Stream, StreamClaim};
 
 #[derive(Debug, Clone)]
 pub(super) struct Branch {
@@ -59,7 +59,7 @@ impl Branch {
             .property("name", format!("stream_{run}_{number}"))
             .build();
         source.imp().attach(claim);
-        let pad = build_pad(bin, &pad_name(number), &source, stream.clone())?;
+        let pad = build_pad(bin, &pad_name(number), stream.clone())?;
         pad.imp().set_stream(source.clone(), publisher);
         let branch = Branch {
             source,
@@ -154,6 +154,11 @@ impl Branch {
         }
     }
 
+    /// Drops and reports what is left of the stream, after it has ended.
+    pub(super) fn drop_rest(&self) {
+        self.source.imp().drop_rest();
+    }
+
     /// Stops the source, and removes source and pad. The streaming thread has ended, or ends with this.
     pub(super) fn close(&self, bin: &gst::Bin) {
         self.pad.imp().keep_stats();
@@ -189,15 +194,14 @@ impl Branch {
 fn build_pad(
     bin: &gst::Bin,
     name: &str,
-    source: &Rtmp2ServerSrc,
     stream: Weak<Stream>,
 ) -> Result<Rtmp2MultiServerSrcPad, glib::BoolError> {
     let template = bin.pad_template("src_%u");
     let template = template.ok_or_else(|| glib::bool_error!("There is no template src_%u"))?;
     let late: Arc<Mutex<LateLink>> = Arc::default();
     let late_for_lists = late.clone();
-    let report_dropped = report_function(source);
-    let report_dropped_lists = report_function(source);
+    let report_dropped = report_function(stream.clone());
+    let report_dropped_lists = report_function(stream.clone());
     let builder = gst::PadBuilder::<Rtmp2MultiServerSrcPad>::from_template(&template)
         .name(name)
         .proxy_pad_chain_function(move |pad, parent, buffer| {
@@ -253,12 +257,17 @@ fn build_pad(
     Ok(builder.build())
 }
 
-/// Returns the function that counts tags of a source which were dropped at its unlinked pad.
-fn report_function(source: &Rtmp2ServerSrc) -> impl Fn(u64) + Send + Sync + 'static {
-    let source = source.downgrade();
-    move |tags| {
-        if let Some(source) = source.upgrade() {
-            source.imp().add_dropped_not_linked(tags);
+/// Returns the function that counts tags of a stream which were dropped at its pad. Any failure but
+/// that of an unlinked pad ends the stream.
+fn report_function(stream: Weak<Stream>) -> impl Fn(gst::FlowError, u64) + Send + Sync + 'static {
+    move |error, tags| {
+        let mut dropped = Dropped::default();
+        match error {
+            gst::FlowError::NotLinked => dropped.not_linked = tags,
+            _ => dropped.at_end = tags,
+        }
+        if let Some(stream) = stream.upgrade() {
+            stream.add_dropped_output(dropped);
         }
     }
 }

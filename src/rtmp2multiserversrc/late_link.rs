@@ -32,7 +32,7 @@ pub(super) struct Output<'a> {
     pub(super) ghost: &'a gst::Pad,
     pub(super) chain: &'a dyn Fn(gst::Buffer) -> Flow,
     pub(super) chain_list: &'a dyn Fn(gst::BufferList) -> Flow,
-    pub(super) report_dropped: &'a dyn Fn(u64),
+    pub(super) report_dropped: &'a dyn Fn(gst::FlowError, u64),
 }
 
 impl LateLink {
@@ -86,7 +86,7 @@ pub(super) fn push(late: &Mutex<LateLink>, output: &Output<'_>, mut buffer: gst:
     let peer = late.check_peer(output.ghost);
     let flow = match late.action(output.ghost, peer.as_ref(), &buffer) {
         Action::Drop => {
-            (output.report_dropped)(1);
+            (output.report_dropped)(gst::FlowError::NotLinked, 1);
             return Ok(gst::FlowSuccess::Ok);
         }
         Action::Pass => (output.chain)(buffer),
@@ -97,8 +97,8 @@ pub(super) fn push(late: &Mutex<LateLink>, output: &Output<'_>, mut buffer: gst:
             flows.try_fold(gst::FlowSuccess::Ok, |_, flow| flow)
         }
     };
-    if flow == Err(gst::FlowError::NotLinked) {
-        (output.report_dropped)(1);
+    if let Err(error) = flow {
+        (output.report_dropped)(error, 1);
     }
     late.update(peer.as_ref(), flow);
     flow
@@ -115,15 +115,23 @@ pub(super) fn push_list(
     if !state.is_missing {
         let count = list.len() as u64;
         let flow = (output.chain_list)(list);
-        if flow == Err(gst::FlowError::NotLinked) {
-            (output.report_dropped)(count);
+        // The elements downstream may have used some of them.
+        if let Err(error) = flow {
+            (output.report_dropped)(error, count);
         }
         state.update(peer.as_ref(), flow);
         return flow;
     }
     drop(state);
-    let mut flows = list.iter_owned().map(|buffer| push(late, output, buffer));
-    flows.try_fold(gst::FlowSuccess::Ok, |_, flow| flow)
+    let mut rest = list.len() as u64;
+    for buffer in list.iter_owned() {
+        rest -= 1;
+        if let Err(error) = push(late, output, buffer) {
+            (output.report_dropped)(error, rest);
+            return Err(error);
+        }
+    }
+    Ok(gst::FlowSuccess::Ok)
 }
 
 /// Returns the headers of the stream, with the time of this buffer.

@@ -77,6 +77,11 @@ impl StreamObserver {
 
     /// Removes the pad of a stream that has ended.
     fn finish(&self, element: &gst::Bin, core: &ElementCore, number: u32) {
+        let branch = core.with_run(self.run, |run| run.branch(number));
+        // Without a lock, since this posts messages. The totals that remain include it.
+        if let Some(branch) = branch.flatten() {
+            branch.drop_rest();
+        }
         let removed = core.with_run(self.run, |run| run.remove(number));
         if let Some(branch) = removed.flatten() {
             branch.close(element);

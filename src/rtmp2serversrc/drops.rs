@@ -15,8 +15,6 @@ pub(super) struct DropCounts {
     pub(super) dropped: Dropped,
     /// Messages that no decoder could use.
     pub(super) skipped: u64,
-    /// Tags that left while nothing was linked.
-    pub(super) not_linked: u64,
 }
 
 /// Part of the counts that a report is about.
@@ -59,11 +57,8 @@ impl DropReports {
             take_new("descriptions", new.descriptions, &mut reported.descriptions),
             take_new("cut-off", new.cut_off, &mut reported.cut_off),
             take_new("unusable", counts.skipped, &mut self.reported.skipped),
-            take_new(
-                "not-linked",
-                counts.not_linked,
-                &mut self.reported.not_linked,
-            ),
+            take_new("not-linked", new.not_linked, &mut reported.not_linked),
+            take_new("end", new.at_end, &mut reported.at_end),
         ];
         if scope == ReportScope::Rest {
             reports.push(take_new(

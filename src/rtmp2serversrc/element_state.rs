@@ -3,8 +3,6 @@
 //! State that an element's properties, its state changes and its streaming thread share. Lock order: all
 //! locks in here are leaves.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use parking_lot::{Mutex, MutexGuard};
 
 use super::settings::Settings;
@@ -16,10 +14,6 @@ pub(super) struct ElementState {
     settings: Mutex<Settings>,
     stream_state: Mutex<StreamState>,
     repairs: Mutex<Repairs>,
-    /// Tags that the base class has dropped in pauses.
-    dropped_in_pause: AtomicU64,
-    /// Tags that left while nothing was linked.
-    dropped_not_linked: AtomicU64,
 }
 
 impl ElementState {
@@ -50,28 +44,5 @@ impl ElementState {
 
     pub(super) fn set_repairs(&self, repairs: Repairs) {
         *self.repairs.lock() = repairs;
-    }
-
-    pub(super) fn dropped_in_pause(&self) -> u64 {
-        self.dropped_in_pause.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn add_dropped_in_pause(&self, tags: u64) {
-        self.dropped_in_pause.fetch_add(tags, Ordering::Relaxed);
-    }
-
-    pub(super) fn dropped_not_linked(&self) -> u64 {
-        self.dropped_not_linked.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn add_dropped_not_linked(&self, tags: u64) {
-        self.dropped_not_linked.fetch_add(tags, Ordering::Relaxed);
-    }
-
-    /// Resets the counters for a new run of the element.
-    pub(super) fn reset_counters(&self) {
-        self.set_repairs(Repairs::default());
-        self.dropped_in_pause.store(0, Ordering::Relaxed);
-        self.dropped_not_linked.store(0, Ordering::Relaxed);
     }
 }

@@ -27,6 +27,7 @@ use super::state::StateInput;
 use super::stats::{self, StreamStatistics};
 use super::streaming::{Context, StreamingTask};
 use super::{CAT, announcements, buffers, signals};
+use crate::feed::Repairs;
 use crate::server::{self, Stream};
 
 static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
@@ -195,7 +196,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             gst::info!(CAT, imp = self, "Listening on {address}");
         }
 
-        self.state.reset_counters();
+        self.state.set_repairs(Repairs::default());
         self.pause_gate.reset();
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         *self.keyframe_requests.lock() = KeyframeRequests::default();
@@ -212,8 +213,8 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let running = self.running.lock().take();
         let streaming = self.streaming.lock().take();
-        if let (Some(ActiveClaim::Attached(_)), Some(streaming)) = (&running, streaming) {
-            self.with_context(|context| streaming.post_rest(context));
+        if let (Some(ActiveClaim::Attached(_)), Some(mut streaming)) = (&running, streaming) {
+            self.with_context(|context| streaming.drop_rest(context));
         }
         // Joins the threads that served this element.
         drop(running);
@@ -411,9 +412,14 @@ impl Rtmp2ServerSrc {
         address.map_or(0, |address| address.port().into())
     }
 
-    /// Counts tags that left while nothing was linked.
-    pub(crate) fn add_dropped_not_linked(&self, tags: u64) {
-        self.state.add_dropped_not_linked(tags);
+    /// Drops and reports what is left of a stream that was ended downstream. Does not wait: the
+    /// streaming thread has come to its end.
+    pub(crate) fn drop_rest(&self) {
+        if let Some(mut streaming) = self.streaming.try_lock()
+            && let Some(streaming) = streaming.as_mut()
+        {
+            self.with_context(|context| streaming.drop_rest(context));
+        }
     }
 
     pub(crate) fn statistics(&self) -> StreamStatistics {
@@ -421,8 +427,6 @@ impl Rtmp2ServerSrc {
             self.stream().as_deref(),
             self.state.snapshot(),
             self.state.repairs(),
-            self.state.dropped_in_pause(),
-            self.state.dropped_not_linked(),
             self.force_key_unit_events.load(Ordering::Relaxed),
         )
     }
@@ -444,3 +448,6 @@ impl Rtmp2ServerSrc {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,7 @@
 //! | `reconfiguration-started`, `reconfiguration-done` | |
 //! | `stalled` | `since-last-byte` (guint64) |
 //! | `resumed` | none after a stall; `downtime` (guint64) after a lost connection |
-//! | `dropped` | `tags` (guint64), `reason`: `queue-full`, `late`, `before-keyframe`, `descriptions`, `cut-off`, `unusable`, `pause` or `not-linked` |
+//! | `dropped` | `tags` (guint64), `reason`: `queue-full`, `late`, `before-keyframe`, `descriptions`, `cut-off`, `unusable`, `pause`, `not-linked` or `end` |
 //! | `imbalance` | `missing`: `audio` or `video`; `time` (guint64) for which only the other one arrived; `over` (gboolean): it arrives again |
 //! | `timestamp-jump` | `kind`: `backward`, `forward` or `frozen`; `track`: `audio` or `video`; `from`, `to` (gint64) on the publisher's clock |
 //! | `codec-refused` | `kind`: `audio` or `video`; `track` (guint), `codec` |
@@ -226,6 +226,7 @@
 //! | `dropped-codec-refused` | guint64 | tracks of tags in codecs that are not accepted |
 //! | `dropped-cut-off` | guint64 | tags that a publisher had sent when it was replaced, disconnected or drained |
 //! | `dropped-not-linked` | guint64 | tags of a stream of rtmp2multiserversrc that left while nothing was linked |
+//! | `dropped-at-end` | guint64 | tags of a stream of rtmp2multiserversrc that had not left when it was ended downstream or stopped |
 //! | `dropped-in-pause` | guint64 | tags that GStreamer dropped when the element was paused |
 //! | `timestamps-clamped` | guint64 | tags that stepped back, and leave at the time of the one before |
 //! | `timestamp-jumps` | guint64 | times that the publisher's clock started again or jumped ahead |

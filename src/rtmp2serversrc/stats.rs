@@ -27,8 +27,6 @@ pub(crate) struct StreamStatistics {
     levels: QueueLevels,
     dropped: Dropped,
     repairs: Repairs,
-    dropped_in_pause: u64,
-    dropped_not_linked: u64,
     force_key_unit_events: u64,
 }
 
@@ -37,8 +35,6 @@ impl StreamStatistics {
         stream: Option<&Stream>,
         state: Snapshot,
         repairs: Repairs,
-        dropped_in_pause: u64,
-        dropped_not_linked: u64,
         force_key_unit_events: u64,
     ) -> Self {
         let now = Instant::now();
@@ -50,8 +46,6 @@ impl StreamStatistics {
             levels: stream.map_or_else(Default::default, |stream| stream.queue().levels()),
             dropped: stream.map(Stream::dropped).unwrap_or_default(),
             repairs,
-            dropped_in_pause,
-            dropped_not_linked,
             force_key_unit_events,
         }
     }
@@ -66,8 +60,6 @@ impl StreamStatistics {
             uptime: self.stream.uptime,
             downtime: self.stream.downtime,
             dropped: self.dropped,
-            dropped_in_pause: self.dropped_in_pause,
-            dropped_not_linked: self.dropped_not_linked,
             repairs: self.repairs,
             force_key_unit_events: self.force_key_unit_events,
         }
@@ -180,8 +172,6 @@ pub(crate) fn with_totals(structure: StatsBuilder, totals: &StreamTotals) -> Sta
         uptime,
         downtime,
         dropped,
-        dropped_in_pause,
-        dropped_not_linked,
         repairs,
         force_key_unit_events,
     } = totals;
@@ -207,8 +197,9 @@ pub(crate) fn with_totals(structure: StatsBuilder, totals: &StreamTotals) -> Sta
         .field("dropped-late", dropped.late)
         .field("dropped-codec-refused", dropped.codec_refused)
         .field("dropped-cut-off", dropped.cut_off)
-        .field("dropped-in-pause", dropped_in_pause)
-        .field("dropped-not-linked", dropped_not_linked)
+        .field("dropped-in-pause", dropped.in_pause)
+        .field("dropped-not-linked", dropped.not_linked)
+        .field("dropped-at-end", dropped.at_end)
         .field("timestamps-clamped", repairs.clamped)
         .field("timestamp-jumps", repairs.jumps)
         .field("timestamps-frozen", repairs.frozen)

@@ -175,7 +175,10 @@ impl StreamingTask {
             obj = context.element,
             "The base class has dropped {tags} tags in a pause"
         );
-        context.state.add_dropped_in_pause(tags);
+        self.stream.add_dropped_output(Dropped {
+            in_pause: tags,
+            ..Dropped::default()
+        });
         let details = announcements::about_dropped(tags, "pause");
         context.post_event(StreamEvent::Dropped, details);
     }
@@ -281,16 +284,21 @@ impl StreamingTask {
                 }
             }
         }
+        self.count_drops();
+        context.state.set_repairs(self.feed.repairs());
+        self.report_drops(context, scope, now);
+    }
+
+    /// Counts what the feed has dropped.
+    fn count_drops(&self) {
         let dropped = self.feed.dropped();
-        self.stream.set_dropped_downstream(Dropped {
+        self.stream.set_dropped_after_queue(Dropped {
             before_keyframe: dropped.before_keyframe,
             descriptions: dropped.descriptions,
             late: dropped.late,
             codec_refused: dropped.codec_refused,
             ..Dropped::default()
         });
-        context.state.set_repairs(self.feed.repairs());
-        self.report_drops(context, scope, now);
     }
 
     /// Posts events about dropped media that has none yet.
@@ -301,20 +309,27 @@ impl StreamingTask {
         let counts = DropCounts {
             dropped: self.stream.dropped(),
             skipped: self.stream.totals(now).media.skipped,
-            not_linked: context.state.dropped_not_linked(),
         };
         for (reason, tags) in self.drop_reports.report(&counts, scope, now) {
             post_dropped(context, tags, reason);
         }
     }
 
-    /// Posts the remaining events of a stream that was ended from downstream. Its remaining media is
-    /// dropped.
-    pub(super) fn post_rest(mut self, context: Context<'_>) {
+    /// Posts the remaining events of a stream that was ended downstream or stopped. Its remaining
+    /// media is dropped.
+    pub(super) fn drop_rest(&mut self, context: Context<'_>) {
         self.items.extend(self.stream.queue().take_rest());
+        let mut at_end = match self.held.take() {
+            Some(_) => std::mem::take(&mut self.last_tags),
+            None => 0,
+        };
+        // Tags that wait for a keyframe.
+        self.feed.end_publisher();
         while let Some(output) = self.feed.pop() {
-            if let FeedOutput::Mark(mark) = output {
-                self.handle_mark(context, mark);
+            match output {
+                FeedOutput::Mark(mark) => self.handle_mark(context, mark),
+                FeedOutput::Tag(tag) => at_end += u64::from(!tag.is_header),
+                _ => {}
             }
         }
         for item in std::mem::take(&mut self.items) {
@@ -326,9 +341,17 @@ impl StreamingTask {
                 }
                 QueueItem::Event(event) => self.handle_mark(context, Mark::Event(event)),
                 QueueItem::End { .. } => self.handle_mark(context, Mark::Ended),
-                QueueItem::Tag { .. } | QueueItem::Stalled { .. } | QueueItem::Resumed => {}
+                QueueItem::Tag { .. } => at_end += 1,
+                QueueItem::Stalled { .. } | QueueItem::Resumed => {}
             }
         }
+        self.count_drops();
+        self.stream.add_dropped_output(Dropped {
+            at_end,
+            ..Dropped::default()
+        });
+        self.report_drops(context, ReportScope::Rest, Instant::now());
+        post_rejection(context, self.rejections.take());
     }
 
     fn pending_starts(&self, is_start: impl Fn(&QueueItem) -> bool) -> usize {

@@ -19,10 +19,6 @@ pub(crate) struct StreamTotals {
     /// Time without a publisher, from when the first one left.
     pub(super) downtime: Duration,
     pub(super) dropped: Dropped,
-    /// Tags that the base class has dropped in pauses.
-    pub(super) dropped_in_pause: u64,
-    /// Tags that left while nothing was linked.
-    pub(super) dropped_not_linked: u64,
     pub(super) repairs: Repairs,
     pub(super) force_key_unit_events: u64,
 }
@@ -38,8 +34,6 @@ impl AddAssign for StreamTotals {
             uptime,
             downtime,
             dropped,
-            dropped_in_pause,
-            dropped_not_linked,
             repairs,
             force_key_unit_events,
         } = other;
@@ -50,8 +44,6 @@ impl AddAssign for StreamTotals {
         self.uptime += uptime;
         self.downtime += downtime;
         self.dropped = self.dropped + dropped;
-        self.dropped_in_pause += dropped_in_pause;
-        self.dropped_not_linked += dropped_not_linked;
         add_repairs(&mut self.repairs, repairs);
         self.force_key_unit_events += force_key_unit_events;
     }
@@ -98,9 +90,10 @@ mod tests {
                 cut_off: 18,
                 late: 19,
                 codec_refused: 20,
+                in_pause: 25,
+                not_linked: 26,
+                at_end: 27,
             },
-            dropped_in_pause: 25,
-            dropped_not_linked: 26,
             repairs: Repairs {
                 clamped: 21,
                 jumps: 22,

@@ -96,6 +96,12 @@ counters! {
         pub late: u64,
         /// Their codec is not accepted.
         pub codec_refused: u64,
+        /// GStreamer's base class dropped them in a pause.
+        pub in_pause: u64,
+        /// Nothing was linked when they left.
+        pub not_linked: u64,
+        /// They had not left when their stream was ended downstream or stopped.
+        pub at_end: u64,
     }
 }
 
@@ -108,8 +114,12 @@ impl Dropped {
             cut_off,
             late,
             codec_refused,
+            in_pause,
+            not_linked,
+            at_end,
         } = *self;
-        queue_full + before_keyframe + descriptions + cut_off + late + codec_refused
+        let before_output = queue_full + before_keyframe + descriptions + late + codec_refused;
+        before_output + cut_off + in_pause + not_linked + at_end
     }
 }
 

@@ -2,10 +2,12 @@
 
 //! Media that is dropped is in the statistics and on the bus, for whatever reason it was dropped.
 
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
+use gstrtmp2server::internal::amf0::Value;
 
 use support::PATIENCE;
 use support::flv::{self, Tag};
@@ -16,6 +18,9 @@ use support::synthetic::{audio, delta_frame, keyframe, stream, video_header};
 use crate::multi::multi_recorder::{MultiRecorder, publisher};
 
 const EVENT: &str = "rtmp2-stream-event";
+
+/// Length of an FLV file header, with the back pointer after it.
+const FILE_HEADER_LENGTH: usize = 13;
 
 /// Returns the sum of the tags in all events about this reason.
 fn reported(events: &[gst::Structure], reason: &str) -> u64 {
@@ -34,6 +39,8 @@ fn assert_dropped(recorder: &Recorder, field: &str, reason: &str) -> u64 {
     assert!(dropped > 0, "{field} is 0");
     let events = recorder.messages(EVENT, 0);
     assert_eq!(reported(&events, reason), dropped, "{events:?}");
+    let process: gst::Structure = recorder.stats().get("process").unwrap();
+    assert!(process.get::<u64>("dropped").unwrap() >= dropped);
     dropped
 }
 
@@ -177,4 +184,46 @@ fn tags_at_an_unlinked_pad_are_reported() {
     }
     let total: u64 = recorder.stats().get("dropped-not-linked").unwrap();
     assert!(total > 0);
+}
+
+/// Every tag is in the queue, or in the output that is refused, when downstream ends the stream.
+#[test]
+fn tags_left_when_downstream_ends_the_stream_are_reported() {
+    let (reached, is_reached) = mpsc::channel();
+    let (end, may_end) = mpsc::channel::<()>();
+    let may_end = Mutex::new(may_end);
+    let sink = gst::Pad::builder(gst::PadDirection::Sink)
+        .chain_function(move |_, _, buffer| {
+            if buffer.size() == FILE_HEADER_LENGTH {
+                return Ok(gst::FlowSuccess::Ok);
+            }
+            reached.send(()).unwrap();
+            may_end.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            Err(gst::FlowError::Eos)
+        })
+        .build();
+    sink.set_active(true).unwrap();
+    let recorder = MultiRecorder::start_with("", move |_, pad| {
+        pad.link(&sink).unwrap();
+    });
+    let mut client = publisher(recorder.port(), "key");
+    is_reached.recv_timeout(PATIENCE).unwrap();
+    let rest: Vec<Tag> = (0..100).map(|n| delta_frame(200 + 40 * n, 100)).collect();
+    send(&mut client, &rest);
+    // The answer comes after all of it was read.
+    client.command(0, "createStream", 9.0, &[Value::Null]);
+    client.expect_command("_result");
+    end.send(()).unwrap();
+    recorder.wait_for("-src_0");
+    let count = |name: &str| recorder.stats().get::<u64>(name).unwrap();
+    assert_eq!(count("dropped-at-end"), count("total-tags"));
+    assert!(count("dropped-at-end") > 100);
+    let expected = count("dropped-at-end");
+    recorder.inspect(|seen| {
+        let events = seen.element_messages(EVENT).into_iter();
+        let events: Vec<gst::Structure> = events.map(|(_, event)| event).collect();
+        assert_eq!(reported(&events, "end"), expected, "{events:?}");
+    });
+    let process: gst::Structure = recorder.stats().get("process").unwrap();
+    assert!(process.get::<u64>("dropped").unwrap() >= expected);
 }

@@ -41,7 +41,7 @@ impl ProcessCounters {
             in_bytes: totals.media.in_bytes,
             tags: totals.media.tags(),
             rejected: totals.rejected,
-            dropped: totals.dropped.sum(),
+            dropped: totals.dropped.sum() + totals.media.skipped,
             ..ProcessStats::default()
         }
     }

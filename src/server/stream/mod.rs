@@ -72,8 +72,10 @@ pub(crate) struct Stream {
     changed: Condvar,
     counters: Mutex<StreamCounters>,
     rejected: AtomicU64,
-    /// Tags that the element has dropped after the queue.
-    dropped_downstream: Mutex<Dropped>,
+    /// Tags that the element has dropped between the queue and its output.
+    dropped_after_queue: Mutex<Dropped>,
+    /// Tags that were dropped as output.
+    dropped_output: Mutex<Dropped>,
     timers: OnceLock<Arc<dyn TimerService>>,
     /// Fires when a wait of the slot is over.
     slot_timer: TimerId,
@@ -114,7 +116,8 @@ impl Stream {
             changed: Condvar::new(),
             counters: Mutex::default(),
             rejected: AtomicU64::default(),
-            dropped_downstream: Mutex::default(),
+            dropped_after_queue: Mutex::default(),
+            dropped_output: Mutex::default(),
             timers: OnceLock::new(),
             slot_timer: TimerId::new(),
             settings_timer: TimerId::new(),
@@ -185,16 +188,23 @@ impl Stream {
 
     pub(crate) fn dropped(&self) -> Dropped {
         let levels = self.queue.levels();
-        Dropped {
+        let in_queue = Dropped {
             queue_full: levels.dropped,
             cut_off: levels.cut_off,
-            ..*self.dropped_downstream.lock()
-        }
+            ..Dropped::default()
+        };
+        in_queue + *self.dropped_after_queue.lock() + *self.dropped_output.lock()
     }
 
-    /// Sets the tags that the element has dropped after the queue, since the start.
-    pub(crate) fn set_dropped_downstream(&self, dropped: Dropped) {
-        *self.dropped_downstream.lock() = dropped;
+    /// Sets the tags that the element has dropped between the queue and its output, since the start.
+    pub(crate) fn set_dropped_after_queue(&self, dropped: Dropped) {
+        *self.dropped_after_queue.lock() = dropped;
+    }
+
+    /// Adds tags that were dropped as output.
+    pub(crate) fn add_dropped_output(&self, dropped: Dropped) {
+        let mut sum = self.dropped_output.lock();
+        *sum = *sum + dropped;
     }
 
     /// Returns the number of clients that were rejected.
