@@ -39,38 +39,38 @@ UNITS = re.compile(r" (ns|ms|s|bytes)(?=,|$)")
 
 
 def names(cell):
-    """The names in backquotes in a cell of a table."""
+    """Returns the names in backquotes in a cell of a table."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def tables(section):
-    """(first header, rows) of each table; a row is a list of cells."""
+    """Yields (first header, rows) of each table; a row is a list of cells."""
     for block in re.findall(r"(?:^\|.*\|\n)+", section, re.MULTILINE):
         rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
         yield rows[0][0], rows[2:]
 
 
 def documented(section, header):
-    """{name: the other cells} of all tables whose first column has this header."""
+    """Returns {name: the other cells} of all tables whose first column has this header."""
     found = {}
     for first, rows in tables(section):
         if first == header:
             for row in rows:
                 for name in names(row[0]):
                     if name in found:
-                        raise harness.Failure(f"{header} {name} is there twice")
+                        raise harness.Failure(f"{header} {name} is documented twice")
                     found[name] = row[1:]
     return found
 
 
 def sections():
-    """{element: its section}."""
+    """Returns {element: its section}."""
     parts = re.split(r"^## (\S+)\n", PAGE.read_text(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2]))
 
 
 def type_of(spec):
-    """The column "type": without a unit, which nothing but the documentation knows."""
+    """Returns the column "type", without the unit, which only the documentation has."""
     kind = spec.value_type.name
     if kind in NUMBERS:
         name, low, high = NUMBERS[kind]
@@ -84,7 +84,7 @@ def type_of(spec):
 
 
 def default_of(spec):
-    """The column "default"."""
+    """Returns the column "default"."""
     kind = spec.value_type.name
     if kind in ("GstStructure", "GstValueArray"):
         empty = {"GstStructure": "none", "GstValueArray": "empty"}
@@ -100,7 +100,7 @@ def default_of(spec):
 
 
 def set_of(spec):
-    """The column "set"."""
+    """Returns the column "set"."""
     if not spec.flags & GObject.ParamFlags.WRITABLE:
         return "read-only"
     when = "always" if int(spec.flags) & Gst.PARAM_MUTABLE_PLAYING else "stopped"
@@ -108,13 +108,13 @@ def set_of(spec):
 
 
 def properties(element):
-    """{name: (type, default, set)} of the properties that the element's own class has."""
+    """Returns {name: (type, default, set)} of the properties that the element's own class has."""
     owned = (spec for spec in element.list_properties() if spec.owner_type == element.__gtype__)
     return {spec.name: (type_of(spec), default_of(spec), set_of(spec)) for spec in owned}
 
 
 def signals(element, actions):
-    """{name: number of arguments} of the signals, or of the actions, that the element's own class has."""
+    """Returns {name: number of arguments} of the signals, or of the actions, that the element's own class has."""
     queries = (GObject.signal_query(number) for number in GObject.signal_list_ids(element))
     return {
         query.signal_name: len(query.param_types)
@@ -124,42 +124,42 @@ def signals(element, actions):
 
 
 def fields(element):
-    """The fields of the element's statistics."""
+    """Returns the fields of the element's statistics."""
     stats = element.get_property("stats")
     return {stats.nth_field_name(index) for index in range(stats.n_fields())}
 
 
 def written_calls(section, header):
-    """{name: number of arguments} of signals or actions, written as `name(a, b) -> type`."""
+    """Returns {name: number of arguments} of signals or actions, written as `name(a, b) -> type`."""
     calls = (re.fullmatch(r"([a-z-]+)\((.*)\)(?: -> \w+)?", call) for call in documented(section, header))
     return {call.group(1): len(call.group(2).split(", ")) if call.group(2) else 0 for call in calls}
 
 
-def compare(what, there, written):
-    """Both have the same names, with the same values."""
-    problems = [f"{what} {name} is not documented" for name in sorted(there.keys() - written.keys())]
-    problems += [f"{what} {name} is documented, and not there" for name in sorted(written.keys() - there.keys())]
-    for name in sorted(there.keys() & written.keys()):
-        if there[name] != written[name]:
-            problems.append(f"{what} {name} is {there[name]}, and documented as {written[name]}")
+def compare(what, present, written):
+    """Returns the differences between the names and values of an element and of its documentation."""
+    problems = [f"{what} {name} is not documented" for name in sorted(present.keys() - written.keys())]
+    problems += [f"{what} {name} is documented, and does not exist" for name in sorted(written.keys() - present.keys())]
+    for name in sorted(present.keys() & written.keys()):
+        if present[name] != written[name]:
+            problems.append(f"{what} {name} is {present[name]}, and documented as {written[name]}")
     return problems
 
 
 def normalised(cells):
-    """Type, default and set of a documented property, without the unit."""
+    """Returns type, default and set of a documented property, without the unit."""
     kind, default, when = cells[:3]
     values = names(kind)
     return (", ".join(f"`{value}`" for value in values) if values else UNITS.sub("", kind), default, when)
 
 
 def sorted_values(cells):
-    """The same, with the values of an enum in any order."""
+    """Returns the same, with the values of an enum sorted."""
     kind, *rest = cells
     return (", ".join(sorted(kind.split(", "))) if kind.startswith("`") else kind, *rest)
 
 
 def check(name, element, section, base):
-    """The problems of one element's section. `base` has what the section need not repeat."""
+    """Returns the problems of one element's section. `base` has the parts that the section need not repeat."""
     written = documented(section, "property")
     written = {name: sorted_values(normalised(cells)) for name, cells in written.items()}
     inherited = re.search(rf"^All properties of {BASE}(?: but ([^.]*))?\.", section, re.MULTILINE)
@@ -169,8 +169,8 @@ def check(name, element, section, base):
         if unknown:
             return [f"{name}: {sorted(unknown)} are no properties of {BASE}"]
         written = {key: value for key, value in base["properties"].items() if key not in left_out} | written
-    there = {key: sorted_values(value) for key, value in properties(element).items()}
-    problems = compare("property", there, written)
+    present = {key: sorted_values(value) for key, value in properties(element).items()}
+    problems = compare("property", present, written)
 
     described = written_calls(section, "signal")
     actions = written_calls(section, "action")
@@ -192,7 +192,7 @@ def check(name, element, section, base):
 
 
 def pad_properties(element):
-    """The properties that the class of an element's pads has."""
+    """Returns the properties that the class of an element's pads has."""
     names = set()
     for template in element.get_pad_template_list():
         kind = template.get_property("gtype")
@@ -202,7 +202,7 @@ def pad_properties(element):
 
 
 def events():
-    """The nicks of GstRtmp2StreamEvent, which is in messages only."""
+    """Returns the nicks of GstRtmp2StreamEvent, which is in messages only."""
     for path in SOURCE.rglob("*.rs"):
         found = re.search(r"pub enum StreamEvent \{(.*?)^\}", path.read_text(), re.MULTILINE | re.DOTALL)
         if found:

@@ -19,14 +19,14 @@ PYTHON = "/usr/bin/python3" if pathlib.Path("/usr/bin/python3").exists() else "p
 
 
 def expect_epoch(program):
-    """Buffers carry the epoch, and there is one."""
+    """Fails unless the buffers carry one epoch, the first."""
     epochs = [match.group(1) for _, match in program.matches(re.compile(r"^epoch (\d+)$"))]
     if epochs != ["1"]:
         raise harness.Failure(f"epochs are {epochs} in {program}")
 
 
 def recorded(name, with_epoch=False):
-    """A check that a file holds every frame, and audio."""
+    """Returns a check that a file holds every frame, and audio."""
 
     def check(program, directory, sent):
         if with_epoch:
@@ -39,15 +39,15 @@ def recorded(name, with_epoch=False):
 
 
 def counted(program, directory, sent):
-    """A check that the program itself counted every frame."""
+    """Fails unless the program itself has counted every frame."""
     expect_epoch(program)
-    told = program.matches(re.compile(r"^(\d+) frames$"))
-    if not told or int(told[-1][1].group(1)) != sent:
-        raise harness.Failure(f"{sent} frames were sent, and otherwise counted by {program}")
+    counts = program.matches(re.compile(r"^(\d+) frames$"))
+    if not counts or int(counts[-1][1].group(1)) != sent:
+        raise harness.Failure(f"{sent} frames were sent, and another number was counted by {program}")
 
 
 def scrape(program):
-    """What the program tells Prometheus, read by the letter of the format: {(name, labels): value}."""
+    """Returns the program's metrics, parsed strictly: {(name, labels): value}."""
     url = program.matches(re.compile(r"^metrics on (http://\S+)$"))[0][1].group(1)
     with urllib.request.urlopen(url, timeout=20) as response:
         kind = response.headers["Content-Type"]
@@ -63,7 +63,7 @@ def scrape(program):
 
 
 def expect(samples, expected):
-    """Each of these samples has to be there, with a value that passes its check."""
+    """Fails unless each of these samples exists, with a value that passes its check."""
     for (name, *labels), is_right in expected.items():
         value = samples.get((name, tuple(sorted(labels))))
         if value is None or not is_right(value):
@@ -79,7 +79,7 @@ OTHER = [("application", "live"), ("element", "other")]
 
 
 def scraped_meanwhile(program):
-    """A check of the metrics while the first of two routes has a publisher."""
+    """Checks the metrics while the first of two routes has a publisher."""
     expect(
         scrape(program),
         {
@@ -99,14 +99,14 @@ def scraped_meanwhile(program):
 
 
 def scraped(program, directory, sent):
-    """A check of the metrics when the publisher is gone, and of a clean end."""
+    """Checks the metrics after the publisher has left, and that the program ends cleanly."""
     program.wait_for(re.compile(r"^camera: .* is gone$"))
     samples = scrape(program)
     tags = {kind: samples["rtmp2_tags_total", (*CAMERA, ("kind", kind))] for kind in ("audio", "video", "script")}
     expect(
         samples,
         {
-            # The sequence header and its end come on top.
+            # The sequence header and the end of sequence are counted too.
             ("rtmp2_tags_total", *CAMERA, ("kind", "video")): lambda value: sent < value <= sent + 2,
             ("rtmp2_tags_total", *CAMERA, ("kind", "audio")): lambda value: value > 50,
             ("rtmp2_tag_bytes_total", *CAMERA, ("kind", "video")): lambda value: value > 10_000,
@@ -132,7 +132,7 @@ def scraped(program, directory, sent):
     program.finish()
 
 
-# What runs each example on a free port, and what has to be true of it then.
+# The command that runs each example on a free port, the check of its result, and a check while it has a publisher.
 PROGRAMS = {
     "record.c": ([harness.RELEASE / "examples" / "c" / "record", "0", "out.flv"], recorded("out.flv", with_epoch=True)),
     "frames.py": ([PYTHON, EXAMPLES / "frames.py", "--port", "0", "--once"], counted),
@@ -152,7 +152,7 @@ PROGRAMS = {
 
 
 def run(arguments, check, meanwhile=None):
-    """Publishes to an example. One that is looked at meanwhile goes on for ever, and its check ends it."""
+    """Publishes to an example, and checks it. One with a check `meanwhile` does not end by itself: `check` ends it."""
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         with harness.Process(arguments, cwd=directory) as program:
@@ -169,9 +169,9 @@ def run(arguments, check, meanwhile=None):
 
 
 def main():
-    there = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".c", ".py", ".rs")} | {"metrics"}
-    if there != set(PROGRAMS):
-        raise harness.Failure(f"not checked, or not there: {sorted(there ^ set(PROGRAMS))}")
+    found = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".c", ".py", ".rs")} | {"metrics"}
+    if found != set(PROGRAMS):
+        raise harness.Failure(f"not checked, or missing: {sorted(found ^ set(PROGRAMS))}")
     subprocess.run(["make", "-s", "examples"], cwd=harness.TOP, check=True)
     failed = 0
     for name, program in PROGRAMS.items():

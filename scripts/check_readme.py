@@ -3,8 +3,9 @@
 """Runs every pipeline in README.md, in docs, in the READMEs of programs and in the elements' documentation, with the README's own
 ffmpeg line as the publisher, and checks the output.
 
-Only what a test machine cannot have is replaced: the port by a free one, displays and loudspeakers by sinks that count, servers by
-one on this machine. Code that a page takes from an example has to be in it. Arguments: parts of pipelines, to run only those.
+It replaces only parts that a test machine cannot have: the port by a free one, displays and loudspeakers by sinks that count, and
+servers by one on this machine. Code that a page quotes from an example has to be in the example. Arguments: parts of pipelines, to
+run only those.
 """
 
 import concurrent.futures
@@ -29,20 +30,20 @@ SHOWN = re.compile(r"GstFakeSink:shown: last-message = chain .* pts: ([0-9:.]+)"
 
 
 def blocks(text, language):
-    """The code blocks in a language, each with the line before it."""
+    """Returns the code blocks in a language, each with the line before it."""
     pattern = re.compile(rf"^([^\n]*)\n```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     return [(match.group(1), match.group(2)) for match in pattern.finditer(text)]
 
 
 def commands(text):
-    """Every command in the sh and bash blocks, its lines joined."""
+    """Yields every command in the sh and bash blocks, its lines joined."""
     for _, block in blocks(text, "(?:ba)?sh"):
         for line in block.replace("\\\n", " ").splitlines():
             yield " ".join(line.split())
 
 
 def element_documentation():
-    """The module comments that have a SECTION for an element, as Markdown."""
+    """Yields the module comments that have a SECTION for an element, as Markdown."""
     for path in sorted((harness.TOP / "src").glob("*/mod.rs")):
         lines = re.findall(r"^//!(?: (.*))?$", path.read_text(), re.MULTILINE)
         if any(line.startswith("SECTION:element-") for line in lines):
@@ -50,22 +51,22 @@ def element_documentation():
 
 
 def without_devices(command):
-    """The words behind gst-launch-1.0 and its options, with other sinks in the place of devices. Only one may tell what it
-    gets: gst-launch-1.0 loses notifications that come from two at a time."""
-    shown, heard = "fakesink silent=false sync=true name=shown", "fakesink sync=true"
+    """Returns the words of a command, with other sinks in place of devices. Only one of them prints its buffers: gst-launch-1.0
+    loses notifications that come from two at a time."""
+    video, audio = "fakesink silent=false sync=true name=shown", "fakesink sync=true"
     if command.startswith("gst-play-1.0 "):
-        sinks = [f"--videosink={shown}", f"--audiosink={heard}"]
+        sinks = [f"--videosink={video}", f"--audiosink={audio}"]
         return [*shlex.split(command), "--no-interactive", *sinks]
-    return shlex.split(command.replace("autovideosink", shown).replace("autoaudiosink", heard))
+    return shlex.split(command.replace("autovideosink", video).replace("autoaudiosink", audio))
 
 
 def listeners(words):
-    """How many elements of a pipeline listen: one at least, since a URI has one too."""
+    """Returns the number of listening elements of a pipeline: at least one, since a URI creates one too."""
     return max(1, sum(words.count(name) for name in ("rtmp2serversrc", "rtmp2serverbin", "rtmp2multiserversrc")))
 
 
 def on_a_free_port(words):
-    # Elements that are to share a port can't each take any.
+    # Elements that share a port can't all bind any free port.
     port = 0 if listeners(words) == 1 else harness.free_port()
     words = [re.sub(r"^port=\d+$", f"port={port}", word) for word in words]
     return [re.sub(r"^((?:location=rtmp|(?:uri=)?rtmpserver)://[^:]+):\d+", rf"\1:{port}", word) for word in words]
@@ -77,7 +78,7 @@ def holds_every_frame(counts, sent):
 
 
 def check_files(directory, words, sent):
-    """The recordings that the pipeline names."""
+    """Checks the recordings that the pipeline names."""
     if "hlssink2" not in words:
         names = [word.removeprefix("location=") for word in words if re.match(r"location=(?!rtmp)", word)]
         for name in names:
@@ -93,23 +94,23 @@ def check_files(directory, words, sent):
 
 
 def addresses(words, publisher, port):
-    """Where to publish to reach each of a pipeline's elements: the README's own address, as far as they do not ask for
-    something else."""
+    """Returns the address to publish to for each of a pipeline's elements: the README's own address, except for the parts that
+    their properties change."""
     values = dict(word.split("=", 1) for word in words if "=" in word)
     scheme = "rtmps" if "certificate-file" in values else "rtmp"
     user = f"{values['username']}:{values['password']}@" if "authmod" in values else ""
     path = re.search(r" rtmp://[^/]+/(\S+)$", publisher).group(1)
     keys = [word.removeprefix("stream-key=") for word in words if word.startswith("stream-key=")]
-    # Any value does for a variable.
+    # A variable matches any value.
     paths = [re.sub(r"[^/]+$", re.sub(r"\{\w+\}", "1", key), path) for key in keys] or [path]
-    # An element with pads has a publisher for each that is linked.
+    # An element with pads has a publisher for each linked pad.
     pads = [word for word in words if re.fullmatch(r"\w+\.src_\d+", word)]
     paths = [f"{path}_{index}" for index in range(len(pads))] or paths
     return [f"{scheme}://{user}127.0.0.1:{port}/{path}" for path in paths]
 
 
 def make_certificate(directory):
-    """The files that a pipeline with TLS names."""
+    """Makes the files that a pipeline with TLS names."""
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
          "-out", "certificate.pem", "-keyout", "key.pem"],
@@ -118,7 +119,7 @@ def make_certificate(directory):
 
 
 def publish(publisher, address, directory):
-    """Runs the README's ffmpeg line to its end. How many frames it sent."""
+    """Runs the README's ffmpeg line to its end, and returns the number of frames sent."""
     words = [address if word.startswith("rtmp://") else word for word in shlex.split(publisher)[1:]]
     with harness.ffmpeg(words, cwd=directory) as process:
         process.finish(SECONDS + 30)
@@ -148,7 +149,7 @@ def check_pipeline(command, publisher, directory):
             (sent,) = counts
             if "keep-listening=true" in words:
                 (target,) = targets
-                # The stream stays open, so it is the pictures that tell that all is over.
+                # The stream stays open, so the check waits for the pictures.
                 return shown_twice(pipeline, sent, publisher, target, directory)
             pipeline.finish()
             if any("name=shown" in word for word in words):
@@ -158,11 +159,11 @@ def check_pipeline(command, publisher, directory):
 
 
 def check_fallback(command, publisher, directory):
-    """A pipeline that sends to servers: the first one is here, and gets every frame."""
+    """Checks a pipeline that sends to servers: the first one is on this machine, and gets every frame."""
     with harness.launch("rtmp2serversrc port=0 ! filesink location=received.flv", cwd=directory) as server:
         target = f"rtmp://127.0.0.1:{harness.port_of(server)}/"
         words = [word.replace("rtmp://first.example/", target) for word in on_a_free_port(shlex.split(command))[1:]]
-        # A source without an end gets one.
+        # A source without an end gets a number of buffers.
         words = [part for word in words for part in ([word, f"num-buffers={FRAMES}"] if word == "videotestsrc" else [word])]
         with harness.launch(words, cwd=directory) as pipeline:
             sent = FRAMES
@@ -181,7 +182,7 @@ def check_fallback(command, publisher, directory):
 
 
 def shown_once(pipeline, sent):
-    """Every picture was shown."""
+    """Fails unless every picture was shown."""
     shown = {match.group(1) for _, match in pipeline.matches(SHOWN)}
     if len(shown) != sent:
         raise harness.Failure(f"{sent} frames were sent, and {len(shown)} shown by {pipeline}")
@@ -189,7 +190,7 @@ def shown_once(pipeline, sent):
 
 
 def shown_twice(pipeline, sent, publisher, target, directory):
-    """Every picture is shown, and those of a second publisher too."""
+    """Waits until every picture is shown, and those of a second publisher too."""
     shown = set()
 
     def wait_for_frames(expected):
@@ -203,14 +204,14 @@ def shown_twice(pipeline, sent, publisher, target, directory):
 
 
 def received(pipeline, srt_port, publisher, port, directory):
-    """An SRT receiver gets every frame, but for the last moment: srtsink drops what SRT's latency of 125 ms holds back
-    when it closes its socket."""
+    """Fails unless an SRT receiver gets every frame, except for the last moment: when srtsink closes its socket, it drops the
+    frames that SRT's latency of 125 ms still holds back."""
     words = f"srtsrc uri=srt://127.0.0.1:{srt_port} ! filesink location=received.ts"
     with harness.launch(words, cwd=directory) as receiver:
         (target,) = addresses([], publisher, port)
         sent = publish(publisher, target, directory)
         pipeline.finish()
-        # srtsrc would go on trying to reconnect.
+        # srtsrc would try to reconnect forever.
         receiver.wait_for(re.compile("WARNING.*SRT socket"))
         receiver.signal(signal.SIGINT)
         receiver.finish()
@@ -221,7 +222,7 @@ def received(pipeline, srt_port, publisher, port, directory):
 
 
 def check_excerpts(page):
-    """Code that is said to come from an example comes from it, line for line. A line "..." leaves some out."""
+    """Fails unless quoted code equals the example that the page names, line for line. A line "..." stands for omitted lines."""
 
     def normal(code):
         return [line.strip() for line in code.splitlines() if line.strip()]
@@ -231,24 +232,24 @@ def check_excerpts(page):
             match = re.fullmatch(r"<!-- from (\S+) -->", before)
             if not match:
                 raise harness.Failure(f"{page.name}: no '<!-- from FILE -->' before:\n{textwrap.indent(code, '    ')}")
-            there = normal((harness.TOP / match.group(1)).read_text())
+            example = normal((harness.TOP / match.group(1)).read_text())
             for part in re.split(r"^\.\.\.$", code, flags=re.MULTILINE):
                 wanted = normal(part)
-                windows = [there[start : start + len(wanted)] for start in range(len(there))]
+                windows = [example[start : start + len(wanted)] for start in range(len(example))]
                 if wanted not in windows:
                     raise harness.Failure(f"{page.name}: not in {match.group(1)}:\n{textwrap.indent(part, '    ')}")
-                there = there[windows.index(wanted) + len(wanted) :]
+                example = example[windows.index(wanted) + len(wanted) :]
             print(f"readme: excerpt of {match.group(1)}: ok")
 
 
 def anchors(page):
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Returns the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def check_links(page):
-    """Every link to a file of the project, and to a heading, leads somewhere."""
+    """Fails on links to files of the project or to headings that do not exist."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     for target, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
         path = page.parent / target if target else page

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Runs the relay of examples/relay as its users do: a publisher, a receiver of its notifications, and Chromium without a display on
-its page, which plays the stream while its publisher breaks off and comes back.
+"""Runs the relay of examples/relay with a publisher, a receiver of its notifications, and a headless Chromium on its page, which
+plays the stream while its publisher is killed and returns.
 
 Runs with the Python of .venv, which has selenium. Chromium and its driver are those on the PATH, or those that CHROMIUM and CHROMEDRIVER name.
 """
@@ -32,17 +32,17 @@ RELAY = harness.RELEASE / "rtmp2-relay"
 PAGE_LINE = re.compile(r"^page on (http://\S+/)")
 STREAM = "live/ann/cam"
 SIZE = (640, 360)
-# One without a user.
+# A stream without a user.
 OTHER = "live/plain"
 OTHER_SIZE = (320, 180)
 SEGMENT_SECONDS = 2
-# Long enough for anything on a busy machine. Nothing waits for it unless something is broken.
+# Limit of each wait in seconds, also for a busy machine. Reached only if something is broken.
 PATIENCE = 120
 NAMES = ["application", "stream", "user"]
 
 
 def is_signed(headers, body, secret):
-    """What each receiver of notifications is to look at first."""
+    """Returns true for a notification with a valid signature. Each receiver has to check that first."""
     timestamp = headers["X-Relay-Timestamp"]
     mac = hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256)
     is_fresh = abs(time.time() - int(timestamp)) < 300
@@ -50,13 +50,13 @@ def is_signed(headers, body, secret):
 
 
 class Receiver:
-    """An HTTP server that says 503 to the first notification, and 204 to all others. It keeps what it understood."""
+    """An HTTP server that answers 503 to the first notification, and 204 to all others. It keeps those that it accepted."""
 
     def __init__(self):
         self.secret = secrets.token_hex(32)
         self.attempts = []
         self.wrong = []
-        self._taken = queue.Queue()
+        self._accepted = queue.Queue()
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -84,33 +84,33 @@ class Receiver:
         self._server.server_close()
 
     def receive(self, headers, body):
-        """What a receiver in earnest does, too. The status of the answer."""
+        """Handles a notification like a receiver in production, and returns the status of the answer."""
         if not is_signed(headers, body, self.secret.encode()):
             self.wrong.append(f"signature of {body!r}, {headers['X-Relay-Timestamp']}")
             return 401
-        told = json.loads(body)
-        if told["id"] != headers["X-Relay-Id"]:
-            self.wrong.append(f"two ids: {headers['X-Relay-Id']} and {told['id']}")
-        self.attempts.append(told)
+        notification = json.loads(body)
+        if notification["id"] != headers["X-Relay-Id"]:
+            self.wrong.append(f"two ids: {headers['X-Relay-Id']} and {notification['id']}")
+        self.attempts.append(notification)
         if len(self.attempts) == 1:
             return 503
-        self._taken.put(told)
+        self._accepted.put(notification)
         return 204
 
     def expect(self, event, stream):
-        """Waits for the next one that was taken: it has to be this one."""
+        """Waits for the next accepted notification, and fails unless it is this one."""
         try:
-            told = self._taken.get(timeout=PATIENCE)
+            notification = self._accepted.get(timeout=PATIENCE)
         except queue.Empty:
-            raise harness.Failure(f"nobody was told that {stream} is {event}; attempts: {self.attempts}") from None
-        name = "/".join(part for part in (told["application"], told["user"], told["stream"]) if part)
-        if (told["event"], name) != (event, stream) or self.wrong:
-            raise harness.Failure(f"instead of {event} of {stream} came {told}; wrong: {self.wrong}")
-        return told
+            raise harness.Failure(f"no notification that {stream} is {event}; attempts: {self.attempts}") from None
+        name = "/".join(part for part in (notification["application"], notification["user"], notification["stream"]) if part)
+        if (notification["event"], name) != (event, stream) or self.wrong:
+            raise harness.Failure(f"instead of {event} of {stream} came {notification}; wrong: {self.wrong}")
+        return notification
 
     def finish(self):
-        if not self._taken.empty() or self.wrong:
-            raise harness.Failure(f"more came than was expected: {list(self._taken.queue)}; wrong: {self.wrong}")
+        if not self._accepted.empty() or self.wrong:
+            raise harness.Failure(f"more notifications than expected: {list(self._accepted.queue)}; wrong: {self.wrong}")
 
 
 class Relay:
@@ -133,7 +133,7 @@ class Relay:
         self.process.__exit__(*arguments)
 
     def ask(self, method, path):
-        """(status, headers, body)"""
+        """Sends a request, and returns (status, headers, body)."""
         request = urllib.request.Request(self.page + path, method=method)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as response:
@@ -142,7 +142,7 @@ class Relay:
             return error.code, error.headers, error.read()
 
     def get(self, path):
-        """(status, headers, text)"""
+        """Gets a page, and returns (status, headers, text)."""
         status, headers, body = self.ask("GET", path)
         return status, headers, body.decode()
 
@@ -162,7 +162,7 @@ class Relay:
             raise harness.Failure(f"{malformed} in:\n{text}") from None
 
 
-# Some 12 frames a second at no steady rate, and groups of pictures of one frame and of 5 s.
+# About 12 frames a second at a variable rate, and groups of pictures of one frame and of 5 s.
 DIRTY = [
     *("-vf", r"select=gt(random(1)\,0.6)", "-fps_mode", "vfr", "-g", "600", "-sc_threshold", "0"),
     *("-force_key_frames", "expr:lt(mod(n,60),2)", "-ar", "44100", "-ac", "1"),
@@ -170,19 +170,19 @@ DIRTY = [
 
 
 def publisher(relay, stream, size=SIZE, more=()):
-    """A publisher that goes on until it is stopped."""
+    """Starts a publisher that continues until it is stopped."""
     arguments = harness.generated(3600, size="{}x{}".format(*size))
     return harness.ffmpeg([*arguments, *more, "-f", "flv", f"rtmp://127.0.0.1:{relay.port}/{stream}"])
 
 
 def program(variable, *names):
-    """The path of a program that a variable names, or that is there by one of its names."""
+    """Returns the path of a program that a variable names, or that is installed under one of its names."""
     candidates = [os.environ.get(variable), *map(shutil.which, names)]
     path = next((path for path in candidates if path), None)
     if path is None:
         raise harness.Failure(
-            f"none of {', '.join(names)} is there. On Debian: apt install chromium chromium-driver; on Ubuntu: snap install chromium. "
-            f"Any other one of the two with the same version: say with CHROMIUM and CHROMEDRIVER where they are"
+            f"none of {', '.join(names)} is installed. On Debian: apt install chromium chromium-driver; on Ubuntu: snap install"
+            f" chromium. For another Chromium and its driver, set CHROMIUM and CHROMEDRIVER to their paths"
         )
     return path
 
@@ -198,11 +198,11 @@ def chromium():
     flags = [
         "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--mute-audio", "--window-size=1000,800",
-        # It is small in containers.
+        # /dev/shm is small in containers.
         "--disable-dev-shm-usage",
     ]
     if os.geteuid() == 0:
-        # Root can't use it.
+        # Root can't use the sandbox.
         flags.append("--no-sandbox")
     for flag in flags:
         options.add_argument(flag)
@@ -229,7 +229,7 @@ class Player:
             continuity: window.segments?.at(-1) ?? null,
         };
     """
-    # What is played, segment by segment: each with the number of discontinuities before it.
+    # Keeps the number of discontinuities before each segment that is played.
     WATCH = """
         window.segments = [];
         hls.on(Hls.Events.FRAG_CHANGED, (_, change) => window.segments.push(change.frag.cc));
@@ -246,7 +246,7 @@ class Player:
         return self.driver.execute_script(self.STATE)
 
     def until(self, what, holds):
-        """The state of the page in which it holds."""
+        """Waits until `holds` is true of the state of the page, and returns that state."""
         from selenium.common.exceptions import TimeoutException
         from selenium.webdriver.support.wait import WebDriverWait
 
@@ -259,11 +259,11 @@ class Player:
         try:
             WebDriverWait(self.driver, PATIENCE, 0.2).until(look)
         except TimeoutException:
-            raise harness.Failure(f"the page does not come to this: {what}; {state}; {self.console()}") from None
+            raise harness.Failure(f"the page never shows {what}; {state}; {self.console()}") from None
         return state
 
     def choose(self, name):
-        """Clicks the stream in the list, as soon as that can be done."""
+        """Clicks the stream in the list, as soon as its button is enabled."""
         from selenium.common.exceptions import TimeoutException
         from selenium.webdriver.support.wait import WebDriverWait
 
@@ -281,7 +281,7 @@ class Player:
         self.driver.execute_script(self.WATCH)
 
     def plays(self, segments, size=SIZE):
-        """Plays so many segments more."""
+        """Waits until so many more segments have been played."""
         before = self.state()
         seconds = (segments - 1) * SEGMENT_SECONDS
 
@@ -294,27 +294,27 @@ class Player:
 
         state = self.until(f"{segments} segments more than {before}", holds)
         if (state["width"], state["height"]) != size or not state["sound"] or state["paused"]:
-            raise harness.Failure(f"it does not play what was sent: {state}")
+            raise harness.Failure(f"the player does not play the stream that was sent: {state}")
         return state
 
     def console(self):
         return [entry for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
 
     def finish(self):
-        """Nothing was said in the console that is a warning or an error."""
+        """Fails if the console has a warning or an error."""
         console = self.console()
         if console:
-            raise harness.Failure(f"the page is not silent: {console}")
+            raise harness.Failure(f"the console of the page has {console}")
 
 
-def check_served(relay, told):
-    """All that is served beside the page, while there is a stream."""
+def check_served(relay, notification):
+    """Checks everything that is served beside the page, while there is a stream."""
     health = relay.json("health")
     if health != {"status": "ok"}:
         raise harness.Failure(f"health is {health}")
     (stream,) = relay.json("streams")["streams"]
-    if not stream["ready"] or stream["playlist"] != told["playlist"] or not told["playlist"].startswith(relay.page):
-        raise harness.Failure(f"told was {told}, and listed is {stream}")
+    if not stream["ready"] or stream["playlist"] != notification["playlist"] or not notification["playlist"].startswith(relay.page):
+        raise harness.Failure(f"the notification was {notification}, and the list has {stream}")
     playlist = stream["path"]
     status, headers, text = relay.get(playlist)
     expected = {
@@ -347,15 +347,15 @@ def check_served(relay, told):
             raise harness.Failure(f"{name} is {samples.get(name)}")
 
 
-def check_sick(relay):
-    """Without its directory it is of no use, and says so."""
+def check_unhealthy(relay):
+    """Fails unless a relay without its directory reports that it is unhealthy."""
     elsewhere = relay.directory.with_name("elsewhere")
     relay.directory.rename(elsewhere)
     status, _, text = relay.get("health")
     if status != 503 or "is not writable" not in json.loads(text)["problems"]["disk"]:
         raise harness.Failure(f"health is {status} {text}")
     if relay.metrics()["relay_healthy", ()] != 0:
-        raise harness.Failure("the metrics say that all is well")
+        raise harness.Failure("the metrics report a healthy relay")
     elsewhere.rename(relay.directory)
 
 
@@ -369,19 +369,19 @@ def check(directory):
 
 def watch(relay, receiver, driver):
     if relay.json("streams") != {"streams": []}:
-        raise harness.Failure("there are streams that nobody publishes")
+        raise harness.Failure("there are streams without a publisher")
     player = Player(driver, relay.page)
     player.until("no streams", lambda state: "No streams." in state["text"])
     with publisher(relay, STREAM, more=DIRTY) as first:
-        told = receiver.expect("ready", STREAM)
+        ready = receiver.expect("ready", STREAM)
         if receiver.attempts[0] != receiver.attempts[1]:
-            raise harness.Failure(f"it was told otherwise the second time: {receiver.attempts}")
+            raise harness.Failure(f"the second attempt differs from the first: {receiver.attempts}")
         player.choose(STREAM)
         before = player.plays(4)
-        check_served(relay, told)
+        check_served(relay, ready)
         first.signal(signal.SIGKILL)
     with publisher(relay, STREAM) as second:
-        player.until("behind the gap", lambda state: state["continuity"] > before["continuity"])
+        player.until("media after the gap", lambda state: state["continuity"] > before["continuity"])
         after = player.plays(4)
         with publisher(relay, OTHER, OTHER_SIZE) as other:
             receiver.expect("ready", OTHER)
@@ -389,19 +389,19 @@ def watch(relay, receiver, driver):
             player.plays(2, OTHER_SIZE)
             other.signal(signal.SIGTERM)
             receiver.expect("gone", OTHER)
-        # As one that leaves in the orderly way.
+        # This one unpublishes before it ends.
         second.signal(signal.SIGTERM)
         receiver.expect("gone", STREAM)
-    # Another player.
-    counts = harness.packets(told["playlist"])
+    # ffprobe plays it too.
+    counts = harness.packets(ready["playlist"])
     if counts["video"] < 120 or counts["audio"] == 0:
-        raise harness.Failure(f"ffprobe finds {counts} in {told['playlist']}")
+        raise harness.Failure(f"ffprobe finds {counts} in {ready['playlist']}")
     player.until("an empty list", lambda state: "No streams." in state["text"])
     player.until("the end", lambda state: state["ended"] and "The stream has ended" in state["text"])
-    check_sick(relay)
+    check_unhealthy(relay)
     with publisher(relay, OTHER, OTHER_SIZE):
         receiver.expect("ready", OTHER)
-        # Without a click.
+        # The page plays by itself, without a click.
         player.until("the return", lambda state: not state["ended"] and state["frames"] > 0)
         player.watch()
         player.plays(2, OTHER_SIZE)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Publishes a generated stream into a recording pipeline and says what was captured.
+"""Publishes a generated stream into a recording pipeline, and prints what was captured.
 
 The exit code is 0 only if every frame that was sent is in the recording.
 """
@@ -12,12 +12,12 @@ import sys
 
 import harness
 
-# What identity tells of a buffer: its flags say whether a decoder can start there.
+# identity's line for a buffer. A decoder can start there unless the flags include delta-unit or header.
 BUFFER_LINE = re.compile(r"last-message = chain .*flags: [0-9a-f]+ ([a-z -]*)")
 
 
 def first_frame(pipeline):
-    """The time at which the first buffer that a decoder can start with was seen."""
+    """Returns the time of the first buffer that a decoder can start with."""
     for when, buffer in pipeline.matches(BUFFER_LINE):
         flags = buffer.group(1).split()
         if "header" not in flags and "delta-unit" not in flags:

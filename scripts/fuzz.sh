@@ -6,7 +6,7 @@
 # Works with the stable compiler and without cargo-fuzz: these are the flags that libfuzzer-sys documents for building by
 # hand. There is no address sanitizer, which needs a nightly compiler and has nothing to find in safe code.
 #
-# New inputs of interest are kept under the target folder; what makes a target fail is kept in fuzz/artifacts.
+# New inputs of interest are kept under the target folder, and inputs that make a target fail in fuzz/artifacts.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."

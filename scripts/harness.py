@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MPL-2.0
-"""What the scripts here share: pipelines, publishers, and a look at what was recorded.
+"""Helpers that the scripts share: pipelines, publishers, and the packets of recordings.
 
 Every wait is for a line that the other side prints, with a limit; nothing here sleeps, and every port is a free one.
 """
@@ -27,7 +27,7 @@ class Failure(Exception):
 
 
 def environment():
-    """The environment in which GStreamer finds the plugin that was built here."""
+    """Returns the environment in which GStreamer finds the plugin that was built here."""
     env = dict(os.environ)
     paths = [str(RELEASE)]
     if env.get("GST_PLUGIN_PATH"):
@@ -37,7 +37,7 @@ def environment():
 
 
 class Process:
-    """A child whose output is kept, line by line, with the time at which each line came."""
+    """A child process whose output is kept, line by line, with the time of each line."""
 
     def __init__(self, arguments, cwd=None):
         self.arguments = [str(argument) for argument in arguments]
@@ -74,7 +74,7 @@ class Process:
         self._fresh.put(None)
 
     def wait_for(self, pattern, seconds=20):
-        """The match of the first line, of those not waited for yet, that has the pattern."""
+        """Waits for the next line with the pattern, and returns the match. Lines before it are not waited for again."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -89,7 +89,7 @@ class Process:
                 return match
 
     def finish(self, seconds=30):
-        """Waits for the end, which has to be a success."""
+        """Waits until the process ends, and fails unless it succeeds."""
         try:
             code = self._child.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -103,7 +103,7 @@ class Process:
         self._child.send_signal(number)
 
     def matches(self, pattern):
-        """(time, match) of every line so far that has the pattern."""
+        """Returns (time, match) of every line so far that has the pattern."""
         found = ((when, pattern.search(line)) for when, line in self.lines)
         return [(when, match) for when, match in found if match]
 
@@ -113,25 +113,25 @@ class Process:
 
 
 def launch(description, cwd=None, options=("-e", "-v")):
-    """gst-launch-1.0 with a pipeline description, given as one string or as arguments."""
+    """Starts gst-launch-1.0 with a pipeline description, given as one string or as arguments."""
     words = shlex.split(description) if isinstance(description, str) else description
     return Process(["gst-launch-1.0", *options, *words], cwd=cwd)
 
 
 def port_of(pipeline):
-    """The port that rtmp2serversrc says it bound."""
+    """Returns the port that rtmp2serversrc has bound."""
     return int(pipeline.wait_for(PORT_LINE).group(1))
 
 
 def free_port(kind=socket.SOCK_STREAM):
-    """A port that is free now, for those who can't take port 0."""
+    """Returns a port that is free now, for programs that do not support port 0."""
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def generated(seconds, rate=30, size="640x360"):
-    """ffmpeg's arguments for a picture that moves and a tone, encoded for live use."""
+    """Returns ffmpeg's arguments for a moving picture and a tone, encoded for live use."""
     return shlex.split(
         f"-re -f lavfi -i testsrc=size={size}:rate={rate}"
         f" -re -f lavfi -i sine=frequency=440:sample_rate=48000 -t {seconds}"
@@ -140,21 +140,21 @@ def generated(seconds, rate=30, size="640x360"):
 
 
 def ffmpeg(arguments, cwd=None):
-    """ffmpeg, telling its progress."""
+    """Starts ffmpeg, which prints its progress."""
     quiet = ["-hide_banner", "-nostdin", "-loglevel", "error", "-nostats", "-progress", "pipe:1"]
     return Process(["ffmpeg", *quiet, *arguments], cwd=cwd)
 
 
 def frames_sent(publisher):
-    """How many video frames a finished ffmpeg says that it sent."""
-    told = publisher.matches(re.compile(r"^frame=\s*(\d+)"))
-    if not told:
+    """Returns the number of video frames that a finished ffmpeg has sent."""
+    counts = publisher.matches(re.compile(r"^frame=\s*(\d+)"))
+    if not counts:
         raise Failure(f"no frame count from {publisher}")
-    return int(told[-1][1].group(1))
+    return int(counts[-1][1].group(1))
 
 
 def publish(url, seconds=2, cwd=None, meanwhile=None):
-    """Publishes a generated stream to its end. The number of video frames sent. `meanwhile` is called once some of it was."""
+    """Publishes a generated stream to its end, and returns the number of video frames sent. Calls `meanwhile` after the first."""
     with ffmpeg([*generated(seconds), "-f", "flv", url], cwd=cwd) as publisher:
         if meanwhile:
             publisher.wait_for(re.compile(r"^frame=\s*[1-9]"))
@@ -164,16 +164,16 @@ def publish(url, seconds=2, cwd=None, meanwhile=None):
 
 
 def packets(path):
-    """How many packets of each kind a recording holds, as {"video": n, "audio": n}."""
-    told = subprocess.run(
+    """Returns the packets of each kind in a recording, as {"video": n, "audio": n}."""
+    probe = subprocess.run(
         ["ffprobe", "-v", "error", "-count_packets", "-of", "json", "-show_entries",
          "stream=codec_type,nb_read_packets", str(path)],
         check=False, capture_output=True, text=True,
     )
-    if told.returncode != 0:
-        raise Failure(f"ffprobe cannot read {path}: {told.stderr.strip()}")
+    if probe.returncode != 0:
+        raise Failure(f"ffprobe cannot read {path}: {probe.stderr.strip()}")
     counts = {"video": 0, "audio": 0}
-    for stream in json.loads(told.stdout).get("streams", []):
+    for stream in json.loads(probe.stdout).get("streams", []):
         kind = stream.get("codec_type")
         if kind in counts:
             counts[kind] += int(stream.get("nb_read_packets", 0))

@@ -56,7 +56,7 @@ class SourceFile:
         self.scan(0, len(self.tokens), module, 0)
 
     def end_of_group(self, at):
-        """The index after the bracket that closes the one at `at`."""
+        """Returns the index after the bracket that closes the one at `at`."""
         expected = []
         while at < len(self.tokens):
             token = self.tokens[at]
@@ -70,7 +70,7 @@ class SourceFile:
         return at
 
     def end_of_item(self, at):
-        """The index after an item: its semicolon, or its block."""
+        """Returns the index after an item: its semicolon, or its block."""
         while at < len(self.tokens):
             token = self.tokens[at]
             if token == ";":
@@ -177,7 +177,7 @@ class SourceFile:
         tree(0, [])
 
     def absolute(self, path, module):
-        """A path from the crate's root, or None if it is that of another crate or of a local name."""
+        """Returns the path from the crate's root, or None for another crate or a local name."""
         if path[0] == "crate":
             return tuple(path[1:])
         if path[0] in ("super", "self"):
@@ -212,14 +212,14 @@ class Crate:
                     self.load(candidate, (*module, child), folder / child)
 
     def module_of(self, path):
-        """The longest module that a path starts with, and the item after it."""
+        """Returns the longest module that a path starts with, and the item after it."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.files:
                 return path[:length], path[length] if length < len(path) else None
         return (), None
 
     def resolve(self, file, path, seen=frozenset()):
-        """The module whose file defines what a path names, or None."""
+        """Returns the module whose file defines the item of a path, or None."""
         if path is None or (file.module, path) in seen:
             return None
         seen = seen | {(file.module, path)}
@@ -243,11 +243,11 @@ class Crate:
                     found = self.resolve(self.files[target], (*target, item), seen)
                     if found is not None:
                         return found
-        # A name that a macro makes, for example: it is somewhere in that file.
+        # For example a name that a macro makes: it is defined somewhere in that file.
         return module if module else None
 
     def arrows(self):
-        """{module: {module, ...}}"""
+        """Returns {module: {module, ...}}."""
         graph = {module: set() for module in self.files}
         for module, file in self.files.items():
             for entry in file.imports:
@@ -263,7 +263,7 @@ class Crate:
 
 
 def shortest_circle(graph, start):
-    """The shortest way from a node back to itself, or None."""
+    """Returns the shortest way from a node back to itself, or None."""
     ways = [[start]]
     seen = set()
     for way in ways:
@@ -277,7 +277,7 @@ def shortest_circle(graph, start):
 
 
 def circles(graph):
-    """Circles that together show every node that is in one, the shortest first."""
+    """Returns circles that together show every node that is in one, the shortest first."""
     found = [circle for circle in (shortest_circle(graph, node) for node in sorted(graph)) if circle]
     shown, result = set(), []
     for circle in sorted(found, key=len):
@@ -288,7 +288,7 @@ def circles(graph):
 
 
 def against_order(graph, folder, rooms):
-    """Arrows of a folder that go up its order of rooms."""
+    """Returns the arrows of a folder that go up its order of rooms."""
 
     def level(module):
         if len(module) == 1:

@@ -16,14 +16,14 @@ import sys
 import harness
 
 DEMUXERS = {"flvdemux": ("video", "audio"), "eflvdemux": ("video_0", "audio_0")}
-# In pull mode the demuxer takes what it wants; a queue makes filesrc push, in pieces of its block size.
+# In pull mode the demuxer reads by itself. A queue makes filesrc push buffers of its block size.
 MODES = {
     "pull": [],
     "push, 4 KiB": ["!", "queue"],
     "push, 64 KiB": ["!", "queue"],
 }
 BLOCK_SIZES = {"push, 64 KiB": 65536}
-# A usual stream, and one of small tags, where what each tag costs shows.
+# A usual stream, and one of small tags, which shows the cost of each tag.
 STREAMS = {
     "1080p, 6 Mbit/s": "testsrc2=size=1920x1080:rate=30 -b:v 6M -minrate 6M -maxrate 6M -bufsize 6M -nal-hrd cbr",
     "360p, 500 kbit/s": "testsrc2=size=640x360:rate=30 -b:v 500k -minrate 500k -maxrate 500k -bufsize 500k -nal-hrd cbr",
@@ -32,7 +32,7 @@ SHORT, LONG = 10, 40
 
 
 def make(folder, index, stream, seconds):
-    """A file of H.264 and AAC of this length, made once."""
+    """Returns a file of H.264 and AAC of this length, made once."""
     path = folder / f"stream-{index}-{seconds}.flv"
     if not path.exists():
         partial = path.with_suffix(".part")
@@ -47,19 +47,19 @@ def make(folder, index, stream, seconds):
 
 
 def environment(folder):
-    """With a registry of its own, which is there after the first run."""
+    """Returns the environment with a registry of its own, which exists after the first run."""
     return harness.environment() | {"GST_REGISTRY": str(folder / "registry.bin")}
 
 
 def instructions(demuxer, mode, path, out):
-    """What one run of the pipeline takes, from start to end."""
+    """Returns the instructions of one run of the pipeline, from start to end."""
     source = ["filesrc", f"location={path}"]
     if mode in BLOCK_SIZES:
         source.append(f"blocksize={BLOCK_SIZES[mode]}")
     pipeline = source + MODES[mode] + ["!", demuxer, "name=d"]
     for pad in DEMUXERS[demuxer]:
         pipeline += [f"d.{pad}", "!", "fakesink", "sync=false", "async=false"]
-    # Looking for plugins is no part of it.
+    # The search for plugins does not count.
     env = environment(out.parent) | {"GST_REGISTRY_UPDATE": "no"}
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "gst-launch-1.0", "-q", *pipeline]
     run = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

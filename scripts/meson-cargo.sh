@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 #
-# meson's way to cargo: meson-cargo.sh TOOL SOURCE BUILD OUTPUT. TOOL is cargo or cargo-cbuild. Artefacts stay under BUILD,
-# unless CARGO_TARGET_DIR says otherwise.
+# Runs cargo for meson: meson-cargo.sh TOOL SOURCE BUILD OUTPUT. TOOL is cargo or cargo-cbuild. Artefacts are under BUILD,
+# unless CARGO_TARGET_DIR names another folder.
 
 set -euo pipefail
 

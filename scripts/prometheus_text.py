@@ -13,11 +13,11 @@ SAMPLE = re.compile(rf"({NAME})(?:\{{(.+)\}})? (\S+)")
 
 
 class Malformed(Exception):
-    """What is wrong, in a sentence."""
+    """The error of a text, in a sentence."""
 
 
 def labels_of(text):
-    """(name, value) of each label, in order of their names."""
+    """Returns (name, value) of each label, in order of their names."""
     labels, at = {}, 0
     while text:
         match = LABEL.match(text, at)
@@ -47,7 +47,7 @@ def sample_of(line, metric, kind):
 
 
 def parse(text):
-    """{(name, ((label, value), ...)): value}"""
+    """Returns {(name, ((label, value), ...)): value}."""
     if not text.endswith("\n"):
         raise Malformed("no end of the last line")
     samples, seen = {}, set()
@@ -56,7 +56,7 @@ def parse(text):
         if match := HELP.fullmatch(line):
             helped = match.group(1)
             if helped in seen:
-                raise Malformed(f"{helped} is there twice")
+                raise Malformed(f"{helped} occurs twice")
             seen.add(helped)
             metric = None
         elif match := TYPE.fullmatch(line):
@@ -68,7 +68,7 @@ def parse(text):
         else:
             key, value = sample_of(line, metric, kind)
             if key in samples:
-                raise Malformed(f"{key} is there twice")
+                raise Malformed(f"{key} occurs twice")
             samples[key] = value
     empty = seen - {name for name, _ in samples}
     if empty:

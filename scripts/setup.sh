@@ -3,11 +3,11 @@
 #
 # Installs what is missing on Debian 12 or Ubuntu 24.04 (or newer), and nothing else.
 #
-#   scripts/setup.sh build    what it takes to compile the plugin
-#   scripts/setup.sh demo     the same, and what `make demo` runs
-#   scripts/setup.sh test     the same, and what `make test` runs (the default)
+#   scripts/setup.sh build    packages to compile the plugin
+#   scripts/setup.sh demo     the same, and those of `make demo`
+#   scripts/setup.sh test     the same, and those of `make test` (the default)
 #
-# Where nothing is missing this takes a moment and asks no package registry anything.
+# If nothing is missing, this takes a moment and contacts no package registry.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,10 +33,10 @@ demo_packages=(
 )
 test_packages=(
     git
-    gdb                             # where a test is that waits forever
+    gdb                             # shows where a hanging test waits
     gstreamer1.0-plugins-ugly       # x264enc
     gstreamer1.0-libav              # avdec_h264, avdec_aac
-    iproute2                        # networks of the tests' own
+    iproute2                        # network namespaces of the tests
     util-linux
     gstreamer1.0-plugins-base-apps  # gst-play-1.0
     nginx
@@ -51,13 +51,13 @@ test_packages=(
     ninja-build
     shellcheck
 )
-# A browser for the page of examples/relay. Ubuntu has it as a snap alone, which no script should install: see check_browser.
+# A browser for the page of examples/relay. On Ubuntu it is a snap only, which no script should install: see check_browser.
 browser_packages=(
     chromium
     chromium-driver
 )
 
-say() { printf 'setup: %s\n' "$*"; }
+log() { printf 'setup: %s\n' "$*"; }
 die() {
     printf 'setup: %s\n' "$@" >&2
     exit 1
@@ -68,7 +68,7 @@ case $stage in
     demo) packages=("${build_packages[@]}" "${demo_packages[@]}") ;;
     test)
         packages=("${build_packages[@]}" "${demo_packages[@]}" "${test_packages[@]}")
-        # An npm from elsewhere does as well, and Debian's has hundreds of packages.
+        # Any npm will do, and Debian's depends on hundreds of packages.
         command -v npm >/dev/null || packages+=(npm)
         if grep -qsx 'ID=debian' /etc/os-release; then
             packages+=("${browser_packages[@]}")
@@ -83,7 +83,7 @@ installed() {
 
 install_packages() {
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-        say "not a Debian or Ubuntu: install the equivalents of these yourself:" "${packages[@]}"
+        log "not a Debian or Ubuntu: install the equivalents of these yourself:" "${packages[@]}"
         return
     fi
     local missing=() package
@@ -93,7 +93,7 @@ install_packages() {
     if ((${#missing[@]} == 0)); then
         return
     fi
-    say "installing" "${missing[@]}"
+    log "installing" "${missing[@]}"
     local root=()
     if ((EUID != 0)); then
         command -v sudo >/dev/null || die "packages are missing, and there is neither root nor sudo to install them: ${missing[*]}"
@@ -104,14 +104,14 @@ install_packages() {
         apt-get install -q -y --no-install-recommends "${missing[@]}"
 }
 
-# Distribution compilers are older than what GStreamer's Rust bindings need, so the toolchain is checked, not installed.
+# The distributions' compilers are too old for GStreamer's Rust bindings, so the toolchain is checked, not installed.
 check_rust() {
     local have=""
     if command -v rustc >/dev/null && command -v cargo >/dev/null; then
         have=$(rustc --version 2>/dev/null | awk '{ print $2 }')
     fi
     if [[ -z $have ]] || [[ $(printf '%s\n' "$min_rust" "$have" | sort -V | head -n 1) != "$min_rust" ]]; then
-        die "Rust $min_rust or newer is needed, and ${have:-none} is here." \
+        die "Rust $min_rust or newer is needed, and ${have:-none} is installed." \
             "Debian 12's and Ubuntu 24.04's own cargo is too old. Install the current stable one with rustup:" \
             "  Ubuntu 24.04:  sudo apt-get install rustup && rustup default stable" \
             "  Debian 12:     follow https://rustup.rs, then open a new shell" \
@@ -123,20 +123,20 @@ check_rust() {
     fi
 }
 
-# The newest ffmpeg, beside the distribution's: a client of the tests, as .venv/bin/ffmpeg. And selenium, which drives the browser.
+# Installs the newest ffmpeg as .venv/bin/ffmpeg, a client of the tests, and selenium, which drives the browser.
 make_venv() {
     if [[ -x .venv/bin/ffmpeg ]] && .venv/bin/ffmpeg -version >/dev/null 2>&1; then
-        # One that was made before selenium was asked for.
+        # It may be older than the need for selenium.
         if ! .venv/bin/python -c 'import selenium' 2>/dev/null; then
-            say "adding selenium to .venv"
+            log "adding selenium to .venv"
             .venv/bin/python -m pip install --quiet --disable-pip-version-check "$selenium"
         fi
         return
     fi
-    say "making .venv with imageio-ffmpeg and selenium"
+    log "making .venv with imageio-ffmpeg and selenium"
     local python=python3
     [[ -x /usr/bin/python3 ]] && python=/usr/bin/python3
-    # Whatever an interrupted run has left is no use.
+    # An interrupted run may have left a broken one.
     "$python" -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check 'imageio-ffmpeg>=0.8.1' "$selenium"
     local exe
@@ -145,7 +145,7 @@ make_venv() {
     .venv/bin/ffmpeg -version | head -n 1
 }
 
-# What the page of examples/relay plays with, as its package-lock.json has it.
+# Installs the player of the page of examples/relay, in the version of its package-lock.json.
 install_page() {
     local page=examples/relay/page
     # npm removes the folder first, and this file with it.
@@ -153,7 +153,7 @@ install_page() {
     if cmp -s $page/package-lock.json $done; then
         return
     fi
-    say "fetching hls.js for examples/relay"
+    log "fetching hls.js for examples/relay"
     npm ci --prefix $page --ignore-scripts --no-audit --no-fund --loglevel=error
     cp $page/package-lock.json $done
 }
@@ -162,7 +162,7 @@ check_browser() {
     if command -v chromedriver >/dev/null || command -v chromium.chromedriver >/dev/null || [[ -n ${CHROMEDRIVER:-} ]]; then
         return
     fi
-    say "no Chromium with its driver, which the step 'relay' of the tests needs. On Ubuntu: snap install chromium." \
+    log "no Chromium with its driver, which the step 'relay' of the tests needs. On Ubuntu: snap install chromium." \
         "Or name any with CHROMIUM and CHROMEDRIVER."
 }
 
@@ -173,4 +173,4 @@ if [[ $stage == test ]]; then
     install_page
     check_browser
 fi
-say "ready to $stage"
+log "ready to $stage"

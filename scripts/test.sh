@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 #
-# Every check and every test of the project, one after the other; none is left out because an earlier one failed.
+# Runs every check and every test of the project in turn, also after one has failed.
 # Expects scripts/setup.sh to have run. Arguments: the names of single steps, to run only those.
 
 set -euo pipefail
@@ -23,7 +23,7 @@ wanted() {
     return 1
 }
 
-# step NAME COMMAND...: runs one step, and remembers how it went.
+# step NAME COMMAND...: runs one step, and notes its result.
 step() {
     local name=$1 start=$SECONDS result=ok
     shift
@@ -45,17 +45,17 @@ step layers-test scripts/test_layering.py
 step shellcheck shellcheck scripts/*.sh .ci/run
 step package scripts/check-package.sh
 step clippy cargo clippy --release --locked --workspace --all-targets -- -D warnings
-# For those who work on the crate, private items included: links to them are meant.
+# For developers of the crate, with private items: links to them are intended.
 step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
     cargo doc --release --locked --workspace --no-deps --document-private-items
-# The tests and scripts load the plugin's own file, which `cargo test` does not put in its place. For the whole workspace
-# and with the examples, the dependencies have the same features as for the tests, and are built once for both.
+# The tests and scripts load the plugin's own file, which `cargo test` does not write. With the whole workspace and the
+# examples, the dependencies have the same features as for the tests, and are built once for both.
 step build cargo build --release --locked --workspace --lib --bins --examples
-# Those with failing networks and servers run dozens of processes at once, and those with a thousand publishers two thousand
-# threads. They would starve the others, and be starved by them.
+# Tests with failing networks and servers run dozens of processes at once, and tests with a thousand publishers two thousand
+# threads. They would starve the others, and the others them.
 heavy=(fallback_failover:: network:: scaling:: soak::)
 step tests cargo test --release --locked --workspace --no-run
-# No test is silent for so long, not even on a busy machine. One that is waits forever, and it is to be known for what.
+# No test prints nothing for this long, even on a busy machine. One that does waits forever, and the output shows for what.
 watched=(scripts/watched.py 300)
 step test "${watched[@]}" cargo test --release --locked --workspace --no-fail-fast -- "${heavy[@]/#/--skip=}"
 step network "${watched[@]}" cargo test --release --locked --workspace --test integration -- --test-threads=1 "${heavy[@]}"

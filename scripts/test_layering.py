@@ -58,7 +58,7 @@ class LayeringOfTheSources(unittest.TestCase):
 
 class ImportsOfSmallCrates(unittest.TestCase):
     def arrows(self, files):
-        """The arrows of a crate with these files, as {(from, to)} of file names."""
+        """Returns the arrows of a crate with these files, as {(from, to)} of file names."""
         with tempfile.TemporaryDirectory() as folder:
             source = pathlib.Path(folder, "src")
             for name, text in files.items():

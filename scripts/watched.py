@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Runs a command. Once it prints nothing for too long, says what its processes are doing, and ends them.
+"""Runs a command. Once it prints nothing for too long, prints what its processes are doing, and ends them.
 
-A test that waits forever would otherwise end a whole run without a word of which one it was, and where."""
+Without this, a test that waits forever would end a whole run, and nothing would show which test it was, and where it waits."""
 
 import argparse
 import os
@@ -16,13 +16,13 @@ from pathlib import Path
 
 
 def processes(session):
-    """The ids of those of a session, in the order of their start."""
+    """Returns the process ids of a session, in the order of their start."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue
         try:
-            # The name of the program, in parentheses, may contain anything.
+            # The name of the program, in parentheses, may contain any character.
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
@@ -32,7 +32,7 @@ def processes(session):
 
 
 def describe(process):
-    """What a process runs, and where each of its threads is."""
+    """Prints the command of a process, and where each of its threads is."""
     folder = Path("/proc", str(process))
     try:
         command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -65,7 +65,7 @@ def main():
     parser.add_argument("seconds", type=float, help="for how long it may print nothing")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
-    # In a session of its own, by which all its processes are known.
+    # In a session of its own, which identifies all its processes.
     child = subprocess.Popen(
         options.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
