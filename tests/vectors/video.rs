@@ -147,13 +147,13 @@ fn color() -> Vector {
         &[number("maxFall", 400.0), number("maxCLL", 1000.0)],
     );
     let name = b"\x02\0\x09colorInfo";
-    let said = join(&[name, &[3], &config, &light, &[0, 0, 9]]);
-    let taken_back = join(&[name, &[6]]);
+    let set = join(&[name, &[3], &config, &light, &[0, 0, 9]]);
+    let reset = join(&[name, &[6]]);
     let tags = [
         tag(VIDEO, 0, &ex(KEY, 0, "av01", AV1C)),
-        tag(VIDEO, 0, &ex(COMMAND, 4, "av01", &said)),
+        tag(VIDEO, 0, &ex(COMMAND, 4, "av01", &set)),
         tag(VIDEO, 0, &ex(KEY, 1, "av01", b"first")),
-        tag(VIDEO, 40, &ex(0x80, 4, "av01", &taken_back)),
+        tag(VIDEO, 40, &ex(0x80, 4, "av01", &reset)),
         tag(VIDEO, 40, &ex(KEY, 1, "av01", b"second")),
     ];
     let packets = [key(0, b"first"), key(40, b"second")];

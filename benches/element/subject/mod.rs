@@ -185,7 +185,7 @@ impl Server {
 
     /// Ages of stamped tags in nanoseconds: first keyframes, all others.
     pub fn ages(&mut self) -> Result<(Vec<u64>, Vec<u64>)> {
-        self.process.say("ages")?;
+        self.process.write_line("ages")?;
         let line = self.process.expect("ages ")?;
         let (first, steady) = line.split_once("] ").unwrap_or_default();
         Ok((parse_list(first)?, parse_list(steady)?))

@@ -82,7 +82,7 @@ impl Process {
         }
     }
 
-    pub fn say(&mut self, line: &str) -> Result<()> {
+    pub fn write_line(&mut self, line: &str) -> Result<()> {
         let input = self.child.stdin.as_mut().context("no standard input")?;
         writeln!(input, "{line}")?;
         Ok(())

@@ -25,7 +25,7 @@ impl Sender {
 
     /// Returns the worst delay of the sender, and whether all data was accepted.
     pub fn state(&mut self) -> Result<(Duration, bool)> {
-        self.0.say("state")?;
+        self.0.write_line("state")?;
         let line = self.0.expect("state ")?;
         let (millis, complete) = line.split_once(' ').context("two words")?;
         Ok((Duration::from_millis(millis.parse()?), complete.parse()?))

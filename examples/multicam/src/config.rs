@@ -56,7 +56,7 @@ pub struct Config {
     #[serde(default, deserialize_with = "object::of_texts")]
     pub variables: Variables,
     #[serde(default, deserialize_with = "object::optional")]
-    pub source: Option<Source>,
+    pub source: Option<SourceConfig>,
     pub url_template: Option<String>,
     pub fallback_urls: Option<Vec<String>>,
     #[serde(default, deserialize_with = "object::plain")]
@@ -89,7 +89,7 @@ pub struct CameraConfig {
     #[serde(default, deserialize_with = "object::of_texts")]
     pub variables: Variables,
     #[serde(default, deserialize_with = "object::optional")]
-    pub source: Option<Source>,
+    pub source: Option<SourceConfig>,
     pub url_template: Option<String>,
     pub fallback_urls: Option<Vec<String>>,
     #[serde(default, deserialize_with = "object::plain")]
@@ -105,7 +105,7 @@ pub struct StreamConfig {
     #[serde(default, deserialize_with = "object::of_texts")]
     pub variables: Variables,
     #[serde(default, deserialize_with = "object::optional")]
-    pub source: Option<Source>,
+    pub source: Option<SourceConfig>,
     /// Replaces `url_template`.
     pub urls: Option<Vec<String>>,
     pub fallback_urls: Option<Vec<String>>,
@@ -126,7 +126,7 @@ pub struct Retry {
 
 #[derive(Deserialize, Clone)]
 #[serde(try_from = "Sources")]
-pub enum Source {
+pub enum SourceConfig {
     Rtmp(Rtmp),
     File(File),
     Test(Test),
@@ -144,14 +144,14 @@ struct Sources {
     test: Option<Test>,
 }
 
-impl TryFrom<Sources> for Source {
+impl TryFrom<Sources> for SourceConfig {
     type Error = &'static str;
 
     fn try_from(sources: Sources) -> Result<Self, Self::Error> {
         match (sources.rtmp, sources.file, sources.test) {
-            (Some(rtmp), None, None) => Ok(Source::Rtmp(rtmp)),
-            (None, Some(file), None) => Ok(Source::File(file)),
-            (None, None, Some(test)) => Ok(Source::Test(test)),
+            (Some(rtmp), None, None) => Ok(SourceConfig::Rtmp(rtmp)),
+            (None, Some(file), None) => Ok(SourceConfig::File(file)),
+            (None, None, Some(test)) => Ok(SourceConfig::Test(test)),
             _ => Err("it must be one of `rtmp`, `file` and `test`"),
         }
     }

@@ -243,7 +243,7 @@ impl Planner<'_> {
             return None;
         };
         match source {
-            config::Source::Rtmp(rtmp) => {
+            config::SourceConfig::Rtmp(rtmp) => {
                 let place = format!("{place}.rtmp");
                 let application =
                     self.filled(scope, &format!("{place}.application"), &rtmp.application);
@@ -261,14 +261,14 @@ impl Planner<'_> {
                     stream_key,
                 })
             }
-            config::Source::File(file) => {
+            config::SourceConfig::File(file) => {
                 let path = self.filled(scope, &format!("{place}.file.path"), &file.path)?;
                 Some(Source::File {
                     path: self.folder.join(path),
                     is_loop: file.is_loop,
                 })
             }
-            config::Source::Test(test) => {
+            config::SourceConfig::Test(test) => {
                 self.check_test(&format!("{place}.test"), test);
                 Some(Source::Test(test.clone()))
             }
@@ -365,7 +365,7 @@ impl Planner<'_> {
 struct Scope<'a> {
     place: &'a str,
     variables: Variables,
-    source: Option<(String, &'a config::Source)>,
+    source: Option<(String, &'a config::SourceConfig)>,
     urls: Vec<(String, &'a str)>,
 }
 

@@ -353,7 +353,7 @@ impl Worker {
             Ok(StreamStatus::Paused) => SourceState::Stalled,
             _ => SourceState::Waiting,
         };
-        let is_gone = state == SourceState::Waiting && running.has_outlet();
+        let is_gone = state == SourceState::Waiting && running.has_sink();
         running.gone_since = is_gone.then(|| running.gone_since.unwrap_or_else(Instant::now));
         self.update(|status| status.source = state);
     }
@@ -404,14 +404,14 @@ impl RunningPipeline {
         let sink = make_sink(plan).map_err(|error| error.to_string())?;
         let pipeline = gst::Pipeline::new();
         pipeline.add(&source).map_err(|error| error.to_string())?;
-        let outlet = Outlet {
+        let branch = SinkBranch {
             pipeline: pipeline.downgrade(),
             sink: sink.clone(),
             shared: worker.shared.clone(),
         };
         match plan.source {
-            Source::Rtmp { .. } => outlet.open_with_first_media(&source)?,
-            _ => outlet.open(&source).map_err(|error| error.to_string())?,
+            Source::Rtmp { .. } => branch.attach_at_first_media(&source)?,
+            _ => branch.attach(&source).map_err(|error| error.to_string())?,
         }
         worker.generation += 1;
         let failure = listen(&pipeline, worker.generation, &worker.sender)?;
@@ -435,7 +435,7 @@ impl RunningPipeline {
     }
 
     /// Returns whether a publisher has sent media.
-    fn has_outlet(&self) -> bool {
+    fn has_sink(&self) -> bool {
         self.sink.parent().is_some()
     }
 
@@ -462,14 +462,14 @@ impl Drop for RunningPipeline {
 }
 
 /// The sink end of a pipeline.
-struct Outlet {
+struct SinkBranch {
     pipeline: gst::glib::WeakRef<gst::Pipeline>,
     sink: gst::Element,
     shared: Arc<SharedStatus>,
 }
 
-impl Outlet {
-    fn open(&self, source: &gst::Element) -> Result<(), gst::glib::BoolError> {
+impl SinkBranch {
+    fn attach(&self, source: &gst::Element) -> Result<(), gst::glib::BoolError> {
         let Some(pipeline) = self.pipeline.upgrade() else {
             return Ok(());
         };
@@ -481,7 +481,7 @@ impl Outlet {
 
     /// Servers learn of a stream when there is one: the sink connects as soon as it plays. Media
     /// that comes before a server has accepted it waits in the sink.
-    fn open_with_first_media(self, source: &gst::Element) -> Result<(), String> {
+    fn attach_at_first_media(self, source: &gst::Element) -> Result<(), String> {
         let pad = source.static_pad("src").ok_or("A source has a pad")?;
         use gst::PadProbeType;
         let kinds = PadProbeType::BLOCK | PadProbeType::BUFFER | PadProbeType::BUFFER_LIST;
@@ -499,7 +499,7 @@ impl Outlet {
             }
             let source = pad.parent_element();
             if let Some(source) = source
-                && let Err(error) = self.open(&source)
+                && let Err(error) = self.attach(&source)
             {
                 gst::element_error!(source, gst::CoreError::StateChange, ("{error}"));
                 return gst::PadProbeReturn::Drop;

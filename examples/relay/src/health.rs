@@ -140,11 +140,11 @@ mod tests {
             catalog.update(name, |stream| stream.failure = failure.map(str::to_owned));
         };
         fail(&names[1], Some("no room"));
-        let said = "live/bob/cam: no room";
-        assert_eq!(health.problems().await["streams"], said);
+        let expected = "live/bob/cam: no room";
+        assert_eq!(health.problems().await["streams"], expected);
         fail(&names[0], Some("no way"));
-        let said = "live/ann/cam: no way; and 1 more";
-        assert_eq!(health.problems().await["streams"], said);
+        let expected = "live/ann/cam: no way; and 1 more";
+        assert_eq!(health.problems().await["streams"], expected);
         fail(&names[0], None);
         catalog.remove(&names[1]);
         assert!(health.problems().await.is_empty());

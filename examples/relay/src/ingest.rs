@@ -124,7 +124,7 @@ impl Entry {
         let weak = Arc::downgrade(&entry);
         bus.set_sync_handler(move |_, message| {
             if let Some(entry) = weak.upgrade() {
-                entry.hear(message);
+                entry.handle_message(message);
             }
             gst::BusSyncReply::Drop
         });
@@ -135,11 +135,11 @@ impl Entry {
         let entry = Arc::downgrade(self);
         source.connect("publisher-connecting", false, move |arguments| {
             let info: gst::Structure = arguments[1].get().ok()?;
-            let verdict = entry.upgrade()?.judge(&info);
-            if let Err(why) = verdict {
-                eprintln!("a publisher was refused: {why}");
+            let checked = entry.upgrade()?.check(&info);
+            if let Err(reason) = checked {
+                eprintln!("a publisher was refused: {reason}");
             }
-            Some(verdict.is_ok().to_value())
+            Some(checked.is_ok().to_value())
         });
         let entry = Arc::downgrade(self);
         source.connect_pad_added(move |_, pad| {
@@ -167,7 +167,7 @@ impl Entry {
         });
     }
 
-    fn judge(&self, info: &gst::StructureRef) -> Result<(), &'static str> {
+    fn check(&self, info: &gst::StructureRef) -> Result<(), &'static str> {
         let Some(name) = name_of(info) else {
             return Err(
                 "application, user and stream must be names of directories, which do not start with a \
@@ -229,7 +229,7 @@ impl Entry {
         });
     }
 
-    fn hear(&self, message: &gst::Message) {
+    fn handle_message(&self, message: &gst::Message) {
         match message.view() {
             gst::MessageView::Error(error) => {
                 let error = error.error().to_string();

@@ -341,9 +341,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(line: &str, says: &str) {
+    fn refused(line: &str, problem: &str) {
         let error = options(line).unwrap_err();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(problem), "{error}");
     }
 
     #[test]

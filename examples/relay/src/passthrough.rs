@@ -393,14 +393,14 @@ mod tests {
 
     #[test]
     fn other_groups_are_dirty() {
-        for (group, says) in [
+        for (group, length) in [
             (30, "30"),
             (61, "61 or more"),
             (59, "59"),
             (300, "61 or more"),
         ] {
-            let Dirty(why) = pictures(300, group, in_millis).unwrap_err();
-            assert_eq!(why, format!("a group of {says} pictures"));
+            let Dirty(reason) = pictures(300, group, in_millis).unwrap_err();
+            assert_eq!(reason, format!("a group of {length} pictures"));
         }
     }
 

@@ -468,9 +468,9 @@ fn each_state_is_printed_once() {
         let mut states: Vec<Vec<&str>> = lines
             .map(|line| line.split(", ").filter(is_state).collect())
             .collect();
-        let told = states.len();
+        let shown = states.len();
         states.dedup();
-        assert!(told > 0 && told == states.len(), "{text}");
+        assert!(shown > 0 && shown == states.len(), "{text}");
     }
 }
 
@@ -490,7 +490,7 @@ fn problems_of_a_configuration_are_reported_at_the_start() {
     let (code, text) = run(&["--check"], &good);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("2 streams"), "{text}");
-    for (from, to, told) in [
+    for (from, to, problem) in [
         (
             "camera_id}_",
             "camera}_",
@@ -528,7 +528,7 @@ fn problems_of_a_configuration_are_reported_at_the_start() {
         let (code, text) = run(&[], &bad);
         assert_eq!(code, Some(2), "{text}");
         assert!(
-            text.contains(told) && text.contains("cameras.json:"),
+            text.contains(problem) && text.contains("cameras.json:"),
             "{text}"
         );
         assert!(!text.contains("_secret"), "{text}");

@@ -347,9 +347,12 @@ mod tests {
     fn retry_after_is_respected_within_bounds() {
         let mut simulation = Simulation::new();
         simulation.push(Ready, "a");
-        for (said, waited) in [(7, 7), (0, 2), (1_000_000, 600)] {
+        for (requested, waited) in [(7, 7), (0, 2), (1_000_000, 600)] {
             simulation.sends(Ready, "a");
-            simulation.finished("a", AttemptOutcome::Failed(Some(Duration::from_secs(said))));
+            simulation.finished(
+                "a",
+                AttemptOutcome::Failed(Some(Duration::from_secs(requested))),
+            );
             assert_eq!(simulation.wait(), Duration::from_secs(waited));
         }
     }

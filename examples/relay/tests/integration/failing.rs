@@ -127,10 +127,10 @@ fn shifted(media: Vec<Tag>, milliseconds: u32) -> Vec<Tag> {
 fn an_unwritable_directory_is_reported_at_the_start() {
     let output = command("127.0.0.1:0", Path::new("/proc")).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.starts_with("--directory /proc: it is not writable"),
-        "{said}"
+        errors.starts_with("--directory /proc: it is not writable"),
+        "{errors}"
     );
 }
 
@@ -196,8 +196,8 @@ fn a_directory_belongs_to_one_relay_at_a_time() {
     let relay = Relay::start(folder.path(), &[]);
     let output = command("127.0.0.1:0", folder.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("another relay uses it"), "{said}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("another relay uses it"), "{errors}");
     relay.terminate();
     Relay::start(folder.path(), &[]).terminate();
 }
