@@ -143,7 +143,7 @@ pub(super) struct FlvParser {
     searched: u64,
 }
 
-/// How far parsing came in some bytes.
+/// Progress of parsing in some bytes: the bytes that are used up, and those that the next step needs.
 struct Progress {
     used: usize,
     wanted: usize,

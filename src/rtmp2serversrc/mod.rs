@@ -86,9 +86,9 @@
 //! | `no-keyframe` | `waited` (guint64) |
 //! | `keyframe-requested` | `action`, and `reason` where that is `none` |
 //!
-//! Of many rejections at once, 32 are posted, and then ten a second. Each drop of media is posted at once
-//! or with others of its reason within a second, or at the end of its publisher; #GstRtmp2ServerSrc:stats
-//! has a counter for each reason.
+//! During a flood of rejections, 32 are posted at once, and then ten a second. Each drop of media is posted
+//! at once, or with others of its reason within a second, or at the end of its publisher.
+//! #GstRtmp2ServerSrc:stats has a counter for each reason.
 //!
 //! A publisher that ends its stream is gone at once. One whose connection breaks may return within
 //! #GstRtmp2ServerSrc:resume-timeout: the stream goes on where it was, without a flush, another

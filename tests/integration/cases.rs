@@ -17,7 +17,7 @@ fn case(name: &str) -> Vec<Tag> {
     read_file(&folder.join(name))
 }
 
-/// How tags are sent.
+/// The pace at which tags are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     AtOnce,

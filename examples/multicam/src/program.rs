@@ -44,7 +44,7 @@ pub struct Program {
     events: UnboundedReceiver<ProgramEvent>,
     /// Streams in the order of the configuration.
     streams: Vec<StreamHandle>,
-    /// Streams that were told to stop.
+    /// Streams that stop, and have not ended yet.
     stopping: Vec<StreamHandle>,
     board: Arc<MetricsSource>,
     screen: Screen,

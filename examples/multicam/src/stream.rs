@@ -185,7 +185,7 @@ impl Worker {
                     self.wait(None)
                 }
                 EndReason::Left => {
-                    // It is told when the next publisher can come.
+                    // The next start reports that publishers can connect.
                     self.delay = None;
                     continue;
                 }
@@ -386,7 +386,7 @@ struct RunningPipeline {
     source: gst::Element,
     /// With a publisher as source, it is part of the pipeline only while there is one.
     sink: gst::Element,
-    /// When the publisher left.
+    /// Time at which the publisher left.
     gone_since: Option<Instant>,
     /// A file that no server has accepted yet.
     player: Option<Player>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The entrance of publishers: one port, and a pad for each of them.
+//! The elements that accept publishers: one port, and a pad for each publisher.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -175,7 +175,7 @@ impl Entry {
             );
         };
         let streams = self.site.catalog.streams();
-        // A publisher that returns needs no room.
+        // A publisher that returns needs no more space.
         if streams.len() >= self.max_streams && streams.iter().all(|(other, _)| *other != name) {
             return Err("the limit of --max-streams is reached");
         }

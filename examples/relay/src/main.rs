@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Takes RTMP publishers, cleans what they send, and serves it as HLS.
+//! Accepts RTMP publishers, cleans their media, and serves it as HLS.
 
 mod catalog;
 mod cleaner;

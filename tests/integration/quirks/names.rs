@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How clients divide a URL into application and stream key.
+//! Application and stream key, as clients divide a URL into them.
 
 use support::clients::{FFMPEG, ffmpeg};
 use support::media;
