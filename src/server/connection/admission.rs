@@ -131,7 +131,7 @@ impl Authorization {
         let mut candidates = listener.candidates(&request.application);
         if candidates.is_empty() {
             let reason = RejectReason::NoApplication;
-            return reject(reason, reason.status(), listener.all());
+            return reject(reason, reason.status(), listener.publish_points());
         }
         if candidates.iter().all(PublishPoint::is_draining) {
             let reason = RejectReason::Draining;
@@ -300,7 +300,7 @@ impl std::fmt::Display for Rejection {
 
 /// Notes why a client ended that did not publish, for all elements if there are few.
 pub(super) fn note_last_error(listener: &ListenerState, address: SocketAddr, reason: &str) {
-    let points = listener.all();
+    let points = listener.publish_points();
     if points.len() <= MAX_AFFECTED {
         for point in points {
             point.set_last_error(address, reason.to_owned());

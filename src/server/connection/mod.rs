@@ -29,7 +29,7 @@ use crate::server::config::ListenerSettings;
 use crate::server::log::CAT;
 use crate::server::port::state::{Accepted, ListenerState};
 use crate::server::publisher::RemovalReason;
-use crate::server::stream::publisher_handle::{ConnectionParts, FAREWELL};
+use crate::server::stream::publisher_handle::{ConnectionParts, DISMISSAL_TIME};
 use crate::server::transport::{Received, Transport, TransportError, Wait};
 use admission::Authorization;
 use close::CloseReason;
@@ -151,20 +151,20 @@ impl Connection {
             gst::info!(CAT, "{} is closed: {reason}", self.address);
         }
         self.note_last_error(&reason);
-        // The stream ends now; the farewell may take a moment.
+        // The stream ends now; sending the reason may take a moment.
         let handle = self.phase.published().map(|p| p.handle.clone());
         self.leave(reason.removal());
         self.authorization.withdraw();
         match reason {
             CloseReason::Dismissed(_) => {
                 if let Some(handle) = handle {
-                    handle.say_farewell();
+                    handle.send_dismissal();
                 }
-                self.wait_for_close(ended + FAREWELL);
+                self.wait_for_close(ended + DISMISSAL_TIME);
             }
             CloseReason::Refused(_) => {
                 self.parts.outbound.finish();
-                self.wait_for_close(ended + FAREWELL);
+                self.wait_for_close(ended + DISMISSAL_TIME);
             }
             _ => {}
         }
@@ -196,7 +196,7 @@ impl Connection {
                 },
                 Err(error) => Err(error.into()),
             };
-            self.buffer.give_back(buffer, filled);
+            self.buffer.put_back(buffer, filled);
             self.check_dismissal()?;
             outcome?;
         }
@@ -273,7 +273,7 @@ impl Connection {
         }
         // Replies first: handing over may have to wait for space in the queue.
         let patience = match outcome {
-            Err(CloseReason::Refused(_)) => FAREWELL,
+            Err(CloseReason::Refused(_)) => DISMISSAL_TIME,
             _ => MAX_BLOCKED,
         };
         self.flush(patience)?;

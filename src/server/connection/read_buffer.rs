@@ -38,7 +38,7 @@ impl ReadBuffer {
     }
 
     /// Takes the memory back, with the number of bytes that the read filled.
-    pub(crate) fn give_back(&mut self, bytes: Vec<u8>, filled: usize) {
+    pub(crate) fn put_back(&mut self, bytes: Vec<u8>, filled: usize) {
         self.full_reads = if filled == bytes.len() {
             self.full_reads + 1
         } else {
@@ -58,12 +58,12 @@ fn read_buffers_grow_only_for_steady_floods() {
     for filled in [INITIAL, INITIAL, INITIAL, 100].repeat(10) {
         let bytes = buffer.take();
         assert_eq!(bytes.len(), INITIAL);
-        buffer.give_back(bytes, filled);
+        buffer.put_back(bytes, filled);
     }
     for _ in 0..100 {
         let bytes = buffer.take();
         let filled = bytes.len();
-        buffer.give_back(bytes, filled);
+        buffer.put_back(bytes, filled);
     }
     assert_eq!(buffer.take().len(), MAX);
 }

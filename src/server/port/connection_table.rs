@@ -28,7 +28,7 @@ pub(crate) enum Stage {
 struct Entry {
     socket: Arc<TcpStream>,
     thread: JoinHandle<()>,
-    standing: Stage,
+    stage: Stage,
     /// Network of its address. None until a load balancer has sent it.
     network: Option<IpNet>,
 }
@@ -77,7 +77,7 @@ impl ConnectionTable {
         let most = by_network.values().max().copied().unwrap_or_default();
         let oldest = candidates()
             .filter(|(_, entry)| by_network.get(&entry.network) == Some(&most))
-            .min_by_key(|(id, entry)| (entry.standing, **id))
+            .min_by_key(|(id, entry)| (entry.stage, **id))
             .map(|(id, _)| *id);
         oldest.inspect(|id| self.disconnect(*id)).is_some()
     }
@@ -90,7 +90,10 @@ impl ConnectionTable {
     ) -> Result<(), TooManyClients> {
         let network = Some(network(address));
         let neighbours = || self.entries.iter().filter(|(_, m)| m.network == network);
-        let leaving = self.leaving.values().filter(|m| m.network == network);
+        let leaving = self
+            .leaving
+            .values()
+            .filter(|entry| entry.network == network);
         let count = neighbours().count();
         if count + leaving.count() >= 2 * max {
             return Err(TooManyClients::OfAddress(max));
@@ -98,7 +101,7 @@ impl ConnectionTable {
         if count >= max {
             let oldest = neighbours()
                 .filter(|(_, entry)| entry.is_evictable())
-                .min_by_key(|(id, entry)| (entry.standing, **id));
+                .min_by_key(|(id, entry)| (entry.stage, **id));
             let oldest = oldest.map(|(id, _)| *id);
             self.disconnect(oldest.ok_or(TooManyClients::OfAddress(max))?);
         }
@@ -109,7 +112,7 @@ impl ConnectionTable {
         let entry = Entry {
             socket,
             thread,
-            standing: Stage::Connected,
+            stage: Stage::Connected,
             network: None,
         };
         self.entries.insert(id, entry);
@@ -123,10 +126,10 @@ impl ConnectionTable {
     }
 
     /// Returns false if the connection has been evicted.
-    pub(crate) fn set_stage(&mut self, id: u64, standing: Stage) -> bool {
+    pub(crate) fn set_stage(&mut self, id: u64, stage: Stage) -> bool {
         match self.entries.get_mut(&id) {
             Some(entry) => {
-                entry.standing = standing;
+                entry.stage = stage;
                 true
             }
             None => false,
@@ -171,7 +174,7 @@ impl ConnectionTable {
     pub(crate) fn take_all(&mut self) -> Vec<JoinHandle<()>> {
         self.disconnect_all();
         let leaving = self.leaving.drain().map(|(_, entry)| entry);
-        let in_handler = |entry: &Entry| entry.standing == Stage::Authorizing;
+        let in_handler = |entry: &Entry| entry.stage == Stage::Authorizing;
         let leaving = leaving.filter(|entry| !in_handler(entry));
         let threads = leaving.map(|entry| entry.thread);
         threads.chain(self.finished.drain(..)).collect()
@@ -180,7 +183,7 @@ impl ConnectionTable {
 
 impl Entry {
     fn is_evictable(&self) -> bool {
-        self.standing < Stage::Publishing
+        self.stage < Stage::Publishing
     }
 }
 

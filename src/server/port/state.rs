@@ -182,7 +182,7 @@ impl ListenerState {
         routes.iter().filter(may_match).cloned().collect()
     }
 
-    pub(crate) fn all(&self) -> Vec<PublishPoint> {
+    pub(crate) fn publish_points(&self) -> Vec<PublishPoint> {
         self.routes.read().clone()
     }
 

@@ -17,7 +17,7 @@ use crate::server::threads::{TimerId, TimerService};
 use crate::server::transport::Outbound;
 
 /// Time for which a client that has to go may read the reason, before its connection ends.
-pub(crate) const FAREWELL: Duration = Duration::from_millis(800);
+pub(crate) const DISMISSAL_TIME: Duration = Duration::from_millis(800);
 
 const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
@@ -45,8 +45,8 @@ pub(crate) struct PublisherHandle {
     after_start: Mutex<Option<Vec<u8>>>,
     /// Reason why the client has to go.
     dismissal: OnceLock<RemovalReason>,
-    farewell: Once,
-    farewell_timer: TimerId,
+    dismissal_sent: Once,
+    dismissal_timer: TimerId,
     activity: Activity,
 }
 
@@ -87,8 +87,8 @@ impl PublisherHandle {
             can_reconnect,
             after_start: Mutex::new(Some(Vec::new())),
             dismissal: OnceLock::new(),
-            farewell: Once::new(),
-            farewell_timer: TimerId::new(),
+            dismissal_sent: Once::new(),
+            dismissal_timer: TimerId::new(),
             activity: Activity {
                 since: Instant::now(),
                 last_media: AtomicU64::new(0),
@@ -212,21 +212,21 @@ impl PublisherHandle {
     /// Tells the client that it has to go, and ends its connection a moment later.
     pub(crate) fn dismiss(&self, reason: RemovalReason) {
         self.mark(reason);
-        self.say_farewell();
+        self.send_dismissal();
         let socket = Arc::downgrade(&self.parts.socket);
         let disconnect = move |_| {
             if let Some(socket) = socket.upgrade() {
                 let _ = socket.shutdown(Shutdown::Both);
             }
         };
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + DISMISSAL_TIME;
         let timers = &self.parts.timers;
-        timers.set(self.farewell_timer, deadline, Box::new(disconnect));
+        timers.set(self.dismissal_timer, deadline, Box::new(disconnect));
     }
 
     /// Tells the client why it has to go. A second caller waits until that is written.
-    pub(crate) fn say_farewell(&self) {
-        self.farewell.call_once(|| {
+    pub(crate) fn send_dismissal(&self) {
+        self.dismissal_sent.call_once(|| {
             let ConnectionParts {
                 outbound,
                 chunk_size,
@@ -248,7 +248,7 @@ impl PublisherHandle {
 
 impl Drop for PublisherHandle {
     fn drop(&mut self) {
-        self.parts.timers.clear(self.farewell_timer);
+        self.parts.timers.clear(self.dismissal_timer);
     }
 }
 
