@@ -34,7 +34,7 @@ pub(crate) trait Observer: std::fmt::Debug + Send + Sync {
     fn may_publish(&self, publisher: &Publisher) -> bool;
 
     /// Handles events one at a time, in the order in which they happened. Called on a thread of its
-    /// own, and delays nobody.
+    /// own, and delays no client.
     fn notify(&self, event: &PublisherEvent);
 }
 

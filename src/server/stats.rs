@@ -271,7 +271,7 @@ impl Presence {
     }
 }
 
-/// Counters of a stream. They belong into a lock under which no other is taken.
+/// Counters of a stream. Their lock has to be a leaf.
 #[derive(Debug, Default)]
 pub(crate) struct StreamCounters {
     /// The client that `publisher` counts for.

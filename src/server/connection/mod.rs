@@ -87,7 +87,7 @@ impl Connection {
             settings,
             state,
         } = accepted;
-        // Not every system gives a blocking socket here.
+        // On some systems an accepted socket does not block by default.
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
         let config = SessionConfig {
@@ -202,7 +202,7 @@ impl Connection {
         }
     }
 
-    /// Ends the conversation where another thread has decided that this publisher has to go.
+    /// Ends the conversation if another thread has dismissed this publisher.
     fn check_dismissal(&self) -> Result<(), CloseReason> {
         let Some(published) = self.phase.published() else {
             return Ok(());
@@ -438,7 +438,7 @@ impl Connection {
         }
     }
 
-    /// Notes for elements why the connection ended, unless they know.
+    /// Notes for elements why the connection ended, unless they know it already.
     fn note_last_error(&self, reason: &CloseReason) {
         let is_publishing = self.session.is_publishing();
         let has_sent = self.counters.has_received();
@@ -451,7 +451,7 @@ impl Connection {
         }
     }
 
-    /// Lets a client that has to go read the reason. Closing at once, with unread data of the client,
+    /// Lets a dismissed or refused client read the reason. Closing at once, with unread data of the client,
     /// would reset the connection and discard the reason.
     fn wait_for_close(&mut self, deadline: Instant) {
         let mut buffer = self.buffer.take();

@@ -34,7 +34,7 @@ const ALL: [Timer; 6] = [
 /// each read of a publisher that keeps sending.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// The shortest timeout that a socket takes for one.
+/// The shortest read timeout of a socket. Zero would be none at all.
 const MIN_READ_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// The deadlines of a connection, one for each timer.

@@ -124,7 +124,7 @@ impl Acceptor {
         let Some(settings) = self.state.settings() else {
             return Ok(());
         };
-        // Behind a load balancer the address says nothing yet.
+        // Behind a load balancer, this is not the client's address.
         let is_own = self.state.proxy_protocol() == ProxyProtocol::Off;
         if is_own && !self.state.allows(address.ip()) {
             gst::info!(CAT, "Closed {address}: {}", AddressRejected::NotAllowed);

@@ -83,7 +83,7 @@ impl Claim {
         })
     }
 
-    /// Accepts nobody any more, disconnects the publishers, and waits until they are gone and the
+    /// Accepts no publisher any more, disconnects the present ones, and waits until they are gone and the
     /// application has handled all events.
     pub(crate) fn close(&self) {
         self.listener.remove_route(&self.point);
@@ -157,7 +157,7 @@ pub(crate) fn claim(
 
     let mut last = None;
     for address in addresses {
-        // Files are read before any lock is taken: they may be far away.
+        // Files are read without a lock: they may be on a slow network.
         let files = point.rules().port.tls.clone();
         let tls = files.map(Tls::load).transpose().map_err(ClaimError::Tls)?;
         match REGISTRY.claim(address, point, tls, main) {

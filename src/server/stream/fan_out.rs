@@ -28,7 +28,7 @@ pub(crate) enum Effect<H> {
     Revoke,
     CountEnd,
     Dispatch(PublisherEvent),
-    /// Tells the client to go, and gives it a moment. Done after unlocking.
+    /// Sends the client the reason, and ends its connection a moment later. Done after unlocking.
     Dismiss(H, RemovalReason),
     /// Ends the connection at once.
     Disconnect(H, RemovalReason),

@@ -212,8 +212,7 @@ impl Stream {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Ends the present publisher, and tells it so. A publisher that was lost is not awaited any
-    /// longer.
+    /// Ends the present publisher, and sends it the reason. A lost publisher is not awaited any longer.
     pub(crate) fn disconnect(self: &Arc<Self>) {
         let mut state = self.state.lock();
         if let Some(active) = state.slot.active() {

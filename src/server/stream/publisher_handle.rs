@@ -16,7 +16,7 @@ use crate::server::publisher::{ReconnectError, RemovalReason};
 use crate::server::threads::{TimerId, TimerService};
 use crate::server::transport::Outbound;
 
-/// Time for which a client that has to go may read the reason, before its connection ends.
+/// Time for a dismissed client to read the reason, before its connection ends.
 pub(crate) const DISMISSAL_TIME: Duration = Duration::from_millis(800);
 
 const AT_ONCE: Timespec = Timespec {
@@ -43,7 +43,7 @@ pub(crate) struct PublisherHandle {
     can_reconnect: bool,
     /// Messages to send after the answer to `publish`. None once that is sent.
     after_start: Mutex<Option<Vec<u8>>>,
-    /// Reason why the client has to go.
+    /// Reason why the client was dismissed.
     dismissal: OnceLock<RemovalReason>,
     dismissal_sent: Once,
     dismissal_timer: TimerId,
@@ -204,12 +204,12 @@ impl PublisherHandle {
         self.dismissal.get().copied()
     }
 
-    /// Fixes why the client has to go. The first reason counts.
+    /// Fixes the reason of the dismissal. The first one counts.
     pub(crate) fn mark(&self, reason: RemovalReason) {
         let _ = self.dismissal.set(reason);
     }
 
-    /// Tells the client that it has to go, and ends its connection a moment later.
+    /// Sends the client the reason, and ends its connection a moment later.
     pub(crate) fn dismiss(&self, reason: RemovalReason) {
         self.mark(reason);
         self.send_dismissal();
@@ -224,7 +224,7 @@ impl PublisherHandle {
         timers.set(self.dismissal_timer, deadline, Box::new(disconnect));
     }
 
-    /// Tells the client why it has to go. A second caller waits until that is written.
+    /// Sends the client the reason of its dismissal. A second caller waits until that is written.
     pub(crate) fn send_dismissal(&self) {
         self.dismissal_sent.call_once(|| {
             let ConnectionParts {
