@@ -15,7 +15,7 @@ mod script;
 mod step;
 mod write;
 
-pub use read::{Decoded, Leading, read_all, read_all_within, read_leading, read_name};
+pub use read::{Decoded, Leading, read_all, read_leading, read_name};
 pub use scan::{Scan, scan};
 pub use script::{SET_DATA_FRAME, script_offset};
 pub use write::{write_all, write_value};

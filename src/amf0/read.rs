@@ -41,13 +41,7 @@ pub struct Decoded {
 
 /// Reads values until the input ends.
 pub fn read_all(input: &[u8]) -> Result<Decoded, Error> {
-    read_all_within(input, MAX_PROPERTIES)
-}
-
-/// Reads values like [`read_all`], with another limit than [`MAX_PROPERTIES`]: a file of one's own may
-/// be larger than a client's message.
-pub fn read_all_within(input: &[u8], max_properties: usize) -> Result<Decoded, Error> {
-    let Leading { decoded, error, .. } = read_leading(input, max_properties);
+    let Leading { decoded, error, .. } = read_leading(input, MAX_PROPERTIES);
     error.map_or(Ok(decoded), Err)
 }
 
