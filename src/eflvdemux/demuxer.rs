@@ -282,15 +282,17 @@ impl Demuxer {
         &mut self.tracks[index]
     }
 
+    #[inline]
     fn track_index(&mut self, kind: TagKind, id: u8) -> usize {
         let mut tracks = self.tracks.iter();
-        match tracks.position(|track| track.kind == kind && track.id == id) {
-            Some(index) => index,
-            None => {
-                self.tracks.push(Track::new(kind, id));
-                self.tracks.len() - 1
-            }
-        }
+        let known = tracks.position(|track| track.kind == kind && track.id == id);
+        known.unwrap_or_else(|| self.add_track(kind, id))
+    }
+
+    #[cold]
+    fn add_track(&mut self, kind: TagKind, id: u8) -> usize {
+        self.tracks.push(Track::new(kind, id));
+        self.tracks.len() - 1
     }
 
     fn configure(
@@ -338,7 +340,7 @@ impl Demuxer {
         track.set_codec(codec);
         let is_key = track.is_sync_point(codec, payload, packet.is_key);
         track.configure_in_band(payload, is_key);
-        if codec.needs_configuration() && !track.is_configured() {
+        if !track.is_configured() && codec.needs_configuration() {
             let detail = format!("{}: {codec:?}", track.name());
             return Err((Problem::NoConfiguration, detail));
         }
@@ -383,10 +385,15 @@ impl Demuxer {
     /// at once.
     fn announce(&mut self, index: usize, payload: &[u8], events: &mut Vec<DemuxEvent>) {
         let metadata = self.metadata.as_ref();
-        let mut new = Vec::new();
         let track = &mut self.tracks[index];
         let had_pad = track.has_pad();
-        if let Some(caps) = track.renewed_caps(metadata, payload) {
+        let caps = track.renewed_caps(metadata, payload);
+        // Most packets end here.
+        if caps.is_none() && self.is_started {
+            return;
+        }
+        let mut new = Vec::new();
+        if let Some(caps) = caps {
             if had_pad {
                 events.push(DemuxEvent::Caps(index, caps));
             } else {

@@ -166,11 +166,14 @@ impl Track {
 
     /// Returns true if decoding can start with this frame, whatever its flag.
     pub(super) fn is_sync_point(&mut self, codec: Codec, frame: &[u8], is_flagged: bool) -> bool {
-        let Some(picture_codec) = codec.picture_codec() else {
+        if self.kind != TagKind::Video {
             return is_flagged;
-        };
+        }
         let size = self.nal_length_size;
         self.keyframe_flags.correct(is_flagged, || {
+            let Some(picture_codec) = codec.picture_codec() else {
+                return Picture::Unknown;
+            };
             let frame = match codec {
                 // The picture follows a field of 24 bits.
                 Codec::Vp6Alpha => frame.get(3..).unwrap_or_default(),
@@ -268,6 +271,7 @@ impl Track {
     }
 
     /// Returns the caps if they differ from the announced ones, and announces them.
+    #[inline]
     pub(super) fn renewed_caps(
         &mut self,
         metadata: Option<&Metadata>,
@@ -279,6 +283,15 @@ impl Track {
             return None;
         }
         self.has_new_facts = false;
+        self.caps_of_new_facts(codec, metadata)
+    }
+
+    #[cold]
+    fn caps_of_new_facts(
+        &mut self,
+        codec: Codec,
+        metadata: Option<&Metadata>,
+    ) -> Option<gst::Caps> {
         let facts = TrackFacts {
             track: self.id,
             configuration: &self.configuration,
