@@ -218,7 +218,10 @@ impl StreamingTask {
         };
         let mut starts = match max_lateness {
             0 => 0,
-            _ => self.pending_starts(is_start),
+            _ => {
+                let taken = self.items.iter().filter(|item| is_start(item)).count();
+                taken + self.stream.queue().decoding_starts(start_track)
+            }
         };
         let mut scope = ReportScope::Regular;
         // Tags of one read have one arrival.
@@ -352,11 +355,6 @@ impl StreamingTask {
         });
         self.report_drops(context, ReportScope::Rest, Instant::now());
         post_rejection(context, self.rejections.take());
-    }
-
-    fn pending_starts(&self, is_start: impl Fn(&QueueItem) -> bool) -> usize {
-        let taken = self.items.iter().filter(|item| is_start(item)).count();
-        taken + self.stream.queue().count(is_start)
     }
 
     /// Returns the next output that is ready. Caps, segments and changes of state are handled first,

@@ -4,6 +4,9 @@
 //!
 //! Lock order: the one lock in here is a leaf. Nothing is called out while it is held.
 
+mod item;
+mod items;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +16,10 @@ use parking_lot::{Condvar, Mutex};
 use crate::flv::{Content, Tag, TagKind};
 use crate::server::config::{Leak, QueueLimits};
 use crate::server::log::CAT;
-use crate::server::publisher::{Publisher, RejectReason};
+use crate::server::publisher::Publisher;
+use items::Items;
+
+pub(crate) use item::{QueueEvent, QueueItem};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct QueueLevels {
@@ -25,61 +31,6 @@ pub(crate) struct QueueLevels {
     pub cut_off: u64,
     /// Publishers whose start the streaming thread has not seen yet.
     pub starts: usize,
-}
-
-/// An item for the streaming thread.
-#[derive(Debug)]
-pub(crate) enum QueueItem {
-    Start(Arc<Publisher>),
-    Tag {
-        tag: Tag,
-        arrival: Instant,
-        /// Tags before it were dropped.
-        discont: bool,
-    },
-    /// The publisher has sent no media for `stall_timeout`.
-    Stalled {
-        /// Arrival of its last byte.
-        last_read: Instant,
-    },
-    /// Media arrives again.
-    Resumed,
-    /// The publisher's connection broke, and it may return: another start, or the end, follows.
-    Lost,
-    /// Some client waits for the decision about its publish request, or none does any more.
-    Authorizing(bool),
-    Event(QueueEvent),
-    /// The publisher has left.
-    End {
-        /// There will be no other.
-        is_last: bool,
-    },
-}
-
-/// An event for the application, in order with the media.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum QueueEvent {
-    Rejected(Arc<Publisher>, RejectReason),
-    /// The present publisher was replaced by the one that starts next.
-    Replaced(Arc<Publisher>),
-    ReconnectRequested(Arc<Publisher>),
-    /// An element downstream wants a keyframe. Holds why the publisher was not asked to reconnect
-    /// for it; None if it was.
-    KeyframeRequested(Option<&'static str>),
-    /// The publisher is gone for good, with the reason.
-    Gone(Arc<Publisher>, &'static str),
-}
-
-impl QueueEvent {
-    /// Returns true for events that clients or elements downstream can cause in any number.
-    fn is_unbounded(&self) -> bool {
-        match self {
-            QueueEvent::Rejected(..)
-            | QueueEvent::ReconnectRequested(_)
-            | QueueEvent::KeyframeRequested(_) => true,
-            QueueEvent::Replaced(_) | QueueEvent::Gone(..) => false,
-        }
-    }
 }
 
 /// Publishers that may start before the streaming thread has seen the first. A client that publishes
@@ -116,13 +67,9 @@ struct QueueState {
     limits: QueueLimits,
     /// The client whose media is accepted.
     writer: Option<u64>,
-    items: VecDeque<QueueItem>,
-    bytes: usize,
+    items: Items,
     dropped: u64,
     cut_off: u64,
-    starts: usize,
-    /// Unbounded events among the items.
-    events: usize,
     /// Level of [`QueueItem::Authorizing`], and the level of the last one queued.
     authorizing: bool,
     authorizing_queued: bool,
@@ -156,12 +103,9 @@ impl MediaQueue {
             state: Mutex::new(QueueState {
                 limits,
                 writer: None,
-                items: VecDeque::new(),
-                bytes: 0,
+                items: Items::default(),
                 dropped: 0,
                 cut_off: 0,
-                starts: 0,
-                events: 0,
                 authorizing: false,
                 authorizing_queued: false,
                 flushing: false,
@@ -187,18 +131,17 @@ impl MediaQueue {
     pub(crate) fn levels(&self) -> QueueLevels {
         let state = self.state.lock();
         QueueLevels {
-            bytes: state.bytes as u64,
-            time: state.time(),
+            bytes: state.items.bytes() as u64,
+            time: state.items.time(),
             dropped: state.dropped,
             cut_off: state.cut_off,
-            starts: state.starts,
+            starts: state.items.starts(),
         }
     }
 
-    /// Counts the items of a kind.
-    pub(crate) fn count(&self, is_of_kind: impl Fn(&QueueItem) -> bool) -> usize {
-        let state = self.state.lock();
-        state.items.iter().filter(|item| is_of_kind(item)).count()
+    /// Returns the number of keyframes of a video track, or of all coded tags where it is None.
+    pub(crate) fn decoding_starts(&self, track: Option<u8>) -> usize {
+        self.state.lock().items.decoding_starts(track)
     }
 
     /// Makes [`MediaQueue::pop`] return at once until it is unset. For the streaming side.
@@ -211,10 +154,7 @@ impl MediaQueue {
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.items.clear();
-        state.bytes = 0;
-        state.starts = 0;
-        state.events = 0;
+        state.items.take();
         self.not_empty.notify_all();
         self.not_full.notify_all();
     }
@@ -228,7 +168,7 @@ impl MediaQueue {
     /// Waits until one more start is accepted, or until a deadline.
     pub(crate) fn wait_until_start_accepted(&self, deadline: Instant) {
         let mut state = self.state.lock();
-        while state.starts >= MAX_STARTS && !state.closed {
+        while state.items.starts() >= MAX_STARTS && !state.closed {
             state.writer_waits = true;
             self.wake_reader(&mut state);
             if self.not_full.wait_until(&mut state, deadline).timed_out() {
@@ -239,7 +179,7 @@ impl MediaQueue {
 
     /// Returns true where one more start is accepted.
     pub(crate) fn accepts_start(&self) -> bool {
-        self.state.lock().starts < MAX_STARTS
+        self.state.lock().items.starts() < MAX_STARTS
     }
 
     /// Queues the loss of the publisher, which may return.
@@ -254,14 +194,11 @@ impl MediaQueue {
         if state.closed {
             return;
         }
-        if event.is_unbounded() {
-            if state.events >= MAX_EVENTS {
-                gst::debug!(CAT, "Left out {event:?}: {MAX_EVENTS} events wait already");
-                return;
-            }
-            state.events += 1;
+        if event.is_unbounded() && state.items.events() >= MAX_EVENTS {
+            gst::debug!(CAT, "Left out {event:?}: {MAX_EVENTS} events wait already");
+            return;
         }
-        state.append(QueueItem::Event(event));
+        state.items.append(QueueItem::Event(event));
         self.wake_reader(&mut state);
     }
 
@@ -279,7 +216,7 @@ impl MediaQueue {
     pub(crate) fn post_from(&self, client: u64, item: QueueItem) {
         let mut state = self.state.lock();
         if state.accepts_from(client) {
-            state.append(item);
+            state.items.append(item);
             self.wake_reader(&mut state);
         }
     }
@@ -392,18 +329,15 @@ impl MediaQueue {
         }
         let mut bytes = 0;
         for _ in 0..MAX_BATCH_ITEMS {
-            let Some(item) = state.items.pop_front() else {
+            let Some(item) = state.items.pop() else {
                 break;
             };
             bytes += item.memory();
-            state.starts -= usize::from(matches!(item, QueueItem::Start(_)));
-            state.events -= usize::from(item.is_unbounded());
             batch.push_back(item);
             if bytes >= MAX_BATCH_BYTES {
                 break;
             }
         }
-        state.bytes -= bytes;
         state.queue_authorizing();
         if std::mem::take(&mut state.writer_waits) {
             self.not_full.notify_all();
@@ -413,50 +347,7 @@ impl MediaQueue {
 
     /// Returns the remaining items, once nobody pops any more.
     pub(crate) fn take_rest(&self) -> VecDeque<QueueItem> {
-        let mut state = self.state.lock();
-        (state.bytes, state.starts, state.events) = (0, 0, 0);
-        std::mem::take(&mut state.items)
-    }
-}
-
-impl QueueItem {
-    fn memory(&self) -> usize {
-        match self {
-            QueueItem::Tag { tag, .. } => tag.memory(),
-            _ => 0,
-        }
-    }
-
-    pub(crate) fn is_keyframe_of(&self, track: u8) -> bool {
-        let is_keyframe =
-            |tag: &Tag| tag.info.content == Content::Keyframe && tag.info.track == track;
-        self.tag().is_some_and(is_keyframe)
-    }
-
-    fn is_unbounded(&self) -> bool {
-        match self {
-            QueueItem::Event(event) => event.is_unbounded(),
-            QueueItem::Authorizing(_) => true,
-            _ => false,
-        }
-    }
-
-    fn discont_mut(&mut self) -> Option<&mut bool> {
-        match self {
-            QueueItem::Tag { discont, .. } => Some(discont),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn is_media(&self) -> bool {
-        self.tag().is_some_and(|tag| tag.info.is_coded())
-    }
-
-    fn tag(&self) -> Option<&Tag> {
-        match self {
-            QueueItem::Tag { tag, .. } => Some(tag),
-            _ => None,
-        }
+        self.state.lock().items.take()
     }
 }
 
@@ -470,29 +361,14 @@ impl QueueState {
         !self.closed && self.writer == Some(client)
     }
 
-    fn time(&self) -> Duration {
-        let coded = |item: &QueueItem| {
-            item.tag()
-                .filter(|tag| tag.info.is_coded())
-                .map(|t| t.timestamp)
-        };
-        let first = self.items.iter().find_map(coded);
-        let last = self.items.iter().rev().find_map(coded);
-        let (Some(first), Some(last)) = (first, last) else {
-            return Duration::ZERO;
-        };
-        // Tracks are not in order with each other, so this may be negative.
-        let millis = (last.wrapping_sub(first) as i32).max(0);
-        Duration::from_millis(millis as u64)
-    }
-
     /// Returns true where the streaming thread should wake. Where a queue leaks or is bounded in
     /// time, nothing must be lost only because the thread was not woken.
     fn is_much(&self) -> bool {
         let limits = &self.limits;
         let half = usize::try_from(limits.max_bytes / 2).unwrap_or(usize::MAX);
-        self.bytes >= QUIET_BYTES
-            || (half > 0 && self.bytes >= half)
+        let bytes = self.items.bytes();
+        bytes >= QUIET_BYTES
+            || (half > 0 && bytes >= half)
             || limits.leak != Leak::None
             || !limits.max_time.is_zero()
     }
@@ -508,32 +384,27 @@ impl QueueState {
             max_time,
             ..
         } = self.limits;
-        let bytes = (self.bytes + more) as u64;
-        (max_bytes > 0 && bytes > max_bytes) || (!max_time.is_zero() && self.time() > max_time)
+        let bytes = (self.items.bytes() + more) as u64;
+        let time = || self.items.time();
+        (max_bytes > 0 && bytes > max_bytes) || (!max_time.is_zero() && time() > max_time)
     }
 
     fn is_over_by(&self, more: usize, slack: u64) -> bool {
         let max_bytes = self.limits.max_bytes;
-        max_bytes > 0 && (self.bytes + more) as u64 > max_bytes.saturating_add(slack)
+        let bytes = (self.items.bytes() + more) as u64;
+        max_bytes > 0 && bytes > max_bytes.saturating_add(slack)
     }
 
     /// Queues the level of authorization if it differs from the last one queued. Clients can flip
     /// it at no cost, so it counts as an event.
     fn queue_authorizing(&mut self) -> bool {
         let is_due = self.authorizing != self.authorizing_queued;
-        if !is_due || self.closed || self.events >= MAX_EVENTS {
+        if !is_due || self.closed || self.items.events() >= MAX_EVENTS {
             return false;
         }
         self.authorizing_queued = self.authorizing;
-        self.events += 1;
-        self.append(QueueItem::Authorizing(self.authorizing));
+        self.items.append(QueueItem::Authorizing(self.authorizing));
         true
-    }
-
-    fn append(&mut self, item: QueueItem) {
-        self.bytes += item.memory();
-        self.starts += usize::from(matches!(item, QueueItem::Start(_)));
-        self.items.push_back(item);
     }
 
     fn push(&mut self, item: QueueItem) {
@@ -541,7 +412,8 @@ impl QueueState {
             self.leaking = Leaking::No;
             self.has_video = false;
             self.lowest_video_track = None;
-            return self.append(item);
+            self.items.end_group();
+            return self.items.append(item);
         };
         self.has_video |= tag.kind == TagKind::Video;
         let is_of_track = tag.info.is_coded() || tag.info.content == Content::SequenceHeader;
@@ -549,32 +421,59 @@ impl QueueState {
             let (track, lowest) = (tag.info.track, self.lowest_video_track);
             self.lowest_video_track = Some(lowest.map_or(track, |lowest| lowest.min(track)));
         }
-        if self.limits.leak == Leak::None {
-            return self.append(item);
-        }
-        // Headers are small, and without them nothing after them can be decoded.
         if !tag.info.is_coded() {
-            if self.is_over_by(item.memory(), CONFIGURATION_BYTES) {
+            // Headers are small, and without them nothing after them can be decoded.
+            let is_refused = self.limits.leak != Leak::None
+                && self.is_over_by(item.memory(), CONFIGURATION_BYTES);
+            if is_refused {
                 self.dropped += 1;
-                return;
+            } else {
+                self.items.append(item);
             }
-            return self.append(item);
+            return;
         }
-        if self.leaking == Leaking::UntilSyncPoint {
-            if !self.is_sync_point(tag) || self.is_full_for(&item) {
-                self.dropped += 1;
-                return;
+        let is_sync_point = self.is_sync_point(tag);
+        match (self.limits.leak, self.leaking) {
+            (Leak::None, _) => self.append_coded(item, is_sync_point),
+            (_, Leaking::UntilSyncPoint) => {
+                if !is_sync_point || self.is_full_for(&item) {
+                    self.dropped += 1;
+                    return;
+                }
+                self.leaking = Leaking::No;
+                self.append_coded(discontinuous(item), is_sync_point);
             }
-            self.leaking = Leaking::No;
-            return self.append(discontinuous(item));
+            (Leak::Downstream, Leaking::No) => {
+                // The group whose start has left already stays whole, as far as it is here.
+                while self.is_full_for(&item) && self.items.has_old_group() {
+                    self.dropped += self.items.drop_oldest_group();
+                }
+                // The only group left may be the one that is being filled.
+                self.append_or_drop(item, is_sync_point);
+            }
+            (Leak::Upstream, Leaking::No) => self.append_or_drop(item, is_sync_point),
         }
+    }
+
+    fn append_coded(&mut self, item: QueueItem, is_sync_point: bool) {
+        if is_sync_point {
+            self.items.append_group(item);
+        } else {
+            self.items.append(item);
+        }
+    }
+
+    /// Appends a coded tag if there is space. Else drops the group of pictures that it belongs to: the
+    /// part that is here, if its start is, and the part that is still to arrive.
+    fn append_or_drop(&mut self, item: QueueItem, is_sync_point: bool) {
         if !self.is_full_for(&item) {
-            return self.append(item);
+            return self.append_coded(item, is_sync_point);
         }
-        match self.limits.leak {
-            Leak::Downstream => self.drop_old_for(item),
-            Leak::Upstream | Leak::None => self.drop_new(item),
+        if !is_sync_point {
+            self.dropped += self.items.drop_newest_group();
         }
+        self.dropped += 1;
+        self.leaking = Leaking::UntilSyncPoint;
     }
 
     /// Returns true for a keyframe of the lowest video track, and for audio where there is no video.
@@ -582,58 +481,6 @@ impl QueueState {
         match tag.info.content {
             Content::Keyframe => Some(tag.info.track) == self.lowest_video_track,
             _ => tag.kind == TagKind::Audio && !self.has_video,
-        }
-    }
-
-    /// Drops whole groups of pictures from the front until there is space. The group whose start has
-    /// left already stays whole, as far as it is here.
-    fn drop_old_for(&mut self, item: QueueItem) {
-        while self.is_full_for(&item) {
-            let mut starts = (0..self.items.len()).filter(|index| self.is_start(*index));
-            let (first, second) = (starts.next(), starts.next());
-            match (first, second) {
-                (Some(first), Some(second)) => self.drop_coded(first, second),
-                // The only group is the one that is being filled.
-                _ => return self.drop_new(item),
-            }
-        }
-        self.append(item);
-    }
-
-    /// Drops the group of pictures that the item belongs to: the part that is here, if its start is,
-    /// and the part that is still to arrive.
-    fn drop_new(&mut self, item: QueueItem) {
-        let last_start = (0..self.items.len()).rfind(|index| self.is_start(*index));
-        let is_start = item.tag().is_some_and(|tag| self.is_sync_point(tag));
-        if let (Some(start), false) = (last_start, is_start) {
-            self.drop_coded(start, self.items.len());
-        }
-        self.dropped += 1;
-        self.leaking = Leaking::UntilSyncPoint;
-    }
-
-    fn is_start(&self, index: usize) -> bool {
-        let tag = self.items[index].tag();
-        tag.is_some_and(|tag| tag.info.is_coded() && self.is_sync_point(tag))
-    }
-
-    /// Drops the media from `start` to `end`, and marks the next tag.
-    fn drop_coded(&mut self, start: usize, end: usize) {
-        let mut configuration = Vec::new();
-        for item in self.items.drain(start..end) {
-            if item.tag().is_some_and(|tag| tag.info.is_coded()) {
-                self.bytes -= item.memory();
-                self.dropped += 1;
-            } else {
-                configuration.push(item);
-            }
-        }
-        for item in configuration.into_iter().rev() {
-            self.items.insert(start, item);
-        }
-        let mut rest = self.items.range_mut(start..);
-        if let Some(discont) = rest.find_map(QueueItem::discont_mut) {
-            *discont = true;
         }
     }
 }

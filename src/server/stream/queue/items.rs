@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The items of a media queue in their order, with the sums and positions that its limits need.
+//!
+//! Every operation takes amortised constant time, however many items wait: a queue may hold minutes
+//! of media, and its limits are looked at for each tag.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::item::QueueItem;
+
+/// Items in their order. Media is divided into groups of pictures: a group starts with a tag at which
+/// decoding can start, and reaches up to the next such tag.
+///
+/// ```text
+///        front              rest
+///  +----------------+  +----+-----+----+-----
+///  | of no group    |  | of | G1  | G2 | ...      the oldest group G1 is dropped:
+///  |                |  | no |     |    |          the items before it move to `front` once,
+///  |                |  | gr.|     |    |          and what it leaves follows them
+///  +----------------+  +----+-----+----+-----
+/// ```
+#[derive(Debug, Default)]
+pub(super) struct Items {
+    /// Items before a dropped group, and the configuration out of it. Empty in a queue that does not
+    /// leak. No group starts in here.
+    front: Section,
+    rest: Section,
+    bytes: usize,
+    starts: usize,
+    events: usize,
+    keyframes: KeyframeCounts,
+    groups: usize,
+    /// The last groups that are of the present publisher.
+    own_groups: usize,
+}
+
+/// A part of the items, with the timestamps of its coded tags beside them.
+#[derive(Debug, Default)]
+struct Section {
+    items: VecDeque<QueueItem>,
+    coded: VecDeque<CodedTag>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct CodedTag {
+    timestamp: u32,
+    starts_group: bool,
+}
+
+impl Items {
+    pub(super) fn is_empty(&self) -> bool {
+        self.front.items.is_empty() && self.rest.items.is_empty()
+    }
+
+    /// Returns the bytes of memory of all items.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the number of starts of publishers.
+    pub(super) fn starts(&self) -> usize {
+        self.starts
+    }
+
+    /// Returns the number of unbounded events.
+    pub(super) fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Returns the number of keyframes of a video track, or of all coded tags where it is None.
+    pub(super) fn decoding_starts(&self, track: Option<u8>) -> usize {
+        match track {
+            Some(track) => self.keyframes.count(track),
+            None => self.front.coded.len() + self.rest.coded.len(),
+        }
+    }
+
+    /// Returns the media time from the first coded tag to the last one.
+    pub(super) fn time(&self) -> Duration {
+        let first = self.front.coded.front().or(self.rest.coded.front());
+        let last = self.rest.coded.back().or(self.front.coded.back());
+        let (Some(first), Some(last)) = (first, last) else {
+            return Duration::ZERO;
+        };
+        // Tracks are not in order with each other, so this may be negative.
+        let millis = (last.timestamp.wrapping_sub(first.timestamp) as i32).max(0);
+        Duration::from_millis(millis as u64)
+    }
+
+    pub(super) fn append(&mut self, item: QueueItem) {
+        self.add(&item);
+        self.rest.push_back(item, false);
+    }
+
+    /// Appends a coded tag at which decoding can start.
+    pub(super) fn append_group(&mut self, item: QueueItem) {
+        self.add(&item);
+        self.rest.push_back(item, true);
+        self.groups += 1;
+        self.own_groups += 1;
+    }
+
+    /// Ends the last group: what follows is of another publisher.
+    pub(super) fn end_group(&mut self) {
+        self.own_groups = 0;
+    }
+
+    pub(super) fn pop(&mut self) -> Option<QueueItem> {
+        let popped = self.front.pop_front();
+        let (item, starts_group) = popped.or_else(|| self.rest.pop_front())?;
+        self.remove(&item, starts_group);
+        Some(item)
+    }
+
+    /// Returns true where there is another group after the oldest one.
+    pub(super) fn has_old_group(&self) -> bool {
+        self.groups > 1
+    }
+
+    /// Drops the oldest group, and marks the tag after it. Returns the number of dropped tags.
+    pub(super) fn drop_oldest_group(&mut self) -> u64 {
+        while !self.rest.front_starts_group() {
+            let Some((item, _)) = self.rest.pop_front() else {
+                return 0;
+            };
+            self.front.push_back(item, false);
+        }
+        let mut dropped = 0;
+        let mut is_marked = false;
+        while dropped == 0 || !self.rest.front_starts_group() {
+            let Some((mut item, starts_group)) = self.rest.pop_front() else {
+                return dropped;
+            };
+            if item.is_media() {
+                self.remove(&item, starts_group);
+                dropped += 1;
+            } else {
+                is_marked = is_marked || mark_discont(&mut item);
+                self.front.push_back(item, false);
+            }
+        }
+        if !is_marked && let Some(item) = self.rest.items.front_mut() {
+            mark_discont(item);
+        }
+        dropped
+    }
+
+    /// Drops the present publisher's newest group, if its start is here. Returns the number of dropped
+    /// tags.
+    pub(super) fn drop_newest_group(&mut self) -> u64 {
+        if self.own_groups == 0 {
+            return 0;
+        }
+        let mut dropped = 0;
+        let mut configuration = Vec::new();
+        while let Some((item, starts_group)) = self.rest.pop_back() {
+            if !item.is_media() {
+                configuration.push(item);
+                continue;
+            }
+            self.remove(&item, starts_group);
+            dropped += 1;
+            if starts_group {
+                break;
+            }
+        }
+        let mut is_marked = false;
+        for mut item in configuration.into_iter().rev() {
+            is_marked = is_marked || mark_discont(&mut item);
+            self.rest.push_back(item, false);
+        }
+        dropped
+    }
+
+    /// Removes and returns all items.
+    pub(super) fn take(&mut self) -> VecDeque<QueueItem> {
+        let Items { front, rest, .. } = std::mem::take(self);
+        let (mut items, mut more) = (front.items, rest.items);
+        if items.is_empty() {
+            return more;
+        }
+        items.append(&mut more);
+        items
+    }
+
+    fn add(&mut self, item: &QueueItem) {
+        self.bytes += item.memory();
+        self.starts += usize::from(matches!(item, QueueItem::Start(_)));
+        self.events += usize::from(item.is_unbounded());
+        if let Some(track) = item.keyframe_track() {
+            self.keyframes.add(track);
+        }
+    }
+
+    fn remove(&mut self, item: &QueueItem, starts_group: bool) {
+        self.bytes -= item.memory();
+        self.starts -= usize::from(matches!(item, QueueItem::Start(_)));
+        self.events -= usize::from(item.is_unbounded());
+        if let Some(track) = item.keyframe_track() {
+            self.keyframes.remove(track);
+        }
+        self.groups -= usize::from(starts_group);
+        // Groups of former publishers leave first, and no more than the present one's are left.
+        self.own_groups = self.own_groups.min(self.groups);
+    }
+}
+
+impl Section {
+    fn push_back(&mut self, item: QueueItem, starts_group: bool) {
+        count_step();
+        if let Some(timestamp) = item.coded_timestamp() {
+            self.coded.push_back(CodedTag {
+                timestamp,
+                starts_group,
+            });
+        }
+        self.items.push_back(item);
+    }
+
+    /// Returns the first item, and if it starts a group.
+    fn pop_front(&mut self) -> Option<(QueueItem, bool)> {
+        count_step();
+        let item = self.items.pop_front()?;
+        let coded = item.coded_timestamp().and_then(|_| self.coded.pop_front());
+        Some((item, coded.is_some_and(|coded| coded.starts_group)))
+    }
+
+    /// Returns the last item, and if it starts a group.
+    fn pop_back(&mut self) -> Option<(QueueItem, bool)> {
+        count_step();
+        let item = self.items.pop_back()?;
+        let coded = item.coded_timestamp().and_then(|_| self.coded.pop_back());
+        Some((item, coded.is_some_and(|coded| coded.starts_group)))
+    }
+
+    fn front_starts_group(&self) -> bool {
+        let is_coded = self.items.front().is_some_and(QueueItem::is_media);
+        is_coded && self.coded.front().is_some_and(|coded| coded.starts_group)
+    }
+}
+
+/// Numbers of keyframes by video track, up to the highest track that had one.
+#[derive(Debug, Default)]
+struct KeyframeCounts(Vec<usize>);
+
+impl KeyframeCounts {
+    fn count(&self, track: u8) -> usize {
+        self.0.get(usize::from(track)).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, track: u8) {
+        let index = usize::from(track);
+        if self.0.len() <= index {
+            self.0.resize(index + 1, 0);
+        }
+        self.0[index] += 1;
+    }
+
+    fn remove(&mut self, track: u8) {
+        if let Some(count) = self.0.get_mut(usize::from(track)) {
+            *count -= 1;
+        }
+    }
+}
+
+/// Marks a tag whose predecessors were dropped. Returns false for items that are no tags.
+fn mark_discont(item: &mut QueueItem) -> bool {
+    match item {
+        QueueItem::Tag { discont, .. } => {
+            *discont = true;
+            true
+        }
+        _ => false,
+    }
+}
+
+#[cfg(not(test))]
+fn count_step() {}
+
+#[cfg(test)]
+fn count_step() {
+    STEPS.with(|steps| steps.set(steps.get() + 1));
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Items that this thread has moved into, within or out of queues.
+    pub(super) static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
