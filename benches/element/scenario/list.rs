@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::Bound::{AtLeast, AtMost};
 use super::Quantity::{
-    ConnectMedian, CpuPerGigabyte, CpuShare, CpuShareAdded, First99th, FirstMedian, Instructions,
-    MemoryEach, Throughput,
+    ConnectMedian, ConnectRatio, CpuPerGigabyte, CpuShare, CpuShareAdded, First99th, FirstMedian,
+    Instructions, MemoryEach, Stop, Throughput,
 };
 use super::{Bound, Kind, Quantity, Scenario, Target, When};
 use crate::media::{AUDIO_ONLY, FULL_HD, PACED, Profile, SENT_ON, SMALL, TINY, UHD};
 use crate::subject::Subject::{
-    self, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2FallbackSink, Rtmp2ServerSrc, Rtmp2Sink,
-    TcpServerSrc,
+    self, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2FallbackSink, Rtmp2MultiServerSrc,
+    Rtmp2ServerSrc, Rtmp2Sink, TcpServerSrc,
 };
 
 const EVERYONE: &[Subject] = &[ReadLoop, OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
@@ -20,6 +20,8 @@ const COPIERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const LISTENERS: &[Subject] = &[ReadLoop, ReadThreads, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const SERVERS: &[Subject] = &[Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const RTMP: &[Subject] = &[Nginx, Rtmp2ServerSrc];
+const OURS: &[Subject] = &[Rtmp2ServerSrc];
+const MULTI: &[Subject] = &[Nginx, Rtmp2MultiServerSrc];
 const SENDERS: &[Subject] = &[Rtmp2Sink, Rtmp2FallbackSink];
 
 /// Chunk size that ffmpeg and OBS adopt or announce.
@@ -200,6 +202,28 @@ pub fn all() -> Vec<Scenario> {
             },
             SERVERS,
             vec![absolute(MemoryEach, AtMost(100.0))],
+        ),
+        many(
+            "multi-1000",
+            Kind::Multi {
+                profile: TINY,
+                publishers: 1000,
+                time: Duration::from_secs(6),
+            },
+            MULTI,
+            vec![
+                absolute(MemoryEach, AtMost(85.0)),
+                absolute(Stop, AtMost(500.0)),
+            ],
+        ),
+        many(
+            "routes",
+            Kind::Routes {
+                routes: 10_000,
+                connects: 200,
+            },
+            OURS,
+            vec![absolute(ConnectRatio, AtMost(2.0))],
         ),
         counted(
             "instructions",

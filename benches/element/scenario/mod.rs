@@ -5,7 +5,9 @@ mod instructions;
 mod latency;
 mod list;
 mod memory;
+mod multi;
 mod paced;
+mod routes;
 mod sending;
 mod transfer;
 
@@ -33,6 +35,9 @@ pub enum Quantity {
     First99th,
     SteadyMedian,
     Steady99th,
+    ConnectOfMany,
+    ConnectRatio,
+    Stop,
     Instructions,
 }
 
@@ -50,6 +55,9 @@ impl Quantity {
             Self::First99th => "first 99th",
             Self::SteadyMedian => "steady ms",
             Self::Steady99th => "steady 99th",
+            Self::ConnectOfMany => "with all routes",
+            Self::ConnectRatio => "to one route",
+            Self::Stop => "stop ms",
             Self::Instructions => "M instructions/MB",
         }
     }
@@ -97,6 +105,14 @@ pub enum Kind {
     Memory { profile: Profile, publishers: usize },
     /// Publishers one after the other.
     Latency { connects: usize, tags: usize },
+    /// Publishers one after the other, of one route and of many.
+    Routes { routes: usize, connects: usize },
+    /// Many publishers of one element in real time, and its stop.
+    Multi {
+        profile: Profile,
+        publishers: usize,
+        time: Duration,
+    },
     /// User-space instructions, as the difference of two transfers.
     Instructions {
         profile: Profile,
@@ -147,6 +163,12 @@ impl Scenario {
                 publishers,
             } => memory::run(subject, profile, publishers),
             Kind::Latency { connects, tags } => latency::run(subject, connects, tags),
+            Kind::Routes { routes, connects } => routes::run(subject, routes, connects),
+            Kind::Multi {
+                profile,
+                publishers,
+                time,
+            } => multi::run(subject, profile, publishers, time),
             Kind::Instructions {
                 profile,
                 chunk_size,
@@ -166,6 +188,9 @@ impl Scenario {
             Kind::Transfer { payload, .. } => *payload /= 10,
             Kind::Paced {
                 publishers, time, ..
+            }
+            | Kind::Multi {
+                publishers, time, ..
             } => {
                 *publishers = (*publishers).min(10);
                 *time = Duration::from_secs(1);
@@ -173,6 +198,7 @@ impl Scenario {
             Kind::Sending { time, .. } => *time = Duration::from_secs(2),
             Kind::Memory { publishers, .. } => *publishers = (*publishers).min(10),
             Kind::Latency { connects, tags } => (*connects, *tags) = (10, 20),
+            Kind::Routes { routes, connects } => (*routes, *connects) = (100, 10),
             Kind::Instructions { payload, .. } => *payload /= 4,
         }
         self
@@ -222,6 +248,18 @@ impl Scenario {
             Kind::Latency { connects, tags } => {
                 format!("latency: {connects} publishers after each other, {tags} tags")
             }
+            Kind::Routes { routes, connects } => {
+                format!("{connects} publishers after each other, of one route and of {routes}")
+            }
+            Kind::Multi {
+                profile,
+                publishers,
+                time,
+            } => format!(
+                "{publishers} publishers of one element at their own pace: {}, {} s",
+                profile.name,
+                time.as_secs()
+            ),
             Kind::Instructions {
                 profile,
                 chunk_size,

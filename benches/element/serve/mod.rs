@@ -43,6 +43,9 @@ pub enum Serve {
         /// Measures the age of stamped tags as they leave the source.
         #[arg(long)]
         latency: bool,
+        /// Further elements on the first one's port, with a route each.
+        #[arg(long, default_value_t = 0)]
+        further_routes: usize,
         /// Description as for gst-launch-1.0. `{n}` is the pipeline's number, `{port}` 0 in the first and its port in the others.
         launch: String,
     },
@@ -64,8 +67,9 @@ pub fn serve(command: Serve) -> Result<()> {
         Serve::Pipeline {
             count,
             latency,
+            further_routes,
             launch,
-        } => return pipeline::run(count, latency, &launch),
+        } => return pipeline::run(count, latency, further_routes, &launch),
         Serve::Push { count, sink } => return push::run(count, &sink),
     }
     wait_for_end_of_input(|_| {});

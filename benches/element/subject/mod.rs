@@ -26,18 +26,20 @@ pub enum Subject {
     Nginx,
     TcpServerSrc,
     Rtmp2ServerSrc,
+    Rtmp2MultiServerSrc,
     Rtmp2Sink,
     Rtmp2FallbackSink,
 }
 
 impl Subject {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ReadLoop,
         Self::ReadThreads,
         Self::OneCopy,
         Self::Nginx,
         Self::TcpServerSrc,
         Self::Rtmp2ServerSrc,
+        Self::Rtmp2MultiServerSrc,
         Self::Rtmp2Sink,
         Self::Rtmp2FallbackSink,
     ];
@@ -50,6 +52,7 @@ impl Subject {
             Self::Nginx => "nginx-rtmp",
             Self::TcpServerSrc => "tcpserversrc",
             Self::Rtmp2ServerSrc => "rtmp2serversrc",
+            Self::Rtmp2MultiServerSrc => "rtmp2multiserversrc",
             Self::Rtmp2Sink => "rtmp2sink",
             Self::Rtmp2FallbackSink => "rtmp2fallbacksink",
         }
@@ -57,12 +60,15 @@ impl Subject {
 
     /// Returns true for the elements of this project.
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Rtmp2ServerSrc | Self::Rtmp2FallbackSink)
+        matches!(
+            self,
+            Self::Rtmp2ServerSrc | Self::Rtmp2MultiServerSrc | Self::Rtmp2FallbackSink
+        )
     }
 
     pub fn dialogue(self) -> Dialogue {
         match self {
-            Self::Nginx | Self::Rtmp2ServerSrc => Dialogue::Rtmp,
+            Self::Nginx | Self::Rtmp2ServerSrc | Self::Rtmp2MultiServerSrc => Dialogue::Rtmp,
             // Nothing publishes to the two senders.
             Self::ReadLoop
             | Self::ReadThreads
@@ -78,7 +84,9 @@ impl Subject {
         match self {
             Self::ReadLoop | Self::ReadThreads | Self::OneCopy => None,
             Self::Nginx => nginx::missing(),
-            Self::TcpServerSrc | Self::Rtmp2ServerSrc => missing_element(self.name()),
+            Self::TcpServerSrc | Self::Rtmp2ServerSrc | Self::Rtmp2MultiServerSrc => {
+                missing_element(self.name())
+            }
             // rtmp2fallbacksink is built on rtmp2sink.
             Self::Rtmp2Sink | Self::Rtmp2FallbackSink => missing_element("rtmp2sink"),
         }
@@ -104,6 +112,8 @@ pub struct Setup<'a> {
     pub keep_listening: bool,
     /// Measure the age of stamped tags.
     pub latency: bool,
+    /// Further routes on the port, without publishers.
+    pub further_routes: usize,
     /// Count instructions, into this file.
     pub callgrind: Option<&'a Path>,
 }
@@ -115,6 +125,7 @@ impl Default for Setup<'_> {
             record: false,
             keep_listening: false,
             latency: false,
+            further_routes: 0,
             callgrind: None,
         }
     }
@@ -191,6 +202,13 @@ impl Server {
         Ok((parse_list(first)?, parse_list(steady)?))
     }
 
+    /// Stops all pipelines, and returns the time that it took. Publishers may be present.
+    pub fn stop_pipelines(&mut self) -> Result<Duration> {
+        self.process.write_line("stop")?;
+        let nanoseconds = self.process.expect("stopped ")?;
+        Ok(Duration::from_nanos(nanoseconds.parse()?))
+    }
+
     /// Asks the process to exit, and waits for it.
     pub fn stop(mut self) -> Result<()> {
         self.process.stop(self.subject == Subject::Nginx)
@@ -216,11 +234,21 @@ fn arguments(subject: Subject, setup: Setup<'_>, recording: Option<PathBuf>) -> 
             }
         }
         _ => {
-            arguments.extend(["pipeline", "--count", &count].map(Into::into));
+            let is_one = subject == Subject::Rtmp2MultiServerSrc;
+            let count = if is_one { "1" } else { &count };
+            arguments.extend(["pipeline", "--count", count].map(Into::into));
+            let further = setup.further_routes.to_string();
+            arguments.extend(["--further-routes".into(), further]);
             if setup.latency {
                 arguments.push("--latency".into());
             }
-            arguments.push(format!("{} ! {sink}", source(subject, setup)));
+            let source = source(subject, setup);
+            // Each pad gets its sink when it is added.
+            arguments.push(if is_one {
+                source
+            } else {
+                format!("{source} ! {sink}")
+            });
         }
     }
     arguments
@@ -230,11 +258,13 @@ fn source(subject: Subject, setup: Setup<'_>) -> String {
     if subject == Subject::TcpServerSrc {
         return "tcpserversrc name=source host=127.0.0.1 port=0".into();
     }
-    let mut source = "rtmp2serversrc name=source host=127.0.0.1 port={port} max-clients=2000 max-clients-per-address=2000".to_owned();
-    if setup.publishers > 1 {
-        source += " stream-key=";
-        source += &stream_key_of("{n}");
+    let limits = "max-clients=2000 max-clients-per-address=2000";
+    if subject == Subject::Rtmp2MultiServerSrc {
+        return format!("rtmp2multiserversrc name=source host=127.0.0.1 max-streams=2000 {limits}");
     }
+    let mut source = format!("rtmp2serversrc name=source host=127.0.0.1 port={{port}} {limits}");
+    source += " stream-key=";
+    source += &stream_key_of("{n}");
     if setup.keep_listening {
         source += " keep-listening=true";
     }
