@@ -118,7 +118,7 @@ const fn hexadecimal(code: u8) -> u8 {
 }
 
 /// The accepted codecs; an empty list accepts all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct AcceptedCodecs(Vec<CodecName>);
 
 impl AcceptedCodecs {

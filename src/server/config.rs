@@ -55,7 +55,7 @@ pub(crate) struct StreamSettings {
 
 /// Settings that apply to a client before its route is known. Where elements that share a listener
 /// differ, the most generous value counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ListenerSettings {
     /// Chunk size of the server's messages, in bytes.
     pub chunk_size: u32,

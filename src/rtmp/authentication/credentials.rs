@@ -17,7 +17,7 @@ impl Method {
 }
 
 /// Credentials of a publisher.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     pub method: Method,
     pub username: String,

@@ -18,12 +18,11 @@ use crate::rtmp::status::{Status, code};
 use crate::server::port::state::{ListenerState, RouteMatch};
 use crate::server::publisher::{Publisher, RejectReason};
 use crate::server::redact::{Quoted, Redacted};
+use crate::server::routing::application_index::Offer;
 use crate::server::routing::publish_point::{Authorizing, PublishPoint, Reservation};
 use crate::server::routing::route::RequestedPath;
+use crate::server::routing::route_table::Candidates;
 use crate::server::stream::Patience;
-
-/// Elements that are notified of a client which may have meant any of them.
-const MAX_AFFECTED: usize = 8;
 
 /// Makes challenges that are valid in this process, on all of its ports.
 static CHALLENGER: LazyLock<Challenger> = LazyLock::new(|| {
@@ -128,23 +127,23 @@ impl Authorization {
                 affected,
             }))
         };
-        let mut candidates = listener.candidates(&request.application);
-        if candidates.is_empty() {
+        let Candidates {
+            offers,
+            are_draining,
+            affected,
+        } = listener.candidates(&request.application);
+        if offers.is_empty() {
             let reason = RejectReason::NoApplication;
-            return reject(reason, reason.status(), listener.publish_points());
+            return reject(reason, reason.status(), listener.affected());
         }
-        if candidates.iter().all(PublishPoint::is_draining) {
+        if are_draining {
             let reason = RejectReason::Draining;
-            return reject(reason, reason.status(), candidates);
+            return reject(reason, reason.status(), affected);
         }
-        let codecs = supported_codecs(&candidates);
-        let is_public = |point: &PublishPoint| point.rules().access.credentials.is_none();
-        let any_public = candidates.iter().any(is_public);
-        candidates.retain(|point| !is_public(point));
-        let credentials: Vec<_> = candidates
-            .iter()
-            .filter_map(|point| point.rules().access.credentials.as_ref())
-            .collect();
+        let codecs = supported_codecs(&offers);
+        let any_public = offers.iter().any(|offer| offer.credentials.is_none());
+        let credentials = offers.iter().filter_map(|offer| offer.credentials.as_ref());
+        let credentials: Vec<_> = credentials.collect();
         // All routes of one application have the same method, or none. Where the application alone
         // does not tell, `publish` does.
         let method = credentials.first().map(|credentials| credentials.method);
@@ -172,7 +171,7 @@ impl Authorization {
                 let reason = RejectReason::WrongCredentials;
                 let mut status = reason.status();
                 status.description = description;
-                reject(reason, status, candidates)
+                reject(reason, status, affected)
             }
         }
     }
@@ -199,7 +198,8 @@ impl Authorization {
         let path = RequestedPath::new(&connect.application, &request.stream_key);
         let Some(RouteMatch { point, names }) = listener.find(&path) else {
             let candidates = listener.candidates(&connect.application);
-            return Err(reject(RejectReason::NoStream, publisher, candidates));
+            let affected = candidates.affected;
+            return Err(reject(RejectReason::NoStream, publisher, affected));
         };
         let publisher = Publisher {
             application: names.application,
@@ -279,14 +279,12 @@ impl Rejection {
         }
     }
 
-    /// Notifies the affected elements, unless the client could have meant any of many: a single
-    /// guess would be posted by all of them.
+    /// Notifies the affected elements. They are none where the client could have meant any of many: a
+    /// single guess would be posted by all of them.
     pub(super) fn notify(self) {
-        if self.affected.len() <= MAX_AFFECTED {
-            let publisher = Arc::new(self.publisher);
-            for point in self.affected {
-                point.reject(publisher.clone(), self.reason);
-            }
+        let publisher = Arc::new(self.publisher);
+        for point in self.affected {
+            point.reject(publisher.clone(), self.reason);
         }
     }
 }
@@ -300,11 +298,8 @@ impl std::fmt::Display for Rejection {
 
 /// Notes why a client ended that did not publish, for all elements if there are few.
 pub(super) fn note_last_error(listener: &ListenerState, address: SocketAddr, reason: &str) {
-    let points = listener.publish_points();
-    if points.len() <= MAX_AFFECTED {
-        for point in points {
-            point.set_last_error(address, reason.to_owned());
-        }
+    for point in listener.affected() {
+        point.set_last_error(address, reason.to_owned());
     }
 }
 
@@ -331,11 +326,8 @@ fn unmatched(client: Client, request: &PublishRequest) -> Publisher {
 }
 
 /// Returns the codecs that any candidate accepts. The one that is meant is known only at `publish`.
-fn supported_codecs(candidates: &[PublishPoint]) -> SupportedCodecs {
-    let accepted = || {
-        let rules = candidates.iter().map(PublishPoint::rules);
-        rules.map(|rules| &rules.access.codecs)
-    };
+fn supported_codecs(offers: &[Offer]) -> SupportedCodecs {
+    let accepted = || offers.iter().map(|offer| &offer.codecs);
     let supported = |name: CodecName| {
         let is_accepted = accepted().any(|codecs| codecs.accepts(name));
         is_accepted.then(|| name.to_string())

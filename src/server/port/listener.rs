@@ -15,7 +15,6 @@ use crate::server::log::CAT;
 use crate::server::port::acceptor::Acceptor;
 use crate::server::port::socket::ListeningSocket;
 use crate::server::port::state::{ConnectionMain, ListenerState};
-use crate::server::routing::compatible::check_compatible;
 use crate::server::routing::publish_point::PublishPoint;
 #[cfg(test)]
 use crate::server::threads::TimerService;
@@ -40,7 +39,7 @@ impl Listener {
         let port = first.rules().port.clone();
         let state = Arc::new(ListenerState::new(socket, port, tls)?);
         let accept_thread =
-            state.add_first(first, || Acceptor::start(state.clone(), main, spawn))?;
+            state.add_first(&first, || Acceptor::start(state.clone(), main, spawn))?;
         gst::info!(CAT, "Listening on {}", state.address());
         Ok(Listener {
             state,
@@ -63,8 +62,8 @@ impl Listener {
     }
 
     /// Opens or closes the port after the draining of a route has changed.
-    pub(crate) fn update_socket(&self) -> io::Result<()> {
-        self.state.update_socket()
+    pub(crate) fn update_draining(&self, point: &PublishPoint) -> io::Result<()> {
+        self.state.update_draining(point)
     }
 
     /// Returns the number of present connections.
@@ -74,11 +73,9 @@ impl Listener {
 
     pub(crate) fn add_route(&self, point: &PublishPoint) -> Result<(), ClaimError> {
         let address = self.address();
-        self.state.add_checked(point, |other| {
-            check_compatible(address, point.rules(), other.rules())
-        })?;
+        self.state.add(point)?;
         // The port may be closed while all other elements are drained.
-        self.update_socket().map_err(|source| {
+        self.state.update_socket().map_err(|source| {
             self.state.remove(point);
             ClaimError::Bind {
                 host: address.ip().to_string(),
@@ -92,7 +89,7 @@ impl Listener {
     pub(crate) fn remove_route(&self, point: &PublishPoint) {
         self.state.remove(point);
         // The others may all be drained.
-        let _ = self.update_socket();
+        let _ = self.state.update_socket();
         self.wait_for(point.close());
     }
 

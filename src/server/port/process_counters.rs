@@ -3,6 +3,7 @@
 //! Counters over all elements of the process, with those that have stopped, so that no counter ever
 //! goes back.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::server::routing::publish_point::PublishPoint;
@@ -10,30 +11,29 @@ use crate::server::stats::{ProcessStats, Totals};
 
 #[derive(Debug, Default)]
 pub(crate) struct ProcessCounters {
-    present: Vec<PublishPoint>,
+    /// Elements that run, by the ids of their points.
+    present: HashMap<u64, PublishPoint>,
     /// Totals of the elements that have stopped.
     stopped: Totals,
 }
 
 impl ProcessCounters {
     pub(crate) fn add(&mut self, point: &PublishPoint) {
-        self.present.push(point.clone());
+        self.present.insert(point.id(), point.clone());
     }
 
     /// Keeps the totals of an element that has stopped.
     pub(crate) fn remove(&mut self, point: &PublishPoint) {
-        let before = self.present.len();
-        self.present.retain(|other| !other.is(point));
-        if self.present.len() < before {
+        if self.present.remove(&point.id()).is_some() {
             self.stopped = self.stopped + point.totals(Instant::now());
         }
     }
 
     pub(crate) fn stats(&self) -> ProcessStats {
         let now = Instant::now();
-        let present: Totals = self.present.iter().map(|point| point.totals(now)).sum();
+        let present: Totals = self.present.values().map(|point| point.totals(now)).sum();
         let totals = self.stopped + present;
-        let publishing: usize = self.present.iter().map(PublishPoint::publishing).sum();
+        let publishing: usize = self.present.values().map(PublishPoint::publishing).sum();
         ProcessStats {
             elements: self.present.len() as u64,
             publishing: publishing as u64,

@@ -136,7 +136,7 @@ impl DrainControl {
             Some(timeout) => self.point.drain(timeout),
             None => self.point.stop_draining(),
         }
-        self.listener.update_socket()
+        self.listener.update_draining(&self.point)
     }
 }
 

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::server::config::{ListenerSettings, PortSettings, ProxyProtocol};
-use crate::server::error::AddressRejected;
+use crate::server::error::{AddressRejected, ClaimError};
 use crate::server::log::CAT;
 use crate::server::port::connection_table::{ConnectionTable, Stage};
 use crate::server::port::socket::ListeningSocket;
 use crate::server::port::timers::Timers;
 use crate::server::routing::publish_point::PublishPoint;
 use crate::server::routing::route::{MatchedNames, RequestedPath};
+use crate::server::routing::route_table::{Candidates, RouteTable};
 use crate::server::threads::TimerService;
 use crate::server::transport::Tls;
 
@@ -35,7 +36,7 @@ pub(crate) type ConnectionMain = fn(Accepted);
 
 #[derive(Debug)]
 pub(crate) struct ListenerState {
-    routes: RwLock<Vec<PublishPoint>>,
+    routes: RwLock<RouteTable>,
     connections: Mutex<ConnectionTable>,
     address: SocketAddr,
     socket: Mutex<ListeningSocket>,
@@ -78,31 +79,28 @@ impl ListenerState {
     /// route whose listener does not start has no part of it.
     pub(crate) fn add_first<T, E>(
         &self,
-        point: PublishPoint,
+        point: &PublishPoint,
         start: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let mut routes = self.routes.write();
         let started = start()?;
         point.set_timers(&self.timer_service());
-        routes.push(point);
+        // Nothing is there that it could conflict with.
+        let _ = routes.add(self.address, point);
         Ok(started)
     }
 
-    /// Adds a route, unless `check` finds that it does not go together with another.
-    pub(crate) fn add_checked<E>(
-        &self,
-        point: &PublishPoint,
-        check: impl Fn(&PublishPoint) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// Adds a route, unless it does not go together with another.
+    pub(crate) fn add(&self, point: &PublishPoint) -> Result<(), ClaimError> {
         let mut routes = self.routes.write();
-        routes.iter().try_for_each(check)?;
+        routes.add(self.address, point)?;
+        // Before any client finds the route.
         point.set_timers(&self.timer_service());
-        routes.push(point.clone());
         Ok(())
     }
 
     pub(crate) fn remove(&self, point: &PublishPoint) {
-        self.routes.write().retain(|other| !other.is(point));
+        self.routes.write().remove(point);
     }
 
     /// Returns the name of an element that listens here.
@@ -142,16 +140,12 @@ impl ListenerState {
 
     /// Returns the settings for a client whose route is not known yet.
     pub(crate) fn settings(&self) -> Option<ListenerSettings> {
-        let routes = self.routes.read();
-        let settings = routes.iter().map(|point| point.rules().listener);
-        settings.reduce(ListenerSettings::merge)
+        self.routes.read().settings()
     }
 
     /// Returns true where any element accepts clients from an address.
     pub(crate) fn allows(&self, address: IpAddr) -> bool {
-        let routes = self.routes.read();
-        let allows = |point: &PublishPoint| point.rules().access.addresses.allows(address);
-        routes.iter().any(allows)
+        self.routes.read().allows(address)
     }
 
     /// Decides if a client may stay whose address a load balancer has sent.
@@ -176,38 +170,32 @@ impl ListenerState {
     }
 
     /// Returns the publish points that a client of this application might publish to.
-    pub(crate) fn candidates(&self, application: &str) -> Vec<PublishPoint> {
-        let routes = self.routes.read();
-        let may_match = |point: &&PublishPoint| point.rules().route.may_match(application);
-        routes.iter().filter(may_match).cloned().collect()
+    pub(crate) fn candidates(&self, application: &str) -> Candidates {
+        self.routes.read().candidates(application)
     }
 
-    pub(crate) fn publish_points(&self) -> Vec<PublishPoint> {
-        self.routes.read().clone()
+    /// Returns all publish points, if they are few enough to be notified of a client.
+    pub(crate) fn affected(&self) -> Vec<PublishPoint> {
+        self.routes.read().affected()
     }
 
     /// Returns the narrowest route that matches.
     pub(crate) fn find(&self, request: &RequestedPath) -> Option<RouteMatch> {
         let routes = self.routes.read();
-        let matching = routes.iter().filter_map(|point| {
-            let names = point.rules().route.matches(request)?;
-            Some((point, names))
-        });
-        let narrowest = matching.max_by_key(|(point, _)| point.rules().route.specificity());
-        narrowest.map(|(point, names)| RouteMatch {
+        let (point, names) = routes.find(request)?;
+        Some(RouteMatch {
             point: point.clone(),
             names,
         })
     }
 
-    /// Returns true while clients may be accepted. Where all elements are drained the port is
-    /// closed, so that a load balancer notices.
-    fn accepts_clients(&self) -> bool {
-        let routes = self.routes.read();
-        routes.iter().any(PublishPoint::is_open) || !routes.iter().any(PublishPoint::is_draining)
+    /// Opens or closes the port after the draining of a route has changed.
+    pub(crate) fn update_draining(&self, point: &PublishPoint) -> io::Result<()> {
+        self.routes.write().update_draining(point);
+        self.update_socket()
     }
 
-    /// Opens or closes the port after a change of the routes or their draining.
+    /// Opens or closes the port after a change of the routes.
     ///
     /// # Errors
     ///
@@ -220,7 +208,7 @@ impl ListenerState {
 
     fn open_or_close(&self) -> io::Result<()> {
         let mut socket = self.socket.lock();
-        if !self.accepts_clients() {
+        if !self.routes.read().accepts_clients() {
             if socket.close() {
                 gst::info!(CAT, "Closed {}: its elements are drained", self.address);
             }

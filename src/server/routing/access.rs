@@ -20,7 +20,7 @@ pub(crate) struct Access {
 }
 
 /// Networks that clients may connect from. An empty list allows all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct AllowedAddresses(Vec<IpNet>);
 
 /// Error for text that is no network.

@@ -70,7 +70,15 @@ impl Pattern {
     }
 
     pub(crate) fn is_literal(&self) -> bool {
-        self.variables().next().is_none()
+        self.literal().is_some()
+    }
+
+    /// Returns the text of a pattern without variables.
+    pub(crate) fn literal(&self) -> Option<&str> {
+        match &self.parts[..] {
+            [Part::Literal(text)] => Some(text),
+            _ => None,
+        }
     }
 
     /// Returns true where both may match the same text. For two templates that is assumed.

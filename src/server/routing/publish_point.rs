@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::server::config::{ListenerSettings, PortSettings, StreamSettings};
@@ -35,7 +36,7 @@ pub(crate) struct PublishPointConfig {
 #[derive(Debug)]
 pub(crate) struct PublishRules {
     pub(crate) name: String,
-    pub(crate) route: Route,
+    pub(crate) route: Arc<Route>,
     pub(crate) access: Access,
     pub(crate) listener: ListenerSettings,
     pub(crate) port: PortSettings,
@@ -44,6 +45,8 @@ pub(crate) struct PublishRules {
 /// A route with the streams of the clients that publish on it.
 #[derive(Debug, Clone)]
 pub(crate) struct PublishPoint {
+    /// A point that was made later has a higher one.
+    id: u64,
     rules: Arc<PublishRules>,
     observer: Arc<dyn Observer>,
     events: Arc<EventDispatcher>,
@@ -86,17 +89,23 @@ impl PublishPoint {
     fn new(config: PublishPointConfig, events: Arc<EventDispatcher>, streams: Streams) -> Self {
         let rules = PublishRules {
             name: config.name,
-            route: config.route,
+            route: Arc::new(config.route),
             access: config.access,
             listener: config.listener,
             port: config.port,
         };
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         PublishPoint {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             rules: Arc::new(rules),
             observer: config.observer,
             events,
             streams,
         }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(crate) fn rules(&self) -> &PublishRules {
@@ -111,7 +120,7 @@ impl PublishPoint {
     }
 
     pub(crate) fn is(&self, other: &PublishPoint) -> bool {
-        Arc::ptr_eq(&self.rules, &other.rules)
+        self.id == other.id
     }
 
     /// Sets where the waits of the streams end. Called once, by the listener that has the route.

@@ -43,6 +43,22 @@ enum Narrowness {
     Exact,
 }
 
+/// One half of a route by its kind, for an index of routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Half<'a> {
+    Any,
+    /// The parts of a path without variables.
+    Exact(Vec<&'a str>),
+    Template,
+}
+
+impl<'a> Half<'a> {
+    fn of(patterns: &'a [Pattern]) -> Self {
+        let literals: Option<_> = patterns.iter().map(Pattern::literal).collect();
+        literals.map_or(Half::Template, Half::Exact)
+    }
+}
+
 /// Narrowness of a route. The narrowest route that matches gets the publisher. Stream keys tell
 /// publishers apart, so they count before applications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,8 +102,24 @@ impl Route {
         both.into_iter().flatten().flatten()
     }
 
+    /// Returns the kinds of application and stream key.
+    pub(crate) fn halves(&self) -> (Half<'_>, Half<'_>) {
+        let half = |patterns| Option::map_or(patterns, Half::Any, |p: &Vec<_>| Half::of(p));
+        (
+            half(self.application.as_ref()),
+            half(self.stream_key.as_ref()),
+        )
+    }
+
+    /// Returns the kind of the application's first part: any where there is none.
+    pub(crate) fn first_application_part(&self) -> Half<'_> {
+        let first = self.application.as_ref().and_then(|parts| parts.first());
+        first.map_or(Half::Any, |first| Half::of(std::slice::from_ref(first)))
+    }
+
     /// Returns true where two routes match the same, whatever their variables are called.
     pub fn is_same(&self, other: &Self) -> bool {
+        count_comparison();
         // Clients disagree on where an application ends, so with a key it is one path.
         if let (Some(own), Some(theirs)) = (self.path(), other.path()) {
             return own.len() == theirs.len()
@@ -105,6 +137,7 @@ impl Route {
 
     /// Returns true where a client could name an application that both routes might mean.
     pub fn shares_application(&self, other: &Self) -> bool {
+        count_comparison();
         let (Some(own), Some(theirs)) = (&self.application, &other.application) else {
             return true;
         };
@@ -124,17 +157,18 @@ impl Route {
     /// Returns true where a client of this application may still publish on this route. Clients
     /// disagree on where the application ends and the stream key starts, so either may be longer.
     pub fn may_match(&self, application: &str) -> bool {
+        count_comparison();
         let Some(wanted) = &self.application else {
             return true;
         };
-        let (application, _) = cut_query(application);
         wanted
             .iter()
-            .zip(segments(application).filter(is_named))
+            .zip(application_parts(application))
             .all(|(pattern, part)| pattern.matches(part, &mut Variables::new()))
     }
 
     pub fn matches(&self, request: &RequestedPath) -> Option<MatchedNames> {
+        count_comparison();
         let mut interpretations = request.interpretations.iter();
         interpretations.find_map(|i| self.match_one(i, request.application_length))
     }
@@ -267,6 +301,58 @@ impl RequestedPath {
             application_length,
         }
     }
+
+    fn all_parts(&self) -> impl Iterator<Item = &[String]> {
+        let interpretations = self.interpretations.iter();
+        interpretations.map(|interpretation| &interpretation.path[..])
+    }
+
+    /// Returns the applications of `length` parts that the client may mean.
+    pub(crate) fn applications(&self, length: usize) -> impl Iterator<Item = String> {
+        let parts = self.all_parts();
+        parts.filter_map(move |parts| Some(parts.get(..length)?.join("/")))
+    }
+
+    /// Returns the stream keys of `length` parts that the client may mean.
+    pub(crate) fn stream_keys(&self, length: usize) -> impl Iterator<Item = String> {
+        let parts = self.all_parts();
+        parts.filter_map(move |parts| {
+            let start = parts.len().checked_sub(length)?;
+            let key: Vec<&str> = undecorated(&parts[start..]).collect();
+            Some(key.join("/"))
+        })
+    }
+
+    /// Returns the paths that the client may mean where the application has `length` parts.
+    pub(crate) fn paths(&self, length: usize) -> impl Iterator<Item = String> {
+        let parts = self.all_parts();
+        parts.filter_map(move |parts| {
+            let (application, key) = parts.split_at_checked(length)?;
+            let application = application.iter().map(String::as_str);
+            let path: Vec<&str> = application.chain(undecorated(key)).collect();
+            Some(path.join("/"))
+        })
+    }
+}
+
+/// Returns the parts of a client's application.
+pub(crate) fn application_parts(application: &str) -> impl Iterator<Item = &str> {
+    let (application, _) = cut_query(application);
+    segments(application).filter(is_named)
+}
+
+#[cfg(not(test))]
+fn count_comparison() {}
+
+#[cfg(test)]
+fn count_comparison() {
+    COMPARISONS.with(|count| count.set(count.get() + 1));
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Comparisons of a route with a request or another route, on this thread.
+    pub(crate) static COMPARISONS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// Instance of an application that Flash Media Server uses where a URL names none. Players and old
