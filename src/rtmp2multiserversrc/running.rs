@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gst::subclass::prelude::*;
 
 use super::branch::Branch;
-use crate::rtmp2serversrc::totals::StreamTotals;
+use crate::rtmp2serversrc::counters::ElementCounters;
 use crate::server::{Claim, DrainControl, StreamClaim, StreamTable};
 
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub(super) struct Running {
     id: u64,
     table: Arc<StreamTable>,
     branches: BTreeMap<u32, Branch>,
-    /// Totals of streams that are over.
-    finished: StreamTotals,
+    /// Counters of sources whose streams are over.
+    finished: ElementCounters,
     /// Dropped last.
     claim: Claim,
 }
@@ -28,7 +28,7 @@ impl Running {
             id,
             table,
             branches: BTreeMap::new(),
-            finished: StreamTotals::default(),
+            finished: ElementCounters::default(),
             claim,
         }
     }
@@ -74,15 +74,15 @@ impl Running {
         self.branches.get(&number).cloned()
     }
 
-    /// Removes a stream that is over, and keeps its totals.
+    /// Removes a stream that is over, and keeps the counters of its source.
     pub(super) fn remove(&mut self, number: u32) -> Option<Branch> {
         let branch = self.branches.remove(&number)?;
-        self.finished += branch.source.imp().statistics().totals();
+        self.finished += branch.source.imp().statistics().counters();
         Some(branch)
     }
 
-    /// Returns the totals of streams that are over.
-    pub(super) fn finished(&self) -> StreamTotals {
+    /// Returns the counters of sources whose streams are over.
+    pub(super) fn finished(&self) -> ElementCounters {
         self.finished
     }
 }

@@ -17,6 +17,7 @@ use gst_base::subclass::prelude::*;
 use parking_lot::Mutex;
 
 use super::claiming::{self, ActiveClaim, StreamOrigin};
+use super::counters::ElementCounters;
 use super::element_state::ElementState;
 use super::keyframe::{KeyframeRequests, NoKeyframe};
 use super::pause_gate::PauseGate;
@@ -426,8 +427,10 @@ impl Rtmp2ServerSrc {
         StreamStatistics::new(
             self.stream().as_deref(),
             self.state.snapshot(),
-            self.state.repairs(),
-            self.force_key_unit_events.load(Ordering::Relaxed),
+            ElementCounters {
+                repairs: self.state.repairs(),
+                force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
+            },
         )
     }
 

@@ -252,6 +252,7 @@ use gst::prelude::*;
 pub(crate) mod announcements;
 mod buffers;
 pub(crate) mod claiming;
+pub(crate) mod counters;
 mod drops;
 mod element_state;
 mod imp;
@@ -265,7 +266,6 @@ mod specs;
 mod state;
 pub(crate) mod stats;
 mod streaming;
-pub(crate) mod totals;
 
 pub(crate) use signals::build as build_signals;
 pub(crate) use specs::build as build_specs;

@@ -6,11 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::counters::ElementCounters;
 use super::signals;
 use super::state::Snapshot;
-use super::totals::StreamTotals;
-use crate::feed::Repairs;
-use crate::server::{self, Dropped, LastError, Publisher, QueueLevels, Stream, StreamStats};
+use crate::server::{self, LastError, Publisher, QueueLevels, Stream, StreamStats, Totals};
 
 /// Age from which a bitrate is out of date.
 const MAX_RATE_AGE: Duration = Duration::from_secs(3);
@@ -25,18 +24,11 @@ pub(crate) struct StreamStatistics {
     publisher: Option<Arc<Publisher>>,
     stream: StreamStats,
     levels: QueueLevels,
-    dropped: Dropped,
-    repairs: Repairs,
-    force_key_unit_events: u64,
+    counters: ElementCounters,
 }
 
 impl StreamStatistics {
-    pub(super) fn new(
-        stream: Option<&Stream>,
-        state: Snapshot,
-        repairs: Repairs,
-        force_key_unit_events: u64,
-    ) -> Self {
+    pub(super) fn new(stream: Option<&Stream>, state: Snapshot, counters: ElementCounters) -> Self {
         let now = Instant::now();
         StreamStatistics {
             now,
@@ -44,25 +36,13 @@ impl StreamStatistics {
             publisher: stream.and_then(Stream::publisher),
             stream: stream.map(|stream| stream.stats(now)).unwrap_or_default(),
             levels: stream.map_or_else(Default::default, |stream| stream.queue().levels()),
-            dropped: stream.map(Stream::dropped).unwrap_or_default(),
-            repairs,
-            force_key_unit_events,
+            counters,
         }
     }
 
-    /// Returns the counters since the start of the stream.
-    pub(crate) fn totals(&self) -> StreamTotals {
-        StreamTotals {
-            media: self.stream.total,
-            publishers: self.stream.publishers,
-            reconnects: self.stream.reconnects,
-            replacements: self.stream.replacements,
-            uptime: self.stream.uptime,
-            downtime: self.stream.downtime,
-            dropped: self.dropped,
-            repairs: self.repairs,
-            force_key_unit_events: self.force_key_unit_events,
-        }
+    /// Returns the counters of the source, since the start of the stream.
+    pub(crate) fn counters(&self) -> ElementCounters {
+        self.counters
     }
 
     /// Returns the present load of the stream.
@@ -82,7 +62,7 @@ impl StreamStatistics {
             .field("publishing", self.publisher.is_some())
             .field("outage", nanos(self.stream.outage));
         let structure = with_publisher(structure, &self.stream, self.now);
-        let structure = with_totals(structure, &self.totals());
+        let structure = with_totals(structure, &self.stream.totals, &self.counters);
         let structure = with_load(structure, &self.load());
         let structure = with_last_error(structure, self.stream.last_error.as_ref(), self.now);
         match &self.publisher {
@@ -163,18 +143,26 @@ fn with_publisher(structure: StatsBuilder, stats: &StreamStats, now: Instant) ->
 }
 
 /// Adds the counters since the start, of one stream or of several.
-pub(crate) fn with_totals(structure: StatsBuilder, totals: &StreamTotals) -> StatsBuilder {
-    let StreamTotals {
+pub(crate) fn with_totals(
+    structure: StatsBuilder,
+    totals: &Totals,
+    counters: &ElementCounters,
+) -> StatsBuilder {
+    let Totals {
         media,
+        dropped,
         publishers,
         reconnects,
         replacements,
+        // Belongs to the element and not to a stream.
+        rejected: _,
         uptime,
         downtime,
-        dropped,
+    } = totals;
+    let ElementCounters {
         repairs,
         force_key_unit_events,
-    } = totals;
+    } = counters;
     structure
         .field("total-in-bytes", media.in_bytes)
         .field("total-tags", media.tags())

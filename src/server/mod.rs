@@ -42,7 +42,7 @@ pub(crate) use redact::Redacted;
 pub(crate) use routing::access::{Access, AllowedAddresses};
 pub(crate) use routing::publish_point::{PublishPoint, PublishPointConfig};
 pub use routing::route::{RequestedPath, Route};
-pub(crate) use stats::{Dropped, LastError, MediaTotals, StreamStats};
+pub(crate) use stats::{Dropped, LastError, StreamStats, Totals};
 pub(crate) use stream::Stream;
 pub(crate) use stream::queue::{QueueEvent, QueueItem, QueueLevels};
 pub(crate) use stream::table::StreamTable;

@@ -291,17 +291,10 @@ pub(crate) struct StreamStats {
     /// Time for which that publisher has been present.
     pub stay: Duration,
     pub is_present: bool,
-    /// Media of all publishers.
-    pub total: MediaTotals,
-    pub publishers: u64,
-    pub reconnects: u64,
-    pub replacements: u64,
-    /// Time with a publisher.
-    pub uptime: Duration,
-    /// Time without a publisher, since the first one left.
-    pub downtime: Duration,
-    /// The present outage's share of it.
+    /// Length of the present outage, which is a part of the downtime.
     pub outage: Duration,
+    /// Counters of all publishers.
+    pub totals: Totals,
     pub last_error: Option<LastError>,
 }
 
@@ -332,7 +325,8 @@ impl StreamCounters {
         self.before + MediaTotals::from(&self.publisher)
     }
 
-    pub(crate) fn at(&self, now: Instant) -> StreamStats {
+    /// Returns the statistics, with the rejected clients and dropped tags that others count.
+    pub(crate) fn at(&self, now: Instant, rejected: u64, dropped: Dropped) -> StreamStats {
         let presence = &self.presence;
         let is_present = presence.is_present();
         let stay = presence.stay(now);
@@ -341,13 +335,17 @@ impl StreamCounters {
             publisher: self.publisher,
             stay,
             is_present,
-            total: self.media(),
-            publishers: presence.publishers,
-            reconnects: presence.reconnects,
-            replacements: presence.replacements,
-            uptime: presence.uptime + if is_present { stay } else { Duration::ZERO },
-            downtime: presence.downtime + outage,
             outage,
+            totals: Totals {
+                media: self.media(),
+                dropped,
+                publishers: presence.publishers,
+                reconnects: presence.reconnects,
+                replacements: presence.replacements,
+                rejected,
+                uptime: presence.uptime + if is_present { stay } else { Duration::ZERO },
+                downtime: presence.downtime + outage,
+            },
             last_error: self.last_error.clone(),
         }
     }
@@ -359,30 +357,47 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn stats_at(counters: &StreamCounters, now: Instant) -> StreamStats {
+        counters.at(now, 0, Dropped::default())
+    }
+
     #[test]
     fn uptime_and_downtime_add_up_over_publishers() {
         let start = Instant::now();
         let mut counters = StreamCounters::default();
         // There is no outage before the first publisher.
-        let stats = counters.at(start + 5 * SECOND);
-        assert_eq!((stats.uptime, stats.downtime), Default::default());
+        let stats = stats_at(&counters, start + 5 * SECOND);
+        assert_eq!(
+            (stats.totals.uptime, stats.totals.downtime),
+            Default::default()
+        );
         assert!(!stats.is_present);
 
         let at = |seconds: u32| start + seconds * SECOND;
         counters.start_publisher(1, Arrival::New, at(10));
         counters.end_publisher(at(13));
         counters.end_publisher(at(14));
-        let stats = counters.at(at(15));
-        assert_eq!((stats.uptime, stats.stay), (3 * SECOND, 3 * SECOND));
-        assert_eq!((stats.downtime, stats.outage), (2 * SECOND, 2 * SECOND));
+        let stats = stats_at(&counters, at(15));
+        assert_eq!((stats.totals.uptime, stats.stay), (3 * SECOND, 3 * SECOND));
+        assert_eq!(
+            (stats.totals.downtime, stats.outage),
+            (2 * SECOND, 2 * SECOND)
+        );
 
         counters.start_publisher(2, Arrival::Return, at(16));
         counters.start_publisher(3, Arrival::Replacement, at(20));
-        let stats = counters.at(at(21));
+        let stats = stats_at(&counters, at(21));
         assert!(stats.is_present);
-        assert_eq!((stats.uptime, stats.stay), (8 * SECOND, SECOND));
-        assert_eq!((stats.downtime, stats.outage), (3 * SECOND, Duration::ZERO));
-        let counts = (stats.publishers, stats.reconnects, stats.replacements);
+        assert_eq!((stats.totals.uptime, stats.stay), (8 * SECOND, SECOND));
+        assert_eq!(
+            (stats.totals.downtime, stats.outage),
+            (3 * SECOND, Duration::ZERO)
+        );
+        let counts = (
+            stats.totals.publishers,
+            stats.totals.reconnects,
+            stats.totals.replacements,
+        );
         assert_eq!(counts, (3, 1, 1));
     }
 
@@ -400,11 +415,51 @@ mod tests {
         counters.start_publisher(2, Arrival::Replacement, now);
         // A late update of the replaced publisher counts for nobody.
         counters.update(1, &stats(5));
-        assert_eq!(counters.at(now).publisher, ConnectionStats::default());
+        assert_eq!(
+            stats_at(&counters, now).publisher,
+            ConnectionStats::default()
+        );
         counters.update(2, &stats(1));
         counters.update(2, &stats(4));
         let total = counters.media();
         assert_eq!((total.tags(), total.in_bytes), (7, 70));
-        assert_eq!(counters.at(now).publisher, stats(4));
+        assert_eq!(stats_at(&counters, now).publisher, stats(4));
+    }
+
+    #[test]
+    fn every_counter_is_summed() {
+        let totals = |factor: u64| Totals {
+            media: MediaTotals {
+                in_bytes: factor,
+                audio_bytes: 2 * factor,
+                video_bytes: 3 * factor,
+                script_bytes: 4 * factor,
+                audio_tags: 5 * factor,
+                video_tags: 6 * factor,
+                script_tags: 7 * factor,
+                keyframes: 8 * factor,
+                skipped: 9 * factor,
+            },
+            dropped: Dropped {
+                queue_full: 10 * factor,
+                before_keyframe: 11 * factor,
+                descriptions: 12 * factor,
+                cut_off: 13 * factor,
+                late: 14 * factor,
+                codec_refused: 15 * factor,
+                in_pause: 16 * factor,
+                not_linked: 17 * factor,
+                at_end: 18 * factor,
+            },
+            publishers: 19 * factor,
+            reconnects: 20 * factor,
+            replacements: 21 * factor,
+            rejected: 22 * factor,
+            uptime: Duration::from_secs(23 * factor),
+            downtime: Duration::from_secs(24 * factor),
+        };
+        let sum: Totals = [totals(1), totals(10), totals(100)].into_iter().sum();
+        assert_eq!(sum, totals(111));
+        assert_eq!(totals(1).dropped.sum(), (10..=18).sum::<u64>());
     }
 }

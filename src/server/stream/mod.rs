@@ -168,22 +168,13 @@ impl Stream {
     }
 
     pub(crate) fn stats(&self, now: Instant) -> StreamStats {
-        self.counters.lock().at(now)
+        let (rejected, dropped) = (self.rejected(), self.dropped());
+        self.counters.lock().at(now, rejected, dropped)
     }
 
     /// Returns the counters of all publishers.
     pub(crate) fn totals(&self, now: Instant) -> Totals {
-        let stats = self.stats(now);
-        Totals {
-            media: stats.total,
-            dropped: self.dropped(),
-            publishers: stats.publishers,
-            reconnects: stats.reconnects,
-            replacements: stats.replacements,
-            rejected: self.rejected(),
-            uptime: stats.uptime,
-            downtime: stats.downtime,
-        }
+        self.stats(now).totals
     }
 
     pub(crate) fn dropped(&self) -> Dropped {
