@@ -29,6 +29,7 @@
 // For the library only, so not in Cargo.toml: in programs and tests every `pub` is unreachable.
 #![warn(missing_docs, unreachable_pub)]
 
+// Modules with `allow` are public in `internal` only.
 #[allow(missing_docs)]
 mod amf0;
 mod eflvdemux;
@@ -36,7 +37,6 @@ mod eflvdemux;
 mod feed;
 #[allow(missing_docs)]
 mod flv;
-#[allow(missing_docs)]
 mod memory;
 mod plugin;
 mod rate;
@@ -46,7 +46,6 @@ mod rtmp2fallbacksink;
 mod rtmp2multiserversrc;
 mod rtmp2serverbin;
 mod rtmp2serversrc;
-#[allow(missing_docs)]
 mod server;
 
 pub use eflvdemux::EFlvDemux;
@@ -61,7 +60,6 @@ pub use rtmp2serversrc::{
 
 /// Parts for the tests and benchmarks of this crate, without any promise of stability.
 #[doc(hidden)]
-#[allow(missing_docs)]
 pub mod internal {
     pub mod amf0 {
         pub use crate::amf0::*;

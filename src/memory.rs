@@ -141,6 +141,7 @@ impl Memory {
         self.bytes.capacity()
     }
 
+    /// Appends bytes to the body.
     pub fn extend(&mut self, more: &[u8]) {
         self.bytes.extend_from_slice(more);
     }

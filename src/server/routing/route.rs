@@ -146,6 +146,7 @@ impl Route {
         own.zip(theirs).is_none_or(|(a, b)| a.may_meet(b))
     }
 
+    /// Returns how narrow the route is.
     pub fn specificity(&self) -> Specificity {
         Specificity {
             stream_key: narrowness(&self.stream_key),
@@ -167,6 +168,7 @@ impl Route {
             .all(|(pattern, part)| pattern.matches(part, &mut Variables::new()))
     }
 
+    /// Returns the names of a request and the values of its variables, if the route matches.
     pub fn matches(&self, request: &RequestedPath) -> Option<MatchedNames> {
         count_comparison();
         let mut interpretations = request.interpretations.iter();
@@ -273,6 +275,7 @@ struct Interpretation {
 }
 
 impl RequestedPath {
+    /// Interprets the names that a client has sent.
     pub fn new(application: &str, stream_key: &str) -> Self {
         let stream_key = without_origin(stream_key, application);
         let (application, application_query) = cut_query(application);
