@@ -146,21 +146,28 @@ pub(crate) fn drain(
     control: &DrainControl,
     timeout: impl Fn() -> Option<Duration>,
 ) {
-    let mut wanted = timeout();
-    loop {
-        if let Err(error) = control.set(wanted) {
+    apply_latest(timeout, |timeout| {
+        if let Err(error) = control.set(timeout) {
             gst::element_warning!(
                 element,
                 gst::ResourceError::Busy,
                 ("Could not listen again after draining, since the port is in use: {error}")
             );
         }
-        // Another thread may have set the property meanwhile, and have been faster.
-        let present = timeout();
-        if present.is_some() == wanted.is_some() {
+    });
+}
+
+/// Applies the present value of a property. Another thread may set it meanwhile, and be faster to apply
+/// it: then it is applied again, so that the older value is not the last one.
+fn apply_latest<T: Copy + PartialEq>(read: impl Fn() -> T, apply: impl Fn(T)) {
+    let mut value = read();
+    loop {
+        apply(value);
+        let present = read();
+        if present == value {
             return;
         }
-        wanted = present;
+        value = present;
     }
 }
 
@@ -186,4 +193,27 @@ fn start_error(error: &ClaimError) -> gst::ErrorMessage {
         ClaimErrorKind::Other => OpenRead,
     };
     gst::error_msg!(domain, ("{}", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    #[test]
+    fn a_property_set_while_it_is_applied_is_applied_again() {
+        let timeout = |seconds| Some(Duration::from_secs(seconds));
+        let property = Cell::new(timeout(10));
+        let applied = RefCell::new(Vec::new());
+        apply_latest(
+            || property.get(),
+            |value| {
+                applied.borrow_mut().push(value);
+                // Another thread shortens the time, and applies that first.
+                property.set(timeout(1));
+            },
+        );
+        assert_eq!(*applied.borrow(), [timeout(10), timeout(1)]);
+    }
 }
