@@ -16,6 +16,7 @@ use gst::subclass::prelude::*;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::branch::Branch;
+use super::rejections::RejectionMessages;
 use super::running::Running;
 use super::specs::DEFAULT_MAX_STREAMS;
 use super::state_lock::StateLock;
@@ -38,6 +39,7 @@ pub(super) struct ElementCore {
     running: Mutex<Option<Running>>,
     /// Number of starts. Late work of one run must not affect the next.
     runs: AtomicU64,
+    rejections: Arc<RejectionMessages>,
 }
 
 impl Default for ElementCore {
@@ -51,6 +53,7 @@ impl Default for ElementCore {
             starting: Mutex::default(),
             running: Mutex::default(),
             runs: AtomicU64::default(),
+            rejections: Arc::default(),
         }
     }
 }
@@ -62,6 +65,10 @@ impl ElementCore {
 
     pub(super) fn state_lock(&self) -> &Arc<StateLock> {
         &self.state_lock
+    }
+
+    pub(super) fn rejections(&self) -> &Arc<RejectionMessages> {
+        &self.rejections
     }
 
     /// Returns the id of the next run.

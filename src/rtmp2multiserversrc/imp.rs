@@ -267,6 +267,7 @@ impl Rtmp2MultiServerSrc {
             branch.abandon(self.obj().upcast_ref());
         }
         drop(run);
+        self.core.rejections().finish(self.obj().upcast_ref());
         self.obj().notify("current-port");
         gst::info!(CAT, imp = self, "Stopped");
     }

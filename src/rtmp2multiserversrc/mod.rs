@@ -114,6 +114,7 @@ mod imp;
 mod late_link;
 mod observer;
 mod pad;
+mod rejections;
 mod running;
 mod signals;
 mod specs;

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Opens and closes streams, on the thread that tells the application of publishers, one at a time and
-//! in the order of events.
+//! Opens and closes streams, on the thread that notifies the application of publishers, one at a time
+//! and in the order of events.
 
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use gst::glib;
 use gst::prelude::*;
-use parking_lot::Mutex;
 
 use super::branch::Branch;
 use super::core::ElementCore;
 use super::{CAT, Rtmp2MultiServerSrc};
-use crate::rtmp2serversrc::ration::Ration;
-use crate::rtmp2serversrc::{announcements, signals};
-use crate::server::{Observer, Publisher, PublisherEvent, RejectReason};
+use crate::rtmp2serversrc::signals;
+use crate::server::{Observer, Publisher, PublisherEvent};
 
 /// Observer of the publishers of one run of an element.
 #[derive(Debug)]
@@ -23,7 +20,6 @@ pub(super) struct StreamObserver {
     element: glib::WeakRef<Rtmp2MultiServerSrc>,
     core: Weak<ElementCore>,
     run: u64,
-    rejections: Mutex<Ration<(Arc<Publisher>, RejectReason)>>,
 }
 
 impl StreamObserver {
@@ -32,7 +28,6 @@ impl StreamObserver {
             element: element.downgrade(),
             core: Arc::downgrade(core),
             run,
-            rejections: Mutex::default(),
         }
     }
 
@@ -106,24 +101,10 @@ impl Observer for StreamObserver {
             PublisherEvent::Flowing(number) => self.add_pad(bin, &core, *number),
             PublisherEvent::Finished(number) => self.finish(bin, &core, *number),
             PublisherEvent::Rejected(publisher, reason) => {
-                let rejection = (publisher.clone(), *reason);
-                let rejection = self.rejections.lock().offer(rejection, Instant::now());
-                post_rejection(bin, rejection);
+                core.rejections().post(bin, publisher, *reason);
             }
             PublisherEvent::Removed(..) => {}
         }
         signals::emit(element.upcast_ref(), event);
-    }
-}
-
-fn post_rejection(element: &gst::Bin, rejection: Option<((Arc<Publisher>, RejectReason), u64)>) {
-    if let Some(((publisher, reason), suppressed)) = rejection {
-        let mut structure = announcements::rejected(&publisher, reason, suppressed);
-        // A rejected client has no pad.
-        structure.set("pad", "");
-        let message = gst::message::Element::builder(structure)
-            .src(element)
-            .build();
-        let _ = element.post_message(message);
     }
 }
