@@ -108,7 +108,7 @@ impl RejectReason {
             ),
             RejectReason::NoStream => (
                 code::PUBLISH_BAD_NAME,
-                "No stream of this application and stream key is taken here.",
+                "No stream of this application and stream key is accepted here.",
             ),
             RejectReason::WrongCredentials => (
                 code::CONNECT_REJECTED,
@@ -120,9 +120,12 @@ impl RejectReason {
             ),
             RejectReason::Address => (
                 code::PUBLISH_DENIED,
-                "This stream is not taken from your address.",
+                "This stream is not accepted from your address.",
             ),
-            RejectReason::Denied => (code::PUBLISH_DENIED, "This publisher is not wanted here."),
+            RejectReason::Denied => (
+                code::PUBLISH_DENIED,
+                "The server has rejected this publisher.",
+            ),
             RejectReason::Busy => (
                 code::PUBLISH_BAD_NAME,
                 "This stream has a publisher already.",
