@@ -3,10 +3,10 @@
 //! RTMP ingest inside GStreamer: encoders publish to an element of the pipeline, with no media
 //! server beside it.
 //!
-//! Register the elements with [`plugin_register_static`], and create them by name:
-//! `rtmp2serversrc` (FLV), `rtmp2serverbin` (a pad for each track), `rtmp2multiserversrc` (a pad for
-//! each publisher), `eflvdemux` and `rtmp2fallbacksink`. `docs/elements.md` documents their
-//! properties, signals and messages.
+//! Register the elements with [`plugin_register_static`], and create them by name: `rtmp2serversrc`
+//! (FLV), `rtmp2serverbin` (a pad for each track), `rtmp2multiserversrc` (a pad for each
+//! publisher), `eflvdemux` and `rtmp2fallbacksink`. `docs/elements.md` documents their properties,
+//! signals and messages.
 //!
 //! ```no_run
 //! use gst::prelude::*;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The part of chunking that a publisher and the one-copy floor need.
 //!
-//! The benchmark has its own, so that it measures the plugin from outside and cannot share a mistake with it. It trusts
-//! its peer: basic headers of one byte, no extended timestamps.
+//! The benchmark has its own, so that it measures the plugin from outside and cannot share a
+//! mistake with it. It trusts its peer: basic headers of one byte, no extended timestamps.
 
 /// Chunk size of both directions until told otherwise.
 pub const INITIAL_CHUNK_SIZE: usize = 128;
@@ -32,7 +32,8 @@ struct WriteLane {
     delta: Option<u32>,
 }
 
-/// Serialises messages with the shortest header that the chunk stream's history allows, as ffmpeg and OBS do.
+/// Serialises messages with the shortest header that the chunk stream's history allows, as ffmpeg
+/// and OBS do.
 pub struct ChunkWriter {
     pub chunk_size: usize,
     lanes: [WriteLane; LANES],

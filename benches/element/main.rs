@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Benchmark of the whole element, against its alternatives and against the least cost of receiving.
+//! Benchmark of the whole element, against its alternatives and against the least cost of
+//! receiving.
 //!
 //! docs/benchmarks.md says how to run it and how to read it.
 

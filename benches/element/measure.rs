@@ -15,7 +15,8 @@ pub fn monotonic() -> u64 {
 
 /// User and system time of all threads of a living process, including ended threads.
 ///
-/// From the process's CPU clock, which the scheduler keeps in nanoseconds; the figures in /proc/PID/stat are ticks of 10 ms.
+/// From the process's CPU clock, which the scheduler keeps in nanoseconds; the figures in
+/// /proc/PID/stat are ticks of 10 ms.
 pub fn cpu_time(process: u32) -> Result<Duration> {
     let clock = clock_getcpuclockid(pid(process)).context("CPU clock of the server")?;
     Ok(clock_gettime(clock)

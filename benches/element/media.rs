@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Publishers' media, serialised before the clock starts: H.264 and AAC by structure, noise by content.
+//! Publishers' media, serialised before the clock starts: H.264 and AAC by structure, noise by
+//! content.
 //!
-//! Media repeat with the period of a GOP. Headers after the first carry timestamp deltas, so the bytes of one period are
-//! those of every other, and a publisher of any length is one buffer, written repeatedly.
+//! Media repeat with the period of a GOP. Headers after the first carry timestamp deltas, so the
+//! bytes of one period are those of every other, and a publisher of any length is one buffer,
+//! written repeatedly.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -12,7 +14,8 @@ use crate::chunk::{self, ChunkWriter};
 /// Message stream id that every server of the benchmark assigns to its first stream.
 pub const MSID: u32 = 1;
 
-/// Offset of the time stamp in a tag's payload: after FLV's AVC header and the NAL unit's length and type.
+/// Offset of the time stamp in a tag's payload: after FLV's AVC header and the NAL unit's length
+/// and type.
 pub const STAMP_OFFSET: usize = 5 + 5;
 
 /// Marks a stamped tag; a NAL unit of noise does not start with it.
@@ -49,7 +52,8 @@ pub const AUDIO_ONLY: Profile = profile("audio only, 128 kbit/s", 0, 128_000);
 pub const PACED: Profile = profile("2 Mbit/s", 1_872_000, 128_000);
 /// Media of a camera.
 pub const SENT_ON: Profile = profile("4 Mbit/s", 3_872_000, 128_000);
-/// Media of a low rate, at which encoders halve the frame rate, and AAC has twice the samples in a tag.
+/// Media of a low rate, at which encoders halve the frame rate, and AAC has twice the samples in a
+/// tag.
 pub const TINY: Profile = Profile {
     frames: 30,
     audio_tags: 43,

@@ -15,7 +15,8 @@ use crate::media::Stream;
 use crate::publisher::Publisher;
 use crate::subject::{Server, Subject, stream_key};
 
-/// Simultaneous dialogues. Servers that wait for delayed acknowledgements would need minutes one by one.
+/// Simultaneous dialogues. Servers that wait for delayed acknowledgements would need minutes one by
+/// one.
 const CONNECTORS: usize = 32;
 
 /// Data due within this time is written together, so that the sender wakes rarely.
@@ -52,8 +53,8 @@ pub fn connect(server: &Server, subject: Subject, count: usize) -> Result<Vec<Pu
         .unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Sends on every publisher at the rate of `stream` until `body` returns. Returns its result, and the worst delay
-/// of the sender.
+/// Sends on every publisher at the rate of `stream` until `body` returns. Returns its result, and
+/// the worst delay of the sender.
 pub fn while_sending<T>(
     publishers: &mut [Publisher],
     stream: &Stream,

@@ -66,7 +66,8 @@ impl Results {
         self.rows.iter().find(|row| row.subject.is_ours())
     }
 
-    /// Ratio of ours to another's: the median of the rounds' ratios, since both of a round met the same machine.
+    /// Ratio of ours to another's: the median of the rounds' ratios, since both of a round met the
+    /// same machine.
     fn ratio(&self, subject: Subject, quantity: Quantity) -> Option<f64> {
         let ours = self.ours()?.values(quantity);
         let theirs = self.row(subject)?.values(quantity);

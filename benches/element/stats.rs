@@ -5,7 +5,8 @@ pub fn median(values: &[f64]) -> f64 {
     percentile(values, 50.0)
 }
 
-/// The nearest value at or above that quantile; for the median of an even number, the mean of the middle two.
+/// The nearest value at or above that quantile; for the median of an even number, the mean of the
+/// middle two.
 pub fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

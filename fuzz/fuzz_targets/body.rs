@@ -12,8 +12,8 @@ use rtmp2server_core::flv::body::{
 use rtmp2server_core::flv::config;
 use rtmp2server_core::meter;
 
-/// Returns the most memory that a body of this length may cost: each track of a list costs its place,
-/// and an AMF value of one byte costs a value.
+/// Returns the most memory that a body of this length may cost: each track of a list costs its
+/// place, and an AMF value of one byte costs a value.
 fn allowance(length: usize) -> usize {
     4096 + 200 * length
 }

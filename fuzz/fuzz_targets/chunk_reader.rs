@@ -53,7 +53,8 @@ fn same(a: &Message, b: &Message) -> bool {
         && a.payload.body() == b.payload.body()
 }
 
-/// Checks that written messages are read as the same, except for the timestamp, which is written as 0.
+/// Checks that written messages are read as the same, except for the timestamp, which is written as
+/// 0.
 fn round_trip(messages: Vec<Message>) {
     let mut bytes = Vec::new();
     let writer = ChunkWriter::default();
@@ -84,8 +85,8 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let ((whole, violation), held) = meter::peak(|| read_pieces(std::iter::once(input)));
-    // Complete messages belong to the caller. A message takes the memory of its bytes twice at most,
-    // and the reader's own memory is limited.
+    // Complete messages belong to the caller. A message takes the memory of its bytes twice at
+    // most, and the reader's own memory is limited.
     let bodies: usize = whole
         .iter()
         .map(|message| 2 * message.payload.len() + 1000)

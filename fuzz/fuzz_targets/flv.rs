@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Any bytes as the body of a tag. The first byte selects the kind; the next two are a timestamp and
-//! the free bytes before the body.
+//! Any bytes as the body of a tag. The first byte selects the kind; the next two are a timestamp
+//! and the free bytes before the body.
 
 #![no_main]
 

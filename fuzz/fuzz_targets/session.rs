@@ -138,7 +138,8 @@ fuzz_target!(|data: &[u8]| {
     input.extend_from_slice(client);
 
     let (whole, held) = meter::peak(|| converse(std::iter::once(&input[..]), *seed));
-    // Event texts and replies are small multiples of the input. The session's own limits do the rest.
+    // Event texts and replies are small multiples of the input. The session's own limits do the
+    // rest.
     let limit = 200 * input.len() + 12 * 1024 * 1024;
     assert!(held <= limit, "{held} bytes held, {limit} are plenty");
 

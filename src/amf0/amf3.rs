@@ -41,8 +41,8 @@ struct Traits {
     members: Vec<String>,
 }
 
-/// The length, count or flags of a value that follows, or the index of an earlier one (section 1.3.1:
-/// the lowest bit distinguishes them).
+/// The length, count or flags of a value that follows, or the index of an earlier one (section
+/// 1.3.1: the lowest bit distinguishes them).
 enum Header {
     Inline(u32),
     Reference(u32),

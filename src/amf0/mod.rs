@@ -2,8 +2,8 @@
 
 //! Action Message Format: the values in RTMP commands and FLV script data.
 //!
-//! AMF0 is the format in use (Adobe, "AMF 0 File Format Specification", 2007). AMF3 occurs only after
-//! the AMF0 marker 0x11; it is read into the same [`Value`]s and never written.
+//! AMF0 is the format in use (Adobe, "AMF 0 File Format Specification", 2007). AMF3 occurs only
+//! after the AMF0 marker 0x11; it is read into the same [`Value`]s and never written.
 //!
 //! No input panics or allocates more than a small multiple of its size.
 

@@ -151,8 +151,8 @@ impl Reader {
         }
     }
 
-    /// Reads properties up to the end marker. Some encoders omit it at the end of a message, so the end
-    /// of the input between two properties ends them too.
+    /// Reads properties up to the end marker. Some encoders omit it at the end of a message, so the
+    /// end of the input between two properties ends them too.
     fn properties<'a>(&mut self, input: &'a [u8], depth: usize) -> Step<'a, Properties> {
         let mut properties = Vec::new();
         let mut rest = input;

@@ -17,8 +17,8 @@ pub fn write_all(out: &mut impl BufMut, values: &[Value]) {
 /// Appends `value` as AMF0.
 ///
 /// The length of a string decides between its short and its long form. Property and class names are
-/// cut at 65,535 bytes, the most that the format holds. A byte array, which only AMF3 has, is written
-/// as unsupported.
+/// cut at 65,535 bytes, the most that the format holds. A byte array, which only AMF3 has, is
+/// written as unsupported.
 pub fn write_value(out: &mut impl BufMut, value: &Value) {
     match value {
         Value::Number(n) => {

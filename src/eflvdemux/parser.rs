@@ -143,7 +143,8 @@ pub(super) struct FlvParser {
     searched: u64,
 }
 
-/// Progress of parsing in some bytes: the bytes that are used up, and those that the next step needs.
+/// Progress of parsing in some bytes: the bytes that are used up, and those that the next step
+/// needs.
 struct Progress {
     used: usize,
     wanted: usize,

@@ -2,8 +2,8 @@
 
 //! Numbers of the wire: one table for the tag header parser and the body parser.
 
-/// Defines an enumeration of the known codes with a variant for all others, so that unknown codes are
-/// values.
+/// Defines an enumeration of the known codes with a variant for all others, so that unknown codes
+/// are values.
 macro_rules! codes {
     (
         $(#[$meta:meta])*
@@ -41,7 +41,8 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Upper half of a video tag's first byte; three bits of it where there is an ex-header (E.4.3.1).
+    /// Upper half of a video tag's first byte; three bits of it where there is an ex-header
+    /// (E.4.3.1).
     FrameType: u8 {
         Key = 1,
         Inter = 2,

@@ -3,8 +3,8 @@
 //! FLV: the file format and tag bodies.
 //!
 //! Adobe, "Video File Format Specification", version 10.1, annex E, and Veovera, "Enhanced RTMP",
-//! versions 1 and 2. [`TagInfo`] is the header of a tag, for code that sends tags on; [`body`] reads
-//! and writes whole tag bodies, and [`config`] decoder configurations.
+//! versions 1 and 2. [`TagInfo`] is the header of a tag, for code that sends tags on; [`body`]
+//! reads and writes whole tag bodies, and [`config`] decoder configurations.
 //!
 //! This module knows neither GStreamer nor sockets, threads or the time.
 

@@ -305,15 +305,15 @@ impl<'a> Iterator for NalUnits<'a> {
     }
 }
 
-/// Frames flagged as inter after which a publisher's flags are checked again: it may have flagged its
-/// first keyframe and no other.
+/// Frames flagged as inter after which a publisher's flags are checked again: it may have flagged
+/// its first keyframe and no other.
 const MAX_UNCHECKED_FRAMES: u32 = 300;
 
 /// Corrects the keyframe flags of one publisher.
 ///
-/// Frames that are flagged as key are always checked; there are few. Frames that are flagged as inter
-/// are checked until the first sync point, and for good after a wrong flag, so that a publisher with
-/// right flags costs nothing.
+/// Frames that are flagged as key are always checked; there are few. Frames that are flagged as
+/// inter are checked until the first sync point, and for good after a wrong flag, so that a
+/// publisher with right flags costs nothing.
 #[derive(Debug, Clone, Default)]
 pub struct KeyframeDetector {
     tracks: Vec<Track>,
@@ -367,9 +367,9 @@ impl KeyframeDetector {
         tag.info = info;
     }
 
-    /// Makes the content of a tag with this body [`Content::Keyframe`] if decoding can start with it,
-    /// and [`Content::Frame`] if it refers to pictures before it. Where the bitstream does not say
-    /// either, the flag counts.
+    /// Makes the content of a tag with this body [`Content::Keyframe`] if decoding can start with
+    /// it, and [`Content::Frame`] if it refers to pictures before it. Where the bitstream does not
+    /// say either, the flag counts.
     pub fn correct_info(&mut self, kind: TagKind, body: &[u8], info: &mut TagInfo) {
         if kind != TagKind::Video {
             return;

@@ -129,7 +129,8 @@ impl Handshake {
 }
 
 /// Accepts every version below 32 that is not encrypted: the reply has version 3, and the client
-/// goes on with that or leaves. Names the protocol that a client speaks instead of RTMP, for the log.
+/// goes on with that or leaves. Names the protocol that a client speaks instead of RTMP, for the
+/// log.
 fn check_version(version: u8) -> Result<(), Violation> {
     match version {
         0x16 => Err(Violation::Tls),

@@ -30,15 +30,15 @@ pub const MAX_CHUNK_SIZE: u32 = MAX_MESSAGE_LENGTH;
 /// limit, one message of a client that nobody has authorized could cost ten times its size.
 pub const MAX_COMMAND: usize = 256 * 1024;
 
-/// Bytes of script data with AMF3 values, before and after it is written as AMF0. Decoded values can
-/// be many times as large. Plain AMF0 is not decoded, so it has no limit of its own.
+/// Bytes of script data with AMF3 values, before and after it is written as AMF0. Decoded values
+/// can be many times as large. Plain AMF0 is not decoded, so it has no limit of its own.
 pub const MAX_AMF3_DATA: usize = 1024 * 1024;
 
 /// Values in script data with AMF3 values.
 pub const MAX_AMF3_VALUES: usize = 100_000;
 
-/// Parts of the path in a name, between slashes. Routes are compared part by part: a name of slashes
-/// alone would make each comparison expensive.
+/// Parts of the path in a name, between slashes. Routes are compared part by part: a name of
+/// slashes alone would make each comparison expensive.
 pub const MAX_PATH_PARTS: usize = 128;
 
 /// Bytes of a name or URL in a command. Tokens in queries are long, but not longer. Names are kept

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The bounded queue of tags to be sent. It drops whole groups of pictures, so that its output can be
-//! decoded from the start on.
+//! The bounded queue of tags to be sent. It drops whole groups of pictures, so that its output can
+//! be decoded from the start on.
 //!
 //! Without a sender it holds the current group of pictures, so that a returning server gets a
 //! keyframe at once. The part of the current group that the sender has already sent is kept for the
@@ -134,8 +134,8 @@ impl<T: Payload> Backlog<T> {
         self.has_sender = true;
     }
 
-    /// Handles the loss of the sender: keeps only the last group of pictures, from its start on, which
-    /// may have been sent already.
+    /// Handles the loss of the sender: keeps only the last group of pictures, from its start on,
+    /// which may have been sent already.
     pub(super) fn detach_sender(&mut self) {
         self.has_sender = false;
         let last = self.entries.iter().rposition(|entry| entry.is_start);
@@ -181,8 +181,8 @@ impl<T: Payload> Backlog<T> {
             && entries.all(|entry| entry.is_keyframe_at(first.tag.timestamp))
     }
 
-    /// Removes the next tag, for the sender. Returns it with the version of the configuration that is
-    /// in effect after it.
+    /// Removes the next tag, for the sender. Returns it with the version of the configuration that
+    /// is in effect after it.
     pub(super) fn pop(&mut self) -> Option<(QueuedTag<T>, u64)> {
         let (entry, _) = self.pop_front()?;
         let popped = (entry.tag.clone(), entry.configuration.version());
@@ -243,8 +243,8 @@ impl<T: Payload> Backlog<T> {
         is_start && (max_time.is_zero() || span <= max_time)
     }
 
-    /// Makes the headers of new caps the whole configuration: forgets what they lack, and adds what is
-    /// new in them.
+    /// Makes the headers of new caps the whole configuration: forgets what they lack, and adds what
+    /// is new in them.
     pub(super) fn set_headers(&mut self, headers: Vec<QueuedTag<T>>) {
         let forgotten = Arc::make_mut(&mut self.back).retain(&headers);
         for tag in forgotten {
@@ -420,8 +420,8 @@ impl<T: Payload> Backlog<T> {
         });
     }
 
-    /// Decoding can start at a keyframe of the lowest video track, or at any audio frame of a stream
-    /// without video.
+    /// Decoding can start at a keyframe of the lowest video track, or at any audio frame of a
+    /// stream without video.
     fn can_start(&self, tag: &QueuedTag<T>) -> bool {
         match tag.kind {
             TagKind::Video => self.video_tracks.can_start(tag),

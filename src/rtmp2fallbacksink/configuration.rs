@@ -29,7 +29,8 @@ impl<T> QueuedTag<T> {
         )
     }
 
-    /// True if this tag takes the place of `other`: the same kind of configuration of the same track.
+    /// True if this tag takes the place of `other`: the same kind of configuration of the same
+    /// track.
     pub(super) fn replaces(&self, other: &Self) -> bool {
         let key = |tag: &Self| (tag.kind, tag.info.content, tag.info.track);
         key(self) == key(other)
@@ -42,8 +43,8 @@ pub(super) struct Configuration<T> {
     tags: Vec<QueuedTag<T>>,
     /// Incremented by each change that a server has to learn of.
     version: u64,
-    /// The video is absent: its configuration is kept, but servers do not get it, since players would
-    /// wait for the video.
+    /// The video is absent: its configuration is kept, but servers do not get it, since players
+    /// would wait for the video.
     is_video_hidden: bool,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A connection to one server: an rtmp2sink of its own, and a thread that feeds it. Neither is part of
-//! the pipeline, so that their failures do not affect it.
+//! A connection to one server: an rtmp2sink of its own, and a thread that feeds it. Neither is part
+//! of the pipeline, so that their failures do not affect it.
 
 use std::io;
 use std::sync::Arc;

@@ -13,8 +13,8 @@ use super::schedule::AttemptId;
 use crate::flv::TagKind;
 use crate::rate::BitrateMeter;
 
-/// Longest time that audio waits for the next video frame. A wake-up of the sending thread costs more
-/// than sending a tag.
+/// Longest time that audio waits for the next video frame. A wake-up of the sending thread costs
+/// more than sending a tag.
 const MAX_AUDIO_DELAY: Duration = Duration::from_millis(50);
 
 pub(super) type BufferTag = QueuedTag<gst::Buffer>;
@@ -143,8 +143,8 @@ impl Coordinator {
         self.sender_wakeup.notify_all();
     }
 
-    /// Streaming thread: queues a tag. Waits for nothing but the lock. A tag of the stream header that
-    /// is in effect already is left out.
+    /// Streaming thread: queues a tag. Waits for nothing but the lock. A tag of the stream header
+    /// that is in effect already is left out.
     pub(super) fn push(&self, tag: BufferTag, is_header: bool) {
         let mut state = self.state.lock();
         let can_wait = state.is_batching_audio && tag.kind != TagKind::Video;
@@ -189,8 +189,8 @@ impl Coordinator {
         (total - before, total)
     }
 
-    /// Streaming thread: handles the end of the stream. Waits until everything was sent or no server
-    /// accepts it. Returns false if the element stops before that.
+    /// Streaming thread: handles the end of the stream. Waits until everything was sent or no
+    /// server accepts it. Returns false if the element stops before that.
     pub(super) fn drain(&self) -> bool {
         let mut state = self.state.lock();
         state.ended = true;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Opens and closes connections as the schedule decides, on its own thread. The clock and the way to
-//! connect are passed in.
+//! Opens and closes connections as the schedule decides, on its own thread. The clock and the way
+//! to connect are passed in.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -139,7 +139,8 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
         let running = self.running.lock().take();
         if let Some(running) = running {
             running.coordinator.stop();
-            // A message or notify handler that stops the element runs on the driver's thread itself.
+            // A message or notify handler that stops the element runs on the driver's thread
+            // itself.
             let is_driver_thread = running.driver.thread().id() == thread::current().id();
             if !is_driver_thread && running.driver.join().is_err() {
                 gst::error!(CAT, imp = self, "The driver thread panicked");

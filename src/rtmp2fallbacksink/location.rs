@@ -102,9 +102,9 @@ impl Location {
         &self.masked
     }
 
-    /// Returns a text of a server or a library for logs and messages: without secrets, with unprintable
-    /// characters escaped, and shortened. Returns an empty text if it contains a secret that is so
-    /// short that it may be part of any word.
+    /// Returns a text of a server or a library for logs and messages: without secrets, with
+    /// unprintable characters escaped, and shortened. Returns an empty text if it contains a secret
+    /// that is so short that it may be part of any word.
     pub(super) fn printable(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {
@@ -136,8 +136,8 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// Returns all secrets in a URL. A slash in the query ends what rtmp2sink takes for the application,
-/// but the stream key is still the end of the path.
+/// Returns all secrets in a URL. A slash in the query ends what rtmp2sink takes for the
+/// application, but the stream key is still the end of the path.
 fn secrets(url: &str, parsed: &Url, key: &str) -> Vec<String> {
     let (before_query, query) = url.split_once('?').unwrap_or((url, ""));
     let written = before_query.rsplit('/').next().unwrap_or_default();

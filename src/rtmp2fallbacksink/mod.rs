@@ -4,9 +4,9 @@
 //!
 //! SECTION:element-rtmp2fallbacksink
 //!
-//! A sink that sends FLV to the first of several RTMP servers that accepts it, and continues with the
-//! next one when that server fails. The pipeline upstream is never blocked and never fails because of
-//! a server; media that cannot be sent is dropped.
+//! A sink that sends FLV to the first of several RTMP servers that accepts it, and continues with
+//! the next one when that server fails. The pipeline upstream is never blocked and never fails
+//! because of a server; media that cannot be sent is dropped.
 //!
 //! ## Example pipeline
 //!
@@ -22,19 +22,19 @@
 //! ## Locations
 //!
 //! #GstRtmp2FallbackSink:locations are URLs with application and stream key, and with user and password
-//! where the server requires them (`rtmp://user:password@HOST/...`). `{name}` in a location is a variable
-//! and is replaced by the field of that name in #GstRtmp2FallbackSink:variables. A missing or empty
-//! variable fails the start with an error that names it.
+//! where the server requires them (`rtmp://user:password@HOST/...`). `{name}` in a location is a
+//! variable and is replaced by the field of that name in #GstRtmp2FallbackSink:variables. A missing
+//! or empty variable fails the start with an error that names it.
 //!
 //! Each buffer must be one FLV tag, as flvmux and rtmp2serversrc produce them. Connections use the
 //! rtmp2sink of GStreamer.
 //!
 //! ## Failover and return
 //!
-//! When a server rejects the stream, accepts no data for #GstRtmp2FallbackSink:timeout, or closes the
-//! connection, the next location is tried at once. After the last location a round is over; the next
-//! round starts with the first location after #GstRtmp2FallbackSink:retry-initial-delay, which doubles
-//! with each round up to #GstRtmp2FallbackSink:retry-max-delay. After
+//! When a server rejects the stream, accepts no data for #GstRtmp2FallbackSink:timeout, or closes
+//! the connection, the next location is tried at once. After the last location a round is over; the
+//! next round starts with the first location after #GstRtmp2FallbackSink:retry-initial-delay, which
+//! doubles with each round up to #GstRtmp2FallbackSink:retry-max-delay. After
 //! #GstRtmp2FallbackSink:max-attempts rounds the element posts an error. A connection that has lasted 10
 //! seconds resets the count. A round counts only if it included the first location: when a later
 //! location is lost after a long time, the state of those before it is unknown.
@@ -44,44 +44,45 @@
 //! keyframe without losing a tag.
 //!
 //! A server gets metadata and sequence headers first, then the stream from a keyframe on, with
-//! timestamps that start at 0 for that connection. When the upstream timestamps restart, those sent to
-//! the server hold their value and continue from there.
+//! timestamps that start at 0 for that connection. When the upstream timestamps restart, those sent
+//! to the server hold their value and continue from there.
 //!
 //! ## Buffering
 //!
-//! Without a server, the last group of pictures is kept for the next one, including the part that the
-//! previous server already got: the next server gets the current group from its keyframe on, unless that
-//! keyframe is older than #GstRtmp2FallbackSink:max-time, or the group and the queued tags together are
-//! larger than #GstRtmp2FallbackSink:max-bytes. While a server accepts too little, whole groups beyond
+//! Without a server, the last group of pictures is kept for the next one, including the part that
+//! the previous server already got: the next server gets the current group from its keyframe on,
+//! unless that keyframe is older than #GstRtmp2FallbackSink:max-time, or the group and the queued
+//! tags together are larger than #GstRtmp2FallbackSink:max-bytes. While a server accepts too
+//! little, whole groups beyond
 //! #GstRtmp2FallbackSink:max-bytes or #GstRtmp2FallbackSink:max-time are dropped. A server that has stopped
-//! reading is noticed only when the socket buffers of both systems are full, which takes a while for a
-//! stream of low bitrate; their content is lost, except for the current group of pictures. On Linux at
-//! most 128 KiB of unsent data waits in the local system, in addition to what the server's system
-//! buffers; on other systems it may be megabytes.
+//! reading is noticed only when the socket buffers of both systems are full, which takes a while
+//! for a stream of low bitrate; their content is lost, except for the current group of pictures. On
+//! Linux at most 128 KiB of unsent data waits in the local system, in addition to what the server's
+//! system buffers; on other systems it may be megabytes.
 //!
-//! Video that has been absent for 10 seconds while audio continued, or announced for 2 seconds without
-//! any frame, does not delay a new connection. It joins with its configuration and a keyframe when it
-//! comes. Of several video tracks the lowest one that is present decides where a group of pictures
-//! starts. A stream that has had no keyframe for 10 seconds starts at any frame.
+//! Video that has been absent for 10 seconds while audio continued, or announced for 2 seconds
+//! without any frame, does not delay a new connection. It joins with its configuration and a
+//! keyframe when it comes. Of several video tracks the lowest one that is present decides where a
+//! group of pictures starts. A stream that has had no keyframe for 10 seconds starts at any frame.
 //!
-//! Caps with a `streamheader` state the whole configuration of the stream: metadata and sequence headers
-//! that they lack are not sent to servers that are connected later.
+//! Caps with a `streamheader` state the whole configuration of the stream: metadata and sequence
+//! headers that they lack are not sent to servers that are connected later.
 //!
 //! Audio waits at most 50 ms to be sent together with the next video frame.
 //!
-//! At the end of the stream the queued tags are sent to the connected server, or to one that accepts the
-//! stream in the current round; the element does not wait any longer than that.
+//! At the end of the stream the queued tags are sent to the connected server, or to one that
+//! accepts the stream in the current round; the element does not wait any longer than that.
 //!
 //! ## Status and statistics
 //!
-//! Each change of #GstRtmp2FallbackSink:status is also announced by a property notification and an element
-//! message `rtmp2-fallback-status`, with `version` (guint, 1), `status`, `location-index` (gint, -1
-//! for none), `location` (without the stream key), `rounds` (guint, failed rounds) and
+//! Each change of #GstRtmp2FallbackSink:status is also announced by a property notification and an
+//! element message `rtmp2-fallback-status`, with `version` (guint, 1), `status`, `location-index`
+//! (gint, -1 for none), `location` (without the stream key), `rounds` (guint, failed rounds) and
 //! `last-error`. Messages and logs of this element contain no stream key and no password.
 //!
-//! The element message `rtmp2-fallback-dropped` reports dropped tags, at most once in 10 seconds and
-//! when the element stops, with `version` (guint, 1), `tags` (guint64, since the last message) and
-//! `tags-dropped` (guint64, all).
+//! The element message `rtmp2-fallback-dropped` reports dropped tags, at most once in 10 seconds
+//! and when the element stops, with `version` (guint, 1), `tags` (guint64, since the last message)
+//! and `tags-dropped` (guint64, all).
 //!
 //! #GstRtmp2FallbackSink:stats counts from the start of the element; times are in nanoseconds:
 //!

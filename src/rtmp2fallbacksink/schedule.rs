@@ -198,8 +198,9 @@ impl Schedule {
         }
     }
 
-    /// Handles a connection that has sent everything that it was to send, because another one took over
-    /// or because the stream ended. `stream_has_ended` is false if upstream continues after all.
+    /// Handles a connection that has sent everything that it was to send, because another one took
+    /// over or because the stream ended. `stream_has_ended` is false if upstream continues after
+    /// all.
     pub(super) fn finished(
         &mut self,
         id: AttemptId,
@@ -276,8 +277,8 @@ impl Schedule {
         actions
     }
 
-    /// Handles deadlines that have passed. `busy_since` is the time at which the sender began to push
-    /// the tag that it is still pushing.
+    /// Handles deadlines that have passed. `busy_since` is the time at which the sender began to
+    /// push the tag that it is still pushing.
     pub(super) fn tick(
         &mut self,
         now: Instant,

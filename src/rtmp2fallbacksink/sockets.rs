@@ -9,8 +9,8 @@
 
 use std::collections::HashSet;
 
-/// Maximum bytes waiting that were not sent yet. Data in flight is not limited, so connections with a
-/// long round trip are no slower.
+/// Maximum bytes waiting that were not sent yet. Data in flight is not limited, so connections with
+/// a long round trip are no slower.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: i32 = 128 * 1024;
 
@@ -28,8 +28,8 @@ impl SocketSnapshot {
         SocketSnapshot(open_sockets().map(|(_, inode)| inode).collect())
     }
 
-    /// Limits the unsent data of sockets opened since the snapshot and connected to this port. Other
-    /// connections that were made to that port at the same moment are limited, too.
+    /// Limits the unsent data of sockets opened since the snapshot and connected to this port.
+    /// Other connections that were made to that port at the same moment are limited, too.
     pub(super) fn limit_new(&self, port: u16) {
         let new = open_sockets().filter(|(_, inode)| !self.0.contains(inode));
         for (descriptor, _) in new {
@@ -65,7 +65,8 @@ fn limit_unsent(descriptor: i32, port: u16) -> Result<(), Box<dyn std::error::Er
     use rustix::fs::{OFlags, fcntl_getfl};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     let process = pidfd_open(getpid(), PidfdFlags::empty())?;
-    // A duplicate of the descriptor, closed at once, so that the owner's close still closes the socket.
+    // A duplicate of the descriptor, closed at once, so that the owner's close still closes the
+    // socket.
     let socket = pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?;
     let socket = std::net::TcpStream::from(socket);
     // GIO's own sockets never block, and it would make any other socket non-blocking.

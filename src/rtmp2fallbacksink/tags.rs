@@ -101,8 +101,8 @@ impl Payload for gst::Buffer {
     }
 }
 
-/// Milliseconds by which data may be ahead of the last media; with a larger step its time means nothing,
-/// such as the time 0 that some publishers give all data.
+/// Milliseconds by which data may be ahead of the last media; with a larger step its time means
+/// nothing, such as the time 0 that some publishers give all data.
 const MAX_DATA_LEAD: i32 = 60_000;
 
 /// Milliseconds that a track may step back by; a larger step means that the clock has restarted.
@@ -152,8 +152,8 @@ impl OutputClock {
             return last.output.saturating_add_signed(step.into()) as u32;
         }
         if step < 0 && self.has_restarted(tag) {
-            // The upstream timestamps have restarted: this tag repeats the last timestamp, and the next
-            // ones continue from it.
+            // The upstream timestamps have restarted: this tag repeats the last timestamp, and the
+            // next ones continue from it.
             self.tracks.clear();
             self.advance(tag, last.output);
             return last.output as u32;

@@ -12,8 +12,8 @@ const MAX_PAUSE: u32 = 10_000;
 /// configuration counts as absent: some publishers announce a track that never comes.
 const MAX_START: u32 = 2_000;
 
-/// Time in milliseconds of video without any keyframe after which decoding may start at any frame: a
-/// stream that never has a keyframe shows something at last.
+/// Time in milliseconds of video without any keyframe after which decoding may start at any frame:
+/// a stream that never has a keyframe shows something at last.
 const MAX_KEYFRAME_DELAY: i32 = 10_000;
 
 #[derive(Debug)]
@@ -111,8 +111,8 @@ impl VideoTracks {
         self.tracks.iter().any(VideoTrack::is_present)
     }
 
-    /// True if decoding can start at this video tag: a keyframe of the lowest track that is present,
-    /// which players show by default.
+    /// True if decoding can start at this video tag: a keyframe of the lowest track that is
+    /// present, which players show by default.
     pub(super) fn can_start<T>(&self, tag: &QueuedTag<T>) -> bool {
         let present = self.tracks.iter().filter(|track| track.is_present());
         let lowest = present.map(|track| track.id).min();

@@ -87,8 +87,8 @@ impl Branch {
         })
     }
 
-    /// Adds the source to the bin, and starts it. The pad is added with the first media: until then, an
-    /// element linked to it would keep the whole pipeline waiting.
+    /// Adds the source to the bin, and starts it. The pad is added with the first media: until
+    /// then, an element linked to it would keep the whole pipeline waiting.
     pub(super) fn open(&self, bin: &gst::Bin) {
         self.work(bin, || {
             // A bin unlinks an element that is added to it, so the pad gets its target after that.
@@ -159,7 +159,8 @@ impl Branch {
         self.source.imp().drop_rest();
     }
 
-    /// Stops the source, and removes source and pad. The streaming thread has ended, or ends with this.
+    /// Stops the source, and removes source and pad. The streaming thread has ended, or ends with
+    /// this.
     pub(super) fn close(&self, bin: &gst::Bin) {
         self.pad.imp().keep_stats();
         self.lock_source_state();
@@ -289,9 +290,9 @@ fn ghost_pad(parent: Option<&gst::Object>) -> Option<&gst::Pad> {
     parent.and_then(|parent| parent.downcast_ref())
 }
 
-/// Maps the flow downstream to the flow for the source. A failure downstream ends the stream, and the
-/// failed element has posted its error. A format that does not fit stays an error, since no other
-/// element reports it.
+/// Maps the flow downstream to the flow for the source. A failure downstream ends the stream, and
+/// the failed element has posted its error. A format that does not fit stays an error, since no
+/// other element reports it.
 fn contain_failure(
     flow: Result<gst::FlowSuccess, gst::FlowError>,
 ) -> Result<gst::FlowSuccess, gst::FlowError> {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The part of an element that the threads of its streams use: its settings, its present run, and the
-//! locks around them.
+//! The part of an element that the threads of its streams use: its settings, its present run, and
+//! the locks around them.
 //!
-//! Lock order: the state lock, `starting`, `running`, then those of the server and of the sources in
-//! the bin; `settings`, then the settings of a source. No signal, message or change of state happens
-//! under any of them except the state lock, which is for changes of state, and `starting`, for which
-//! only the thread that opens streams waits.
+//! Lock order: the state lock, `starting`, `running`, then those of the server and of the sources
+//! in the bin; `settings`, then the settings of a source. No signal, message or change of state
+//! happens under any of them except the state lock, which is for changes of state, and `starting`,
+//! for which only the thread that opens streams waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

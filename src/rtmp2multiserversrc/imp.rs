@@ -212,8 +212,8 @@ impl BinImpl for Rtmp2MultiServerSrc {
                     .build();
                 self.parent_handle_message(message);
             }
-            // The error ends that stream, and the others go on. A failed element downstream has posted
-            // its own error.
+            // The error ends that stream, and the others go on. A failed element downstream has
+            // posted its own error.
             gst::MessageView::Error(error) => {
                 gst::element_imp_warning!(
                     self,
@@ -272,8 +272,8 @@ impl Rtmp2MultiServerSrc {
         gst::info!(CAT, imp = self, "Stopped");
     }
 
-    /// Ends all streams and accepts no more, since the pipeline would never end while publishers return.
-    /// Returns false where the element does not run.
+    /// Ends all streams and accepts no more, since the pipeline would never end while publishers
+    /// return. Returns false where the element does not run.
     fn end(&self) -> bool {
         let Some(table) = self.core.table() else {
             return false;

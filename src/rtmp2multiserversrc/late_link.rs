@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Drops the output of unlinked pads. A pad linked later starts with the stream headers and a keyframe.
+//! Drops the output of unlinked pads. A pad linked later starts with the stream headers and a
+//! keyframe.
 
 use gst::glib;
 use gst::prelude::*;
@@ -36,8 +37,8 @@ pub(super) struct Output<'a> {
 }
 
 impl LateLink {
-    /// Looks for another peer than the one before, which has got nothing of the stream: also one that
-    /// was linked between two buffers.
+    /// Looks for another peer than the one before, which has got nothing of the stream: also one
+    /// that was linked between two buffers.
     fn check_peer(&mut self, ghost: &gst::Pad) -> Option<gst::Pad> {
         let peer = ghost.peer();
         if self.has_begun && peer.is_some() && self.peer.upgrade() != peer {

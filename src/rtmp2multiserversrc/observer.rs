@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Opens and closes streams, on the thread that notifies the application of publishers, one at a time
-//! and in the order of events.
+//! Opens and closes streams, on the thread that notifies the application of publishers, one at a
+//! time and in the order of events.
 
 use std::sync::{Arc, Weak};
 

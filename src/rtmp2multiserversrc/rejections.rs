@@ -25,8 +25,8 @@ struct State {
 }
 
 impl RejectionMessages {
-    /// Posts a message at once if the ration allows it. The last one of a flood is posted later, with the
-    /// number of those left out.
+    /// Posts a message at once if the ration allows it. The last one of a flood is posted later,
+    /// with the number of those left out.
     pub(super) fn post(
         self: &Arc<Self>,
         element: &gst::Bin,
@@ -72,7 +72,8 @@ impl RejectionMessages {
         let wait = gst::ClockTime::try_from(wait).unwrap_or(gst::ClockTime::SECOND);
         let id = clock.new_single_shot_id(clock.time() + wait);
         let waits = id.wait_async(move |_, _, _| {
-            // The clock has one thread for the whole process, and a handler of the bus may take long.
+            // The clock has one thread for the whole process, and a handler of the bus may take
+            // long.
             if let Some(element) = element.upgrade() {
                 element.call_async(release);
             }

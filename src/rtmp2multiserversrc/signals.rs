@@ -17,8 +17,8 @@ pub(super) fn build(
     let string = String::static_type();
     let mut signals = build_notifications();
     signals.push(
-        // Disconnects the publisher of this pad's stream, which is told so, or ends the wait for one
-        // that was cut off.
+        // Disconnects the publisher of this pad's stream, which is told so, or ends the wait for
+        // one that was cut off.
         Signal::builder("disconnect-publisher")
             .param_types([string])
             .run_last()

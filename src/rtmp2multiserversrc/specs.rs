@@ -11,8 +11,8 @@ use crate::rtmp2serversrc;
 
 pub(super) const DEFAULT_MAX_STREAMS: u32 = 100;
 
-/// Properties of rtmp2serversrc that this element does not have: a stream ends with its publisher, and
-/// its state is a property of its pad.
+/// Properties of rtmp2serversrc that this element does not have: a stream ends with its publisher,
+/// and its state is a property of its pad.
 const EXCLUDED: [&str; 6] = [
     "keep-listening",
     "connection-state",

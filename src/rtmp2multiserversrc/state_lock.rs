@@ -9,8 +9,8 @@ use parking_lot::ReentrantMutex;
 pub(super) struct StateLock(ReentrantMutex<()>);
 
 impl StateLock {
-    /// Calls `work` while no other thread changes the state of the bin's children: else the bin might
-    /// start a source that is over, or a source might start in the bin's former state.
+    /// Calls `work` while no other thread changes the state of the bin's children: else the bin
+    /// might start a source that is over, or a source might start in the bin's former state.
     pub(super) fn hold<T>(&self, work: impl FnOnce() -> T) -> T {
         let _guard = self.0.lock();
         work()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The property `stats`: totals over the streams, and the statistics of each. The documentation of the
-//! element has the table of fields.
+//! The property `stats`: totals over the streams, and the statistics of each. The documentation of
+//! the element has the table of fields.
 
 use std::time::Instant;
 

@@ -58,8 +58,8 @@ pub struct Rtmp2ServerBin {
     uri: Mutex<Option<String>>,
     /// Properties that the query of the last URI has set. The next URI resets them.
     set_by_uri: Mutex<Vec<String>>,
-    /// The bin has a queue for each track, since it was made from a URI. uridecodebin and playbin take
-    /// each pad for a stream with a thread of its own, and block one until they know all.
+    /// The bin has a queue for each track, since it was made from a URI. uridecodebin and playbin
+    /// take each pad for a stream with a thread of its own, and block one until they know all.
     has_queues: AtomicBool,
 }
 

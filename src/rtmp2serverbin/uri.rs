@@ -12,8 +12,8 @@ const SCHEMES: [(&str, &str); 2] = [("rtmpserver", "rtmp"), ("rtmpsserver", "rtm
 
 pub(super) const PROTOCOLS: [&str; 2] = [SCHEMES[0].0, SCHEMES[1].0];
 
-/// Properties that a query may not set: those that come before it in the URI, and those that must not
-/// be visible in a URI.
+/// Properties that a query may not set: those that come before it in the URI, and those that must
+/// not be visible in a URI.
 const EXCLUDED: [&str; 6] = [
     "location",
     "host",

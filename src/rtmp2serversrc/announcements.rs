@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Messages on the bus and the sticky event downstream, which report the state of the stream and its
-//! events. Their form is part of the element's interface.
+//! Messages on the bus and the sticky event downstream, which report the state of the stream and
+//! its events. Their form is part of the element's interface.
 
 use std::time::Duration;
 

@@ -157,8 +157,8 @@ pub(crate) fn drain(
     });
 }
 
-/// Applies the present value of a property. Another thread may set it meanwhile, and be faster to apply
-/// it: then it is applied again, so that the older value is not the last one.
+/// Applies the present value of a property. Another thread may set it meanwhile, and be faster to
+/// apply it: then it is applied again, so that the older value is not the last one.
 fn apply_latest<T: Copy + PartialEq>(read: impl Fn() -> T, apply: impl Fn(T)) {
     let mut value = read();
     loop {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::server::ReconnectError;
 
-/// Least time between two requests to reconnect. Decoders request keyframes as long as they get none.
+/// Least time between two requests to reconnect. Decoders request keyframes as long as they get
+/// none.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The reason for which the publisher was not asked to reconnect.

@@ -86,8 +86,8 @@
 //! | `no-keyframe` | `waited` (guint64) |
 //! | `keyframe-requested` | `action`, and `reason` where that is `none` |
 //!
-//! During a flood of rejections, 32 are posted at once, and then ten a second. Each drop of media is posted
-//! at once, or with others of its reason within a second, or at the end of its publisher.
+//! During a flood of rejections, 32 are posted at once, and then ten a second. Each drop of media
+//! is posted at once, or with others of its reason within a second, or at the end of its publisher.
 //! #GstRtmp2ServerSrc:stats has a counter for each reason.
 //!
 //! A publisher that ends its stream is gone at once. One whose connection breaks may return within
@@ -103,9 +103,9 @@
 //! word is found by TCP keepalive too, within #GstRtmp2ServerSrc:timeout, or within a minute where
 //! that is 0.
 //!
-//! EOS that is sent to the element, or to the pipeline as `gst-launch-1.0 -e` does, ends the stream:
-//! media accepted until then still leaves, the publisher is told that the server has ended it, and
-//! no publisher is accepted until the element is started again.
+//! EOS that is sent to the element, or to the pipeline as `gst-launch-1.0 -e` does, ends the
+//! stream: media accepted until then still leaves, the publisher is told that the server has ended
+//! it, and no publisher is accepted until the element is started again.
 //!
 //! ## Timestamp repair
 //!
@@ -124,34 +124,35 @@
 //! The last four are reported by `timestamp-jump`, at most once a second.
 //!
 //! With #GstRtmp2ServerSrc:max-lateness, media that is further than that from its time, behind or
-//! ahead, is left out up to a keyframe, which is awaited for ten seconds at most. That is media that
-//! a publisher kept during an outage and sends all at once, that waited for a slow pipeline, or that
-//! a new publisher had kept before it connected, which would leave the pipeline behind by as much
-//! for ever. The value has to be more than the latency of the pipeline, and is for publishers that
-//! are live: a file that is sent as fast as it goes is a backlog.
+//! ahead, is left out up to a keyframe, which is awaited for ten seconds at most. That is media
+//! that a publisher kept during an outage and sends all at once, that waited for a slow pipeline,
+//! or that a new publisher had kept before it connected, which would leave the pipeline behind by
+//! as much for ever. The value has to be more than the latency of the pipeline, and is for
+//! publishers that are live: a file that is sent as fast as it goes is a backlog.
 //!
 //! ## Keyframe requests
 //!
-//! RTMP has no way to ask an encoder for a keyframe. A publisher that connects again starts with one:
-//! with #GstRtmp2ServerSrc:reconnect-on-force-key-unit, an upstream force-key-unit event asks it to
-//! reconnect, by the reconnect request of Enhanced RTMP, if it supports that, and at most once in 10
-//! seconds. In any case there is the event `keyframe-requested`, whose details have `action`
-//! (`reconnect-requested` or `none`) and, for the latter, `reason`: `off`, `too-soon`,
+//! RTMP has no way to ask an encoder for a keyframe. A publisher that connects again starts with
+//! one: with #GstRtmp2ServerSrc:reconnect-on-force-key-unit, an upstream force-key-unit event asks
+//! it to reconnect, by the reconnect request of Enhanced RTMP, if it supports that, and at most
+//! once in 10 seconds. In any case there is the event `keyframe-requested`, whose details have
+//! `action` (`reconnect-requested` or `none`) and, for the latter, `reason`: `off`, `too-soon`,
 //! `no-publisher`, `not-supported` by the publisher, or `not-reading`.
 //!
 //! ## Output
 //!
 //! One buffer a tag of one endless FLV stream: the file header once, no second one and no flush
 //! when another publisher follows. Metadata and sequence headers are also in the caps, as
-//! `streamheader`. Buffers have DTS and PTS, `HEADER` on the tags of the stream header, `DELTA_UNIT`
-//! where decoding can't start, `DISCONT` after a gap and at the start of each publisher, and a
-//! `GstReferenceTimestampMeta` (`timestamp/x-rtmp`) with the publisher's own time. The codec does
-//! not matter: everything that Enhanced RTMP carries passes byte for byte. So does script data other
-//! than `onMetaData` (`onTextData`, `onCuePoint`, `onCaption` and any other name), at its own time.
+//! `streamheader`. Buffers have DTS and PTS, `HEADER` on the tags of the stream header,
+//! `DELTA_UNIT` where decoding can't start, `DISCONT` after a gap and at the start of each
+//! publisher, and a `GstReferenceTimestampMeta` (`timestamp/x-rtmp`) with the publisher's own time.
+//! The codec does not matter: everything that Enhanced RTMP carries passes byte for byte. So does
+//! script data other than `onMetaData` (`onTextData`, `onCuePoint`, `onCaption` and any other
+//! name), at its own time.
 //!
-//! PTS is DTS plus the composition time offset, which may be negative, and the nanoseconds of a ModEx
-//! prefix; the reference timestamp is that of the message, to which neither is added. There are no
-//! times before the start of the stream, so a PTS that would be is 0.
+//! PTS is DTS plus the composition time offset, which may be negative, and the nanoseconds of a
+//! ModEx prefix; the reference timestamp is that of the message, to which neither is added. There
+//! are no times before the start of the stream, so a PTS that would be is 0.
 //!
 //! With #GstRtmp2ServerSrc:timestamp-mode at its default, the first media is at the running time
 //! of its arrival, however long after the start of the pipeline that is, so that a live sink shows
@@ -162,16 +163,17 @@
 //! With #GstRtmp2ServerSrc:accepted-codecs a publisher's tracks in other codecs are dropped, one by
 //! one: audio leaves at once where video is refused, and of several tracks in one message the
 //! accepted ones stay. Each refused track is reported once a publisher, up to 64 of them, with an
-//! event `codec-refused` whose details are `kind` (`audio` or `video`), `track` (guint) and `codec`,
-//! and counted in #GstRtmp2ServerSrc:stats as `dropped-codec-refused`. Metadata passes unchanged and
-//! may describe refused tracks.
+//! event `codec-refused` whose details are `kind` (`audio` or `video`), `track` (guint) and
+//! `codec`, and counted in #GstRtmp2ServerSrc:stats as `dropped-codec-refused`. Metadata passes
+//! unchanged and may describe refused tracks.
 //!
 //! Codecs are named by the FourCC that Enhanced RTMP has for them, whichever way they are sent, and
 //! case matters: `avc1` (H.264), `hvc1` (HEVC, also under the codec ids 12 and 7), `av01`, `vp08`,
 //! `vp09`, `vvc1`; `mp4a` (AAC), `.mp3`, `Opus`, `fLaC`, `ac-3`, `ec-3`. Older codecs have names
 //! here: `flv1` (Sorenson H.263), `fsv1` and `fsv2` (Screen Video), `vp6f` and `vp6a` (VP6, with
 //! alpha), `h263`, `mp4v` (MPEG-4); `lpcm`, `alaw`, `ulaw`, `adpc` (ADPCM), `nell` (Nellymoser),
-//! `spex` (Speex), `devs` (device-specific). Anything else in the property is an error at the start.
+//! `spex` (Speex), `devs` (device-specific). Anything else in the property is an error at the
+//! start.
 //!
 //! A client that announces its Enhanced RTMP capabilities in `connect` (`fourCcList`,
 //! `videoFourCcInfoMap`, `audioFourCcInfoMap`, `capsEx`, `videoFunction`) is told those of this

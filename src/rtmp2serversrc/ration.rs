@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A ration of notices that clients can cause for nothing, such as rejections. The rest is counted, and
-//! the last notice of a flood is kept until it may be posted.
+//! A ration of notices that clients can cause for nothing, such as rejections. The rest is counted,
+//! and the last notice of a flood is kept until it may be posted.
 
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,8 @@ impl<T> Default for Ration<T> {
 }
 
 impl<T> Ration<T> {
-    /// Returns a notice that may be posted, with the number of those before it that were not. Keeps it
-    /// where the ration is used up.
+    /// Returns a notice that may be posted, with the number of those before it that were not. Keeps
+    /// it where the ration is used up.
     pub(crate) fn offer(&mut self, notice: T, now: Instant) -> Option<(T, u64)> {
         self.suppressed += u64::from(self.held.replace(notice).is_some());
         self.release(now)

@@ -214,8 +214,8 @@ impl Settings {
         Some(value)
     }
 
-    /// Sets a location. A property can't fail to be set, so the error of an invalid one is kept until
-    /// the element starts.
+    /// Sets a location. A property can't fail to be set, so the error of an invalid one is kept
+    /// until the element starts.
     fn set_location(&mut self, location: Option<String>) {
         let parsed = location.map(|text| Location::parse(&text));
         self.location = parsed.map(|parsed| {
@@ -398,8 +398,8 @@ impl Settings {
     }
 }
 
-/// Returns the texts of an array. An element without a text becomes an empty text, which no property
-/// accepts: the array must not pass as one without that element.
+/// Returns the texts of an array. An element without a text becomes an empty text, which no
+/// property accepts: the array must not pass as one without that element.
 fn texts(value: &glib::Value) -> Vec<String> {
     let array: gst::Array = value.get().expect("type checked upstream");
     let text = |value: &glib::SendValue| value.get::<Option<String>>();

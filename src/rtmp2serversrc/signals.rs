@@ -18,8 +18,8 @@ pub(crate) fn build(
 ) -> Vec<Signal> {
     let mut signals = build_notifications();
     signals.push(
-        // Disconnects the present publisher, which is told so, or ends the wait for one that was cut
-        // off.
+        // Disconnects the present publisher, which is told so, or ends the wait for one that was
+        // cut off.
         Signal::builder("disconnect-publisher")
             .run_last()
             .action()
@@ -30,8 +30,8 @@ pub(crate) fn build(
             .build(),
     );
     signals.push(
-        // Asks the present publisher to reconnect, to another tcUrl if one is given. Returns false if
-        // there is no publisher, or if it does not support that.
+        // Asks the present publisher to reconnect, to another tcUrl if one is given. Returns false
+        // if there is no publisher, or if it does not support that.
         Signal::builder("request-reconnect")
             .param_types([String::static_type(), String::static_type()])
             .return_type::<bool>()
@@ -63,9 +63,9 @@ pub(crate) fn build_notifications() -> Vec<Signal> {
     let info = gst::Structure::static_type();
     let reason = String::static_type();
     vec![
-        // Asks the application to authorize a client, which passes where there is no handler. Emitted
-        // on the client's own thread before the client is told anything, so a handler may take
-        // seconds: only this client waits. With several handlers all have to agree.
+        // Asks the application to authorize a client, which passes where there is no handler.
+        // Emitted on the client's own thread before the client is told anything, so a handler may
+        // take seconds: only this client waits. With several handlers all have to agree.
         Signal::builder("publisher-connecting")
             .param_types([info])
             .return_type::<bool>()

@@ -162,8 +162,8 @@ impl EventDispatcher {
     }
 
     /// Waits until all events are delivered, for a bounded time: a handler may wait for the caller.
-    /// On a callback thread it does not wait. Delivers them itself where no thread can be started, since
-    /// there may be no later attempt.
+    /// On a callback thread it does not wait. Delivers them itself where no thread can be started,
+    /// since there may be no later attempt.
     pub(crate) fn flush(self: &Arc<Self>) {
         if callback_thread::is() {
             return;

@@ -318,7 +318,8 @@ fn assert_starts_with_headers_and_keyframe(got: &[Tag], sent: &[Tag]) -> usize {
     assert_starts_with_keyframe(got, sent)
 }
 
-/// Asserts that the server got the sent tags from a keyframe on. Returns the index of that keyframe.
+/// Asserts that the server got the sent tags from a keyframe on. Returns the index of that
+/// keyframe.
 #[track_caller]
 fn assert_starts_with_keyframe(got: &[Tag], sent: &[Tag]) -> usize {
     let coded = got.iter().filter(|tag| tag.is_coded());

@@ -141,7 +141,8 @@ fn a_pulled_cable_moves_the_stream_and_a_plugged_one_returns_it() {
     assert!(first.recorded() > 0 && second.recorded() > 0);
 }
 
-/// Returns the threads, without those that the pools of GLib and GStreamer keep, and the descriptors.
+/// Returns the threads, without those that the pools of GLib and GStreamer keep, and the
+/// descriptors.
 fn in_use() -> (BTreeMap<String, usize>, usize) {
     let (mut threads, descriptors) = resources();
     threads.retain(|name, _| !name.starts_with("pool-") && !name.starts_with("task"));

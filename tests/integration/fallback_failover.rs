@@ -28,8 +28,8 @@ const ROUNDS: usize = 4;
 /// Bytes recorded after which a server counts as receiving the stream.
 const ENOUGH: u64 = 200_000;
 
-/// Longest time for a chain call on a busy machine. Any wait for a server would take much longer than
-/// `MAX_USUAL_CHAIN`, the limit for 99 % of the calls.
+/// Longest time for a chain call on a busy machine. Any wait for a server would take much longer
+/// than `MAX_USUAL_CHAIN`, the limit for 99 % of the calls.
 const MAX_CHAIN: Duration = Duration::from_secs(1);
 const MAX_USUAL_CHAIN: Duration = Duration::from_millis(20);
 
@@ -360,7 +360,8 @@ impl Scenario {
         self.first.start();
     }
 
-    /// Asserts that the stream stays where it is while the first server is tried and does not accept it.
+    /// Asserts that the stream stays where it is while the first server is tried and does not
+    /// accept it.
     fn stays_at_second(&self, reason: &str) {
         let before = self.live.status_count();
         let attempts = self.live.count("attempts");
@@ -459,7 +460,8 @@ fn check_recording(path: &Path) -> usize {
         .collect();
     assert!(frames.is_empty() || frames[0].body[0] == 0x17, "{name}");
     std::fs::write(path, bytes).unwrap();
-    // Everything is decoded. flvmux sometimes gives two audio tags the same time, which "-f null" rejects.
+    // Everything is decoded. flvmux sometimes gives two audio tags the same time, which "-f null"
+    // rejects.
     let output = ffmpeg(FFMPEG, &format!("-xerror -i {name} -f md5 -")).wait();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(

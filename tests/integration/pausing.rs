@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Pauses of a pipeline while a publisher sends: they lose nothing, and the stream goes on after them.
+//! Pauses of a pipeline while a publisher sends: they lose nothing, and the stream goes on after
+//! them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};

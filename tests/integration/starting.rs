@@ -11,8 +11,8 @@ use support::init;
 use support::isolated::is_isolated;
 use support::raw::RawClient;
 
-/// Starts an element, and sets a property to `value` from within: after it has claimed its route with
-/// the former value, and before it is running.
+/// Starts an element, and sets a property to `value` from within: after it has claimed its route
+/// with the former value, and before it is running.
 fn start_and_set(element: &str, name: &'static str, value: &str) -> gst::Element {
     init();
     gst::log::set_threshold_from_string("rtmp2serversrc:INFO,rtmp2multiserversrc:INFO", false);

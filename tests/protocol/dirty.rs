@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! A live publisher with every known fault in the timestamps of real ones: irregular groups of
-//! pictures and frame rates, clocks that jump, steps back and repeated timestamps, audio long before
-//! video. The output is in order, and audio stays with video.
+//! pictures and frame rates, clocks that jump, steps back and repeated timestamps, audio long
+//! before video. The output is in order, and audio stays with video.
 
 use gstrtmp2server::internal::feed::{Feed, FeedOutput, FeedSettings, Reception};
 use gstrtmp2server::internal::flv::{Tag, TagKind};

@@ -160,7 +160,8 @@ pub fn encode(lanes: &[Vec<Plan>], picks: &[(usize, Between)]) -> (Vec<u8>, Vec<
                 let mut plan = lanes[lane][next[lane]].clone();
                 next[lane] += 1;
                 let extended = states[lane].header(&mut out, &plan);
-                // Payload that starts like the timestamp can't be distinguished from a repeated one.
+                // Payload that starts like the timestamp can't be distinguished from a repeated
+                // one.
                 let first = plan.sent.body.first();
                 plan.repeat |= extended.is_some_and(|t| Some(&t.to_be_bytes()[0]) == first);
                 *empty = Some(Open {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! AMF values cost their reader no more than a small multiple of their bytes, whatever they refer to.
+//! AMF values cost their reader no more than a small multiple of their bytes, whatever they refer
+//! to.
 
 use gstrtmp2server::internal::amf0::{
     self, Error, Leading, MAX_COPIED, MAX_DEPTH, MAX_PROPERTIES, Value,

@@ -182,7 +182,8 @@ impl Scenario {
         }
     }
 
-    /// The same in a fraction of the time: it shows that everything runs, and gives no figure to quote.
+    /// The same in a fraction of the time: it shows that everything runs, and gives no figure to
+    /// quote.
     pub fn quick(mut self) -> Self {
         match &mut self.kind {
             Kind::Transfer { payload, .. } => *payload /= 10,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Many publishers of one element: CPU while all of them send, memory that each adds, and the time that
-//! a stop takes while all of them are there.
+//! Many publishers of one element: CPU while all of them send, memory that each adds, and the time
+//! that a stop takes while all of them are there.
 
 use std::thread;
 use std::time::{Duration, Instant};

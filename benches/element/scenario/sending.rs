@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Streams sent on to a server in real time: CPU of the sending process, with and without the feeding.
+//! Streams sent on to a server in real time: CPU of the sending process, with and without the
+//! feeding.
 
 use std::thread;
 use std::time::{Duration, Instant};

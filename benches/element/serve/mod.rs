@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The benchmark's server, in a process of its own: this same program, called with a hidden command.
+//! The benchmark's server, in a process of its own: this same program, called with a hidden
+//! command.
 //!
-//! It prints a line `ports N...` once it listens, and `done` once every publisher has left and all received data has
-//! passed. It answers lines on its standard input and exits when that ends, with its CPU time readable until then.
+//! It prints a line `ports N...` once it listens, and `done` once every publisher has left and all
+//! received data has passed. It answers lines on its standard input and exits when that ends, with
+//! its CPU time readable until then.
 
 mod floor;
 mod latency;
@@ -46,7 +48,8 @@ pub enum Serve {
         /// Further elements on the first one's port, with a route each.
         #[arg(long, default_value_t = 0)]
         further_routes: usize,
-        /// Description as for gst-launch-1.0. `{n}` is the pipeline's number, `{port}` 0 in the first and its port in the others.
+        /// Description as for gst-launch-1.0. `{n}` is the pipeline's number, `{port}` 0 in the
+        /// first and its port in the others.
         launch: String,
     },
     /// Feeds sinks with media at their own pace.

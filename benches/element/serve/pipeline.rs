@@ -10,7 +10,8 @@ use gst::prelude::*;
 
 use super::latency::Ages;
 
-/// Elements in a bin: GStreamer sorts the children of a bin in quadratic time when its state changes.
+/// Elements in a bin: GStreamer sorts the children of a bin in quadratic time when its state
+/// changes.
 const ELEMENTS_OF_BIN: usize = 100;
 
 pub fn run(count: usize, latency: bool, further_routes: usize, launch: &str) -> Result<()> {
@@ -119,8 +120,8 @@ fn current_port(source: &gst::Element) -> Result<u16> {
     Ok(u16::try_from(port)?)
 }
 
-/// Prints `done` at the last pipeline's end of stream, on the posting thread: a thread for each bus would count in
-/// the memory of a publisher.
+/// Prints `done` at the last pipeline's end of stream, on the posting thread: a thread for each bus
+/// would count in the memory of a publisher.
 fn watch(pipeline: &gst::Pipeline, playing: Arc<AtomicUsize>) -> Result<()> {
     let bus = pipeline.bus().context("a pipeline without a bus")?;
     bus.set_sync_handler(move |_, message| {

@@ -180,7 +180,8 @@ impl Server {
 
     /// Waits until all data of the one publisher, which has left, has passed the server.
     ///
-    /// nginx has finished with a publisher when it closes the connection; tcpserversrc keeps it open.
+    /// nginx has finished with a publisher when it closes the connection; tcpserversrc keeps it
+    /// open.
     pub fn wait_until_done(&mut self, publisher: Publisher) -> Result<()> {
         if self.subject == Subject::Nginx {
             return publisher.wait_for_close();

@@ -45,8 +45,8 @@ pub fn start(setup: Setup<'_>, folder: &Path) -> Result<(Process, Vec<u16>)> {
     Ok((process, vec![port]))
 }
 
-/// One process, a worker; a master beside it would only wait. A keyframe of the 4K profile needs more than the
-/// default message size.
+/// One process, a worker; a master beside it would only wait. A keyframe of the 4K profile needs
+/// more than the default message size.
 fn configuration(port: u16, setup: Setup<'_>, folder: &Path) -> String {
     let folder = text(folder);
     let record = if setup.record {

@@ -2,7 +2,8 @@
 
 //! FLV tags, as far as the programs look into them.
 //!
-//! Adobe, "Video File Format Specification", version 10.1, annex E, and Veovera, "Enhanced RTMP", version 2.
+//! Adobe, "Video File Format Specification", version 10.1, annex E, and Veovera, "Enhanced RTMP",
+//! version 2.
 
 /// Bytes before the body of a tag.
 pub const HEADER_LENGTH: usize = 11;
@@ -99,7 +100,8 @@ impl Content<'_> {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads the body of a tag. Returns `None` where no decoder can use it: it is cut short or empty.
+    /// Reads the body of a tag. Returns `None` where no decoder can use it: it is cut short or
+    /// empty.
     pub fn parse(kind: TagKind, body: &'a [u8]) -> Option<Self> {
         match kind {
             TagKind::Audio => audio(body),

@@ -7,8 +7,8 @@
 //! curl http://127.0.0.1:9419/metrics
 //! ```
 //!
-//! Each route has a pipeline of its own. Its name is the label `element` of its metrics: stream keys
-//! are secrets, and are in none of them.
+//! Each route has a pipeline of its own. Its name is the label `element` of its metrics: stream
+//! keys are secrets, and are in none of them.
 
 use std::error::Error;
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Sends the streams of many cameras to RTMP servers, each by a pipeline of its own and with fallbacks.
+//! Sends the streams of many cameras to RTMP servers, each by a pipeline of its own and with
+//! fallbacks.
 //!
 //! ```sh
 //! cargo run --release --package rtmp2-multicam -- --metrics 127.0.0.1:9420 cameras.json

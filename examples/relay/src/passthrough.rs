@@ -26,7 +26,8 @@ const MAX_LAG: i64 = SECOND;
 
 const BASELINE: u8 = 66;
 
-/// The first 13 bits of the configuration of AAC-LC of 48 kHz in two channels (ISO/IEC 14496-3, 1.6.2.1).
+/// The first 13 bits of the configuration of AAC-LC of 48 kHz in two channels (ISO/IEC 14496-3,
+/// 1.6.2.1).
 const AAC_CONFIG: [u8; 2] = [0x11, 0x90];
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
@@ -271,8 +272,8 @@ fn nals(payload: &[u8], length_size: usize) -> Option<Vec<&[u8]>> {
     Some(nals)
 }
 
-/// Returns the profile of an `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15), the bytes of a NAL unit's length,
-/// and the parameter sets in Annex B. There must be one of each kind.
+/// Returns the profile of an `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15), the bytes of a NAL
+/// unit's length, and the parameter sets in Annex B. There must be one of each kind.
 fn avc_configuration(record: &[u8]) -> Option<(u8, usize, Vec<u8>)> {
     let &[1, profile, _, _, length, sps_count, ref rest @ ..] = record else {
         return None;

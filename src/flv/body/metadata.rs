@@ -71,8 +71,8 @@ impl Metadata {
     fn of_track(&self, map: &str, track: u8, name: &str) -> Option<f64> {
         let own = self.track(map, track);
         let own = own.and_then(|own| find(own, name));
-        // A track without an entry is not described, and the description of track 0 may not fit it. An
-        // entry may have only the differences.
+        // A track without an entry is not described, and the description of track 0 may not fit it.
+        // An entry may have only the differences.
         match (own, track) {
             (Some(value), _) => finite(value),
             (None, 0) => self.number(name),

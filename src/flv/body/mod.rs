@@ -2,9 +2,9 @@
 
 //! Parser and writer of whole tag bodies.
 //!
-//! Where [`super::TagInfo`] is only the header, these types hold everything in a tag body, legacy and
-//! enhanced; payloads are slices of the tag. A value that is written and parsed again is the same
-//! value. No input panics or takes more than a small multiple of its size.
+//! Where [`super::TagInfo`] is only the header, these types hold everything in a tag body, legacy
+//! and enhanced; payloads are slices of the tag. A value that is written and parsed again is the
+//! same value. No input panics or takes more than a small multiple of its size.
 
 mod audio;
 mod color;
@@ -24,15 +24,15 @@ pub use video::{ExVideo, ExVideoContent, VideoBody, VideoPacket, VideoTrack};
 
 use crate::amf0;
 
-/// Most ModEx prefixes in one tag. There is one kind today; a chain of prefixes of three bytes would
-/// cost eight times its size.
+/// Most ModEx prefixes in one tag. There is one kind today; a chain of prefixes of three bytes
+/// would cost eight times its size.
 pub const MAX_MOD_EX: usize = 16;
 
 /// Most tracks in one tag: the number of track ids.
 pub const MAX_TRACKS: usize = 256;
 
-/// Most AMF properties in a script tag, unless it is so long that all could be numbers: recorders put
-/// an index of all keyframes into `onMetaData`.
+/// Most AMF properties in a script tag, unless it is so long that all could be numbers: recorders
+/// put an index of all keyframes into `onMetaData`.
 pub const MAX_SCRIPT_PROPERTIES: usize = 100_000;
 
 /// The reason why bytes are no tag body.

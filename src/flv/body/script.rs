@@ -18,8 +18,8 @@ pub struct Script {
 }
 
 impl Script {
-    /// Parses script data as leniently as a server does: values before the name, `@setDataFrame` and
-    /// malformed bytes after whole values are skipped.
+    /// Parses script data as leniently as a server does: values before the name, `@setDataFrame`
+    /// and malformed bytes after whole values are skipped.
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         if body.is_empty() {
             return Err(BodyError::Empty);

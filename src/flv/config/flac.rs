@@ -14,8 +14,8 @@ pub struct FlacConfig {
 }
 
 impl FlacConfig {
-    /// Parses a `STREAMINFO` with the signature and the block header before it as specified, with the
-    /// block header alone, or bare as ffmpeg 9 writes it. Blocks after it are ignored.
+    /// Parses a `STREAMINFO` with the signature and the block header before it as specified, with
+    /// the block header alone, or bare as ffmpeg 9 writes it. Blocks after it are ignored.
     pub fn parse(header: &[u8]) -> Option<Self> {
         let stream_info = match header {
             [b'f', b'L', b'a', b'C', kind, 0, 0, 34, rest @ ..] if kind & 0x7F == 0 => rest,

@@ -57,8 +57,8 @@ impl OpusHead {
         })
     }
 
-    /// Returns the header of a stream that has none: of one to eight channels as encoders have them (RFC 7845,
-    /// 5.1.1.2), of more without an order.
+    /// Returns the header of a stream that has none: of one to eight channels as encoders have them
+    /// (RFC 7845, 5.1.1.2), of more without an order.
     pub fn of_channels(channels: u8) -> Self {
         let channels = channels.max(1);
         let (family, coupled, mapping): (_, _, &[u8]) = match channels {

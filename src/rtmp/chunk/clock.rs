@@ -9,9 +9,10 @@
 //!
 //! A client has one meaning, and shows it sooner or later:
 //!
-//! - Writers of repeated deltas never write a type 2 chunk with the delta of the message before, and
-//!   librtmp never writes one with delta 0: both have type 3 for it.
-//! - librtmp has one chunk stream for audio, video and even `publish`; the others have one for each.
+//! - Writers of repeated deltas never write a type 2 chunk with the delta of the message before,
+//!   and librtmp never writes one with delta 0: both have type 3 for it.
+//! - librtmp has one chunk stream for audio, video and even `publish`; the others have one for
+//!   each.
 //! - The same number of type 3 chunks after each step, again and again, are the other tracks.
 //! - A type 0 chunk has a time that is a usual step away under one meaning only.
 //! - Audio and video on other chunk streams advance as fast as under one meaning.
@@ -89,8 +90,8 @@ impl ChunkClock {
         self.doubt.is_some()
     }
 
-    /// Sets the timestamp of a type 0 header. Returns the meaning that it shows. The steps of a chunk
-    /// stream with one track are regular.
+    /// Sets the timestamp of a type 0 header. Returns the meaning that it shows. The steps of a
+    /// chunk stream with one track are regular.
     pub(super) fn set(&mut self, time: u32, has_one_track: bool) -> Option<Type3Meaning> {
         let evidence = self.doubt.take().and_then(|doubt| {
             let usual = self.largest_delta;
@@ -200,8 +201,8 @@ impl ChunkClock {
         if value <= limit { value } else { 0 }
     }
 
-    /// Compares the speed of this clock with that of another chunk stream, which is at `time`. Tracks
-    /// may be far apart, but they advance together. Returns the meaning that it shows.
+    /// Compares the speed of this clock with that of another chunk stream, which is at `time`.
+    /// Tracks may be far apart, but they advance together. Returns the meaning that it shows.
     pub(super) fn compare(&mut self, csid: u32, time: u32) -> Option<Type3Meaning> {
         let doubt = self.doubt.as_mut()?;
         let reference = *doubt.reference.get_or_insert(Reference {

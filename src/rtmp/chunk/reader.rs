@@ -524,7 +524,8 @@ impl ChunkStream {
         }
     }
 
-    /// Starts a message with a header of type 0, 1 or 2. Returns the meaning of type 3 that it shows.
+    /// Starts a message with a header of type 0, 1 or 2. Returns the meaning of type 3 that it
+    /// shows.
     fn apply_header(&mut self, header: &MessageHeader) -> Option<Type3Meaning> {
         if let Some((length, type_id)) = header.length_and_type {
             self.length = length;

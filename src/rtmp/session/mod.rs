@@ -296,8 +296,8 @@ impl Session {
         }
     }
 
-    /// Handles a media message. While a stream is published, media on every message stream belongs to
-    /// it: some clients send media on one that they never created, or on another one of theirs.
+    /// Handles a media message. While a stream is published, media on every message stream belongs
+    /// to it: some clients send media on one that they never created, or on another one of theirs.
     fn media(&mut self, message: Message) -> Option<SessionEvent> {
         if !self.is_publishing() {
             let is_held = self.held.push(message);

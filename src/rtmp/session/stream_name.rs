@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-/// Returns true if a client means its stream `stream_key` of `application` with `name`. It may repeat
-/// the key with or without its query, or the whole path or URL.
+/// Returns true if a client means its stream `stream_key` of `application` with `name`. It may
+/// repeat the key with or without its query, or the whole path or URL.
 pub(super) fn is_name_of(name: &str, application: &str, stream_key: &str) -> bool {
     if name == stream_key {
         return true;

@@ -51,8 +51,9 @@ pub(super) struct Authorization {
     is_challenged: bool,
     /// Time of its right answer, by the clock of challenges.
     authenticated: Option<Duration>,
-    /// The application's answer about the last request. It is asked once, though most clients request
-    /// the same twice, with `FCPublish` and `publish`. The answer is valid for one `publish`.
+    /// The application's answer about the last request. It is asked once, though most clients
+    /// request the same twice, with `FCPublish` and `publish`. The answer is valid for one
+    /// `publish`.
     answer: Option<PendingAnswer>,
     /// The time that the client may still wait for the stream of its last request.
     patience: Option<(PublishRequest, Patience)>,
@@ -279,8 +280,8 @@ impl Rejection {
         }
     }
 
-    /// Notifies the affected elements. They are none where the client could have meant any of many: a
-    /// single guess would be posted by all of them.
+    /// Notifies the affected elements. They are none where the client could have meant any of many:
+    /// a single guess would be posted by all of them.
     pub(super) fn notify(self) {
         let publisher = Arc::new(self.publisher);
         for point in self.affected {

@@ -64,8 +64,8 @@ impl CloseReason {
         )
     }
 
-    /// Returns the text for `last-error` of elements, unless the end was the client's own decision or
-    /// theirs, or they know it as a rejection.
+    /// Returns the text for `last-error` of elements, unless the end was the client's own decision
+    /// or theirs, or they know it as a rejection.
     pub(super) fn last_error(&self, is_publishing: bool, has_sent: bool) -> Option<String> {
         let is_error = match self {
             CloseReason::Closed

@@ -8,8 +8,8 @@ const FRAME_WINDOW: u32 = 1000;
 /// Longest time between two consecutive frames, in milliseconds. A longer one is a jump.
 const MAX_FRAME_STEP: u32 = 10_000;
 
-/// Measures frame rate and keyframe distance by the publisher's timestamps, which neither the network
-/// nor this machine changes.
+/// Measures frame rate and keyframe distance by the publisher's timestamps, which neither the
+/// network nor this machine changes.
 #[derive(Debug, Default)]
 pub(crate) struct FrameMeter {
     /// The measured track: the first one that arrives.

@@ -2,9 +2,9 @@
 
 //! Detection of publishers whose network is gone without a word on the connection.
 //!
-//! Arriving bytes count: `timeout` ends a connection without any. A publisher that is silent is asked
-//! for a sign of life before that, and the system is told to find out by itself where the other end has
-//! vanished, also where `timeout` is off.
+//! Arriving bytes count: `timeout` ends a connection without any. A publisher that is silent is
+//! asked for a sign of life before that, and the system is told to find out by itself where the
+//! other end has vanished, also where `timeout` is off.
 
 use std::io;
 use std::net::TcpStream;
@@ -90,8 +90,8 @@ fn set_each(
 }
 
 /// Limits how long data that was sent may stay unacknowledged, for a silent publisher; None for no
-/// limit. A publisher that sends is not limited: one that never reads would be disconnected once its
-/// receive buffer is full.
+/// limit. A publisher that sends is not limited: one that never reads would be disconnected once
+/// its receive buffer is full.
 pub(super) fn limit_unacknowledged(socket: &TcpStream, limit: Option<Duration>) {
     let millis = limit.map_or(0, |limit| {
         u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)

@@ -451,8 +451,8 @@ impl Connection {
         }
     }
 
-    /// Lets a dismissed or refused client read the reason. Closing at once, with unread data of the client,
-    /// would reset the connection and discard the reason.
+    /// Lets a dismissed or refused client read the reason. Closing at once, with unread data of the
+    /// client, would reset the connection and discard the reason.
     fn wait_for_close(&mut self, deadline: Instant) {
         let mut buffer = self.buffer.take();
         self.transport.discard_until(deadline, &mut buffer);

@@ -67,7 +67,8 @@ impl Published {
 }
 
 impl Published {
-    /// Sets the timers that the settings ask for. `idle_since` is the end of the last read's handling.
+    /// Sets the timers that the settings ask for. `idle_since` is the end of the last read's
+    /// handling.
     pub(super) fn set_timers(&self, timers: &mut TimerTable, idle_since: Instant, is_pinged: bool) {
         let (settings, handle) = (&self.settings, &self.handle);
         let timeout = (!settings.timeout.is_zero()).then(|| idle_since + settings.timeout);

@@ -3,12 +3,12 @@
 /// Bytes of the buffer at first. Enough for most clients, and it stays in the fastest caches.
 const INITIAL: usize = 4 * 1024;
 
-/// Bytes of the largest buffer. Larger reads cost more in caches than they save in system calls: each
-/// read is copied on from here right away.
+/// Bytes of the largest buffer. Larger reads cost more in caches than they save in system calls:
+/// each read is copied on from here right away.
 const MAX: usize = 64 * 1024;
 
-/// Reads in a row that fill the buffer before it grows. A keyframe does not do that, a publisher that
-/// is faster than its own pace does.
+/// Reads in a row that fill the buffer before it grows. A keyframe does not do that, a publisher
+/// that is faster than its own pace does.
 const FULL_READS: u32 = 8;
 
 /// Memory for reads, as large as the client needs it.

@@ -30,8 +30,8 @@ const ALL: [Timer; 6] = [
     Timer::Ack,
 ];
 
-/// A read may wait this much longer than the first deadline. It saves setting the socket's timeout for
-/// each read of a publisher that keeps sending.
+/// A read may wait this much longer than the first deadline. It saves setting the socket's timeout
+/// for each read of a publisher that keeps sending.
 const SLACK: Duration = Duration::from_millis(10);
 
 /// The shortest read timeout of a socket. Zero would be none at all.

@@ -105,8 +105,8 @@ impl Listener {
         }
     }
 
-    /// Closes the port and ends all connections. Waits for the accept thread, which calls no handler
-    /// of the application, but for no connection.
+    /// Closes the port and ends all connections. Waits for the accept thread, which calls no
+    /// handler of the application, but for no connection.
     pub(crate) fn stop(&self) {
         self.state.set_closing();
         let accept_thread = self.accept_thread.lock().take();

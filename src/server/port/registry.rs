@@ -41,8 +41,8 @@ enum Entry {
     },
     /// Its threads are being joined.
     Closing,
-    /// It has stopped, and no thread could be started to join its threads. The next claim of the port
-    /// does.
+    /// It has stopped, and no thread could be started to join its threads. The next claim of the
+    /// port does.
     Abandoned(Arc<Listener>),
 }
 
@@ -83,8 +83,8 @@ impl Claim {
         })
     }
 
-    /// Accepts no publisher any more, disconnects the present ones, and waits until they are gone and the
-    /// application has handled all events.
+    /// Accepts no publisher any more, disconnects the present ones, and waits until they are gone
+    /// and the application has handled all events.
     pub(crate) fn close(&self) {
         self.listener.remove_route(&self.point);
         self.point.flush_events();
@@ -140,8 +140,8 @@ impl DrainControl {
     }
 }
 
-/// Claims a route on an address, with a new listener or the one that the process has there. Port 0 is
-/// any free port, and never one that is shared. `main` is the body of a connection's thread.
+/// Claims a route on an address, with a new listener or the one that the process has there. Port 0
+/// is any free port, and never one that is shared. `main` is the body of a connection's thread.
 pub(crate) fn claim(
     host: &str,
     port: u16,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Publish points by the applications of clients that might mean them, and what these points offer in
-//! sum: at `connect` a client has named no stream key yet.
+//! Publish points by the applications of clients that might mean them, and what these points offer
+//! in sum: at `connect` a client has named no stream key yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -35,8 +35,8 @@ pub(crate) struct Group {
     pub(crate) offers: Counted<Offer>,
 }
 
-/// Publish points by their applications. Clients disagree on where an application ends, so those are
-/// found whose application starts with the client's, or the client's with theirs.
+/// Publish points by their applications. Clients disagree on where an application ends, so those
+/// are found whose application starts with the client's, or the client's with theirs.
 #[derive(Debug, Default)]
 pub(crate) struct ApplicationIndex {
     /// By application. A point that accepts any has the empty one: all applications start with it.

@@ -138,8 +138,8 @@ impl PublishPoint {
         self.events.goes_by(timers)
     }
 
-    /// Waits until the publisher's stream accepts it, or rejects it. Nothing is reserved from others:
-    /// of several contenders the first that [starts](Reservation::start) is accepted.
+    /// Waits until the publisher's stream accepts it, or rejects it. Nothing is reserved from
+    /// others: of several contenders the first that [starts](Reservation::start) is accepted.
     pub(crate) fn reserve(
         &self,
         publisher: &Publisher,
@@ -190,8 +190,8 @@ impl PublishPoint {
         }
     }
 
-    /// Accepts no publishers from now on. Present ones are asked to reconnect, and disconnected after
-    /// `timeout`.
+    /// Accepts no publishers from now on. Present ones are asked to reconnect, and disconnected
+    /// after `timeout`.
     pub(crate) fn drain(&self, timeout: Duration) {
         match &self.streams {
             Streams::Fixed(stream) => stream.drain(timeout),

@@ -24,7 +24,8 @@ pub(crate) struct RouteIndex {
     templates: BTreeSet<u64>,
 }
 
-/// Ids by a path, and the lengths of the paths: requests are cut to these before they are looked up.
+/// Ids by a path, and the lengths of the paths: requests are cut to these before they are looked
+/// up.
 #[derive(Debug, Default)]
 struct HashIndex {
     ids: HashMap<String, u64>,

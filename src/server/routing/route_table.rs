@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The publish points of a listener. Their number costs no operation anything: only a walk over those
-//! with variables does, and a walk over all to name the one that another does not go together with.
+//! The publish points of a listener. Their number costs no operation anything: only a walk over
+//! those with variables does, and a walk over all to name the one that another does not go together
+//! with.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -187,8 +188,8 @@ impl RouteTable {
         }
     }
 
-    /// Returns true while clients may be accepted. Where all points are drained the port is closed, so
-    /// that a load balancer notices.
+    /// Returns true while clients may be accepted. Where all points are drained the port is closed,
+    /// so that a load balancer notices.
     pub(crate) fn accepts_clients(&self) -> bool {
         self.draining.is_empty() || self.has_open()
     }

@@ -16,7 +16,8 @@ const NOT_RESUMED: &str = "not-resumed";
 /// One effect. They happen in order, under the lock of the slot.
 #[derive(Debug, Clone)]
 pub(crate) enum Effect<H> {
-    /// Fixes the reason before the queue stops accepting media, so that the reading thread knows it.
+    /// Fixes the reason before the queue stops accepting media, so that the reading thread knows
+    /// it.
     Mark(H, RemovalReason),
     Event(QueueEvent),
     Start(Arc<Publisher>, Arrival),

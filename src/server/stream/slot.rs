@@ -25,8 +25,8 @@ use crate::server::stats::Arrival;
 ///                               Ended <----------------------------------+
 /// ```
 ///
-/// `Empty` ends by `drain`, `end` and `close` as well. Draining is a flag beside the state: nobody is
-/// accepted, and the next end is the last.
+/// `Empty` ends by `drain`, `end` and `close` as well. Draining is a flag beside the state: nobody
+/// is accepted, and the next end is the last.
 ///
 /// It takes no lock and reads no clock. Each input returns the changes that it caused, in order;
 /// `H` is the handle of a publisher's connection, which is only passed on.

@@ -3,8 +3,8 @@
 //! The streams of an element that accepts many publishers: one for each application and stream key,
 //! which exists as long as it has media.
 //!
-//! A stream is made only within [`StreamTable::start`], so nothing is left over from clients that do
-//! not publish in the end.
+//! A stream is made only within [`StreamTable::start`], so nothing is left over from clients that
+//! do not publish in the end.
 //!
 //! Lock order: `state`, then the state of a stream.
 
@@ -153,8 +153,8 @@ impl StreamTable {
         patience.spend(|deadline| self.wait_for_space(&mut self.state.lock(), deadline))
     }
 
-    /// Waits for the removal of streams that have ended, which follows as soon as their end has left
-    /// the element.
+    /// Waits for the removal of streams that have ended, which follows as soon as their end has
+    /// left the element.
     fn wait_for_space(
         &self,
         state: &mut MutexGuard<'_, TableState>,

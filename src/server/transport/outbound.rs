@@ -25,8 +25,8 @@ pub(crate) struct Blocked;
 /// while it waits for a client that does not read. Everything else takes microseconds.
 const PATIENCE_OF_OTHERS: Duration = Duration::from_millis(20);
 
-/// The writing half of a connection. Its own thread writes replies and may wait for the client; other
-/// threads never wait for it.
+/// The writing half of a connection. Its own thread writes replies and may wait for the client;
+/// other threads never wait for it.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     socket: Arc<TcpStream>,
@@ -62,9 +62,9 @@ impl Outbound {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Writes replies, waiting for space no longer than `patience`, and droppable messages, which are
-    /// dropped while earlier bytes wait. Everything leaves in one write if possible. Returns false if
-    /// the droppable messages were dropped.
+    /// Writes replies, waiting for space no longer than `patience`, and droppable messages, which
+    /// are dropped while earlier bytes wait. Everything leaves in one write if possible. Returns
+    /// false if the droppable messages were dropped.
     pub(crate) fn send(
         &self,
         replies: &[u8],

@@ -35,8 +35,8 @@ impl Stamp {
 pub(crate) struct Tls {
     files: TlsFiles,
     current: RwLock<Arc<ServerConfig>>,
-    /// Stamps of the files in use. Locked while they are read, which may take long where they are far
-    /// away: other connections do not wait for that.
+    /// Stamps of the files in use. Locked while they are read, which may take long where they are
+    /// far away: other connections do not wait for that.
     stamps: Mutex<[Stamp; 2]>,
 }
 
@@ -51,8 +51,9 @@ impl Tls {
         })
     }
 
-    /// Returns the certificate, read again if the files have changed. While they can't be used, as in
-    /// the middle of a renewal, the former certificate stays, and the next connection tries again.
+    /// Returns the certificate, read again if the files have changed. While they can't be used, as
+    /// in the middle of a renewal, the former certificate stays, and the next connection tries
+    /// again.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         if let Some(mut known) = self.stamps.try_lock() {
             let stamps = stamps(&self.files);

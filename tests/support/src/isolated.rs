@@ -9,8 +9,8 @@ use super::clients::Running;
 /// Set in the process of an isolated test.
 const ISOLATED: &str = "RTMP2SERVER_TEST_APART";
 
-/// Runs a test again, in a process of its own. Returns whether this is that process, in which the test
-/// continues.
+/// Runs a test again, in a process of its own. Returns whether this is that process, in which the
+/// test continues.
 #[track_caller]
 pub fn is_isolated(test: &str) -> bool {
     if std::env::var_os(ISOLATED).is_some() {

@@ -21,7 +21,8 @@ pub const SERVER: &str = "198.18.0.1";
 pub fn enter(test: &str) -> Option<ExitStatus> {
     if std::env::var_os(INSIDE).is_some() {
         ip("link set lo up");
-        // With a fixed address: otherwise it has that of a port, and another one when that port goes.
+        // With a fixed address: otherwise it has that of a port, and another one when that port
+        // goes.
         ip("link add switch address 02:00:00:00:00:01 type bridge");
         ip("link set switch up");
         ip(&format!("address add {SERVER}/16 dev switch"));
@@ -98,7 +99,8 @@ impl Machine {
         ip(&format!("link set {} nomaster", self.port()));
     }
 
-    /// Changes the address, as a phone that moves to another network: packets to the old one are lost.
+    /// Changes the address, as a phone that moves to another network: packets to the old one are
+    /// lost.
     pub fn change_address(&mut self) {
         let new = format!("{}23", self.address);
         self.set_address("del", &self.address);
