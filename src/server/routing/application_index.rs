@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Publish points by the applications of clients that might mean them, and what these points offer
-//! in sum: at `connect` a client has named no stream key yet.
+//! Publish points by the applications of clients that might mean them, and the sum of their offers:
+//! at `connect` a client has named no stream key yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,7 +11,7 @@ use crate::server::routing::counted::Counted;
 use crate::server::routing::publish_point::PublishRules;
 use crate::server::routing::route::{Half, application_parts};
 
-/// What a `connect` has to know about a publish point. Many points have the same.
+/// Facts about a publish point that matter at `connect`. Many points have the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Offer {
     /// None for no authentication.
@@ -104,6 +104,7 @@ impl ApplicationIndex {
         }
     }
 
+    /// Returns the points that a client of this application might publish to.
     pub(crate) fn meant_by(&self, application: &str) -> Meant<'_> {
         let longest = self.lengths.keys().next_back().copied().unwrap_or_default();
         // More parts than any point has can't be the start of an application.

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use crate::server::routing::route::COMPARISONS;
 
-    /// Returns what a walk over all routes finds.
+    /// Finds a route by a walk over all of them.
     fn walk(
         routes: &BTreeMap<u64, Arc<Route>>,
         request: &RequestedPath,
@@ -270,7 +270,7 @@ mod tests {
         const ROUTES: u64 = 10_000;
         let route = |id: u64| {
             let name = format!("camera{id}");
-            // Of all kinds that are exact.
+            // All kinds of exact routes in turn.
             let route = match id % 3 {
                 0 => Route::new(Some("live"), Some(&name)),
                 1 => Route::new(None, Some(&name)),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The publish points of a listener. Their number costs no operation anything: only a walk over
-//! those with variables does, and a walk over all to name the one that another does not go together
-//! with.
+//! The publish points of a listener. The cost of an operation does not grow with their number, except
+//! for a walk over those with variables, and for a walk over all that finds the one with which another
+//! is incompatible.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -66,8 +66,7 @@ pub(crate) struct Candidates {
 }
 
 impl RouteTable {
-    /// Adds a point, unless it does not go together with another one. `address` is that of the
-    /// listener.
+    /// Adds a point, unless it is incompatible with another one. `address` is the listener's.
     pub(crate) fn add(
         &mut self,
         address: SocketAddr,
@@ -110,7 +109,7 @@ impl RouteTable {
         self.points.values().inspect(|_| count_visit())
     }
 
-    /// Returns false where a point goes together with all others for sure.
+    /// Returns false where a point is certainly compatible with all others.
     fn may_conflict(&self, rules: &PublishRules) -> bool {
         // All points of a listener agree on its port.
         let first = self.points.values().next();
@@ -194,8 +193,8 @@ impl RouteTable {
         self.draining.is_empty() || self.has_open()
     }
 
-    /// Looks for an open point, from the one on that was open the last time: points are drained one
-    /// after the other.
+    /// Looks for an open point, starting with the one that was open the last time: points are drained
+    /// one after the other.
     fn has_open(&self) -> bool {
         let last = self.last_open.load(Ordering::Relaxed);
         let points = self.points.range(last..).chain(self.points.range(..last));
