@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_track_that_stays_away_is_never_further_behind_than_its_allowance() {
+    fn a_track_without_media_is_at_most_its_allowance_behind() {
         for until in [0, 1_000, 10_000] {
             for lag in [0, 300, 700] {
                 let mut all = arrivals([0, lag], 0, 0, 3);

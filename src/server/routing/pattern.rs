@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_template_is_said() {
+    fn errors_name_the_problem_of_a_template() {
         for (template, error) in [
             ("cam{id", InvalidTemplate::Unbalanced),
             ("cam}", InvalidTemplate::Unbalanced),

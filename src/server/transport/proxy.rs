@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_known_at_its_first_wrong_byte() {
+    fn invalid_headers_are_rejected_at_their_first_wrong_byte() {
         use ProxyProtocol::{V1, V2};
         assert_eq!(read(V1, &[3]), Err(InvalidHeader::Missing(1)));
         assert_eq!(read(V2, &[3]), Err(InvalidHeader::Missing(2)));

@@ -145,7 +145,7 @@ fn a_connection_without_thread_is_closed_and_leaves_its_place_to_the_next() {
 }
 
 #[test]
-fn a_port_whose_threads_nobody_can_join_is_free_at_once() {
+fn a_port_is_free_at_once_where_no_thread_can_join_its_threads() {
     refusing!(spawn, IS_EXHAUSTED, "rtmp-close");
     let registry = registry(spawn);
     let claim = registry.claim(any_port(), &point(), None, read_to_end);

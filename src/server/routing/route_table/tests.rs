@@ -248,7 +248,7 @@ fn ten_thousand_routes_cost_each_client_and_each_element_little() {
 }
 
 #[test]
-fn a_route_that_is_taken_is_named_with_its_element() {
+fn the_error_for_a_claimed_route_names_its_element() {
     let mut table = RouteTable::default();
     for number in 0..100 {
         let mut config = config(Some("live"), Some(&format!("camera{number}"))).unwrap();

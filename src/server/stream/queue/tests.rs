@@ -73,7 +73,7 @@ fn unmarked(timestamps: impl IntoIterator<Item = u32>) -> Vec<(u32, bool)> {
 }
 
 #[test]
-fn what_goes_in_comes_out_and_is_counted() {
+fn items_leave_in_order_and_are_counted() {
     let queue = queue(100, Leak::None);
     push(&queue, [keyframe(1), frame(41), audio(30)]);
     let levels = queue.levels();
@@ -237,7 +237,7 @@ fn time_is_a_limit_too() {
 }
 
 #[test]
-fn what_comes_from_who_was_cut_off_is_counted_and_gets_no_further() {
+fn media_of_a_revoked_publisher_is_counted_and_dropped() {
     let queue = queue(100, Leak::None);
     push(&queue, [keyframe(0), frame(40)]);
     queue.revoke();
