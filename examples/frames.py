@@ -21,8 +21,8 @@ PIPELINE = """
 
 
 def epoch(buffer):
-    meta = buffer.get_reference_timestamp_meta(Gst.Caps("timestamp/x-rtmp"))
-    return meta and meta.reference.get_structure(0).get_uint64("epoch").value
+    meta = buffer.get_reference_timestamp_meta(Gst.Caps.from_string("timestamp/x-rtmp"))
+    return meta and meta.reference.get_structure(0).get_value("epoch")
 
 
 class Frames:

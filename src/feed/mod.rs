@@ -238,6 +238,22 @@ impl<M> Feed<M> {
         self.output.pop_front()
     }
 
+    /// Returns the next item of the outgoing stream, if it is a tag.
+    pub fn pop_tag(&mut self) -> Option<OutputTag> {
+        if !matches!(self.output.front(), Some(FeedOutput::Tag(_))) {
+            return None;
+        }
+        match self.output.pop_front() {
+            Some(FeedOutput::Tag(tag)) => Some(tag),
+            _ => None,
+        }
+    }
+
+    /// Returns true if there is a next item.
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
     /// Returns the number of tags before the next item that is none.
     pub fn tags_ahead(&self) -> usize {
         let is_tag = |output: &&FeedOutput<M>| matches!(output, FeedOutput::Tag(_));

@@ -3,8 +3,11 @@
 //! State that an element's properties, its state changes and its streaming thread share. Lock order: all
 //! locks in here are leaves.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use parking_lot::{Mutex, MutexGuard};
 
+use super::StreamStatus;
 use super::settings::Settings;
 use super::state::{Snapshot, StateInput, StreamState};
 use crate::feed::Repairs;
@@ -14,6 +17,11 @@ pub(super) struct ElementState {
     settings: Mutex<Settings>,
     stream_state: Mutex<StreamState>,
     repairs: Mutex<Repairs>,
+    /// Decoding time of the last tag that left, in nanoseconds.
+    position: AtomicU64,
+    /// The streaming thread has to return an output before anything is delivered directly: the base
+    /// class has events to push first.
+    requires_return: AtomicBool,
 }
 
 impl ElementState {
@@ -24,6 +32,11 @@ impl ElementState {
     /// Returns the present state of the stream.
     pub(super) fn snapshot(&self) -> Snapshot {
         self.stream_state.lock().present().clone()
+    }
+
+    /// Returns true while decodable media leaves.
+    pub(super) fn is_active(&self) -> bool {
+        self.stream_state.lock().present().status == StreamStatus::Active
     }
 
     /// Changes the state of the stream, and returns each change, which the caller posts under no lock.
@@ -44,5 +57,30 @@ impl ElementState {
 
     pub(super) fn set_repairs(&self, repairs: Repairs) {
         *self.repairs.lock() = repairs;
+    }
+
+    /// Returns the decoding time of the last tag that left, in nanoseconds.
+    pub(super) fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_position(&self, position: u64) {
+        self.position.store(position, Ordering::Relaxed);
+    }
+
+    pub(super) fn requires_return(&self) -> bool {
+        self.requires_return.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_requires_return(&self, requires_return: bool) {
+        self.requires_return
+            .store(requires_return, Ordering::Release);
+    }
+
+    /// Begins a new run of the element.
+    pub(super) fn reset(&self) {
+        self.set_repairs(Repairs::default());
+        self.set_position(0);
+        self.set_requires_return(false);
     }
 }

@@ -2,9 +2,10 @@
 
 //! Lock order: `streaming`, then `running`, then `origin` or those of `state`; `keyframe_requests`, then
 //! those of the server. Signals, notifications and pushes happen under none of them except
-//! `streaming`, which belongs to the streaming thread.
+//! `streaming`, which belongs to the thread that delivers: the streaming thread, or the publisher's while
+//! that one is parked. It is not held while create() waits for the queue.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -26,10 +27,9 @@ use super::signals::Emitter;
 use super::specs::SPECS;
 use super::state::StateInput;
 use super::stats::{self, StreamStatistics};
-use super::streaming::{Context, StreamingTask};
+use super::streaming::{Context, Step, StreamingTask};
 use super::{CAT, announcements, buffers, signals};
-use crate::feed::Repairs;
-use crate::server::{self, Stream};
+use crate::server::{self, Downstream, Stream};
 
 static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
     signals::build(
@@ -52,8 +52,12 @@ pub struct Rtmp2ServerSrc {
     origin: Mutex<StreamOrigin>,
     /// Set from start to stop.
     running: Mutex<Option<ActiveClaim>>,
-    /// Used by create() alone while the element runs.
+    /// Used by the thread that delivers while the element runs.
     streaming: Mutex<Option<StreamingTask>>,
+    /// The property of the base class. Negative while buffers are not counted.
+    num_buffers: AtomicI32,
+    /// Number of flushes.
+    flushes: AtomicU64,
     force_key_unit_events: AtomicU64,
     keyframe_requests: Mutex<KeyframeRequests>,
 }
@@ -117,6 +121,13 @@ impl ObjectImpl for Rtmp2ServerSrc {
         let obj = self.obj();
         obj.set_live(true);
         obj.set_format(gst::Format::Time);
+        // Reading it for each buffer would cost more than the buffer.
+        let update = |obj: &super::Rtmp2ServerSrc| {
+            let num_buffers = obj.property("num-buffers");
+            obj.imp().num_buffers.store(num_buffers, Ordering::Relaxed);
+        };
+        update(&obj);
+        obj.connect_notify(Some("num-buffers"), move |obj, _| update(obj));
     }
 }
 
@@ -144,7 +155,13 @@ impl ElementImpl for Rtmp2ServerSrc {
         if event.type_() == gst::EventType::Eos && self.end() {
             return true;
         }
-        self.parent_send_event(event)
+        let is_serialized = event.is_downstream() && event.is_serialized();
+        let sent = self.parent_send_event(event);
+        // The base class pushes it ahead of the next output of create().
+        if is_serialized {
+            self.state.set_requires_return(true);
+        }
+        sent
     }
 
     fn change_state(
@@ -197,12 +214,14 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             gst::info!(CAT, imp = self, "Listening on {address}");
         }
 
-        self.state.set_repairs(Repairs::default());
+        self.state.reset();
         self.pause_gate.reset();
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         *self.keyframe_requests.lock() = KeyframeRequests::default();
         let streaming = StreamingTask::new(running.stream().clone(), settings.feed());
         *self.streaming.lock() = Some(streaming);
+        let downstream = Arc::new(DirectDownstream(self.obj().clone()));
+        running.stream().direct().set_downstream(Some(downstream));
         *self.running.lock() = Some(running);
         // Properties may have been set since `settings` was copied, and then found no stream.
         self.apply_stream_settings();
@@ -213,6 +232,10 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let running = self.running.lock().take();
+        if let Some(running) = &running {
+            running.stream().direct().set_downstream(None);
+        }
+        // Waits for a direct delivery in progress.
         let streaming = self.streaming.lock().take();
         if let (Some(ActiveClaim::Attached(_)), Some(mut streaming)) = (&running, streaming) {
             self.with_context(|context| streaming.drop_rest(context));
@@ -229,10 +252,12 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        if self.pause_gate.unlock()
-            && let Some(stream) = self.stream()
-        {
-            stream.queue().set_flushing(true);
+        if self.pause_gate.unlock() {
+            self.flushes.fetch_add(1, Ordering::Relaxed);
+            self.state.set_requires_return(true);
+            if let Some(stream) = self.stream() {
+                stream.queue().set_flushing(true);
+            }
         }
         Ok(())
     }
@@ -262,6 +287,15 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             latency.set(true, min, gst::ClockTime::NONE);
             return true;
         }
+        // The base class knows only the position of its own pushes.
+        if let gst::QueryViewMut::Position(position) = query.view_mut()
+            && position.format() == gst::Format::Time
+            && self.running.lock().is_some()
+        {
+            let time = self.state.position();
+            position.set(gst::ClockTime::from_nseconds(time));
+            return true;
+        }
         BaseSrcImplExt::parent_query(self, query)
     }
 
@@ -285,19 +319,54 @@ impl PushSrcImpl for Rtmp2ServerSrc {
         &self,
         _buffer: Option<&mut gst::BufferRef>,
     ) -> Result<CreateSuccess, gst::FlowError> {
-        let mut streaming = self.streaming.lock();
-        let streaming = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
+        let is_kept = self.pause_gate.enter();
+        let mut wake = None;
         self.with_context(|context| {
-            if !self.pause_gate.enter() {
-                streaming.handle_loss(context);
+            loop {
+                let mut streaming = self.streaming.lock();
+                let task = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
+                if !is_kept && wake.is_none() {
+                    task.handle_loss(context);
+                }
+                match task.next(context, wake)? {
+                    Step::Output(output) => {
+                        if self.pause_gate.pass().is_err() {
+                            task.hold(output);
+                            return Err(gst::FlowError::Flushing);
+                        }
+                        return Ok(output);
+                    }
+                    Step::Wait { deadline } => {
+                        let stream = task.stream().clone();
+                        // The publisher's thread may deliver meanwhile.
+                        drop(streaming);
+                        let waited = stream.queue().wait(deadline);
+                        wake = Some(waited.map_err(|_| gst::FlowError::Flushing)?);
+                    }
+                }
             }
-            let output = streaming.next(context)?;
-            if self.pause_gate.pass().is_err() {
-                streaming.hold(output);
-                return Err(gst::FlowError::Flushing);
-            }
-            Ok(output)
         })
+    }
+}
+
+/// The element, as the publisher's thread delivers to it.
+#[derive(Debug)]
+struct DirectDownstream(super::Rtmp2ServerSrc);
+
+impl Downstream for DirectDownstream {
+    fn deliver(&self) -> bool {
+        let element = self.0.imp();
+        // Another thread delivers, and looks at the queue before it waits; or it is within a push that
+        // blocks.
+        let Some(mut streaming) = element.streaming.try_lock() else {
+            return false;
+        };
+        match &mut *streaming {
+            Some(task) if element.pause_gate.is_open() => {
+                element.with_context(|context| task.deliver(context))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -448,6 +517,8 @@ impl Rtmp2ServerSrc {
         work(Context {
             element: &self.obj(),
             state: &self.state,
+            is_counted: self.num_buffers.load(Ordering::Relaxed) >= 0,
+            flush: self.flushes.load(Ordering::Relaxed),
         })
     }
 }

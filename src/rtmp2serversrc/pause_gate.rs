@@ -118,6 +118,12 @@ impl PauseGate {
         !std::mem::take(&mut state.is_in_flight)
     }
 
+    /// Returns true where output may pass.
+    pub(super) fn is_open(&self) -> bool {
+        let state = self.state.lock();
+        !state.is_paused && !state.is_flushing
+    }
+
     /// Waits while the element is paused. Then the output is in flight.
     pub(super) fn pass(&self) -> Result<(), Flushing> {
         let mut state = self.state.lock();

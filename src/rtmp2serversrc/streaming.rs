@@ -19,7 +19,7 @@ use super::ration::Ration;
 use super::state::{Snapshot, StateInput};
 use super::{CAT, Rtmp2ServerSrc, StreamEvent, buffers, keyframe};
 use crate::feed::{Feed, FeedEvent, FeedOutput, FeedSettings, Reception};
-use crate::server::{Dropped, Publisher, QueueEvent, QueueItem, RejectReason, Stream};
+use crate::server::{Dropped, Publisher, QueueEvent, QueueItem, RejectReason, Stream, Wake};
 
 /// Interval of GAP events while the return of a publisher that was cut off is awaited, so that elements
 /// that wait for this stream go on.
@@ -33,6 +33,10 @@ const MIN_WAIT: Duration = Duration::from_millis(1);
 pub(super) struct Context<'a> {
     pub(super) element: &'a Rtmp2ServerSrc,
     pub(super) state: &'a ElementState,
+    /// The base class counts the buffers, for `num-buffers`.
+    pub(super) is_counted: bool,
+    /// Number of flushes so far. A push that failed in an earlier one is over.
+    pub(super) flush: u64,
 }
 
 impl Context<'_> {
@@ -53,7 +57,16 @@ impl Context<'_> {
     }
 }
 
-/// The state of create().
+/// What create() does next.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Returns an output.
+    Output(CreateSuccess),
+    /// Waits for the queue, without the lock of the delivery state.
+    Wait { deadline: Option<Instant> },
+}
+
+/// The delivery state: of the streaming thread, or of the publisher's while it delivers directly.
 #[derive(Debug)]
 pub(super) struct StreamingTask {
     stream: Arc<Stream>,
@@ -81,6 +94,12 @@ pub(super) struct StreamingTask {
     drop_reports: DropReports,
     rejections: Ration<(Arc<Publisher>, RejectReason)>,
     ended: bool,
+    /// The streaming thread waits for the queue, and has nothing left to do.
+    is_parked: bool,
+    /// Return of the last output from create().
+    returned_at: Option<Instant>,
+    /// A direct push failed, in this flush.
+    failure: Option<(gst::FlowError, u64)>,
 }
 
 /// An event that stands between the tags of the feed.
@@ -118,21 +137,50 @@ impl StreamingTask {
             drop_reports: DropReports::default(),
             rejections: Ration::default(),
             ended: false,
+            is_parked: false,
+            returned_at: None,
+            failure: None,
         }
     }
 
-    /// Waits for the next output. The previous one was pushed when this is called again.
-    pub(super) fn next(&mut self, context: Context<'_>) -> Result<CreateSuccess, gst::FlowError> {
+    pub(super) fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// Returns what create() does next. `wake` is the end of its last wait: None at the begin of a
+    /// call, when the previous output was pushed.
+    pub(super) fn next(
+        &mut self,
+        context: Context<'_>,
+        wake: Option<Wake>,
+    ) -> Result<Step, gst::FlowError> {
+        self.is_parked = false;
+        if let Some(returned_at) = self.returned_at.take() {
+            self.stream.direct().note_push(returned_at, Instant::now());
+        }
+        if let Some((error, flush)) = self.failure.take()
+            && flush == context.flush
+        {
+            return Err(error);
+        }
         if let Some(held) = self.held.take() {
-            return Ok(held);
+            return Ok(Step::Output(held));
         }
         if std::mem::take(&mut self.starts_decoding) {
             self.apply(context, StateInput::FramePushed);
         }
+        if wake == Some(Wake::TimedOut) {
+            self.feed.expire(context.running_time());
+            if self.has_begun && self.is_media_missing() {
+                self.push_gap(context);
+            }
+        }
         loop {
             if let Some(created) = self.next_ready(context)? {
                 self.has_begun = true;
-                return Ok(created);
+                context.state.set_requires_return(false);
+                self.returned_at = Some(Instant::now());
+                return Ok(Step::Output(created));
             }
             self.push_status(context);
             self.post_held_rejection(context);
@@ -146,18 +194,46 @@ impl StreamingTask {
                 );
                 return Err(gst::FlowError::Eos);
             }
-            let deadline = self.deadline(context);
-            let popped = self.stream.queue().pop(&mut self.items, deadline);
-            popped.map_err(|_| gst::FlowError::Flushing)?;
+            self.stream.queue().take(&mut self.items);
             if self.items.is_empty() {
-                self.feed.expire(context.running_time());
-                if self.has_begun && self.is_media_missing() {
-                    self.push_gap(context);
-                }
-            } else {
-                self.feed_items(context);
+                self.is_parked = true;
+                let deadline = self.deadline(context);
+                return Ok(Step::Wait { deadline });
+            }
+            self.feed_items(context);
+        }
+    }
+
+    /// Delivers the tags of the queue on the publisher's thread. Returns false where the streaming
+    /// thread has to wake: for anything but tags, and where it is not parked.
+    pub(super) fn deliver(&mut self, context: Context<'_>) -> bool {
+        let is_ready = self.is_parked && self.has_begun && self.failure.is_none();
+        if !is_ready || context.is_counted || context.state.requires_return() {
+            return false;
+        }
+        let had_deadline = self.feed.deadline().is_some() || self.is_media_missing();
+        self.stream.queue().take(&mut self.items);
+        if self.items.is_empty() {
+            return true;
+        }
+        self.feed_items(context);
+        while let Some(output) = self.next_tags(context, false) {
+            let pad = context.element.src_pad();
+            let pushed = match output {
+                CreateSuccess::NewBuffer(buffer) => pad.push(buffer),
+                CreateSuccess::NewBufferList(list) => pad.push_list(list),
+                CreateSuccess::FilledBuffer => Ok(gst::FlowSuccess::Ok),
+            };
+            if let Err(error) = pushed {
+                self.failure = Some((error, context.flush));
+                return false;
             }
         }
+        if self.starts_decoding && context.state.is_active() {
+            self.starts_decoding = false;
+        }
+        let has_deadline = self.feed.deadline().is_some() || self.is_media_missing();
+        !self.starts_decoding && !self.feed.has_output() && had_deadline == has_deadline
     }
 
     /// Keeps an output for the next call.
@@ -375,30 +451,34 @@ impl StreamingTask {
             self.push_status(context);
             // One buffer at a time where the base class counts them. The first one is the file
             // header: the status follows right after it, when there is a segment.
-            let single = !self.has_begun || context.element.property::<i32>("num-buffers") >= 0;
-            self.last_tags = if single { 1 } else { count as u64 };
-            if count == 1 || single {
-                let buffer = self.next_buffer();
-                return Ok(buffer.map(CreateSuccess::NewBuffer));
-            }
-            let mut list = gst::BufferList::new_sized(count);
-            if let Some(list) = list.get_mut() {
-                let buffers = (0..count).map_while(|_| self.next_buffer());
-                buffers.for_each(|buffer| list.add(buffer));
-            }
-            return Ok(Some(CreateSuccess::NewBufferList(list)));
+            let is_single = !self.has_begun || context.is_counted;
+            return Ok(self.next_tags(context, is_single));
         }
     }
 
-    fn next_buffer(&mut self) -> Option<gst::Buffer> {
-        match self.feed.pop()? {
-            FeedOutput::Tag(mut tag) => {
-                tag.is_discont |= std::mem::take(&mut self.is_discont);
-                self.starts_decoding |= tag.starts_decoding;
-                Some(buffers::buffer(tag, &self.epoch))
-            }
-            _ => None,
+    /// Returns the next tags, up to anything else in the feed's output.
+    fn next_tags(&mut self, context: Context<'_>, is_single: bool) -> Option<CreateSuccess> {
+        let ahead = self.feed.tags_ahead();
+        let count = if is_single { ahead.min(1) } else { ahead };
+        self.last_tags = count as u64;
+        if count <= 1 {
+            let buffer = self.next_buffer(context);
+            return buffer.map(CreateSuccess::NewBuffer);
         }
+        let mut list = gst::BufferList::new_sized(count);
+        if let Some(list) = list.get_mut() {
+            let buffers = (0..count).map_while(|_| self.next_buffer(context));
+            buffers.for_each(|buffer| list.add(buffer));
+        }
+        Some(CreateSuccess::NewBufferList(list))
+    }
+
+    fn next_buffer(&mut self, context: Context<'_>) -> Option<gst::Buffer> {
+        let mut tag = self.feed.pop_tag()?;
+        tag.is_discont |= std::mem::take(&mut self.is_discont);
+        self.starts_decoding |= tag.starts_decoding;
+        context.state.set_position(tag.dts);
+        Some(buffers::buffer(tag, &self.epoch))
     }
 
     fn handle_output(

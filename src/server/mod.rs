@@ -44,7 +44,8 @@ pub(crate) use routing::publish_point::{PublishPoint, PublishPointConfig};
 pub use routing::route::{RequestedPath, Route};
 pub(crate) use stats::{Dropped, LastError, StreamStats, Totals};
 pub(crate) use stream::Stream;
-pub(crate) use stream::queue::{QueueEvent, QueueItem, QueueLevels};
+pub(crate) use stream::direct_delivery::Downstream;
+pub(crate) use stream::queue::{QueueEvent, QueueItem, QueueLevels, Wake};
 pub(crate) use stream::table::StreamTable;
 
 /// Claims the route of a publish point on an address. Port 0 is any free port, and never one that is

@@ -18,6 +18,22 @@ pub(crate) struct NewThread {
     pub(crate) body: Box<dyn FnOnce() + Send>,
 }
 
+/// Elements downstream of a publisher run on its connection's thread, and signal handlers of the
+/// application too: as large as the stack of GStreamer's own threads, and touched only as far as it is
+/// used.
+const CONNECTION_STACK: usize = 8 * 1024 * 1024;
+
+impl NewThread {
+    /// Returns the thread of a connection.
+    pub(crate) fn connection(body: Box<dyn FnOnce() + Send>) -> Self {
+        NewThread {
+            name: "rtmp-client".into(),
+            stack_size: Some(CONNECTION_STACK),
+            body,
+        }
+    }
+}
+
 /// Starts a thread, or fails where the system has none left. [`spawn`], except in tests of that.
 pub(crate) type SpawnThread = fn(NewThread) -> io::Result<JoinHandle<()>>;
 

@@ -13,8 +13,10 @@ pub(super) struct Delivery {
     client: u64,
     /// Items of one read.
     batch: Vec<QueueItem>,
-    /// The queue holds items that the streaming thread has not been woken for.
+    /// The queue holds items that the streaming thread has not been woken for, and more may follow.
     is_unannounced: bool,
+    /// The streaming thread waits for what the queue holds.
+    is_due: bool,
     /// Bytes of incomplete audio and video messages after the last read.
     partial_media: usize,
     keyframes: KeyframeDetector,
@@ -26,6 +28,7 @@ impl Delivery {
             client,
             batch: Vec::new(),
             is_unannounced: false,
+            is_due: false,
             partial_media: 0,
             keyframes: KeyframeDetector::default(),
         }
@@ -34,6 +37,7 @@ impl Delivery {
     /// Forgets what is known of a publisher. The next media belongs to another one.
     pub(super) fn reset(&mut self) {
         self.is_unannounced = false;
+        self.is_due = false;
         self.keyframes = KeyframeDetector::default();
     }
 
@@ -54,10 +58,21 @@ impl Delivery {
         self.is_unannounced
     }
 
-    /// Wakes the streaming thread for earlier items.
+    /// Notes that nothing follows the items in the queue for now.
     pub(super) fn announce(&mut self, stream: &Stream) {
         self.is_unannounced = false;
-        stream.queue().announce();
+        self.is_due |= stream.queue().is_reader_due();
+    }
+
+    /// Returns true where the streaming thread has to be woken for what the queue holds, or this one
+    /// has to deliver it.
+    pub(super) fn is_due(&self) -> bool {
+        self.is_due
+    }
+
+    /// Notes that the items in the queue are taken care of.
+    pub(super) fn set_delivered(&mut self) {
+        self.is_due = false;
     }
 
     /// Moves the batch to the queue. A read that filled its buffer has probably left more pending,
@@ -80,9 +95,9 @@ impl Delivery {
             queue.post_from(self.client, QueueItem::Resumed);
         }
         if more_is_likely {
-            queue.push_quietly(self.client, &mut self.batch)?;
+            self.is_due |= queue.push_quietly(self.client, &mut self.batch)?;
         } else if self.is_unannounced || !self.batch.is_empty() {
-            queue.push(self.client, &mut self.batch)?;
+            self.is_due |= queue.push(self.client, &mut self.batch)?;
         }
         if has_progress {
             handle.note_media();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One TCP client: a thread that blocks in read, and nowhere else but in a full media queue or a
-//! write that has to wait for the client.
+//! One TCP client: a thread that blocks in read, and nowhere else but in a full media queue, in a
+//! write that has to wait for the client, or in a push that is about to be relieved.
 
 mod admission;
 mod close;
@@ -11,10 +11,10 @@ mod frame_rate;
 mod liveness;
 mod phase;
 mod read_buffer;
+mod relief;
 mod requests;
 mod timer_table;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::rtmp::Headroom;
 use crate::rtmp::session::{AckDue, Media, MediaKind, Session, SessionConfig, SessionEvent};
 use crate::server::config::ListenerSettings;
 use crate::server::log::CAT;
-use crate::server::port::state::{Accepted, ListenerState};
+use crate::server::port::state::{Accepted, Listed, ListenerState};
 use crate::server::publisher::RemovalReason;
 use crate::server::stream::publisher_handle::{ConnectionParts, DISMISSAL_TIME};
 use crate::server::transport::{Received, Transport, TransportError, Wait};
@@ -37,6 +37,7 @@ use counters::ConnectionCounters;
 use delivery::Delivery;
 use phase::{Phase, Published};
 use read_buffer::ReadBuffer;
+use relief::{ReliefSlot, Resume};
 use timer_table::{Timer, TimerTable};
 
 /// A client that is silent for this long may be waiting for an acknowledgement.
@@ -46,11 +47,11 @@ const ACK_PAUSE: Duration = Duration::from_millis(100);
 const MAX_BLOCKED: Duration = Duration::from_secs(5);
 
 /// The body of a connection's thread.
-pub(crate) fn run(accepted: Accepted) {
+pub(crate) fn run(accepted: Accepted, listed: Listed) {
     let address = accepted.address;
-    match Connection::new(accepted) {
-        // On the heap, so that moving it does not touch the small stack twice over.
-        Ok(connection) => Box::new(connection).run(),
+    match Connection::new(accepted, listed) {
+        // On the heap, since it may move to another thread.
+        Ok(connection) => Box::new(connection).begin(),
         Err(error) => gst::debug!(CAT, "Lost {address}: {error}"),
     }
 }
@@ -76,10 +77,13 @@ struct Connection {
     /// A ping was sent since the client last sent something.
     is_pinged: bool,
     counters: ConnectionCounters,
+    relief: Arc<ReliefSlot<Connection>>,
+    /// The last field: the connection is listed until all else of it is gone.
+    _listed: Listed,
 }
 
 impl Connection {
-    fn new(accepted: Accepted) -> io::Result<Self> {
+    fn new(accepted: Accepted, listed: Listed) -> io::Result<Self> {
         let Accepted {
             id,
             socket,
@@ -115,6 +119,7 @@ impl Connection {
             id,
             address,
             settings,
+            relief: ReliefSlot::new(id, state.clone()),
             listener: state,
             parts,
             transport,
@@ -129,19 +134,50 @@ impl Connection {
             idle_since: now,
             is_pinged: false,
             counters: ConnectionCounters::new(&config, now),
+            _listed: listed,
         })
     }
 
-    fn run(mut self) {
+    fn begin(mut self: Box<Self>) {
         gst::trace!(CAT, "{} has connected", self.address);
         let listener = self.listener.clone();
         let started = match listener.tls() {
             Some(tls) => self.transport.start_tls(tls),
             None => Ok(()),
         };
-        let Err(reason) = started
-            .map_err(CloseReason::from)
-            .and_then(|()| self.converse());
+        match started {
+            Ok(()) => self.converse(),
+            Err(error) => self.close(&error.into()),
+        }
+    }
+
+    /// Reads and answers until the end, or until another thread continues.
+    fn converse(mut self: Box<Self>) {
+        loop {
+            let turn = self.turn();
+            let stream = match self.phase.published() {
+                Some(published) if self.delivery.is_due() => Some(published.stream.clone()),
+                _ => None,
+            };
+            if let Err(reason) = turn {
+                if let Some(stream) = stream {
+                    stream.queue().announce();
+                }
+                return self.close(&reason);
+            }
+            if let Some(stream) = stream {
+                self.delivery.set_delivered();
+                let relief = self.relief.clone();
+                match relief.deliver(self, &stream) {
+                    Some(connection) => self = connection,
+                    None => return,
+                }
+                self.note_handled();
+            }
+        }
+    }
+
+    fn close(mut self: Box<Self>, reason: &CloseReason) {
         let ended = Instant::now();
         // Load balancers and monitors open connections and close them again: not worth a line.
         let is_probe = !self.counters.has_received() && reason.is_by_client();
@@ -150,7 +186,7 @@ impl Connection {
         } else {
             gst::info!(CAT, "{} is closed: {reason}", self.address);
         }
-        self.note_last_error(&reason);
+        self.note_last_error(reason);
         // The stream ends now; sending the reason may take a moment.
         let handle = self.phase.published().map(|p| p.handle.clone());
         self.leave(reason.removal());
@@ -170,36 +206,35 @@ impl Connection {
         }
     }
 
-    fn converse(&mut self) -> Result<Infallible, CloseReason> {
-        loop {
-            self.arm_read_timeout()?;
-            let mut buffer = self.buffer.take();
-            let result = self.read(&mut buffer);
-            let mut filled = 0;
-            let outcome = match result {
-                Ok(Received::Data(count)) => {
-                    filled = count;
-                    self.received(&buffer[..count], count == buffer.len())
-                }
-                Ok(Received::Nothing) => Ok(()),
-                Ok(Received::Header(source)) => self.set_source(source),
-                Ok(Received::End) => Err(CloseReason::Closed),
-                Err(TransportError::Io(error)) if liveness::has_vanished(&error) => {
-                    Err(CloseReason::Vanished)
-                }
-                Err(TransportError::Io(error)) => match error.kind() {
-                    io::ErrorKind::Interrupted => Ok(()),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.handle_timers(),
-                    // A client that closes with unread data resets the connection. That is an end.
-                    io::ErrorKind::ConnectionReset => Err(CloseReason::Closed),
-                    _ => Err(TransportError::Io(error).into()),
-                },
-                Err(error) => Err(error.into()),
-            };
-            self.buffer.put_back(buffer, filled);
-            self.check_dismissal()?;
-            outcome?;
-        }
+    /// Reads once, and handles what was read.
+    fn turn(&mut self) -> Result<(), CloseReason> {
+        self.arm_read_timeout()?;
+        let mut buffer = self.buffer.take();
+        let result = self.read(&mut buffer);
+        let mut filled = 0;
+        let outcome = match result {
+            Ok(Received::Data(count)) => {
+                filled = count;
+                self.received(&buffer[..count], count == buffer.len())
+            }
+            Ok(Received::Nothing) => Ok(()),
+            Ok(Received::Header(source)) => self.set_source(source),
+            Ok(Received::End) => Err(CloseReason::Closed),
+            Err(TransportError::Io(error)) if liveness::has_vanished(&error) => {
+                Err(CloseReason::Vanished)
+            }
+            Err(TransportError::Io(error)) => match error.kind() {
+                io::ErrorKind::Interrupted => Ok(()),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.handle_timers(),
+                // A client that closes with unread data resets the connection. That is an end.
+                io::ErrorKind::ConnectionReset => Err(CloseReason::Closed),
+                _ => Err(TransportError::Io(error).into()),
+            },
+            Err(error) => Err(error.into()),
+        };
+        self.buffer.put_back(buffer, filled);
+        self.check_dismissal()?;
+        outcome
     }
 
     /// Ends the conversation if another thread has dismissed this publisher.
@@ -216,7 +251,7 @@ impl Connection {
         }
     }
 
-    /// Reads, and wakes the streaming thread for earlier items before it waits.
+    /// Reads. Before it would wait, earlier items that are due have to be delivered.
     fn read(&mut self, buffer: &mut [u8]) -> Result<Received, TransportError> {
         if self.delivery.is_unannounced()
             && let Some(published) = self.phase.published()
@@ -224,6 +259,9 @@ impl Connection {
             match self.transport.read(buffer, Wait::Poll) {
                 Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.delivery.announce(&published.stream);
+                    if self.delivery.is_due() {
+                        return Ok(Received::Nothing);
+                    }
                 }
                 result => return result,
             }
@@ -278,9 +316,16 @@ impl Connection {
         };
         self.flush(patience)?;
         self.hand_over(is_filled && outcome.is_ok())?;
+        if !self.delivery.is_due() {
+            self.note_handled();
+        }
+        outcome
+    }
+
+    /// Notes the end of the handling of a read.
+    fn note_handled(&mut self) {
         self.idle_since = Instant::now();
         self.set_timers();
-        outcome
     }
 
     fn read_events(&mut self, bytes: &[u8], arrival: Instant) -> Result<(), CloseReason> {
@@ -456,6 +501,13 @@ impl Connection {
     fn wait_for_close(&mut self, deadline: Instant) {
         let mut buffer = self.buffer.take();
         self.transport.discard_until(deadline, &mut buffer);
+    }
+}
+
+impl Resume for Connection {
+    fn resume(mut self: Box<Self>) {
+        self.note_handled();
+        self.converse();
     }
 }
 

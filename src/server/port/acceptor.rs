@@ -15,12 +15,9 @@ use crate::server::callback_thread;
 use crate::server::config::ProxyProtocol;
 use crate::server::error::AddressRejected;
 use crate::server::log::CAT;
-use crate::server::port::state::{Accepted, ConnectionMain, ListenerState};
+use crate::server::port::state::{Accepted, ConnectionMain, Listed, ListenerState};
 use crate::server::threads::{NewThread, SpawnThread, join};
 
-/// Enough for the protocol with its nested AMF values and for TLS, and touched only as far as it
-/// is used. Signal handlers of the application run on it too.
-const CONNECTION_STACK: usize = 512 * 1024;
 const ACCEPT_STACK: usize = 128 * 1024;
 
 /// Connections that are accepted before anything else is looked after.
@@ -150,15 +147,11 @@ impl Acceptor {
             state: self.state.clone(),
         };
         let (state, main) = (self.state.clone(), self.main);
-        let spawned = (self.spawn)(NewThread {
-            name: "rtmp-client".into(),
-            stack_size: Some(CONNECTION_STACK),
-            body: Box::new(move || {
-                let _listed = Listed { id, state };
-                callback_thread::enter();
-                main(accepted);
-            }),
-        });
+        let spawned = (self.spawn)(NewThread::connection(Box::new(move || {
+            let listed = Listed { id, state };
+            callback_thread::enter();
+            main(accepted, listed);
+        })));
         match spawned {
             // The lock is still held, so the thread can't end before it is listed. Without a thread
             // its parts are dropped under the lock, and must not need it.
@@ -174,17 +167,5 @@ impl Acceptor {
                 Err(error)
             }
         }
-    }
-}
-
-/// Unlists a connection when its thread ends, by whatever way.
-struct Listed {
-    id: u64,
-    state: Arc<ListenerState>,
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        self.state.finished(self.id);
     }
 }

@@ -7,6 +7,7 @@
 //! network that has the most of them, so that a flood evicts itself.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -40,6 +41,8 @@ pub(crate) struct ConnectionTable {
     leaving: HashMap<u64, Entry>,
     /// Ended threads, to be joined.
     finished: Vec<JoinHandle<()>>,
+    /// Threads whose connections continue on others. They end by themselves.
+    relieved: Vec<JoinHandle<()>>,
     next_id: u64,
 }
 
@@ -152,8 +155,27 @@ impl ConnectionTable {
         is_listed
     }
 
+    /// Returns the threads that have ended, or end at once, to be joined.
     pub(crate) fn take_finished(&mut self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut self.finished)
+        let ended = self.relieved.extract_if(.., |thread| thread.is_finished());
+        let mut finished = std::mem::take(&mut self.finished);
+        finished.extend(ended);
+        finished
+    }
+
+    /// Makes a new thread that of a connection. The former one is joined after it has ended.
+    pub(crate) fn continue_on(
+        &mut self,
+        id: u64,
+        spawn: impl FnOnce() -> io::Result<JoinHandle<()>>,
+    ) -> io::Result<()> {
+        let entry = self.entries.get_mut(&id).or(self.leaving.get_mut(&id));
+        let Some(entry) = entry else {
+            return Err(io::Error::other("the connection ends"));
+        };
+        let former = std::mem::replace(&mut entry.thread, spawn()?);
+        self.relieved.push(former);
+        Ok(())
     }
 
     /// Takes the thread of a connection that ends, for the caller to join.

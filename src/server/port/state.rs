@@ -18,7 +18,7 @@ use crate::server::port::timers::Timers;
 use crate::server::routing::publish_point::PublishPoint;
 use crate::server::routing::route::{MatchedNames, RequestedPath};
 use crate::server::routing::route_table::{Candidates, RouteTable};
-use crate::server::threads::TimerService;
+use crate::server::threads::{NewThread, TimerService, spawn};
 use crate::server::transport::Tls;
 
 /// An accepted connection, on its way to its thread.
@@ -31,8 +31,21 @@ pub(crate) struct Accepted {
     pub(crate) state: Arc<ListenerState>,
 }
 
+/// Keeps a connection listed until its thread ends, by whatever way.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) id: u64,
+    pub(crate) state: Arc<ListenerState>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.state.finished(self.id);
+    }
+}
+
 /// The body of a connection's thread.
-pub(crate) type ConnectionMain = fn(Accepted);
+pub(crate) type ConnectionMain = fn(Accepted, Listed);
 
 #[derive(Debug)]
 pub(crate) struct ListenerState {
@@ -225,6 +238,16 @@ impl ListenerState {
 
     pub(crate) fn close_socket(&self) {
         self.socket.lock().close();
+    }
+
+    /// Continues a connection on another thread. The present one ends after the call that it is in.
+    pub(crate) fn continue_connection(
+        &self,
+        client: u64,
+        body: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<()> {
+        let mut connections = self.connections.lock();
+        connections.continue_on(client, || spawn(NewThread::connection(body)))
     }
 
     /// Notes that a connection's thread ends.

@@ -5,6 +5,7 @@
 //! Lock order: `state`, then `settings`, the queue, the dispatcher, the counters or the timers, which
 //! are leaves.
 
+pub(crate) mod direct_delivery;
 pub(crate) mod fan_out;
 pub(crate) mod publisher_handle;
 pub(crate) mod queue;
@@ -14,7 +15,7 @@ pub(crate) mod table;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -26,6 +27,7 @@ use crate::server::publisher::{Publisher, ReconnectError, RejectReason, RemovalR
 use crate::server::stats::{
     ConnectionStats, Dropped, LastError, StreamCounters, StreamStats, Totals,
 };
+use crate::server::stream::direct_delivery::{DirectDelivery, Relief, next_watch};
 use crate::server::stream::fan_out::{Effect, fan_out};
 use crate::server::stream::publisher_handle::{Contention, PublisherHandle};
 use crate::server::stream::queue::{MediaQueue, QueueEvent, QueueItem};
@@ -67,6 +69,7 @@ pub(crate) struct Stream {
     /// Counts changes of the settings.
     settings_generation: AtomicU64,
     queue: MediaQueue,
+    direct: DirectDelivery,
     state: Mutex<StreamState>,
     /// The slot has changed, or its publisher has given a sign of life.
     changed: Condvar,
@@ -81,6 +84,8 @@ pub(crate) struct Stream {
     slot_timer: TimerId,
     /// Checks the publisher while its thread still goes by former settings.
     settings_timer: TimerId,
+    /// Looks for a push that blocks the publisher's thread.
+    watch_timer: TimerId,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +117,7 @@ impl Stream {
             settings: Mutex::new(settings),
             settings_generation: AtomicU64::new(0),
             queue: MediaQueue::new(settings.limits),
+            direct: DirectDelivery::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             counters: Mutex::default(),
@@ -121,6 +127,7 @@ impl Stream {
             timers: OnceLock::new(),
             slot_timer: TimerId::new(),
             settings_timer: TimerId::new(),
+            watch_timer: TimerId::new(),
         }
     }
 
@@ -159,6 +166,48 @@ impl Stream {
 
     pub(crate) fn queue(&self) -> &MediaQueue {
         &self.queue
+    }
+
+    pub(crate) fn direct(&self) -> &DirectDelivery {
+        &self.direct
+    }
+
+    /// Delivers the items of the queue on the publisher's thread, or wakes the streaming thread for
+    /// them. `relief` continues the connection where that blocks.
+    pub(crate) fn deliver(self: &Arc<Self>, relief: Arc<dyn Relief>) {
+        let Some(begun) = self.direct.begin(Instant::now(), relief) else {
+            self.queue.announce();
+            return;
+        };
+        if begun.needs_watch {
+            self.set_watch_timer();
+        }
+        let is_done = begun.downstream.deliver();
+        self.direct.end(Instant::now());
+        if !is_done {
+            self.queue.call_reader();
+        }
+    }
+
+    fn set_watch_timer(self: &Arc<Self>) {
+        let Some(timers) = self.timers.get() else {
+            return;
+        };
+        let stream = Arc::downgrade(self);
+        let watch = move |now| {
+            let Some(stream) = Weak::upgrade(&stream) else {
+                return;
+            };
+            let watch = stream.direct.watch(now);
+            if let Some(connection) = watch.blocked {
+                connection.relieve();
+            }
+            if watch.goes_on {
+                stream.set_watch_timer();
+            }
+        };
+        let deadline = next_watch(Instant::now());
+        timers.set(self.watch_timer, deadline, Box::new(watch));
     }
 
     pub(crate) fn publisher(&self) -> Option<Arc<Publisher>> {
@@ -588,6 +637,7 @@ impl Drop for Stream {
         if let Some(timers) = self.timers.get() {
             timers.clear(self.slot_timer);
             timers.clear(self.settings_timer);
+            timers.clear(self.watch_timer);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::flv::{Content, Tag, TagKind};
 use crate::server::config::{Leak, QueueLimits};
@@ -44,6 +44,15 @@ const MAX_EVENTS: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stopped;
 
+/// The end of a wait of the streaming thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// There are items, or it was called.
+    Called,
+    /// The deadline has come.
+    TimedOut,
+}
+
 /// Limits of one batch. They make the wake-up of the streaming thread cheap, and are small beside
 /// the limits of the queue, which does not count the batch any more.
 const MAX_BATCH_ITEMS: usize = 128;
@@ -75,6 +84,8 @@ struct QueueState {
     authorizing_queued: bool,
     /// Sticky: set and cleared by the streaming side, and seen by it alone.
     flushing: bool,
+    /// The streaming thread is wanted, also where there is no item.
+    reader_called: bool,
     /// Final.
     closed: bool,
     /// A thread waits for an item, or for space.
@@ -109,6 +120,7 @@ impl MediaQueue {
                 authorizing: false,
                 authorizing_queued: false,
                 flushing: false,
+                reader_called: false,
                 closed: false,
                 reader_waits: false,
                 writer_waits: false,
@@ -248,11 +260,17 @@ impl MediaQueue {
     }
 
     /// Adds the items of one read of a client. Waits for space as long as it takes, unless the queue
-    /// leaks.
-    pub(crate) fn push(&self, client: u64, items: &mut Vec<QueueItem>) -> Result<(), Stopped> {
-        self.push_quietly(client, items)?;
-        self.announce();
-        Ok(())
+    /// leaks. Returns true where the streaming thread waits for them: call [`MediaQueue::announce`],
+    /// or deliver them.
+    pub(crate) fn push(&self, client: u64, items: &mut Vec<QueueItem>) -> Result<bool, Stopped> {
+        let state = self.add(client, items)?;
+        Ok(state.reader_waits && !state.items.is_empty())
+    }
+
+    /// Returns true where the streaming thread waits, and there are items for it.
+    pub(crate) fn is_reader_due(&self) -> bool {
+        let state = self.state.lock();
+        state.reader_waits && !state.items.is_empty()
     }
 
     /// Wakes the streaming thread if there are items.
@@ -263,14 +281,30 @@ impl MediaQueue {
         }
     }
 
+    /// Wakes the streaming thread, or keeps it from waiting once.
+    pub(crate) fn call_reader(&self) {
+        let mut state = self.state.lock();
+        state.reader_called = true;
+        self.wake_reader(&mut state);
+    }
+
     /// Adds items like [`MediaQueue::push`], for a writer with more input pending, which would wake
-    /// the streaming thread over and over: it wakes only when [`QUIET_BYTES`] are queued. Call
-    /// [`MediaQueue::announce`] or [`MediaQueue::push`] before waiting for anything.
+    /// the streaming thread over and over: it returns true only when [`QUIET_BYTES`] are queued. Call
+    /// [`MediaQueue::push`], or look at [`MediaQueue::is_reader_due`], before waiting for anything.
     pub(crate) fn push_quietly(
         &self,
         client: u64,
         items: &mut Vec<QueueItem>,
-    ) -> Result<(), Stopped> {
+    ) -> Result<bool, Stopped> {
+        let state = self.add(client, items)?;
+        Ok(state.reader_waits && state.is_much())
+    }
+
+    fn add(
+        &self,
+        client: u64,
+        items: &mut Vec<QueueItem>,
+    ) -> Result<MutexGuard<'_, QueueState>, Stopped> {
         let mut state = self.state.lock();
         let mut items = items.drain(..);
         while let Some(item) = items.next() {
@@ -289,10 +323,7 @@ impl MediaQueue {
             state.writer_blocked = false;
             state.push(item);
         }
-        if state.is_much() {
-            self.wake_reader(&mut state);
-        }
-        Ok(())
+        Ok(state)
     }
 
     fn wake_reader(&self, state: &mut QueueState) {
@@ -301,20 +332,18 @@ impl MediaQueue {
         }
     }
 
-    /// Moves items to `batch`, up to the limits of one batch. Waits for the first item, until a
-    /// deadline if there is one: then there may be none.
-    pub(crate) fn pop(
-        &self,
-        batch: &mut VecDeque<QueueItem>,
-        deadline: Option<Instant>,
-    ) -> Result<(), Stopped> {
+    /// Waits until the streaming thread has something to do, or until a deadline. For the streaming
+    /// thread alone.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<Wake, Stopped> {
         let mut state = self.state.lock();
         loop {
             if state.flushing || state.closed {
+                state.reader_waits = false;
                 return Err(Stopped);
             }
-            if !state.items.is_empty() {
-                break;
+            if std::mem::take(&mut state.reader_called) || !state.items.is_empty() {
+                state.reader_waits = false;
+                return Ok(Wake::Called);
             }
             state.reader_waits = true;
             match deadline {
@@ -322,10 +351,19 @@ impl MediaQueue {
                 Some(deadline) => {
                     if self.not_empty.wait_until(&mut state, deadline).timed_out() {
                         state.reader_waits = false;
-                        return Ok(());
+                        return Ok(Wake::TimedOut);
                     }
                 }
             }
+        }
+    }
+
+    /// Moves items that are there to `batch`, up to the limits of one batch. None while the queue is
+    /// flushing or closed.
+    pub(crate) fn take(&self, batch: &mut VecDeque<QueueItem>) {
+        let mut state = self.state.lock();
+        if state.flushing || state.closed {
+            return;
         }
         let mut bytes = 0;
         for _ in 0..MAX_BATCH_ITEMS {
@@ -342,7 +380,6 @@ impl MediaQueue {
         if std::mem::take(&mut state.writer_waits) {
             self.not_full.notify_all();
         }
-        Ok(())
     }
 
     /// Returns the remaining items, once nobody pops any more.

@@ -10,7 +10,7 @@ use crate::server::config::{
     Leak, ListenerSettings, Policy, PortSettings, QueueLimits, StreamSettings,
 };
 use crate::server::events::{Observer, PublisherEvent};
-use crate::server::port::state::Accepted;
+use crate::server::port::state::{Accepted, Listed};
 use crate::server::publisher::Publisher;
 use crate::server::routing::access::Access;
 use crate::server::routing::publish_point::PublishPointConfig;
@@ -63,7 +63,7 @@ fn registry(spawn: SpawnThread) -> &'static Registry {
 }
 
 /// The body of a connection's thread: waits until the connection ends.
-fn read_to_end(accepted: Accepted) {
+fn read_to_end(accepted: Accepted, _listed: Listed) {
     let mut socket = &*accepted.socket;
     let _ = socket.read_to_end(&mut Vec::new());
 }

@@ -54,13 +54,16 @@ fn taken(queue: MediaQueue) -> MediaQueue {
 
 fn push(queue: &MediaQueue, items: impl IntoIterator<Item = QueueItem>) {
     let mut items = items.into_iter().collect();
-    queue.push(CLIENT, &mut items).unwrap();
+    if queue.push(CLIENT, &mut items).unwrap() {
+        queue.announce();
+    }
 }
 
 /// Timestamps of all that waits, with a mark on those behind a gap.
 fn pop(queue: &MediaQueue) -> Vec<(u32, bool)> {
     let mut batch = VecDeque::new();
-    queue.pop(&mut batch, None).unwrap();
+    queue.wait(None).unwrap();
+    queue.take(&mut batch);
     let tag = |item: &QueueItem| match item {
         QueueItem::Tag { tag, discont, .. } => Some((tag.timestamp, *discont)),
         _ => None,
@@ -116,9 +119,11 @@ fn a_quiet_push_wakes_the_reader_when_enough_has_come_together() {
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| pop(&queue).len());
         let mut pushed = 0;
-        // Nobody announces anything, so the reader wakes by this alone.
+        // Nothing is announced before it is much.
         while !reader.is_finished() {
-            queue.push_quietly(CLIENT, &mut vec![frame(0)]).unwrap();
+            if queue.push_quietly(CLIENT, &mut vec![frame(0)]).unwrap() {
+                queue.announce();
+            }
             pushed += 1;
         }
         assert!(reader.join().unwrap() <= pushed);
@@ -129,12 +134,52 @@ fn a_quiet_push_wakes_the_reader_when_enough_has_come_together() {
 }
 
 #[test]
+fn called_reader_does_not_wait_once() {
+    let queue = queue(100, Leak::None);
+    queue.call_reader();
+    assert_eq!(queue.wait(None), Ok(Wake::Called));
+    assert_eq!(queue.wait(Some(Instant::now())), Ok(Wake::TimedOut));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| queue.wait(None));
+        queue.call_reader();
+        assert_eq!(reader.join().unwrap(), Ok(Wake::Called));
+    });
+}
+
+#[test]
+fn push_tells_if_the_reader_waits() {
+    let queue = queue(100, Leak::None);
+    assert_eq!(queue.push(CLIENT, &mut vec![frame(1)]), Ok(false));
+    let mut batch = VecDeque::new();
+    queue.take(&mut batch);
+    assert_eq!(batch.len(), 1);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| queue.wait(None));
+        // It waits on, and the writer delivers.
+        loop {
+            let is_due = queue.push(CLIENT, &mut vec![frame(2)]).unwrap();
+            queue.take(&mut batch);
+            if is_due {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        queue.call_reader();
+        assert_eq!(reader.join().unwrap(), Ok(Wake::Called));
+    });
+    assert!(!queue.is_reader_due());
+}
+
+#[test]
 fn flushing_is_sticky_and_keeps_what_is_there() {
     let queue = queue(100, Leak::None);
     push(&queue, [frame(1)]);
     queue.set_flushing(true);
     for _ in 0..2 {
-        assert_eq!(queue.pop(&mut VecDeque::new(), None), Err(Stopped));
+        assert_eq!(queue.wait(None), Err(Stopped));
+        let mut batch = VecDeque::new();
+        queue.take(&mut batch);
+        assert!(batch.is_empty());
     }
     queue.set_flushing(false);
     assert_eq!(pop(&queue), unmarked([1]));
@@ -144,7 +189,7 @@ fn flushing_is_sticky_and_keeps_what_is_there() {
 fn flushing_and_closing_wake_who_waits() {
     let queue = queue(1, Leak::None);
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| queue.pop(&mut VecDeque::new(), None));
+        let reader = scope.spawn(|| queue.wait(None));
         queue.set_flushing(true);
         assert_eq!(reader.join().unwrap(), Err(Stopped));
         let writer = scope.spawn(|| queue.push(CLIENT, &mut (0..9).map(frame).collect()));
