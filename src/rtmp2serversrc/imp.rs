@@ -29,7 +29,7 @@ use super::state::StateInput;
 use super::stats::{self, StreamStatistics};
 use super::streaming::{Context, Step, StreamingTask};
 use super::{CAT, announcements, buffers, signals};
-use crate::server::{self, Downstream, Stream};
+use crate::server::{self, Delivered, Downstream, Stream};
 
 static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
     signals::build(
@@ -354,18 +354,22 @@ impl PushSrcImpl for Rtmp2ServerSrc {
 struct DirectDownstream(super::Rtmp2ServerSrc);
 
 impl Downstream for DirectDownstream {
-    fn deliver(&self) -> bool {
+    fn deliver(&self) -> Delivered {
+        const NOTHING: Delivered = Delivered {
+            tags: 0,
+            has_rest: true,
+        };
         let element = self.0.imp();
         // Another thread delivers, and looks at the queue before it waits; or it is within a push that
         // blocks.
         let Some(mut streaming) = element.streaming.try_lock() else {
-            return false;
+            return NOTHING;
         };
         match &mut *streaming {
             Some(task) if element.pause_gate.is_open() => {
                 element.with_context(|context| task.deliver(context))
             }
-            _ => false,
+            _ => NOTHING,
         }
     }
 }

@@ -39,6 +39,11 @@ impl<T> Ration<T> {
         self.release(now)
     }
 
+    /// Counts notices that did not arrive here.
+    pub(crate) fn suppress(&mut self, notices: u64) {
+        self.suppressed += notices;
+    }
+
     /// Returns the notice that was kept, once it may be posted.
     pub(crate) fn release(&mut self, now: Instant) -> Option<(T, u64)> {
         if self.is_used_up(now) {

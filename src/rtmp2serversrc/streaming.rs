@@ -19,7 +19,9 @@ use super::ration::Ration;
 use super::state::{Snapshot, StateInput};
 use super::{CAT, Rtmp2ServerSrc, StreamEvent, buffers, keyframe};
 use crate::feed::{Feed, FeedEvent, FeedOutput, FeedSettings, Reception};
-use crate::server::{Dropped, Publisher, QueueEvent, QueueItem, RejectReason, Stream, Wake};
+use crate::server::{
+    Delivered, Dropped, Publisher, QueueEvent, QueueItem, RejectReason, Stream, Wake,
+};
 
 /// Interval of GAP events while the return of a publisher that was cut off is awaited, so that elements
 /// that wait for this stream go on.
@@ -156,7 +158,8 @@ impl StreamingTask {
     ) -> Result<Step, gst::FlowError> {
         self.is_parked = false;
         if let Some(returned_at) = self.returned_at.take() {
-            self.stream.direct().note_push(returned_at, Instant::now());
+            let direct = self.stream.direct();
+            direct.note_push(returned_at, Instant::now(), self.last_tags);
         }
         if let Some((error, flush)) = self.failure.take()
             && flush == context.flush
@@ -194,7 +197,7 @@ impl StreamingTask {
                 );
                 return Err(gst::FlowError::Eos);
             }
-            self.stream.queue().take(&mut self.items);
+            self.stream.queue().take_for_reader(&mut self.items);
             if self.items.is_empty() {
                 self.is_parked = true;
                 let deadline = self.deadline(context);
@@ -204,36 +207,59 @@ impl StreamingTask {
         }
     }
 
-    /// Delivers the tags of the queue on the publisher's thread. Returns false where the streaming
-    /// thread has to wake: for anything but tags, and where it is not parked.
-    pub(super) fn deliver(&mut self, context: Context<'_>) -> bool {
+    /// Delivers the tags of the queue on the publisher's thread. Anything else is left to the streaming
+    /// thread, and all where that one is not parked.
+    pub(super) fn deliver(&mut self, context: Context<'_>) -> Delivered {
         let is_ready = self.is_parked && self.has_begun && self.failure.is_none();
+        let mut delivered = Delivered {
+            tags: 0,
+            has_rest: true,
+        };
         if !is_ready || context.is_counted || context.state.requires_return() {
-            return false;
+            return delivered;
         }
-        let had_deadline = self.feed.deadline().is_some() || self.is_media_missing();
-        self.stream.queue().take(&mut self.items);
-        if self.items.is_empty() {
-            return true;
-        }
-        self.feed_items(context);
-        while let Some(output) = self.next_tags(context, false) {
-            let pad = context.element.src_pad();
-            let pushed = match output {
-                CreateSuccess::NewBuffer(buffer) => pad.push(buffer),
-                CreateSuccess::NewBufferList(list) => pad.push_list(list),
-                CreateSuccess::FilledBuffer => Ok(gst::FlowSuccess::Ok),
-            };
-            if let Err(error) = pushed {
-                self.failure = Some((error, context.flush));
-                return false;
+        let had_deadline = self.has_deadline();
+        loop {
+            self.stream.queue().take(&mut self.items);
+            if self.items.is_empty() {
+                delivered.has_rest = had_deadline != self.has_deadline();
+                return delivered;
+            }
+            self.feed_items(context);
+            match self.push_tags(context) {
+                Ok(tags) => delivered.tags += tags,
+                Err(error) => {
+                    self.failure = Some((error, context.flush));
+                    return delivered;
+                }
+            }
+            if self.starts_decoding && context.state.is_active() {
+                self.starts_decoding = false;
+            }
+            if self.starts_decoding || self.feed.has_output() {
+                return delivered;
             }
         }
-        if self.starts_decoding && context.state.is_active() {
-            self.starts_decoding = false;
+    }
+
+    /// Returns true where the streaming thread waits no longer than until a deadline.
+    fn has_deadline(&self) -> bool {
+        self.feed.deadline().is_some() || self.is_media_missing()
+    }
+
+    /// Pushes the tags at the front of the feed's output, and returns their number.
+    fn push_tags(&mut self, context: Context<'_>) -> Result<u64, gst::FlowError> {
+        let pad = context.element.src_pad();
+        let mut tags = 0;
+        while let Some(output) = self.next_tags(context, false) {
+            match output {
+                CreateSuccess::NewBuffer(buffer) => pad.push(buffer)?,
+                CreateSuccess::NewBufferList(list) => pad.push_list(list)?,
+                CreateSuccess::FilledBuffer => gst::FlowSuccess::Ok,
+            };
+            tags += self.last_tags;
         }
-        let has_deadline = self.feed.deadline().is_some() || self.is_media_missing();
-        !self.starts_decoding && !self.feed.has_output() && had_deadline == has_deadline
+        Ok(tags)
     }
 
     /// Keeps an output for the next call.
@@ -554,6 +580,8 @@ impl StreamingTask {
     fn handle_queue_event(&mut self, context: Context<'_>, event: QueueEvent) {
         match event {
             QueueEvent::Rejected(publisher, reason) => {
+                let left_out = self.stream.queue().take_left_out_rejections();
+                self.rejections.suppress(left_out);
                 let rejection = self.rejections.offer((publisher, reason), Instant::now());
                 post_rejection(context, rejection);
             }

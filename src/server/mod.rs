@@ -44,7 +44,7 @@ pub(crate) use routing::publish_point::{PublishPoint, PublishPointConfig};
 pub use routing::route::{RequestedPath, Route};
 pub(crate) use stats::{Dropped, LastError, StreamStats, Totals};
 pub(crate) use stream::Stream;
-pub(crate) use stream::direct_delivery::Downstream;
+pub(crate) use stream::direct_delivery::{Delivered, Downstream};
 pub(crate) use stream::queue::{QueueEvent, QueueItem, QueueLevels, Wake};
 pub(crate) use stream::table::StreamTable;
 

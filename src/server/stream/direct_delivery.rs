@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Duration of a push from which on the pipeline does not keep up.
+/// Duration of a push, for each of its tags, from which on the pipeline does not keep up.
 const SLOW_PUSH: Duration = Duration::from_millis(5);
 
 /// Time without a slow push after which the pipeline keeps up again.
@@ -58,8 +58,16 @@ pub(super) fn next_watch(now: Instant) -> Instant {
 /// The pipeline behind a stream.
 pub(crate) trait Downstream: Debug + Send + Sync {
     /// Delivers the items of the queue on the current thread, if the streaming thread is parked.
-    /// Returns false where the streaming thread has to wake.
-    fn deliver(&self) -> bool;
+    fn deliver(&self) -> Delivered;
+}
+
+/// The result of a direct delivery.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    /// Number of tags that were pushed.
+    pub(crate) tags: u64,
+    /// The streaming thread has to wake.
+    pub(crate) has_rest: bool,
 }
 
 /// A connection whose thread is within a push.
@@ -89,8 +97,9 @@ impl Pace {
         self.closed_until.is_none()
     }
 
-    fn note_push(&mut self, begun: Instant, ended: Instant) {
-        if ended.saturating_duration_since(begun) >= SLOW_PUSH {
+    fn note_push(&mut self, begun: Instant, ended: Instant, tags: u64) {
+        let tags = u32::try_from(tags).unwrap_or(u32::MAX).max(1);
+        if ended.saturating_duration_since(begun) / tags >= SLOW_PUSH {
             self.closed_until = Some(ended + RECOVERY);
         }
     }
@@ -150,8 +159,8 @@ impl DirectDelivery {
     }
 
     /// Notes a push of the streaming thread.
-    pub(crate) fn note_push(&self, begun: Instant, ended: Instant) {
-        self.state.lock().pace.note_push(begun, ended);
+    pub(crate) fn note_push(&self, begun: Instant, ended: Instant, tags: u64) {
+        self.state.lock().pace.note_push(begun, ended, tags);
     }
 
     /// Begins a delivery on the publisher's thread, if that is open.
@@ -174,11 +183,11 @@ impl DirectDelivery {
     }
 
     /// Ends the delivery in progress.
-    pub(super) fn end(&self, now: Instant) {
+    pub(super) fn end(&self, now: Instant, tags: u64) {
         let mut state = self.state.lock();
         let in_progress = state.in_progress.take();
         if let Some(in_progress) = &in_progress {
-            state.pace.note_push(in_progress.begun, now);
+            state.pace.note_push(in_progress.begun, now, tags);
         }
         drop(state);
         // Dropped without the lock: it may be the last reference to a connection.
@@ -214,9 +223,9 @@ mod tests {
     struct Counter(AtomicUsize);
 
     impl Downstream for Counter {
-        fn deliver(&self) -> bool {
+        fn deliver(&self) -> Delivered {
             self.0.fetch_add(1, Ordering::Relaxed);
-            true
+            Delivered::default()
         }
     }
 
@@ -252,7 +261,7 @@ mod tests {
         }
 
         fn end(&self, millis: u64) {
-            self.direct.end(self.at(millis));
+            self.direct.end(self.at(millis), 1);
         }
 
         /// Returns if a push was found to block, and if the watch goes on.
@@ -282,9 +291,19 @@ mod tests {
         assert!(test.begin(1015).is_some());
         test.end(1016);
         // One of the streaming thread.
-        test.direct.note_push(test.at(1020), test.at(1030));
+        test.direct.note_push(test.at(1020), test.at(1030), 1);
         assert!(test.begin(2029).is_none());
         assert!(test.begin(2030).is_some());
+    }
+
+    #[test]
+    fn many_tags_may_take_longer() {
+        let test = Test::new();
+        assert!(test.begin(0).is_some());
+        test.direct.end(test.at(400), 100);
+        assert!(test.begin(401).is_some());
+        test.direct.end(test.at(901), 100);
+        assert!(test.begin(902).is_none());
     }
 
     #[test]

@@ -182,9 +182,9 @@ impl Stream {
         if begun.needs_watch {
             self.set_watch_timer();
         }
-        let is_done = begun.downstream.deliver();
-        self.direct.end(Instant::now());
-        if !is_done {
+        let delivered = begun.downstream.deliver();
+        self.direct.end(Instant::now(), delivered.tags);
+        if delivered.has_rest {
             self.queue.call_reader();
         }
     }

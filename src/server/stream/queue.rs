@@ -79,6 +79,8 @@ struct QueueState {
     items: Items,
     dropped: u64,
     cut_off: u64,
+    /// Rejections that were left out since the last look.
+    left_out_rejections: u64,
     /// Level of [`QueueItem::Authorizing`], and the level of the last one queued.
     authorizing: bool,
     authorizing_queued: bool,
@@ -91,6 +93,9 @@ struct QueueState {
     /// A thread waits for an item, or for space.
     reader_waits: bool,
     writer_waits: bool,
+    /// The writer has more input pending, and asks for the delivery of the items before it waits for
+    /// anything. The streaming thread leaves them to it.
+    more_follows: bool,
     /// The writer is within a wait, also just after it was woken.
     writer_blocked: bool,
     leaking: Leaking,
@@ -117,6 +122,7 @@ impl MediaQueue {
                 items: Items::default(),
                 dropped: 0,
                 cut_off: 0,
+                left_out_rejections: 0,
                 authorizing: false,
                 authorizing_queued: false,
                 flushing: false,
@@ -124,6 +130,7 @@ impl MediaQueue {
                 closed: false,
                 reader_waits: false,
                 writer_waits: false,
+                more_follows: false,
                 writer_blocked: false,
                 leaking: Leaking::No,
                 has_video: false,
@@ -207,11 +214,17 @@ impl MediaQueue {
             return;
         }
         if event.is_unbounded() && state.items.events() >= MAX_EVENTS {
+            state.left_out_rejections += u64::from(matches!(event, QueueEvent::Rejected(..)));
             gst::debug!(CAT, "Left out {event:?}: {MAX_EVENTS} events wait already");
             return;
         }
         state.items.append(QueueItem::Event(event));
         self.wake_reader(&mut state);
+    }
+
+    /// Returns the number of rejections that were left out since the last call.
+    pub(crate) fn take_left_out_rejections(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().left_out_rejections)
     }
 
     /// Sets if a client waits for the decision about its publish request. The streaming thread sees
@@ -263,13 +276,16 @@ impl MediaQueue {
     /// leaks. Returns true where the streaming thread waits for them: call [`MediaQueue::announce`],
     /// or deliver them.
     pub(crate) fn push(&self, client: u64, items: &mut Vec<QueueItem>) -> Result<bool, Stopped> {
-        let state = self.add(client, items)?;
+        let mut state = self.add(client, items)?;
+        state.more_follows = false;
         Ok(state.reader_waits && !state.items.is_empty())
     }
 
-    /// Returns true where the streaming thread waits, and there are items for it.
+    /// Ends what [`MediaQueue::push_quietly`] has begun. Returns true where the streaming thread waits,
+    /// and there are items for it.
     pub(crate) fn is_reader_due(&self) -> bool {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.more_follows = false;
         state.reader_waits && !state.items.is_empty()
     }
 
@@ -296,7 +312,8 @@ impl MediaQueue {
         client: u64,
         items: &mut Vec<QueueItem>,
     ) -> Result<bool, Stopped> {
-        let state = self.add(client, items)?;
+        let mut state = self.add(client, items)?;
+        state.more_follows = true;
         Ok(state.reader_waits && state.is_much())
     }
 
@@ -327,6 +344,7 @@ impl MediaQueue {
     }
 
     fn wake_reader(&self, state: &mut QueueState) {
+        state.more_follows = false;
         if std::mem::take(&mut state.reader_waits) {
             self.not_empty.notify_one();
         }
@@ -341,7 +359,8 @@ impl MediaQueue {
                 state.reader_waits = false;
                 return Err(Stopped);
             }
-            if std::mem::take(&mut state.reader_called) || !state.items.is_empty() {
+            let has_items = !state.items.is_empty() && !state.more_follows;
+            if std::mem::take(&mut state.reader_called) || has_items {
                 state.reader_waits = false;
                 return Ok(Wake::Called);
             }
@@ -358,10 +377,22 @@ impl MediaQueue {
         }
     }
 
+    /// Moves items that are there to `batch`, as [`MediaQueue::take`], for the streaming thread: it
+    /// leaves them to a writer that delivers by itself.
+    pub(crate) fn take_for_reader(&self, batch: &mut VecDeque<QueueItem>) {
+        let state = self.state.lock();
+        if !state.more_follows {
+            self.take_locked(state, batch);
+        }
+    }
+
     /// Moves items that are there to `batch`, up to the limits of one batch. None while the queue is
     /// flushing or closed.
     pub(crate) fn take(&self, batch: &mut VecDeque<QueueItem>) {
-        let mut state = self.state.lock();
+        self.take_locked(self.state.lock(), batch);
+    }
+
+    fn take_locked(&self, mut state: MutexGuard<'_, QueueState>, batch: &mut VecDeque<QueueItem>) {
         if state.flushing || state.closed {
             return;
         }
