@@ -34,7 +34,8 @@ pub(crate) trait Observer: std::fmt::Debug + Send + Sync {
     fn may_publish(&self, publisher: &Publisher) -> bool;
 
     /// Handles events one at a time, in the order in which they happened. Called on a thread of its
-    /// own, and delays no client.
+    /// own, and delays no client. Where the system has no thread left, the thread that stops the element
+    /// calls it.
     fn notify(&self, event: &PublisherEvent);
 }
 

@@ -65,7 +65,7 @@ fn publisher_connecting_decides_before_publish_start() {
     .wait();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(
-        !output.status.success() && text.contains("not wanted"),
+        !output.status.success() && text.contains("has rejected this publisher"),
         "{text}"
     );
 
