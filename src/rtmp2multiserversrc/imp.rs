@@ -77,6 +77,10 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
             Effect::Stream => self.apply_stream_settings(),
             Effect::Drain => self.apply_drain(),
             Effect::Latency => self.post_latency(),
+            Effect::StreamAndLatency => {
+                self.apply_stream_settings();
+                self.post_latency();
+            }
         }
     }
 

@@ -89,9 +89,10 @@ impl ObjectImpl for Rtmp2ServerSrc {
             }
             Effect::Stream => self.apply_stream_settings(),
             Effect::Drain => self.apply_drain(),
-            Effect::Latency => {
-                let message = gst::message::Latency::builder().src(&*self.obj()).build();
-                let _ = self.obj().post_message(message);
+            Effect::Latency => self.post_latency(),
+            Effect::StreamAndLatency => {
+                self.apply_stream_settings();
+                self.post_latency();
             }
         }
     }
@@ -463,6 +464,11 @@ impl Rtmp2ServerSrc {
             let settings = self.state.settings();
             stream.configure(settings.stream());
         }
+    }
+
+    fn post_latency(&self) {
+        let message = gst::message::Latency::builder().src(&*self.obj()).build();
+        let _ = self.obj().post_message(message);
     }
 
     fn apply_drain(&self) {

@@ -41,6 +41,7 @@ pub(crate) struct Settings {
     pub(super) keep_listening: bool,
     pub(super) timestamp_mode: TimestampMode,
     pub(super) latency: u32,
+    pub(super) delivery_interval: u32,
     pub(super) handshake_timeout: u32,
     pub(super) stall_timeout: u32,
     pub(super) imbalance_timeout: u32,
@@ -81,6 +82,7 @@ impl Default for Settings {
             keep_listening: false,
             timestamp_mode: TimestampMode::RunningTime,
             latency: 200,
+            delivery_interval: 0,
             handshake_timeout: 5000,
             stall_timeout: 2000,
             imbalance_timeout: 2000,
@@ -109,6 +111,8 @@ pub(crate) enum Effect {
     Route,
     Stream,
     Latency,
+    /// It applies to the stream, and changes the latency.
+    StreamAndLatency,
     Drain,
 }
 
@@ -144,6 +148,7 @@ impl Settings {
             "keep-listening" => set!(keep_listening),
             "timestamp-mode" => set!(timestamp_mode),
             "latency" => set!(latency),
+            "delivery-interval" => set!(delivery_interval),
             "handshake-timeout" => set!(handshake_timeout),
             "stall-timeout" => set!(stall_timeout),
             "imbalance-timeout" => set!(imbalance_timeout),
@@ -167,6 +172,7 @@ impl Settings {
             | "publisher-policy" | "stall-timeout" | "resume-timeout" => Effect::Stream,
             "drain" | "drain-timeout" => Effect::Drain,
             "latency" => Effect::Latency,
+            "delivery-interval" => Effect::StreamAndLatency,
             "location" => Effect::Route,
             _ => Effect::AtNextStart,
         }
@@ -193,6 +199,7 @@ impl Settings {
             "keep-listening" => self.keep_listening.to_value(),
             "timestamp-mode" => self.timestamp_mode.to_value(),
             "latency" => self.latency.to_value(),
+            "delivery-interval" => self.delivery_interval.to_value(),
             "handshake-timeout" => self.handshake_timeout.to_value(),
             "stall-timeout" => self.stall_timeout.to_value(),
             "imbalance-timeout" => self.imbalance_timeout.to_value(),
@@ -251,8 +258,10 @@ impl Settings {
         self.port as u16
     }
 
+    /// Returns the latency that the element reports.
     pub(crate) fn latency(&self) -> gst::ClockTime {
-        gst::ClockTime::from_mseconds(self.latency.into())
+        let millis = u64::from(self.latency) + u64::from(self.delivery_interval);
+        gst::ClockTime::from_mseconds(millis)
     }
 
     pub(super) fn max_lateness(&self) -> gst::ClockTime {
@@ -384,6 +393,7 @@ impl Settings {
             },
             stall_timeout: Duration::from_millis(self.stall_timeout.into()),
             resume_timeout: Duration::from_millis(self.resume_timeout.into()),
+            delivery_interval: Duration::from_millis(self.delivery_interval.into()),
         }
     }
 

@@ -11,6 +11,9 @@ use super::settings::Settings;
 use super::{ConnectionState, StreamStatus};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 
+/// A publisher's commands wait for as long as its media, so the interval is short beside its timeouts.
+const MAX_DELIVERY_INTERVAL: u32 = 1000;
+
 pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(build);
 
 /// Builds the specifications, once for each class with these properties: a specification belongs to
@@ -164,6 +167,16 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
                 "Latency to report, in milliseconds: the network jitter that live sinks compensate",
             )
             .default_value(d.latency)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt::builder("delivery-interval")
+            .nick("Delivery interval")
+            .blurb(
+                "Time for which media is collected, so that one wake-up serves many frames, in \
+                 milliseconds, 0 for not at all. Part of the latency that is reported",
+            )
+            .maximum(MAX_DELIVERY_INTERVAL)
+            .default_value(d.delivery_interval)
             .mutable_playing()
             .build(),
         glib::ParamSpecBoolean::builder("wait-for-keyframe")

@@ -51,6 +51,8 @@ pub(crate) struct StreamSettings {
     pub stall_timeout: Duration,
     /// Time for which a publisher whose connection broke may return. Zero for not at all.
     pub resume_timeout: Duration,
+    /// Time for which media is collected before it is delivered. Zero for not at all.
+    pub delivery_interval: Duration,
 }
 
 /// Settings that apply to a client before its route is known. Where elements that share a listener

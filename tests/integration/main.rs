@@ -7,6 +7,7 @@ mod authentication;
 mod bin;
 mod cases;
 mod codecs;
+mod delivery_interval;
 mod dropping;
 mod enhanced;
 mod fallback;

@@ -5,6 +5,7 @@
 
 mod admission;
 mod close;
+mod collecting;
 mod counters;
 mod delivery;
 mod frame_rate;
@@ -33,6 +34,7 @@ use crate::server::stream::publisher_handle::{ConnectionParts, DISMISSAL_TIME};
 use crate::server::transport::{Received, Transport, TransportError, Wait};
 use admission::Authorization;
 use close::CloseReason;
+use collecting::Collecting;
 use counters::ConnectionCounters;
 use delivery::Delivery;
 use phase::{Phase, Published};
@@ -66,6 +68,7 @@ struct Connection {
     session: Session,
     buffer: ReadBuffer,
     delivery: Delivery,
+    collecting: Collecting,
     /// A load balancer has not sent the client's address, and its own has not been admitted.
     is_unadmitted: bool,
     authorization: Authorization,
@@ -126,6 +129,7 @@ impl Connection {
             session: Session::new(config),
             buffer: ReadBuffer::default(),
             delivery: Delivery::new(id),
+            collecting: Collecting::default(),
             is_unadmitted: false,
             authorization: Authorization::default(),
             phase: Phase::Negotiating,
@@ -265,6 +269,11 @@ impl Connection {
                 }
                 result => return result,
             }
+        } else if let Phase::Publishing(published) = &self.phase {
+            let interval = published.settings.delivery_interval;
+            if let Some(until) = self.collecting.next_read(self.last_read, interval) {
+                collecting::wait_for_end(&self.parts.socket, until);
+            }
         }
         self.transport.read(buffer, Wait::Block)
     }
@@ -315,6 +324,7 @@ impl Connection {
             _ => MAX_BLOCKED,
         };
         self.flush(patience)?;
+        self.collecting.note_read(is_filled);
         self.hand_over(is_filled && outcome.is_ok())?;
         if !self.delivery.is_due() {
             self.note_handled();
@@ -365,6 +375,7 @@ impl Connection {
             Ok(mut tag) => {
                 self.delivery.correct(&mut tag);
                 self.counters.count(&tag, arrival);
+                self.collecting.note_tag(&tag, arrival);
                 self.delivery.add(tag, arrival);
             }
             Err(error) => {

@@ -194,6 +194,7 @@ impl Connection {
             self.set_handshake_timer();
             self.counters.reset(self.last_read);
             self.delivery.reset();
+            self.collecting.reset();
         }
     }
 

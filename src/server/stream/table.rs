@@ -378,6 +378,7 @@ mod tests {
             keep_listening: false,
             policy: Policy::Reject,
             stall_timeout: Duration::ZERO,
+            delivery_interval: Duration::ZERO,
             resume_timeout: Duration::ZERO,
         }
     }

@@ -42,6 +42,7 @@ fn point() -> PublishPoint {
             keep_listening: false,
             policy: Policy::Reject,
             stall_timeout: Duration::ZERO,
+            delivery_interval: Duration::ZERO,
             resume_timeout: Duration::ZERO,
         },
         listener: ListenerSettings {

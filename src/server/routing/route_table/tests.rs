@@ -53,6 +53,7 @@ fn config(application: Option<&str>, stream_key: Option<&str>) -> Option<Publish
             keep_listening: true,
             policy: Policy::Reject,
             stall_timeout: Duration::ZERO,
+            delivery_interval: Duration::ZERO,
             resume_timeout: Duration::ZERO,
         },
         listener: ListenerSettings {
