@@ -51,11 +51,18 @@ const MAX_BLOCKED: Duration = Duration::from_secs(5);
 /// The body of a connection's thread.
 pub(crate) fn run(accepted: Accepted, listed: Listed) {
     let address = accepted.address;
-    match Connection::new(accepted, listed) {
-        // On the heap, since it may move to another thread.
-        Ok(connection) => Box::new(connection).begin(),
+    match open(accepted, listed) {
+        Ok(connection) => connection.begin(),
         Err(error) => gst::debug!(CAT, "Lost {address}: {error}"),
     }
+}
+
+/// Builds a connection on the heap, since it may move to another thread. Its parts cross the stack in
+/// a frame that is gone when the conversation starts: a page of the stack that was touched once is the
+/// connection's for good.
+#[inline(never)]
+fn open(accepted: Accepted, listed: Listed) -> io::Result<Box<Connection>> {
+    Connection::new(accepted, listed).map(Box::new)
 }
 
 struct Connection {

@@ -25,6 +25,9 @@ pub(crate) struct Blocked;
 /// while it waits for a client that does not read. Everything else takes microseconds.
 const PATIENCE_OF_OTHERS: Duration = Duration::from_millis(20);
 
+/// Bytes of memory that stay for the next message. The replies of a handshake need more, once.
+const KEPT_CAPACITY: usize = 512;
+
 /// The writing half of a connection. Its own thread writes replies and may wait for the client;
 /// other threads never wait for it.
 #[derive(Debug)]
@@ -154,6 +157,9 @@ impl Outbound {
         }
         self.total.fetch_add(sent as u64, Ordering::Relaxed);
         state.unsent.drain(..sent);
+        if state.unsent.is_empty() && state.unsent.capacity() > KEPT_CAPACITY {
+            state.unsent = Vec::new();
+        }
         sent
     }
 
