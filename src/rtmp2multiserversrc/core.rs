@@ -11,7 +11,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -21,6 +20,7 @@ use super::running::Running;
 use super::specs::DEFAULT_MAX_STREAMS;
 use super::state_lock::StateLock;
 use crate::rtmp2serversrc::settings::Settings;
+use crate::rtmp2serversrc::signals::pad_number;
 use crate::server::StreamTable;
 
 #[derive(Debug)]
@@ -117,10 +117,8 @@ impl ElementCore {
     }
 
     pub(super) fn branch(&self, pad: &str) -> Option<Branch> {
-        self.with_running(|running| {
-            let mut branches = running.into_iter().flat_map(Running::branches);
-            branches.find(|branch| branch.pad.name() == pad).cloned()
-        })
+        let number = pad_number(pad)?;
+        self.with_running(|running| running?.branch(number))
     }
 
     /// Applies the present properties to a source.

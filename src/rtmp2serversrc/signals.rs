@@ -114,6 +114,12 @@ pub(crate) fn pad_name(stream: u32) -> String {
     format!("src_{stream}")
 }
 
+/// Returns the stream of a pad by the pad's name.
+pub(crate) fn pad_number(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("src_")?.parse().ok()?;
+    (pad_name(number) == name).then_some(number)
+}
+
 /// Returns the values that the variables of application and stream-key have matched.
 pub(crate) fn variables(publisher: &Publisher) -> gst::Structure {
     let pairs = publisher.variables.iter();
