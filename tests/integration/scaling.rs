@@ -3,7 +3,8 @@
 //! A thousand small publishers in one process.
 
 use std::io::Write;
-use std::time::Duration;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -106,4 +107,64 @@ fn a_thousand_publishers_need_one_thread_each() {
     }
     pipeline.set_state(gst::State::Null).unwrap();
     first.finish();
+}
+
+/// Streams of the larger element, and of the one that it is compared with.
+const STREAMS: (usize, usize) = (1000, 100);
+
+/// Ratio of the times for each stream. Work that walks over all other streams would be ten times.
+const MAX_STOP_RATIO: f64 = 4.0;
+
+/// Starts an element with this number of streams, and returns the time that its stop takes.
+fn stop_with(streams: usize) -> Duration {
+    let limits = format!(
+        "max-streams={streams} max-clients=1100 max-clients-per-address=1100 \
+         handshake-timeout=60000"
+    );
+    let text = format!("rtmp2multiserversrc name=source host=127.0.0.1 port=0 {limits}");
+    let pipeline = gst::Pipeline::new();
+    let source = gst::parse::launch(&text).unwrap();
+    pipeline.add(&source).unwrap();
+    let (sender, pads) = mpsc::channel();
+    source.connect_pad_added(move |_, _| sender.send(()).unwrap());
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let port = source.property::<u32>("current-port") as u16;
+    let before = status("VmRSS");
+    let header = [0x17, 0, 0, 0, 0, 1, 0x42, 0xC0, 0x1E, 0xFF, 0xE0, 0];
+    let clients: Vec<RawClient> = (0..streams)
+        .map(|camera| {
+            let mut client = RawClient::publish(port, "live", &format!("camera{camera}"));
+            client.media(flv::VIDEO, 0, &header, 128);
+            client.media(flv::VIDEO, 0, &[0x17, 1, 0, 0, 0, 7], 128);
+            client
+        })
+        .collect();
+    for _ in 0..streams {
+        pads.recv_timeout(PATIENCE).unwrap();
+    }
+    // None of a later run, which uses the memory of the one before.
+    let memory = status("VmRSS").saturating_sub(before) / streams;
+    let start = Instant::now();
+    source.set_state(gst::State::Null).unwrap();
+    let stop = start.elapsed();
+    assert_eq!(source.num_src_pads(), 0);
+    println!("{streams} streams: {memory} kB more for each, stopped in {stop:?}");
+    drop(clients);
+    pipeline.set_state(gst::State::Null).unwrap();
+    stop
+}
+
+#[test]
+fn a_thousand_streams_stop_as_fast_for_each_as_a_hundred() {
+    if !is_isolated("scaling::a_thousand_streams_stop_as_fast_for_each_as_a_hundred") {
+        return;
+    }
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let each = |streams| stop_with(streams).as_secs_f64() / streams as f64;
+    support::init();
+    // Other work of the machine makes some runs slow, and none fast.
+    let fastest = |streams| (0..3).map(|_| each(streams)).fold(f64::INFINITY, f64::min);
+    let ratio = fastest(STREAMS.0) / fastest(STREAMS.1);
+    assert!(ratio < MAX_STOP_RATIO, "{ratio:.1} times the time for each");
 }
