@@ -59,7 +59,7 @@ impl Context<'_> {
     }
 }
 
-/// What create() does next.
+/// The next step of create().
 #[derive(Debug)]
 pub(super) enum Step {
     /// Returns an output.

@@ -163,7 +163,7 @@ impl MediaQueue {
         self.state.lock().items.decoding_starts(track)
     }
 
-    /// Makes [`MediaQueue::pop`] return at once until it is unset. For the streaming side.
+    /// Makes [`MediaQueue::wait`] return at once until it is unset. For the streaming side.
     pub(crate) fn set_flushing(&self, flushing: bool) {
         self.state.lock().flushing = flushing;
         self.not_empty.notify_all();
