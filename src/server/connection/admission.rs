@@ -22,7 +22,7 @@ use crate::server::routing::application_index::Offer;
 use crate::server::routing::publish_point::{Authorizing, PublishPoint, Reservation};
 use crate::server::routing::route::RequestedPath;
 use crate::server::routing::route_table::Candidates;
-use crate::server::stream::Patience;
+use crate::server::stream::patience::Patience;
 
 /// Makes challenges that are valid in this process, on all of its ports.
 static CHALLENGER: LazyLock<Challenger> = LazyLock::new(|| {

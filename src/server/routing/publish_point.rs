@@ -13,9 +13,10 @@ use crate::server::publisher::{Publisher, RejectReason};
 use crate::server::routing::access::Access;
 use crate::server::routing::route::Route;
 use crate::server::stats::Totals;
+use crate::server::stream::Stream;
+use crate::server::stream::patience::Patience;
 use crate::server::stream::publisher_handle::PublisherHandle;
 use crate::server::stream::table::StreamTable;
-use crate::server::stream::{Patience, Stream};
 use crate::server::threads::TimerService;
 
 /// Configuration of a publish point.

@@ -7,6 +7,7 @@
 
 pub(crate) mod direct_delivery;
 pub(crate) mod fan_out;
+pub(crate) mod patience;
 pub(crate) mod publisher_handle;
 pub(crate) mod queue;
 pub(crate) mod slot;
@@ -29,33 +30,11 @@ use crate::server::stats::{
 };
 use crate::server::stream::direct_delivery::{DirectDelivery, Relief, next_watch};
 use crate::server::stream::fan_out::{Effect, fan_out};
+use crate::server::stream::patience::Patience;
 use crate::server::stream::publisher_handle::{Contention, PublisherHandle};
 use crate::server::stream::queue::{MediaQueue, QueueEvent, QueueItem};
 use crate::server::stream::slot::{ActivePublisher, Admission, Change, Liveness, Slot, Terms};
 use crate::server::threads::{TimerId, TimerService};
-
-/// Time that a contender may wait, in all, for the rest of its predecessor's data.
-const MAX_DEPARTURE: Duration = Duration::from_secs(3);
-
-/// The time that a contender has left to wait, over all its requests for one stream.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience(Duration);
-
-impl Default for Patience {
-    fn default() -> Self {
-        Patience(MAX_DEPARTURE)
-    }
-}
-
-impl Patience {
-    /// Spends on a wait that ends at the deadline passed to it.
-    pub(crate) fn spend<T>(&mut self, wait: impl FnOnce(Instant) -> T) -> T {
-        let start = Instant::now();
-        let result = wait(start + self.0);
-        self.0 = self.0.saturating_sub(start.elapsed());
-        result
-    }
-}
 
 type Handle = Arc<PublisherHandle>;
 

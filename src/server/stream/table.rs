@@ -21,8 +21,9 @@ use crate::server::config::StreamSettings;
 use crate::server::events::{EventDispatcher, MAX_WAITING, PublisherEvent};
 use crate::server::publisher::{Publisher, RejectReason};
 use crate::server::stats::{LastError, Totals};
+use crate::server::stream::Stream;
+use crate::server::stream::patience::Patience;
 use crate::server::stream::publisher_handle::PublisherHandle;
-use crate::server::stream::{Patience, Stream};
 use crate::server::threads::TimerService;
 
 /// Application and stream key.
