@@ -241,11 +241,7 @@ fn a_track_that_misses_a_jump_stays_with_the_other() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 300,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(properties::cases(300))]
 
     #[test]
     fn audio_stays_with_video_and_no_track_goes_back(source in sources(0..10_000)) {

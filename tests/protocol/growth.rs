@@ -285,7 +285,7 @@ fn check(input: &[u8]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(properties::cases(500))]
 
     #[test]
     fn values_with_references_to_anything_are_bounded(

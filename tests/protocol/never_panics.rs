@@ -36,7 +36,7 @@ pub fn value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(properties::cases(300))]
 
     #[test]
     fn amf0_values_survive_a_round_trip(values in prop::collection::vec(value(), 0..6)) {

@@ -113,11 +113,7 @@ fn starts() -> impl Strategy<Value = [u32; 2]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 300,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(properties::cases(300))]
 
     #[test]
     fn tracks_with_other_origins_are_brought_together(

@@ -56,7 +56,7 @@ fn run(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>, Result<(), Violation
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(properties::cases(100))]
 
     #[test]
     fn pieces_make_no_difference(

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::encoder::{encode, lanes, picks, read};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(properties::cases(200))]
 
     /// Holds for any chunk types, any interleaving and any split.
     #[test]

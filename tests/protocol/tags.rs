@@ -266,7 +266,7 @@ fn color() -> impl Strategy<Value = ColorInfo> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(properties::cases(1000))]
 
     #[test]
     fn video_bodies_survive_a_round_trip(body in video()) {

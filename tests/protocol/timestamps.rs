@@ -166,7 +166,7 @@ fn check(received: &[Sent], sent: &[Sent], skipped: usize) -> Result<(), TestCas
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(properties::cases(300))]
 
     #[test]
     fn repeated_deltas_are_read_exactly(source in sources(true), has_video: bool) {

@@ -615,6 +615,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(properties::cases(256))]
+
         /// With any times, places and samples are consecutive, and the end is that of a segment.
         #[test]
         fn places_and_samples_have_no_holes(

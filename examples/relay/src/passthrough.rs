@@ -501,6 +501,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(properties::cases(256))]
+
         #[test]
         fn any_tags_are_clean_or_dirty(
             tags in prop::collection::vec((any_tag(), 0..10 * SECOND), 0..50)

@@ -138,6 +138,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(properties::cases(256))]
+
         #[test]
         fn all_relays_agree_in_any_order(
             (ordered, shuffled) in (1..10_usize).prop_flat_map(|count| {

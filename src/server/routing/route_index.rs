@@ -232,7 +232,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(properties::cases(2000))]
         #[test]
         fn the_index_finds_the_route_that_a_walk_finds(
             routes in prop::collection::vec(route(), 0..24),

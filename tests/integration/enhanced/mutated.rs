@@ -2,37 +2,22 @@
 
 //! Arbitrary bytes: the demuxer does not panic, posts no error, continues to the end, and keeps at
 //! most one tag of its input.
-//!
-//! The cases are the same in each run. `PROPTEST_RNG_SEED` selects others, and `PROPTEST_CASES`
-//! sets their number.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proptest::test_runner::RngSeed;
 
 use super::broken::file;
 use super::codecs::{hdr10, new_file};
+use properties::cases;
 use support::demuxer::Demuxer;
 use support::flv::{self, AUDIO, SCRIPT, Tag, VIDEO};
 use support::media::{SMALL_VIDEO, TONE, small};
 
 /// Size of the longest tag, and of the buffer that completes it.
 const MOST_KEPT: usize = (1 << 24) + (1 << 20);
-
-fn config(cases: u32) -> ProptestConfig {
-    let mut config = ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
-    if config.rng_seed == RngSeed::Random {
-        config.rng_seed = RngSeed::Fixed(1);
-        config.cases = cases;
-    }
-    config
-}
 
 /// Bytes that are counted as long as a buffer refers to them.
 struct Counted {
@@ -294,7 +279,7 @@ fn tag() -> impl Strategy<Value = Tag> {
 fn mutated_files_cause_no_error() {
     support::init();
     let samples = samples();
-    proptest!(config(400), |(
+    proptest!(cases(400), |(
         sample in any::<Index>(),
         mutations in prop::collection::vec(mutation(), 0..30),
         delivery in delivery(),
@@ -311,7 +296,7 @@ fn mutated_files_cause_no_error() {
 #[test]
 fn arbitrary_tags_cause_no_error() {
     support::init();
-    proptest!(config(600), |(
+    proptest!(cases(600), |(
         tags in prop::collection::vec(tag(), 0..60),
         delivery in delivery(),
     )| {
@@ -322,7 +307,7 @@ fn arbitrary_tags_cause_no_error() {
 #[test]
 fn arbitrary_bytes_cause_no_error() {
     support::init();
-    proptest!(config(200), |(
+    proptest!(cases(200), |(
         bytes in prop::collection::vec(any::<u8>(), 0..3000),
         has_header in any::<bool>(),
         delivery in delivery(),
@@ -337,7 +322,7 @@ fn arbitrary_bytes_cause_no_error() {
 fn memory_is_bounded_by_one_tag() {
     support::init();
     let samples = samples();
-    proptest!(config(12), |(
+    proptest!(cases(12), |(
         sample in any::<Index>(),
         mutations in prop::collection::vec(mutation(), 1..20),
         length in prop_oneof![1_000..100_000usize, Just(1 << 20)],

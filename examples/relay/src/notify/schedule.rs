@@ -481,6 +481,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(properties::cases(256))]
+
         #[test]
         fn notices_of_a_stream_keep_their_order(
             steps in prop::collection::vec((0..4_u8, 0..12_usize, any::<bool>()), 1..300)

@@ -164,7 +164,7 @@ fn check(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(properties::cases(500))]
     #[test]
     fn the_table_finds_what_walks_find(
         drawn in prop::collection::vec(drawn(), 0..24),

@@ -479,6 +479,8 @@ fn item_of(step: Step, timestamp: u32) -> QueueItem {
 }
 
 proptest! {
+    #![proptest_config(properties::cases(256))]
+
     #[test]
     fn leaky_queues_hold_and_drop_as_plain_lists_do(
         steps in steps(),

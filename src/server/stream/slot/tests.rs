@@ -372,6 +372,8 @@ fn check_events(effects: &[Effect<u64>]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
+    #![proptest_config(properties::cases(256))]
+
     #[test]
     fn any_inputs_give_one_publisher_at_most_and_matching_effects(
         inputs in inputs(),
