@@ -102,12 +102,35 @@ impl SourceClocks {
             track.unwrapper = self.unwrapper;
         }
         let own = track.unwrapper.last().unwrap_or(own);
-        let common = own + track.shift;
-        if common < track.last.0 - MAX_STEP_BACK {
-            track.first = (common, arrival);
+        if own < last_own - MAX_STEP_BACK {
+            if let Some(shift) = self.shift_in_step(index, own, arrival) {
+                self.tracks[index].shift = shift;
+            }
+            let track = &mut self.tracks[index];
+            track.first = (own + track.shift, arrival);
         }
+        let track = &mut self.tracks[index];
+        let common = own + track.shift;
         track.last = (common, arrival);
         (SourceTime { own, common }, None)
+    }
+
+    /// Returns the shift of a track with this time after its clock has started again, if the time
+    /// fits another track's own.
+    ///
+    /// The two have one clock. They seemed to have two when one of them started between a jump of the
+    /// clock and the other one's next tag.
+    fn shift_in_step(&self, index: usize, own: i64, arrival: RunningTime) -> Option<i64> {
+        let others = self.tracks.iter().enumerate();
+        let mut others = others.filter(|(other, _)| *other != index);
+        others.find_map(|(_, other)| {
+            let (last, last_arrival) = other.last;
+            // The tracks may have counted different numbers of wraps.
+            let distance = i64::from((own - (last - other.shift)) as i32);
+            let passed = millis_between(last_arrival, arrival);
+            let is_in_step = (-MAX_DISTANCE..=passed + MAX_DISTANCE).contains(&distance);
+            is_in_step.then_some(last + distance - own)
+        })
     }
 
     fn start_track(&mut self, tag: &Tag, arrival: RunningTime) -> (SourceTime, Option<Jump>) {

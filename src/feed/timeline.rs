@@ -409,7 +409,8 @@ impl Timeline {
         self.repairs.jumps += 1;
         let base = self.base.unwrap_or(arrival);
         let id = self.newest_clock().id.wrapping_add(1);
-        let time = self.continuation(base, arrival);
+        // Where the stream is ahead of the arrivals, its end is no more than another track's last time.
+        let time = self.continuation(base, arrival).max(expected);
         let clock = Clock {
             // The publisher is the same: if it was live, it still is.
             is_live: self.clock(index).is_live,

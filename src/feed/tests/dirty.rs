@@ -54,6 +54,40 @@ fn a_jump_ahead_is_repaired_and_keeps_audio_and_video_together() {
 }
 
 #[test]
+fn a_jump_of_a_publisher_ahead_of_its_arrivals_keeps_its_pace() {
+    let mut run = started(FeedSettings::default());
+    at(&mut run, 40).video(2040, FRAME).audio(2040, AUDIO);
+    at(&mut run, 80).video(500, FRAME).audio(500, AUDIO);
+    let expected = [
+        Video(2040, 1),
+        Audio(2040, 1),
+        Video(2080, 1),
+        Audio(2080, 1),
+    ];
+    assert_eq!(media(run.emitted()), expected);
+}
+
+/// At its start the track seems to have a clock of its own, two seconds behind.
+#[test]
+fn a_track_that_starts_before_the_other_one_sees_a_jump_stays_with_it() {
+    let mut run = FeedTest::new(FeedSettings::default());
+    at(&mut run, 0).audio(3000, AUDIO);
+    at(&mut run, 552).audio(3552, AUDIO);
+    at(&mut run, 567).video(1566, KEYFRAME);
+    at(&mut run, 575).audio(1574, AUDIO);
+    at(&mut run, 607).video(1606, FRAME);
+    let expected = [
+        Audio(0, 1),
+        Audio(552, 1),
+        Video(567, 1),
+        Audio(575, 1),
+        Video(607, 1),
+    ];
+    assert_eq!(media(run.emitted()), expected);
+    assert_eq!(run.feed.repairs().jumps, 1);
+}
+
+#[test]
 fn a_gap_in_a_file_that_is_sent_fast_stays() {
     let mut run = started(FeedSettings::default());
     run.video(40, FRAME).video(16_777_256, FRAME);
