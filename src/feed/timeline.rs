@@ -232,7 +232,15 @@ impl Timeline {
         sources: impl Iterator<Item = SourceTime>,
         arrival: RunningTime,
     ) -> Option<(u64, RunningTime)> {
-        let first = sources.map(|source| source.common).min()?;
+        let mut sources = sources.map(|source| source.common);
+        let media = sources.next()?;
+        let first = match self.mode {
+            TimestampMode::Publisher => sources.fold(media, i64::min),
+            // Media further back is from after a new start of the publisher's clock.
+            TimestampMode::RunningTime => sources
+                .filter(|source| *source >= media - MAX_STEP_BACK)
+                .fold(media, i64::min),
+        };
         let (start, segment) = match (self.mode, self.base) {
             (TimestampMode::Publisher, _) => (
                 first,
@@ -244,7 +252,7 @@ impl Timeline {
                 (0, Some((0, arrival)))
             }
         };
-        self.clocks = vec![Clock::starting(0, start - first, first, arrival)];
+        self.clocks = vec![Clock::starting(0, start - first, media, arrival)];
         self.start = start;
         self.position = start;
         segment

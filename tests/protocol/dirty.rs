@@ -271,6 +271,12 @@ fn video_that_starts_before_audio_sees_a_jump_stays_with_it() {
     ]);
 }
 
+#[test]
+fn a_clock_that_goes_back_while_audio_waits_for_video_is_live() {
+    let jumps = [(2000, -2502), (2129, 90_955), (2140, -1202)];
+    check_all(&[source(&[80], 0, 2061, &jumps)]);
+}
+
 /// Its timestamps are the same as those of video with a delay of 801 milliseconds.
 #[test]
 fn a_jump_that_looks_like_a_delay_of_video_is_not_recognizable() {

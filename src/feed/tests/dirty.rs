@@ -67,6 +67,25 @@ fn a_jump_of_a_publisher_ahead_of_its_arrivals_keeps_its_pace() {
     assert_eq!(media(run.emitted()), expected);
 }
 
+#[test]
+fn a_jump_back_while_audio_waits_for_a_keyframe_does_not_delay_the_start() {
+    let mut run = FeedTest::default();
+    at(&mut run, 0)
+        .video(3_600_000, VIDEO_HEADER)
+        .audio(3_600_000, AUDIO);
+    at(&mut run, 23).audio(3_600_023, AUDIO);
+    at(&mut run, 46).audio(0, AUDIO);
+    at(&mut run, 50).video(4, KEYFRAME);
+    let expected = [
+        Video(0, 0),
+        Audio(0, 1),
+        Audio(23, 1),
+        Audio(46, 1),
+        Video(50, 1),
+    ];
+    assert_eq!(media(run.emitted()), expected);
+}
+
 /// At its start the track seems to have a clock of its own, two seconds behind.
 #[test]
 fn a_track_that_starts_before_the_other_one_sees_a_jump_stays_with_it() {
