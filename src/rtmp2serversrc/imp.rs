@@ -2,8 +2,8 @@
 
 //! Lock order: `streaming`, then `running`, then `origin` or those of `state`; `keyframe_requests`, then
 //! those of the server. Signals, notifications and pushes happen under none of them except
-//! `streaming`, which belongs to the thread that delivers: the streaming thread, or the publisher's while
-//! that one is parked. It is not held while create() waits for the queue.
+//! `streaming`, which belongs to the streaming thread in create(). It is not held while that waits for
+//! the queue. The publisher's thread that delivers meanwhile takes the value out, and holds no lock.
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -15,9 +15,10 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::base_src::CreateSuccess;
 use gst_base::subclass::prelude::*;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::claiming::{self, ActiveClaim, StreamOrigin};
+use super::context::Context;
 use super::counters::ElementCounters;
 use super::element_state::ElementState;
 use super::keyframe::{KeyframeRequests, NoKeyframe};
@@ -27,7 +28,7 @@ use super::signals::Emitter;
 use super::specs::SPECS;
 use super::state::StateInput;
 use super::stats::{self, StreamStatistics};
-use super::streaming::{Context, Step, StreamingTask};
+use super::streaming::{Step, StreamingTask};
 use super::{CAT, announcements, buffers, signals};
 use crate::server::{self, Delivered, Downstream, Stream};
 
@@ -52,8 +53,8 @@ pub struct Rtmp2ServerSrc {
     origin: Mutex<StreamOrigin>,
     /// Set from start to stop.
     running: Mutex<Option<ActiveClaim>>,
-    /// Used by the thread that delivers while the element runs.
-    streaming: Mutex<Option<StreamingTask>>,
+    /// The delivery state while the element runs. None while the publisher's thread delivers.
+    streaming: Mutex<Option<Box<StreamingTask>>>,
     /// The property of the base class. Negative while buffers are not counted.
     num_buffers: AtomicI32,
     /// Number of flushes.
@@ -220,7 +221,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         *self.keyframe_requests.lock() = KeyframeRequests::default();
         let streaming = StreamingTask::new(running.stream().clone(), settings.feed());
-        *self.streaming.lock() = Some(streaming);
+        *self.streaming.lock() = Some(Box::new(streaming));
         let downstream = Arc::new(DirectDownstream(self.obj().clone()));
         running.stream().direct().set_downstream(Some(downstream));
         *self.running.lock() = Some(running);
@@ -235,8 +236,8 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         let running = self.running.lock().take();
         if let Some(running) = &running {
             running.stream().direct().set_downstream(None);
+            running.stream().wait_for_delivery();
         }
-        // Waits for a direct delivery in progress.
         let streaming = self.streaming.lock().take();
         if let (Some(ActiveClaim::Attached(_)), Some(mut streaming)) = (&running, streaming) {
             self.with_context(|context| streaming.drop_rest(context));
@@ -257,7 +258,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             self.flushes.fetch_add(1, Ordering::Relaxed);
             self.state.set_requires_return(true);
             if let Some(stream) = self.stream() {
-                stream.queue().set_flushing(true);
+                stream.queue().begin_flush();
             }
         }
         Ok(())
@@ -267,7 +268,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         if self.pause_gate.unlock_stop()
             && let Some(stream) = self.stream()
         {
-            stream.queue().set_flushing(false);
+            stream.end_flush();
         }
         Ok(())
     }
@@ -324,7 +325,7 @@ impl PushSrcImpl for Rtmp2ServerSrc {
         let mut wake = None;
         self.with_context(|context| {
             loop {
-                let mut streaming = self.streaming.lock();
+                let mut streaming = self.lock_streaming()?;
                 let task = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
                 if !is_kept && wake.is_none() {
                     task.handle_loss(context);
@@ -361,21 +362,47 @@ impl Downstream for DirectDownstream {
             has_rest: true,
         };
         let element = self.0.imp();
-        // Another thread delivers, and looks at the queue before it waits; or it is within a push that
-        // blocks.
-        let Some(mut streaming) = element.streaming.try_lock() else {
+        if !element.pause_gate.is_open() {
+            return NOTHING;
+        }
+        let Some(mut task) = element.streaming.lock().take() else {
             return NOTHING;
         };
-        match &mut *streaming {
-            Some(task) if element.pause_gate.is_open() => {
-                element.with_context(|context| task.deliver(context))
-            }
-            _ => NOTHING,
+        let stream = task.stream().clone();
+        let may_go_on = || element.pause_gate.is_open() && !stream.direct().is_relieved();
+        let delivered = element.with_context(|context| task.deliver(context, may_go_on));
+        let mut streaming = element.streaming.lock();
+        let running = element.running.lock();
+        // The push may have stopped the element. Another thread that stops it waits for this one.
+        let runs = |running: &ActiveClaim| Arc::ptr_eq(running.stream(), &stream);
+        if running.as_ref().is_some_and(runs) {
+            *streaming = Some(task);
+            return delivered;
         }
+        drop(running);
+        drop(streaming);
+        if element.stream_number().is_some() {
+            element.with_context(|context| task.drop_rest(context));
+        }
+        delivered
     }
 }
 
 impl Rtmp2ServerSrc {
+    /// Locks the delivery state for the streaming thread, after a delivery by the publisher's thread.
+    fn lock_streaming(&self) -> Result<MutexGuard<'_, Option<Box<StreamingTask>>>, gst::FlowError> {
+        let streaming = self.streaming.lock();
+        if streaming.is_some() {
+            return Ok(streaming);
+        }
+        drop(streaming);
+        if let Some(stream) = self.stream() {
+            let delivered = stream.queue().wait_for_delivery_or_flush();
+            delivered.map_err(|_| gst::FlowError::Flushing)?;
+        }
+        Ok(self.streaming.lock())
+    }
+
     fn stream(&self) -> Option<Arc<Stream>> {
         let running = self.running.lock();
         match &*running {

@@ -254,6 +254,7 @@ use gst::prelude::*;
 pub(crate) mod announcements;
 mod buffers;
 pub(crate) mod claiming;
+mod context;
 pub(crate) mod counters;
 mod drops;
 mod element_state;

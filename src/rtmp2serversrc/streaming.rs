@@ -11,13 +11,13 @@ use gst::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::base_src::CreateSuccess;
 
-use super::announcements::{self, about, about_with_reason, post_change, post_event, time};
+use super::announcements::{self, about, about_with_reason, post_change, time};
 use super::buffers::EpochCaps;
+use super::context::Context;
 use super::drops::{DropCounts, DropReports, ReportScope};
-use super::element_state::ElementState;
 use super::ration::Ration;
 use super::state::{Snapshot, StateInput};
-use super::{CAT, Rtmp2ServerSrc, StreamEvent, buffers, keyframe};
+use super::{CAT, StreamEvent, buffers, keyframe};
 use crate::feed::{Feed, FeedEvent, FeedOutput, FeedSettings, Reception};
 use crate::server::{
     Delivered, Dropped, Publisher, QueueEvent, QueueItem, RejectReason, Stream, Wake,
@@ -29,35 +29,6 @@ const GAP_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Least wait for media that is due by the pipeline's clock.
 const MIN_WAIT: Duration = Duration::from_millis(1);
-
-/// The element, as its streaming thread uses it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub(super) element: &'a Rtmp2ServerSrc,
-    pub(super) state: &'a ElementState,
-    /// The base class counts the buffers, for `num-buffers`.
-    pub(super) is_counted: bool,
-    /// Number of flushes so far. A push that failed in an earlier one is over.
-    pub(super) flush: u64,
-}
-
-impl Context<'_> {
-    /// Returns the present running time in nanoseconds.
-    fn running_time(&self) -> u64 {
-        let running_time = self.element.current_running_time();
-        running_time.unwrap_or(gst::ClockTime::ZERO).nseconds()
-    }
-
-    fn post_event(&self, event: StreamEvent, details: gst::Structure) {
-        let epoch = self.state.snapshot().epoch;
-        post_event(self.element, event, epoch, details);
-    }
-
-    /// Pushes an event of the element's own downstream.
-    fn push_event(&self, event: gst::Event) {
-        self.element.src_pad().push_event(event);
-    }
-}
 
 /// The next step of create().
 #[derive(Debug)]
@@ -85,6 +56,8 @@ pub(super) struct StreamingTask {
     epoch: EpochCaps,
     /// The status that elements downstream have not got yet.
     unsent_status: Option<Snapshot>,
+    /// Caps that could not be set, since the element was flushing.
+    unset_caps: Option<gst::Caps>,
     /// The segment and the file header have left.
     has_begun: bool,
     /// The media that leaves now has a frame to start decoding with.
@@ -96,8 +69,6 @@ pub(super) struct StreamingTask {
     drop_reports: DropReports,
     rejections: Ration<(Arc<Publisher>, RejectReason)>,
     ended: bool,
-    /// The streaming thread waits for the queue, and has nothing left to do.
-    is_parked: bool,
     /// Return of the last output from create().
     returned_at: Option<Instant>,
     /// A direct push failed, in this flush.
@@ -132,6 +103,7 @@ impl StreamingTask {
             is_discont: false,
             epoch: EpochCaps::new(0),
             unsent_status: None,
+            unset_caps: None,
             has_begun: false,
             starts_decoding: false,
             lost_since: None,
@@ -139,7 +111,6 @@ impl StreamingTask {
             drop_reports: DropReports::default(),
             rejections: Ration::default(),
             ended: false,
-            is_parked: false,
             returned_at: None,
             failure: None,
         }
@@ -156,7 +127,6 @@ impl StreamingTask {
         context: Context<'_>,
         wake: Option<Wake>,
     ) -> Result<Step, gst::FlowError> {
-        self.is_parked = false;
         if let Some(returned_at) = self.returned_at.take() {
             let direct = self.stream.direct();
             direct.note_push(returned_at, Instant::now(), self.last_tags);
@@ -199,7 +169,6 @@ impl StreamingTask {
             }
             self.stream.queue().take_for_reader(&mut self.items);
             if self.items.is_empty() {
-                self.is_parked = true;
                 let deadline = self.deadline(context);
                 return Ok(Step::Wait { deadline });
             }
@@ -207,22 +176,32 @@ impl StreamingTask {
         }
     }
 
-    /// Delivers the tags of the queue on the publisher's thread. Anything else is left to the streaming
-    /// thread, and all where that one is not parked.
-    pub(super) fn deliver(&mut self, context: Context<'_>) -> Delivered {
-        let is_ready = self.is_parked && self.has_begun && self.failure.is_none();
+    /// Delivers the tags of the queue on the publisher's thread, while the streaming thread is parked.
+    /// Anything else is left to that one, and all that is queued once this may not go on.
+    pub(super) fn deliver(
+        &mut self,
+        context: Context<'_>,
+        may_go_on: impl Fn() -> bool,
+    ) -> Delivered {
         let mut delivered = Delivered {
             tags: 0,
             has_rest: true,
         };
-        if !is_ready || context.is_counted || context.state.requires_return() {
+        if !self.has_begun || self.failure.is_some() || context.is_counted {
             return delivered;
         }
-        let had_deadline = self.has_deadline();
+        let timing = self.timing();
         loop {
             self.stream.queue().take(&mut self.items);
+            // After the items: those that follow an event of the base class stay behind it.
+            if context.state.requires_return() {
+                return delivered;
+            }
             if self.items.is_empty() {
-                delivered.has_rest = had_deadline != self.has_deadline();
+                delivered.has_rest = timing != self.timing();
+                return delivered;
+            }
+            if delivered.tags > 0 && !may_go_on() {
                 return delivered;
             }
             self.feed_items(context);
@@ -242,9 +221,9 @@ impl StreamingTask {
         }
     }
 
-    /// Returns true where the streaming thread waits no longer than until a deadline.
-    fn has_deadline(&self) -> bool {
-        self.feed.deadline().is_some() || self.is_media_missing()
+    /// Returns the values that the deadline of the streaming thread depends on.
+    fn timing(&self) -> (Option<u64>, bool) {
+        (self.feed.deadline(), self.is_media_missing())
     }
 
     /// Pushes the tags at the front of the feed's output, and returns their number.
@@ -465,6 +444,9 @@ impl StreamingTask {
         &mut self,
         context: Context<'_>,
     ) -> Result<Option<CreateSuccess>, gst::FlowError> {
+        if let Some(caps) = self.unset_caps.take() {
+            self.set_caps(context, caps)?;
+        }
         loop {
             let count = self.feed.tags_ahead();
             if count == 0 {
@@ -507,6 +489,22 @@ impl StreamingTask {
         Some(buffers::buffer(tag, &self.epoch))
     }
 
+    fn set_caps(&mut self, context: Context<'_>, caps: gst::Caps) -> Result<(), gst::FlowError> {
+        if context.element.set_caps(&caps).is_ok() {
+            return Ok(());
+        }
+        if context
+            .element
+            .src_pad()
+            .pad_flags()
+            .contains(gst::PadFlags::FLUSHING)
+        {
+            self.unset_caps = Some(caps);
+            return Err(gst::FlowError::Flushing);
+        }
+        Err(gst::FlowError::NotNegotiated)
+    }
+
     fn handle_output(
         &mut self,
         context: Context<'_>,
@@ -514,9 +512,7 @@ impl StreamingTask {
     ) -> Result<(), gst::FlowError> {
         match output {
             FeedOutput::Headers(headers) => {
-                let caps = buffers::caps_with_stream_header(headers);
-                let set = context.element.set_caps(&caps);
-                set.map_err(|_| gst::FlowError::NotNegotiated)?;
+                self.set_caps(context, buffers::caps_with_stream_header(headers))?;
             }
             FeedOutput::Segment { start, base } => {
                 let segment = buffers::segment(start, base);

@@ -8,6 +8,7 @@ mod bin;
 mod cases;
 mod codecs;
 mod delivery_interval;
+mod direct_delivery;
 mod dropping;
 mod enhanced;
 mod fallback;

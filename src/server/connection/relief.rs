@@ -11,8 +11,8 @@
 //!   new thread:                          +---> reads, fills the queue ...
 //! ```
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use parking_lot::Mutex;
 
@@ -28,10 +28,21 @@ pub(super) trait Resume: Send + 'static {
     fn resume(self: Box<Self>);
 }
 
+/// Starts the threads on which connections continue.
+pub(super) trait Successors: Send + Sync {
+    fn start(&self, client: u64, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+}
+
+impl Successors for ListenerState {
+    fn start(&self, client: u64, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.continue_connection(client, body)
+    }
+}
+
 /// Holds a connection while its thread delivers.
 pub(super) struct ReliefSlot<C> {
     id: u64,
-    listener: Arc<ListenerState>,
+    successors: Arc<dyn Successors>,
     connection: Mutex<Option<Box<C>>>,
 }
 
@@ -44,10 +55,10 @@ impl<C> fmt::Debug for ReliefSlot<C> {
 }
 
 impl<C: Resume> ReliefSlot<C> {
-    pub(super) fn new(id: u64, listener: Arc<ListenerState>) -> Arc<Self> {
+    pub(super) fn new(id: u64, successors: Arc<dyn Successors>) -> Arc<Self> {
         Arc::new(ReliefSlot {
             id,
-            listener,
+            successors,
             connection: Mutex::default(),
         })
     }
@@ -58,9 +69,14 @@ impl<C: Resume> ReliefSlot<C> {
         connection: Box<C>,
         stream: &Arc<Stream>,
     ) -> Option<Box<C>> {
+        self.hold(connection, || stream.deliver(self.clone()))
+    }
+
+    /// Holds the connection during a push. Returns it, unless another thread continues it.
+    fn hold(&self, connection: Box<C>, push: impl FnOnce()) -> Option<Box<C>> {
         *self.connection.lock() = Some(connection);
         let emptied = EmptiedSlot(self);
-        stream.deliver(self.clone());
+        push();
         emptied.0.take()
     }
 
@@ -70,10 +86,11 @@ impl<C: Resume> ReliefSlot<C> {
 }
 
 impl<C: Resume> Relief for ReliefSlot<C> {
-    fn relieve(&self) {
+    fn relieve(&self) -> bool {
         let mut slot = self.connection.lock();
         let Some(connection) = slot.take() else {
-            return;
+            // The push has returned.
+            return true;
         };
         gst::debug!(
             CAT,
@@ -82,7 +99,7 @@ impl<C: Resume> Relief for ReliefSlot<C> {
         );
         let handed = Arc::new(Mutex::new(Some(connection)));
         let taken = handed.clone();
-        let continued = self.listener.continue_connection(
+        let continued = self.successors.start(
             self.id,
             Box::new(move || {
                 callback_thread::enter();
@@ -99,7 +116,9 @@ impl<C: Resume> Relief for ReliefSlot<C> {
             );
             // The own thread continues after its push.
             *slot = handed.lock().take();
+            return false;
         }
+        true
     }
 }
 
@@ -109,5 +128,109 @@ struct EmptiedSlot<'a, C: Resume>(&'a ReliefSlot<C>);
 impl<C: Resume> Drop for EmptiedSlot<'_, C> {
     fn drop(&mut self) {
         drop(self.0.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// Reports the thread that continues it, and its end.
+    struct Connection(mpsc::Sender<&'static str>);
+
+    impl Resume for Connection {
+        fn resume(self: Box<Self>) {
+            self.0.send("resumed").unwrap();
+        }
+    }
+
+    impl Drop for Connection {
+        fn drop(&mut self) {
+            let _ = self.0.send("dropped");
+        }
+    }
+
+    struct Spawning;
+
+    impl Successors for Spawning {
+        fn start(&self, _client: u64, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+            thread::Builder::new().spawn(body).map(drop)
+        }
+    }
+
+    struct WithoutThreads;
+
+    impl Successors for WithoutThreads {
+        fn start(&self, _client: u64, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+            drop(body);
+            Err(io::Error::other("no threads"))
+        }
+    }
+
+    type Slot = Arc<ReliefSlot<Connection>>;
+
+    fn slot(
+        successors: impl Successors + 'static,
+    ) -> (Slot, Box<Connection>, mpsc::Receiver<&'static str>) {
+        let (sender, events) = mpsc::channel();
+        let slot = ReliefSlot::new(1, Arc::new(successors));
+        (slot, Box::new(Connection(sender)), events)
+    }
+
+    #[test]
+    fn push_that_returns_keeps_the_connection() {
+        let (slot, connection, events) = slot(Spawning);
+        let connection = slot.hold(connection, || {});
+        assert!(connection.is_some());
+        assert!(slot.relieve(), "there is nothing to relieve");
+        assert!(events.try_recv().is_err());
+    }
+
+    #[test]
+    fn relieved_connection_continues_once_on_another_thread() {
+        let (slot, connection, events) = slot(Spawning);
+        let kept = slot.hold(connection, || {
+            assert!(slot.relieve());
+            assert_eq!(events.recv(), Ok("resumed"));
+            assert_eq!(events.recv(), Ok("dropped"));
+            assert!(slot.relieve());
+        });
+        assert!(kept.is_none());
+        assert!(events.recv().is_err(), "it is gone");
+    }
+
+    #[test]
+    fn connection_without_a_successor_stays_on_its_own_thread() {
+        let (slot, connection, events) = slot(WithoutThreads);
+        let kept = slot.hold(connection, || {
+            assert!(!slot.relieve());
+            assert!(!slot.relieve(), "it is tried again");
+        });
+        assert!(kept.is_some());
+        assert!(events.try_recv().is_err());
+    }
+
+    #[test]
+    fn push_that_returns_during_the_relief_loses_no_connection() {
+        for _ in 0..300 {
+            let (slot, connection, events) = slot(Spawning);
+            let kept = thread::scope(|scope| {
+                slot.hold(connection, || {
+                    scope.spawn(|| slot.relieve());
+                    thread::yield_now();
+                })
+            });
+            match kept {
+                Some(connection) => {
+                    assert!(events.try_recv().is_err());
+                    drop(connection);
+                }
+                None => assert_eq!(events.recv(), Ok("resumed")),
+            }
+            assert_eq!(events.recv(), Ok("dropped"));
+        }
     }
 }

@@ -192,14 +192,18 @@ impl ConnectionTable {
     }
 
     /// Ends all connections, and returns the threads to join. A thread in a handler of the application
-    /// is not among them: it ends when the handler returns, which may wait for the caller.
+    /// is not among them: it ends when the handler returns, which may wait for the caller. Threads that
+    /// were relieved are: their pushes are over once their elements have stopped.
     pub(crate) fn take_all(&mut self) -> Vec<JoinHandle<()>> {
         self.disconnect_all();
         let leaving = self.leaving.drain().map(|(_, entry)| entry);
         let in_handler = |entry: &Entry| entry.stage == Stage::Authorizing;
         let leaving = leaving.filter(|entry| !in_handler(entry));
         let threads = leaving.map(|entry| entry.thread);
-        threads.chain(self.finished.drain(..)).collect()
+        threads
+            .chain(self.finished.drain(..))
+            .chain(self.relieved.drain(..))
+            .collect()
     }
 }
 
@@ -316,5 +320,24 @@ mod tests {
         assert_eq!(test.connections.take_finished().len(), 1);
         test.add();
         assert_eq!(test.connections.take_all().len(), 1);
+    }
+
+    #[test]
+    fn relieved_threads_are_joined_after_they_have_ended() {
+        let mut test = Test::new();
+        let id = test.add();
+        let spawn = || Ok(std::thread::spawn(|| {}));
+        test.connections.continue_on(id, spawn).unwrap();
+        let failed = test
+            .connections
+            .continue_on(id, || Err(io::Error::other("no threads")));
+        assert!(failed.is_err() && test.has(id));
+        while !test.connections.relieved[0].is_finished() {
+            std::thread::yield_now();
+        }
+        assert_eq!(test.connections.take_finished().len(), 1);
+        test.connections.continue_on(id, spawn).unwrap();
+        assert_eq!(test.connections.take_all().len(), 2);
+        assert!(test.connections.continue_on(id, spawn).is_err());
     }
 }

@@ -20,8 +20,10 @@
 //!
 //! Invariants:
 //!
-//! - One thread delivers at a time: it holds the element's delivery state from the queue to the end of
-//!   the push. The publisher's thread does so only while the streaming thread is parked.
+//! - One thread delivers at a time: it has the element's delivery state from the queue to the end of
+//!   the push. The publisher's thread does so only while the streaming thread is parked, which does not
+//!   leave its wait until the push is over. Only a flush or a stop ends that wait, and both end after
+//!   the push.
 //! - Items leave in the order of the queue, since both take them from its front.
 //! - Only tags are delivered directly. Caps, segments, states, events and the end are the streaming
 //!   thread's, which wakes for them.
@@ -33,6 +35,7 @@
 
 use std::fmt::Debug;
 use std::sync::{Arc, LazyLock};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -57,7 +60,7 @@ pub(super) fn next_watch(now: Instant) -> Instant {
 
 /// The pipeline behind a stream.
 pub(crate) trait Downstream: Debug + Send + Sync {
-    /// Delivers the items of the queue on the current thread, if the streaming thread is parked.
+    /// Delivers the items of the queue on the current thread, while the streaming thread is parked.
     fn deliver(&self) -> Delivered;
 }
 
@@ -72,8 +75,8 @@ pub(crate) struct Delivered {
 
 /// A connection whose thread is within a push.
 pub(crate) trait Relief: Debug + Send + Sync {
-    /// Continues the connection on another thread. Does not wait.
-    fn relieve(&self);
+    /// Continues the connection on another thread. Returns false where there is none. Does not wait.
+    fn relieve(&self) -> bool;
 }
 
 /// Decides if the publisher's thread may deliver.
@@ -109,6 +112,7 @@ impl Pace {
 #[derive(Debug)]
 struct InProgress {
     begun: Instant,
+    thread: ThreadId,
     /// Taken once the connection continues elsewhere.
     relief: Option<Arc<dyn Relief>>,
 }
@@ -172,6 +176,7 @@ impl DirectDelivery {
         let downstream = state.downstream.clone()?;
         state.in_progress = Some(InProgress {
             begun: now,
+            thread: thread::current().id(),
             relief: Some(relief),
         });
         state.was_used = true;
@@ -194,6 +199,20 @@ impl DirectDelivery {
         drop(in_progress);
     }
 
+    /// Returns true on the thread that delivers: the caller is within its push.
+    pub(crate) fn is_on_this_thread(&self) -> bool {
+        let state = self.state.lock();
+        let in_progress = state.in_progress.as_ref();
+        in_progress.is_some_and(|delivery| delivery.thread == thread::current().id())
+    }
+
+    /// Returns true where another thread reads for the publisher whose thread delivers.
+    pub(crate) fn is_relieved(&self) -> bool {
+        let state = self.state.lock();
+        let in_progress = state.in_progress.as_ref();
+        in_progress.is_some_and(|delivery| delivery.relief.is_none())
+    }
+
     /// Looks for a push that blocks.
     pub(super) fn watch(&self, now: Instant) -> Watch {
         let mut state = self.state.lock();
@@ -210,6 +229,25 @@ impl DirectDelivery {
         }
         state.is_watched = watch.goes_on;
         watch
+    }
+}
+
+impl DirectDelivery {
+    /// Relieves a connection found by a watch. Returns false where that is to be tried again.
+    pub(super) fn relieve(&self, connection: Arc<dyn Relief>) -> bool {
+        if connection.relieve() {
+            return true;
+        }
+        let mut state = self.state.lock();
+        // A delivery that has begun since has its own.
+        let in_progress = state.in_progress.as_mut();
+        let waiting = in_progress.filter(|delivery| delivery.relief.is_none());
+        let Some(delivery) = waiting else {
+            return true;
+        };
+        delivery.relief = Some(connection);
+        state.is_watched = true;
+        false
     }
 }
 
@@ -230,8 +268,9 @@ mod tests {
     }
 
     impl Relief for Counter {
-        fn relieve(&self) {
+        fn relieve(&self) -> bool {
             self.0.fetch_add(1, Ordering::Relaxed);
+            true
         }
     }
 

@@ -28,7 +28,9 @@ use crate::server::publisher::{Publisher, ReconnectError, RejectReason, RemovalR
 use crate::server::stats::{
     ConnectionStats, Dropped, LastError, StreamCounters, StreamStats, Totals,
 };
-use crate::server::stream::direct_delivery::{DirectDelivery, Relief, next_watch};
+use crate::server::stream::direct_delivery::{
+    Delivered, DirectDelivery, Relief, Watch, next_watch,
+};
 use crate::server::stream::fan_out::{Effect, fan_out};
 use crate::server::stream::patience::Patience;
 use crate::server::stream::publisher_handle::{Contention, PublisherHandle};
@@ -161,11 +163,32 @@ impl Stream {
         if begun.needs_watch {
             self.set_watch_timer();
         }
-        let delivered = begun.downstream.deliver();
-        self.direct.end(Instant::now(), delivered.tags);
-        if delivered.has_rest {
-            self.queue.call_reader();
+        if !self.queue.begin_delivery() {
+            self.direct.end(Instant::now(), 0);
+            self.queue.announce();
+            return;
         }
+        // Also in a panic: the streaming thread waits for the end.
+        let mut delivery = DeliveryInProgress {
+            stream: self,
+            delivered: Delivered {
+                tags: 0,
+                has_rest: true,
+            },
+        };
+        delivery.delivered = begun.downstream.deliver();
+    }
+
+    /// Waits for the end of a push by the publisher's thread, unless the caller is within it.
+    pub(crate) fn wait_for_delivery(&self) {
+        if !self.direct.is_on_this_thread() {
+            self.queue.wait_for_delivery();
+        }
+    }
+
+    /// Ends a flush of the element.
+    pub(crate) fn end_flush(&self) {
+        self.queue.end_flush(self.direct.is_on_this_thread());
     }
 
     fn set_watch_timer(self: &Arc<Self>) {
@@ -177,11 +200,9 @@ impl Stream {
             let Some(stream) = Weak::upgrade(&stream) else {
                 return;
             };
-            let watch = stream.direct.watch(now);
-            if let Some(connection) = watch.blocked {
-                connection.relieve();
-            }
-            if watch.goes_on {
+            let Watch { blocked, goes_on } = stream.direct.watch(now);
+            let is_relieved = blocked.is_none_or(|connection| stream.direct.relieve(connection));
+            if goes_on || !is_relieved {
                 stream.set_watch_timer();
             }
         };
@@ -618,6 +639,20 @@ impl Drop for Stream {
             timers.clear(self.settings_timer);
             timers.clear(self.watch_timer);
         }
+    }
+}
+
+/// A delivery by the publisher's thread.
+struct DeliveryInProgress<'a> {
+    stream: &'a Stream,
+    delivered: Delivered,
+}
+
+impl Drop for DeliveryInProgress<'_> {
+    fn drop(&mut self) {
+        let Delivered { tags, has_rest } = self.delivered;
+        self.stream.direct.end(Instant::now(), tags);
+        self.stream.queue.end_delivery(has_rest);
     }
 }
 

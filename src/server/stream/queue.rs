@@ -69,6 +69,8 @@ pub(crate) struct MediaQueue {
     state: Mutex<QueueState>,
     not_empty: Condvar,
     not_full: Condvar,
+    /// A delivery by the publisher's thread has ended.
+    delivered: Condvar,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,8 @@ struct QueueState {
     authorizing_queued: bool,
     /// Sticky: set and cleared by the streaming side, and seen by it alone.
     flushing: bool,
+    /// The publisher's thread delivers, and the streaming thread stays in its wait.
+    is_delivering: bool,
     /// The streaming thread is wanted, also where there is no item.
     reader_called: bool,
     /// Final.
@@ -126,6 +130,7 @@ impl MediaQueue {
                 authorizing: false,
                 authorizing_queued: false,
                 flushing: false,
+                is_delivering: false,
                 reader_called: false,
                 closed: false,
                 reader_waits: false,
@@ -138,6 +143,7 @@ impl MediaQueue {
             }),
             not_empty: Condvar::new(),
             not_full: Condvar::new(),
+            delivered: Condvar::new(),
         }
     }
 
@@ -163,10 +169,21 @@ impl MediaQueue {
         self.state.lock().items.decoding_starts(track)
     }
 
-    /// Makes [`MediaQueue::wait`] return at once until it is unset. For the streaming side.
-    pub(crate) fn set_flushing(&self, flushing: bool) {
-        self.state.lock().flushing = flushing;
+    /// Ends all waits of the streaming thread at once until [`MediaQueue::end_flush`].
+    pub(crate) fn begin_flush(&self) {
+        self.state.lock().flushing = true;
         self.not_empty.notify_all();
+        self.delivered.notify_all();
+    }
+
+    /// Ends a flush, after a delivery by the publisher's thread in it: nothing of before the flush may
+    /// leave after it. `is_delivering` says that the caller is within that delivery.
+    pub(crate) fn end_flush(&self, is_delivering: bool) {
+        let mut state = self.state.lock();
+        while state.flushing && state.is_delivering && !is_delivering {
+            self.delivered.wait(&mut state);
+        }
+        state.flushing = false;
     }
 
     /// Closes the queue: all waits end, and it returns nothing more.
@@ -176,6 +193,7 @@ impl MediaQueue {
         state.items.take();
         self.not_empty.notify_all();
         self.not_full.notify_all();
+        self.delivered.notify_all();
     }
 
     /// Starts a publisher. Items of the one before stay, and no more are accepted from it. Starts
@@ -297,11 +315,48 @@ impl MediaQueue {
         }
     }
 
-    /// Wakes the streaming thread, or keeps it from waiting once.
-    pub(crate) fn call_reader(&self) {
+    /// Begins a delivery by the publisher's thread. Returns false where the streaming thread does not
+    /// wait. It waits on until [`MediaQueue::end_delivery`], unless the queue is flushing or closed.
+    pub(crate) fn begin_delivery(&self) -> bool {
         let mut state = self.state.lock();
-        state.reader_called = true;
-        self.wake_reader(&mut state);
+        let begins = state.reader_waits && !state.is_delivering;
+        state.is_delivering |= begins;
+        begins
+    }
+
+    /// Ends a delivery. Wakes the streaming thread where there are more items, or where it is wanted
+    /// for something else.
+    pub(crate) fn end_delivery(&self, is_reader_wanted: bool) {
+        let mut state = self.state.lock();
+        state.is_delivering = false;
+        state.reader_called |= is_reader_wanted;
+        let has_items = !state.items.is_empty() && !state.more_follows;
+        if state.reader_called || has_items {
+            self.wake_reader(&mut state);
+        }
+        drop(state);
+        self.delivered.notify_all();
+    }
+
+    /// Waits for the end of a delivery by the publisher's thread.
+    pub(crate) fn wait_for_delivery(&self) {
+        let mut state = self.state.lock();
+        while state.is_delivering {
+            self.delivered.wait(&mut state);
+        }
+    }
+
+    /// Waits for the end of a delivery by the publisher's thread. A flush ends the wait: it may come from
+    /// within that delivery.
+    pub(crate) fn wait_for_delivery_or_flush(&self) -> Result<(), Stopped> {
+        let mut state = self.state.lock();
+        while state.is_delivering {
+            if state.flushing || state.closed {
+                return Err(Stopped);
+            }
+            self.delivered.wait(&mut state);
+        }
+        Ok(())
     }
 
     /// Adds items like [`MediaQueue::push`], for a writer with more input pending, which would wake
@@ -343,34 +398,41 @@ impl MediaQueue {
         Ok(state)
     }
 
+    /// Wakes the streaming thread, now or at the end of a delivery.
     fn wake_reader(&self, state: &mut QueueState) {
         state.more_follows = false;
-        if std::mem::take(&mut state.reader_waits) {
+        if !state.is_delivering && std::mem::take(&mut state.reader_waits) {
             self.not_empty.notify_one();
         }
     }
 
-    /// Waits until the streaming thread has something to do, or until a deadline. For the streaming
-    /// thread alone.
+    /// Waits until the streaming thread has something to do, or until a deadline. Does not return
+    /// within a delivery by the publisher's thread, unless the queue is flushing or closed. For the
+    /// streaming thread alone.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<Wake, Stopped> {
         let mut state = self.state.lock();
+        let mut deadline = deadline;
+        let mut wake = Wake::Called;
         loop {
             if state.flushing || state.closed {
                 state.reader_waits = false;
                 return Err(Stopped);
             }
             let has_items = !state.items.is_empty() && !state.more_follows;
-            if std::mem::take(&mut state.reader_called) || has_items {
+            if !state.is_delivering && (state.reader_called || has_items) {
+                state.reader_called = false;
                 state.reader_waits = false;
-                return Ok(Wake::Called);
+                return Ok(wake);
             }
             state.reader_waits = true;
             match deadline {
                 None => self.not_empty.wait(&mut state),
-                Some(deadline) => {
-                    if self.not_empty.wait_until(&mut state, deadline).timed_out() {
-                        state.reader_waits = false;
-                        return Ok(Wake::TimedOut);
+                Some(due) => {
+                    if self.not_empty.wait_until(&mut state, due).timed_out() {
+                        // Perhaps the end of a delivery has to be awaited.
+                        deadline = None;
+                        wake = Wake::TimedOut;
+                        state.reader_called = true;
                     }
                 }
             }

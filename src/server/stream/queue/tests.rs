@@ -133,16 +133,85 @@ fn a_quiet_push_wakes_the_reader_when_enough_has_come_together() {
     assert!(!pop(&queue).is_empty());
 }
 
+/// Begins a delivery once the reader waits.
+fn begin_delivery(queue: &MediaQueue) {
+    while !queue.begin_delivery() {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
-fn called_reader_does_not_wait_once() {
+fn delivery_begins_only_while_the_reader_waits() {
     let queue = queue(100, Leak::None);
-    queue.call_reader();
-    assert_eq!(queue.wait(None), Ok(Wake::Called));
-    assert_eq!(queue.wait(Some(Instant::now())), Ok(Wake::TimedOut));
+    assert!(!queue.begin_delivery());
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| queue.wait(None));
-        queue.call_reader();
+        begin_delivery(&queue);
+        assert!(!queue.begin_delivery(), "one at a time");
+        queue.end_delivery(false);
+        begin_delivery(&queue);
+        queue.end_delivery(true);
         assert_eq!(reader.join().unwrap(), Ok(Wake::Called));
+    });
+    assert!(!queue.begin_delivery());
+    assert_eq!(queue.wait(Some(Instant::now())), Ok(Wake::TimedOut));
+}
+
+#[test]
+fn reader_waits_for_the_end_of_a_delivery() {
+    let queue = queue(100, Leak::None);
+    let deadline = Instant::now() + Duration::from_millis(2);
+    for deadline in [None, Some(deadline)] {
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| queue.wait(deadline));
+            if deadline.is_some() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            begin_delivery(&queue);
+            push(&queue, [frame(1)]);
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(!reader.is_finished());
+            queue.end_delivery(false);
+            let wake = match deadline {
+                None => Wake::Called,
+                Some(_) => Wake::TimedOut,
+            };
+            assert_eq!(reader.join().unwrap(), Ok(wake));
+        });
+        assert_eq!(pop(&queue), unmarked([1]));
+    }
+}
+
+#[test]
+fn flush_ends_after_the_delivery_in_it() {
+    let queue = queue(100, Leak::None);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| queue.wait(None));
+        begin_delivery(&queue);
+        let second = scope.spawn(|| queue.wait_for_delivery_or_flush());
+        queue.begin_flush();
+        assert_eq!(reader.join().unwrap(), Err(Stopped));
+        assert_eq!(second.join().unwrap(), Err(Stopped));
+        let flush = scope.spawn(|| queue.end_flush(false));
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(!flush.is_finished());
+        queue.end_delivery(false);
+        flush.join().unwrap();
+    });
+    assert_eq!(queue.wait_for_delivery_or_flush(), Ok(()));
+    assert_eq!(queue.wait(Some(Instant::now())), Ok(Wake::TimedOut));
+}
+
+#[test]
+fn flush_from_within_a_delivery_does_not_wait_for_it() {
+    let queue = queue(100, Leak::None);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| queue.wait(None));
+        begin_delivery(&queue);
+        queue.begin_flush();
+        assert_eq!(reader.join().unwrap(), Err(Stopped));
+        queue.end_flush(true);
+        queue.end_delivery(false);
     });
 }
 
@@ -155,16 +224,10 @@ fn push_tells_if_the_reader_waits() {
     assert_eq!(batch.len(), 1);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| queue.wait(None));
-        // It waits on, and the writer delivers.
-        loop {
-            let is_due = queue.push(CLIENT, &mut vec![frame(2)]).unwrap();
-            queue.take(&mut batch);
-            if is_due {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        queue.call_reader();
+        begin_delivery(&queue);
+        assert_eq!(queue.push(CLIENT, &mut vec![frame(2)]), Ok(true));
+        queue.take(&mut batch);
+        queue.end_delivery(true);
         assert_eq!(reader.join().unwrap(), Ok(Wake::Called));
     });
     assert!(!queue.is_reader_due());
@@ -174,14 +237,14 @@ fn push_tells_if_the_reader_waits() {
 fn flushing_is_sticky_and_keeps_what_is_there() {
     let queue = queue(100, Leak::None);
     push(&queue, [frame(1)]);
-    queue.set_flushing(true);
+    queue.begin_flush();
     for _ in 0..2 {
         assert_eq!(queue.wait(None), Err(Stopped));
         let mut batch = VecDeque::new();
         queue.take(&mut batch);
         assert!(batch.is_empty());
     }
-    queue.set_flushing(false);
+    queue.end_flush(false);
     assert_eq!(pop(&queue), unmarked([1]));
 }
 
@@ -190,7 +253,7 @@ fn flushing_and_closing_wake_who_waits() {
     let queue = queue(1, Leak::None);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| queue.wait(None));
-        queue.set_flushing(true);
+        queue.begin_flush();
         assert_eq!(reader.join().unwrap(), Err(Stopped));
         let writer = scope.spawn(|| queue.push(CLIENT, &mut (0..9).map(frame).collect()));
         queue.close();
