@@ -11,8 +11,8 @@ use super::Quantity::{
 use super::{Bound, Kind, Quantity, Scenario, Target, When};
 use crate::media::{AUDIO_ONLY, FULL_HD, PACED, Profile, SENT_ON, SMALL, TINY, UHD};
 use crate::subject::Subject::{
-    self, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2FallbackSink, Rtmp2MultiServerSrc,
-    Rtmp2ServerSrc, Rtmp2Sink, TcpServerSrc,
+    self, Collecting, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2FallbackSink,
+    Rtmp2MultiServerSrc, Rtmp2ServerSrc, Rtmp2Sink, TcpServerSrc,
 };
 
 const EVERYONE: &[Subject] = &[ReadLoop, OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
@@ -20,6 +20,7 @@ const COPIERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const LISTENERS: &[Subject] = &[ReadLoop, ReadThreads, Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const SERVERS: &[Subject] = &[Nginx, TcpServerSrc, Rtmp2ServerSrc];
 const RTMP: &[Subject] = &[Nginx, Rtmp2ServerSrc];
+const COLLECTING: &[Subject] = &[Nginx, Collecting];
 const OURS: &[Subject] = &[Rtmp2ServerSrc];
 const MULTI: &[Subject] = &[Nginx, Rtmp2MultiServerSrc];
 const SENDERS: &[Subject] = &[Rtmp2Sink, Rtmp2FallbackSink];
@@ -118,10 +119,10 @@ pub fn all() -> Vec<Scenario> {
             vec![],
         ),
         scenario(
-            "360p",
+            "small",
             transfer(SMALL, USUAL_CHUNKS, 500_000_000),
             EVERYONE,
-            vec![],
+            vec![versus(CpuPerGigabyte, TcpServerSrc, AtMost(1.4))],
         ),
         scenario(
             "audio",
@@ -138,8 +139,8 @@ pub fn all() -> Vec<Scenario> {
             },
             LISTENERS,
             vec![
-                versus(CpuShare, Nginx, AtMost(1.25)),
-                versus(CpuShare, TcpServerSrc, AtMost(0.5)),
+                versus(CpuShare, ReadThreads, AtMost(1.35)),
+                versus(CpuShare, TcpServerSrc, AtMost(0.75)),
             ],
         ),
         scenario(
@@ -192,7 +193,17 @@ pub fn all() -> Vec<Scenario> {
                 time: Duration::from_secs(6),
             },
             LISTENERS,
-            vec![],
+            vec![versus(CpuShare, Nginx, AtMost(2.0))],
+        ),
+        many(
+            "interval",
+            Kind::Paced {
+                profile: TINY,
+                publishers: 1000,
+                time: Duration::from_secs(6),
+            },
+            COLLECTING,
+            vec![versus(CpuShare, Nginx, AtMost(0.9))],
         ),
         many(
             "memory-1000",

@@ -26,19 +26,22 @@ pub enum Subject {
     Nginx,
     TcpServerSrc,
     Rtmp2ServerSrc,
+    /// rtmp2serversrc with `delivery-interval=100`.
+    Collecting,
     Rtmp2MultiServerSrc,
     Rtmp2Sink,
     Rtmp2FallbackSink,
 }
 
 impl Subject {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ReadLoop,
         Self::ReadThreads,
         Self::OneCopy,
         Self::Nginx,
         Self::TcpServerSrc,
         Self::Rtmp2ServerSrc,
+        Self::Collecting,
         Self::Rtmp2MultiServerSrc,
         Self::Rtmp2Sink,
         Self::Rtmp2FallbackSink,
@@ -52,6 +55,7 @@ impl Subject {
             Self::Nginx => "nginx-rtmp",
             Self::TcpServerSrc => "tcpserversrc",
             Self::Rtmp2ServerSrc => "rtmp2serversrc",
+            Self::Collecting => "delivery-interval=100",
             Self::Rtmp2MultiServerSrc => "rtmp2multiserversrc",
             Self::Rtmp2Sink => "rtmp2sink",
             Self::Rtmp2FallbackSink => "rtmp2fallbacksink",
@@ -62,13 +66,18 @@ impl Subject {
     pub fn is_ours(self) -> bool {
         matches!(
             self,
-            Self::Rtmp2ServerSrc | Self::Rtmp2MultiServerSrc | Self::Rtmp2FallbackSink
+            Self::Rtmp2ServerSrc
+                | Self::Collecting
+                | Self::Rtmp2MultiServerSrc
+                | Self::Rtmp2FallbackSink
         )
     }
 
     pub fn dialogue(self) -> Dialogue {
         match self {
-            Self::Nginx | Self::Rtmp2ServerSrc | Self::Rtmp2MultiServerSrc => Dialogue::Rtmp,
+            Self::Nginx | Self::Rtmp2ServerSrc | Self::Collecting | Self::Rtmp2MultiServerSrc => {
+                Dialogue::Rtmp
+            }
             // Nothing publishes to the two senders.
             Self::ReadLoop
             | Self::ReadThreads
@@ -87,6 +96,7 @@ impl Subject {
             Self::TcpServerSrc | Self::Rtmp2ServerSrc | Self::Rtmp2MultiServerSrc => {
                 missing_element(self.name())
             }
+            Self::Collecting => missing_element(Self::Rtmp2ServerSrc.name()),
             // rtmp2fallbacksink is built on rtmp2sink.
             Self::Rtmp2Sink | Self::Rtmp2FallbackSink => missing_element("rtmp2sink"),
         }
@@ -264,6 +274,9 @@ fn source(subject: Subject, setup: Setup<'_>) -> String {
         return format!("rtmp2multiserversrc name=source host=127.0.0.1 max-streams=2000 {limits}");
     }
     let mut source = format!("rtmp2serversrc name=source host=127.0.0.1 port={{port}} {limits}");
+    if subject == Subject::Collecting {
+        source += " delivery-interval=100";
+    }
     source += " stream-key=";
     source += &stream_key_of("{n}");
     if setup.keep_listening {
