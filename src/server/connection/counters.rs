@@ -49,6 +49,11 @@ impl ConnectionCounters {
         self.stats.in_bytes_total > 0
     }
 
+    /// Returns true where the publisher has sent audio or video.
+    pub(super) fn has_media(&self) -> bool {
+        self.stats.audio_tags + self.stats.video_tags > 0
+    }
+
     /// Counts a message that was left out.
     pub(super) fn skipped(&mut self) {
         self.stats.skipped += 1;

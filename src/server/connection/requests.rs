@@ -173,6 +173,14 @@ impl Connection {
         self.hand_over(false)?;
         match std::mem::replace(&mut self.phase, Phase::Negotiating) {
             Phase::Publishing(published) => {
+                if !self.counters.has_media() {
+                    // ffmpeg sends nothing where its format is not FLV, and does not know it.
+                    gst::warning!(
+                        CAT,
+                        "{} has sent no audio or video, which has to be FLV (ffmpeg: -f flv)",
+                        self.address
+                    );
+                }
                 published.stream.unpublish(self.id);
                 self.phase = Phase::Leaving(published);
                 self.timers.clear_all();
