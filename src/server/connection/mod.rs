@@ -45,10 +45,6 @@ use timer_table::{Timer, TimerTable};
 /// A client that is silent for this long may be waiting for an acknowledgement.
 const ACK_PAUSE: Duration = Duration::from_millis(100);
 
-/// A publisher to which nothing was sent for this long gets an acknowledgement with its next data:
-/// rtmp2sink 1.29.1 fails after 5 s without a byte.
-const MAX_QUIET: Duration = Duration::from_secs(3);
-
 /// A client that does not accept a reply for this long is disconnected.
 const MAX_BLOCKED: Duration = Duration::from_secs(5);
 
@@ -86,8 +82,6 @@ struct Connection {
     phase: Phase,
     timers: TimerTable,
     last_read: Instant,
-    /// Time of the last reply.
-    last_sent: Instant,
     /// End of the handling of the last read, which may have waited for the pipeline.
     idle_since: Instant,
     /// A ping was sent since the client last sent something.
@@ -148,7 +142,6 @@ impl Connection {
             phase: Phase::Negotiating,
             timers,
             last_read: now,
-            last_sent: now,
             idle_since: now,
             is_pinged: false,
             counters: ConnectionCounters::new(&config, now),
@@ -329,9 +322,7 @@ impl Connection {
             published.stream.notify_contenders();
         }
         let outcome = self.read_events(bytes, arrival);
-        let is_quiet = arrival.saturating_duration_since(self.last_sent) >= MAX_QUIET;
-        let is_due = is_quiet && self.session.is_publishing();
-        if is_due || self.session.ack_due() == AckDue::Now {
+        if self.session.ack_due() == AckDue::Now {
             self.session.acknowledge();
         }
         // Replies first: handing over may have to wait for space in the queue.
@@ -405,7 +396,6 @@ impl Connection {
         let output = self.session.output();
         if !output.is_empty() {
             let (replies, droppable) = (output.take_replies(), output.take_droppable());
-            self.last_sent = self.last_read;
             if !self.parts.outbound.send(&replies, &droppable, patience)? {
                 output.keep_pong();
             }

@@ -8,7 +8,6 @@ mod content;
 mod ends;
 mod memory;
 mod names;
-mod replies;
 
 use gstrtmp2server::internal::amf0::Value;
 use gstrtmp2server::internal::rtmp::Headroom;
