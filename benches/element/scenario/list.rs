@@ -140,7 +140,8 @@ pub fn all() -> Vec<Scenario> {
             LISTENERS,
             vec![
                 versus(CpuShare, ReadThreads, AtMost(1.35)),
-                versus(CpuShare, TcpServerSrc, AtMost(0.75)),
+                versus(CpuShare, Nginx, AtMost(1.25)),
+                versus(CpuShare, TcpServerSrc, AtMost(0.5)),
             ],
         ),
         scenario(

@@ -2,7 +2,7 @@
 
 //! The connections of a listener, their number, and the eviction of one when there are too many.
 //!
-//! Connections are cheap to open, so a flood of them must not keep a publisher out: the newcomer is
+//! Connections are cheap to open, so a flood of them must not keep a publisher out: the new one is
 //! accepted, and the oldest connection that does not publish is evicted. It is chosen from the
 //! network that has the most of them, so that a flood evicts itself.
 

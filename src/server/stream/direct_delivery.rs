@@ -230,9 +230,7 @@ impl DirectDelivery {
         state.is_watched = watch.goes_on;
         watch
     }
-}
 
-impl DirectDelivery {
     /// Relieves a connection found by a watch. Returns false where that is to be tried again.
     pub(super) fn relieve(&self, connection: Arc<dyn Relief>) -> bool {
         if connection.relieve() {
