@@ -11,7 +11,9 @@ mod codecs;
 mod imbalance;
 mod jump;
 mod keyframe_gate;
+mod output;
 mod pending;
+mod progress;
 mod source_clocks;
 mod stream_header;
 mod time;
@@ -20,8 +22,6 @@ mod tracks;
 mod unwrapper;
 
 use std::collections::VecDeque;
-
-use bytes::Bytes;
 
 use crate::flv::codec::AcceptedCodecs;
 use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
@@ -34,7 +34,9 @@ pub use imbalance::Imbalance;
 use imbalance::ImbalanceDetector;
 pub use jump::{Jump, JumpKind};
 use keyframe_gate::{GateAction, KeyframeGate, WaitEnd, WaitLimits};
+pub use output::{DroppedTags, FeedEvent, FeedOutput, OutputTag};
 use pending::{PendingTag, PendingTags};
+use progress::{DecodingStart, PublisherProgress};
 use source_clocks::{SourceClocks, SourceTime};
 use stream_header::{HeaderChange, StreamHeader};
 pub(crate) use time::NANOS_PER_MILLI;
@@ -66,68 +68,6 @@ pub struct Reception {
     pub now: RunningTime,
     /// No later tag that is already here can start decoding.
     pub is_newest: bool,
-}
-
-/// One item of the outgoing stream, in the order in which it leaves.
-#[derive(Debug)]
-pub enum FeedOutput<M> {
-    /// The stream header from here on: the file header, metadata and sequence headers, which a client
-    /// that connects late needs.
-    Headers(Vec<Bytes>),
-    /// A segment: timestamp `start` means running time `base` from here on. In nanoseconds.
-    Segment {
-        start: u64,
-        base: RunningTime,
-    },
-    Tag(OutputTag),
-    /// A mark of the caller, set by [`Feed::mark`] between the tags.
-    Mark(M),
-    /// The next sequence header replaces another one: decoders start again.
-    Reconfigured,
-    /// An event for the application.
-    Event(FeedEvent),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeedEvent {
-    Jump(Jump),
-    Imbalance(Imbalance),
-    /// A backlog was skipped: its number of tags.
-    BacklogSkipped(u64),
-    /// Media leaves without a keyframe after waiting for this long, in nanoseconds.
-    NoKeyframe(u64),
-    /// A track is in a codec that is not accepted. Once for each track and codec of a publisher.
-    TrackRefused(RefusedTrack),
-}
-
-/// A tag with its times in nanoseconds.
-#[derive(Debug)]
-pub struct OutputTag {
-    pub bytes: Memory,
-    pub dts: u64,
-    pub pts: u64,
-    /// The publisher's own timestamp, unwrapped. 0 for the file header.
-    pub publisher_time: u64,
-    /// Part of the stream header.
-    pub is_header: bool,
-    /// Decoding can't start here.
-    pub is_delta_unit: bool,
-    pub is_discont: bool,
-    /// Media with which decoding can start, or the first media after the wait for it has ended.
-    pub starts_decoding: bool,
-}
-
-/// Numbers of tags that did not leave.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DroppedTags {
-    /// Video before the first keyframe, and audio that could not be held until it came.
-    pub before_keyframe: u64,
-    /// Descriptions of media that never came, more than can be kept.
-    pub descriptions: u64,
-    /// Media of a backlog.
-    pub late: u64,
-    /// Media in a codec that is not accepted. Each track of a tag with several counts.
-    pub codec_refused: u64,
 }
 
 /// Most end-of-sequence tags that are kept, and most bytes of one: more than there are tracks, and
@@ -164,36 +104,6 @@ pub struct Feed<M> {
     late_reported: u64,
     /// Arrival of the tag of the last event about a jump.
     last_jump_event: Option<RunningTime>,
-}
-
-/// Progress of the present publisher.
-#[derive(Debug, Default)]
-struct PublisherProgress {
-    /// Its first media has left.
-    is_flowing: bool,
-    has_video: bool,
-    lowest_video_track: Option<u8>,
-    /// Its video is announced but missing, and audio no longer waits for it.
-    is_audio_alone: bool,
-    /// The next tag that leaves does not continue the one before.
-    is_discont: bool,
-    decoding_start: DecodingStart,
-}
-
-/// The first tag with which decoding starts, of a publisher or after a changed sequence header.
-#[derive(Debug, Clone, Copy)]
-enum DecodingStart {
-    /// Awaited since the first media that has left, if any has.
-    Awaited(Option<RunningTime>),
-    /// None has arrived for the keyframe timeout: it is the next media.
-    Overdue,
-    Found,
-}
-
-impl Default for DecodingStart {
-    fn default() -> Self {
-        DecodingStart::Awaited(None)
-    }
 }
 
 impl<M> Feed<M> {
@@ -317,10 +227,7 @@ impl<M> Feed<M> {
         self.pending = PendingTags::default();
         self.end_tags.clear();
         self.stream_header.start_publisher();
-        self.progress = PublisherProgress {
-            is_discont: true,
-            ..PublisherProgress::default()
-        };
+        self.progress = PublisherProgress::starting();
     }
 
     /// Accepts a tag of the present publisher.
@@ -332,20 +239,9 @@ impl<M> Feed<M> {
         let Some(tag) = tag else {
             return;
         };
-        if tag.kind == TagKind::Video && (tag.info.is_coded() || !self.progress.is_audio_alone) {
-            self.progress.has_video = true;
-            self.progress.is_audio_alone = false;
-        }
-        // ffmpeg sends colour metadata of any track without its number.
-        let is_of_track = tag.info.is_coded() || tag.info.content == Content::SequenceHeader;
-        if tag.kind == TagKind::Video && is_of_track {
-            let lowest = self.progress.lowest_video_track;
-            let track = tag.info.track;
-            self.progress.lowest_video_track =
-                Some(lowest.map_or(track, |lowest| lowest.min(track)));
-        }
+        self.progress.note_video(&tag);
         // A keyframe that arrives at the deadline is in time.
-        if !self.is_sync_point(&tag) {
+        if !self.progress.is_sync_point(&tag) {
             self.expire(reception.arrival);
         }
         match tag.info.content {
@@ -443,7 +339,7 @@ impl<M> Feed<M> {
         let arrival = reception.arrival;
         let (source, jump) = self.source_clocks.next(&tag, arrival);
         self.report_jump(jump, arrival);
-        let is_sync_point = self.is_sync_point(&tag);
+        let is_sync_point = self.progress.is_sync_point(&tag);
         match self.keyframe_gate.check(&tag, is_sync_point, arrival) {
             GateAction::Pass if self.progress.is_flowing => self.emit_media(tag, source, reception),
             GateAction::Pass => {
@@ -469,7 +365,7 @@ impl<M> Feed<M> {
                 time,
                 arrival: reception.arrival,
                 now: reception.now,
-                starts_decoding: self.is_sync_point(&tag),
+                starts_decoding: self.progress.is_sync_point(&tag),
                 is_newest: reception.is_newest,
             });
         let action = late_candidate.map(|candidate| self.backlog.check(&candidate));
@@ -502,7 +398,7 @@ impl<M> Feed<M> {
     /// Returns true for media with which decoding can start, and for the first that leaves after the
     /// wait for it has ended.
     fn starts_decoding(&mut self, tag: &Tag, arrival: RunningTime) -> bool {
-        let is_sync_point = self.is_sync_point(tag);
+        let is_sync_point = self.progress.is_sync_point(tag);
         let start = &mut self.progress.decoding_start;
         let waited = match *start {
             DecodingStart::Awaited(since) => arrival.saturating_sub(since.unwrap_or(arrival)),
@@ -528,16 +424,6 @@ impl<M> Feed<M> {
         if jump.is_some() && last.is_none_or(|last| arrival.saturating_sub(last) >= JUMP_INTERVAL) {
             self.last_jump_event = Some(arrival);
             self.post_event(jump.map(FeedEvent::Jump));
-        }
-    }
-
-    /// Returns true for a keyframe of the lowest video track, and for audio of a publisher without video:
-    /// where there is video, decoding starts with it and not with audio.
-    fn is_sync_point(&self, tag: &Tag) -> bool {
-        match tag.info.content {
-            Content::Keyframe => Some(tag.info.track) == self.progress.lowest_video_track,
-            Content::Frame => tag.kind == TagKind::Audio && !self.progress.has_video,
-            _ => false,
         }
     }
 
@@ -616,7 +502,7 @@ impl<M> Feed<M> {
             tag.info.content,
             Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
         );
-        let is_sync_point = self.is_sync_point(&tag);
+        let is_sync_point = self.progress.is_sync_point(&tag);
         self.output.push_back(FeedOutput::Tag(OutputTag {
             dts,
             pts: dts.saturating_add_signed(tag.info.composition_time),

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Turns what stands between the tags into states of the stream and messages.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::announcements::{self, about, about_with_reason, post_change, time};
+use super::buffers::EpochCaps;
+use super::context::Context;
+use super::drops::{DropCounts, DropReports, ReportScope};
+use super::mark::Mark;
+use super::ration::Ration;
+use super::state::{Snapshot, StateInput};
+use super::{CAT, StreamEvent, keyframe};
+use crate::feed::{DroppedTags, FeedEvent};
+use crate::server::{Dropped, Publisher, QueueEvent, RejectReason, Stream};
+
+/// The reports of one stream. Its methods are called in the order of the media.
+#[derive(Debug)]
+pub(super) struct StreamReporter {
+    stream: Arc<Stream>,
+    /// Carries the epoch of the tags that leave now.
+    epoch: EpochCaps,
+    /// The status that elements downstream have not got yet.
+    unsent_status: Option<Snapshot>,
+    /// Time of the loss of the publisher whose return is awaited.
+    lost_since: Option<Instant>,
+    /// There is a publisher.
+    is_occupied: bool,
+    drop_reports: DropReports,
+    rejections: Ration<(Arc<Publisher>, RejectReason)>,
+}
+
+impl StreamReporter {
+    pub(super) fn new(stream: Arc<Stream>) -> Self {
+        StreamReporter {
+            stream,
+            epoch: EpochCaps::new(0),
+            unsent_status: None,
+            lost_since: None,
+            is_occupied: false,
+            drop_reports: DropReports::default(),
+            rejections: Ration::default(),
+        }
+    }
+
+    pub(super) fn epoch(&self) -> &EpochCaps {
+        &self.epoch
+    }
+
+    /// Returns true while the return of a publisher that was cut off is awaited.
+    pub(super) fn is_return_awaited(&self) -> bool {
+        self.lost_since.is_some()
+    }
+
+    pub(super) fn is_occupied(&self) -> bool {
+        self.is_occupied
+    }
+
+    /// Returns the time at which a rejection that was held back is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.rejections.deadline()
+    }
+
+    /// Counts what the feed has dropped.
+    pub(super) fn count_drops(&self, dropped: DroppedTags) {
+        self.stream.set_dropped_after_queue(Dropped {
+            before_keyframe: dropped.before_keyframe,
+            descriptions: dropped.descriptions,
+            late: dropped.late,
+            codec_refused: dropped.codec_refused,
+            ..Dropped::default()
+        });
+    }
+
+    /// Posts events about dropped media that has none yet.
+    pub(super) fn report_drops(&mut self, context: Context<'_>, scope: ReportScope, now: Instant) {
+        if !self.drop_reports.is_due(scope, now) {
+            return;
+        }
+        let counts = DropCounts {
+            dropped: self.stream.dropped(),
+            skipped: self.stream.totals(now).media.skipped,
+        };
+        for (reason, tags) in self.drop_reports.report(&counts, scope, now) {
+            post_dropped(context, tags, reason);
+        }
+    }
+
+    /// Posts everything that was held back, at the end of the stream.
+    pub(super) fn report_rest(&mut self, context: Context<'_>) {
+        self.report_drops(context, ReportScope::Rest, Instant::now());
+        post_rejection(context, self.rejections.take());
+    }
+
+    /// Posts an event of the feed, which has dropped this many tags so far.
+    pub(super) fn post_feed_event(
+        &mut self,
+        context: Context<'_>,
+        event: FeedEvent,
+        dropped: DroppedTags,
+    ) {
+        if let FeedEvent::BacklogSkipped(_) = event {
+            let tags = self.drop_reports.take_late(dropped.late);
+            post_dropped(context, tags, "late");
+        } else {
+            post_feed_event(context, event);
+        }
+    }
+
+    pub(super) fn handle_mark(&mut self, context: Context<'_>, mark: Mark) {
+        match mark {
+            Mark::Started(publisher) => {
+                self.is_occupied = true;
+                let downtime = self.lost_since.take().map(|since| since.elapsed());
+                self.apply(context, StateInput::Started(publisher.clone()));
+                context.post_event(StreamEvent::PublisherConnected, about(&publisher));
+                if let Some(downtime) = downtime {
+                    context.post_event(StreamEvent::Resumed, time("downtime", downtime));
+                }
+            }
+            Mark::Stalled { since_last_byte } => {
+                let details = time("since-last-byte", since_last_byte);
+                context.post_event(StreamEvent::Stalled, details);
+                self.apply(context, StateInput::Stalled);
+            }
+            Mark::Resumed => {
+                self.apply(context, StateInput::Resumed);
+                context.post_event(StreamEvent::Resumed, announcements::no_details());
+            }
+            Mark::Lost => {
+                self.is_occupied = false;
+                self.lost_since = Some(Instant::now());
+                self.apply(context, StateInput::Lost);
+            }
+            Mark::Dropped => {
+                let dropped = self.stream.queue().levels().dropped;
+                let tags = self.drop_reports.take_queue_full(dropped);
+                post_dropped(context, tags, "queue-full");
+            }
+            Mark::Ended => {
+                self.is_occupied = false;
+                self.lost_since = None;
+                self.apply(context, StateInput::Ended);
+            }
+            // A flood of clients that are rejected must not become one of messages.
+            Mark::Authorizing(true) if self.rejections.is_used_up(Instant::now()) => {}
+            Mark::Authorizing(level) => self.apply(context, StateInput::Authorizing(level)),
+            Mark::Event(event) => self.handle_queue_event(context, event),
+        }
+    }
+
+    fn handle_queue_event(&mut self, context: Context<'_>, event: QueueEvent) {
+        match event {
+            QueueEvent::Rejected(publisher, reason) => {
+                let left_out = self.stream.queue().take_left_out_rejections();
+                self.rejections.suppress(left_out);
+                let rejection = self.rejections.offer((publisher, reason), Instant::now());
+                post_rejection(context, rejection);
+            }
+            QueueEvent::Replaced(publisher) => {
+                context.post_event(StreamEvent::Replaced, about(&publisher));
+            }
+            QueueEvent::ReconnectRequested(publisher) => {
+                context.post_event(StreamEvent::ReconnectRequested, about(&publisher));
+            }
+            QueueEvent::KeyframeRequested(reason) => {
+                context.post_event(StreamEvent::KeyframeRequested, keyframe::details(reason));
+            }
+            QueueEvent::Gone(publisher, reason) => {
+                let details = about_with_reason(&publisher, reason);
+                context.post_event(StreamEvent::PublisherGone, details);
+            }
+        }
+    }
+
+    pub(super) fn post_held_rejection(&mut self, context: Context<'_>) {
+        if self.rejections.deadline().is_some() {
+            post_rejection(context, self.rejections.release(Instant::now()));
+        }
+    }
+
+    /// Changes the state of the stream, and posts each change.
+    pub(super) fn apply(&mut self, context: Context<'_>, input: StateInput) {
+        for (before, after) in context.state.apply(input) {
+            post_change(context.element, &before, &after);
+            self.epoch.set(after.epoch);
+            self.unsent_status = Some(after);
+        }
+    }
+
+    /// Pushes the status downstream. There has to be a segment for the event to follow.
+    pub(super) fn push_status(&mut self, context: Context<'_>) {
+        if let Some(status) = self.unsent_status.take() {
+            context.push_event(announcements::status_event(&status));
+        }
+    }
+}
+
+fn post_dropped(context: Context<'_>, tags: u64, reason: &str) {
+    if tags > 0 {
+        let details = announcements::about_dropped(tags, reason);
+        context.post_event(StreamEvent::Dropped, details);
+    }
+}
+
+fn post_rejection(context: Context<'_>, rejection: Option<((Arc<Publisher>, RejectReason), u64)>) {
+    if let Some(((publisher, reason), suppressed)) = rejection {
+        let details = announcements::about_rejection(&publisher, reason, suppressed);
+        context.post_event(StreamEvent::PublisherRejected, details);
+    }
+}
+
+fn post_feed_event(context: Context<'_>, event: FeedEvent) {
+    let (event, details) = match event {
+        FeedEvent::Jump(jump) => (StreamEvent::TimestampJump, announcements::about_jump(&jump)),
+        FeedEvent::Imbalance(imbalance) => (
+            StreamEvent::Imbalance,
+            announcements::about_imbalance(&imbalance),
+        ),
+        FeedEvent::TrackRefused(track) => {
+            gst::info!(
+                CAT,
+                obj = context.element,
+                "Dropping {:?} track {}: its codec {} is not accepted",
+                track.kind,
+                track.track,
+                track.codec
+            );
+            (
+                StreamEvent::CodecRefused,
+                announcements::about_refused_track(&track),
+            )
+        }
+        FeedEvent::NoKeyframe(waited) => (
+            StreamEvent::NoKeyframe,
+            time("waited", Duration::from_nanos(waited)),
+        ),
+        FeedEvent::BacklogSkipped(tags) => (
+            StreamEvent::Dropped,
+            announcements::about_dropped(tags, "late"),
+        ),
+    };
+    context.post_event(event, details);
+}
