@@ -43,7 +43,7 @@
 //! #GstRtmp2ServerSrc:allowed-addresses, the challenge of #GstRtmp2ServerSrc:authmod, the route,
 //! #GstRtmp2ServerSrc:publisher-policy, and #GstRtmp2ServerSrc::publisher-connecting. A rejected
 //! client is told why, and closed within a second. With #GstRtmp2ServerSrc:certificate-file the
-//! port is RTMPS.
+//! port is RTMPS, or with #GstRtmp2ServerSrc:encryption optional both RTMP and RTMPS.
 //!
 //! ## The state of the stream
 //!
@@ -465,6 +465,26 @@ pub enum AuthMod {
     Llnw,
 }
 
+/// Encryption of connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRtmp2ServerSrcEncryption")]
+#[repr(u32)]
+pub enum Encryption {
+    /// RTMPS where there is a certificate, RTMP where there is none.
+    #[default]
+    #[enum_value(name = "RTMPS with certificate-file, RTMP without one", nick = "auto")]
+    Auto,
+    /// RTMPS. Without a certificate the element does not start.
+    #[enum_value(
+        name = "RTMPS only, an error without certificate-file",
+        nick = "required"
+    )]
+    Required,
+    /// RTMP and RTMPS on one port, as each client likes.
+    #[enum_value(name = "RTMP and RTMPS on the same port", nick = "optional")]
+    Optional,
+}
+
 /// PROXY header that precedes each connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2ServerSrcProxyProtocol")]
@@ -531,6 +551,7 @@ pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
         for enumeration in [
             AuthMod::static_type(),
             ConnectionState::static_type(),
+            Encryption::static_type(),
             LeakyType::static_type(),
             ProxyProtocol::static_type(),
             PublisherPolicy::static_type(),

@@ -9,7 +9,7 @@ use gst::glib;
 use gst::prelude::*;
 
 use super::location::{InvalidLocation, Location, Scheme};
-use super::{AuthMod, LeakyType, ProxyProtocol, PublisherPolicy, TimestampMode};
+use super::{AuthMod, Encryption, LeakyType, ProxyProtocol, PublisherPolicy, TimestampMode};
 use crate::feed::{self, FeedSettings, NANOS_PER_MILLI};
 use crate::flv::codec::AcceptedCodecs;
 use crate::rtmp::authentication::{Credentials, MAX_USERNAME, Method};
@@ -32,6 +32,7 @@ pub(crate) struct Settings {
     pub(super) authmod: AuthMod,
     certificate_file: Option<String>,
     private_key_file: Option<String>,
+    pub(super) encryption: Encryption,
     allowed_addresses: Vec<String>,
     accepted_codecs: Vec<String>,
     pub(super) proxy_protocol: ProxyProtocol,
@@ -73,6 +74,7 @@ impl Default for Settings {
             authmod: AuthMod::None,
             certificate_file: None,
             private_key_file: None,
+            encryption: Encryption::Auto,
             allowed_addresses: Vec::new(),
             accepted_codecs: Vec::new(),
             proxy_protocol: ProxyProtocol::Off,
@@ -139,6 +141,7 @@ impl Settings {
             "authmod" => set!(authmod),
             "certificate-file" => set!(certificate_file),
             "private-key-file" => set!(private_key_file),
+            "encryption" => set!(encryption),
             "allowed-addresses" => self.allowed_addresses = texts(value),
             "accepted-codecs" => self.accepted_codecs = texts(value),
             "proxy-protocol" => set!(proxy_protocol),
@@ -190,6 +193,7 @@ impl Settings {
             "authmod" => self.authmod.to_value(),
             "certificate-file" => self.certificate_file.to_value(),
             "private-key-file" => self.private_key_file.to_value(),
+            "encryption" => self.encryption.to_value(),
             "allowed-addresses" => gst::Array::new(&self.allowed_addresses).to_value(),
             "accepted-codecs" => gst::Array::new(&self.accepted_codecs).to_value(),
             "proxy-protocol" => self.proxy_protocol.to_value(),
@@ -350,7 +354,19 @@ impl Settings {
                 private_key: PathBuf::from(key.as_ref().unwrap_or(certificate)),
             }),
         };
+        let without_certificate = match self.encryption {
+            Encryption::Required if tls.is_none() => "encryption is required, which",
+            Encryption::Optional if tls.is_none() => "encryption is optional, so RTMPS",
+            _ => "",
+        };
+        if !without_certificate.is_empty() {
+            return Err(format!(
+                "{without_certificate} needs a certificate: set certificate-file and \
+                 private-key-file, or encryption to auto for RTMP alone"
+            ));
+        }
         Ok(PortSettings {
+            plain_beside_tls: self.encryption == Encryption::Optional,
             proxy_protocol: match self.proxy_protocol {
                 ProxyProtocol::Off => server::ProxyProtocol::Off,
                 ProxyProtocol::V1 => server::ProxyProtocol::V1,

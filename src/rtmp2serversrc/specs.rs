@@ -103,6 +103,11 @@ fn access_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .blurb("PEM file with the certificate's private key, unset if certificate-file has it")
             .mutable_ready()
             .build(),
+        glib::ParamSpecEnum::builder_with_default("encryption", d.encryption)
+            .nick("Encryption")
+            .blurb("Encryption that publishers must or may use")
+            .mutable_ready()
+            .build(),
         gst::ParamSpecArray::builder("allowed-addresses")
             .nick("Allowed addresses")
             .blurb(

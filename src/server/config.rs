@@ -107,4 +107,6 @@ pub(crate) struct PortSettings {
     pub proxy_protocol: ProxyProtocol,
     /// None for plain RTMP.
     pub tls: Option<TlsFiles>,
+    /// Clients may choose plain RTMP although there is a certificate.
+    pub plain_beside_tls: bool,
 }

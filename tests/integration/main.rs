@@ -10,6 +10,7 @@ mod codecs;
 mod delivery_interval;
 mod direct_delivery;
 mod dropping;
+mod encryption;
 mod enhanced;
 mod fallback;
 mod fallback_errors;

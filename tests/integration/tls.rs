@@ -22,12 +22,12 @@ use support::media::{copy, small};
 use support::recorder::Recorder;
 use support::signals::Signals;
 
-struct CertificateFiles {
+pub(crate) struct CertificateFiles {
     folder: tempfile::TempDir,
 }
 
 impl CertificateFiles {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = CertificateFiles {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -35,11 +35,11 @@ impl CertificateFiles {
         files
     }
 
-    fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.folder.path().join("certificate.pem")
     }
 
-    fn key(&self) -> PathBuf {
+    pub(crate) fn key(&self) -> PathBuf {
         self.folder.path().join("key.pem")
     }
 
@@ -60,7 +60,7 @@ impl CertificateFiles {
         }
     }
 
-    fn properties(&self) -> String {
+    pub(crate) fn properties(&self) -> String {
         format!(
             "certificate-file={} private-key-file={}",
             self.certificate().display(),
@@ -233,9 +233,17 @@ impl ServerCertVerifier for AcceptAnyCertificate {
     }
 }
 
-type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 fn connect(port: u16, version: &'static rustls::SupportedProtocolVersion) -> TlsStream {
+    over(TcpStream::connect(("127.0.0.1", port)).unwrap(), version)
+}
+
+/// Starts TLS on a connection.
+pub(crate) fn over(
+    socket: TcpStream,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> TlsStream {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])
@@ -245,13 +253,12 @@ fn connect(port: u16, version: &'static rustls::SupportedProtocolVersion) -> Tls
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
     socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
     StreamOwned::new(connection, socket)
 }
 
 /// Performs the RTMP handshake and returns the server's certificate.
-fn handshake(stream: &mut TlsStream) -> Vec<u8> {
+pub(crate) fn handshake(stream: &mut TlsStream) -> Vec<u8> {
     let mut hello = vec![3];
     hello.extend([0; 1536]);
     stream.write_all(&hello).unwrap();

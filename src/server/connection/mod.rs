@@ -115,7 +115,7 @@ impl Connection {
             ..SessionConfig::default()
         };
         let now = Instant::now();
-        let is_tls = state.tls().is_some();
+        let is_tls = state.tls().is_some() && !state.is_tls_optional();
         let transport = Transport::new(socket.clone(), state.proxy_protocol(), is_tls);
         let parts = ConnectionParts {
             socket,
@@ -153,6 +153,10 @@ impl Connection {
         gst::trace!(CAT, "{} has connected", self.address);
         let listener = self.listener.clone();
         let started = match listener.tls() {
+            Some(tls) if listener.is_tls_optional() => {
+                self.transport.offer_tls(tls.clone());
+                Ok(())
+            }
             Some(tls) => self.transport.start_tls(tls),
             None => Ok(()),
         };

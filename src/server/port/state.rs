@@ -55,7 +55,7 @@ pub(crate) struct ListenerState {
     socket: Mutex<ListeningSocket>,
     timers: Arc<Timers>,
     port: PortSettings,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     is_closing: AtomicBool,
 }
 
@@ -79,7 +79,7 @@ impl ListenerState {
             address: socket.address(),
             socket: Mutex::new(socket),
             timers: Arc::new(Timers::new()?),
-            tls,
+            tls: tls.map(Arc::new),
             is_closing: AtomicBool::new(false),
         })
     }
@@ -143,8 +143,13 @@ impl ListenerState {
         self.port.proxy_protocol
     }
 
-    pub(crate) fn tls(&self) -> Option<&Tls> {
+    pub(crate) fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
+    }
+
+    /// Returns true where each client chooses between RTMP and RTMPS.
+    pub(crate) fn is_tls_optional(&self) -> bool {
+        self.tls.is_some() && self.port.plain_beside_tls
     }
 
     pub(crate) fn connections(&self) -> &Mutex<ConnectionTable> {

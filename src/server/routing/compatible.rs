@@ -23,6 +23,9 @@ pub(crate) fn check_compatible(
     if own.port.tls != other.port.tls {
         return Err(differs("certificate-file and private-key-file"));
     }
+    if own.port.plain_beside_tls != other.port.plain_beside_tls {
+        return Err(differs("encryption"));
+    }
     if own.route.is_same(&other.route) {
         return Err(ClaimError::RouteTaken {
             address,

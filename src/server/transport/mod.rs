@@ -45,9 +45,12 @@ pub(crate) struct Transport {
     outbound: Arc<Outbound>,
     /// The header that has to come first, as far as it has arrived.
     header: Option<(ProxyProtocol, Vec<u8>)>,
-    /// Bytes that arrived together with the header and do not belong to it.
+    /// Bytes that were read from the socket and are not yet handled: after the header, or before TLS.
     early: Vec<u8>,
     is_tls: bool,
+    /// The certificate where the client's first byte decides between RTMP and RTMPS. None once it
+    /// has, and where there is no choice.
+    offered_tls: Option<Arc<Tls>>,
     /// Bytes from the socket that TLS has not processed.
     sealed: Sealed,
     /// Nothing has arrived after the header.
@@ -62,6 +65,7 @@ impl Transport {
         };
         Transport {
             is_tls,
+            offered_tls: None,
             outbound: Arc::new(Outbound::new(socket.clone())),
             socket,
             header,
@@ -76,6 +80,11 @@ impl Transport {
         let connection = ServerConnection::new(tls.config())?;
         self.outbound.start_tls(connection);
         Ok(())
+    }
+
+    /// Lets the client's first byte decide between RTMP and RTMPS. Call it before anything is read.
+    pub(crate) fn offer_tls(&mut self, tls: Arc<Tls>) {
+        self.offered_tls = Some(tls);
     }
 
     pub(crate) fn outbound(&self) -> &Arc<Outbound> {
@@ -101,6 +110,14 @@ impl Transport {
         let count = self.receive(buffer, wait)?;
         if count == 0 {
             return Ok(Received::End);
+        }
+        if let Some(tls) = self.offered_tls.take()
+            && buffer[0] == TLS_HANDSHAKE
+        {
+            self.early.splice(..0, buffer[..count].iter().copied());
+            self.is_tls = true;
+            self.start_tls(&tls)?;
+            return self.read_tls(buffer, wait);
         }
         if std::mem::take(&mut self.untouched) && proxy::looks_like_header(&buffer[..count]) {
             return Err(TransportError::UnexpectedProxy);
