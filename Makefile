@@ -13,7 +13,7 @@ SOAK_SECONDS ?= 1800
 CFLAGS ?= -O2 -g
 C_EXAMPLES = $(patsubst examples/%.c,$(RELEASE)/examples/c/%,$(wildcard examples/*.c))
 
-.PHONY: help setup build demo check test bench soak fuzz examples install uninstall clean
+.PHONY: help setup build demo check test bench soak fuzz deb compat examples install uninstall clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,14 @@ soak: ## Cut a publisher off at random for SOAK_SECONDS (1800), and say how memo
 fuzz: ## Fuzz each target for FUZZ_SECONDS (600)
 	scripts/setup.sh build
 	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+deb: ## Make the Debian packages, in target/deb
+	scripts/setup.sh deb
+	scripts/make_deb.sh
+
+compat: deb ## Install the packages on a fresh Debian SUITE (bookworm, trixie, sid) in a folder, and test them there
+	$(CARGO) test --release --locked --test integration --no-run
+	scripts/compat.sh $(SUITE)
 
 examples: $(C_EXAMPLES) ## Build the C and Rust examples, and the programs
 	$(CARGO) build --release --locked --workspace --lib --bins --examples

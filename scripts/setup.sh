@@ -5,6 +5,7 @@
 #
 #   scripts/setup.sh build    packages to compile the plugin
 #   scripts/setup.sh demo     the same, and those of `make demo`
+#   scripts/setup.sh deb      the same as for build, and those of `make deb` and `make compat`
 #   scripts/setup.sh test     the same, and those of `make test` (the default)
 #
 # If nothing is missing, this takes a moment and contacts no package registry.
@@ -51,6 +52,12 @@ test_packages=(
     ninja-build
     shellcheck
 )
+deb_packages=(
+    debhelper
+    dpkg-dev
+    lintian
+    mmdebstrap
+)
 # A browser for the page of examples/relay. On Ubuntu it is a snap only, which no script should install: see check_browser.
 browser_packages=(
     chromium
@@ -66,16 +73,19 @@ die() {
 case $stage in
     build) packages=("${build_packages[@]}") ;;
     demo) packages=("${build_packages[@]}" "${demo_packages[@]}") ;;
+    deb) packages=("${build_packages[@]}" "${deb_packages[@]}") ;;
     test)
         packages=("${build_packages[@]}" "${demo_packages[@]}" "${test_packages[@]}")
-        # Any npm will do, and Debian's depends on hundreds of packages.
-        command -v npm >/dev/null || packages+=(npm)
         if grep -qsx 'ID=debian' /etc/os-release; then
             packages+=("${browser_packages[@]}")
         fi
         ;;
-    *) die "unknown stage '$stage': build, demo or test" ;;
+    *) die "unknown stage '$stage': build, demo, deb or test" ;;
 esac
+if [[ $stage == deb || $stage == test ]]; then
+    # Any npm will do, and Debian's depends on hundreds of packages.
+    command -v npm >/dev/null || packages+=(npm)
+fi
 
 installed() {
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
@@ -170,7 +180,9 @@ install_packages
 check_rust
 if [[ $stage == test ]]; then
     make_venv
-    install_page
     check_browser
+fi
+if [[ $stage == deb || $stage == test ]]; then
+    install_page
 fi
 log "ready to $stage"

@@ -6,3 +6,4 @@ pub mod connection;
 pub mod exposition;
 pub mod flv;
 pub mod statistics;
+pub mod supervisor;

@@ -20,7 +20,7 @@ use super::plan::{self, Plan};
 use super::screen::Screen;
 use super::stream::{Context, Ports, ProgramEvent, StreamHandle};
 use common::connection::LimitedListener;
-use common::statistics;
+use common::{statistics, supervisor};
 
 /// Time for all streams together to end.
 const MAX_END: Duration = Duration::from_secs(15);
@@ -105,6 +105,7 @@ impl Program {
         let mut signals = Signals::new()?;
         self.serve_metrics().await?;
         self.apply(plans)?;
+        supervisor::report_ready();
         let period = match (self.screen.is_terminal(), self.options.interval) {
             (true, _) => Some(REPAINT),
             (false, 0) => None,
@@ -127,6 +128,7 @@ impl Program {
                 _ = signals.terminate.recv() => break,
             }
         }
+        supervisor::report_stopping();
         let began = Instant::now();
         tokio::select! {
             // A signal that has arrived already is the same one, however long the rest takes.

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catalog::Catalog;
+use common::supervisor;
 use health::Health;
 use ingest::Ingest;
 use notify::{DeliveryCounters, Receiver};
@@ -159,6 +160,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         streams.map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
     let (ingest, port) = Ingest::start(&options, &streams, &site)?;
     println!("listening on rtmp://{}:{port}/", options.rtmp.host);
+    supervisor::report_ready();
 
     let (close, closed) = oneshot::channel::<()>();
     let closed = async {
@@ -169,6 +171,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         result = &mut serving => return Ok(result?),
         signal = signals.next() => signal,
     };
+    supervisor::report_stopping();
     drop(close);
     let farewell = async {
         let stopping = tokio::task::spawn_blocking(move || {

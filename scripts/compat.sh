@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+#
+# Installs the packages of `make deb` on a fresh Debian in a folder, and tries them there:
+#
+#   scripts/compat.sh [--if-reachable] SUITE [short]     SUITE is bookworm, trixie or sid
+#
+# With --if-reachable, a mirror that cannot be reached is no error, and nothing is tried.
+# Needs root, mmdebstrap, and a mirror (MIRROR) for the first run of a suite: the installed system is kept as
+# target/compat/SUITE.tar. `short` leaves out what takes minutes. The results are in target/compat/SUITE.json, and
+# scripts/compat_table.py writes those of all suites into docs/compatibility.md.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+is_optional=
+if [[ ${1:-} == --if-reachable ]]; then
+    is_optional=yes
+    shift
+fi
+suite=${1:?usage: scripts/compat.sh [--if-reachable] SUITE [short]}
+form=${2:-full}
+mirror=${MIRROR:-http://deb.debian.org/debian}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+folder=$CARGO_TARGET_DIR/compat
+debs=$CARGO_TARGET_DIR/deb
+packages=(
+    # Of the packages under test, so that these are installed without a network.
+    gstreamer1.0-plugins-{base,good,bad,ugly} gstreamer1.0-libav
+    # Of what is run there.
+    gstreamer1.0-tools gstreamer1.0-plugins-base-apps ffmpeg python3 python3-gi gir1.2-gstreamer-1.0
+    openssl ca-certificates glib-networking iproute2 procps adduser
+)
+
+die() {
+    echo "compat: $*" >&2
+    exit 1
+}
+
+((EUID == 0)) || die "run it as root: it mounts folders and changes the root directory"
+command -v mmdebstrap >/dev/null || die "mmdebstrap is missing: scripts/setup.sh deb"
+compgen -G "$debs/*.deb" >/dev/null || die "there are no packages in $debs: make deb"
+
+mkdir -p "$folder"
+if [[ ! -s $folder/$suite.tar ]]; then
+    if [[ -n $is_optional ]] && ! timeout 20 python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1])' \
+        "$mirror/dists/$suite/InRelease" 2>/dev/null; then
+        echo "compat: $mirror cannot be reached, so Debian $suite is not tried"
+        exit 0
+    fi
+    echo "compat: installing Debian $suite"
+    include=$(IFS=,; echo "${packages[*]}")
+    # A mirror may be behind: the packages are as signed then.
+    mmdebstrap --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase --mode=root --include="$include" \
+        "$suite" "$folder/$suite.part.tar" "$mirror" >"$folder/$suite.log" 2>&1 || {
+        tail -n 20 "$folder/$suite.log" >&2
+        die "Debian $suite could not be installed, see $folder/$suite.log"
+    }
+    mv "$folder/$suite.part.tar" "$folder/$suite.tar"
+fi
+
+# Below the target folder, since it needs the space.
+root=$(mktemp -d "$folder/root.XXXXXX")
+trap 'rm -rf --one-file-system "$root"' EXIT
+tar -x -f "$folder/$suite.tar" -C "$root"
+# At their own paths, which the tests were built with.
+mkdir -p "$root/debs" "$root$PWD" "$root$CARGO_TARGET_DIR"
+cp "$debs"/*.deb "$root/debs/"
+
+# In namespaces of its own, whose end ends all processes and mounts: what runs there cannot reach this system or the
+# network.
+status=0
+unshare --mount --net --pid --ipc --fork --kill-child bash -s "$root" "$PWD" "$CARGO_TARGET_DIR" "$form" <<'INSIDE' || status=$?
+set -euo pipefail
+root=$1 top=$2 target=$3 form=$4
+ip link set lo up
+for folder in "$top" "$target"; do
+    mkdir -p "$root$folder"
+    mount --bind "$folder" "$root$folder"
+    mount -o remount,bind,ro "$root$folder"
+done
+mount -t proc proc "$root/proc"
+mount -t tmpfs tmpfs "$root/tmp"
+mount -t tmpfs tmpfs "$root/dev/shm" 2>/dev/null || true
+for device in null zero full random urandom tty; do
+    [[ -e $root/dev/$device ]] || touch "$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+# The scripts there try the plugin of the package, not the one of the target folder.
+env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 CARGO_TARGET_DIR=/nonexistent \
+    chroot "$root" python3 "$top/scripts/compat_inside.py" "$target" "$form" </dev/null
+INSIDE
+[[ ! -e $root/results.json ]] || cp "$root/results.json" "$folder/$suite.json"
+exit "$status"

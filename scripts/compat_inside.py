@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""Installs the packages in /debs and tries them, inside the system that scripts/compat.sh has made. Arguments: the target folder
+of the build, and `full` or `short`. Writes /results.json: a result in words for each check.
+"""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+import urllib.request
+
+import harness
+
+ELEMENTS = ["rtmp2serversrc", "rtmp2serverbin", "rtmp2multiserversrc", "eflvdemux", "rtmp2fallbacksink"]
+PACKAGES = ["gstreamer1.0-rtmp2server", "rtmp2-relay", "rtmp2-multicam"]
+# Groups of the integration tests that need no other server, by their first words.
+GROUPS = [
+    "bin::", "cases::", "codecs::", "delivery_interval::", "direct_delivery::", "dropping::", "enhanced::", "fidelity::",
+    "irregular_media::", "late_publisher::", "multi::", "output::", "pausing::", "recording::", "resume::", "state::",
+    "stopping::", "successive_publishers::", "timestamps::",
+]
+SECONDS = 3
+
+
+def run(*command, seconds=120, env=None):
+    """Runs a command, and returns its output. Fails unless it succeeds."""
+    done = subprocess.run(
+        [str(word) for word in command], check=False, capture_output=True, text=True, errors="replace", timeout=seconds,
+        stdin=subprocess.DEVNULL, env=dict(os.environ) | (env or {}),
+    )
+    if done.returncode != 0:
+        text = (done.stdout + done.stderr).strip()[-3000:]
+        raise harness.Failure(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{text}")
+    return done.stdout
+
+
+def files():
+    """Returns all files of the system but those that a package manager and programs keep for themselves."""
+    skipped = ["proc", "sys", "dev", "tmp", "run", "debs", "root", "results.json"]
+    skipped = [f"/{name}" for name in skipped] + ["/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log"]
+    # Of the authority that trusted_authority makes.
+    skipped += ["/etc/ssl", "/usr/local/share/ca-certificates"]
+    skipped += [str(harness.TOP), sys.argv[1]]
+    found = set()
+    for folder, folders, names in os.walk("/"):
+        folders[:] = [name for name in folders if os.path.join(folder, name) not in skipped]
+        paths = [os.path.join(folder, name) for name in folders + names]
+        found.update(path for path in paths if path not in skipped)
+    return found
+
+
+def version(command, pattern):
+    return re.search(pattern, run(*command)).group(1)
+
+
+def install():
+    """Installs the packages, without a network."""
+    debs = sorted(pathlib.Path("/debs").glob("*.deb"))
+    debs = [deb for deb in debs if "-dbgsym_" not in deb.name]
+    run("apt-get", "install", "-y", "--no-install-recommends", *debs, env={"DEBIAN_FRONTEND": "noninteractive"}, seconds=300)
+    return "installed"
+
+
+def inspect():
+    """Inspects each element with critical warnings as errors."""
+    for element in ELEMENTS:
+        run("gst-inspect-1.0", element, env={"G_DEBUG": "fatal-criticals"})
+    return f"{len(ELEMENTS)} elements"
+
+
+def record(directory):
+    """Records a publisher with gst-launch-1.0: every frame."""
+    with harness.launch("rtmp2serversrc port=0 ! filesink location=out.flv", cwd=directory) as pipeline:
+        sent = harness.publish(f"rtmp://127.0.0.1:{harness.port_of(pipeline)}/live/camera1", SECONDS)
+        pipeline.finish()
+    return all_of(sent, harness.packets(directory / "out.flv"))
+
+
+def all_of(sent, counts):
+    if counts["video"] != sent or counts["audio"] == 0:
+        raise harness.Failure(f"{sent} frames were sent, and {counts} recorded")
+    return f"{sent} of {sent} frames"
+
+
+def multitrack(directory):
+    """Publishes two video tracks and two audio tracks with GStreamer's own eflvmux, which came with 1.28."""
+    if subprocess.run(["gst-inspect-1.0", "--exists", "eflvmux"], check=False).returncode != 0:
+        return "no eflvmux"
+    tracks = ["video_0", "video_1", "audio_0", "audio_1"]
+    sinks = " ".join(f"s.{track} ! queue ! filesink async=false location={track}.bin" for track in tracks)
+    with harness.launch(f"rtmp2serverbin name=s port=0 {sinks}", cwd=directory) as pipeline:
+        port = harness.port_of(pipeline)
+        video = "x264enc tune=zerolatency key-int-max=25 ! h264parse ! queue"
+        publisher = (
+            f"eflvmux name=mux streamable=true ! rtmp2sink location=rtmp://127.0.0.1:{port}/live/camera1"
+            f" videotestsrc num-buffers=75 is-live=true ! video/x-raw,width=320,height=180,framerate=25/1 ! {video} ! mux.video"
+            f" videotestsrc num-buffers=75 is-live=true pattern=ball ! video/x-raw,width=320,height=180,framerate=25/1 ! {video} ! mux.video_1"
+            " audiotestsrc num-buffers=150 is-live=true ! avenc_aac ! aacparse ! queue ! mux.audio"
+            " audiotestsrc num-buffers=150 is-live=true wave=ticks ! avenc_aac ! aacparse ! queue ! mux.audio_1"
+        )
+        with harness.launch(publisher) as sender:
+            sender.finish(60)
+        pipeline.finish()
+    empty = [track for track in tracks if (directory / f"{track}.bin").stat().st_size == 0]
+    if empty:
+        raise harness.Failure(f"nothing came on {', '.join(empty)}")
+    return "2 video, 2 audio tracks"
+
+
+def notified(directory):
+    """Returns a socket that a program notifies as systemd's, and its environment."""
+    path = directory / "notify"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind(str(path))
+    listener.settimeout(30)
+    return listener, {"NOTIFY_SOCKET": str(path)}
+
+
+def unit_command(package):
+    """Returns the command of a package's unit, with the options of its default configuration."""
+    unit = next(pathlib.Path("/").glob(f"*/lib/systemd/system/{package}.service"), None)
+    unit = unit or pathlib.Path(f"/usr/lib/systemd/system/{package}.service")
+    line = re.search(r"^ExecStart=(.*)$", unit.read_text(), re.MULTILINE).group(1)
+    options = re.search(r'^OPTIONS="(.*)"$', pathlib.Path(f"/etc/default/{package}").read_text(), re.MULTILINE).group(1)
+    return line.replace("$OPTIONS", options).replace("%S", "/tmp/state").split()
+
+
+def services(directory):
+    """Starts both programs as their units do, in their default configuration: multicam sends its test picture to the relay."""
+    listener, env = notified(directory)
+    os.environ.update(env)
+    try:
+        with harness.Process(unit_command("rtmp2-relay")) as relay:
+            ready(listener, "rtmp2-relay")
+            with harness.Process(unit_command("rtmp2-multicam")) as multicam:
+                ready(listener, "rtmp2-multicam")
+                relay_has_segments()
+                multicam.signal(signal.SIGTERM)
+                multicam.finish()
+            page = fetch("/")
+            if "<html" not in page or not fetch("/hls.js"):
+                raise harness.Failure("the page of the relay is not there")
+            relay.signal(signal.SIGTERM)
+            relay.finish()
+    finally:
+        del os.environ["NOTIFY_SOCKET"]
+    return "multicam to relay, HLS, page"
+
+
+def ready(listener, program):
+    while True:
+        try:
+            message = listener.recv(4096)
+        except TimeoutError:
+            raise harness.Failure(f"{program} did not report that it is ready") from None
+        if b"READY=1" in message:
+            return
+
+
+def fetch(path):
+    with urllib.request.urlopen(f"http://127.0.0.1:8080{path}", timeout=10) as answer:
+        return answer.read().decode("utf-8", "replace")
+
+
+def relay_has_segments():
+    """Waits until the stream of multicam has a segment that ffprobe reads: the relay's list of streams says when."""
+    command = ["ffprobe", "-v", "error", "-count_packets", "-show_entries", "stream=codec_name,nb_read_packets", "-of", "json"]
+    url = "http://127.0.0.1:8080/hls/live/test/index.m3u8"
+    with harness.ffmpeg(["-reconnect_on_http_error", "404", "-reconnect_delay_max", "30", "-i", url, "-t", "2", "-f", "null", "-"]) as player:
+        player.finish(90)
+    streams = json.loads(run(*command, "-read_intervals", "%+2", url))["streams"]
+    if sorted(stream["codec_name"] for stream in streams) != ["aac", "h264"]:
+        raise harness.Failure(f"the relay serves {streams}")
+
+
+def trusted_authority():
+    """Makes a certificate authority that this system trusts: ffmpeg 9 verifies certificates. Returns its folder."""
+    folder = pathlib.Path("/root/ca")
+    folder.mkdir()
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2",
+        "-addext", "basicConstraints=critical,CA:TRUE", "-out", folder / "ca.pem", "-keyout", folder / "ca-key.pem")
+    trusted = pathlib.Path("/usr/local/share/ca-certificates/test.crt")
+    trusted.write_bytes((folder / "ca.pem").read_bytes())
+    run("update-ca-certificates")
+    return folder
+
+
+def readme():
+    """Runs the lines of the README and of the documentation."""
+    authority = trusted_authority()
+    output = run(sys.executable, harness.TOP / "scripts/check_readme.py", seconds=900, env={"TEST_CA": authority})
+    return f"{len(re.findall(r'^    ok', output, re.MULTILINE))} pipelines"
+
+
+def integration():
+    """Runs the groups of the integration tests that need no server beside them."""
+    folder = pathlib.Path(sys.argv[1]) / "release/deps"
+    binaries = [path for path in folder.glob("integration-*") if not path.suffix and os.access(path, os.X_OK)]
+    with_groups = [path for path in binaries if "direct_delivery::" in run(path, "--list")]
+    newest = max(with_groups, key=lambda path: path.stat().st_mtime)
+    os.chdir(harness.TOP)
+    output = run(newest, *GROUPS, "--test-threads=4", seconds=1200)
+    return re.search(r"test result: ok\. (\d+) passed", output).group(1) + " tests"
+
+
+def remove(before):
+    """Removes the packages for good. Nothing of them is left."""
+    run("dpkg", "--purge", *PACKAGES)
+    left = sorted(files() - before)
+    if left:
+        raise harness.Failure(f"left behind: {', '.join(left[:20])}")
+    return "nothing left"
+
+
+def upgrade():
+    """Installs the packages over themselves, with a changed configuration file, which stays."""
+    path = pathlib.Path("/etc/default/rtmp2-relay")
+    path.write_text(path.read_text() + "# changed\n")
+    debs = [deb for deb in sorted(pathlib.Path("/debs").glob("*.deb")) if "-dbgsym_" not in deb.name]
+    run("dpkg", "-i", *debs)
+    if "# changed" not in path.read_text():
+        raise harness.Failure(f"{path} was overwritten")
+    return "configuration kept"
+
+
+def main():
+    is_full = sys.argv[2] == "full"
+    results = {
+        "gstreamer": version(["gst-launch-1.0", "--version"], r"GStreamer (\S+)"),
+        "ffmpeg": version(["ffmpeg", "-version"], r"ffmpeg version (\d+[.\d]*)"),
+    }
+    before = files()
+    checks = [("install", install), ("inspect", inspect), ("record", record), ("multitrack", multitrack), ("services", services)]
+    if is_full:
+        checks += [("readme", readme), ("integration", integration)]
+    checks += [("upgrade", upgrade), ("remove", lambda: remove(before))]
+    failed = False
+    for name, check in checks:
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                takes_directory = check.__code__.co_varnames[: check.__code__.co_argcount] == ("directory",)
+                result = check(pathlib.Path(directory)) if takes_directory else check()
+            except (harness.Failure, OSError, subprocess.TimeoutExpired, AttributeError) as failure:
+                failed = True
+                result = "FAILED"
+                traceback.print_exc()
+                print(f"compat: {name}: FAILED: {failure}", flush=True)
+            else:
+                print(f"compat: {name}: {result}", flush=True)
+        results[name] = result
+    pathlib.Path("/results.json").write_text(json.dumps(results, indent=2) + "\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
