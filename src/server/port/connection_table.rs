@@ -6,7 +6,7 @@
 //! accepted, and the oldest connection that does not publish is evicted. It is chosen from the
 //! network that has the most of them, so that a flood evicts itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
@@ -34,9 +34,21 @@ struct Entry {
     network: Option<IpNet>,
 }
 
+/// The connections of one network.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Neighbours {
+    /// The first one is the least worth keeping.
+    present: BTreeSet<(Stage, u64)>,
+    publishing: usize,
+    /// Connections in [`ConnectionTable::leaving`].
+    leaving: usize,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionTable {
     entries: HashMap<u64, Entry>,
+    /// The same connections by network, so that a new client waits for no walk over all of them.
+    networks: HashMap<Option<IpNet>, Neighbours>,
     /// Evicted connections whose threads have not ended: a handler may delay them.
     leaving: HashMap<u64, Entry>,
     /// Ended threads, to be joined.
@@ -57,8 +69,8 @@ impl ConnectionTable {
         self.entries.len()
     }
 
-    /// Makes space for one more connection. Threads of evicted ones may take a moment to end while the
-    /// application decides about them: there may be as many of them again.
+    /// Makes space for one more connection. Threads of evicted ones may take a moment to end while
+    /// the application decides about them: there may be as many of them again.
     pub(crate) fn reserve(&mut self, max_clients: usize) -> Result<(), TooManyClients> {
         let count = self.entries.len();
         if count + self.leaving.len() >= 2 * max_clients {
@@ -70,19 +82,16 @@ impl ConnectionTable {
         Err(TooManyClients::OfAll(max_clients))
     }
 
-    /// Evicts the connection that is the least worth keeping. Returns false if there is none.
+    /// Evicts the connection that is the least worth keeping. Returns false if there is none. Looks
+    /// at each network once.
     pub(crate) fn evict_one(&mut self) -> bool {
-        let candidates = || self.entries.iter().filter(|(_, m)| m.is_evictable());
-        let mut by_network: HashMap<Option<IpNet>, usize> = HashMap::new();
-        for (_, entry) in candidates() {
-            *by_network.entry(entry.network).or_default() += 1;
-        }
-        let most = by_network.values().max().copied().unwrap_or_default();
-        let oldest = candidates()
-            .filter(|(_, entry)| by_network.get(&entry.network) == Some(&most))
-            .min_by_key(|(id, entry)| (entry.stage, **id))
-            .map(|(id, _)| *id);
-        oldest.inspect(|id| self.disconnect(*id)).is_some()
+        let most = self.networks.values().map(Neighbours::evictable).max();
+        let crowded = self
+            .networks
+            .values()
+            .filter(|network| Some(network.evictable()) == most);
+        let oldest = crowded.filter_map(Neighbours::first_evictable).min();
+        oldest.inspect(|(_, id)| self.disconnect(*id)).is_some()
     }
 
     /// Makes space for one more connection from an address.
@@ -91,22 +100,20 @@ impl ConnectionTable {
         address: IpAddr,
         max: usize,
     ) -> Result<(), TooManyClients> {
-        let network = Some(network(address));
-        let neighbours = || self.entries.iter().filter(|(_, m)| m.network == network);
-        let leaving = self
-            .leaving
-            .values()
-            .filter(|entry| entry.network == network);
-        let count = neighbours().count();
-        if count + leaving.count() >= 2 * max {
+        let Some(neighbours) = self.networks.get(&Some(network(address))) else {
+            return match max {
+                0 => Err(TooManyClients::OfAddress(max)),
+                _ => Ok(()),
+            };
+        };
+        let count = neighbours.present.len();
+        if count + neighbours.leaving >= 2 * max {
             return Err(TooManyClients::OfAddress(max));
         }
         if count >= max {
-            let oldest = neighbours()
-                .filter(|(_, entry)| entry.is_evictable())
-                .min_by_key(|(id, entry)| (entry.stage, **id));
-            let oldest = oldest.map(|(id, _)| *id);
-            self.disconnect(oldest.ok_or(TooManyClients::OfAddress(max))?);
+            let oldest = neighbours.first_evictable();
+            let (_, id) = oldest.ok_or(TooManyClients::OfAddress(max))?;
+            self.disconnect(id);
         }
         Ok(())
     }
@@ -118,24 +125,50 @@ impl ConnectionTable {
             stage: Stage::Connected,
             network: None,
         };
+        self.list(id, &entry);
         self.entries.insert(id, entry);
     }
 
     /// Sets the address of a connection, after space was made for it.
     pub(crate) fn set_address(&mut self, id: u64, address: IpAddr) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.network = Some(network(address));
-        }
+        self.change(id, |entry| entry.network = Some(network(address)));
     }
 
     /// Returns false if the connection has been evicted.
     pub(crate) fn set_stage(&mut self, id: u64, stage: Stage) -> bool {
-        match self.entries.get_mut(&id) {
-            Some(entry) => {
-                entry.stage = stage;
-                true
-            }
-            None => false,
+        self.change(id, |entry| entry.stage = stage)
+    }
+
+    /// Changes the network or the stage of a connection.
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Entry)) -> bool {
+        let Some(mut entry) = self.entries.remove(&id) else {
+            return false;
+        };
+        self.unlist(id, &entry);
+        change(&mut entry);
+        self.list(id, &entry);
+        self.entries.insert(id, entry);
+        true
+    }
+
+    fn list(&mut self, id: u64, entry: &Entry) {
+        let neighbours = self.networks.entry(entry.network).or_default();
+        neighbours.present.insert((entry.stage, id));
+        neighbours.publishing += usize::from(!entry.is_evictable());
+    }
+
+    fn unlist(&mut self, id: u64, entry: &Entry) {
+        if let Some(neighbours) = self.networks.get_mut(&entry.network) {
+            neighbours.present.remove(&(entry.stage, id));
+            neighbours.publishing -= usize::from(!entry.is_evictable());
+        }
+        self.forget_if_empty(entry.network);
+    }
+
+    fn forget_if_empty(&mut self, network: Option<IpNet>) {
+        let neighbours = self.networks.get(&network);
+        if neighbours.is_some_and(|network| network.present.is_empty() && network.leaving == 0) {
+            self.networks.remove(&network);
         }
     }
 
@@ -143,6 +176,8 @@ impl ConnectionTable {
     pub(crate) fn disconnect(&mut self, id: u64) {
         if let Some(entry) = self.entries.remove(&id) {
             let _ = entry.socket.shutdown(Shutdown::Both);
+            self.networks.entry(entry.network).or_default().leaving += 1;
+            self.unlist(id, &entry);
             self.leaving.insert(id, entry);
         }
     }
@@ -180,9 +215,21 @@ impl ConnectionTable {
 
     /// Takes the thread of a connection that ends, for the caller to join.
     pub(crate) fn take(&mut self, id: u64) -> Option<JoinHandle<()>> {
-        let entry = self.entries.remove(&id);
-        let entry = entry.or_else(|| self.leaving.remove(&id));
-        entry.map(|entry| entry.thread)
+        if let Some(entry) = self.entries.remove(&id) {
+            self.unlist(id, &entry);
+            return Some(entry.thread);
+        }
+        let entry = self.leaving.remove(&id)?;
+        self.note_left(&entry);
+        Some(entry.thread)
+    }
+
+    /// Notes that a connection in `leaving` is gone.
+    fn note_left(&mut self, entry: &Entry) {
+        if let Some(neighbours) = self.networks.get_mut(&entry.network) {
+            neighbours.leaving -= 1;
+        }
+        self.forget_if_empty(entry.network);
     }
 
     /// Ends all connections, whose threads end soon.
@@ -191,11 +238,13 @@ impl ConnectionTable {
         ids.into_iter().for_each(|id| self.disconnect(id));
     }
 
-    /// Ends all connections, and returns the threads to join. A thread in a handler of the application
-    /// is not among them: it ends when the handler returns, which may wait for the caller. Threads that
-    /// were relieved are: their pushes are over once their elements have stopped.
+    /// Ends all connections, and returns the threads to join. A thread in a handler of the
+    /// application is not among them: it ends when the handler returns, which may wait for the
+    /// caller. Threads that were relieved are: their pushes are over once their elements have
+    /// stopped.
     pub(crate) fn take_all(&mut self) -> Vec<JoinHandle<()>> {
         self.disconnect_all();
+        self.networks.clear();
         let leaving = self.leaving.drain().map(|(_, entry)| entry);
         let in_handler = |entry: &Entry| entry.stage == Stage::Authorizing;
         let leaving = leaving.filter(|entry| !in_handler(entry));
@@ -204,6 +253,18 @@ impl ConnectionTable {
             .chain(self.finished.drain(..))
             .chain(self.relieved.drain(..))
             .collect()
+    }
+}
+
+impl Neighbours {
+    fn evictable(&self) -> usize {
+        self.present.len() - self.publishing
+    }
+
+    /// Returns the connection that is the least worth keeping, unless all of them publish.
+    fn first_evictable(&self) -> Option<(Stage, u64)> {
+        let first = self.present.first().copied();
+        first.filter(|(stage, _)| *stage < Stage::Publishing)
     }
 }
 
@@ -307,6 +368,48 @@ mod tests {
         );
         assert!(test.add_from("192.0.2.2", 2).is_ok());
         assert!(test.has(second) && test.has(third));
+    }
+
+    #[test]
+    fn networks_agree_with_the_connections_after_any_changes() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut test = Test::new();
+        for _ in 0..2000 {
+            let id = random.u64(1..=test.connections.next_id.max(1));
+            match random.u8(0..8) {
+                0..3 => {
+                    let address = format!("192.0.2.{}", random.u8(0..4));
+                    let _ = test.add_from(&address, 20);
+                }
+                3 => {
+                    test.add();
+                }
+                4 => {
+                    let stages = [Stage::Connected, Stage::Authorizing, Stage::Publishing];
+                    let stage = stages[random.usize(0..3)];
+                    test.connections.set_stage(id, stage);
+                }
+                5 => test.connections.disconnect(id),
+                6 => {
+                    test.connections.evict_one();
+                }
+                _ => {
+                    test.connections.finished(id);
+                }
+            }
+            let mut expected: HashMap<Option<IpNet>, Neighbours> = HashMap::new();
+            for (id, entry) in &test.connections.entries {
+                let neighbours = expected.entry(entry.network).or_default();
+                neighbours.present.insert((entry.stage, *id));
+                neighbours.publishing += usize::from(entry.stage == Stage::Publishing);
+            }
+            for entry in test.connections.leaving.values() {
+                expected.entry(entry.network).or_default().leaving += 1;
+            }
+            assert_eq!(test.connections.networks, expected);
+        }
+        test.connections.take_all();
+        assert!(test.connections.networks.is_empty());
     }
 
     #[test]
