@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 
+use super::spare_buffers::SpareBuffers;
 use crate::feed::OutputTag;
 
 /// Caps of the reference timestamps of one epoch: `timestamp/x-rtmp` with the field `epoch`. All
@@ -49,18 +50,17 @@ pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
 }
 
 /// Makes a buffer of a tag, without a copy of its bytes.
-pub(super) fn buffer(tag: OutputTag, epoch: &EpochCaps) -> gst::Buffer {
+pub(super) fn buffer(tag: OutputTag, epoch: &EpochCaps, spare: &SpareBuffers) -> gst::Buffer {
     let mut flags = gst::BufferFlags::empty();
     flags.set(gst::BufferFlags::HEADER, tag.is_header);
     flags.set(gst::BufferFlags::DELTA_UNIT, tag.is_delta_unit);
     flags.set(gst::BufferFlags::DISCONT, tag.is_discont);
-    let mut buffer = gst::Buffer::from_mut_slice(tag.bytes);
+    let time = gst::ClockTime::from_nseconds(tag.publisher_time);
+    let mut buffer = spare.build(tag.bytes, &epoch.caps, time);
     if let Some(buffer) = buffer.get_mut() {
         buffer.set_flags(flags);
         buffer.set_dts(gst::ClockTime::from_nseconds(tag.dts));
         buffer.set_pts(gst::ClockTime::from_nseconds(tag.pts));
-        let time = gst::ClockTime::from_nseconds(tag.publisher_time);
-        gst::ReferenceTimestampMeta::add(buffer, &epoch.caps, time, gst::ClockTime::NONE);
     }
     buffer
 }

@@ -268,6 +268,7 @@ pub(crate) mod ration;
 mod reporter;
 pub(crate) mod settings;
 pub(crate) mod signals;
+mod spare_buffers;
 mod specs;
 mod state;
 pub(crate) mod stats;

@@ -10,6 +10,7 @@ use super::buffers;
 use super::context::Context;
 use super::mark::Mark;
 use super::reporter::StreamReporter;
+use super::spare_buffers::SpareBuffers;
 use super::state::StateInput;
 use crate::feed::{Feed, FeedOutput};
 
@@ -27,6 +28,7 @@ pub(super) struct TagOutput {
     unset_caps: Option<gst::Caps>,
     /// The media that leaves now has a frame to start decoding with.
     starts_decoding: bool,
+    spare_buffers: SpareBuffers,
 }
 
 impl TagOutput {
@@ -165,7 +167,7 @@ impl TagOutput {
         tag.is_discont |= std::mem::take(&mut self.is_discont);
         self.starts_decoding |= tag.starts_decoding;
         context.state.set_position(tag.dts);
-        Some(buffers::buffer(tag, reporter.epoch()))
+        Some(buffers::buffer(tag, reporter.epoch(), &self.spare_buffers))
     }
 
     fn handle_output(
