@@ -6,6 +6,10 @@
 //! allocators are slow at that: the second thread locks the first one's arena for each body, and a
 //! keyframe can cost a system call and a page fault for each of its pages. Therefore larger bodies
 //! return to the pool of their connection.
+//!
+//! A pool keeps as many bytes as were lately in use at once: a publisher that is faster than its
+//! own pace fills many bodies before the first is free again, and a paced one fills one after the
+//! other. A thousand of those must not each keep a body of every size that they have ever had.
 
 use std::sync::Arc;
 
@@ -14,14 +18,18 @@ use parking_lot::Mutex;
 /// Smallest pooled body in bytes. Smaller ones use the allocator.
 const MIN_POOLED: usize = 256;
 
+/// Sizes of smaller bodies are rounded up to a multiple of this.
+const SMALL_STEP: usize = 64;
+
 /// Largest pooled body in bytes. Larger ones are too rare.
 const MAX_POOLED: usize = 1024 * 1024;
 
-/// Most bytes that a pool keeps for later.
+/// Most and least bytes that a pool keeps for later, if so many were in use.
 pub const MAX_KEPT: usize = 2 * 1024 * 1024;
+const MIN_KEPT: usize = 2 * 1024;
 
 /// Size classes between one power of two and the next. Sizes are rounded up to a class, so that at
-/// most a fifth of the memory is unused, and any memory of a class fits any body of it.
+/// most a fifth of new memory is unused, and any memory of a class fits any body of it.
 const STEPS_PER_DOUBLING: usize = 4;
 
 const CLASSES: usize = 1 + STEPS_PER_DOUBLING * (MAX_POOLED / MIN_POOLED).ilog2() as usize;
@@ -36,6 +44,9 @@ pub struct Pool {
 struct FreeMemory {
     classes: [Vec<Vec<u8>>; CLASSES],
     bytes: usize,
+    in_use: usize,
+    /// Most bytes that were in use at once. Forgotten by and by, each time that none are.
+    peak: usize,
 }
 
 impl Default for FreeMemory {
@@ -43,6 +54,8 @@ impl Default for FreeMemory {
         FreeMemory {
             classes: [const { Vec::new() }; CLASSES],
             bytes: 0,
+            in_use: 0,
+            peak: 0,
         }
     }
 }
@@ -52,7 +65,9 @@ impl Default for FreeMemory {
 #[derive(Debug, Default)]
 pub struct Memory {
     bytes: Vec<u8>,
-    start: usize,
+    start: u32,
+    /// The class in which it was allocated.
+    class: u8,
     pool: Option<Pool>,
 }
 
@@ -60,43 +75,106 @@ impl Pool {
     /// Returns empty memory, with room for at least `capacity` bytes after `front` free ones.
     pub fn allocate(&self, front: usize, capacity: usize) -> Memory {
         let wanted = front + capacity;
-        let (mut bytes, pool) = match class_of(wanted) {
-            Some(class) => (self.allocate_class(class), Some(self.clone())),
+        let (mut bytes, class) = match class_of(wanted) {
+            Some(class) => {
+                let (bytes, class) = self.allocate_class(class);
+                (bytes, Some(class))
+            }
+            // Allocators keep some free memory of each size for each thread.
+            None if wanted < MIN_POOLED => (
+                Vec::with_capacity(wanted.next_multiple_of(SMALL_STEP)),
+                None,
+            ),
             None => (Vec::with_capacity(wanted), None),
         };
         bytes.resize(front, 0);
         Memory {
             bytes,
-            start: front,
-            pool,
+            start: front as u32,
+            class: class.unwrap_or_default() as u8,
+            pool: class.map(|_| self.clone()),
         }
     }
 
-    fn allocate_class(&self, class: usize) -> Vec<u8> {
+    /// Returns memory of this class, or free memory of at most twice its size, with its class.
+    fn allocate_class(&self, class: usize) -> (Vec<u8>, usize) {
         let mut free = self.free.lock();
+        let mut fitting = class..CLASSES.min(class + STEPS_PER_DOUBLING + 1);
+        let found = fitting.find(|class| !free.classes[*class].is_empty());
+        let class = found.unwrap_or(class);
+        let size = class_size(class);
+        free.in_use += size;
+        free.peak = free.peak.max(free.in_use);
         match free.classes[class].pop() {
             Some(bytes) => {
-                free.bytes -= bytes.capacity();
-                bytes
+                free.bytes -= size;
+                (bytes, class)
             }
             None => {
                 drop(free);
-                Vec::with_capacity(class_size(class))
+                (Vec::with_capacity(size), class)
             }
         }
     }
 
-    fn release(&self, mut bytes: Vec<u8>) {
-        let Some(class) = class_of(bytes.capacity()).filter(|c| class_size(*c) == bytes.capacity())
-        else {
-            return;
-        };
+    fn release(&self, mut bytes: Vec<u8>, class: usize) {
+        let size = class_size(class);
         bytes.clear();
         let mut free = self.free.lock();
-        if free.bytes + bytes.capacity() <= MAX_KEPT {
-            free.bytes += bytes.capacity();
+        free.in_use -= size;
+        // Memory that has grown fits its class no more.
+        if bytes.capacity() == size {
+            free.bytes += size;
             free.classes[class].push(bytes);
         }
+        let surplus = free.take_surplus();
+        if free.in_use == 0 {
+            free.peak -= free.peak / 8;
+        }
+        drop(free);
+        drop(surplus);
+    }
+}
+
+impl FreeMemory {
+    /// Takes the largest memory where there is more than lately was in use. One for each release is
+    /// enough.
+    fn take_surplus(&mut self) -> Option<Vec<u8>> {
+        if self.bytes <= self.peak.clamp(MIN_KEPT, MAX_KEPT) {
+            return None;
+        }
+        let mut largest_first = self.classes.iter_mut().rev();
+        let class = largest_first.find(|class| !class.is_empty())?;
+        let bytes = class.pop()?;
+        if class.is_empty() {
+            *class = Vec::new();
+        }
+        self.bytes -= bytes.capacity();
+        Some(bytes)
+    }
+}
+
+/// Decides when a container that has grown for a burst becomes small again.
+#[derive(Debug, Default)]
+pub struct Slack {
+    small_uses: u8,
+}
+
+impl Slack {
+    /// Places that a container may keep without a need.
+    pub const KEPT: usize = 16;
+
+    /// Notes a use that needed `used` of `capacity` places. Returns true after many in a row that
+    /// needed few of them.
+    pub fn note(&mut self, used: usize, capacity: usize) -> bool {
+        if capacity <= Self::KEPT || used > capacity / 8 {
+            self.small_uses = 0;
+            return false;
+        }
+        self.small_uses += 1;
+        let is_due = self.small_uses == 64;
+        self.small_uses %= 64;
+        is_due
     }
 }
 
@@ -120,8 +198,9 @@ impl Memory {
     /// Wraps a vector whose first `start` bytes are free for a prefix.
     pub fn from_vec(bytes: Vec<u8>, start: usize) -> Self {
         Memory {
-            start: start.min(bytes.len()),
+            start: start.min(bytes.len()) as u32,
             bytes,
+            class: 0,
             pool: None,
         }
     }
@@ -133,7 +212,7 @@ impl Memory {
 
     /// Returns the number of free bytes before the contents.
     pub fn front(&self) -> usize {
-        self.start
+        self.start as usize
     }
 
     /// Returns the size of the memory in bytes.
@@ -153,15 +232,15 @@ impl Memory {
 
     /// Removes `count` bytes from the front.
     pub fn skip(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.bytes.len());
+        self.start = (self.front() + count).min(self.bytes.len()) as u32;
     }
 
     /// Puts `front` before the contents. Copies them only if there is no room.
     pub fn prepend(&mut self, front: &[u8]) {
-        match self.start.checked_sub(front.len()) {
+        match self.front().checked_sub(front.len()) {
             Some(start) => {
-                self.bytes[start..self.start].copy_from_slice(front);
-                self.start = start;
+                self.bytes[start..start + front.len()].copy_from_slice(front);
+                self.start = start as u32;
             }
             None => *self = Memory::from_vec([front, &**self].concat(), 0),
         }
@@ -172,7 +251,7 @@ impl std::ops::Deref for Memory {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.front()..]
     }
 }
 
@@ -184,14 +263,15 @@ impl AsRef<[u8]> for Memory {
 
 impl AsMut<[u8]> for Memory {
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..]
+        let front = self.front();
+        &mut self.bytes[front..]
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
-            pool.release(std::mem::take(&mut self.bytes));
+            pool.release(std::mem::take(&mut self.bytes), self.class.into());
         }
     }
 }
@@ -236,6 +316,52 @@ mod tests {
         assert!((MAX_KEPT - 200_000..=MAX_KEPT).contains(&kept));
         drop(pool.allocate(0, 100));
         assert_eq!(pool.free.lock().bytes, kept);
+    }
+
+    #[test]
+    fn free_memory_serves_smaller_bodies_of_at_least_half_its_size() {
+        let pool = Pool::default();
+        let memory = pool.allocate(0, 2000);
+        let address = memory.as_ptr();
+        drop(memory);
+        for size in [1800, 1024, 2048, 1100] {
+            assert_eq!(pool.allocate(0, size).as_ptr(), address, "{size}");
+        }
+        let small = pool.allocate(0, 890);
+        assert_ne!(small.as_ptr(), address);
+        assert_eq!(pool.allocate(0, 1200).as_ptr(), address);
+    }
+
+    #[test]
+    fn one_body_after_the_other_keeps_little_of_the_largest() {
+        let pool = Pool::default();
+        let burst: Vec<Memory> = (0..100).map(|_| pool.allocate(0, 1000)).collect();
+        drop(burst);
+        assert!(pool.free.lock().bytes >= 100_000, "as many may come again");
+        for size in (300..1500).cycle().step_by(7).take(1000) {
+            drop(pool.allocate(0, size));
+        }
+        let kept = pool.free.lock().bytes;
+        assert!(kept <= MIN_KEPT, "{kept}");
+        // The next burst has its memory again.
+        let burst: Vec<Memory> = (0..100).map(|_| pool.allocate(0, 1000)).collect();
+        drop(burst);
+        assert!(pool.free.lock().bytes >= 100_000);
+        assert_eq!(pool.free.lock().in_use, 0);
+    }
+
+    #[test]
+    fn containers_become_small_only_after_many_small_uses() {
+        let mut slack = Slack::default();
+        let notes = |slack: &mut Slack, used, capacity, times| {
+            (0..times).filter(|_| slack.note(used, capacity)).count()
+        };
+        assert_eq!(notes(&mut slack, 1, 100, 63), 0);
+        assert!(!slack.note(50, 100));
+        assert_eq!(notes(&mut slack, 1, 100, 63), 0);
+        assert!(slack.note(1, 100));
+        assert_eq!(notes(&mut slack, 0, Slack::KEPT, 1000), 0);
+        assert_eq!(notes(&mut slack, 20, 100, 1000), 0);
     }
 
     #[test]

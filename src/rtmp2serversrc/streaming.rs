@@ -243,7 +243,7 @@ impl StreamingTask {
         let mut scope = ReportScope::Regular;
         // Tags of one read have one arrival.
         let mut last = (now, running_time);
-        while let Some(item) = self.items.pop_front() {
+        for item in self.items.drain(..) {
             starts -= usize::from(starts > 0 && is_start(&item));
             match item {
                 QueueItem::Tag {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::flv::{KeyframeDetector, Tag, TagKind};
+use crate::memory::Slack;
 use crate::server::connection::phase::Published;
 use crate::server::stream::Stream;
 use crate::server::stream::queue::{QueueItem, Stopped};
@@ -13,6 +14,7 @@ pub(super) struct Delivery {
     client: u64,
     /// Items of one read.
     batch: Vec<QueueItem>,
+    slack: Slack,
     /// The queue holds items that the streaming thread has not been woken for, and more may follow.
     is_unannounced: bool,
     /// The streaming thread waits for what the queue holds.
@@ -27,6 +29,7 @@ impl Delivery {
         Delivery {
             client,
             batch: Vec::new(),
+            slack: Slack::default(),
             is_unannounced: false,
             is_due: false,
             partial_media: 0,
@@ -94,10 +97,14 @@ impl Delivery {
         if has_progress && handle.set_stalled(false) {
             queue.post_from(self.client, QueueItem::Resumed);
         }
+        let count = self.batch.len();
         if more_is_likely {
             self.is_due |= queue.push_quietly(self.client, &mut self.batch)?;
         } else if self.is_unannounced || !self.batch.is_empty() {
             self.is_due |= queue.push(self.client, &mut self.batch)?;
+        }
+        if self.slack.note(count, self.batch.capacity()) {
+            self.batch.shrink_to(Slack::KEPT);
         }
         if has_progress {
             handle.note_media();

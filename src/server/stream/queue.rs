@@ -458,16 +458,11 @@ impl MediaQueue {
         if state.flushing || state.closed {
             return;
         }
-        let mut bytes = 0;
-        for _ in 0..MAX_BATCH_ITEMS {
-            let Some(item) = state.items.pop() else {
-                break;
-            };
-            bytes += item.memory();
-            batch.push_back(item);
-            if bytes >= MAX_BATCH_BYTES {
-                break;
-            }
+        let fits = state.items.len() <= MAX_BATCH_ITEMS && state.items.bytes() <= MAX_BATCH_BYTES;
+        if fits && batch.is_empty() {
+            state.items.take_into(batch);
+        } else {
+            state.items.pop_batch(batch);
         }
         state.queue_authorizing();
         if std::mem::take(&mut state.writer_waits) {
@@ -478,6 +473,23 @@ impl MediaQueue {
     /// Returns the remaining items, once nobody pops any more.
     pub(crate) fn take_rest(&self) -> VecDeque<QueueItem> {
         self.state.lock().items.take()
+    }
+}
+
+impl Items {
+    /// Moves items to `batch`, up to the limits of one batch.
+    fn pop_batch(&mut self, batch: &mut VecDeque<QueueItem>) {
+        let mut bytes = 0;
+        for _ in 0..MAX_BATCH_ITEMS {
+            let Some(item) = self.pop() else {
+                break;
+            };
+            bytes += item.memory();
+            batch.push_back(item);
+            if bytes >= MAX_BATCH_BYTES {
+                break;
+            }
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl QueueItem {
     }
 
     /// Returns the video track of a keyframe.
-    pub(super) fn keyframe_track(&self) -> Option<u8> {
+    fn keyframe_track(&self) -> Option<u8> {
         let keyframe = self
             .tag()
             .filter(|tag| tag.info.content == Content::Keyframe);

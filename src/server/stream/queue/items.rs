@@ -9,9 +9,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::item::QueueItem;
+use crate::flv::Content;
+use crate::memory::Slack;
 
-/// Items in their order. Media is divided into groups of pictures: a group starts with a tag at which
-/// decoding can start, and reaches up to the next such tag.
+/// Items in their order. Media is divided into groups of pictures: a group starts with a tag at
+/// which decoding can start, and reaches up to the next such tag.
 ///
 /// ```text
 ///        front              rest
@@ -23,8 +25,8 @@ use super::item::QueueItem;
 /// ```
 #[derive(Debug, Default)]
 pub(super) struct Items {
-    /// Items before a dropped group, and the configuration out of it. Empty in a queue that does not
-    /// leak. No group starts in here.
+    /// Items before a dropped group, and the configuration out of it. Empty in a queue that does
+    /// not leak. No group starts in here.
     front: Section,
     rest: Section,
     bytes: usize,
@@ -34,6 +36,7 @@ pub(super) struct Items {
     groups: usize,
     /// The last groups that are of the present publisher.
     own_groups: usize,
+    slack: Slack,
 }
 
 /// A part of the items, with the timestamps of its coded tags beside them.
@@ -52,6 +55,10 @@ struct CodedTag {
 impl Items {
     pub(super) fn is_empty(&self) -> bool {
         self.front.items.is_empty() && self.rest.items.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.front.items.len() + self.rest.items.len()
     }
 
     /// Returns the bytes of memory of all items.
@@ -147,8 +154,8 @@ impl Items {
         dropped
     }
 
-    /// Drops the present publisher's newest group, if its start is here. Returns the number of dropped
-    /// tags.
+    /// Drops the present publisher's newest group, if its start is here. Returns the number of
+    /// dropped tags.
     pub(super) fn drop_newest_group(&mut self) -> u64 {
         if self.own_groups == 0 {
             return 0;
@@ -185,25 +192,56 @@ impl Items {
         items
     }
 
+    /// Moves all items to `batch`, which is empty. Costs nothing for each of them where none was
+    /// dropped, and both keep their memory.
+    pub(super) fn take_into(&mut self, batch: &mut VecDeque<QueueItem>) {
+        count_step();
+        debug_assert!(batch.is_empty());
+        batch.append(&mut self.front.items);
+        if batch.is_empty() {
+            std::mem::swap(batch, &mut self.rest.items);
+        } else {
+            batch.append(&mut self.rest.items);
+        }
+        let kept = &mut self.rest.items;
+        if self.slack.note(batch.len(), kept.capacity()) {
+            kept.shrink_to(Slack::KEPT);
+            self.rest.coded = VecDeque::new();
+        }
+        self.front.coded.clear();
+        self.rest.coded.clear();
+        self.keyframes.clear();
+        (self.bytes, self.starts, self.events) = (0, 0, 0);
+        (self.groups, self.own_groups) = (0, 0);
+    }
+
     fn add(&mut self, item: &QueueItem) {
-        self.bytes += item.memory();
+        if let QueueItem::Tag { tag, .. } = item {
+            self.bytes += tag.memory();
+            if tag.info.content == Content::Keyframe {
+                self.keyframes.add(tag.info.track);
+            }
+            return;
+        }
         self.starts += usize::from(matches!(item, QueueItem::Start(_)));
         self.events += usize::from(item.is_unbounded());
-        if let Some(track) = item.keyframe_track() {
-            self.keyframes.add(track);
-        }
     }
 
     fn remove(&mut self, item: &QueueItem, starts_group: bool) {
-        self.bytes -= item.memory();
-        self.starts -= usize::from(matches!(item, QueueItem::Start(_)));
-        self.events -= usize::from(item.is_unbounded());
-        if let Some(track) = item.keyframe_track() {
-            self.keyframes.remove(track);
+        let QueueItem::Tag { tag, .. } = item else {
+            self.starts -= usize::from(matches!(item, QueueItem::Start(_)));
+            self.events -= usize::from(item.is_unbounded());
+            return;
+        };
+        self.bytes -= tag.memory();
+        if tag.info.content == Content::Keyframe {
+            self.keyframes.remove(tag.info.track);
         }
-        self.groups -= usize::from(starts_group);
-        // Groups of former publishers leave first, and no more than the present one's are left.
-        self.own_groups = self.own_groups.min(self.groups);
+        if starts_group {
+            self.groups -= 1;
+            // Groups of former publishers leave first, and no more than the present one's are left.
+            self.own_groups = self.own_groups.min(self.groups);
+        }
     }
 }
 
@@ -256,6 +294,10 @@ impl KeyframeCounts {
             self.0.resize(index + 1, 0);
         }
         self.0[index] += 1;
+    }
+
+    fn clear(&mut self) {
+        self.0.fill(0);
     }
 
     fn remove(&mut self, track: u8) {
