@@ -112,7 +112,10 @@ impl Rtmp2MultiServerSrcPad {
 
     /// Keeps the statistics of a source that is about to stop, since it forgets them then.
     pub(super) fn keep_stats(&self) {
-        let stats = self.stats();
-        *self.last_stats.lock() = stats;
+        let is_kept = self.last_stats.lock().is_some();
+        if !is_kept {
+            let stats = self.stats();
+            *self.last_stats.lock() = stats;
+        }
     }
 }

@@ -187,6 +187,14 @@ impl EventDispatcher {
         thread.into_iter().for_each(join);
     }
 
+    /// Joins a thread that has ended, which frees its stack. Does not wait for one that has not.
+    pub(crate) fn join_ended(&self) {
+        let mut state = self.state.lock();
+        let ended = state.thread.take_if(|thread| thread.is_finished());
+        drop(state);
+        ended.into_iter().for_each(join);
+    }
+
     fn deliver<'a>(&'a self, mut state: MutexGuard<'a, DispatcherState>) {
         while let Some(event) = state.waiting.pop_front() {
             state.rejections -= usize::from(matches!(event, PublisherEvent::Rejected(..)));
@@ -346,6 +354,26 @@ mod tests {
         *chain.dispatcher.lock() = None;
         let state = dispatcher.state.lock();
         assert!(state.waiting.is_empty() && !state.delivering);
+    }
+
+    #[test]
+    fn threads_that_have_ended_are_joined_and_others_are_left() {
+        let chain = Arc::new(Chain::default());
+        let dispatcher = Arc::new(EventDispatcher::new(chain.clone(), MAX_WAITING));
+        // The thread waits for this lock at its first event.
+        let delivery = chain.seen.lock();
+        dispatcher.post(PublisherEvent::Added(publisher(5)));
+        dispatcher.join_ended();
+        assert!(dispatcher.state.lock().thread.is_some());
+        drop(delivery);
+        while dispatcher.state.lock().thread.is_some() {
+            dispatcher.join_ended();
+            std::thread::yield_now();
+        }
+        assert_eq!(*chain.seen.lock(), [5]);
+        dispatcher.post(PublisherEvent::Added(publisher(6)));
+        dispatcher.flush();
+        assert_eq!(*chain.seen.lock(), [5, 6]);
     }
 
     #[test]

@@ -202,6 +202,7 @@ impl Stream {
             };
             let Watch { blocked, goes_on } = stream.direct.watch(now);
             let is_relieved = blocked.is_none_or(|connection| stream.direct.relieve(connection));
+            stream.events.join_ended();
             if goes_on || !is_relieved {
                 stream.set_watch_timer();
             }
