@@ -37,7 +37,7 @@ test: ## Install what is missing, then run every check and every test
 	scripts/setup.sh test
 	scripts/test.sh
 
-bench: ## Measure the element against tcpserversrc and nginx-rtmp
+bench: ## Measure the element against tcpserversrc, nginx-rtmp and SRS
 	scripts/setup.sh test
 	$(CARGO) bench --locked --bench element
 

@@ -10,6 +10,7 @@ mod machine;
 mod measure;
 mod media;
 mod paced_publishers;
+mod picture;
 mod publisher;
 mod report;
 mod scenario;
@@ -22,7 +23,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use report::{Results, Row};
 use scenario::{Scenario, When};
@@ -48,6 +49,9 @@ struct Options {
     /// Only these subjects, by name.
     #[arg(long, value_delimiter = ',')]
     subjects: Vec<String>,
+    /// Only draw the picture, of results that were measured before.
+    #[arg(long, value_name = "JSON", value_delimiter = ',')]
+    draw: Vec<PathBuf>,
     /// Print the names of the scenarios.
     #[arg(long)]
     list: bool,
@@ -69,6 +73,9 @@ fn main() -> Result<()> {
         }
         return Ok(());
     }
+    if !options.draw.is_empty() {
+        return draw(&options.draw);
+    }
     subject::init_gstreamer()?;
     subject::allow_many_files()?;
     let folder = results_folder()?;
@@ -89,9 +96,21 @@ fn main() -> Result<()> {
             "scenarios": results,
         }))?;
         fs::write(folder.join("element.json"), text)?;
+        picture::write(&results, &folder)?;
     }
     ensure!(failures == 0, "{failures} could not be measured");
     Ok(())
+}
+
+/// Draws the picture of results in these files, in their order.
+fn draw(files: &[PathBuf]) -> Result<()> {
+    let mut scenarios = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let results: Value = serde_json::from_str(&text)?;
+        scenarios.extend(results["scenarios"].as_array().cloned().unwrap_or_default());
+    }
+    picture::write(&scenarios, &results_folder()?)
 }
 
 fn chosen(options: &Options) -> Result<Vec<Scenario>> {

@@ -205,7 +205,7 @@ impl Verdict {
 }
 
 /// Rounds to three significant digits.
-fn figure(value: f64) -> String {
+pub fn figure(value: f64) -> String {
     let decimals = match value.abs() {
         100.0.. => 0,
         10.0.. => 1,

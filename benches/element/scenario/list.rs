@@ -12,17 +12,24 @@ use super::{Bound, Kind, Quantity, Scenario, Target, When};
 use crate::media::{AUDIO_ONLY, FULL_HD, PACED, Profile, SENT_ON, SMALL, TINY, UHD};
 use crate::subject::Subject::{
     self, Collecting, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2FallbackSink,
-    Rtmp2MultiServerSrc, Rtmp2ServerSrc, Rtmp2Sink, TcpServerSrc,
+    Rtmp2MultiServerSrc, Rtmp2ServerSrc, Rtmp2Sink, Srs, TcpServerSrc,
 };
 
-const EVERYONE: &[Subject] = &[ReadLoop, OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
-const COPIERS: &[Subject] = &[OneCopy, Nginx, TcpServerSrc, Rtmp2ServerSrc];
-const LISTENERS: &[Subject] = &[ReadLoop, ReadThreads, Nginx, TcpServerSrc, Rtmp2ServerSrc];
-const SERVERS: &[Subject] = &[Nginx, TcpServerSrc, Rtmp2ServerSrc];
-const RTMP: &[Subject] = &[Nginx, Rtmp2ServerSrc];
-const COLLECTING: &[Subject] = &[Nginx, Collecting];
+const EVERYONE: &[Subject] = &[ReadLoop, OneCopy, Nginx, Srs, TcpServerSrc, Rtmp2ServerSrc];
+const COPIERS: &[Subject] = &[OneCopy, Nginx, Srs, TcpServerSrc, Rtmp2ServerSrc];
+const LISTENERS: &[Subject] = &[
+    ReadLoop,
+    ReadThreads,
+    Nginx,
+    Srs,
+    TcpServerSrc,
+    Rtmp2ServerSrc,
+];
+const SERVERS: &[Subject] = &[Nginx, Srs, TcpServerSrc, Rtmp2ServerSrc];
+const RTMP: &[Subject] = &[Nginx, Srs, Rtmp2ServerSrc];
+const COLLECTING: &[Subject] = &[Nginx, Srs, Collecting];
 const OURS: &[Subject] = &[Rtmp2ServerSrc];
-const MULTI: &[Subject] = &[Nginx, Rtmp2MultiServerSrc];
+const MULTI: &[Subject] = &[Nginx, Srs, Rtmp2MultiServerSrc];
 const SENDERS: &[Subject] = &[Rtmp2Sink, Rtmp2FallbackSink];
 
 /// Chunk size that ffmpeg and OBS adopt or announce.

@@ -42,6 +42,45 @@ pub enum Quantity {
 }
 
 impl Quantity {
+    pub const ALL: [Self; 15] = [
+        Self::CpuPerGigabyte,
+        Self::Throughput,
+        Self::CpuShare,
+        Self::CpuShareAdded,
+        Self::MemoryEach,
+        Self::ConnectMedian,
+        Self::Connect99th,
+        Self::FirstMedian,
+        Self::First99th,
+        Self::SteadyMedian,
+        Self::Steady99th,
+        Self::ConnectOfMany,
+        Self::ConnectRatio,
+        Self::Stop,
+        Self::Instructions,
+    ];
+
+    /// Returns true for quantities in the picture: the costs, without their spread and their ratios.
+    pub fn is_drawn(self) -> bool {
+        match self {
+            Self::CpuPerGigabyte
+            | Self::CpuShare
+            | Self::CpuShareAdded
+            | Self::MemoryEach
+            | Self::ConnectMedian
+            | Self::FirstMedian
+            | Self::SteadyMedian
+            | Self::Stop
+            | Self::Instructions => true,
+            Self::Throughput
+            | Self::Connect99th
+            | Self::First99th
+            | Self::Steady99th
+            | Self::ConnectOfMany
+            | Self::ConnectRatio => false,
+        }
+    }
+
     pub fn label(self) -> &'static str {
         match self {
             Self::CpuPerGigabyte => "CPU s/GB",

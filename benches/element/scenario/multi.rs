@@ -66,9 +66,9 @@ fn measure(
         let share = cpu.as_secs_f64() / start.elapsed().as_secs_f64();
         Ok((share, server.proportional_set_size()? as f64))
     })?;
-    let stop = match subject {
-        Subject::Nginx => None,
-        _ => Some(server.stop_pipelines()?),
+    let stop = match subject.is_foreign() {
+        true => None,
+        false => Some(server.stop_pipelines()?),
     };
     drop(senders);
     server.stop()?;

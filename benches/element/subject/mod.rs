@@ -4,6 +4,7 @@
 mod nginx;
 mod process;
 mod sender;
+mod srs;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub enum Subject {
     ReadThreads,
     OneCopy,
     Nginx,
+    Srs,
     TcpServerSrc,
     Rtmp2ServerSrc,
     /// rtmp2serversrc with `delivery-interval=100`.
@@ -34,11 +36,12 @@ pub enum Subject {
 }
 
 impl Subject {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ReadLoop,
         Self::ReadThreads,
         Self::OneCopy,
         Self::Nginx,
+        Self::Srs,
         Self::TcpServerSrc,
         Self::Rtmp2ServerSrc,
         Self::Collecting,
@@ -53,6 +56,7 @@ impl Subject {
             Self::ReadThreads => "read threads",
             Self::OneCopy => "one copy",
             Self::Nginx => "nginx-rtmp",
+            Self::Srs => "SRS",
             Self::TcpServerSrc => "tcpserversrc",
             Self::Rtmp2ServerSrc => "rtmp2serversrc",
             Self::Collecting => "delivery-interval=100",
@@ -73,11 +77,23 @@ impl Subject {
         )
     }
 
+    /// Returns true for the least cost of receiving, which is no server.
+    pub fn is_floor(self) -> bool {
+        matches!(self, Self::ReadLoop | Self::ReadThreads | Self::OneCopy)
+    }
+
+    /// Returns true for a server that is a program of its own, and no pipeline.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::Nginx | Self::Srs)
+    }
+
     pub fn dialogue(self) -> Dialogue {
         match self {
-            Self::Nginx | Self::Rtmp2ServerSrc | Self::Collecting | Self::Rtmp2MultiServerSrc => {
-                Dialogue::Rtmp
-            }
+            Self::Nginx
+            | Self::Srs
+            | Self::Rtmp2ServerSrc
+            | Self::Collecting
+            | Self::Rtmp2MultiServerSrc => Dialogue::Rtmp,
             // Nothing publishes to the two senders.
             Self::ReadLoop
             | Self::ReadThreads
@@ -93,6 +109,7 @@ impl Subject {
         match self {
             Self::ReadLoop | Self::ReadThreads | Self::OneCopy => None,
             Self::Nginx => nginx::missing(),
+            Self::Srs => srs::missing(),
             Self::TcpServerSrc | Self::Rtmp2ServerSrc | Self::Rtmp2MultiServerSrc => {
                 missing_element(self.name())
             }
@@ -158,6 +175,7 @@ impl Server {
         let recording = setup.record.then(|| folder.path().join("recording.flv"));
         let (process, ports) = match subject {
             Subject::Nginx => nginx::start(setup, folder.path())?,
+            Subject::Srs => srs::start(setup, folder.path())?,
             _ => {
                 let arguments = arguments(subject, setup, recording);
                 let mut process = Process::start(process::itself()?, &arguments, setup.callgrind)?;
@@ -190,10 +208,10 @@ impl Server {
 
     /// Waits until all data of the one publisher, which has left, has passed the server.
     ///
-    /// nginx has finished with a publisher when it closes the connection; tcpserversrc keeps it
-    /// open.
+    /// nginx and SRS have finished with a publisher when they close the connection; tcpserversrc keeps
+    /// it open.
     pub fn wait_until_done(&mut self, publisher: Publisher) -> Result<()> {
-        if self.subject == Subject::Nginx {
+        if self.subject.is_foreign() {
             return publisher.wait_for_close();
         }
         self.process.expect("done").map(drop)
@@ -222,7 +240,7 @@ impl Server {
 
     /// Asks the process to exit, and waits for it.
     pub fn stop(mut self) -> Result<()> {
-        self.process.stop(self.subject == Subject::Nginx)
+        self.process.stop(self.subject.is_foreign())
     }
 }
 
