@@ -133,6 +133,7 @@ fuzz_target!(|data: &[u8]| {
         timestamp_mode: mode,
         imbalance_timeout: u64::from(settings >> 2 & 1) * 100_000_000,
         max_lateness: u64::from(settings >> 3 & 1) * 100_000_000,
+        max_drift: u32::from(settings >> 5 & 1) * 1000,
     });
     if settings & 4 != 0 {
         let codecs = AcceptedCodecs::parse(["avc1", "av01", "mp4a", "Opus"]);

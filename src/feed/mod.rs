@@ -8,6 +8,7 @@
 
 mod backlog;
 mod codecs;
+mod drift;
 mod imbalance;
 mod jump;
 mod keyframe_gate;
@@ -30,6 +31,7 @@ use crate::memory::Memory;
 use backlog::{BacklogAction, BacklogCandidate, BacklogFilter};
 use codecs::CodecFilter;
 pub use codecs::RefusedTrack;
+pub use drift::ClockDrift;
 pub use imbalance::Imbalance;
 use imbalance::ImbalanceDetector;
 pub use jump::{Jump, JumpKind};
@@ -57,6 +59,9 @@ pub struct FeedSettings {
     /// Distance in nanoseconds from its time beyond which media is dropped up to the newest keyframe.
     /// 0 for never.
     pub max_lateness: u64,
+    /// Drift of the publisher's clock in parts per million that is corrected, and the fastest
+    /// correction. 0 for none. Needs the running time as timestamps.
+    pub max_drift: u32,
 }
 
 /// The circumstances of a tag's arrival.
@@ -115,7 +120,7 @@ impl<M> Feed<M> {
         Feed {
             codecs: CodecFilter::default(),
             source_clocks: SourceClocks::new(settings.timestamp_mode == TimestampMode::RunningTime),
-            timeline: Timeline::new(settings.timestamp_mode),
+            timeline: Timeline::new(settings.timestamp_mode, settings.max_drift),
             keyframe_gate: KeyframeGate::new(settings.wait_for_keyframe, wait_limits),
             keyframe_timeout: settings.keyframe_timeout,
             imbalance: ImbalanceDetector::new(settings.imbalance_timeout),
@@ -184,6 +189,17 @@ impl<M> Feed<M> {
             jumps: repairs.jumps + self.source_clocks.aligned_tracks(),
             ..repairs
         }
+    }
+
+    /// Returns the drift of the present publisher's clock.
+    pub fn drift(&self) -> ClockDrift {
+        self.timeline.drift()
+    }
+
+    /// Notes that the publisher had to wait for the pipeline, so that arrivals until now do not show
+    /// the drift of its clock.
+    pub fn handle_backpressure(&mut self) {
+        self.timeline.handle_backpressure();
     }
 
     /// Returns true when media of the present publisher has left or waits for a keyframe. Media that

@@ -2,6 +2,7 @@
 
 //! Places tags on the time of the outgoing stream.
 
+use super::drift::{ClockDrift, DriftCorrector};
 use super::jump::{Jump, JumpKind};
 use super::source_clocks::SourceTime;
 use super::time::{NANOS_PER_MILLI, RunningTime};
@@ -68,6 +69,8 @@ pub(super) struct Timeline {
     last_script: i64,
     tracks: Vec<Track>,
     repairs: Repairs,
+    /// None where drift is not corrected.
+    drift: Option<DriftCorrector>,
 }
 
 /// One run of the publisher's clock, from one start to the next.
@@ -164,6 +167,8 @@ struct Track {
     id: u8,
     clock: u32,
     last: i64,
+    /// Correction of the drift when it had that time.
+    last_correction: i64,
     /// On the publisher's time.
     last_source: Option<i64>,
     /// Arrival of the first tag with that timestamp, and the number of such tags.
@@ -202,7 +207,9 @@ pub(super) struct Candidate {
 }
 
 impl Timeline {
-    pub(super) fn new(mode: TimestampMode) -> Self {
+    /// Corrects drift up to `max_drift` in parts per million, 0 for none.
+    pub(super) fn new(mode: TimestampMode, max_drift: u32) -> Self {
+        let is_corrected = mode == TimestampMode::RunningTime && max_drift > 0;
         Timeline {
             mode,
             clocks: vec![Clock::default()],
@@ -213,6 +220,7 @@ impl Timeline {
             last_script: 0,
             tracks: Vec::new(),
             repairs: Repairs::default(),
+            drift: is_corrected.then(|| DriftCorrector::new(max_drift)),
         }
     }
 
@@ -220,9 +228,30 @@ impl Timeline {
         self.repairs
     }
 
+    /// Returns the drift of the publisher's clock.
+    pub(super) fn drift(&self) -> ClockDrift {
+        let drift = self.drift.as_ref().map(DriftCorrector::drift);
+        drift.unwrap_or_default()
+    }
+
+    /// Returns the correction of the drift in milliseconds.
+    fn correction(&self) -> i64 {
+        self.drift.as_ref().map_or(0, DriftCorrector::correction)
+    }
+
+    /// Notes that the publisher had to wait for the pipeline.
+    pub(super) fn handle_backpressure(&mut self) {
+        if let Some(drift) = &mut self.drift {
+            drift.handle_backpressure();
+        }
+    }
+
     pub(super) fn start_publisher(&mut self) {
         self.clocks = vec![Clock::default()];
         self.tracks.clear();
+        if let Some(drift) = &mut self.drift {
+            drift.start_publisher();
+        }
     }
 
     /// Finds the offset of a publisher from the times of its first media. Returns the start and
@@ -253,6 +282,9 @@ impl Timeline {
             }
         };
         self.clocks = vec![Clock::starting(0, start - first, media, arrival)];
+        if let Some(drift) = &mut self.drift {
+            drift.handle_move(arrival);
+        }
         self.start = start;
         self.position = start;
         segment
@@ -302,13 +334,37 @@ impl Timeline {
         let time = match self.mode {
             TimestampMode::Publisher => source,
             TimestampMode::RunningTime if is_frozen => self.stream_time(arrival),
-            TimestampMode::RunningTime => source + self.clock(index).offset,
+            TimestampMode::RunningTime => {
+                let time = source + self.clock(index).offset;
+                time + self.correct_drift(time, arrival)
+            }
         };
         Candidate {
             track: index,
             time,
             own,
             jump,
+        }
+    }
+
+    /// Corrects the drift of the publisher's clock for all tracks, by the arrival of media at this time.
+    /// Returns the milliseconds that they are moved by, mostly 0.
+    fn correct_drift(&mut self, time: i64, arrival: RunningTime) -> i64 {
+        let (Some(drift), Some(base)) = (&mut self.drift, self.base) else {
+            return 0;
+        };
+        let passed = arrival.wrapping_sub(base).cast_signed();
+        let time = time.saturating_mul(NANOS_PER_MILLI.cast_signed());
+        let step = drift.advance(passed.saturating_sub(time), arrival);
+        if step != 0 {
+            self.move_clocks(step);
+        }
+        step
+    }
+
+    fn move_clocks(&mut self, distance: i64) {
+        for clock in &mut self.clocks {
+            clock.offset += distance;
         }
     }
 
@@ -322,10 +378,11 @@ impl Timeline {
     pub(super) fn realign(&mut self, candidate: &mut Candidate, arrival: RunningTime) {
         if let Some(base) = self.base {
             let shift = self.continuation(base, arrival) - candidate.time;
-            for clock in &mut self.clocks {
-                clock.offset += shift;
-            }
+            self.move_clocks(shift);
             candidate.time += shift;
+            if let Some(drift) = &mut self.drift {
+                drift.handle_move(arrival);
+            }
         }
     }
 
@@ -337,9 +394,13 @@ impl Timeline {
             self.advance_latest(time);
             return placement(own, own);
         }
+        let correction = self.correction();
         let track = &mut self.tracks[candidate.track];
+        // A step back by the correction of the drift is no fault of the publisher.
+        let corrected = correction - std::mem::replace(&mut track.last_correction, correction);
+        let is_back = time - corrected < track.last;
         self.repairs.frozen += u64::from(track.is_frozen);
-        self.repairs.clamped += u64::from(time < track.last && !track.is_frozen);
+        self.repairs.clamped += u64::from(is_back && !track.is_frozen);
         // Encoders repeat timestamps and step back by a few milliseconds.
         let time = time.max(track.last);
         track.last = time;
@@ -425,6 +486,9 @@ impl Timeline {
             lead: time - expected,
             ..Clock::starting(id, time - source, source, arrival)
         };
+        if let Some(drift) = &mut self.drift {
+            drift.handle_move(arrival);
+        }
         self.tracks[index].clock = id;
         let tracks = &self.tracks;
         self.clocks
@@ -467,6 +531,7 @@ impl Timeline {
                     clock: self.nearest_clock(source).id,
                     // No track starts before the end of the publisher before.
                     last: self.start,
+                    last_correction: self.correction(),
                     last_source: None,
                     same_since: arrival,
                     same_tags: 0,

@@ -10,13 +10,13 @@ use parking_lot::{Mutex, MutexGuard};
 use super::StreamStatus;
 use super::settings::Settings;
 use super::state::{Snapshot, StateInput, StreamState};
-use crate::feed::Repairs;
+use crate::feed::{ClockDrift, Repairs};
 
 #[derive(Debug, Default)]
 pub(super) struct ElementState {
     settings: Mutex<Settings>,
     stream_state: Mutex<StreamState>,
-    repairs: Mutex<Repairs>,
+    times: Mutex<(Repairs, ClockDrift)>,
     /// Decoding time of the last tag that left, in nanoseconds.
     position: AtomicU64,
     /// The streaming thread has to return an output before anything is delivered directly: the base
@@ -51,12 +51,13 @@ impl ElementState {
         changes.collect()
     }
 
-    pub(super) fn repairs(&self) -> Repairs {
-        *self.repairs.lock()
+    /// Returns the repairs of timestamps, and the drift of the publisher's clock.
+    pub(super) fn times(&self) -> (Repairs, ClockDrift) {
+        *self.times.lock()
     }
 
-    pub(super) fn set_repairs(&self, repairs: Repairs) {
-        *self.repairs.lock() = repairs;
+    pub(super) fn set_times(&self, times: (Repairs, ClockDrift)) {
+        *self.times.lock() = times;
     }
 
     /// Returns the decoding time of the last tag that left, in nanoseconds.
@@ -79,7 +80,7 @@ impl ElementState {
 
     /// Begins a new run of the element.
     pub(super) fn reset(&self) {
-        self.set_repairs(Repairs::default());
+        self.set_times(Default::default());
         self.set_position(0);
         self.set_requires_return(false);
     }

@@ -530,11 +530,13 @@ impl Rtmp2ServerSrc {
     }
 
     pub(crate) fn statistics(&self) -> StreamStatistics {
+        let (repairs, drift) = self.state.times();
         StreamStatistics::new(
             self.stream().as_deref(),
             self.state.snapshot(),
+            drift,
             ElementCounters {
-                repairs: self.state.repairs(),
+                repairs,
                 force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
             },
         )

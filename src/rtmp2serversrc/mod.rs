@@ -130,6 +130,14 @@
 //! as much for ever. The value has to be more than the latency of the pipeline, and is for
 //! publishers that are live: a file that is sent as fast as it goes is a backlog.
 //!
+//! ## Drift
+//!
+//! The publisher's clock and the pipeline's are never equally fast: 50 ppm are 4.3 s in a day. With
+//! #GstRtmp2ServerSrc:drift-correction, timestamps follow the pipeline's clock, so that the latency stays
+//! as it began. The drift shows in the least delayed tags, since networks only ever delay. All tracks
+//! are moved together, by no more than #GstRtmp2ServerSrc:max-drift: 1 ms in a second. A change that no
+//! clock makes is left as it is, such as a file that is sent fast, or a network that is too slow.
+//!
 //! ## Keyframe requests
 //!
 //! RTMP has no way to ask an encoder for a keyframe. A publisher that connects again starts with
@@ -204,6 +212,7 @@
 //! | `gop-length`, `gop-duration` | guint, guint64 | frames from the last keyframe but one to the last, and the time between them by their timestamps; 0 before the second keyframe |
 //! | `time-since-last-byte`, `time-since-last-keyframe` | guint64 | since they arrived |
 //! | `uptime` | guint64 | time since it started; 0 without a publisher |
+//! | `clock-drift` | gdouble | ppm by which its clock is faster than the pipeline's; 0 while that is not known |
 //! | `address`, `application`, `stream-key`, `flash-ver`, `tls`, `variables` | | its identity; only while it publishes |
 //!
 //! These fields are about the element since its start, over all publishers:
@@ -233,6 +242,7 @@
 //! | `timestamps-clamped` | guint64 | tags that stepped back, and leave at the time of the one before |
 //! | `timestamp-jumps` | guint64 | times that the publisher's clock started again or jumped ahead |
 //! | `timestamps-frozen` | guint64 | tags that leave at the time of their arrival, as the publisher's timestamps stand still |
+//! | `clock-corrected` | gint64 | added to all timestamps so far to correct drift; negative where publishers' clocks are fast |
 //! | `last-error`, `last-error-address` | string | the reason for which a client was last rejected (`refused: busy`) or cut off (`closed`, `timeout`, `violation` with the details), and its address; without anything secret, empty where there was none |
 //! | `time-since-last-error` | guint64 | since then |
 //! | `force-key-unit-events` | guint64 | requests for a keyframe from downstream |

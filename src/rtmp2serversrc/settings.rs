@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(super) drain_timeout: u32,
     pub(super) keep_listening: bool,
     pub(super) timestamp_mode: TimestampMode,
+    pub(super) drift_correction: bool,
+    pub(super) max_drift: u32,
     pub(super) latency: u32,
     pub(super) delivery_interval: u32,
     pub(super) handshake_timeout: u32,
@@ -83,6 +85,8 @@ impl Default for Settings {
             drain_timeout: 10_000,
             keep_listening: false,
             timestamp_mode: TimestampMode::RunningTime,
+            drift_correction: true,
+            max_drift: 1000,
             latency: 200,
             delivery_interval: 0,
             handshake_timeout: 5000,
@@ -150,6 +154,8 @@ impl Settings {
             "drain-timeout" => set!(drain_timeout),
             "keep-listening" => set!(keep_listening),
             "timestamp-mode" => set!(timestamp_mode),
+            "drift-correction" => set!(drift_correction),
+            "max-drift" => set!(max_drift),
             "latency" => set!(latency),
             "delivery-interval" => set!(delivery_interval),
             "handshake-timeout" => set!(handshake_timeout),
@@ -202,6 +208,8 @@ impl Settings {
             "drain-timeout" => self.drain_timeout.to_value(),
             "keep-listening" => self.keep_listening.to_value(),
             "timestamp-mode" => self.timestamp_mode.to_value(),
+            "drift-correction" => self.drift_correction.to_value(),
+            "max-drift" => self.max_drift.to_value(),
             "latency" => self.latency.to_value(),
             "delivery-interval" => self.delivery_interval.to_value(),
             "handshake-timeout" => self.handshake_timeout.to_value(),
@@ -386,6 +394,11 @@ impl Settings {
             },
             imbalance_timeout: u64::from(self.imbalance_timeout) * NANOS_PER_MILLI,
             max_lateness: self.max_lateness().nseconds(),
+            max_drift: if self.drift_correction {
+                self.max_drift
+            } else {
+                0
+            },
         }
     }
 

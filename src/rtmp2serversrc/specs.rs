@@ -14,6 +14,9 @@ use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 /// A publisher's commands wait for as long as its media, so the interval is short beside its timeouts.
 const MAX_DELIVERY_INTERVAL: u32 = 1000;
 
+/// Parts per million. Faster media is a file, and not a clock.
+const MAX_DRIFT: u32 = 50_000;
+
 pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(build);
 
 /// Builds the specifications, once for each class with these properties: a specification belongs to
@@ -164,6 +167,26 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder_with_default("timestamp-mode", d.timestamp_mode)
             .nick("Timestamp mode")
             .blurb("Source of the timestamps of buffers")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("drift-correction")
+            .nick("Drift correction")
+            .blurb(
+                "Correct the drift between the publisher's clock and the pipeline's, slowly and for \
+                 all tracks together; needs timestamp-mode=running-time",
+            )
+            .default_value(d.drift_correction)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-drift")
+            .nick("Maximum drift")
+            .blurb(
+                "Maximum drift that is corrected, in parts per million, and the fastest correction: \
+                 1000 moves media by up to 1 ms in a second",
+            )
+            .minimum(1)
+            .maximum(MAX_DRIFT)
+            .default_value(d.max_drift)
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("latency")

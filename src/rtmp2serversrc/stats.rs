@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::counters::ElementCounters;
 use super::signals;
 use super::state::Snapshot;
+use crate::feed::ClockDrift;
 use crate::server::{self, LastError, Publisher, QueueLevels, Stream, StreamStats, Totals};
 
 /// Age from which a bitrate is out of date.
@@ -24,11 +25,17 @@ pub(crate) struct StreamStatistics {
     publisher: Option<Arc<Publisher>>,
     stream: StreamStats,
     levels: QueueLevels,
+    drift: ClockDrift,
     counters: ElementCounters,
 }
 
 impl StreamStatistics {
-    pub(super) fn new(stream: Option<&Stream>, state: Snapshot, counters: ElementCounters) -> Self {
+    pub(super) fn new(
+        stream: Option<&Stream>,
+        state: Snapshot,
+        drift: ClockDrift,
+        counters: ElementCounters,
+    ) -> Self {
         let now = Instant::now();
         StreamStatistics {
             now,
@@ -36,6 +43,7 @@ impl StreamStatistics {
             publisher: stream.and_then(Stream::publisher),
             stream: stream.map(|stream| stream.stats(now)).unwrap_or_default(),
             levels: stream.map_or_else(Default::default, |stream| stream.queue().levels()),
+            drift,
             counters,
         }
     }
@@ -60,7 +68,9 @@ impl StreamStatistics {
             .field("stream-status", self.state.status)
             .field("epoch", self.state.epoch)
             .field("publishing", self.publisher.is_some())
-            .field("outage", nanos(self.stream.outage));
+            .field("outage", nanos(self.stream.outage))
+            .field("clock-drift", self.drift.ppm)
+            .field("clock-corrected", self.drift.corrected);
         let structure = with_publisher(structure, &self.stream, self.now);
         let structure = with_totals(structure, &self.stream.totals, &self.counters);
         let structure = with_load(structure, &self.load());

@@ -45,6 +45,8 @@ pub(super) struct StreamingTask {
     items: VecDeque<QueueItem>,
     output: TagOutput,
     reporter: StreamReporter,
+    /// The publisher's waits for space in the queue that the feed knows of.
+    space_waits: u64,
     ended: bool,
     /// Return of the last output from create().
     returned_at: Option<Instant>,
@@ -60,6 +62,7 @@ impl StreamingTask {
             items: VecDeque::new(),
             output: TagOutput::default(),
             reporter: StreamReporter::new(stream.clone()),
+            space_waits: 0,
             stream,
             ended: false,
             returned_at: None,
@@ -304,8 +307,13 @@ impl StreamingTask {
                 }
             }
         }
+        let space_waits = self.stream.queue().space_waits();
+        if std::mem::replace(&mut self.space_waits, space_waits) != space_waits {
+            self.feed.handle_backpressure();
+        }
         self.reporter.count_drops(self.feed.dropped());
-        context.state.set_repairs(self.feed.repairs());
+        let times = (self.feed.repairs(), self.feed.drift());
+        context.state.set_times(times);
         self.reporter.report_drops(context, scope, now);
     }
 

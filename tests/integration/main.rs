@@ -9,6 +9,7 @@ mod cases;
 mod codecs;
 mod delivery_interval;
 mod direct_delivery;
+mod drift;
 mod dropping;
 mod encryption;
 mod enhanced;

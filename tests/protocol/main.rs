@@ -3,6 +3,7 @@
 //! Properties of the protocol core, against an encoder that shares nothing with it.
 
 mod dirty;
+mod drift;
 mod encoder;
 mod growth;
 mod meter;

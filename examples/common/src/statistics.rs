@@ -22,6 +22,8 @@ pub fn number(stats: &gst::StructureRef, field: &str, unit: Unit) -> Option<f64>
     let value = stats.value(field).ok()?;
     let number = if let Ok(number) = value.get::<u64>() {
         (number != gst::ffi::GST_CLOCK_TIME_NONE).then_some(number as f64)?
+    } else if let Ok(number) = value.get::<i64>() {
+        number as f64
     } else if let Ok(number) = value.get::<f64>() {
         number
     } else if let Ok(flag) = value.get::<bool>() {

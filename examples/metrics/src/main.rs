@@ -348,6 +348,18 @@ const OF_ELEMENT: &[Description] = &[
         &[("", "timestamps-frozen")],
     ),
     one(
+        "rtmp2_clock_drift_ppm",
+        "Parts per million by which the publisher's clock is faster than the pipeline's.",
+        Unit::None,
+        &[("", "clock-drift")],
+    ),
+    one(
+        "rtmp2_clock_corrected_seconds",
+        "Time added to timestamps to correct the drift of publishers' clocks.",
+        Unit::Nanoseconds,
+        &[("", "clock-corrected")],
+    ),
+    one(
         "rtmp2_keyframe_requests_total",
         "Requests for a keyframe from downstream.",
         Unit::None,

@@ -9,6 +9,7 @@ mod items;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -71,6 +72,8 @@ pub(crate) struct MediaQueue {
     not_full: Condvar,
     /// A delivery by the publisher's thread has ended.
     delivered: Condvar,
+    /// Number of a writer's waits for space, since the start.
+    space_waits: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -144,6 +147,7 @@ impl MediaQueue {
             not_empty: Condvar::new(),
             not_full: Condvar::new(),
             delivered: Condvar::new(),
+            space_waits: AtomicU64::new(0),
         }
     }
 
@@ -290,6 +294,12 @@ impl MediaQueue {
         self.state.lock().writer_blocked
     }
 
+    /// Returns the number of a writer's waits for space, since the start. What arrives after such a wait
+    /// was sent earlier.
+    pub(crate) fn space_waits(&self) -> u64 {
+        self.space_waits.load(Ordering::Relaxed)
+    }
+
     /// Adds the items of one read of a client. Waits for space as long as it takes, unless the queue
     /// leaks. Returns true where the streaming thread waits for them: call [`MediaQueue::announce`],
     /// or deliver them.
@@ -383,7 +393,9 @@ impl MediaQueue {
             if state.limits.leak == Leak::None {
                 while state.is_full_for(&item) && state.accepts_from(client) {
                     state.writer_waits = true;
-                    state.writer_blocked = true;
+                    if !std::mem::replace(&mut state.writer_blocked, true) {
+                        self.space_waits.fetch_add(1, Ordering::Relaxed);
+                    }
                     self.wake_reader(&mut state);
                     self.not_full.wait(&mut state);
                 }

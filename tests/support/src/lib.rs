@@ -10,6 +10,7 @@ pub mod gate;
 pub mod gst_clients;
 pub mod isolated;
 pub mod launch;
+pub mod manual_clock;
 pub mod media;
 pub mod netns;
 pub mod nginx;

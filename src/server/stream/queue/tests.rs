@@ -135,6 +135,23 @@ fn a_quiet_push_wakes_the_reader_when_enough_has_come_together() {
     assert!(!pop(&queue).is_empty());
 }
 
+#[test]
+fn waits_for_space_are_counted() {
+    let queue = queue(2, Leak::None);
+    push(&queue, [frame(0), frame(1)]);
+    assert_eq!(queue.space_waits(), 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| push(&queue, [frame(2)]));
+        while !queue.is_writer_waiting() {
+            std::thread::yield_now();
+        }
+        assert_eq!(queue.space_waits(), 1);
+        assert_eq!(pop(&queue), unmarked(0..2));
+    });
+    assert_eq!(queue.space_waits(), 1);
+    assert_eq!(pop(&queue), unmarked(2..3));
+}
+
 /// Begins a delivery once the reader waits.
 #[track_caller]
 fn begin_delivery(queue: &MediaQueue) {
