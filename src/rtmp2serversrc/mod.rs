@@ -41,8 +41,8 @@
 //!
 //! Before a publisher is told that it may start, it has to pass, in this order,
 //! #GstRtmp2ServerSrc:allowed-addresses, the challenge of #GstRtmp2ServerSrc:authmod, the route,
-//! #GstRtmp2ServerSrc:publisher-policy, and #GstRtmp2ServerSrc::publisher-connecting. A rejected
-//! client is told why, and closed within a second. With #GstRtmp2ServerSrc:certificate-file the
+//! #GstRtmp2ServerSrc:signing-key, #GstRtmp2ServerSrc:auth-url, #GstRtmp2ServerSrc:publisher-policy,
+//! and #GstRtmp2ServerSrc::publisher-connecting. A rejected client is told why, and closed within a second. With #GstRtmp2ServerSrc:certificate-file the
 //! port is RTMPS, or with #GstRtmp2ServerSrc:encryption optional both RTMP and RTMPS.
 //!
 //! ## The state of the stream

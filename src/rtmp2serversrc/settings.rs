@@ -3,6 +3,7 @@
 //! The values of properties. `Settings::default()` is the only place with defaults.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gst::glib;
@@ -15,8 +16,8 @@ use crate::flv::codec::AcceptedCodecs;
 use crate::rtmp::authentication::{Credentials, MAX_USERNAME, Method};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 use crate::server::{
-    self, Access, AllowedAddresses, Leak, ListenerSettings, Policy, PortSettings, QueueLimits,
-    Route, StreamSettings, TlsFiles,
+    self, Access, AllowedAddresses, Authorizer, Leak, ListenerSettings, Policy, PortSettings,
+    QueueLimits, Route, SigningKey, StreamSettings, TlsFiles,
 };
 
 #[derive(Debug, Clone)]
@@ -33,6 +34,9 @@ pub(crate) struct Settings {
     certificate_file: Option<String>,
     private_key_file: Option<String>,
     pub(super) encryption: Encryption,
+    pub(super) auth_url: Option<String>,
+    pub(super) auth_timeout: u32,
+    signing_key: Option<String>,
     allowed_addresses: Vec<String>,
     accepted_codecs: Vec<String>,
     pub(super) proxy_protocol: ProxyProtocol,
@@ -77,6 +81,9 @@ impl Default for Settings {
             certificate_file: None,
             private_key_file: None,
             encryption: Encryption::Auto,
+            auth_url: None,
+            auth_timeout: 5000,
+            signing_key: None,
             allowed_addresses: Vec::new(),
             accepted_codecs: Vec::new(),
             proxy_protocol: ProxyProtocol::Off,
@@ -146,6 +153,9 @@ impl Settings {
             "certificate-file" => set!(certificate_file),
             "private-key-file" => set!(private_key_file),
             "encryption" => set!(encryption),
+            "auth-url" => set!(auth_url),
+            "auth-timeout" => set!(auth_timeout),
+            "signing-key" => set!(signing_key),
             "allowed-addresses" => self.allowed_addresses = texts(value),
             "accepted-codecs" => self.accepted_codecs = texts(value),
             "proxy-protocol" => set!(proxy_protocol),
@@ -200,6 +210,8 @@ impl Settings {
             "certificate-file" => self.certificate_file.to_value(),
             "private-key-file" => self.private_key_file.to_value(),
             "encryption" => self.encryption.to_value(),
+            "auth-url" => self.auth_url.to_value(),
+            "auth-timeout" => self.auth_timeout.to_value(),
             "allowed-addresses" => gst::Array::new(&self.allowed_addresses).to_value(),
             "accepted-codecs" => gst::Array::new(&self.accepted_codecs).to_value(),
             "proxy-protocol" => self.proxy_protocol.to_value(),
@@ -308,11 +320,26 @@ impl Settings {
         let codecs = self.accepted_codecs.iter().map(String::as_str);
         let codecs = AcceptedCodecs::parse(codecs)
             .map_err(|error| format!("Invalid accepted-codecs: {error}"))?;
+        if self.signing_key.as_ref().is_some_and(String::is_empty) {
+            return Err("signing-key is empty, so that everybody knows it: set a long one".into());
+        }
         Ok(Access {
             addresses,
             credentials: self.credentials()?,
+            signing_key: self.signing_key.as_deref().map(SigningKey::new),
+            authorizer: self.authorizer()?,
             codecs,
         })
+    }
+
+    fn authorizer(&self) -> Result<Option<Arc<Authorizer>>, String> {
+        let Some(url) = &self.auth_url else {
+            return Ok(None);
+        };
+        let timeout = Duration::from_millis(self.auth_timeout.into());
+        let authorizer = Authorizer::new(url, timeout);
+        let authorizer = authorizer.map_err(|error| error.to_string())?;
+        Ok(Some(Arc::new(authorizer)))
     }
 
     fn credentials(&self) -> Result<Option<Credentials>, String> {

@@ -111,6 +111,34 @@ fn access_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .blurb("Encryption that publishers must or may use")
             .mutable_ready()
             .build(),
+        glib::ParamSpecString::builder("auth-url")
+            .nick("Authorization URL")
+            .blurb(
+                "http or https URL that is asked, by POST in MediaMTX's format, if a client may \
+                 publish; only an answer with status 20x lets it in",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("auth-timeout")
+            .nick("Authorization timeout")
+            .blurb(
+                "Maximum time of a question to auth-url, in milliseconds, after which the client is \
+                 refused",
+            )
+            .minimum(1)
+            .default_value(d.auth_timeout)
+            .mutable_ready()
+            .build(),
+        // Not readable, as the password.
+        glib::ParamSpecString::builder("signing-key")
+            .nick("Signing key")
+            .blurb(
+                "Key of publish URLs that expire: their query needs expires (seconds since 1970) and \
+                 signature (HMAC-SHA256 in hex)",
+            )
+            .write_only()
+            .mutable_ready()
+            .build(),
         gst::ParamSpecArray::builder("allowed-addresses")
             .nick("Allowed addresses")
             .blurb(

@@ -40,8 +40,10 @@ pub(crate) use port::registry::{Claim, DrainControl, StreamClaim, process_stats}
 pub(crate) use publisher::{Publisher, ReconnectError, RejectReason};
 pub(crate) use redact::Redacted;
 pub(crate) use routing::access::{Access, AllowedAddresses};
+pub(crate) use routing::authorizer::Authorizer;
 pub(crate) use routing::publish_point::{PublishPoint, PublishPointConfig};
 pub use routing::route::{RequestedPath, Route};
+pub(crate) use routing::signing::SigningKey;
 pub(crate) use stats::{Dropped, LastError, StreamStats, Totals};
 pub(crate) use stream::Stream;
 pub(crate) use stream::direct_delivery::{Delivered, Downstream};

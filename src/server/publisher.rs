@@ -30,6 +30,18 @@ pub(crate) struct Publisher {
     pub stream: Option<u32>,
 }
 
+impl Publisher {
+    /// Returns application and stream key in one.
+    pub(crate) fn path(&self) -> String {
+        let (application, key) = (&self.application, &self.stream_key);
+        if key.is_empty() {
+            application.clone()
+        } else {
+            format!("{application}/{key}")
+        }
+    }
+}
+
 #[cfg(test)]
 impl Publisher {
     /// Returns a publisher of `live/key` on this machine.
@@ -69,6 +81,22 @@ pub(crate) enum RejectReason {
     WrongCredentials,
     NotAuthenticated,
     Address,
+    /// The URL has no signature, or no time at which it expires.
+    SignatureMissing,
+    SignatureWrong,
+    SignatureExpired,
+    /// The signature is for another address.
+    SignatureAddress,
+    /// The authorization server says no.
+    AuthDenied,
+    AuthUnreachable,
+    /// The authorization server has not answered in time.
+    AuthTimeout,
+    /// The answer of the authorization server is neither yes nor no.
+    AuthBadAnswer,
+    /// The authorization server has named another server.
+    Redirected,
+    /// The application says no.
     Denied,
     Busy,
     /// The element has `max-streams` streams.
@@ -86,6 +114,15 @@ impl RejectReason {
             RejectReason::WrongCredentials => "wrong-credentials",
             RejectReason::NotAuthenticated => "not-authenticated",
             RejectReason::Address => "address",
+            RejectReason::SignatureMissing => "signature-missing",
+            RejectReason::SignatureWrong => "signature-wrong",
+            RejectReason::SignatureExpired => "signature-expired",
+            RejectReason::SignatureAddress => "signature-address",
+            RejectReason::AuthDenied => "auth-denied",
+            RejectReason::AuthUnreachable => "auth-unreachable",
+            RejectReason::AuthTimeout => "auth-timeout",
+            RejectReason::AuthBadAnswer => "auth-bad-answer",
+            RejectReason::Redirected => "redirected",
             RejectReason::Denied => "denied",
             RejectReason::Busy => "busy",
             RejectReason::Full => "full",
@@ -121,6 +158,41 @@ impl RejectReason {
             RejectReason::Address => (
                 code::PUBLISH_DENIED,
                 "This stream is not accepted from your address.",
+            ),
+            RejectReason::SignatureMissing => (
+                code::PUBLISH_DENIED,
+                "This URL is not signed: it needs expires and signature.",
+            ),
+            RejectReason::SignatureWrong => {
+                (code::PUBLISH_DENIED, "The signature of this URL is wrong.")
+            }
+            RejectReason::SignatureExpired => {
+                (code::PUBLISH_DENIED, "This URL has expired: get a new one.")
+            }
+            RejectReason::SignatureAddress => (
+                code::PUBLISH_DENIED,
+                "This URL is signed for another address than yours.",
+            ),
+            RejectReason::AuthDenied => (
+                code::PUBLISH_DENIED,
+                "You may not publish this stream: check user name, password and stream key.",
+            ),
+            // These pass, and encoders connect again after this code.
+            RejectReason::AuthUnreachable => (
+                code::CONNECT_APP_SHUTDOWN,
+                "The authorization server can't be reached: try again later.",
+            ),
+            RejectReason::AuthTimeout => (
+                code::CONNECT_APP_SHUTDOWN,
+                "The authorization server does not answer: try again later.",
+            ),
+            RejectReason::AuthBadAnswer => (
+                code::CONNECT_APP_SHUTDOWN,
+                "The authorization server has answered neither yes nor no: try again later.",
+            ),
+            RejectReason::Redirected => (
+                code::PUBLISH_REJECTED,
+                "This stream has to be published to another server.",
             ),
             RejectReason::Denied => (
                 code::PUBLISH_DENIED,
@@ -160,6 +232,8 @@ pub(crate) enum RemovalReason {
     Replaced,
     /// The application disconnected it.
     Disconnected,
+    /// The time that the authorization server has given it is over.
+    MaxDuration,
     /// The element is being drained.
     Drained,
     /// The element stops.
@@ -184,6 +258,7 @@ impl RemovalReason {
             RemovalReason::Violation => "violation",
             RemovalReason::Replaced => "replaced",
             RemovalReason::Disconnected => "disconnected",
+            RemovalReason::MaxDuration => "max-duration",
             RemovalReason::Drained => "drained",
             RemovalReason::Stopped => "stopped",
         }
@@ -199,6 +274,10 @@ impl RemovalReason {
             RemovalReason::Disconnected => Some(Status::error(
                 code::PUBLISH_REJECTED,
                 "The server has ended this publisher.",
+            )),
+            RemovalReason::MaxDuration => Some(Status::error(
+                code::PUBLISH_REJECTED,
+                "The time for which this publisher was allowed to publish is over.",
             )),
             _ => None,
         }

@@ -4,6 +4,7 @@
 
 mod access;
 mod authentication;
+mod authorization;
 mod bin;
 mod cases;
 mod codecs;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::request::name_of;
 use super::stream_name::is_name_of;
+use super::unsolicited::reconnect_command;
 use super::{PendingRequest, PublishRequest, Session, SessionEvent, SessionPhase};
 use crate::amf0::Value;
 use crate::rtmp::Violation;
@@ -190,6 +191,16 @@ impl Session {
             self.on_status(msid, status);
             self.held.close();
         }
+    }
+
+    /// Asks the client to connect to another server, instead of an answer to `publish`. Only for
+    /// clients that [can](ConnectRequest::can_reconnect). The caller closes the connection after it
+    /// has written the output.
+    pub fn redirect_publish(&mut self, tc_url: &str, description: &str) {
+        self.pending = None;
+        self.held.close();
+        let command = reconnect_command(Some(tc_url), description);
+        self.output.connection_command(&command);
     }
 
     fn start_publishing(&mut self, msid: u32, stream_key: &str) {

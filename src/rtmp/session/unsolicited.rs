@@ -17,12 +17,17 @@ pub fn status(chunk_size: u32, msid: u32, status: &Status) -> Vec<u8> {
 /// Encodes a request to connect again, to another address if there is one (Enhanced RTMP v2,
 /// "Reconnect Request"). Only for clients that [can](super::ConnectRequest::can_reconnect).
 pub fn reconnect_request(chunk_size: u32, tc_url: Option<&str>, description: &str) -> Vec<u8> {
+    let mut output = SessionOutput::with_chunk_size(chunk_size);
+    output.connection_command(&reconnect_command(tc_url, description));
+    output.take_replies()
+}
+
+/// Returns the command that asks a client to connect again.
+pub(super) fn reconnect_command(tc_url: Option<&str>, description: &str) -> Command {
     let status = Status::success(code::CONNECT_RECONNECT_REQUEST, description);
     let mut properties = status.properties();
     if let Some(tc_url) = tc_url {
         properties.push(("tcUrl".into(), tc_url.into()));
     }
-    let mut output = SessionOutput::with_chunk_size(chunk_size);
-    output.connection_command(&Command::on_status(properties));
-    output.take_replies()
+    Command::on_status(properties)
 }

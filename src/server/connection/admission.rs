@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -15,10 +15,12 @@ use crate::flv::codes::{AudioFourCc, VideoFourCc};
 use crate::rtmp::authentication::{ChallengeOutcome, Challenger};
 use crate::rtmp::session::{ConnectRequest, PublishRequest, SupportedCodecs};
 use crate::rtmp::status::{Status, code};
+use crate::server::log::CAT;
 use crate::server::port::state::{ListenerState, RouteMatch};
 use crate::server::publisher::{Publisher, RejectReason};
 use crate::server::redact::{Quoted, Redacted};
 use crate::server::routing::application_index::Offer;
+use crate::server::routing::authorizer::{Answer, Grant, NoAnswer};
 use crate::server::routing::publish_point::{Authorizing, PublishPoint, Reservation};
 use crate::server::routing::route::RequestedPath;
 use crate::server::routing::route_table::Candidates;
@@ -51,9 +53,9 @@ pub(super) struct Authorization {
     is_challenged: bool,
     /// Time of its right answer, by the clock of challenges.
     authenticated: Option<Duration>,
-    /// The application's answer about the last request. It is asked once, though most clients
-    /// request the same twice, with `FCPublish` and `publish`. The answer is valid for one
-    /// `publish`.
+    /// The answers about the last request. Authorization server and application are asked once, though
+    /// most clients request the same twice, with `FCPublish` and `publish`. The answers are valid for
+    /// one `publish`.
     answer: Option<PendingAnswer>,
     /// The time that the client may still wait for the stream of its last request.
     patience: Option<(PublishRequest, Patience)>,
@@ -63,8 +65,73 @@ pub(super) struct Authorization {
 struct PendingAnswer {
     point: PublishPoint,
     request: PublishRequest,
-    may_publish: bool,
-    _authorizing: Authorizing,
+    /// The authorization server's. None until it is asked.
+    granted: Option<Result<Grant, RejectReason>>,
+    /// The application's. None until it is asked.
+    may_publish: Option<bool>,
+    authorizing: Option<Authorizing>,
+}
+
+/// Runs what may take long, while the client waits.
+pub(super) trait Waiting {
+    /// Returns None for a client that was evicted: nothing is to be decided about it.
+    fn wait<T>(&mut self, run: impl FnOnce() -> T) -> Option<T>;
+}
+
+impl PendingAnswer {
+    fn new(point: &PublishPoint, request: &PublishRequest) -> Self {
+        PendingAnswer {
+            point: point.clone(),
+            request: request.clone(),
+            granted: None,
+            may_publish: None,
+            authorizing: None,
+        }
+    }
+
+    /// Returns the answer of the authorization server, if there is one.
+    fn granted(
+        &mut self,
+        publisher: &Publisher,
+        waiting: &mut impl Waiting,
+    ) -> Option<Result<Grant, RejectReason>> {
+        let access = &self.point.rules().access;
+        let Some(authorizer) = &access.authorizer else {
+            return Some(Ok(Grant::default()));
+        };
+        if let Some(known) = &self.granted {
+            return Some(known.clone());
+        }
+        self.authorizing = Some(self.point.begin_authorization(publisher.client));
+        let ask = || authorizer.ask(publisher, access.credentials.as_ref());
+        let granted = match waiting.wait(ask)? {
+            Ok(Answer::Granted(grant)) => Ok(grant),
+            Ok(Answer::Denied) => Err(RejectReason::AuthDenied),
+            Err(NoAnswer::Stopped) => return None,
+            Err(no_answer) => {
+                let (client, server) = (publisher.address, authorizer.server());
+                gst::warning!(CAT, "Could not ask {server} about {client}: {no_answer}");
+                Err(match no_answer {
+                    NoAnswer::Unreachable(_) => RejectReason::AuthUnreachable,
+                    NoAnswer::TimedOut(_) => RejectReason::AuthTimeout,
+                    NoAnswer::Bad(_) | NoAnswer::Stopped => RejectReason::AuthBadAnswer,
+                })
+            }
+        };
+        self.granted = Some(granted.clone());
+        Some(granted)
+    }
+
+    /// Returns the application's answer.
+    fn may_publish(&mut self, publisher: &Publisher, waiting: &mut impl Waiting) -> Option<bool> {
+        if self.may_publish.is_none() {
+            if self.authorizing.is_none() {
+                self.authorizing = Some(self.point.begin_authorization(publisher.client));
+            }
+            self.may_publish = Some(waiting.wait(|| self.point.may_publish(publisher))?);
+        }
+        self.may_publish
+    }
 }
 
 /// Decision about a `connect`.
@@ -85,6 +152,8 @@ pub(super) enum ConnectDecision {
 pub(super) struct Rejection {
     pub(super) reason: RejectReason,
     pub(super) status: Status,
+    /// URL of the server to which the client should publish instead.
+    pub(super) redirect: Option<String>,
     publisher: Publisher,
     affected: Vec<PublishPoint>,
 }
@@ -124,6 +193,7 @@ impl Authorization {
             ConnectDecision::Reject(Box::new(Rejection {
                 reason,
                 status,
+                redirect: None,
                 publisher: unmatched(client, &request),
                 affected,
             }))
@@ -177,19 +247,21 @@ impl Authorization {
         }
     }
 
-    /// Finds the stream of a request, and decides if the client may publish it. `ask` asks the
-    /// application; it returns None for a client that was evicted and need not be asked about.
+    /// Finds the stream of a request, and decides if the client may publish it. The cheap rules come
+    /// first, then the authorization server, which may override the policy, then the stream, and the
+    /// application last.
     pub(super) fn authorize_publish(
         &mut self,
         listener: &ListenerState,
         client: Client,
         request: &PublishRequest,
-        ask: impl FnOnce(&PublishPoint, &Publisher) -> Option<bool>,
+        waiting: &mut impl Waiting,
     ) -> Result<Reservation, Denial> {
         let reject = |reason: RejectReason, publisher, affected| {
             Denial::Rejected(Box::new(Rejection {
                 status: reason.status(),
                 reason,
+                redirect: None,
                 publisher,
                 affected,
             }))
@@ -209,35 +281,43 @@ impl Authorization {
             variables: names.variables,
             ..publisher
         };
-        if let Err(reason) = self.check_access(&point, client, &connect.application) {
+        if let Err(reason) = self.check_access(&point, &publisher, &connect.application) {
             return Err(reject(reason, publisher, vec![point]));
         }
-        let answer = self
-            .answer
-            .take()
-            .filter(|answer| answer.point.is(&point) && answer.request == *request);
+        let known = self.answer.take();
+        let known = known.filter(|known| known.point.is(&point) && known.request == *request);
+        let mut answer = known.unwrap_or_else(|| PendingAnswer::new(&point, request));
+        let granted = answer.granted(&publisher, waiting).ok_or(Denial::Evicted)?;
+        let grant = match granted {
+            Ok(Grant {
+                redirect: Some(url),
+                ..
+            }) => {
+                self.answer = Some(answer);
+                return Err(redirected(url, publisher, point));
+            }
+            Ok(grant) => grant,
+            Err(reason) => {
+                self.answer = Some(answer);
+                return Err(reject(reason, publisher, vec![point]));
+            }
+        };
         let known = self.patience.take().filter(|(of, _)| of == request);
         let mut patience = known.map(|(_, patience)| patience).unwrap_or_default();
-        let reserved = point.reserve(&publisher, &mut patience);
+        let reserved = point.reserve(&publisher, &grant, &mut patience);
         self.patience = Some((request.clone(), patience));
         let reservation = match reserved {
             Ok(reservation) => reservation,
-            Err(reason) => return Err(reject(reason, publisher, vec![point])),
-        };
-        let answer = match answer {
-            Some(answer) => answer,
-            None => {
-                let authorizing = point.begin_authorization(client.id);
-                let may_publish = ask(&point, &publisher).ok_or(Denial::Evicted)?;
-                PendingAnswer {
-                    point: point.clone(),
-                    request: request.clone(),
-                    may_publish,
-                    _authorizing: authorizing,
+            Err(reason) => {
+                if answer.granted.is_some() {
+                    answer.authorizing = None;
+                    self.answer = Some(answer);
                 }
+                return Err(reject(reason, publisher, vec![point]));
             }
         };
-        let may_publish = answer.may_publish;
+        let may_publish = answer.may_publish(&publisher, waiting);
+        let may_publish = may_publish.ok_or(Denial::Evicted)?;
         self.answer = Some(answer);
         if may_publish {
             Ok(reservation)
@@ -249,23 +329,26 @@ impl Authorization {
     fn check_access(
         &self,
         point: &PublishPoint,
-        client: Client,
+        publisher: &Publisher,
         application: &str,
     ) -> Result<(), RejectReason> {
         let access = &point.rules().access;
-        if !access.addresses.allows(client.address.ip()) {
+        let address = publisher.address.ip();
+        if !access.addresses.allows(address) {
             return Err(RejectReason::Address);
         }
-        let Some(credentials) = &access.credentials else {
-            return Ok(());
-        };
-        // At the time of `connect`: the answer was not too old then.
-        let is_right = |time| CHALLENGER.verify(credentials, application, time);
-        if self.authenticated.is_some_and(is_right) {
-            Ok(())
-        } else {
-            Err(RejectReason::NotAuthenticated)
+        if let Some(credentials) = &access.credentials {
+            // At the time of `connect`: the answer was not too old then.
+            let is_right = |time| CHALLENGER.verify(credentials, application, time);
+            if !self.authenticated.is_some_and(is_right) {
+                return Err(RejectReason::NotAuthenticated);
+            }
         }
+        if let Some(key) = &access.signing_key {
+            let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+            key.verify(&publisher.path(), &publisher.query, address, now.as_secs())?;
+        }
+        Ok(())
     }
 }
 
@@ -275,6 +358,7 @@ impl Rejection {
         Rejection {
             reason,
             status: reason.status(),
+            redirect: None,
             publisher: reservation.publisher().clone(),
             affected: vec![reservation.point().clone()],
         }
@@ -295,6 +379,20 @@ impl std::fmt::Display for Rejection {
         let (publisher, reason) = (shown(&self.publisher), self.reason.nick());
         write!(f, "{publisher} was rejected: {reason}")
     }
+}
+
+/// Returns the rejection of a client that has to publish to another server.
+fn redirected(url: String, publisher: Publisher, point: PublishPoint) -> Denial {
+    let reason = RejectReason::Redirected;
+    let mut status = reason.status();
+    status.description = format!("This stream has to be published to {url}");
+    Denial::Rejected(Box::new(Rejection {
+        reason,
+        status,
+        redirect: Some(url),
+        publisher,
+        affected: vec![point],
+    }))
 }
 
 /// Notes why a client ended that did not publish, for all elements if there are few.

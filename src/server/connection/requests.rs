@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::rtmp::session::{ConnectRequest, PublishRequest};
-use crate::server::connection::admission::{Client, ConnectDecision, Denial, Rejection, shown};
+use crate::server::connection::admission::{
+    Client, ConnectDecision, Denial, Rejection, Waiting, shown,
+};
 use crate::server::connection::close::CloseReason;
 use crate::server::connection::phase::{Phase, Published};
 use crate::server::connection::timer_table::Timer;
@@ -80,6 +82,11 @@ impl Connection {
         match self.authorize_publish(request) {
             Ok(_) => self.session.confirm_announcement(),
             Err(Denial::Rejected(rejection)) => {
+                let can_reconnect = request.connect.can_reconnect();
+                // An error would end a client that is about to be sent elsewhere.
+                if rejection.redirect.is_some() && can_reconnect {
+                    return self.reject(*rejection, can_reconnect);
+                }
                 self.session.reject_announcement(&rejection.status);
             }
             Err(Denial::Evicted) => return Err(CloseReason::Stopped),
@@ -90,20 +97,7 @@ impl Connection {
     fn authorize_publish(&mut self, request: &PublishRequest) -> Result<Reservation, Denial> {
         let mut authorization = std::mem::take(&mut self.authorization);
         let (listener, client) = (self.listener.clone(), self.client());
-        let authorized =
-            authorization.authorize_publish(&listener, client, request, |point, publisher| {
-                // An evicted client is not asked about.
-                if !self.enter(Phase::Authorizing) {
-                    return None;
-                }
-                let start = Instant::now();
-                let may_publish = point.may_publish(publisher);
-                // The application's time does not count against the client's deadline.
-                let deadline = self.timers.get(Timer::Handshake);
-                let deadline = deadline.map(|deadline| deadline + start.elapsed());
-                self.timers.set(Timer::Handshake, deadline);
-                self.enter(Phase::Negotiating).then_some(may_publish)
-            });
+        let authorized = authorization.authorize_publish(&listener, client, request, self);
         self.authorization = authorization;
         authorized
     }
@@ -114,7 +108,9 @@ impl Connection {
         let mut authorization = std::mem::take(&mut self.authorization);
         let published = match authorized {
             Ok(reservation) => self.start(reservation, request),
-            Err(Denial::Rejected(rejection)) => self.reject(*rejection),
+            Err(Denial::Rejected(rejection)) => {
+                self.reject(*rejection, request.connect.can_reconnect())
+            }
             Err(Denial::Evicted) => Err(CloseReason::Stopped),
         };
         authorization.withdraw();
@@ -143,7 +139,7 @@ impl Connection {
             Ok(started) => started,
             Err(reason) => {
                 self.listener.set_stage(self.id, self.phase.stage());
-                return self.reject(Rejection::of(reservation, reason));
+                return self.reject(Rejection::of(reservation, reason), can_reconnect);
             }
         };
         let rules = reservation.point().rules();
@@ -164,8 +160,12 @@ impl Connection {
         Ok(())
     }
 
-    fn reject(&mut self, rejection: Rejection) -> Result<(), CloseReason> {
-        self.session.reject_publish(&rejection.status);
+    fn reject(&mut self, rejection: Rejection, can_reconnect: bool) -> Result<(), CloseReason> {
+        let status = &rejection.status;
+        match &rejection.redirect {
+            Some(url) if can_reconnect => self.session.redirect_publish(url, &status.description),
+            _ => self.session.reject_publish(status),
+        }
         Err(refused(rejection))
     }
 
@@ -210,6 +210,22 @@ impl Connection {
     fn enter(&mut self, phase: Phase) -> bool {
         self.phase = phase;
         self.listener.set_stage(self.id, self.phase.stage())
+    }
+}
+
+impl Waiting for Connection {
+    fn wait<T>(&mut self, run: impl FnOnce() -> T) -> Option<T> {
+        // An evicted client is not asked about.
+        if !self.enter(Phase::Authorizing) {
+            return None;
+        }
+        let start = Instant::now();
+        let result = run();
+        // This time does not count against the client's deadline.
+        let deadline = self.timers.get(Timer::Handshake);
+        let deadline = deadline.map(|deadline| deadline + start.elapsed());
+        self.timers.set(Timer::Handshake, deadline);
+        self.enter(Phase::Negotiating).then_some(result)
     }
 }
 

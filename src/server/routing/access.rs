@@ -3,11 +3,14 @@
 //! Access rules of an element.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::flv::codec::AcceptedCodecs;
 use crate::rtmp::authentication::Credentials;
+use crate::server::routing::authorizer::Authorizer;
+use crate::server::routing::signing::SigningKey;
 
 /// Requirements of an element for its publishers.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +18,10 @@ pub(crate) struct Access {
     pub addresses: AllowedAddresses,
     /// None for no authentication.
     pub credentials: Option<Credentials>,
+    /// Key of publish URLs that expire. None where they need no signature.
+    pub signing_key: Option<SigningKey>,
+    /// Server that decides who may publish.
+    pub authorizer: Option<Arc<Authorizer>>,
     /// Codecs of accepted tracks.
     pub codecs: AcceptedCodecs,
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub(crate) mod application_index;
+pub(crate) mod authorizer;
 pub(crate) mod compatible;
 pub(crate) mod counted;
 pub(crate) mod pattern;
@@ -11,3 +12,4 @@ pub(crate) mod publish_point;
 pub(crate) mod route;
 pub(crate) mod route_index;
 pub(crate) mod route_table;
+pub(crate) mod signing;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::server::config::{ListenerSettings, PortSettings, StreamSettings};
+use crate::server::config::{ListenerSettings, Policy, PortSettings, StreamSettings};
 use crate::server::events::{EventDispatcher, MAX_WAITING, Observer};
 use crate::server::publisher::{Publisher, RejectReason};
 use crate::server::routing::access::Access;
+use crate::server::routing::authorizer::Grant;
 use crate::server::routing::route::Route;
 use crate::server::stats::Totals;
 use crate::server::stream::Stream;
@@ -144,15 +145,19 @@ impl PublishPoint {
     pub(crate) fn reserve(
         &self,
         publisher: &Publisher,
+        grant: &Grant,
         patience: &mut Patience,
     ) -> Result<Reservation, RejectReason> {
+        let policy = grant.kicks_others.then_some(Policy::Replace);
         match &self.streams {
-            Streams::Fixed(stream) => stream.reserve(patience)?,
-            Streams::Dynamic(table) => table.reserve(publisher, patience)?,
+            Streams::Fixed(stream) => stream.reserve(policy, patience)?,
+            Streams::Dynamic(table) => table.reserve(publisher, policy, patience)?,
         }
         Ok(Reservation {
             point: self.clone(),
             publisher: publisher.clone(),
+            policy,
+            max_duration: grant.max_duration,
             patience: *patience,
         })
     }
@@ -239,6 +244,9 @@ impl PublishPoint {
 
     /// Stops all streams. Returns the clients that published.
     pub(crate) fn close(&self) -> Vec<u64> {
+        if let Some(authorizer) = &self.rules.access.authorizer {
+            authorizer.shut_down();
+        }
         match &self.streams {
             Streams::Fixed(stream) => stream.close().into_iter().collect(),
             Streams::Dynamic(table) => table.close(),
@@ -261,6 +269,10 @@ fn events(config: &PublishPointConfig) -> Arc<EventDispatcher> {
 pub(crate) struct Reservation {
     point: PublishPoint,
     publisher: Publisher,
+    /// Policy instead of the stream's own.
+    policy: Option<Policy>,
+    /// Time after which the publisher is ended.
+    max_duration: Option<Duration>,
     patience: Patience,
 }
 
@@ -278,14 +290,19 @@ impl Reservation {
         &mut self,
         handle: &Arc<PublisherHandle>,
     ) -> Result<(Arc<Stream>, Arc<Publisher>), RejectReason> {
-        match &self.point.streams {
+        let (policy, patience) = (self.policy, &mut self.patience);
+        let (stream, publisher) = match &self.point.streams {
             Streams::Fixed(stream) => {
                 let publisher = self.publisher.clone();
-                let started = stream.start(publisher, handle.clone(), &mut self.patience)?;
-                Ok((stream.clone(), started))
+                let started = stream.start(publisher, handle.clone(), policy, patience)?;
+                (stream.clone(), started)
             }
-            Streams::Dynamic(table) => table.start(&self.publisher, handle, &mut self.patience),
+            Streams::Dynamic(table) => table.start(&self.publisher, handle, policy, patience)?,
+        };
+        if let Some(duration) = self.max_duration {
+            stream.limit_time(handle, duration);
         }
+        Ok((stream, publisher))
     }
 }
 

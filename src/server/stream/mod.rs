@@ -12,6 +12,7 @@ pub(crate) mod publisher_handle;
 pub(crate) mod queue;
 pub(crate) mod slot;
 pub(crate) mod table;
+pub(crate) mod time_limit;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::flv::codec::AcceptedCodecs;
-use crate::server::config::StreamSettings;
+use crate::server::config::{Policy, StreamSettings};
 use crate::server::events::{EventDispatcher, PublisherEvent};
 use crate::server::publisher::{Publisher, ReconnectError, RejectReason, RemovalReason};
 use crate::server::stats::{
@@ -259,16 +260,16 @@ impl Stream {
         if let Some(active) = state.slot.active() {
             let handle = active.handle.clone();
             drop(state);
-            self.dismiss(&handle);
+            self.dismiss(&handle, RemovalReason::Disconnected);
         } else {
             let changes = state.slot.cancel_return(&self.terms());
             self.apply(state, changes);
         }
     }
 
-    fn dismiss(self: &Arc<Self>, handle: &PublisherHandle) {
-        handle.dismiss(RemovalReason::Disconnected);
-        self.leave(handle.client, RemovalReason::Disconnected);
+    fn dismiss(self: &Arc<Self>, handle: &PublisherHandle, reason: RemovalReason) {
+        handle.dismiss(reason);
+        self.leave(handle.client, reason);
     }
 
     /// Posts that the first media is about to leave the element.
@@ -300,7 +301,7 @@ impl Stream {
         // Another publisher may take over while this one is dismissed.
         while let Some(handle) = state.slot.active().map(|active| active.handle.clone()) {
             drop(state);
-            self.dismiss(&handle);
+            self.dismiss(&handle, RemovalReason::Disconnected);
             state = self.state.lock();
         }
         let changes = state.slot.end_vacant();
@@ -371,9 +372,13 @@ impl Stream {
             .post(PublisherEvent::Rejected(publisher, reason));
     }
 
-    /// Waits until the stream accepts a publisher or rejects it.
-    pub(crate) fn reserve(&self, patience: &mut Patience) -> Result<(), RejectReason> {
-        let admitted = patience.spend(|deadline| self.wait_for_admission(deadline));
+    /// Waits until the stream accepts a publisher or rejects it, by `policy` or by its own.
+    pub(crate) fn reserve(
+        &self,
+        policy: Option<Policy>,
+        patience: &mut Patience,
+    ) -> Result<(), RejectReason> {
+        let admitted = patience.spend(|deadline| self.wait_for_admission(policy, deadline));
         admitted.map(drop)
     }
 
@@ -383,11 +388,12 @@ impl Stream {
         self: &Arc<Self>,
         mut publisher: Publisher,
         handle: Handle,
+        policy: Option<Policy>,
         patience: &mut Patience,
     ) -> Result<Arc<Publisher>, RejectReason> {
         publisher.stream = self.number;
         let publisher = Arc::new(publisher);
-        let mut state = patience.spend(|deadline| self.wait_for_admission(deadline))?;
+        let mut state = patience.spend(|deadline| self.wait_for_admission(policy, deadline))?;
         let changes = state.slot.accept(publisher.clone(), handle);
         self.apply(state, changes);
         Ok(publisher)
@@ -395,6 +401,7 @@ impl Stream {
 
     fn wait_for_admission(
         &self,
+        policy: Option<Policy>,
         deadline: Instant,
     ) -> Result<MutexGuard<'_, StreamState>, RejectReason> {
         // The queue needs space only where there may be another publisher.
@@ -404,7 +411,7 @@ impl Stream {
         let mut contention = None;
         let mut state = self.state.lock();
         loop {
-            let (terms, policy) = (self.terms(), self.settings().policy);
+            let (terms, policy) = (self.terms(), policy.unwrap_or(self.settings().policy));
             let liveness = |active: &ActivePublisher<Handle>| {
                 self.liveness(&active.handle, deadline, &mut contention)
             };

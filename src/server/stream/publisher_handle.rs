@@ -47,6 +47,8 @@ pub(crate) struct PublisherHandle {
     dismissal: OnceLock<RemovalReason>,
     dismissal_sent: Once,
     dismissal_timer: TimerId,
+    /// Ends a publisher that may publish for a while only.
+    end_timer: TimerId,
     activity: Activity,
 }
 
@@ -89,6 +91,7 @@ impl PublisherHandle {
             dismissal: OnceLock::new(),
             dismissal_sent: Once::new(),
             dismissal_timer: TimerId::new(),
+            end_timer: TimerId::new(),
             activity: Activity {
                 since: Instant::now(),
                 last_media: AtomicU64::new(0),
@@ -200,6 +203,10 @@ impl PublisherHandle {
         }
     }
 
+    pub(crate) fn end_timer(&self) -> TimerId {
+        self.end_timer
+    }
+
     pub(crate) fn dismissal(&self) -> Option<RemovalReason> {
         self.dismissal.get().copied()
     }
@@ -249,6 +256,7 @@ impl PublisherHandle {
 impl Drop for PublisherHandle {
     fn drop(&mut self) {
         self.parts.timers.clear(self.dismissal_timer);
+        self.parts.timers.clear(self.end_timer);
     }
 }
 

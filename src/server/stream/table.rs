@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::flv::codec::AcceptedCodecs;
-use crate::server::config::StreamSettings;
+use crate::server::config::{Policy, StreamSettings};
 use crate::server::events::{EventDispatcher, MAX_WAITING, PublisherEvent};
 use crate::server::publisher::{Publisher, RejectReason};
 use crate::server::stats::{LastError, Totals};
@@ -141,12 +141,13 @@ impl StreamTable {
     pub(crate) fn reserve(
         &self,
         publisher: &Publisher,
+        policy: Option<Policy>,
         patience: &mut Patience,
     ) -> Result<(), RejectReason> {
         let present = self.state.lock().continued(&name(publisher))?;
         // Without the lock: it may wait for a publisher that is about to leave.
         if let Some(stream) = present {
-            match stream.reserve(patience) {
+            match stream.reserve(policy, patience) {
                 Err(RejectReason::Ended) => {}
                 result => return result,
             }
@@ -192,13 +193,14 @@ impl StreamTable {
         &self,
         publisher: &Publisher,
         handle: &Arc<PublisherHandle>,
+        policy: Option<Policy>,
         patience: &mut Patience,
     ) -> Result<(Arc<Stream>, Arc<Publisher>), RejectReason> {
         let name = name(publisher);
         loop {
             let before = self.state.lock().continued(&name)?;
             if let Some(stream) = &before {
-                match stream.start(publisher.clone(), handle.clone(), patience) {
+                match stream.start(publisher.clone(), handle.clone(), policy, patience) {
                     Err(RejectReason::Ended) => {}
                     started => return started.map(|publisher| (stream.clone(), publisher)),
                 }
@@ -231,8 +233,12 @@ impl StreamTable {
         }
         // It does not wait, since no other thread knows this stream. The observer may be notified
         // before the stream is listed: it has to wait for the lock then.
-        let publisher =
-            stream.start(publisher.clone(), handle.clone(), &mut Patience::default())?;
+        let publisher = stream.start(
+            publisher.clone(),
+            handle.clone(),
+            None,
+            &mut Patience::default(),
+        )?;
         state.next += 1;
         state.newest.insert(name.clone(), number);
         state.present.insert(number, (name, stream.clone()));
@@ -396,7 +402,7 @@ mod tests {
     }
 
     fn reserve(table: &StreamTable) -> Result<(), RejectReason> {
-        table.reserve(&Publisher::example(1), &mut Patience::default())
+        table.reserve(&Publisher::example(1), None, &mut Patience::default())
     }
 
     #[test]
