@@ -61,7 +61,7 @@ pub(super) struct DriftCorrector {
     /// The drift of the present publisher is known.
     is_known: bool,
     floor: Floor,
-    /// Lowest lateness of the present bucket. Lateness counts without the correction.
+    /// The present bucket. Its lateness counts without the correction.
     bucket: Option<Bucket>,
     /// The line that the correction follows.
     line: Option<Line>,
@@ -79,13 +79,20 @@ pub(super) struct DriftCorrector {
     due: RunningTime,
 }
 
-/// Consecutive tags, of which only the lowest lateness counts.
+/// Consecutive tags, of which only the lowest lateness but one counts: one tag alone may have a wrong
+/// timestamp.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     start: RunningTime,
     end: RunningTime,
-    lowest: Point,
-    /// Lateness of the lowest point, without the slope.
+    lowest: Candidate,
+    second: Option<Candidate>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    point: Point,
+    /// Lateness without the slope.
     level: f64,
 }
 
@@ -204,22 +211,25 @@ impl DriftCorrector {
                 return self.schedule();
             }
             Some(bucket) => {
-                let lowest = bucket.lowest;
-                self.follow(lowest);
+                let counted = bucket.second.unwrap_or(bucket.lowest);
+                self.follow(counted.point);
             }
             None => {}
         }
-        let lowest = Point { at: arrival, value };
+        let point = Point { at: arrival, value };
         self.bucket = Some(Bucket {
             start: arrival,
             end: arrival.saturating_add(self.floor.bucket()),
-            lowest,
-            level: value as f64,
+            lowest: Candidate {
+                point,
+                level: value as f64,
+            },
+            second: None,
         });
         self.schedule();
     }
 
-    /// Moves the floor on by the lowest point of a bucket.
+    /// Moves the floor on by the point of a bucket that counts.
     fn follow(&mut self, lowest: Point) {
         let is_start = self.floor.start().is_none();
         let change = self.floor.push(lowest);
@@ -276,9 +286,13 @@ impl Bucket {
         // Two arrivals are in order but for the precision of clocks.
         let arrival = arrival.max(self.start);
         let level = value as f64 - slope * span(self.start, arrival);
-        if level < self.level {
-            self.level = level;
-            self.lowest = Point { at: arrival, value };
+        if self.second.is_none_or(|second| level < second.level) {
+            let point = Point { at: arrival, value };
+            let candidate = Candidate { point, level };
+            self.second = match level < self.lowest.level {
+                true => Some(std::mem::replace(&mut self.lowest, candidate)),
+                false => Some(candidate),
+            };
         }
     }
 }

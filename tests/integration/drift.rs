@@ -61,7 +61,10 @@ impl Player {
         );
         let pipeline = gst::parse::launch(&text).unwrap();
         let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
-        pipeline.use_clock(clock);
+        // None would be no clock at all.
+        if clock.is_some() {
+            pipeline.use_clock(clock);
+        }
         let source = pipeline.by_name("src").unwrap();
         let pending = Arc::new(Mutex::new(VecDeque::new()));
         let sent = Arc::new(AtomicUsize::new(0));

@@ -140,6 +140,18 @@ fn stalls_and_bursts_are_no_drift() {
 }
 
 #[test]
+fn a_wrong_timestamp_now_and_then_is_no_drift() {
+    let mut run = Run::new();
+    for _ in 0..60 {
+        run.play(120, 0.0);
+        run.own += 80 * MILLI;
+        run.receive(0);
+        run.own -= 80 * MILLI;
+    }
+    run.expect_nothing();
+}
+
+#[test]
 fn a_leap_of_the_pipelines_clock_is_no_drift() {
     for leap in [-30, -1, 1, 30] {
         let mut run = Run::new();
