@@ -9,7 +9,8 @@
 //!
 //! A pool keeps as many bytes as were lately in use at once: a publisher that is faster than its
 //! own pace fills many bodies before the first is free again, and a paced one fills one after the
-//! other. A thousand of those must not each keep a body of every size that they have ever had.
+//! other. A thousand of those must not each keep a body of every size that they have ever had. Where
+//! bodies are large it keeps twice as many bytes, and for longer: to allocate them is dear.
 
 use std::sync::Arc;
 
@@ -27,6 +28,9 @@ const MAX_POOLED: usize = 1024 * 1024;
 /// Most and least bytes that a pool keeps for later, if so many were in use.
 pub const MAX_KEPT: usize = 2 * 1024 * 1024;
 const MIN_KEPT: usize = 2 * 1024;
+
+/// Bytes in use at once from which on a pool keeps twice as many.
+const LARGE: usize = 64 * 1024;
 
 /// Size classes between one power of two and the next. Sizes are rounded up to a class, so that at
 /// most a fifth of new memory is unused, and any memory of a class fits any body of it.
@@ -129,7 +133,7 @@ impl Pool {
         }
         let surplus = free.take_surplus();
         if free.in_use == 0 {
-            free.peak -= free.peak / 8;
+            free.forget();
         }
         drop(free);
         drop(surplus);
@@ -137,14 +141,31 @@ impl Pool {
 }
 
 impl FreeMemory {
-    /// Takes the largest memory where there is more than lately was in use. One for each release is
-    /// enough.
+    /// Returns the bytes that are worth keeping. Large memory is dear to allocate.
+    fn limit(&self) -> usize {
+        let factor = if self.peak >= LARGE { 2 } else { 1 };
+        (factor * self.peak).clamp(MIN_KEPT, MAX_KEPT)
+    }
+
+    /// Forgets a part of the peak: slowly where memory is large, so that it is kept from one keyframe
+    /// to the next.
+    fn forget(&mut self) {
+        let divisor = if self.peak >= LARGE { 256 } else { 8 };
+        self.peak -= self.peak / divisor;
+    }
+
+    /// Takes a memory where there is more than is worth keeping: the smallest where keyframes are
+    /// large, and else the largest. One for each release is enough.
     fn take_surplus(&mut self) -> Option<Vec<u8>> {
-        if self.bytes <= self.peak.clamp(MIN_KEPT, MAX_KEPT) {
+        if self.bytes <= self.limit() {
             return None;
         }
-        let mut largest_first = self.classes.iter_mut().rev();
-        let class = largest_first.find(|class| !class.is_empty())?;
+        let is_filled = |class: &&mut Vec<Vec<u8>>| !class.is_empty();
+        let class = match self.peak >= LARGE {
+            true => self.classes.iter_mut().find(is_filled),
+            false => self.classes.iter_mut().rev().find(is_filled),
+        };
+        let class = class?;
         let bytes = class.pop()?;
         if class.is_empty() {
             *class = Vec::new();
@@ -330,6 +351,18 @@ mod tests {
         let small = pool.allocate(0, 890);
         assert_ne!(small.as_ptr(), address);
         assert_eq!(pool.allocate(0, 1200).as_ptr(), address);
+    }
+
+    #[test]
+    fn memory_of_a_keyframe_is_kept_until_the_next_one() {
+        let pool = Pool::default();
+        let keyframe = pool.allocate(0, 150_000);
+        let address = keyframe.as_ptr();
+        drop(keyframe);
+        for size in (10_000..30_000).cycle().step_by(777).take(100) {
+            drop(pool.allocate(0, size));
+        }
+        assert_eq!(pool.allocate(0, 150_000).as_ptr(), address);
     }
 
     #[test]
