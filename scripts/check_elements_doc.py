@@ -33,7 +33,7 @@ OTHERS = {
     "gboolean": "bool",
     "gchararray": "string",
     "GstStructure": "structure",
-    "GstValueArray": "list of strings",
+    "GStrv": "list of strings",
 }
 UNITS = re.compile(r" (ns|ms|s|bytes)(?=,|$)")
 
@@ -86,8 +86,8 @@ def type_of(spec):
 def default_of(spec):
     """Returns the column "default"."""
     kind = spec.value_type.name
-    if kind in ("GstStructure", "GstValueArray"):
-        empty = {"GstStructure": "none", "GstValueArray": "empty"}
+    if kind in ("GstStructure", "GStrv"):
+        empty = {"GstStructure": "none", "GStrv": "empty"}
         return empty[kind] if spec.flags & GObject.ParamFlags.WRITABLE else ""
     default = spec.default_value
     if kind == "gboolean":

@@ -37,6 +37,7 @@ mod eflvdemux;
 mod feed;
 #[allow(missing_docs)]
 mod flv;
+mod lists;
 mod memory;
 mod plugin;
 mod rate;
@@ -47,6 +48,7 @@ mod rtmp2multiserversrc;
 mod rtmp2serverbin;
 mod rtmp2serversrc;
 mod server;
+mod unlinked;
 
 pub use eflvdemux::EFlvDemux;
 pub use plugin::plugin_register_static;
@@ -54,7 +56,7 @@ pub use rtmp2fallbacksink::{FallbackStatus, Rtmp2FallbackSink};
 pub use rtmp2multiserversrc::{Rtmp2MultiServerSrc, Rtmp2MultiServerSrcPad};
 pub use rtmp2serverbin::Rtmp2ServerBin;
 pub use rtmp2serversrc::{
-    AuthMod, ConnectionState, LeakyType, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc,
+    AuthMod, ConnectionState, LeakyType, LogKeys, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc,
     StreamEvent, StreamStatus, TimestampMode,
 };
 

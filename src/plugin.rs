@@ -6,6 +6,7 @@
 #![allow(missing_docs)]
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+    crate::lists::register_text_form();
     crate::rtmp2serversrc::register(plugin)?;
     crate::rtmp2multiserversrc::register(plugin)?;
     crate::rtmp2fallbacksink::register(plugin)?;

@@ -121,8 +121,8 @@ fn video(codec: Codec, facts: &TrackFacts<'_>) -> gst::Caps {
             if let Some(config) = AvcConfig::parse(configuration) {
                 dimensions = config.dimensions;
                 builder = builder
-                    .field_if_some("profile", avc_profile(&config))
-                    .field_if_some("level", avc_level(&config));
+                    .field_if_some("profile", config.profile_name())
+                    .field_if_some("level", config.level_name());
             }
         }
         Codec::Hevc => {
@@ -132,17 +132,11 @@ fn video(codec: Codec, facts: &TrackFacts<'_>) -> gst::Caps {
                 .field("codec_data", facts.codec_data());
             if let Some(config) = HevcConfig::parse(configuration) {
                 dimensions = config.dimensions;
-                let profile = match config.profile {
-                    1 => Some("main"),
-                    2 => Some("main-10"),
-                    3 => Some("main-still-picture"),
-                    _ => None,
-                };
                 let tier = if config.is_high_tier { "high" } else { "main" };
                 builder = builder
-                    .field_if_some("profile", profile)
+                    .field_if_some("profile", config.profile_name())
                     .field("tier", tier)
-                    .field_if_some("level", level(config.level, 30));
+                    .field_if_some("level", config.level_name());
             }
         }
         Codec::Vvc => {
@@ -157,15 +151,9 @@ fn video(codec: Codec, facts: &TrackFacts<'_>) -> gst::Caps {
                 .field("alignment", "tu");
             if let Some(config) = Av1Config::parse(configuration) {
                 dimensions = config.dimensions;
-                let profile = match config.profile {
-                    0 => Some("main"),
-                    1 => Some("high"),
-                    2 => Some("professional"),
-                    _ => None,
-                };
                 builder = builder
                     .field("codec_data", facts.codec_data())
-                    .field_if_some("profile", profile)
+                    .field_if_some("profile", config.profile_name())
                     .field("bit-depth-luma", u32::from(config.bit_depth));
                 if !config.is_monochrome {
                     builder = builder.field("bit-depth-chroma", u32::from(config.bit_depth));
@@ -228,47 +216,6 @@ fn video(codec: Codec, facts: &TrackFacts<'_>) -> gst::Caps {
         add_color(caps, color);
     }
     caps
-}
-
-fn avc_profile(config: &AvcConfig) -> Option<&'static str> {
-    let is_set = |bit: u8| config.constraints & (0x80 >> bit) != 0;
-    Some(match config.profile {
-        66 if is_set(1) => "constrained-baseline",
-        66 => "baseline",
-        77 => "main",
-        88 => "extended",
-        100 if is_set(4) && is_set(5) => "constrained-high",
-        100 if is_set(4) => "progressive-high",
-        100 => "high",
-        110 if is_set(3) => "high-10-intra",
-        110 if is_set(4) => "progressive-high-10",
-        110 => "high-10",
-        122 if is_set(3) => "high-4:2:2-intra",
-        122 => "high-4:2:2",
-        244 if is_set(3) => "high-4:4:4-intra",
-        244 => "high-4:4:4",
-        _ => return None,
-    })
-}
-
-fn avc_level(config: &AvcConfig) -> Option<String> {
-    // Level 1b is level 1.1 with a flag, or 9.
-    let is_1b = config.level == 11 && config.constraints & 0x10 != 0 && config.profile < 100;
-    if is_1b || config.level == 9 {
-        return Some("1b".to_owned());
-    }
-    level(config.level, 10)
-}
-
-/// Writes a level that is counted in `parts` of a whole level.
-fn level(level: u8, parts: u8) -> Option<String> {
-    let (level, parts) = (u32::from(level), u32::from(parts));
-    let (whole, part) = (level / parts, level % parts * 10 / parts);
-    match (whole, part) {
-        (0, _) => None,
-        (whole, 0) => Some(whole.to_string()),
-        (whole, part) => Some(format!("{whole}.{part}")),
-    }
 }
 
 fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo) {
@@ -586,20 +533,5 @@ mod tests {
         gst::init().unwrap();
         let caps = of(Codec::H263, &facts(&[]));
         assert_eq!(caps.structure(0).unwrap().get("variant"), Ok("itu"));
-    }
-
-    #[test]
-    fn every_level_has_a_name() {
-        let names = [
-            (0, None),
-            (30, Some("1")),
-            (93, Some("3.1")),
-            (119, Some("3.9")),
-        ];
-        for (number, name) in names {
-            assert_eq!(level(number, 30).as_deref(), name);
-        }
-        assert_eq!(level(u8::MAX, 30).as_deref(), Some("8.5"));
-        assert_eq!(level(41, 10).as_deref(), Some("4.1"));
     }
 }

@@ -5,8 +5,8 @@
 //! Lock order: `streaming` is the only lock held across calls. It belongs to the streaming thread,
 //! which pushes under it. Other threads take it only after that thread has ended or while it waits.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 
 use gst::glib;
 use gst::prelude::*;
@@ -18,6 +18,7 @@ use super::problem::Problem;
 use super::streaming::Streaming;
 use super::{CAT, caps};
 use crate::flv::TagKind;
+use crate::unlinked::{self, LinkWatch};
 
 /// Stands for an unknown time.
 const UNKNOWN: u64 = u64::MAX;
@@ -51,6 +52,7 @@ pub struct EFlvDemux {
     latency: AtomicU64,
     /// The bin around the element handles stream collections.
     is_streams_aware: AtomicBool,
+    pub(super) links: Arc<LinkWatch>,
 }
 
 #[glib::object_subclass]
@@ -104,6 +106,7 @@ impl ObjectSubclass for EFlvDemux {
             upstream_is_time: AtomicBool::new(false),
             latency: AtomicU64::new(0),
             is_streams_aware: AtomicBool::new(false),
+            links: Arc::default(),
         }
     }
 }
@@ -418,6 +421,12 @@ impl EFlvDemux {
         if is_end && streaming.pads.iter().next().is_none() {
             self.post_no_track();
         }
+        // The end of a file that nobody plays is an error of its source already.
+        if is_end && self.upstream_is_time.load(Relaxed) {
+            let element = self.obj();
+            let element = element.upcast_ref();
+            self.links.end(element, || unlinked::pads_text(element));
+        }
     }
 
     /// Posts an error, as other demuxers do: without a pad the end of the stream can't go
@@ -434,6 +443,7 @@ impl EFlvDemux {
             let _ = self.obj().remove_pad(pad);
         }
         self.upstream_is_time.store(false, Relaxed);
+        self.links.reset();
     }
 }
 

@@ -10,6 +10,7 @@ use super::demuxer::{DemuxEvent, NewTrack, Payload, TrackPacket};
 use super::script::ScriptData;
 use super::{CAT, EFlvDemux};
 use crate::flv::TagKind;
+use crate::unlinked;
 
 /// Script data that is kept for the first pads.
 const MAX_WAITING: usize = 64;
@@ -184,6 +185,11 @@ impl SourcePads {
             return Ok(());
         }
         self.has_failed_flows = true;
+        if flow == Err(gst::FlowError::NotLinked) {
+            let links = &element.imp().links;
+            let element = element.upcast_ref();
+            links.dropped(element, Some(packet.dts), || unlinked::pads_text(element));
+        }
         match self.combiner.update_pad_flow(&pad.pad, flow) {
             Ok(_) => Ok(()),
             // A linked track may still come, and a live stream goes on until it does.
@@ -199,6 +205,7 @@ impl SourcePads {
                 _ => format!("audio_{}", track.id),
             };
             let pad = element.imp().new_pad(track.kind, &name);
+            element.imp().links.watch(&pad);
             let id = pad.create_stream_id(element, Some(&name));
             let kind = match track.kind {
                 TagKind::Video => gst::StreamType::VIDEO,

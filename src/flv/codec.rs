@@ -42,7 +42,35 @@ fn known_names() -> String {
     let mut names: Vec<String> = CodecName::known().map(|name| name.to_string()).collect();
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
-    format!("there are {}, and case matters", names.join(" "))
+    let aliases: Vec<&str> = ALIASES.iter().map(|(alias, _)| *alias).collect();
+    format!(
+        "there are {}, whose case matters, and {}",
+        names.join(" "),
+        aliases.join(" ")
+    )
+}
+
+/// Names of codecs that people use.
+const ALIASES: [(&str, CodecName); 13] = [
+    ("h264", VideoFourCc::Avc.name()),
+    ("h265", VideoFourCc::Hevc.name()),
+    ("hevc", VideoFourCc::Hevc.name()),
+    ("av1", VideoFourCc::Av1.name()),
+    ("vp8", VideoFourCc::Vp8.name()),
+    ("vp9", VideoFourCc::Vp9.name()),
+    ("h266", VideoFourCc::Vvc.name()),
+    ("aac", AudioFourCc::Aac.name()),
+    ("mp3", AudioFourCc::Mp3.name()),
+    ("opus", AudioFourCc::Opus.name()),
+    ("flac", AudioFourCc::Flac.name()),
+    ("ac3", AudioFourCc::Ac3.name()),
+    ("eac3", AudioFourCc::Eac3.name()),
+];
+
+fn alias(text: &str) -> Option<CodecName> {
+    let mut aliases = ALIASES.iter();
+    let found = aliases.find(|(alias, _)| alias.eq_ignore_ascii_case(text));
+    found.map(|(_, name)| *name)
 }
 
 impl fmt::Display for CodecName {
@@ -57,6 +85,7 @@ impl FromStr for CodecName {
 
     fn from_str(text: &str) -> Result<Self, UnknownCodec> {
         let found = CodecName::known().find(|name| name.0 == text.as_bytes());
+        let found = found.or_else(|| alias(text));
         found.ok_or_else(|| UnknownCodec {
             text: text.to_owned(),
         })
@@ -165,7 +194,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
-        for text in ["", "opus", "h264", "hvc", "hvc11", "vidb", "*", "avc1 "] {
+        for text in ["", "opuz", "h26", "hvc", "hvc11", "vidb", "*", "avc1 "] {
             let error = AcceptedCodecs::parse(["avc1", text]).unwrap_err();
             let message = error.to_string();
             assert!(
@@ -173,6 +202,19 @@ mod tests {
                 "{message}"
             );
             assert!(message.contains(" Opus ") && message.contains(" flv1 "));
+        }
+    }
+
+    #[test]
+    fn common_names_stand_for_four_ccs_in_any_case() {
+        for (alias, name) in [
+            ("h264", "avc1"),
+            ("H265", "hvc1"),
+            ("AAC", "mp4a"),
+            ("opus", "Opus"),
+            ("mp3", ".mp3"),
+        ] {
+            assert_eq!(alias.parse::<CodecName>(), name.parse::<CodecName>());
         }
     }
 

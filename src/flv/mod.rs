@@ -13,6 +13,7 @@ pub mod body;
 pub mod codec;
 pub mod codes;
 pub mod config;
+pub mod description;
 mod error;
 mod ex;
 mod header;

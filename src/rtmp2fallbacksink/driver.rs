@@ -71,6 +71,8 @@ pub(super) struct Driver<E: Environment> {
     pub(super) telemetry: Arc<Mutex<Telemetry>>,
     pub(super) connections: HashMap<AttemptId, (usize, E::Connection)>,
     pub(super) drop_reports: DropReports,
+    /// INFO and WARNING messages are posted.
+    pub(super) is_verbose: bool,
 }
 
 /// Times of the messages about dropped tags.
@@ -154,7 +156,12 @@ impl<E: Environment> Driver<E> {
         let masked = location.and_then(|index| self.locations.get(index));
         let masked = masked.map_or("", |location| location.masked());
         if let Some(element) = self.element.upgrade() {
-            gst::warning!(CAT, obj = element, "{masked}: {reason}");
+            let text = format!("{masked} has failed: {reason}");
+            gst::warning!(CAT, obj = element, "{text}");
+            if self.is_verbose {
+                let message = gst::message::Warning::builder(gst::ResourceError::Write, &text);
+                let _ = element.post_message(message.src(&element).build());
+            }
         }
         self.telemetry.lock().fail(reason, self.environment.now());
     }
@@ -279,9 +286,37 @@ impl<E: Environment> Driver<E> {
         };
         let masked = location.and_then(|index| self.locations.get(index));
         let masked = masked.map_or("", |location| location.masked());
-        gst::info!(CAT, obj = element, "{status:?} {masked}");
+        self.inform(&element, status, masked, location);
         let place = location.map(|index| (index, masked));
         post_status(&element, status, place, self.schedule.rounds(), &reason);
+    }
+
+    /// Tells people of a change. An error posts its own message.
+    fn inform(
+        &self,
+        element: &gst::Element,
+        status: FallbackStatus,
+        masked: &str,
+        location: Option<usize>,
+    ) {
+        let count = self.locations.len();
+        let text = match (status, location) {
+            (FallbackStatus::Connecting, _) => format!("Connecting to {masked}"),
+            (FallbackStatus::Connected, Some(index)) if count > 1 => {
+                format!("Sending to {masked}, location {} of {count}", index + 1)
+            }
+            (FallbackStatus::Connected, _) => format!("Sending to {masked}"),
+            (FallbackStatus::Disconnected, _) => {
+                "No server accepts the stream: trying again after a pause".to_owned()
+            }
+            (FallbackStatus::Error, _) => return,
+        };
+        gst::info!(CAT, obj = element, "{text}");
+        if self.is_verbose {
+            // gst-launch-1.0 prints the debug text alone.
+            let message = gst::message::Info::builder(gst::ResourceError::OpenWrite, &text);
+            let _ = element.post_message(message.debug(&text).src(element).build());
+        }
     }
 }
 

@@ -118,6 +118,7 @@ impl BaseSinkImpl for Rtmp2FallbackSink {
             telemetry: telemetry.clone(),
             connections: HashMap::new(),
             drop_reports: DropReports::default(),
+            is_verbose: settings.verbose_messages,
         };
         let thread = thread::Builder::new().name("rtmp-fallback".into());
         let driver = thread.spawn(move || driver.run()).map_err(|error| {

@@ -14,7 +14,7 @@
 //! gst-launch-1.0 videotestsrc is-live=true ! x264enc tune=zerolatency key-int-max=30 ! h264parse \
 //!     ! flvmux streamable=true ! rtmp2fallbacksink \
 //!     variables="variables,camera_id=7,stream_name=garden" return-to-primary=60000 \
-//!     locations="<(string)\"rtmp://first.example/live/cam{camera_id}_{stream_name}\", (string)\"rtmp://second.example/live/cam{camera_id}_{stream_name}\">"
+//!     locations="rtmp://first.example/live/cam{camera_id}_{stream_name},rtmp://second.example/live/cam{camera_id}_{stream_name}"
 //! ```
 //! Sends to the first server, or to the second one while the first does not accept the stream, and
 //! tries once a minute to return to the first.
@@ -31,11 +31,12 @@
 //!
 //! ## Failover and return
 //!
-//! When a server rejects the stream, accepts no data for #GstRtmp2FallbackSink:timeout, or closes
-//! the connection, the next location is tried at once. After the last location a round is over; the
+//! When a server rejects the stream, does not accept it within #GstRtmp2FallbackSink:connect-timeout,
+//! accepts no data for #GstRtmp2FallbackSink:send-timeout, or closes the connection, the next location
+//! is tried at once. After the last location a round is over; the
 //! next round starts with the first location after #GstRtmp2FallbackSink:retry-initial-delay, which
-//! doubles with each round up to #GstRtmp2FallbackSink:retry-max-delay. After
-//! #GstRtmp2FallbackSink:max-attempts rounds the element posts an error. A connection that has lasted 10
+//! doubles with each round up to #GstRtmp2FallbackSink:retry-max-delay. The
+//! element never gives up, or posts an error after #GstRtmp2FallbackSink:max-attempts rounds. A connection that has lasted 10
 //! seconds resets the count. A round counts only if it included the first location: when a later
 //! location is lost after a long time, the state of those before it is unknown.
 //!

@@ -32,8 +32,10 @@ pub(super) struct RetryPolicy {
     pub(super) max_rounds: u32,
     /// Interval between attempts to return to the first location, zero for never.
     pub(super) return_to_primary: Duration,
-    /// Time limit for connecting, and for a server that accepts no data.
-    pub(super) timeout: Duration,
+    /// Time limit for a server to accept the stream.
+    pub(super) connect_timeout: Duration,
+    /// Time limit for a server that accepts no data.
+    pub(super) send_timeout: Duration,
 }
 
 /// Identifies a connection attempt and the connection that results. Increases with each attempt.
@@ -284,7 +286,7 @@ impl Schedule {
         now: Instant,
         busy_since: Option<Instant>,
     ) -> Vec<ConnectionAction> {
-        let timeout = self.policy.timeout;
+        let timeout = self.policy.send_timeout;
         match &mut self.phase {
             Phase::Trying(attempt) if attempt.deadline <= now => {
                 let id = attempt.id;
@@ -327,7 +329,7 @@ impl Schedule {
             id,
             location,
             since: now,
-            check_at: now + self.policy.timeout,
+            check_at: now + self.policy.send_timeout,
             failback_at: (location > 0 && !after.is_zero()).then(|| now + after),
             failback: None,
             has_lost_primary: false,
@@ -340,7 +342,7 @@ impl Schedule {
         Attempt {
             id: self.last_id,
             location,
-            deadline: now + self.policy.timeout,
+            deadline: now + self.policy.connect_timeout,
         }
     }
 

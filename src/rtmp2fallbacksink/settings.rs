@@ -20,9 +20,11 @@ pub(super) struct Settings {
     retry_max_delay: u32,
     max_attempts: u32,
     return_to_primary: u32,
-    timeout: u32,
+    connect_timeout: u32,
+    send_timeout: u32,
     max_bytes: u64,
     max_time: u64,
+    pub(super) verbose_messages: bool,
 }
 
 impl Default for Settings {
@@ -32,11 +34,13 @@ impl Default for Settings {
             variables: None,
             retry_initial_delay: 1000,
             retry_max_delay: 60_000,
-            max_attempts: 10,
+            max_attempts: 0,
             return_to_primary: 0,
-            timeout: 5000,
+            connect_timeout: 5000,
+            send_timeout: 5000,
             max_bytes: 8 * 1024 * 1024,
             max_time: 10_000_000_000,
+            verbose_messages: true,
         }
     }
 }
@@ -49,36 +53,38 @@ impl Settings {
             };
         }
         match name {
-            "locations" => {
-                let array: gst::Array = value.get().expect("type checked upstream");
-                // A value that is no text must not be skipped silently: it fails as an invalid URL.
-                let text = |value: &glib::SendValue| value.get::<Option<String>>();
-                let texts = array.iter().map(|value| text(value).ok().flatten());
-                self.locations = texts.map(Option::unwrap_or_default).collect();
-            }
+            "locations" => set!(locations),
             "variables" => set!(variables),
             "retry-initial-delay" => set!(retry_initial_delay),
             "retry-max-delay" => set!(retry_max_delay),
             "max-attempts" => set!(max_attempts),
             "return-to-primary" => set!(return_to_primary),
-            "timeout" => set!(timeout),
+            "connect-timeout" => set!(connect_timeout),
+            "send-timeout" => set!(send_timeout),
+            "timeout" => {
+                set!(connect_timeout);
+                set!(send_timeout);
+            }
             "max-bytes" => set!(max_bytes),
             "max-time" => set!(max_time),
+            "verbose-messages" => set!(verbose_messages),
             name => unreachable!("{name} is not writable"),
         }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<glib::Value> {
         Some(match name {
-            "locations" => gst::Array::new(&self.locations).to_value(),
+            "locations" => self.locations.to_value(),
             "variables" => self.variables.to_value(),
             "retry-initial-delay" => self.retry_initial_delay.to_value(),
             "retry-max-delay" => self.retry_max_delay.to_value(),
             "max-attempts" => self.max_attempts.to_value(),
             "return-to-primary" => self.return_to_primary.to_value(),
-            "timeout" => self.timeout.to_value(),
+            "connect-timeout" | "timeout" => self.connect_timeout.to_value(),
+            "send-timeout" => self.send_timeout.to_value(),
             "max-bytes" => self.max_bytes.to_value(),
             "max-time" => self.max_time.to_value(),
+            "verbose-messages" => self.verbose_messages.to_value(),
             _ => return None,
         })
     }
@@ -110,7 +116,8 @@ impl Settings {
             max_delay: millis(self.retry_max_delay.max(self.retry_initial_delay)),
             max_rounds: self.max_attempts,
             return_to_primary: millis(self.return_to_primary),
-            timeout: millis(self.timeout),
+            connect_timeout: millis(self.connect_timeout),
+            send_timeout: millis(self.send_timeout),
         }
     }
 
@@ -125,17 +132,11 @@ impl Settings {
 pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let d = Settings::default();
     vec![
-        gst::ParamSpecArray::builder("locations")
+        glib::ParamSpecBoxed::builder::<Vec<String>>("locations")
             .nick("Locations")
             .blurb(
-                "Server URLs in order of preference: rtmp://HOST/APPLICATION/STREAM-KEY or rtmps://, \
-                 with {variables}",
-            )
-            .element_spec(
-                &glib::ParamSpecString::builder("location")
-                    .nick("Location")
-                    .blurb("URL of a server, with application and stream key")
-                    .build(),
+                "Server URLs in order of preference, one a line or with commas between them: \
+                 rtmp://HOST/APPLICATION/STREAM-KEY or rtmps://, with {variables}",
             )
             .mutable_ready()
             .build(),
@@ -163,7 +164,7 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .build(),
         glib::ParamSpecUInt::builder("max-attempts")
             .nick("Max attempts")
-            .blurb("Failed rounds through all locations before the element posts an error, 0 = never")
+            .blurb("Failed rounds through all locations before the element posts an error, 0 = never gives up")
             .default_value(d.max_attempts)
             .mutable_ready()
             .build(),
@@ -176,14 +177,31 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .default_value(d.return_to_primary)
             .mutable_ready()
             .build(),
-        glib::ParamSpecUInt::builder("timeout")
-            .nick("Timeout")
+        glib::ParamSpecUInt::builder("connect-timeout")
+            .nick("Connect timeout")
             .blurb(
-                "Time limit in milliseconds for a server to accept the stream, and for accepting no \
-                 data, after which it counts as failed",
+                "Time limit in milliseconds for a server to accept the stream, after which it counts \
+                 as failed",
             )
             .minimum(10)
-            .default_value(d.timeout)
+            .default_value(d.connect_timeout)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("send-timeout")
+            .nick("Send timeout")
+            .blurb(
+                "Time in milliseconds without accepting any data after which a server counts as failed",
+            )
+            .minimum(10)
+            .default_value(d.send_timeout)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("timeout")
+            .nick("Timeout")
+            .blurb("Sets connect-timeout and send-timeout, in milliseconds, and reads the former")
+            .minimum(10)
+            .default_value(d.connect_timeout)
+            .deprecated()
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt64::builder("max-bytes")
@@ -202,6 +220,12 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
                  are dropped",
             )
             .default_value(d.max_time)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("verbose-messages")
+            .nick("Verbose messages")
+            .blurb("Post INFO and WARNING messages for people about each server that is used or fails")
+            .default_value(d.verbose_messages)
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("status", FallbackStatus::Disconnected)

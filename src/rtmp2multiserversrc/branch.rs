@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::late_link::{self, LateLink, Output};
 use super::state_lock::StateLock;
-use super::{CAT, Rtmp2MultiServerSrcPad};
+use super::{CAT, Rtmp2MultiServerSrc, Rtmp2MultiServerSrcPad};
 use crate::rtmp2serversrc::Rtmp2ServerSrc;
 use crate::rtmp2serversrc::signals::pad_name;
 use crate::server::{Dropped, Publisher, Stream, StreamClaim};
@@ -201,8 +201,8 @@ fn build_pad(
     let template = template.ok_or_else(|| glib::bool_error!("There is no template src_%u"))?;
     let late: Arc<Mutex<LateLink>> = Arc::default();
     let late_for_lists = late.clone();
-    let report_dropped = report_function(stream.clone());
-    let report_dropped_lists = report_function(stream.clone());
+    let report_dropped = report_function(bin, stream.clone());
+    let report_dropped_lists = report_function(bin, stream.clone());
     let builder = gst::PadBuilder::<Rtmp2MultiServerSrcPad>::from_template(&template)
         .name(name)
         .proxy_pad_chain_function(move |pad, parent, buffer| {
@@ -255,13 +255,27 @@ fn build_pad(
             }
             is_handled
         });
-    Ok(builder.build())
+    let pad = builder.build();
+    if let Some(element) = bin.downcast_ref::<Rtmp2MultiServerSrc>() {
+        element.imp().links().watch(&pad);
+    }
+    Ok(pad)
 }
 
 /// Returns the function that counts tags of a stream which were dropped at its pad. Any failure but
 /// that of an unlinked pad ends the stream.
-fn report_function(stream: Weak<Stream>) -> impl Fn(gst::FlowError, u64) + Send + Sync + 'static {
-    move |error, tags| {
+fn report_function(
+    bin: &gst::Bin,
+    stream: Weak<Stream>,
+) -> impl Fn(gst::FlowError, u64, Option<gst::ClockTime>) + Send + Sync + 'static {
+    let bin = bin.downgrade();
+    move |error, tags, time| {
+        if error == gst::FlowError::NotLinked
+            && let Some(bin) = bin.upgrade()
+            && let Some(element) = bin.downcast_ref::<Rtmp2MultiServerSrc>()
+        {
+            element.imp().note_dropped(time);
+        }
         let mut dropped = Dropped::default();
         match error {
             gst::FlowError::NotLinked => dropped.not_linked = tags,

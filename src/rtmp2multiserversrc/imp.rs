@@ -16,8 +16,10 @@ use super::specs::SPECS;
 use super::{CAT, Rtmp2MultiServerSrcPad, signals, stats};
 use crate::rtmp2serversrc::settings::Effect;
 use crate::rtmp2serversrc::signals::pad_name;
+use crate::rtmp2serversrc::voice::Voice;
 use crate::rtmp2serversrc::{Rtmp2ServerSrc, claiming};
 use crate::server::PublishPoint;
+use crate::unlinked::LinkWatch;
 
 static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
     signals::build(
@@ -35,6 +37,7 @@ const MESSAGES: [&str; 2] = ["rtmp2-stream-status", "rtmp2-stream-event"];
 #[derive(Debug, Default)]
 pub struct Rtmp2MultiServerSrc {
     core: Arc<ElementCore>,
+    links: Arc<LinkWatch>,
 }
 
 #[glib::object_subclass]
@@ -216,6 +219,15 @@ impl BinImpl for Rtmp2MultiServerSrc {
                     .build();
                 self.parent_handle_message(message);
             }
+            gst::MessageView::Info(info) => {
+                let debug = info.debug();
+                let message = gst::message::Info::builder_from_error(info.error())
+                    .debug_if_some(debug.as_ref().map(|debug| debug.as_str()))
+                    .src(&*self.obj())
+                    .seqnum(message.seqnum())
+                    .build();
+                self.parent_handle_message(message);
+            }
             // The error ends that stream, and the others go on. A failed element downstream has
             // posted its own error.
             gst::MessageView::Error(error) => {
@@ -234,6 +246,7 @@ impl BinImpl for Rtmp2MultiServerSrc {
 // From start to stop
 impl Rtmp2MultiServerSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
+        self.links.reset();
         let (settings, max_streams) = {
             let settings = self.core.settings();
             (settings.common.clone(), settings.max_streams)
@@ -243,11 +256,15 @@ impl Rtmp2MultiServerSrc {
         let observer = Arc::new(StreamObserver::new(&self.obj(), &self.core, id));
         let config = claiming::config(&settings, name, observer)?;
         let (point, table) = PublishPoint::dynamic(config, max_streams as usize);
+        let mut bound = None;
         self.core.start(|| {
             let claim = claiming::claim(&settings, &point)?;
-            gst::info!(CAT, imp = self, "Listening on {}", claim.address());
+            bound = Some(claim.address());
             Ok::<_, gst::ErrorMessage>(Running::new(id, claim, table))
         })?;
+        if let Some(bound) = bound {
+            Voice::new(&settings).listening(self.obj().upcast_ref(), &settings, bound);
+        }
         // Properties may have been set since `settings` was copied, and then found no table.
         self.apply_stream_settings();
         self.apply_drain();
@@ -287,7 +304,32 @@ impl Rtmp2MultiServerSrc {
         for branch in self.core.branches() {
             branch.source.imp().end();
         }
+        let pads = || self.pads_text();
+        self.links.end(self.obj().upcast_ref(), pads);
         true
+    }
+
+    pub(super) fn links(&self) -> &Arc<LinkWatch> {
+        &self.links
+    }
+
+    /// Handles a tag that was dropped at an unlinked pad.
+    pub(super) fn note_dropped(&self, time: Option<gst::ClockTime>) {
+        let pads = || self.pads_text();
+        self.links.dropped(self.obj().upcast_ref(), time, pads);
+    }
+
+    /// Returns the pads with what their publishers send.
+    fn pads_text(&self) -> String {
+        let pads = self.core.branches().into_iter().map(|branch| {
+            let name = branch.pad.name();
+            let description = branch.source.imp().description();
+            match description.is_empty() {
+                true => name.to_string(),
+                false => format!("{name} ({description})"),
+            }
+        });
+        pads.collect::<Vec<_>>().join(", ")
     }
 
     fn post_latency(&self) {

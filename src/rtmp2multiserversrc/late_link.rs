@@ -33,7 +33,7 @@ pub(super) struct Output<'a> {
     pub(super) ghost: &'a gst::Pad,
     pub(super) chain: &'a dyn Fn(gst::Buffer) -> Flow,
     pub(super) chain_list: &'a dyn Fn(gst::BufferList) -> Flow,
-    pub(super) report_dropped: &'a dyn Fn(gst::FlowError, u64),
+    pub(super) report_dropped: &'a dyn Fn(gst::FlowError, u64, Option<gst::ClockTime>),
 }
 
 impl LateLink {
@@ -85,9 +85,10 @@ impl LateLink {
 pub(super) fn push(late: &Mutex<LateLink>, output: &Output<'_>, mut buffer: gst::Buffer) -> Flow {
     let mut late = late.lock();
     let peer = late.check_peer(output.ghost);
+    let time = buffer.dts();
     let flow = match late.action(output.ghost, peer.as_ref(), &buffer) {
         Action::Drop => {
-            (output.report_dropped)(gst::FlowError::NotLinked, 1);
+            (output.report_dropped)(gst::FlowError::NotLinked, 1, time);
             return Ok(gst::FlowSuccess::Ok);
         }
         Action::Pass => (output.chain)(buffer),
@@ -99,7 +100,7 @@ pub(super) fn push(late: &Mutex<LateLink>, output: &Output<'_>, mut buffer: gst:
         }
     };
     if let Err(error) = flow {
-        (output.report_dropped)(error, 1);
+        (output.report_dropped)(error, 1, time);
     }
     late.update(peer.as_ref(), flow);
     flow
@@ -115,10 +116,11 @@ pub(super) fn push_list(
     let peer = state.check_peer(output.ghost);
     if !state.is_missing {
         let count = list.len() as u64;
+        let time = list.get(0).and_then(|buffer| buffer.dts());
         let flow = (output.chain_list)(list);
         // The elements downstream may have used some of them.
         if let Err(error) = flow {
-            (output.report_dropped)(error, count);
+            (output.report_dropped)(error, count, time);
         }
         state.update(peer.as_ref(), flow);
         return flow;
@@ -128,7 +130,7 @@ pub(super) fn push_list(
     for buffer in list.iter_owned() {
         rest -= 1;
         if let Err(error) = push(late, output, buffer) {
-            (output.report_dropped)(error, rest);
+            (output.report_dropped)(error, rest, None);
             return Err(error);
         }
     }

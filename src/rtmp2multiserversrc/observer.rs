@@ -11,7 +11,9 @@ use gst::prelude::*;
 use super::branch::Branch;
 use super::core::ElementCore;
 use super::{CAT, Rtmp2MultiServerSrc};
+use crate::rtmp2serversrc::refusals::Refusals;
 use crate::rtmp2serversrc::signals;
+use crate::rtmp2serversrc::voice::Voice;
 use crate::server::{Observer, Publisher, PublisherEvent};
 
 /// Observer of the publishers of one run of an element.
@@ -20,6 +22,7 @@ pub(super) struct StreamObserver {
     element: glib::WeakRef<Rtmp2MultiServerSrc>,
     core: Weak<ElementCore>,
     run: u64,
+    refusals: Arc<Refusals>,
 }
 
 impl StreamObserver {
@@ -28,6 +31,14 @@ impl StreamObserver {
             element: element.downgrade(),
             core: Arc::downgrade(core),
             run,
+            refusals: Refusals::new({
+                let core = Arc::downgrade(core);
+                move |_: &gst::Element| {
+                    let core = core.upgrade()?;
+                    let settings = core.settings();
+                    Some(Voice::new(&settings.common))
+                }
+            }),
         }
     }
 
@@ -103,8 +114,11 @@ impl Observer for StreamObserver {
             PublisherEvent::Rejected(publisher, reason) => {
                 core.rejections().post(bin, publisher, *reason);
             }
-            PublisherEvent::Removed(..) => {}
+            PublisherEvent::Removed(..)
+            | PublisherEvent::Failed(..)
+            | PublisherEvent::LeftAtPrompt(_) => {}
         }
+        self.refusals.handle(element.upcast_ref(), event);
         signals::emit(element.upcast_ref(), event);
     }
 }

@@ -2,8 +2,8 @@
 
 //! A bin of the two elements that do the work. Lock order: `uri` and `set_by_uri` are leaves.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use gst::glib;
 use gst::prelude::*;
@@ -14,6 +14,7 @@ use super::CAT;
 use super::uri::{PROTOCOLS, Uri};
 use crate::eflvdemux::{self, EFlvDemux};
 use crate::rtmp2serversrc::{self, Rtmp2ServerSrc};
+use crate::unlinked::{self, LinkWatch};
 
 /// The properties of the source, built from its own specifications.
 static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
@@ -61,6 +62,7 @@ pub struct Rtmp2ServerBin {
     /// The bin has a queue for each track, since it was made from a URI. uridecodebin and playbin
     /// take each pad for a stream with a thread of its own, and block one until they know all.
     has_queues: AtomicBool,
+    links: Arc<LinkWatch>,
 }
 
 #[glib::object_subclass]
@@ -77,6 +79,7 @@ impl ObjectSubclass for Rtmp2ServerBin {
             uri: Mutex::default(),
             set_by_uri: Mutex::default(),
             has_queues: AtomicBool::new(false),
+            links: Arc::default(),
         }
     }
 }
@@ -125,6 +128,7 @@ impl ObjectImpl for Rtmp2ServerBin {
         self.forward_notifications();
         SIGNALS.iter().for_each(|name| self.forward_signal(name));
         self.forward_pads();
+        self.watch_end();
     }
 }
 
@@ -148,6 +152,7 @@ impl ElementImpl for Rtmp2ServerBin {
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::ReadyToPaused {
+            self.links.reset();
             // The demuxer sends stream collections to a parent that expects them.
             let parent = self.obj().parent().and_downcast::<gst::Bin>();
             let flag = gst::BinFlags::STREAMS_AWARE;
@@ -323,21 +328,55 @@ impl Rtmp2ServerBin {
             Some(template) => gst::GhostPad::builder_from_template(&template),
             None => gst::GhostPad::builder(gst::PadDirection::Src),
         };
+        let bin = self.obj().downgrade();
         // A queue that is not linked downstream would otherwise post an error at the end.
-        let builder = builder.proxy_pad_chain_function(|pad, parent, buffer| {
+        let builder = builder.proxy_pad_chain_function(move |pad, parent, buffer| {
+            let time = buffer.dts_or_pts();
             match gst::ProxyPad::chain_default(pad, parent, buffer) {
-                Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
+                Err(gst::FlowError::NotLinked) => {
+                    if let Some(bin) = bin.upgrade() {
+                        bin.imp().note_dropped(time);
+                    }
+                    Ok(gst::FlowSuccess::Ok)
+                }
                 flow => flow,
             }
         });
         let ghost = builder.name(pad.name()).with_target(target)?.build();
         ghost.set_active(true)?;
+        self.links.watch(&ghost);
         // Handlers of pad-added need the stream's caps and tags at once.
         pad.sticky_events_foreach(|event| {
             let _ = ghost.store_sticky_event(event);
             std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)
         });
         self.obj().add_pad(&ghost)
+    }
+
+    fn note_dropped(&self, time: Option<gst::ClockTime>) {
+        let bin = self.obj();
+        let element = bin.upcast_ref();
+        let pads = || unlinked::pads_text(element);
+        self.links.dropped(element, time, pads);
+    }
+
+    /// Watches for the end of the stream, which no sink reports where no pad is linked.
+    fn watch_end(&self) {
+        let Some(pad) = self.demuxer.static_pad("sink") else {
+            return;
+        };
+        let bin = self.obj().downgrade();
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            let is_end = info
+                .event()
+                .is_some_and(|event| event.type_() == gst::EventType::Eos);
+            if is_end && let Some(bin) = bin.upgrade() {
+                let element = bin.upcast_ref();
+                let pads = || unlinked::pads_text(element);
+                bin.imp().links.end(element, pads);
+            }
+            gst::PadProbeReturn::Ok
+        });
     }
 
     fn remove_track(&self, pad: &gst::Pad) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use super::nick::nick;
 use super::state::Snapshot;
 use super::{CAT, ConnectionState, Rtmp2ServerSrc, StreamEvent, StreamStatus, signals};
 use crate::feed::{Imbalance, Jump, JumpKind, RefusedTrack};
@@ -41,12 +42,12 @@ pub(super) fn status_event(snapshot: &Snapshot) -> gst::Event {
 
 /// Posts a change of state, and notifies of the properties that are part of it.
 pub(super) fn post_change(element: &Rtmp2ServerSrc, before: &Snapshot, after: &Snapshot) {
-    gst::info!(
+    gst::debug!(
         CAT,
         obj = element,
-        "{:?}, {:?}, epoch {}",
-        after.status,
-        after.connection,
+        "stream-status {}, connection-state {}, epoch {}",
+        nick(after.status),
+        nick(after.connection),
         after.epoch
     );
     post(element, status(after));

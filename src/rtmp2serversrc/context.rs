@@ -5,6 +5,8 @@ use gst_base::prelude::*;
 
 use super::announcements::post_event;
 use super::element_state::ElementState;
+use super::narrator::Narrator;
+use super::voice::Voice;
 use super::{Rtmp2ServerSrc, StreamEvent};
 
 /// The element, as its streaming thread uses it.
@@ -28,6 +30,15 @@ impl Context<'_> {
     pub(super) fn post_event(&self, event: StreamEvent, details: gst::Structure) {
         let epoch = self.state.snapshot().epoch;
         post_event(self.element, event, epoch, details);
+    }
+
+    /// Tells people what has happened, if there is something to tell.
+    pub(super) fn narrate(&self, tell: impl FnOnce(&mut Narrator, &Voice) -> Option<String>) {
+        let voice = Voice::new(&self.state.settings());
+        let text = tell(&mut self.state.narrator(), &voice);
+        if let Some(text) = text {
+            voice.inform(self.element.upcast_ref(), &text);
+        }
     }
 
     /// Pushes an event of the element's own downstream.

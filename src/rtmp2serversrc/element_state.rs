@@ -8,15 +8,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::StreamStatus;
+use super::narrator::Narrator;
 use super::settings::Settings;
 use super::state::{Snapshot, StateInput, StreamState};
 use crate::feed::{ClockDrift, Repairs};
+use crate::flv::description::StreamDescription;
 
 #[derive(Debug, Default)]
 pub(super) struct ElementState {
     settings: Mutex<Settings>,
     stream_state: Mutex<StreamState>,
     times: Mutex<(Repairs, ClockDrift)>,
+    /// The publisher's tracks, as its stream header describes them.
+    description: Mutex<StreamDescription>,
+    narrator: Mutex<Narrator>,
     /// Decoding time of the last tag that left, in nanoseconds.
     position: AtomicU64,
     /// The streaming thread has to return an output before anything is delivered directly: the base
@@ -51,6 +56,14 @@ impl ElementState {
         changes.collect()
     }
 
+    pub(super) fn description(&self) -> MutexGuard<'_, StreamDescription> {
+        self.description.lock()
+    }
+
+    pub(super) fn narrator(&self) -> MutexGuard<'_, Narrator> {
+        self.narrator.lock()
+    }
+
     /// Returns the repairs of timestamps, and the drift of the publisher's clock.
     pub(super) fn times(&self) -> (Repairs, ClockDrift) {
         *self.times.lock()
@@ -81,6 +94,8 @@ impl ElementState {
     /// Begins a new run of the element.
     pub(super) fn reset(&self) {
         self.set_times(Default::default());
+        *self.description() = StreamDescription::default();
+        *self.narrator() = Narrator::default();
         self.set_position(0);
         self.set_requires_return(false);
     }

@@ -29,7 +29,9 @@ use super::specs::SPECS;
 use super::state::StateInput;
 use super::stats::{self, StreamStatistics};
 use super::streaming::{Step, StreamingTask};
+use super::voice::Voice;
 use super::{CAT, announcements, buffers, signals};
+use crate::flv::description::StreamDescription;
 use crate::server::{self, Delivered, Downstream, Stream};
 
 static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
@@ -213,7 +215,8 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             }
         };
         if let Some(address) = running.address() {
-            gst::info!(CAT, imp = self, "Listening on {address}");
+            self.voice()
+                .listening(self.obj().upcast_ref(), &settings, address);
         }
 
         self.state.reset();
@@ -491,6 +494,16 @@ impl Rtmp2ServerSrc {
             let settings = self.state.settings();
             stream.configure(settings.stream());
         }
+    }
+
+    /// Returns the tracks of the publisher, as its stream header describes them.
+    pub(crate) fn description(&self) -> StreamDescription {
+        self.state.description().clone()
+    }
+
+    /// Returns the properties that messages for people depend on.
+    pub(crate) fn voice(&self) -> Voice {
+        Voice::new(&self.state.settings())
     }
 
     fn post_latency(&self) {

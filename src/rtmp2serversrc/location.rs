@@ -12,7 +12,7 @@ pub(super) enum Scheme {
 }
 
 impl Scheme {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Scheme::Rtmp => "rtmp",
             Scheme::Rtmps => "rtmps",
@@ -118,6 +118,7 @@ mod tests {
     fn location_is_split_and_joined_again() {
         for (text, expected) in [
             ("rtmp://0.0.0.0:1935", location("0.0.0.0", 1935, "", "")),
+            ("rtmp://[::]:1935/a", location("::", 1935, "a", "")),
             ("rtmp://[::1]:0/live", location("::1", 0, "live", "")),
             ("rtmp://h:9/a/b", location("h", 9, "a", "b")),
             ("rtmp://h:9/a/b/c", location("h", 9, "a/b", "c")),

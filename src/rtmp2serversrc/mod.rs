@@ -107,6 +107,15 @@
 //! stream: media accepted until then still leaves, the publisher is told that the server has ended
 //! it, and no publisher is accepted until the element is started again.
 //!
+//! ## Messages for people
+//!
+//! With #GstRtmp2ServerSrc:verbose-messages, INFO messages on the bus say where to publish to, who
+//! publishes what with which encoder, and each stall, return and end with its duration. WARNING
+//! messages say why a client was refused or closed, and what is accepted; 32 at once and then ten a
+//! second at most, of which one counts those left out. `gst-launch-1.0` prints both. The log has the
+//! same lines, in the category `rtmp2serversrc` at the levels INFO and WARNING.
+//! #GstRtmp2ServerSrc:log-keys says how much of a stream key is in them.
+//!
 //! ## Timestamp repair
 //!
 //! In #GstRtmp2ServerSrc:timestamp-mode running-time, no track goes back, and audio and video are
@@ -180,8 +189,9 @@
 //! `vp09`, `vvc1`; `mp4a` (AAC), `.mp3`, `Opus`, `fLaC`, `ac-3`, `ec-3`. Older codecs have names
 //! here: `flv1` (Sorenson H.263), `fsv1` and `fsv2` (Screen Video), `vp6f` and `vp6a` (VP6, with
 //! alpha), `h263`, `mp4v` (MPEG-4); `lpcm`, `alaw`, `ulaw`, `adpc` (ADPCM), `nell` (Nellymoser),
-//! `spex` (Speex), `devs` (device-specific). Anything else in the property is an error at the
-//! start.
+//! `spex` (Speex), `devs` (device-specific). In any case `h264`, `h265`, `hevc`, `h266`, `av1`, `vp8`,
+//! `vp9`, `aac`, `mp3`, `opus`, `flac`, `ac3` and `eac3` are accepted too. Anything else in the
+//! property is an error at the start.
 //!
 //! A client that announces its Enhanced RTMP capabilities in `connect` (`fourCcList`,
 //! `videoFourCcInfoMap`, `audioFourCcInfoMap`, `capsEx`, `videoFunction`) is told those of this
@@ -270,11 +280,15 @@ mod drops;
 mod element_state;
 mod imp;
 mod keyframe;
+pub(crate) mod listening;
 mod location;
 mod mark;
+mod narrator;
+mod nick;
 mod output;
 mod pause_gate;
 pub(crate) mod ration;
+pub(crate) mod refusals;
 mod reporter;
 pub(crate) mod settings;
 pub(crate) mod signals;
@@ -283,9 +297,12 @@ mod specs;
 mod state;
 pub(crate) mod stats;
 mod streaming;
+pub(crate) mod voice;
 
 pub(crate) use signals::build as build_signals;
 pub(crate) use specs::build as build_specs;
+
+use crate::server::KeyMasking;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -533,6 +550,36 @@ pub enum PublisherPolicy {
     ReplaceStalled,
 }
 
+/// Part of a stream key that messages and the log show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRtmp2ServerSrcLogKeys")]
+#[repr(u32)]
+pub enum LogKeys {
+    /// Up to 8 characters, or the first 3 and the last 2 of more.
+    #[default]
+    #[enum_value(
+        name = "Up to 8 characters, or the first 3 and the last 2 of more",
+        nick = "masked"
+    )]
+    Masked,
+    /// The whole stream key.
+    #[enum_value(name = "The whole stream key", nick = "full")]
+    Full,
+    /// Nothing of a stream key.
+    #[enum_value(name = "Nothing of a stream key", nick = "none")]
+    None,
+}
+
+impl From<LogKeys> for KeyMasking {
+    fn from(keys: LogKeys) -> Self {
+        match keys {
+            LogKeys::Masked => KeyMasking::Masked,
+            LogKeys::Full => KeyMasking::Full,
+            LogKeys::None => KeyMasking::None,
+        }
+    }
+}
+
 /// Behaviour of a full queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2ServerSrcLeakyType")]
@@ -564,6 +611,7 @@ pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
             ConnectionState::static_type(),
             Encryption::static_type(),
             LeakyType::static_type(),
+            LogKeys::static_type(),
             ProxyProtocol::static_type(),
             PublisherPolicy::static_type(),
             StreamEvent::static_type(),

@@ -13,6 +13,7 @@ use super::reporter::StreamReporter;
 use super::spare_buffers::SpareBuffers;
 use super::state::StateInput;
 use crate::feed::{Feed, FeedOutput};
+use crate::flv::description::StreamDescription;
 
 #[derive(Debug, Default)]
 pub(super) struct TagOutput {
@@ -165,7 +166,10 @@ impl TagOutput {
     ) -> Option<gst::Buffer> {
         let mut tag = feed.pop_tag()?;
         tag.is_discont |= std::mem::take(&mut self.is_discont);
-        self.starts_decoding |= tag.starts_decoding;
+        if tag.starts_decoding {
+            self.starts_decoding = true;
+            context.state.description().add_tag(&tag.bytes);
+        }
         context.state.set_position(tag.dts);
         Some(buffers::buffer(tag, reporter.epoch(), &self.spare_buffers))
     }
@@ -179,6 +183,8 @@ impl TagOutput {
     ) -> Result<(), gst::FlowError> {
         match output {
             FeedOutput::Headers(headers) => {
+                let tags = headers.iter().map(|header| &header[..]);
+                *context.state.description() = StreamDescription::of_tags(tags);
                 self.set_caps(context, buffers::caps_with_stream_header(headers))?;
             }
             FeedOutput::Segment { start, base } => {

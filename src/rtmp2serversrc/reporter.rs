@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gst::prelude::*;
+
 use super::announcements::{self, about, about_with_reason, post_change, time};
 use super::buffers::EpochCaps;
 use super::context::Context;
@@ -12,8 +14,10 @@ use super::drops::{DropCounts, DropReports, ReportScope};
 use super::mark::Mark;
 use super::ration::Ration;
 use super::state::{Snapshot, StateInput};
-use super::{CAT, StreamEvent, keyframe};
-use crate::feed::{DroppedTags, FeedEvent};
+use super::voice::Voice;
+use super::{StreamEvent, StreamStatus, keyframe};
+use crate::feed::{DroppedTags, FeedEvent, RefusedTrack};
+use crate::flv::TagKind;
 use crate::server::{Dropped, Publisher, QueueEvent, RejectReason, Stream};
 
 /// The reports of one stream. Its methods are called in the order of the media.
@@ -114,6 +118,10 @@ impl StreamReporter {
             Mark::Started(publisher) => {
                 self.is_occupied = true;
                 let downtime = self.lost_since.take().map(|since| since.elapsed());
+                context.narrate(|narrator, _| {
+                    narrator.start(&publisher, Instant::now());
+                    None
+                });
                 self.apply(context, StateInput::Started(publisher.clone()));
                 context.post_event(StreamEvent::PublisherConnected, about(&publisher));
                 if let Some(downtime) = downtime {
@@ -124,15 +132,21 @@ impl StreamReporter {
                 let details = time("since-last-byte", since_last_byte);
                 context.post_event(StreamEvent::Stalled, details);
                 self.apply(context, StateInput::Stalled);
+                context.narrate(|narrator, voice| {
+                    narrator.stall(voice, since_last_byte, Instant::now())
+                });
             }
             Mark::Resumed => {
                 self.apply(context, StateInput::Resumed);
                 context.post_event(StreamEvent::Resumed, announcements::no_details());
+                context.narrate(|narrator, voice| narrator.resume(voice, Instant::now()));
             }
             Mark::Lost => {
                 self.is_occupied = false;
                 self.lost_since = Some(Instant::now());
                 self.apply(context, StateInput::Lost);
+                let may_return = self.stream.settings().resume_timeout;
+                context.narrate(|narrator, voice| narrator.lose(voice, may_return, Instant::now()));
             }
             Mark::Dropped => {
                 let dropped = self.stream.queue().levels().dropped;
@@ -171,6 +185,9 @@ impl StreamReporter {
             QueueEvent::Gone(publisher, reason) => {
                 let details = about_with_reason(&publisher, reason);
                 context.post_event(StreamEvent::PublisherGone, details);
+                context.narrate(|narrator, voice| {
+                    narrator.end(voice, &publisher, reason, Instant::now())
+                });
             }
         }
     }
@@ -185,6 +202,10 @@ impl StreamReporter {
     pub(super) fn apply(&mut self, context: Context<'_>, input: StateInput) {
         for (before, after) in context.state.apply(input) {
             post_change(context.element, &before, &after);
+            if after.status == StreamStatus::Active && before.status != StreamStatus::Active {
+                let description = context.state.description().clone();
+                context.narrate(|narrator, voice| narrator.activate(voice, &description));
+            }
             self.epoch.set(after.epoch);
             self.unsent_status = Some(after);
         }
@@ -196,6 +217,21 @@ impl StreamReporter {
             context.push_event(announcements::status_event(&status));
         }
     }
+}
+
+fn warn_of_refused_track(context: Context<'_>, track: &RefusedTrack) {
+    let voice = Voice::new(&context.state.settings());
+    let name = context.state.narrator().name(&voice);
+    let kind = match track.kind {
+        TagKind::Audio => "audio",
+        _ => "video",
+    };
+    let text = voice.refused_codec(
+        &name.unwrap_or_default(),
+        &format!("{kind} track {}", track.track),
+        &track.codec.common_name(),
+    );
+    voice.warn(context.element.upcast_ref(), &text);
 }
 
 fn post_dropped(context: Context<'_>, tags: u64, reason: &str) {
@@ -220,14 +256,7 @@ fn post_feed_event(context: Context<'_>, event: FeedEvent) {
             announcements::about_imbalance(&imbalance),
         ),
         FeedEvent::TrackRefused(track) => {
-            gst::info!(
-                CAT,
-                obj = context.element,
-                "Dropping {:?} track {}: its codec {} is not accepted",
-                track.kind,
-                track.track,
-                track.codec
-            );
+            warn_of_refused_track(context, &track);
             (
                 StreamEvent::CodecRefused,
                 announcements::about_refused_track(&track),

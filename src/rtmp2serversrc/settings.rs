@@ -10,9 +10,12 @@ use gst::glib;
 use gst::prelude::*;
 
 use super::location::{InvalidLocation, Location, Scheme};
-use super::{AuthMod, Encryption, LeakyType, ProxyProtocol, PublisherPolicy, TimestampMode};
+use super::{
+    AuthMod, Encryption, LeakyType, LogKeys, ProxyProtocol, PublisherPolicy, TimestampMode,
+};
 use crate::feed::{self, FeedSettings, NANOS_PER_MILLI};
 use crate::flv::codec::AcceptedCodecs;
+use crate::lists;
 use crate::rtmp::authentication::{Credentials, MAX_USERNAME, Method};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 use crate::server::{
@@ -65,12 +68,14 @@ pub(crate) struct Settings {
     pub(super) wait_for_keyframe: bool,
     pub(super) keyframe_timeout: u32,
     pub(super) reconnect_on_force_key_unit: bool,
+    pub(super) verbose_messages: bool,
+    pub(super) log_keys: LogKeys,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            host: "0.0.0.0".into(),
+            host: "::".into(),
             port: 1935,
             application: None,
             stream_key: None,
@@ -112,6 +117,8 @@ impl Default for Settings {
             wait_for_keyframe: true,
             keyframe_timeout: 10_000,
             reconnect_on_force_key_unit: false,
+            verbose_messages: true,
+            log_keys: LogKeys::Masked,
         }
     }
 }
@@ -156,8 +163,8 @@ impl Settings {
             "auth-url" => set!(auth_url),
             "auth-timeout" => set!(auth_timeout),
             "signing-key" => set!(signing_key),
-            "allowed-addresses" => self.allowed_addresses = texts(value),
-            "accepted-codecs" => self.accepted_codecs = texts(value),
+            "allowed-addresses" => self.allowed_addresses = entries(value),
+            "accepted-codecs" => self.accepted_codecs = entries(value),
             "proxy-protocol" => set!(proxy_protocol),
             "publisher-policy" => set!(publisher_policy),
             "drain" => set!(drain),
@@ -184,6 +191,8 @@ impl Settings {
             "wait-for-keyframe" => set!(wait_for_keyframe),
             "keyframe-timeout" => set!(keyframe_timeout),
             "reconnect-on-force-key-unit" => set!(reconnect_on_force_key_unit),
+            "verbose-messages" => set!(verbose_messages),
+            "log-keys" => set!(log_keys),
             _ => unreachable!("{name} is not writable"),
         }
         match name {
@@ -212,8 +221,8 @@ impl Settings {
             "encryption" => self.encryption.to_value(),
             "auth-url" => self.auth_url.to_value(),
             "auth-timeout" => self.auth_timeout.to_value(),
-            "allowed-addresses" => gst::Array::new(&self.allowed_addresses).to_value(),
-            "accepted-codecs" => gst::Array::new(&self.accepted_codecs).to_value(),
+            "allowed-addresses" => self.allowed_addresses.to_value(),
+            "accepted-codecs" => self.accepted_codecs.to_value(),
             "proxy-protocol" => self.proxy_protocol.to_value(),
             "publisher-policy" => self.publisher_policy.to_value(),
             "drain" => self.drain.to_value(),
@@ -240,6 +249,8 @@ impl Settings {
             "wait-for-keyframe" => self.wait_for_keyframe.to_value(),
             "keyframe-timeout" => self.keyframe_timeout.to_value(),
             "reconnect-on-force-key-unit" => self.reconnect_on_force_key_unit.to_value(),
+            "verbose-messages" => self.verbose_messages.to_value(),
+            "log-keys" => self.log_keys.to_value(),
             _ => return None,
         };
         Some(value)
@@ -271,6 +282,32 @@ impl Settings {
             application: self.application.clone(),
             stream_key: self.stream_key.clone(),
         }
+    }
+
+    pub(super) fn application(&self) -> Option<&str> {
+        self.application.as_deref()
+    }
+
+    pub(super) fn stream_key(&self) -> Option<&str> {
+        self.stream_key.as_deref()
+    }
+
+    pub(super) fn allowed_addresses(&self) -> &[String] {
+        &self.allowed_addresses
+    }
+
+    pub(super) fn accepted_codecs(&self) -> &[String] {
+        &self.accepted_codecs
+    }
+
+    /// Returns the scheme of URLs that publishers use.
+    pub(super) fn scheme(&self) -> &'static str {
+        self.location().scheme.name()
+    }
+
+    /// Returns true where publishers may choose between RTMP and RTMPS.
+    pub(super) fn has_both_schemes(&self) -> bool {
+        self.encryption == Encryption::Optional
     }
 
     pub(super) fn host(&self) -> &str {
@@ -464,11 +501,7 @@ impl Settings {
     }
 }
 
-/// Returns the texts of an array. An element without a text becomes an empty text, which no
-/// property accepts: the array must not pass as one without that element.
-fn texts(value: &glib::Value) -> Vec<String> {
-    let array: gst::Array = value.get().expect("type checked upstream");
-    let text = |value: &glib::SendValue| value.get::<Option<String>>();
-    let texts = array.iter().map(|value| text(value).ok().flatten());
-    texts.map(Option::unwrap_or_default).collect()
+/// Returns the entries of a list.
+fn entries(value: &glib::Value) -> Vec<String> {
+    lists::split_entries(value.get().expect("type checked upstream"))
 }

@@ -3,11 +3,15 @@
 //! Signals: they tell the application of publishers, ask it to authorize them, and let it act.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use gst::glib;
 use gst::glib::subclass::Signal;
 use gst::prelude::*;
+use gst::subclass::prelude::*;
 
+use super::Rtmp2ServerSrc;
+use super::refusals::Refusals;
 use crate::server::{Observer, Publisher, PublisherEvent};
 
 /// Builds the signals of an element that has publishers. Its actions call `disconnect` and
@@ -148,6 +152,8 @@ pub(crate) fn emit(element: &gst::Element, event: &PublisherEvent) {
         }
         // Internal to an element and its streams.
         PublisherEvent::Flowing(_) | PublisherEvent::Finished(_) => {}
+        // For people.
+        PublisherEvent::Failed(..) | PublisherEvent::LeftAtPrompt(_) => {}
     }
 }
 
@@ -155,12 +161,17 @@ pub(crate) fn emit(element: &gst::Element, event: &PublisherEvent) {
 #[derive(Debug)]
 pub(super) struct Emitter {
     element: glib::WeakRef<gst::Element>,
+    refusals: Arc<Refusals>,
 }
 
 impl Emitter {
     pub(super) fn new(element: &gst::Element) -> Self {
         Emitter {
             element: element.downgrade(),
+            refusals: Refusals::new(|element| {
+                let source = element.downcast_ref::<Rtmp2ServerSrc>();
+                source.map(|source| source.imp().voice())
+            }),
         }
     }
 }
@@ -174,6 +185,7 @@ impl Observer for Emitter {
 
     fn notify(&self, event: &PublisherEvent) {
         if let Some(element) = self.element.upgrade() {
+            self.refusals.handle(&element, event);
             emit(&element, event);
         }
     }

@@ -16,7 +16,7 @@
 //!                                                     +--> freed
 //! ```
 //!
-//! This is the one module with `unsafe` code, since GStreamer's own types can't exchange the bytes
+//! This module has `unsafe` code, since GStreamer's own types can't exchange the bytes
 //! of a memory. It sees no data of a client: it only passes ownership on. Invariants:
 //!
 //! - A spare buffer has one reference, that of its store. It has one memory, a [`TagMemory`] that

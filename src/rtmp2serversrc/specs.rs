@@ -35,7 +35,10 @@ fn route_specs(d: &Settings) -> Vec<glib::ParamSpec> {
     vec![
         glib::ParamSpecString::builder("host")
             .nick("Host")
-            .blurb("Address to listen on: an IPv4 or IPv6 literal or a name of this machine")
+            .blurb(
+                "Address to listen on: an IPv4 or IPv6 literal or a name of this machine; :: is every \
+                 address, of IPv4 too",
+            )
             .default_value(Some(d.host()))
             .mutable_ready()
             .build(),
@@ -139,17 +142,11 @@ fn access_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .write_only()
             .mutable_ready()
             .build(),
-        gst::ParamSpecArray::builder("allowed-addresses")
+        glib::ParamSpecBoxed::builder::<Vec<String>>("allowed-addresses")
             .nick("Allowed addresses")
             .blurb(
-                "IP addresses and networks (CIDR) that may connect, empty for all; others are \
-                 closed at once",
-            )
-            .element_spec(
-                &glib::ParamSpecString::builder("network")
-                    .nick("Network")
-                    .blurb("IP address, or network like 192.0.2.0/24")
-                    .build(),
+                "IP addresses and networks (CIDR) that may connect, with commas between them, empty \
+                 for all; others are closed at once",
             )
             .mutable_ready()
             .build(),
@@ -164,6 +161,20 @@ fn access_specs(d: &Settings) -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder_with_default("publisher-policy", d.publisher_policy)
             .nick("Publisher policy")
             .blurb("Treatment of a second publisher while there is one")
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecBoolean::builder("verbose-messages")
+            .nick("Verbose messages")
+            .blurb(
+                "Post INFO and WARNING messages for people: where to publish to, publishers with their \
+                 codecs, stalls, ends, refusals",
+            )
+            .default_value(d.verbose_messages)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("log-keys", d.log_keys)
+            .nick("Log keys")
+            .blurb("Part of stream keys that messages for people and the log show")
             .mutable_playing()
             .build(),
         glib::ParamSpecBoolean::builder("drain")
@@ -252,17 +263,11 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .default_value(d.keyframe_timeout)
             .mutable_ready()
             .build(),
-        gst::ParamSpecArray::builder("accepted-codecs")
+        glib::ParamSpecBoxed::builder::<Vec<String>>("accepted-codecs")
             .nick("Accepted codecs")
             .blurb(
-                "Codecs that publishers may send, as FourCCs, empty for all; tracks in others are \
-                 dropped",
-            )
-            .element_spec(
-                &glib::ParamSpecString::builder("codec")
-                    .nick("Codec")
-                    .blurb("FourCC like avc1, hvc1, av01, mp4a or Opus")
-                    .build(),
+                "Codecs that publishers may send, with commas between them (h264,aac or FourCCs), \
+                 empty for all; tracks in others are dropped",
             )
             .mutable_ready()
             .build(),

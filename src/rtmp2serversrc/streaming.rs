@@ -270,7 +270,7 @@ impl StreamingTask {
                     self.feed.push(tag, reception);
                 }
                 QueueItem::Start(publisher) => {
-                    gst::info!(
+                    gst::debug!(
                         CAT,
                         obj = context.element,
                         "Publisher {} has started",

@@ -44,7 +44,7 @@ pub(crate) enum TlsError {
 pub(crate) enum ClaimError {
     #[error("Could not resolve host \"{host}\": {source}. Set host to an address of this machine")]
     Resolve { host: String, source: io::Error },
-    #[error("Could not listen on {host}:{port}: {source}. {}", bind_advice(source))]
+    #[error("Could not listen on {}: {source}. {}", host_and_port(host, *port), bind_advice(source))]
     Bind {
         host: String,
         port: u16,
@@ -102,6 +102,16 @@ pub(crate) enum ClaimErrorKind {
     /// A file can't be read.
     File,
     Other,
+}
+
+/// Returns the form in which a host and its port are set.
+fn host_and_port(host: &str, port: u16) -> String {
+    let host = host.trim_matches(['[', ']']);
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 fn bind_advice(error: &io::Error) -> &'static str {

@@ -3,6 +3,7 @@
 //! Events about publishers, and their way to the application in one order.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -21,10 +22,23 @@ pub(crate) enum PublisherEvent {
     Added(Arc<Publisher>),
     Removed(Arc<Publisher>, RemovalReason),
     Rejected(Arc<Publisher>, RejectReason),
+    /// A client that did not publish was closed, for a reason without a secret.
+    Failed(SocketAddr, String),
+    /// A client has closed its connection after it was asked for a password. Most connect again with
+    /// the answer.
+    LeftAtPrompt(SocketAddr),
     /// The stream with this number has its first media.
     Flowing(u32),
     /// Nothing more leaves the stream with this number: its pad and its source may go.
     Finished(u32),
+}
+
+impl PublisherEvent {
+    /// Returns true where a client causes it at no cost.
+    fn is_free(&self) -> bool {
+        use PublisherEvent::{Failed, LeftAtPrompt, Rejected};
+        matches!(self, Rejected(..) | Failed(..) | LeftAtPrompt(_))
+    }
 }
 
 /// Receiver of events. It is never called under a lock, so it may take its time.
@@ -104,7 +118,7 @@ impl EventDispatcher {
     /// Queues an event. Call it under the lock that makes the order: it does not wait.
     pub(crate) fn post(self: &Arc<Self>, event: PublisherEvent) {
         let mut state = self.state.lock();
-        if matches!(event, PublisherEvent::Rejected(..)) {
+        if event.is_free() {
             if state.rejections >= MAX_WAITING {
                 return;
             }
@@ -197,7 +211,7 @@ impl EventDispatcher {
 
     fn deliver<'a>(&'a self, mut state: MutexGuard<'a, DispatcherState>) {
         while let Some(event) = state.waiting.pop_front() {
-            state.rejections -= usize::from(matches!(event, PublisherEvent::Rejected(..)));
+            state.rejections -= usize::from(event.is_free());
             drop(state);
             self.observer.notify(&event);
             state = self.state.lock();

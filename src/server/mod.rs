@@ -38,7 +38,7 @@ pub(crate) use error::{ClaimError, ClaimErrorKind};
 pub(crate) use events::{Observer, PublisherEvent};
 pub(crate) use port::registry::{Claim, DrainControl, StreamClaim, process_stats};
 pub(crate) use publisher::{Publisher, ReconnectError, RejectReason};
-pub(crate) use redact::Redacted;
+pub(crate) use redact::{KeyMasking, Redacted, ShownKey, ShownPath};
 pub(crate) use routing::access::{Access, AllowedAddresses};
 pub(crate) use routing::authorizer::Authorizer;
 pub(crate) use routing::publish_point::{PublishPoint, PublishPointConfig};

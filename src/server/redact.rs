@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Names from clients, as logs show them. Logs are passed on, and read line by line.
+//! Names from clients, as logs and messages show them. Both are passed on, and read line by line.
 
 use std::fmt;
 
@@ -22,17 +22,80 @@ impl fmt::Display for Redacted<'_> {
     }
 }
 
+/// Part of a stream key that is shown to the one who runs the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum KeyMasking {
+    /// Enough to tell keys of cameras apart, and never a whole secret.
+    #[default]
+    Masked,
+    Full,
+    None,
+}
+
+/// Most characters of a key that is a name and no secret, such as `camera1`.
+const MAX_NAME: usize = 8;
+
+/// A stream key as messages show it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShownKey<'a>(pub &'a str, pub KeyMasking);
+
+impl fmt::Display for ShownKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ShownKey(key, masking) = *self;
+        let count = key.chars().count();
+        match masking {
+            KeyMasking::None if count > 0 => f.write_str("…"),
+            KeyMasking::Masked if count > MAX_NAME => {
+                let start: String = key.chars().take(3).collect();
+                let end: String = key.chars().skip(count - 2).collect();
+                write!(f, "{}…{}", start.escape_debug(), end.escape_debug())
+            }
+            _ => write!(f, "{}", Quoted(key).text()),
+        }
+    }
+}
+
+/// An application and a stream key as messages show them: `live/camera1`. Some clients put the key
+/// into the application, so only its first part is shown whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShownPath<'a> {
+    pub application: &'a str,
+    pub stream_key: &'a str,
+    pub keys: KeyMasking,
+}
+
+impl fmt::Display for ShownPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = self.application.split('/');
+        let first = parts.next().unwrap_or_default();
+        f.write_str(&Quoted(first).text())?;
+        // The query of a client that was rejected is still in its key, and is a secret.
+        let key = self.stream_key.split('?').next().unwrap_or_default();
+        for part in parts.chain((!key.is_empty()).then_some(key)) {
+            write!(f, "/{}", ShownKey(part, self.keys))?;
+        }
+        Ok(())
+    }
+}
+
 /// Shows a name from a client: quoted, on one line, and cut to a readable length.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quoted<'a>(pub &'a str);
 
 const MAX_SHOWN: usize = 64;
 
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Quoted<'_> {
+    /// Returns the name without quotes.
+    fn text(&self) -> String {
         let end = self.0.floor_char_boundary(MAX_SHOWN);
         let rest = if end < self.0.len() { "…" } else { "" };
-        write!(f, "\"{}{rest}\"", self.0[..end].escape_debug())
+        format!("{}{rest}", self.0[..end].escape_debug())
+    }
+}
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.text())
     }
 }
 
@@ -41,6 +104,38 @@ fn keys_show_only_their_first_two_characters() {
     assert_eq!(Redacted("").to_string(), "");
     assert_eq!(Redacted("key").to_string(), "…");
     assert_eq!(Redacted("äbcdefg").to_string(), "äb…");
+}
+
+#[test]
+fn masked_keys_tell_cameras_apart_and_hide_secrets() {
+    let masked = |key| ShownKey(key, KeyMasking::Masked).to_string();
+    assert_eq!(
+        (masked("cam1"), masked("cam2")),
+        ("cam1".into(), "cam2".into())
+    );
+    assert_eq!(
+        (masked("Live"), masked("live")),
+        ("Live".into(), "live".into())
+    );
+    assert_eq!(masked("studio-camera-1"), "stu…-1");
+    assert_eq!(masked("studio-camera-2"), "stu…-2");
+    assert_eq!(masked("äbcdefghij"), "äbc…ij");
+    assert_eq!(ShownKey("cam1", KeyMasking::None).to_string(), "…");
+    assert_eq!(
+        ShownKey("secret-key", KeyMasking::Full).to_string(),
+        "secret-key"
+    );
+    assert_eq!(masked(""), "");
+}
+
+#[test]
+fn paths_mask_keys_in_the_application_too() {
+    let path = ShownPath {
+        application: "live/long-secret-key",
+        stream_key: "cam1?token=secret",
+        keys: KeyMasking::Masked,
+    };
+    assert_eq!(path.to_string(), "live/lon…ey/cam1");
 }
 
 #[test]

@@ -274,7 +274,7 @@ fn codec_refusals_are_posted_for_each_publisher() {
 
 #[test]
 fn an_unknown_codec_is_an_error_at_start() {
-    for (codecs, named) in [("<avc1,opus>", "opus"), ("<h264>", "h264"), ("<\"\">", "")] {
+    for (codecs, named) in [("<avc1,opuz>", "opuz"), ("h264,hvc", "hvc"), ("<\"\">", "")] {
         let (error, text) = Recorder::refusal(&format!("accepted-codecs={codecs}"));
         assert!(error.matches(gst::ResourceError::Settings), "{error}");
         let expected = format!("Invalid accepted-codecs: \"{named}\" is no codec");
@@ -287,9 +287,11 @@ fn an_unknown_codec_is_an_error_at_start() {
 fn accepted_codecs_reads_back_as_it_was_set() {
     support::init();
     let element = gst::ElementFactory::make("rtmp2serversrc").build().unwrap();
-    element.set_property("accepted-codecs", gst::Array::new(["Opus", "avc1"]));
-    let codecs: gst::Array = element.property("accepted-codecs");
-    let codecs: Vec<String> = codecs.iter().map(|value| value.get().unwrap()).collect();
+    element.set_property(
+        "accepted-codecs",
+        vec!["Opus".to_owned(), "avc1".to_owned()],
+    );
+    let codecs: Vec<String> = element.property("accepted-codecs");
     assert_eq!(codecs, ["Opus", "avc1"]);
     // Naming the codecs that the publisher sends loses nothing.
     let tags = stream(0, 12);

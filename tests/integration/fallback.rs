@@ -48,7 +48,7 @@ impl SendingPipeline {
         let pipeline = gst::parse::launch(text).unwrap();
         let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
         let sink = pipeline.by_name("sink").unwrap();
-        sink.set_property("locations", gst::Array::new(locations));
+        sink.set_property("locations", locations.to_vec());
         for (name, value) in properties {
             sink.set_property(name, *value);
         }

@@ -84,7 +84,7 @@ impl LivePipelines {
         let text = "rtmp2fallbacksink name=sink sync=false async=false timeout=1500 \
                     retry-initial-delay=50 retry-max-delay=400 max-attempts=0 return-to-primary=200";
         let element = gst::parse::launch(text).unwrap();
-        element.set_property("locations", gst::Array::new(locations));
+        element.set_property("locations", locations.to_vec());
         let sink = gst::Pipeline::new();
         sink.add(&element).unwrap();
         let observed = SharedObserved::default();

@@ -570,12 +570,13 @@ fn make_sink(plan: &Plan) -> Result<gst::Element, gst::glib::BoolError> {
     let is_file = matches!(plan.source, Source::File { .. });
     let retry = &plan.retry;
     gst::ElementFactory::make("rtmp2fallbacksink")
-        .property("locations", gst::Array::new(&plan.urls))
+        .property("locations", &plan.urls)
         .property("retry-initial-delay", retry.initial_delay_ms)
         .property("retry-max-delay", retry.max_delay_ms)
         .property("max-attempts", retry.max_attempts)
         .property("return-to-primary", retry.return_to_primary_ms)
-        .property("timeout", retry.timeout_ms)
+        .property("connect-timeout", retry.timeout_ms)
+        .property("send-timeout", retry.timeout_ms)
         .property("sync", is_file)
         .property("async", false)
         .build()

@@ -15,6 +15,21 @@ pub struct AvcConfig {
     pub nal_length_size: u8,
     pub has_parameter_sets: bool,
     pub dimensions: Option<Dimensions>,
+    /// Length of half a frame, in units of a time scale.
+    timing: Option<Timing>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Timing {
+    units: u32,
+    scale: u32,
+}
+
+/// The part of a sequence parameter set that describes the picture.
+#[derive(Debug, Default)]
+struct Picture {
+    dimensions: Option<Dimensions>,
+    timing: Option<Timing>,
 }
 
 impl AvcConfig {
@@ -33,7 +48,7 @@ impl AvcConfig {
             return None;
         };
         let mut rest = rest;
-        let mut dimensions = None;
+        let mut first = Picture::default();
         let sps_count = sps_count & 0x1F;
         for index in 0..sps_count {
             let sps = sized(&mut rest)?;
@@ -41,7 +56,7 @@ impl AvcConfig {
                 return None;
             }
             if index == 0 {
-                dimensions = picture(&sps[1..]);
+                first = picture(&sps[1..]).unwrap_or_default();
             }
         }
         let (&pps_count, mut rest) = rest.split_first()?;
@@ -57,15 +72,63 @@ impl AvcConfig {
             level,
             nal_length_size: (length & 3) + 1,
             has_parameter_sets: sps_count > 0 && pps_count > 0,
-            dimensions,
+            dimensions: first.dimensions,
+            timing: first.timing,
         })
+    }
+
+    /// Returns the frames per second that the parameter set states. Many encoders leave them out.
+    pub fn frame_rate(&self) -> Option<f64> {
+        let Timing { units, scale } = self.timing?;
+        let rate = f64::from(scale) / (2.0 * f64::from(units));
+        (units > 0 && (0.1..=1000.0).contains(&rate)).then_some(rate)
     }
 }
 
-/// Parses `seq_parameter_set_data` (H.264, 7.3.2.1.1) up to the cropping.
-fn picture(sps: &[u8]) -> Option<Dimensions> {
+/// Parses `seq_parameter_set_data` (H.264, 7.3.2.1.1) up to the timing.
+fn picture(sps: &[u8]) -> Option<Picture> {
     let bytes = unescape(sps);
     let mut bits = Bits::new(&bytes);
+    let dimensions = dimensions(&mut bits)?;
+    Some(Picture {
+        dimensions,
+        timing: timing(&mut bits),
+    })
+}
+
+/// Parses the timing in the usability information (H.264, E.1.1).
+fn timing(bits: &mut Bits<'_>) -> Option<Timing> {
+    const EXTENDED_ASPECT_RATIO: u32 = 255;
+    if !bits.bit()? {
+        return None;
+    }
+    if bits.bit()? && bits.bits(8)? == EXTENDED_ASPECT_RATIO {
+        bits.skip(32)?;
+    }
+    if bits.bit()? {
+        bits.skip(1)?;
+    }
+    if bits.bit()? {
+        bits.skip(4)?;
+        if bits.bit()? {
+            bits.skip(24)?;
+        }
+    }
+    if bits.bit()? {
+        bits.ue()?;
+        bits.ue()?;
+    }
+    if !bits.bit()? {
+        return None;
+    }
+    Some(Timing {
+        units: bits.bits(32)?,
+        scale: bits.bits(32)?,
+    })
+}
+
+/// Parses the parameter set up to the cropping.
+fn dimensions(bits: &mut Bits<'_>) -> Option<Option<Dimensions>> {
     let profile = bits.bits(8)?;
     bits.skip(16)?;
     bits.ue()?;
@@ -83,7 +146,7 @@ fn picture(sps: &[u8]) -> Option<Dimensions> {
             let lists = if chroma_format == 3 { 12 } else { 8 };
             for index in 0..lists {
                 if bits.bit()? {
-                    scaling_list(&mut bits, if index < 6 { 16 } else { 64 })?;
+                    scaling_list(bits, if index < 6 { 16 } else { 64 })?;
                 }
             }
         }
@@ -119,7 +182,7 @@ fn picture(sps: &[u8]) -> Option<Dimensions> {
     }
     bits.bit()?;
     if !bits.bit()? {
-        return Dimensions::new(width, height);
+        return Some(Dimensions::new(width, height));
     }
     let (unit_x, unit_y) = match chroma_format {
         1 => (2, 2),
@@ -131,10 +194,9 @@ fn picture(sps: &[u8]) -> Option<Dimensions> {
     let cropped = |length: u32, before: u32, after: u32, unit: u32| {
         length.checked_sub(before.checked_add(after)?.checked_mul(unit)?)
     };
-    Dimensions::new(
-        cropped(width, left, right, unit_x)?,
-        cropped(height, top, bottom, unit_y * fields)?,
-    )
+    let size =
+        cropped(width, left, right, unit_x).zip(cropped(height, top, bottom, unit_y * fields));
+    Some(size.and_then(|(width, height)| Dimensions::new(width, height)))
 }
 
 fn scaling_list(bits: &mut Bits<'_>, size: u32) -> Option<()> {

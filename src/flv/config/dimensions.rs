@@ -11,7 +11,7 @@ impl Dimensions {
     /// No decoder accepts a larger picture.
     const MAX: u32 = 1 << 16;
 
-    pub(super) fn new(width: u32, height: u32) -> Option<Self> {
+    pub fn new(width: u32, height: u32) -> Option<Self> {
         let sane = |length| (1..=Dimensions::MAX).contains(&length);
         (sane(width) && sane(height)).then_some(Dimensions { width, height })
     }

@@ -14,6 +14,7 @@ mod flac;
 mod hevc;
 mod mp3;
 mod opus;
+mod profile;
 mod repair;
 mod vpx;
 

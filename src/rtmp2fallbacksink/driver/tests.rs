@@ -126,7 +126,8 @@ fn policy(locations: usize) -> RetryPolicy {
         max_delay: Duration::from_millis(60 * SECOND),
         max_rounds: 10,
         return_to_primary: Duration::ZERO,
-        timeout: Duration::from_millis(5 * SECOND),
+        connect_timeout: Duration::from_millis(5 * SECOND),
+        send_timeout: Duration::from_millis(5 * SECOND),
     }
 }
 
@@ -180,6 +181,7 @@ fn run_with_drops(
         telemetry: Arc::new(Mutex::new(Telemetry::new(start))),
         connections: HashMap::new(),
         drop_reports: DropReports::default(),
+        is_verbose: false,
     };
     driver.run();
     let messages = std::iter::from_fn(|| bus.pop());

@@ -18,7 +18,8 @@ impl Harness {
             max_delay: 60 * SECOND,
             max_rounds: 10,
             return_to_primary: 30 * SECOND,
-            timeout: 5 * SECOND,
+            connect_timeout: 5 * SECOND,
+            send_timeout: 5 * SECOND,
         };
         Self::with(policy)
     }

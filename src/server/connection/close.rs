@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::rtmp::Violation;
 use crate::server::error::AddressRejected;
+use crate::server::events::PublisherEvent;
 use crate::server::publisher::RemovalReason;
 use crate::server::stream::queue::Stopped;
 use crate::server::transport::{Blocked, TransportError};
@@ -62,6 +64,26 @@ impl CloseReason {
             self,
             CloseReason::Closed | CloseReason::Transport(TransportError::Io(_))
         )
+    }
+
+    /// Returns the event about a client that did not publish. It is None for an end that was the
+    /// client's own decision or the server's, or is known as a rejection.
+    pub(super) fn event(
+        &self,
+        address: SocketAddr,
+        is_challenged: bool,
+        has_sent: bool,
+    ) -> Option<PublisherEvent> {
+        match self {
+            CloseReason::NotAuthenticated => Some(PublisherEvent::LeftAtPrompt(address)),
+            _ if self.is_by_client() => {
+                is_challenged.then_some(PublisherEvent::LeftAtPrompt(address))
+            }
+            CloseReason::Refused(_) | CloseReason::Dismissed(_) | CloseReason::Stopped => None,
+            // A client that says nothing at all may be a monitor.
+            CloseReason::HandshakeTimeout(_) | CloseReason::Timeout(_) if !has_sent => None,
+            _ => Some(PublisherEvent::Failed(address, self.to_string())),
+        }
     }
 
     /// Returns the text for `last-error` of elements, unless the end was the client's own decision

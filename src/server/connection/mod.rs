@@ -202,6 +202,12 @@ impl Connection {
             gst::info!(CAT, "{} is closed: {reason}", self.address);
         }
         self.note_last_error(reason);
+        if self.phase.published().is_none() {
+            let is_challenged = self.authorization.is_challenged();
+            let has_sent = self.counters.has_received();
+            let event = reason.event(self.address, is_challenged, has_sent);
+            event.iter().for_each(|event| self.listener.post(event));
+        }
         // The stream ends now; sending the reason may take a moment.
         let handle = self.phase.published().map(|p| p.handle.clone());
         self.leave(reason.removal());

@@ -143,7 +143,7 @@ impl Connection {
             }
         };
         let rules = reservation.point().rules();
-        gst::info!(
+        gst::debug!(
             CAT,
             "{} publishes {} to {}",
             self.address,

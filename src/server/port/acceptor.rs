@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::server::callback_thread;
 use crate::server::config::ProxyProtocol;
 use crate::server::error::AddressRejected;
+use crate::server::events::PublisherEvent;
 use crate::server::log::CAT;
 use crate::server::port::state::{Accepted, ConnectionMain, Listed, ListenerState};
 use crate::server::threads::{NewThread, SpawnThread, join};
@@ -125,6 +126,8 @@ impl Acceptor {
         let is_own = self.state.proxy_protocol() == ProxyProtocol::Off;
         if is_own && !self.state.allows(address.ip()) {
             gst::info!(CAT, "Closed {address}: {}", AddressRejected::NotAllowed);
+            let reason = AddressRejected::NotAllowed.to_string();
+            self.state.post(&PublisherEvent::Failed(address, reason));
             return Ok(());
         }
         let mut connections = self.state.connections().lock();
@@ -134,7 +137,10 @@ impl Acceptor {
         }
         let space = space.and_then(|()| connections.reserve(settings.max_clients));
         if let Err(too_many) = space {
+            drop(connections);
             gst::warning!(CAT, "Closed {address}: {too_many}");
+            let reason = too_many.to_string();
+            self.state.post(&PublisherEvent::Failed(address, reason));
             return Ok(());
         }
         let id = connections.next_id();

@@ -16,6 +16,7 @@ use crate::server::error::ClaimError;
 use crate::server::log::CAT;
 use crate::server::port::listener::Listener;
 use crate::server::port::process_counters::ProcessCounters;
+use crate::server::port::socket;
 use crate::server::port::state::ConnectionMain;
 use crate::server::routing::publish_point::PublishPoint;
 use crate::server::stats::ProcessStats;
@@ -155,12 +156,22 @@ pub(crate) fn claim(
     let literal = host.trim_start_matches('[').trim_end_matches(']');
     let addresses = (literal, port).to_socket_addrs().map_err(resolve_error)?;
 
-    let mut last = None;
-    for address in addresses {
+    let claim_at = |address| {
         // Files are read without a lock: they may be on a slow network.
         let files = point.rules().port.tls.clone();
-        let tls = files.map(Tls::load).transpose().map_err(ClaimError::Tls)?;
-        match REGISTRY.claim(address, point, tls, main) {
+        let tls = files.map(Tls::load).transpose();
+        let tls = tls.map_err(|error| Failure::Final(ClaimError::Tls(error)))?;
+        REGISTRY.claim(address, point, tls, main)
+    };
+    let mut last = None;
+    for address in addresses {
+        let mut claimed = claim_at(address);
+        if let Err(Failure::Bind(error)) = &claimed
+            && let Some(ipv4) = socket::without_ipv6(address, error)
+        {
+            claimed = claim_at(ipv4);
+        }
+        match claimed {
             Ok(claim) => return Ok(claim),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Bind(source)) => last = Some(source),

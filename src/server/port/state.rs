@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::server::config::{ListenerSettings, PortSettings, ProxyProtocol};
 use crate::server::error::{AddressRejected, ClaimError};
+use crate::server::events::PublisherEvent;
 use crate::server::log::CAT;
 use crate::server::port::connection_table::{ConnectionTable, Stage};
 use crate::server::port::socket::ListeningSocket;
@@ -195,6 +196,13 @@ impl ListenerState {
     /// Returns all publish points, if they are few enough to be notified of a client.
     pub(crate) fn affected(&self) -> Vec<PublishPoint> {
         self.routes.read().affected()
+    }
+
+    /// Tells all elements about a client that has not published, if they are few.
+    pub(crate) fn post(&self, event: &PublisherEvent) {
+        for point in self.affected() {
+            point.post(event.clone());
+        }
     }
 
     /// Returns the narrowest route that matches.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::server::config::{ListenerSettings, Policy, PortSettings, StreamSettings};
-use crate::server::events::{EventDispatcher, MAX_WAITING, Observer};
+use crate::server::events::{EventDispatcher, MAX_WAITING, Observer, PublisherEvent};
 use crate::server::publisher::{Publisher, RejectReason};
 use crate::server::routing::access::Access;
 use crate::server::routing::authorizer::Grant;
@@ -194,6 +194,11 @@ impl PublishPoint {
             Streams::Fixed(stream) => stream.set_last_error(address, reason),
             Streams::Dynamic(table) => table.set_last_error(address, reason),
         }
+    }
+
+    /// Tells the application about a client that has not published.
+    pub(crate) fn post(&self, event: PublisherEvent) {
+        self.events.post(event);
     }
 
     /// Accepts no publishers from now on. Present ones are asked to reconnect, and disconnected

@@ -67,8 +67,8 @@ fn other_value(spec: &glib::ParamSpec) -> glib::Value {
         "rtmp://127.0.0.1:12/a/b".to_value()
     } else if spec.value_type() == String::static_type() {
         "text".to_value()
-    } else if spec.value_type() == gst::Array::static_type() {
-        gst::Array::new(["192.0.2.0/24"]).to_value()
+    } else if spec.value_type() == Vec::<String>::static_type() {
+        vec!["192.0.2.0/24".to_owned()].to_value()
     } else if let Some(enumeration) = glib::EnumClass::with_type(spec.value_type()) {
         let (_, value) = glib::EnumValue::from_value(default).unwrap();
         let mut values = enumeration.values().iter();

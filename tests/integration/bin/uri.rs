@@ -84,7 +84,7 @@ fn a_new_uri_resets_the_properties_of_the_last_one() {
         .unwrap();
     assert_eq!(bin.property::<u32>("latency"), 200);
     assert_eq!(bin.property::<Option<String>>("username"), None);
-    assert!(bin.property::<gst::Array>("allowed-addresses").is_empty());
+    assert!(bin.property::<Vec<String>>("allowed-addresses").is_empty());
     assert!(bin.property::<bool>("keep-listening"));
     // Properties that the application has set stay.
     assert_eq!(bin.property::<u32>("max-clients"), 7);

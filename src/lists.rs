@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Lists of strings as properties: a GStrv, and its text form for pipeline descriptions.
+//!
+//! A list has one entry a line, or several with commas between them. The array form of GStreamer,
+//! `<first, second>`, is accepted too.
+
+use gst::glib;
+use gst::prelude::*;
+
+/// Parses the text form of a list. Text without any entry is an empty list. An empty entry between
+/// commas stays, since no property accepts it: a list must not pass as one without that entry.
+pub(crate) fn parse(text: &str) -> Option<Vec<String>> {
+    let text = text.trim();
+    if text.starts_with('<') {
+        return parse_array(text);
+    }
+    let quoted = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+    let text = quoted.unwrap_or(text);
+    let mut entries = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let line = line.trim();
+        let line = line.strip_suffix(',').unwrap_or(line);
+        entries.extend(line.split(',').map(|entry| entry.trim().to_owned()));
+    }
+    Some(entries)
+}
+
+fn parse_array(text: &str) -> Option<Vec<String>> {
+    let element = glib::ParamSpecString::builder("entry").build();
+    let spec = gst::ParamSpecArray::builder("list")
+        .element_spec(&element)
+        .build();
+    let value = glib::Value::deserialize_with_pspec(text, &spec).ok()?;
+    let array: gst::Array = value.get().ok()?;
+    let entry = |value: &glib::SendValue| value.get::<Option<String>>().ok().flatten();
+    Some(
+        array
+            .iter()
+            .map(|value| entry(value).unwrap_or_default())
+            .collect(),
+    )
+}
+
+/// Returns the entries of a list whose entries contain no comma. Some languages make a list of one
+/// text with several entries.
+pub(crate) fn split_entries(entries: Vec<String>) -> Vec<String> {
+    let parts = |entry: String| match entry.contains([',', '\n']) {
+        true => parse(&entry).unwrap_or_default(),
+        false => vec![entry.trim().to_owned()],
+    };
+    entries.into_iter().flat_map(parts).collect()
+}
+
+/// Makes GStreamer accept the text form of a GStrv, for the properties of a pipeline description.
+/// Versions without one refuse to set such a property.
+pub(crate) fn register_text_form() {
+    static REGISTERED: std::sync::Once = std::sync::Once::new();
+    REGISTERED.call_once(|| {
+        let list_type = Vec::<String>::static_type();
+        if glib::Value::deserialize("a", list_type).is_err() {
+            ffi::register();
+        }
+    });
+}
+
+/// Unsafe, since GStreamer's table of text forms has no safe interface. It handles properties that
+/// the application sets, and nothing that a client sends.
+#[allow(unsafe_code)]
+mod ffi {
+    use std::ffi::{CStr, c_char};
+    use std::sync::LazyLock;
+
+    use glib::translate::{IntoGlib, ToGlibPtr};
+    use gst::prelude::*;
+    use gst::{ffi, glib};
+
+    struct Table(ffi::GstValueTable);
+
+    // SAFETY: the table holds function pointers and a type number, and is never changed.
+    unsafe impl Send for Table {}
+    // SAFETY: as above.
+    unsafe impl Sync for Table {}
+
+    static TABLE: LazyLock<Table> = LazyLock::new(|| {
+        Table(ffi::GstValueTable {
+            type_: Vec::<String>::static_type().into_glib(),
+            compare: None,
+            serialize: Some(serialize),
+            deserialize: Some(deserialize),
+            deserialize_with_pspec: None,
+            hash: None,
+            _gst_reserved: [std::ptr::null_mut(); 2],
+        })
+    });
+
+    pub(super) fn register() {
+        // SAFETY: GStreamer is initialized where a plugin is, and the table lives as long as the
+        // process.
+        unsafe { ffi::gst_value_register(&TABLE.0) }
+    }
+
+    unsafe extern "C" fn serialize(value: *const glib::gobject_ffi::GValue) -> *mut c_char {
+        // SAFETY: GStreamer passes a valid value of the type of the table.
+        let value = unsafe { &*value.cast::<glib::Value>() };
+        let entries: Vec<String> = value.get().unwrap_or_default();
+        entries.join(",").to_glib_full()
+    }
+
+    unsafe extern "C" fn deserialize(
+        value: *mut glib::gobject_ffi::GValue,
+        text: *const c_char,
+    ) -> glib::ffi::gboolean {
+        if text.is_null() {
+            return glib::ffi::GFALSE;
+        }
+        // SAFETY: GStreamer passes a text that ends with a zero byte.
+        let text = unsafe { CStr::from_ptr(text) };
+        let Some(entries) = text.to_str().ok().and_then(super::parse) else {
+            return glib::ffi::GFALSE;
+        };
+        // SAFETY: GStreamer passes a value that is initialized for the type of the table. The
+        // assignment drops what it holds.
+        unsafe { *value.cast::<glib::Value>() = entries.to_value() };
+        glib::ffi::GTRUE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn lists_have_commas_or_lines_or_the_form_of_arrays() {
+        gst::init().unwrap();
+        for (text, expected) in [
+            ("h264,aac", &["h264", "aac"][..]),
+            (" h264 , aac, ", &["h264", "aac"]),
+            ("192.0.2.0/24,::1", &["192.0.2.0/24", "::1"]),
+            ("\n one\n\ntwo,\n", &["one", "two"]),
+            ("\"a,b\"", &["a", "b"]),
+            ("<10.0.0.0/33>", &["10.0.0.0/33"]),
+            ("<(string)\"a b\", (string)c>", &["a b", "c"]),
+            ("<\"\">", &[""]),
+            ("<>", &[]),
+            ("", &[]),
+            (" \n", &[]),
+            ("one,,two", &["one", "", "two"]),
+            (",", &[""]),
+        ] {
+            assert_eq!(parse(text), Some(strings(expected)), "{text:?}");
+        }
+        assert_eq!(parse("<a"), None);
+    }
+
+    #[test]
+    fn one_text_with_several_entries_is_split() {
+        let entries = split_entries(strings(&["h264, aac", " opus", ""]));
+        assert_eq!(entries, strings(&["h264", "aac", "opus", ""]));
+    }
+
+    #[test]
+    fn the_text_form_of_a_list_reads_back_as_it_was_set() {
+        gst::init().unwrap();
+        register_text_form();
+        let list_type = Vec::<String>::static_type();
+        let value = glib::Value::deserialize("a,b", list_type).unwrap();
+        assert_eq!(value.get::<Vec<String>>().unwrap(), ["a", "b"]);
+        assert_eq!(value.serialize().unwrap(), "a,b");
+        assert!(glib::Value::deserialize("<a", list_type).is_err());
+    }
+}
