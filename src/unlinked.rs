@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Elements whose pads nobody has linked: a WARNING while their media is dropped, and an ERROR at the
+//! Elements without a linked pad: a WARNING while their media is dropped, and an ERROR at the
 //! end of the stream, which no sink would report.
 
 use std::sync::Arc;

@@ -62,8 +62,8 @@ impl StreamDescription {
     pub fn of_tags<'a>(tags: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let bodies: Vec<(TagKind, &[u8])> = tags.into_iter().filter_map(body).collect();
         let scripts = bodies.iter().filter(|(kind, _)| *kind == TagKind::Script);
-        let metadata = scripts.filter_map(|(_, body)| Metadata::of(Script::parse(body).ok()?));
-        let metadata = metadata.last().unwrap_or_default();
+        let mut metadata = scripts.filter_map(|(_, body)| Metadata::of(Script::parse(body).ok()?));
+        let metadata = metadata.next_back().unwrap_or_default();
         let mut description = StreamDescription {
             encoder: metadata.text("encoder").and_then(encoder_name),
             ..StreamDescription::default()

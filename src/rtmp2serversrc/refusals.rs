@@ -47,11 +47,7 @@ impl State {
     /// Handles an event, and returns those to tell now.
     fn handle(&mut self, event: &PublisherEvent, now: Instant) -> Vec<(PublisherEvent, u64)> {
         match event {
-            PublisherEvent::LeftAtPrompt(address) => {
-                if self.prompts.len() < MAX_PROMPTS || self.prompts.contains_key(&address.ip()) {
-                    self.prompts.insert(address.ip(), (*address, now));
-                }
-            }
+            PublisherEvent::LeftAtPrompt(address) => self.note_prompt(*address, now),
             // The client has come back with an answer.
             PublisherEvent::Added(publisher) => {
                 self.prompts.remove(&publisher.address.ip());
@@ -66,6 +62,12 @@ impl State {
             _ => {}
         }
         Vec::new()
+    }
+
+    fn note_prompt(&mut self, address: SocketAddr, now: Instant) {
+        if self.prompts.len() < MAX_PROMPTS || self.prompts.contains_key(&address.ip()) {
+            self.prompts.insert(address.ip(), (address, now));
+        }
     }
 
     /// Returns the events whose time has come.

@@ -47,3 +47,4 @@ mod stopping;
 mod successive_publishers;
 mod timestamps;
 mod tls;
+mod transcripts;

@@ -39,7 +39,10 @@ pub fn memory() -> u64 {
 
 /// Returns the system's names of listening sockets of a port: no other socket gets the same name.
 pub fn listening(port: u16) -> Vec<String> {
-    let text = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    // A socket for both families is in the second one.
+    let files = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    let text = files.map(|file| std::fs::read_to_string(file).unwrap_or_default());
+    let text = text.concat();
     let port = format!(":{port:04X}");
     let rows = text.lines().map(|line| line.split_whitespace().collect());
     let listening = rows.filter(|row: &Vec<&str>| row[1].ends_with(&port) && row[3] == "0A");
