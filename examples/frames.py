@@ -6,6 +6,7 @@ Waits for the next publisher after each, unless --once is given. Ctrl-C ends it.
 """
 
 import argparse
+import datetime
 import sys
 
 import gi
@@ -23,6 +24,12 @@ PIPELINE = """
 def epoch(buffer):
     meta = buffer.get_reference_timestamp_meta(Gst.Caps.from_string("timestamp/x-rtmp"))
     return meta and meta.reference.get_structure(0).get_value("epoch")
+
+
+def time_of_day(buffer):
+    """Returns when the picture was captured, in UTC, if the publisher states it."""
+    meta = buffer.get_reference_timestamp_meta(Gst.Caps.from_string("timestamp/x-unix"))
+    return meta and datetime.datetime.fromtimestamp(meta.timestamp / Gst.SECOND, datetime.timezone.utc)
 
 
 class Frames:
@@ -65,7 +72,8 @@ class Frames:
         self.frames += 1
         if self.frames % 30 == 1:
             brightness = sum(pixels) / len(pixels)
-            print(f"{buffer.pts / Gst.SECOND:8.3f} s  brightness {brightness:5.1f}", flush=True)
+            captured = time_of_day(buffer) or ""
+            print(f"{buffer.pts / Gst.SECOND:8.3f} s  brightness {brightness:5.1f}  {captured}".rstrip(), flush=True)
         return Gst.FlowReturn.OK
 
     def on_interrupt(self):

@@ -4,8 +4,8 @@
  *
  *   record [port [file]]
  *
- * The default port is 1935 and the default file out.flv; port 0 binds any free one. Prints each new epoch. Ends when the publisher does,
- * or with Ctrl-C, and leaves a complete file in both cases.
+ * The default port is 1935 and the default file out.flv; port 0 binds any free one. Prints each new epoch, with the time of day where the
+ * publisher states it. Ends when the publisher does, or with Ctrl-C, and leaves a complete file in both cases.
  */
 
 #include <gst/gst.h>
@@ -17,6 +17,8 @@ typedef struct {
   GstElement *pipeline;
   gboolean failed;
   guint64 epoch;
+  /* No time of day was printed in this epoch. */
+  gboolean wants_time;
 } App;
 
 /* Runs in whatever thread changed the port, which is why it only prints. */
@@ -47,6 +49,25 @@ buffer_epoch (GstBuffer *buffer)
   return epoch;
 }
 
+/* Prints the time of day of a buffer. FALSE if the publisher has not stated it. */
+static gboolean
+print_time_of_day (GstBuffer *buffer)
+{
+  GstCaps *unix_time = gst_caps_new_empty_simple ("timestamp/x-unix");
+  GstReferenceTimestampMeta *meta = gst_buffer_get_reference_timestamp_meta (buffer, unix_time);
+
+  if (meta != NULL) {
+    GDateTime *time = g_date_time_new_from_unix_utc (GST_TIME_AS_SECONDS (meta->timestamp));
+    gchar *text = g_date_time_format (time, "%Y-%m-%dT%H:%M:%S");
+
+    g_print ("captured %s.%03uZ\n", text, (guint) (GST_TIME_AS_MSECONDS (meta->timestamp) % 1000));
+    g_free (text);
+    g_date_time_unref (time);
+  }
+  gst_caps_unref (unix_time);
+  return meta != NULL;
+}
+
 /* Runs in the streaming thread. */
 static GstPadProbeReturn
 on_buffer (GstPad *pad, GstPadProbeInfo *info, gpointer data)
@@ -66,6 +87,10 @@ on_buffer (GstPad *pad, GstPadProbeInfo *info, gpointer data)
   if (epoch != app->epoch) {
     app->epoch = epoch;
     g_print ("epoch %" G_GUINT64_FORMAT "\n", epoch);
+    app->wants_time = TRUE;
+  }
+  if (app->wants_time && print_time_of_day (buffer)) {
+    app->wants_time = FALSE;
   }
   return GST_PAD_PROBE_OK;
 }

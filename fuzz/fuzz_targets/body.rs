@@ -9,7 +9,8 @@ use rtmp2server_core::flv::body::{
     AudioBody, AudioPacket, ColorInfo, ExVideo, ExVideoContent, Metadata, Script, VideoBody,
     VideoPacket,
 };
-use rtmp2server_core::flv::config;
+use rtmp2server_core::flv::time_of_day::{BroadcastMetrics, of_script};
+use rtmp2server_core::flv::{CodedPicture, PictureCodec, config};
 use rtmp2server_core::meter;
 
 /// Returns the most memory that a body of this length may cost: each track of a list costs its
@@ -37,7 +38,21 @@ fn configurations(bytes: &[u8]) {
     }
 }
 
+fn metrics(data: &[u8]) {
+    use PictureCodec::{Av1, Avc, Hevc, Vvc};
+    for codec in [Avc, Hevc, Vvc, Av1] {
+        let picture = CodedPicture {
+            codec,
+            nal_length_size: 4,
+            data,
+        };
+        let (_, held) = meter::peak(|| BroadcastMetrics::find(&picture));
+        assert!(held <= 2 * 4096 + 1024, "{held} bytes held");
+    }
+}
+
 fn video(body: &[u8]) {
+    metrics(body);
     let (parsed, held) = meter::peak(|| VideoBody::parse(body));
     assert!(held <= allowance(body.len()), "{held} bytes held");
     let Ok(parsed) = parsed else {
@@ -101,6 +116,7 @@ fuzz_target!(|data: &[u8]| {
         0 => audio(body),
         1 => video(body),
         _ => {
+            let _ = of_script(body);
             let (script, held) = meter::peak(|| Script::parse(body));
             assert!(held <= allowance(body.len()), "{held} bytes held");
             if let Some(metadata) = script.ok().and_then(Metadata::of) {

@@ -18,6 +18,7 @@ mod progress;
 mod source_clocks;
 mod stream_header;
 mod time;
+mod time_of_day;
 mod timeline;
 mod tracks;
 mod unwrapper;
@@ -43,6 +44,7 @@ use source_clocks::{SourceClocks, SourceTime};
 use stream_header::{HeaderChange, StreamHeader};
 pub(crate) use time::NANOS_PER_MILLI;
 pub use time::RunningTime;
+use time_of_day::TimeOfDay;
 use timeline::{Candidate, Placement, Timeline};
 pub use timeline::{Repairs, TimestampMode};
 pub use unwrapper::TimestampUnwrapper;
@@ -90,6 +92,7 @@ pub struct Feed<M> {
     codecs: CodecFilter,
     source_clocks: SourceClocks,
     timeline: Timeline,
+    time_of_day: TimeOfDay,
     keyframe_gate: KeyframeGate,
     /// Nanoseconds, 0 for none.
     keyframe_timeout: u64,
@@ -103,6 +106,8 @@ pub struct Feed<M> {
     end_tags: Vec<Tag>,
     progress: PublisherProgress,
     is_file_header_sent: bool,
+    /// Some publisher has sent Enhanced FLV. Set for good, since the demuxer downstream stays.
+    is_enhanced: bool,
     output: VecDeque<FeedOutput<M>>,
     dropped: DroppedTags,
     /// Number of late tags in the last event about them.
@@ -121,6 +126,7 @@ impl<M> Feed<M> {
             codecs: CodecFilter::default(),
             source_clocks: SourceClocks::new(settings.timestamp_mode == TimestampMode::RunningTime),
             timeline: Timeline::new(settings.timestamp_mode, settings.max_drift),
+            time_of_day: TimeOfDay::default(),
             keyframe_gate: KeyframeGate::new(settings.wait_for_keyframe, wait_limits),
             keyframe_timeout: settings.keyframe_timeout,
             imbalance: ImbalanceDetector::new(settings.imbalance_timeout),
@@ -130,6 +136,7 @@ impl<M> Feed<M> {
             end_tags: Vec::new(),
             progress: PublisherProgress::default(),
             is_file_header_sent: false,
+            is_enhanced: false,
             output: VecDeque::new(),
             dropped: DroppedTags::default(),
             late_reported: 0,
@@ -167,6 +174,11 @@ impl<M> Feed<M> {
     /// Returns true if there is a next item.
     pub fn has_output(&self) -> bool {
         !self.output.is_empty()
+    }
+
+    /// Returns true if the stream header is of Enhanced FLV, which needs a demuxer that knows it.
+    pub fn is_enhanced(&self) -> bool {
+        self.is_enhanced
     }
 
     /// Returns the number of tags before the next item that is none.
@@ -237,6 +249,7 @@ impl<M> Feed<M> {
         self.codecs.start_publisher();
         self.source_clocks.start_publisher();
         self.timeline.start_publisher();
+        self.time_of_day = TimeOfDay::default();
         self.keyframe_gate.close();
         self.imbalance.start_publisher();
         self.backlog.reset();
@@ -256,6 +269,7 @@ impl<M> Feed<M> {
             return;
         };
         self.progress.note_video(&tag);
+        self.note_form(&tag);
         // A keyframe that arrives at the deadline is in time.
         if !self.progress.is_sync_point(&tag) {
             self.expire(reception.arrival);
@@ -276,6 +290,19 @@ impl<M> Feed<M> {
             | Content::TrackMetadata
             | Content::Script
             | Content::Command => self.push_description(tag, reception.arrival),
+        }
+    }
+
+    /// Notes Enhanced FLV: in descriptions, and in the first media, since some codecs have no header.
+    fn note_form(&mut self, tag: &Tag) {
+        let is_flowing = self.progress.is_flowing;
+        if (is_flowing && tag.info.is_coded()) || self.is_enhanced || !tag.is_enhanced() {
+            return;
+        }
+        self.is_enhanced = true;
+        // A description changes the stream header by itself, and the first one is still to come.
+        if self.is_file_header_sent && tag.info.is_coded() {
+            self.emit_stream_header();
         }
     }
 
@@ -397,18 +424,20 @@ impl<M> Feed<M> {
         let late =
             self.dropped.late - std::mem::replace(&mut self.late_reported, self.dropped.late);
         self.post_event((late > 0).then_some(FeedEvent::BacklogSkipped(late)));
-        self.place(tag, candidate, reception.arrival);
+        self.place(tag, source, candidate, reception.arrival);
     }
 
-    fn place(&mut self, tag: Tag, candidate: Candidate, arrival: RunningTime) {
+    fn place(&mut self, tag: Tag, source: SourceTime, candidate: Candidate, arrival: RunningTime) {
         if candidate.jump.is_some() {
             self.progress.is_discont = true;
             self.backlog.reset();
             self.report_jump(candidate.jump, arrival);
         }
         let starts_decoding = self.starts_decoding(&tag, arrival);
+        let clock = self.timeline.clock_id(&candidate);
+        let time_of_day = self.time_of_day.of_media(&tag, source, clock);
         let placement = self.timeline.settle(candidate);
-        self.emit(tag, placement, starts_decoding);
+        self.emit(tag, placement, time_of_day, starts_decoding);
     }
 
     /// Returns true for media with which decoding can start, and for the first that leaves after the
@@ -448,8 +477,10 @@ impl<M> Feed<M> {
     fn start_media(&mut self) {
         self.progress.is_flowing = true;
         let pending = std::mem::take(&mut self.pending).into_tags();
-        let mut media = pending.iter().filter(|pending| pending.source.is_some());
-        let arrival = media.next().map(|pending| pending.arrival);
+        let first = pending.iter().find(|pending| pending.source.is_some());
+        let arrival = first.map(|pending| pending.arrival);
+        self.time_of_day
+            .start_media(first.and_then(|pending| pending.source));
         let sources = pending.iter().filter_map(|pending| pending.source);
         let segment = self
             .timeline
@@ -479,7 +510,7 @@ impl<M> Feed<M> {
         {
             if let Some(source) = source {
                 let candidate = self.timeline.locate(&tag, source, arrival);
-                self.place(tag, candidate, arrival);
+                self.place(tag, source, candidate, arrival);
             } else {
                 self.emit_changed_description(tag);
             }
@@ -499,6 +530,7 @@ impl<M> Feed<M> {
             dts: time,
             pts: time,
             publisher_time: 0,
+            time_of_day: None,
             is_header: true,
             is_delta_unit: false,
             is_discont,
@@ -508,11 +540,18 @@ impl<M> Feed<M> {
 
     fn emit_description(&mut self, tag: Tag) {
         let source = self.source_clocks.peek(&tag);
+        let time_of_day = self.time_of_day.of_description(&tag, source);
         let placement = self.timeline.place_description(&tag, source);
-        self.emit(tag, placement, false);
+        self.emit(tag, placement, time_of_day, false);
     }
 
-    fn emit(&mut self, tag: Tag, placement: Placement, starts_decoding: bool) {
+    fn emit(
+        &mut self,
+        tag: Tag,
+        placement: Placement,
+        time_of_day: Option<u64>,
+        starts_decoding: bool,
+    ) {
         let dts = nanos(placement.time);
         let is_header = matches!(
             tag.info.content,
@@ -523,6 +562,7 @@ impl<M> Feed<M> {
             dts,
             pts: dts.saturating_add_signed(tag.info.composition_time),
             publisher_time: nanos(placement.publisher_time),
+            time_of_day,
             is_header,
             is_delta_unit: !is_sync_point && !is_header,
             starts_decoding,

@@ -50,6 +50,8 @@ pub struct OutputTag {
     pub pts: u64,
     /// The publisher's own timestamp, unwrapped. 0 for the file header.
     pub publisher_time: u64,
+    /// Nanoseconds since the Unix epoch, if the publisher has stated the time of day.
+    pub time_of_day: Option<u64>,
     /// Part of the stream header.
     pub is_header: bool,
     /// Decoding can't start here.

@@ -368,6 +368,11 @@ impl Timeline {
         }
     }
 
+    /// Returns the run of the publisher's clock that a candidate belongs to.
+    pub(super) fn clock_id(&self, candidate: &Candidate) -> u32 {
+        self.tracks[candidate.track].clock
+    }
+
     /// Returns the running time of a candidate. The publisher's own times do not say it.
     pub(super) fn running_time(&self, candidate: &Candidate) -> Option<i64> {
         let base = self.base?.cast_signed();

@@ -21,12 +21,13 @@ mod info;
 mod kind;
 mod picture;
 mod tag;
+pub mod time_of_day;
 mod video;
 
 pub use error::{Error, MAX_BODY_LENGTH};
 pub use info::{Content, TagInfo};
 pub use kind::TagKind;
-pub use picture::{KeyframeDetector, KeyframeFlags, Picture, PictureCodec};
+pub use picture::{CodedPicture, KeyframeDetector, KeyframeFlags, Picture, PictureCodec};
 pub use tag::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag};
 
 #[cfg(test)]

@@ -25,6 +25,15 @@ pub enum Picture {
     Unknown,
 }
 
+/// The coded data of one track in one tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodedPicture<'a> {
+    pub codec: PictureCodec,
+    /// Bytes of the length fields before NAL units.
+    pub nal_length_size: u8,
+    pub data: &'a [u8],
+}
+
 /// Codecs whose pictures can be classified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PictureCodec {
@@ -236,7 +245,7 @@ fn vp6(data: &[u8]) -> Option<Picture> {
 }
 
 /// The NAL units of a picture, up to the first malformed one.
-struct NalUnits<'a> {
+pub(super) struct NalUnits<'a> {
     rest: &'a [u8],
     /// Bytes of a length field; 0 for start codes.
     length_size: usize,
@@ -245,7 +254,7 @@ struct NalUnits<'a> {
 impl<'a> NalUnits<'a> {
     /// Encoders that know no other form send start codes. A length field may look like one, so it
     /// counts as one only if the lengths do not fit.
-    fn new(length_size: u8, data: &'a [u8]) -> Self {
+    pub(super) fn new(length_size: u8, data: &'a [u8]) -> Self {
         let mut nals = NalUnits {
             rest: data,
             length_size: length_size.clamp(1, 4).into(),
@@ -384,6 +393,15 @@ impl KeyframeDetector {
         }
     }
 
+    /// Returns the coded data of the first track in a video tag that was corrected.
+    pub fn coded_picture<'a>(&self, tag: &'a Tag) -> Option<CodedPicture<'a>> {
+        let track = self
+            .tracks
+            .iter()
+            .find(|track| track.id == tag.info.track)?;
+        track.coded_picture(tag.body())
+    }
+
     fn track(&mut self, id: u8) -> &mut Track {
         let known = self.tracks.iter().position(|track| track.id == id);
         let index = known.unwrap_or_else(|| {
@@ -424,14 +442,22 @@ impl Track {
     }
 
     fn picture(&self, body: &[u8]) -> Picture {
-        let Some((codec, data)) = first_track(body) else {
-            return Picture::Unknown;
-        };
-        let codec = match codec {
-            PictureCodec::Avc if self.is_hevc => PictureCodec::Hevc,
-            codec => codec,
-        };
-        Picture::classify(codec, self.nal_length_size, data)
+        let picture = self.coded_picture(body);
+        picture.map_or(Picture::Unknown, |picture| {
+            Picture::classify(picture.codec, picture.nal_length_size, picture.data)
+        })
+    }
+
+    fn coded_picture<'a>(&self, body: &'a [u8]) -> Option<CodedPicture<'a>> {
+        let (codec, data) = first_track(body)?;
+        Some(CodedPicture {
+            codec: match codec {
+                PictureCodec::Avc if self.is_hevc => PictureCodec::Hevc,
+                codec => codec,
+            },
+            nal_length_size: self.nal_length_size,
+            data,
+        })
     }
 }
 

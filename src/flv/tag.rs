@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::num::NonZeroU64;
+
+use super::codes::{SoundFormat, VideoCodecId};
+use super::config::is_hevc_in_disguise;
 use super::error::{Error, MAX_BODY_LENGTH};
-use super::info::TagInfo;
+use super::info::{Content, TagInfo};
 use super::kind::TagKind;
 use crate::memory::Memory;
 
@@ -24,6 +28,8 @@ pub struct Tag {
     pub info: TagInfo,
     /// Milliseconds, modulo 2^32.
     pub timestamp: u32,
+    /// The time of day that the publisher states with this tag, in nanoseconds since the Unix epoch.
+    pub time_of_day: Option<NonZeroU64>,
     body: Memory,
 }
 
@@ -39,12 +45,33 @@ impl Tag {
             kind,
             info,
             timestamp,
+            time_of_day: None,
             body,
         })
     }
 
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Returns true for a form or a codec that demuxers of plain FLV do not know: that of Enhanced RTMP,
+    /// of which they end on any tag, and HEVC from before it.
+    pub fn is_enhanced(&self) -> bool {
+        let first = self.body.first().copied().unwrap_or(0);
+        match self.kind {
+            TagKind::Video => {
+                first & 0x80 != 0
+                    || first & 0x0F == VideoCodecId::Hevc.code()
+                    || self.has_disguised_hevc()
+            }
+            TagKind::Audio => first >> 4 == SoundFormat::ExHeader.code(),
+            TagKind::Script => false,
+        }
+    }
+
+    fn has_disguised_hevc(&self) -> bool {
+        self.info.content == Content::SequenceHeader
+            && self.body.get(5..).is_some_and(is_hevc_in_disguise)
     }
 
     /// Returns the memory of the tag in bytes.

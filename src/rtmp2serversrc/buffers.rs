@@ -2,6 +2,8 @@
 
 //! Conversion of the feed's output into caps, segments and buffers.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 
 use super::spare_buffers::SpareBuffers;
@@ -31,12 +33,20 @@ impl EpochCaps {
     }
 }
 
+/// Caps of the reference timestamps that are the time of day, in UTC.
+static UNIX_CAPS: LazyLock<gst::Caps> =
+    LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-unix"));
+
+/// Field of the caps of Enhanced FLV. Plain FLV has none, so that these are the caps of files.
+const ENHANCED: &str = "enhanced";
+
 pub(super) fn caps() -> gst::Caps {
     gst::Caps::new_empty_simple("video/x-flv")
 }
 
-/// Returns caps with the headers that a late client needs.
-pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
+/// Returns caps with the headers that a late client needs. They say if the stream needs a demuxer of
+/// Enhanced FLV.
+pub(super) fn caps_with_stream_header(headers: Vec<Bytes>, is_enhanced: bool) -> gst::Caps {
     let headers = headers.into_iter().map(|header| {
         let mut buffer = gst::Buffer::from_slice(header);
         if let Some(buffer) = buffer.get_mut() {
@@ -46,6 +56,7 @@ pub(super) fn caps_with_stream_header(headers: Vec<Bytes>) -> gst::Caps {
     });
     gst::Caps::builder("video/x-flv")
         .field("streamheader", gst::Array::new(headers))
+        .field_if(ENHANCED, true, is_enhanced)
         .build()
 }
 
@@ -61,6 +72,10 @@ pub(super) fn buffer(tag: OutputTag, epoch: &EpochCaps, spare: &SpareBuffers) ->
         buffer.set_flags(flags);
         buffer.set_dts(gst::ClockTime::from_nseconds(tag.dts));
         buffer.set_pts(gst::ClockTime::from_nseconds(tag.pts));
+        if let Some(time) = tag.time_of_day {
+            let time = gst::ClockTime::from_nseconds(time);
+            gst::ReferenceTimestampMeta::add(buffer, &UNIX_CAPS, time, gst::ClockTime::NONE);
+        }
     }
     buffer
 }

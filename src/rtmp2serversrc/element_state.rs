@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! State that an element's properties, its state changes and its streaming thread share. Lock order: all
-//! locks in here are leaves.
+//! locks in here are leaves, and `history` comes after `stream_state`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::StreamStatus;
+use super::history::History;
 use super::narrator::Narrator;
 use super::settings::Settings;
 use super::state::{Snapshot, StateInput, StreamState};
@@ -22,6 +23,7 @@ pub(super) struct ElementState {
     /// The publisher's tracks, as its stream header describes them.
     description: Mutex<StreamDescription>,
     narrator: Mutex<Narrator>,
+    history: Mutex<History>,
     /// Decoding time of the last tag that left, in nanoseconds.
     position: AtomicU64,
     /// The streaming thread has to return an output before anything is delivered directly: the base
@@ -49,6 +51,7 @@ impl ElementState {
         let mut state = self.stream_state.lock();
         let mut before = state.present().clone();
         let changes = state.apply(input).into_iter().map(|after| {
+            self.history.lock().note(&after);
             let change = (before.clone(), after.clone());
             before = after;
             change
@@ -62,6 +65,11 @@ impl ElementState {
 
     pub(super) fn narrator(&self) -> MutexGuard<'_, Narrator> {
         self.narrator.lock()
+    }
+
+    /// Returns the last states that were entered.
+    pub(super) fn history(&self) -> History {
+        self.history.lock().clone()
     }
 
     /// Returns the repairs of timestamps, and the drift of the publisher's clock.
@@ -96,6 +104,7 @@ impl ElementState {
         self.set_times(Default::default());
         *self.description() = StreamDescription::default();
         *self.narrator() = Narrator::default();
+        self.history.lock().clear();
         self.set_position(0);
         self.set_requires_return(false);
     }

@@ -552,6 +552,7 @@ impl Rtmp2ServerSrc {
                 repairs,
                 force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
             },
+            self.state.history(),
         )
     }
 

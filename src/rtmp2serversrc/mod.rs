@@ -163,6 +163,10 @@
 //! `streamheader`. Buffers have DTS and PTS, `HEADER` on the tags of the stream header,
 //! `DELTA_UNIT` where decoding can't start, `DISCONT` after a gap and at the start of each
 //! publisher, and a `GstReferenceTimestampMeta` (`timestamp/x-rtmp`) with the publisher's own time.
+//! Where the publisher states the time of day (script data `onFI` and `onTextData`, the broadcast
+//! performance metrics of OBS), buffers have a second one (`timestamp/x-unix`): nanoseconds since the
+//! Unix epoch, in UTC. The caps of streams with Enhanced FLV have `enhanced=(boolean)true`, by which
+//! decodebin3, decodebin and parsebin find a demuxer that knows it.
 //! The codec does not matter: everything that Enhanced RTMP carries passes byte for byte. So does
 //! script data other than `onMetaData` (`onTextData`, `onCuePoint`, `onCaption` and any other
 //! name), at its own time.
@@ -223,6 +227,9 @@
 //! | `time-since-last-byte`, `time-since-last-keyframe` | guint64 | since they arrived |
 //! | `uptime` | guint64 | time since it started; 0 without a publisher |
 //! | `clock-drift` | gdouble | ppm by which its clock is faster than the pipeline's; 0 while that is not known |
+//! | `capture-latency` | gint64 | from the last stated capture to its arrival; negative where the publisher's clock is ahead. This field and the next five only where the publisher states them |
+//! | `encode-latency`, `send-latency` | gint64 | of OBS: from the composition of a frame to the end of its encoding, and from there to its arrival |
+//! | `encoder-lagged-frames`, `encoder-dropped-frames`, `encoder-skipped-frames` | guint64 | of OBS: frames composed too late, not sent on a slow network, not encoded by a slow encoder |
 //! | `address`, `application`, `stream-key`, `flash-ver`, `tls`, `variables` | | its identity; only while it publishes |
 //!
 //! These fields are about the element since its start, over all publishers:
@@ -230,6 +237,7 @@
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `connection-state`, `stream-status`, `epoch` | as the properties | the state of the stream |
+//! | `history` | GstValueArray of GstStructure | the last 64 states, oldest first, each with `connection-state`, `stream-status`, `epoch`, and the `time` (guint64) at which it was entered, in nanoseconds since the Unix epoch |
 //! | `publishing` | gboolean | there is a publisher |
 //! | `total-in-bytes`, `total-tags`, `total-audio-tags`, `total-video-tags`, `total-script-tags`, `total-audio-bytes`, `total-video-bytes`, `total-script-bytes`, `total-keyframes`, `total-skipped` | guint64 | sums of the fields above |
 //! | `publishers` | guint64 | publishers that were accepted |
@@ -278,6 +286,7 @@ mod context;
 pub(crate) mod counters;
 mod drops;
 mod element_state;
+mod history;
 mod imp;
 mod keyframe;
 pub(crate) mod listening;

@@ -185,7 +185,9 @@ impl TagOutput {
             FeedOutput::Headers(headers) => {
                 let tags = headers.iter().map(|header| &header[..]);
                 *context.state.description() = StreamDescription::of_tags(tags);
-                self.set_caps(context, buffers::caps_with_stream_header(headers))?;
+                let is_enhanced = feed.is_enhanced();
+                let caps = buffers::caps_with_stream_header(headers, is_enhanced);
+                self.set_caps(context, caps)?;
             }
             FeedOutput::Segment { start, base } => {
                 let segment = buffers::segment(start, base);

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::counters::ElementCounters;
+use super::history::History;
 use super::signals;
 use super::state::Snapshot;
 use crate::feed::ClockDrift;
-use crate::server::{self, LastError, Publisher, QueueLevels, Stream, StreamStats, Totals};
+use crate::server::{
+    self, CaptureStats, LastError, Publisher, QueueLevels, Stream, StreamStats, Totals,
+};
 
 /// Age from which a bitrate is out of date.
 const MAX_RATE_AGE: Duration = Duration::from_secs(3);
@@ -27,6 +30,7 @@ pub(crate) struct StreamStatistics {
     levels: QueueLevels,
     drift: ClockDrift,
     counters: ElementCounters,
+    history: History,
 }
 
 impl StreamStatistics {
@@ -35,6 +39,7 @@ impl StreamStatistics {
         state: Snapshot,
         drift: ClockDrift,
         counters: ElementCounters,
+        history: History,
     ) -> Self {
         let now = Instant::now();
         StreamStatistics {
@@ -45,6 +50,7 @@ impl StreamStatistics {
             levels: stream.map_or_else(Default::default, |stream| stream.queue().levels()),
             drift,
             counters,
+            history,
         }
     }
 
@@ -67,11 +73,13 @@ impl StreamStatistics {
             .field("connection-state", self.state.connection)
             .field("stream-status", self.state.status)
             .field("epoch", self.state.epoch)
+            .field("history", self.history.to_array())
             .field("publishing", self.publisher.is_some())
             .field("outage", nanos(self.stream.outage))
             .field("clock-drift", self.drift.ppm)
             .field("clock-corrected", self.drift.corrected);
         let structure = with_publisher(structure, &self.stream, self.now);
+        let structure = with_capture(structure, &self.stream.publisher.capture);
         let structure = with_totals(structure, &self.stream.totals, &self.counters);
         let structure = with_load(structure, &self.load());
         let structure = with_last_error(structure, self.stream.last_error.as_ref(), self.now);
@@ -150,6 +158,21 @@ fn with_publisher(structure: StatsBuilder, stats: &StreamStats, now: Instant) ->
             since(publisher.last_keyframe).unwrap_or(u64::MAX),
         )
         .field("uptime", nanos(uptime.unwrap_or_default()))
+}
+
+/// Adds what the publisher states about its frames. There is no field for what it does not state.
+fn with_capture(structure: StatsBuilder, capture: &CaptureStats) -> StatsBuilder {
+    let frames = capture.session_frames;
+    structure
+        .field_if_some("capture-latency", capture.latency)
+        .field_if_some("encode-latency", capture.encode_latency)
+        .field_if_some("send-latency", capture.send_latency)
+        .field_if_some("encoder-lagged-frames", frames.map(|frames| frames.lagged))
+        .field_if_some(
+            "encoder-dropped-frames",
+            frames.map(|frames| frames.dropped),
+        )
+        .field_if_some("encoder-skipped-frames", capture.skipped_frames)
 }
 
 /// Adds the counters since the start, of one stream or of several.

@@ -44,7 +44,7 @@ pub(crate) use routing::authorizer::Authorizer;
 pub(crate) use routing::publish_point::{PublishPoint, PublishPointConfig};
 pub use routing::route::{RequestedPath, Route};
 pub(crate) use routing::signing::SigningKey;
-pub(crate) use stats::{Dropped, LastError, StreamStats, Totals};
+pub(crate) use stats::{CaptureStats, Dropped, LastError, StreamStats, Totals};
 pub(crate) use stream::Stream;
 pub(crate) use stream::direct_delivery::{Delivered, Downstream};
 pub(crate) use stream::queue::{QueueEvent, QueueItem, QueueLevels, Wake};

@@ -28,6 +28,7 @@ pub(crate) struct ConnectionStats {
     pub script_bytes: u64,
     pub keyframes: u64,
     pub frames: FrameStats,
+    pub capture: CaptureStats,
     /// Messages left out because no decoder could use them.
     pub skipped: u64,
     /// Bits received in about the last second.
@@ -47,6 +48,30 @@ pub(crate) struct FrameStats {
     pub gop_length: u32,
     /// Milliseconds from the keyframe of that group to the next.
     pub gop_millis: u32,
+}
+
+/// Statements of a publisher about the capture and the encoding of its video. None where it makes none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CaptureStats {
+    /// Nanoseconds from the last stated capture to its arrival. Negative where the publisher's clock is
+    /// ahead.
+    pub latency: Option<i64>,
+    /// Nanoseconds from the composition of a frame to the end of its encoding.
+    pub encode_latency: Option<i64>,
+    /// Nanoseconds from the encoder's output to the arrival.
+    pub send_latency: Option<i64>,
+    pub session_frames: Option<EncoderFrames>,
+    /// Frames that were not encoded, since the encoder was too slow.
+    pub skipped_frames: Option<u64>,
+}
+
+/// Frames that the publisher has lost before it sent them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct EncoderFrames {
+    /// Composed too late.
+    pub lagged: u64,
+    /// Not sent, since the network was too slow.
+    pub dropped: u64,
 }
 
 impl FrameStats {

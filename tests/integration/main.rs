@@ -45,6 +45,7 @@ mod state;
 mod stats;
 mod stopping;
 mod successive_publishers;
+mod time_of_day;
 mod timestamps;
 mod tls;
 mod transcripts;

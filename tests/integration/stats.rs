@@ -4,6 +4,7 @@
 
 use std::net::Shutdown;
 use std::sync::{Mutex, mpsc};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use gst::prelude::*;
 use gstrtmp2server::internal::amf0::Value;
@@ -11,7 +12,7 @@ use gstrtmp2server::{ConnectionState, StreamStatus};
 
 use support::flv::{self, Tag};
 use support::isolated::is_isolated;
-use support::raw::{RawClient, send};
+use support::raw::{RawClient, send, unpublish};
 use support::recorder::Recorder;
 use support::signals::Signals;
 use support::synthetic::{delta_frame, keyframe, metadata, stream, video_header};
@@ -404,4 +405,31 @@ fn assert_sums_of_three_elements() {
     assert_process(&first, &totals);
     drop(second);
     assert_process(&first, &[("listeners", 1), ("clients", 1), ("tags", sent)]);
+}
+
+#[test]
+fn history_has_each_state_that_was_posted() {
+    let before = SystemTime::now();
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &stream(0, 3));
+    unpublish(client);
+    recorder.finish();
+    let posted = recorder.messages("rtmp2-stream-status", 1);
+    let stats = recorder.stats();
+    let history: gst::Array = stats.get("history").unwrap();
+    let states: Vec<gst::Structure> = history.iter().map(|s| s.get().unwrap()).collect();
+    let state = |state: &gst::Structure| {
+        let connection: ConnectionState = state.get("connection-state").unwrap();
+        let status: StreamStatus = state.get("stream-status").unwrap();
+        (connection, status, state.get::<u64>("epoch").unwrap())
+    };
+    let all = |structures: &[gst::Structure]| structures.iter().map(state).collect::<Vec<_>>();
+    assert_eq!(all(&states), all(&posted));
+    let last = (ConnectionState::Disconnected, StreamStatus::Stopped, 1);
+    assert_eq!(all(&states).last(), Some(&last));
+    let times: Vec<u64> = states.iter().map(|s| s.get("time").unwrap()).collect();
+    let nanos = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    assert!(times.is_sorted() && times[0] >= nanos(before));
+    assert!(times[times.len() - 1] <= nanos(SystemTime::now()));
 }

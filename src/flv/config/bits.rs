@@ -64,9 +64,15 @@ impl<'a> Bits<'a> {
 
 /// Returns the start of a NAL unit without the bytes that prevent start codes in it.
 pub(in crate::flv) fn unescape(nal: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(nal.len().min(MAX_PARAMETER_SET));
+    unescape_up_to(nal, MAX_PARAMETER_SET)
+}
+
+/// Returns at most this many bytes of a NAL unit, without those that prevent start codes in it.
+pub(in crate::flv) fn unescape_up_to(nal: &[u8], length: usize) -> Vec<u8> {
+    let nal = &nal[..nal.len().min(length)];
+    let mut bytes = Vec::with_capacity(nal.len());
     let mut zeros = 0;
-    for &byte in &nal[..nal.len().min(MAX_PARAMETER_SET)] {
+    for &byte in nal {
         if zeros >= 2 && byte == 3 {
             zeros = 0;
             continue;

@@ -6,7 +6,7 @@ use crate::flv::{Content, Tag, TagKind};
 use crate::rate::BitrateMeter;
 use crate::rtmp::session::{Session, SessionConfig};
 use crate::server::connection::frame_rate::FrameMeter;
-use crate::server::stats::ConnectionStats;
+use crate::server::stats::{CaptureStats, ConnectionStats};
 
 /// Counters of a connection, since its start or its last publish.
 #[derive(Debug)]
@@ -79,10 +79,11 @@ impl ConnectionCounters {
         }
     }
 
-    /// Returns the counters, with those of the session and `sent` bytes.
+    /// Returns the counters, with those of the session and of the capture, and `sent` bytes.
     pub(super) fn stats(
         &mut self,
         session: &Session,
+        capture: &CaptureStats,
         sent: u64,
         last_read: Instant,
     ) -> &ConnectionStats {
@@ -95,6 +96,7 @@ impl ConnectionCounters {
         (stats.bitrate, stats.bitrate_at) = self.bitrate.rate();
         stats.bitrate_peak = self.bitrate.peak();
         stats.frames = self.frame_rate.stats();
+        stats.capture = *capture;
         stats.last_byte = Some(last_read);
         stats
     }

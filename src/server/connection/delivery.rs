@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use crate::flv::{KeyframeDetector, Tag, TagKind};
 use crate::memory::Slack;
+use crate::server::connection::capture_clock::CaptureClock;
 use crate::server::connection::phase::Published;
+use crate::server::stats::CaptureStats;
 use crate::server::stream::Stream;
 use crate::server::stream::queue::{QueueItem, Stopped};
 
@@ -22,6 +24,7 @@ pub(super) struct Delivery {
     /// Bytes of incomplete audio and video messages after the last read.
     partial_media: usize,
     keyframes: KeyframeDetector,
+    capture: CaptureClock,
 }
 
 impl Delivery {
@@ -34,6 +37,7 @@ impl Delivery {
             is_due: false,
             partial_media: 0,
             keyframes: KeyframeDetector::default(),
+            capture: CaptureClock::default(),
         }
     }
 
@@ -42,11 +46,18 @@ impl Delivery {
         self.is_unannounced = false;
         self.is_due = false;
         self.keyframes = KeyframeDetector::default();
+        self.capture = CaptureClock::default();
     }
 
-    /// Corrects the flags of a tag from its bitstream.
-    pub(super) fn correct(&mut self, tag: &mut Tag) {
+    /// Corrects the flags of a tag from its bitstream, and reads the time of day that it states.
+    pub(super) fn read(&mut self, tag: &mut Tag, arrival: Instant) {
         self.keyframes.correct(tag);
+        self.capture.read(tag, &self.keyframes, arrival);
+    }
+
+    /// Returns what the publisher states about its capture.
+    pub(super) fn capture_stats(&self) -> &CaptureStats {
+        self.capture.stats()
     }
 
     pub(super) fn add(&mut self, tag: Tag, arrival: Instant) {

@@ -4,6 +4,7 @@
 //! write that has to wait for the client, or in a push that is about to be relieved.
 
 mod admission;
+mod capture_clock;
 mod close;
 mod collecting;
 mod counters;
@@ -390,7 +391,7 @@ impl Connection {
         };
         match Tag::new(kind, media.timestamp, media.payload) {
             Ok(mut tag) => {
-                self.delivery.correct(&mut tag);
+                self.delivery.read(&mut tag, arrival);
                 self.counters.count(&tag, arrival);
                 self.collecting.note_tag(&tag, arrival);
                 self.delivery.add(tag, arrival);
@@ -428,7 +429,10 @@ impl Connection {
     fn update_stats(&mut self) {
         if let Some(published) = self.phase.published() {
             let sent = self.parts.outbound.total();
-            let stats = self.counters.stats(&self.session, sent, self.last_read);
+            let capture = self.delivery.capture_stats();
+            let stats = self
+                .counters
+                .stats(&self.session, capture, sent, self.last_read);
             published.stream.set_stats(self.id, stats);
         }
     }
