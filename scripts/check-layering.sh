@@ -31,19 +31,19 @@ clock='\b(Instant|SystemTime)\b'
 for layer in amf0 memory rtmp flv feed; do
     forbid "$layer" "$outside" "does I/O, starts a thread or knows GStreamer"
     forbid "$layer" "$clock" "reads a clock"
-    forbid "$layer" 'crate::(server|rtmp2\w*|eflvdemux)\b' "names a layer above it"
+    forbid "$layer" 'crate::(server|rtmp2\w*|eflv\w+)\b' "names a layer above it"
 done
 forbid memory 'crate::' "names another layer"
 forbid amf0 'crate::(rtmp|flv|feed)\b' "names a layer above it"
 forbid rtmp 'crate::(flv|feed)\b' "names its sibling"
 forbid feed 'crate::rtmp\b' "names its sibling"
 forbid flv 'crate::(rtmp|feed)\b' "names its sibling, or a layer above it"
-forbid server 'crate::(rtmp2\w*|eflvdemux)\b' "names a layer above it"
+forbid server 'crate::(rtmp2\w*|eflv\w+)\b' "names a layer above it"
 
 scripts/import_cycles.py src || status=1
 
 # Programs and examples use nothing but the plugin's public interface: its registration, element types and enums.
-hits=$(grep -rnE --include='*.rs' 'gstrtmp2server::(\{[^}]*)?(amf0|eflvdemux|feed|flv|internal|memory|rtmp|rtmp2\w*|server)\b' examples/*.rs examples/*/src || true)
+hits=$(grep -rnE --include='*.rs' 'gstrtmp2server::(\{[^}]*)?(amf0|eflv\w+|feed|flv|internal|memory|rtmp|rtmp2\w*|server)\b' examples/*.rs examples/*/src || true)
 if [[ -n $hits ]]; then
     printf 'check-layering: examples use internals of the plugin:\n%s\n' "$hits" >&2
     status=1

@@ -33,6 +33,7 @@
 #[allow(missing_docs)]
 mod amf0;
 mod eflvdemux;
+mod eflvlivedemux;
 #[allow(missing_docs)]
 mod feed;
 #[allow(missing_docs)]
@@ -51,6 +52,7 @@ mod server;
 mod unlinked;
 
 pub use eflvdemux::EFlvDemux;
+pub use eflvlivedemux::EFlvLiveDemux;
 pub use plugin::plugin_register_static;
 pub use rtmp2fallbacksink::{FallbackStatus, Rtmp2FallbackSink};
 pub use rtmp2multiserversrc::{Rtmp2MultiServerSrc, Rtmp2MultiServerSrcPad};

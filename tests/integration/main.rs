@@ -5,6 +5,7 @@
 mod access;
 mod authentication;
 mod authorization;
+mod autoplugging;
 mod bin;
 mod cases;
 mod codecs;
