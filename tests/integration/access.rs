@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -66,6 +67,34 @@ fn a_refused_client_that_keeps_sending_is_closed() {
         assert!(refused.elapsed() < 2 * MAX_CLOSING_TIME);
     }
     assert!(refused.elapsed() < MAX_CLOSING_TIME);
+}
+
+/// The time to read the refusal does not begin with the request.
+#[test]
+fn a_client_that_a_slow_handler_refuses_has_time_to_read_that() {
+    const READING_TIME: Duration = Duration::from_millis(800);
+    let recorder = Recorder::start("");
+    let (decided, is_decided) = mpsc::channel();
+    let connect = move |_: &[gst::glib::Value]| {
+        // The handler's work: longer than the time to read the refusal.
+        std::thread::sleep(READING_TIME + Duration::from_millis(200));
+        decided.send(Instant::now()).unwrap();
+        Some(false.to_value())
+    };
+    let element = &recorder.element;
+    element.connect("publisher-connecting", false, connect);
+    let mut client = connected_client(recorder.port());
+    client.command(1, "publish", 2.0, &[Value::Null, "key".into()]);
+    let status = client.expect_command("onStatus");
+    assert_eq!(code(&status), "NetStream.Publish.Denied");
+    let refused = is_decided.recv_timeout(PATIENCE).unwrap();
+    // The server has half-closed the connection, and reads on.
+    while client.socket.write_all(&[0]).is_ok() {
+        assert!(refused.elapsed() < PATIENCE);
+        // The pace of the client.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(refused.elapsed() >= READING_TIME, "{:?}", refused.elapsed());
 }
 
 #[test]

@@ -132,6 +132,30 @@ fn a_duplicate_route_error_names_the_other_element() {
     assert_eq!(flv::media(&first.finish()).len(), 2);
 }
 
+/// One address that covers the other can't be listened on beside it.
+#[test]
+fn an_overlapping_host_error_names_the_own_listener() {
+    for (first, second, listening) in [
+        ("::", "0.0.0.0", "[::]"),
+        ("::", "127.0.0.1", "[::]"),
+        ("0.0.0.0", "::", "0.0.0.0"),
+        ("127.0.0.1", "0.0.0.0", "127.0.0.1"),
+    ] {
+        let recorder = Recorder::start(&format!("host={first} application=one"));
+        let port = recorder.port();
+        let properties = format!("host={second} port={port} application=two");
+        let (error, message) = Recorder::refusal(&properties);
+        assert!(error.matches(gst::ResourceError::Busy), "{error:?}");
+        let own = format!("\"src\" of this process listens on {listening}:{port}");
+        for part in [second, &own] {
+            assert!(message.contains(part), "{first}, {second}: {message}");
+        }
+        // The listener that is there is not harmed.
+        drop(publish_raw(port, "one", "key", 2));
+        assert_eq!(flv::media(&recorder.finish()).len(), 2);
+    }
+}
+
 #[test]
 fn settings_that_cannot_share_a_port_are_refused_at_start() {
     let first = Recorder::start("application=live stream-key=one");

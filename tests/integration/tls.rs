@@ -300,6 +300,27 @@ fn a_renewed_certificate_needs_no_restart() {
 }
 
 #[test]
+fn unusable_certificate_files_are_tried_again() {
+    let files = CertificateFiles::new();
+    let recorder = Recorder::start(&files.properties());
+    let certificate = || handshake(&mut connect(recorder.port(), &rustls::version::TLS13));
+    let mut known = certificate();
+    for path in [files.certificate(), files.key()] {
+        files.renew("the next");
+        let whole = fs::read(&path).unwrap();
+        // In the middle of a write, and between removing the old file and naming the new one.
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(certificate(), known);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(certificate(), known);
+        fs::write(&path, &whole).unwrap();
+        let renewed = certificate();
+        assert_ne!(renewed, known);
+        known = renewed;
+    }
+}
+
+#[test]
 fn a_client_of_another_protocol_is_closed_with_a_log_line() {
     let files = CertificateFiles::new();
     let element = |properties: &str| format!("rtmp2serversrc port=0 {properties} ! fakesink");

@@ -3,7 +3,7 @@
 //! The certificate of a port, read again when it is renewed.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,10 +30,14 @@ impl Stamp {
     }
 }
 
+/// Opens a file for reading.
+type OpenFile = fn(&Path) -> io::Result<File>;
+
 /// The certificate of a port for new connections.
 #[derive(Debug)]
 pub(crate) struct Tls {
     files: TlsFiles,
+    open: OpenFile,
     current: RwLock<Arc<ServerConfig>>,
     /// Stamps of the files in use. Locked while they are read, which may take long where they are
     /// far away: other connections do not wait for that.
@@ -42,10 +46,15 @@ pub(crate) struct Tls {
 
 impl Tls {
     pub(crate) fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        Self::load_with(files, |path| File::open(path))
+    }
+
+    fn load_with(files: TlsFiles, open: OpenFile) -> Result<Self, TlsError> {
         let stamps = Mutex::new(stamps(&files));
-        let current = RwLock::new(load(&files)?);
+        let current = RwLock::new(load(&files, open)?);
         Ok(Tls {
             files,
+            open,
             current,
             stamps,
         })
@@ -66,7 +75,7 @@ impl Tls {
 
     /// Returns true if the files could be used.
     fn reload(&self) -> bool {
-        match load(&self.files) {
+        match load(&self.files, self.open) {
             Ok(config) => {
                 let path = self.files.certificate.display();
                 gst::info!(CAT, "Read the renewed certificate {path}");
@@ -85,7 +94,7 @@ fn stamps(files: &TlsFiles) -> [Stamp; 2] {
     [Stamp::of(&files.certificate), Stamp::of(&files.private_key)]
 }
 
-fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(files: &TlsFiles, open: OpenFile) -> Result<Arc<ServerConfig>, TlsError> {
     let unusable = |error: rustls::Error| match error {
         rustls::Error::InconsistentKeys(_) => TlsError::Mismatch(files.clone()),
         other => TlsError::Unusable {
@@ -93,8 +102,8 @@ fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
             reason: other.to_string(),
         },
     };
-    let certificates = certificates(&files.certificate)?;
-    let key = private_key(&files.private_key)?;
+    let certificates = certificates(&files.certificate, open)?;
+    let key = private_key(&files.private_key, open)?;
     // Named, since a program may have several and no default.
     let provider = Arc::new(crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -110,8 +119,8 @@ fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let sections = CertificateDer::pem_reader_iter(open(path)?);
+fn certificates(path: &Path, open: OpenFile) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let sections = CertificateDer::pem_reader_iter(reader(path, open)?);
     let certificates: Result<Vec<_>, _> = sections.collect();
     let certificates = certificates.map_err(|error| invalid_pem(path, error))?;
     if certificates.is_empty() {
@@ -120,15 +129,15 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_reader(open(path)?).map_err(|error| match error {
+fn private_key(path: &Path, open: OpenFile) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_reader(reader(path, open)?).map_err(|error| match error {
         pem::Error::NoItemsFound => TlsError::NoPrivateKey(path.to_owned()),
         other => invalid_pem(path, other),
     })
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, TlsError> {
-    let file = File::open(path).map_err(|source| TlsError::Read {
+fn reader(path: &Path, open: OpenFile) -> Result<BufReader<File>, TlsError> {
+    let file = open(path).map_err(|source| TlsError::Read {
         path: path.to_owned(),
         source,
     })?;
@@ -145,3 +154,6 @@ fn invalid_pem(path: &Path, error: pem::Error) -> TlsError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
