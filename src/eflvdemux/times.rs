@@ -27,6 +27,7 @@ const MAX_PACKET: i64 = 1_000 * NANOS_PER_MILLI;
 /// that they stay in step.
 #[derive(Debug, Default)]
 pub(super) struct TagTimes {
+    /// Continues with the last packet of any track.
     unwrapper: TimestampUnwrapper,
     /// The last time from upstream, and the timestamp of its tag. Tags within a buffer keep their
     /// distance.
@@ -47,6 +48,9 @@ pub(super) struct TagTimes {
 /// The clock of one track.
 #[derive(Debug, Default)]
 pub(super) struct TrackTimes {
+    /// Continues with the last packet of this track. Steps to other tracks say nothing, since their
+    /// clocks may be half the range apart, and then have no direction.
+    unwrapper: Option<TimestampUnwrapper>,
     last: Option<LastTime>,
     run: u32,
     shift: i64,
@@ -77,7 +81,10 @@ impl TagTimes {
         if let Some(time) = self.anchored(tag) {
             return (time, false);
         }
-        let raw = self.unwrapper.next(tag.timestamp) * NANOS_PER_MILLI;
+        let mut unwrapper = track.unwrapper.unwrap_or(self.unwrapper);
+        let raw = unwrapper.next(tag.timestamp) * NANOS_PER_MILLI;
+        track.unwrapper = Some(unwrapper);
+        self.unwrapper = unwrapper;
         self.shifted(raw, track)
     }
 
@@ -234,6 +241,38 @@ mod tests {
             Some((1, 3_000_000_023)),
         ]);
         assert_eq!(times, [0, 3_000_000_000, 40, 3_000_000_023]);
+    }
+
+    /// Wherever the clocks of two tracks are, each track keeps its own steps.
+    #[test]
+    fn tracks_half_the_range_apart_keep_their_steps() {
+        let half = 1_u32 << 31;
+        for distance in (half - 120..=half + 120).step_by(7) {
+            for ahead in [0, 1] {
+                for start in [0, 50_000] {
+                    let origin = |track| start + if track == ahead { distance } else { 0 };
+                    // The tracks overtake each other.
+                    let packets: Vec<(usize, u32)> = (0..100)
+                        .flat_map(|n: u32| [(0, n * 40), (1, n * 23 + n % 5 * 20)])
+                        .collect();
+                    let tags: Vec<_> = packets
+                        .iter()
+                        .map(|(track, time)| Some((*track, origin(*track).wrapping_add(*time))))
+                        .collect();
+                    let times = times(&tags);
+                    for track in [0, 1] {
+                        let of_track = packets.iter().zip(&times).filter(|(p, _)| p.0 == track);
+                        let mut of_track = of_track.map(|(packet, time)| (packet.1, *time));
+                        let (_, first) = of_track.next().unwrap();
+                        for (sent, time) in of_track {
+                            let case = (distance, ahead, start, track);
+                            assert_eq!(time - first, i64::from(sent), "{case:?}");
+                        }
+                        assert!(first >= 0, "{first}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
