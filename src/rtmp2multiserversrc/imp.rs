@@ -259,6 +259,7 @@ impl Rtmp2MultiServerSrc {
         let mut bound = None;
         self.core.start(|| {
             let claim = claiming::claim(&settings, &point)?;
+            gst::info!(CAT, imp = self, "Listening on {}", claim.address());
             bound = Some(claim.address());
             Ok::<_, gst::ErrorMessage>(Running::new(id, claim, table))
         })?;

@@ -215,6 +215,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             }
         };
         if let Some(address) = running.address() {
+            gst::info!(CAT, imp = self, "Listening on {address}");
             self.voice()
                 .listening(self.obj().upcast_ref(), &settings, address);
         }
