@@ -2,7 +2,7 @@
 
 //! The bin as the handler of its URIs.
 
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::mpsc;
 
 use gst::glib;
@@ -231,9 +231,29 @@ fn gst_play_plays_the_uri() {
     }
 }
 
-/// Creates a certificate and its key.
+/// Creates a certificate and its key, signed by the authority in the folder that TEST_CA names, if
+/// any: publishers that verify certificates trust it.
 fn certificate() -> (tempfile::TempDir, [String; 2]) {
     let folder = tempfile::tempdir().unwrap();
+    if let Ok(authority) = std::env::var("TEST_CA") {
+        let status = Command::new("openssl")
+            .args(
+                "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext".split(' '),
+            )
+            .args(["subjectAltName=IP:127.0.0.1", "-CA"])
+            .args([format!("{authority}/ca.pem"), "-CAkey".to_owned()])
+            .args([
+                &format!("{authority}/ca-key.pem"),
+                "-out",
+                "certificate.pem",
+            ])
+            .args(["-keyout", "key.pem"])
+            .current_dir(folder.path())
+            .status();
+        assert!(status.unwrap().success());
+        let paths = ["certificate.pem", "key.pem"].map(|name| folder.path().join(name));
+        return (folder, paths.map(|path| path.display().to_string()));
+    }
     let certificate = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let paths = ["certificate.pem", "key.pem"].map(|name| folder.path().join(name));
     std::fs::write(&paths[0], certificate.cert.pem()).unwrap();

@@ -239,15 +239,19 @@ fn each_kind_of_damage_is_counted_and_reported_once() {
     assert_eq!(warnings.len(), 8, "{warnings:?}");
 }
 
-/// As in flvdemux, in push mode and in pull mode.
+/// As in flvdemux up to 1.26, in push mode and in pull mode.
 #[test]
 fn a_file_without_a_track_is_an_error() {
+    let is_reported = |factory: &str| factory != "flvdemux" || gst::version() < (1, 27, 0, 0);
     let files = [
         file(&[]),
         file(&[metadata(0), Tag::new(VIDEO, 0, *b"\x91xxxxabc")]),
     ];
     for bytes in files {
         for factory in ["flvdemux", "eflvdemux"] {
+            if !is_reported(factory) {
+                continue;
+            }
             let demuxer = Demuxer::new(factory);
             // flvdemux ends even earlier, at the first unknown tag.
             let _ = demuxer.push(&bytes);

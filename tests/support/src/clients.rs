@@ -15,16 +15,9 @@ pub const FFMPEG: &str = "ffmpeg";
 
 /// The newer ffmpeg of the virtual environment.
 pub static NEW_FFMPEG: LazyLock<PathBuf> = LazyLock::new(|| {
-    let python = repository().join(".venv/bin/python");
-    let output = Command::new(&python)
-        .args([
-            "-c",
-            "import imageio_ffmpeg as f; print(f.get_ffmpeg_exe())",
-        ])
-        .output();
-    let output = output.unwrap_or_else(|e| panic!("{}: {e}: run make setup", python.display()));
-    assert!(output.status.success(), "no imageio-ffmpeg: run make setup");
-    String::from_utf8(output.stdout).unwrap().trim().into()
+    let program = repository().join(".venv/bin/ffmpeg");
+    assert!(program.exists(), "no {}: run make setup", program.display());
+    program
 });
 
 /// A process that is ended with its owner.
