@@ -107,9 +107,9 @@ def multitrack(directory):
             " audiotestsrc num-buffers=150 is-live=true ! avenc_aac ! aacparse ! queue ! mux.audio"
             " audiotestsrc num-buffers=150 is-live=true wave=ticks ! avenc_aac ! aacparse ! queue ! mux.audio_1"
         )
-        with harness.launch(publisher) as sender:
-            sender.finish(60)
-        pipeline.finish()
+        # Its exit code says nothing: rtmp2sink calls it an error that the server closes first, at the end.
+        with harness.launch(publisher):
+            pipeline.finish(60)
     empty = [track for track in tracks if (directory / f"{track}.bin").stat().st_size == 0]
     if empty:
         raise harness.Failure(f"nothing came on {', '.join(empty)}")

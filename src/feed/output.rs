@@ -22,7 +22,7 @@ pub enum FeedOutput<M> {
         base: RunningTime,
     },
     Tag(OutputTag),
-    /// A mark of the caller, set by [`Feed::mark`] between the tags.
+    /// A mark of the caller, set by [`Feed::mark`](super::Feed::mark) between the tags.
     Mark(M),
     /// The next sequence header replaces another one: decoders start again.
     Reconfigured,
