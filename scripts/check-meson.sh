@@ -23,7 +23,7 @@ GST_PLUGIN_PATH=$(dirname "$installed") gst-inspect-1.0 rtmp2serversrc >"$work/i
 
 # The installed description has all that a program needs that links the plugin in.
 pc=$(dirname "$(find "$work/root" -name gstrtmp2server.pc)")
-flags=$(PKG_CONFIG_PATH=$pc pkg-config --define-prefix --static --cflags --libs gstrtmp2server)
+flags=$(PKG_CONFIG_PATH=$pc pkg-config --static --cflags --libs gstrtmp2server)
 rm "$installed"
 # shellcheck disable=SC2086 # The flags are several words.
 cc -o "$work/static" tests/static/main.c -L"$(dirname "$installed")" $flags

@@ -3,9 +3,8 @@
 #
 # Installs the packages of `make deb` on a fresh Debian in a folder, and tries them there:
 #
-#   scripts/compat.sh [--if-reachable] SUITE [short]     SUITE is bookworm, trixie or sid
+#   scripts/compat.sh SUITE [short]     SUITE is bookworm, trixie or sid
 #
-# With --if-reachable, a mirror that cannot be reached is no error, and nothing is tried.
 # Needs root, mmdebstrap, and a mirror (MIRROR) for the first run of a suite: the installed system is kept as
 # target/compat/SUITE.tar. `short` leaves out what takes minutes. The results are in target/compat/SUITE.json, and
 # scripts/compat_table.py writes those of all suites into docs/compatibility.md.
@@ -13,12 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-is_optional=
-if [[ ${1:-} == --if-reachable ]]; then
-    is_optional=yes
-    shift
-fi
-suite=${1:?usage: scripts/compat.sh [--if-reachable] SUITE [short]}
+suite=${1:?usage: scripts/compat.sh SUITE [short]}
 form=${2:-full}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
@@ -43,11 +37,6 @@ compgen -G "$debs/*.deb" >/dev/null || die "there are no packages in $debs: make
 
 mkdir -p "$folder"
 if [[ ! -s $folder/$suite.tar ]]; then
-    if [[ -n $is_optional ]] && ! timeout 20 python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1])' \
-        "$mirror/dists/$suite/InRelease" 2>/dev/null; then
-        echo "compat: $mirror cannot be reached, so Debian $suite is not tried"
-        exit 0
-    fi
     echo "compat: installing Debian $suite"
     include=$(IFS=,; echo "${packages[*]}")
     # A mirror may be behind: the packages are as signed then.

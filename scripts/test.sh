@@ -66,15 +66,6 @@ step elements scripts/check_elements_doc.py
 step readme scripts/check_readme.py
 step demo scripts/demo.py --seconds 3
 step meson scripts/check-meson.sh
-# Needs root and a mirror, so only where the tools are installed already.
-packages() {
-    if ((EUID != 0)) || ! command -v mmdebstrap dh lintian >/dev/null; then
-        echo "no root, mmdebstrap, debhelper or lintian: the packages are not tested (scripts/setup.sh deb installs them)"
-        return
-    fi
-    scripts/make_deb.sh && scripts/compat.sh --if-reachable sid short
-}
-step packages packages
 step fuzz scripts/fuzz.sh "${FUZZ_SECONDS:-20}"
 
 printf '\n'
