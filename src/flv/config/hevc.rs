@@ -93,7 +93,7 @@ impl HevcSps {
         let dimensions = dimensions(&mut bits, chroma_format)?;
         let mut bit_depth = || {
             let depth = u8::try_from(bits.ue()?).ok()?;
-            (depth <= 7).then_some(depth + 8)
+            (depth <= 7).then(|| depth + 8)
         };
         Some(HevcSps {
             profile_tier_level,

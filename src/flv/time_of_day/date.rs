@@ -69,7 +69,8 @@ impl StatedTime {
     pub(super) fn from_millis(millis: u64) -> Option<Self> {
         let days = millis / (24 * 3600 * 1000);
         let range = days_since_epoch(*YEARS.start(), 1, 1)..days_since_epoch(YEARS.end() + 1, 1, 1);
-        range.contains(&days).then_some(StatedTime {
+        // Lazily: the product fits within these years alone.
+        range.contains(&days).then(|| StatedTime {
             nanos: millis * 1_000_000,
             is_utc: true,
         })
@@ -204,7 +205,7 @@ impl<'a> Text<'a> {
     /// Parses decimals of a second as nanoseconds. Those beyond the ninth count for nothing.
     fn fraction(&mut self) -> Option<u64> {
         let (number, count) = self.number(1, 9)?;
-        self.number(0, MAX_TEXT);
+        while self.number(1, 1).is_some() {}
         Some(number * 10_u64.pow(9 - count as u32))
     }
 
