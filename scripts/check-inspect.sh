@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-elements=(rtmp2serversrc rtmp2multiserversrc eflvdemux eflvlivedemux rtmp2serverbin rtmp2fallbacksink)
+elements=(rtmp2serversrc rtmp2multiserversrc eflvdemux eflvlivedemux rtmp2serverbin rtmp2fallbacksink rtmp2recordsink)
 golden=tests/inspect
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export GST_PLUGIN_PATH=$target/release GST_INSPECT_NO_COLORS=1

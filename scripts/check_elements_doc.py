@@ -23,7 +23,7 @@ PAGE = harness.TOP / "docs" / "elements.md"
 SOURCE = harness.TOP / "src"
 # The element whose properties and signals others have too.
 BASE = "rtmp2serversrc"
-ELEMENTS = [BASE, "rtmp2multiserversrc", "eflvdemux", "eflvlivedemux", "rtmp2serverbin", "rtmp2fallbacksink"]
+ELEMENTS = [BASE, "rtmp2multiserversrc", "eflvdemux", "eflvlivedemux", "rtmp2serverbin", "rtmp2fallbacksink", "rtmp2recordsink"]
 NUMBERS = {
     "guint": ("uint", 0, 2**32 - 1),
     "guint64": ("uint64", 0, 2**64 - 1),

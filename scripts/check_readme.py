@@ -197,6 +197,22 @@ def check_fallback(command, publisher, directory):
     return f"received.flv, {sent} frames"
 
 
+def check_recording(command, publisher, directory):
+    """Checks a pipeline that records with rtmp2recordsink: its files have every frame."""
+    words = on_a_free_port(shlex.split(command))[1:]
+    with harness.launch(words, cwd=directory) as pipeline:
+        (target,) = addresses(words, publisher, harness.port_of(pipeline))
+        sent = publish(publisher, target, directory)
+        if "keep-listening=true" in words:
+            pipeline.wait_for(STOPPED)
+            pipeline.signal(signal.SIGINT)
+        pipeline.finish()
+    files = [path for path in directory.rglob("*.*") if path.is_file() and path.name != "input.mp4"]
+    recorded = [harness.packets(path) for path in files]
+    holds_every_frame({kind: sum(counts[kind] for counts in recorded) for kind in ("video", "audio")}, sent)
+    return f"{', '.join(str(path.relative_to(directory)) for path in files)}, {sent} frames"
+
+
 def shown_once(pipeline, sent):
     """Fails unless every picture was shown."""
     shown = {match.group(1) for _, match in pipeline.matches(SHOWN)}
@@ -301,7 +317,8 @@ def main():
             with harness.ffmpeg([word for word in make if word != "-re"]) as maker:
                 maker.finish()
             try:
-                check = check_fallback if "rtmp2fallbacksink" in command else check_pipeline
+                checks = {"rtmp2fallbacksink": check_fallback, "rtmp2recordsink": check_recording}
+                check = next((check for name, check in checks.items() if name in command), check_pipeline)
                 print(f"readme: {command}\n    ok: {check(command, publishers[0], directory)}", flush=True)
             except harness.Failure as failure:
                 print(f"readme: {command}\n    FAILED: {failure}", flush=True)

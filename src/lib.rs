@@ -5,8 +5,8 @@
 //!
 //! Register the elements with [`plugin_register_static`], and create them by name: `rtmp2serversrc`
 //! (FLV), `rtmp2serverbin` (a pad for each track), `rtmp2multiserversrc` (a pad for each
-//! publisher), `eflvdemux` and `rtmp2fallbacksink`. `docs/elements.md` documents their properties,
-//! signals and messages.
+//! publisher), `eflvdemux`, `rtmp2fallbacksink` and `rtmp2recordsink`. `docs/elements.md` documents
+//! their properties, signals and messages.
 //!
 //! ```no_run
 //! use gst::prelude::*;
@@ -46,6 +46,7 @@ mod rate;
 mod rtmp;
 mod rtmp2fallbacksink;
 mod rtmp2multiserversrc;
+mod rtmp2recordsink;
 mod rtmp2serverbin;
 mod rtmp2serversrc;
 mod server;
@@ -56,6 +57,7 @@ pub use eflvlivedemux::EFlvLiveDemux;
 pub use plugin::plugin_register_static;
 pub use rtmp2fallbacksink::{FallbackStatus, Rtmp2FallbackSink};
 pub use rtmp2multiserversrc::{Rtmp2MultiServerSrc, Rtmp2MultiServerSrcPad};
+pub use rtmp2recordsink::Rtmp2RecordSink;
 pub use rtmp2serverbin::Rtmp2ServerBin;
 pub use rtmp2serversrc::{
     AuthMod, ConnectionState, LeakyType, LogKeys, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc,

@@ -10,6 +10,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     crate::rtmp2serversrc::register(plugin)?;
     crate::rtmp2multiserversrc::register(plugin)?;
     crate::rtmp2fallbacksink::register(plugin)?;
+    crate::rtmp2recordsink::register(plugin)?;
     crate::eflvdemux::register(plugin)?;
     crate::eflvlivedemux::register(plugin)?;
     crate::rtmp2serverbin::register(plugin)

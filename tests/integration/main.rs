@@ -32,6 +32,7 @@ mod pausing;
 mod policy;
 mod quirks;
 mod rationing;
+mod record_sink;
 mod recording;
 mod resume;
 mod routes;

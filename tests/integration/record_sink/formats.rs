@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Containers and codecs.
+
+use support::flv::{self, AUDIO, Tag, VIDEO};
+use support::media;
+use support::synthetic::{audio_header, video_header};
+
+use super::{Recording, assert_holds, numbered, of_kind, probe, read};
+
+fn stream(tags: &[Tag]) -> Vec<u8> {
+    let mut bytes = b"FLV\x01\x05\0\0\0\x09\0\0\0\0".to_vec();
+    tags.iter().for_each(|tag| bytes.extend(tag.to_bytes()));
+    bytes
+}
+
+#[test]
+fn mp4_matroska_and_flv_hold_each_packet_unchanged() {
+    let source = media::small(3);
+    let bytes = std::fs::read(&source).unwrap();
+    let tags = flv::parse(&bytes).unwrap();
+    for name in ["out.mp4", "out.mkv", "out.flv"] {
+        let (recording, finished) = Recording::of_bytes(&bytes, name);
+        assert_eq!(finished.get::<String>("reason").unwrap(), "eos");
+        let path = recording.path(name);
+        assert_holds(std::slice::from_ref(&path), &tags);
+        let length = std::fs::metadata(&path).unwrap().len();
+        assert_eq!(finished.get::<u64>("bytes").unwrap(), length);
+        assert!(recording.files(".part").is_empty());
+        // Audio and video are as far from each other as they were.
+        let of = |kind: u8| {
+            let media = read(&path);
+            media.iter().find(|media| media.kind == kind).unwrap().pts as i64 / 1_000_000
+        };
+        let sent = |kind: u8| {
+            let tag = tags.iter().find(|tag| tag.kind == kind && tag.is_coded());
+            let tag = tag.unwrap();
+            let composition = if kind == VIDEO {
+                i64::from(tag.body[4])
+            } else {
+                0
+            };
+            i64::from(tag.timestamp) + composition
+        };
+        let (got, expected) = (of(VIDEO) - of(AUDIO), sent(VIDEO) - sent(AUDIO));
+        assert!(
+            (got - expected).abs() <= 2,
+            "{name}: {got} ms, {expected} ms"
+        );
+    }
+}
+
+#[test]
+fn a_transport_stream_holds_each_packet() {
+    let source = media::small(3);
+    let bytes = std::fs::read(&source).unwrap();
+    let tags = flv::parse(&bytes).unwrap();
+    let (recording, _) = Recording::of_bytes(&bytes, "out.ts");
+    let counts = probe(&recording.path("out.ts"));
+    for (name, kind) in [("video", VIDEO), ("audio", AUDIO)] {
+        assert_eq!(counts[name], super::payloads(&tags, kind).len(), "{name}");
+    }
+}
+
+#[test]
+fn video_or_audio_alone_is_recorded() {
+    for (kind, header) in [(VIDEO, video_header(0)), (AUDIO, audio_header(0))] {
+        let mut tags = vec![header];
+        tags.extend(numbered(0, 50, 0).into_iter().filter(|t| t.kind == kind));
+        for name in ["out.mp4", "out.mkv"] {
+            let (recording, _) = Recording::of_bytes(&stream(&tags), name);
+            assert_holds(&[recording.path(name)], &tags);
+        }
+    }
+}
+
+#[test]
+fn a_codec_that_the_format_lacks_is_left_out_with_a_warning() {
+    let mut tags = vec![video_header(0)];
+    for tag in numbered(0, 50, 0) {
+        // Nellymoser has no place in MP4.
+        tags.push(match tag.kind {
+            AUDIO => Tag::new(AUDIO, tag.timestamp, [0x62, 1, 2, 3, 4]),
+            _ => tag,
+        });
+    }
+    let bytes = stream(&tags);
+    let recording = Recording::start_source(&bytes, "out.mp4");
+    let warning = recording.wait_for_warning("audio_0");
+    assert!(warning.contains("not recorded"), "{warning}");
+    recording.wait_for_eos();
+    let media = read(&recording.path("out.mp4"));
+    assert_eq!(of_kind(&media, VIDEO).len(), 50);
+    assert_eq!(of_kind(&media, AUDIO).len(), 0);
+    assert_eq!(recording.stat("dropped-codec"), 50);
+}
+
+#[test]
+fn of_three_hundred_tracks_a_file_has_some_and_the_rest_is_told() {
+    // Enhanced FLV, one track a tag: AVC and AAC.
+    let video = |id: u8, time: u32, packet: u8, payload: &[u8]| {
+        let mut body = vec![0x80 | 0x10 | 6, packet];
+        body.extend(b"avc1");
+        body.push(id);
+        if packet == 1 {
+            body.extend([0, 0, 0]);
+        }
+        body.extend(payload);
+        Tag::new(VIDEO, time, body)
+    };
+    let audio = |id: u8, time: u32, packet: u8, payload: &[u8]| {
+        let mut body = vec![0x90 | 5, packet];
+        body.extend(b"mp4a");
+        body.push(id);
+        body.extend(payload);
+        Tag::new(AUDIO, time, body)
+    };
+    let record = video_header(0).body[5..].to_vec();
+    let mut tags = Vec::new();
+    for id in 0..150 {
+        tags.push(video(id, 0, 0, &record));
+        tags.push(audio(id, 0, 0, &[0x11, 0x90]));
+    }
+    let frames = numbered(0, 30, 0);
+    for pair in frames.chunks(2) {
+        for id in 0..150 {
+            tags.push(video(id, pair[0].timestamp, 1, &pair[0].body[5..]));
+            tags.push(audio(id, pair[1].timestamp, 1, &pair[1].body[2..]));
+        }
+    }
+    let bytes = stream(&tags);
+    let recording = Recording::start_source(&bytes, "out.mp4");
+    let warning = recording.wait_for_warning("is not recorded");
+    assert!(warning.contains("64 tracks"), "{warning}");
+    recording.wait_for_eos();
+    let media = read(&recording.path("out.mp4"));
+    assert_eq!(media.len(), 64 * 30);
+    assert_eq!(recording.stat("dropped-codec"), (300 - 64) * 30);
+}
