@@ -132,6 +132,14 @@ def scraped(program, directory, sent):
     program.finish()
 
 
+def recorded_all(program, directory, sent):
+    """Fails unless the program has recorded every frame by the end of the publisher, and ends cleanly."""
+    program.wait_for(re.compile(r"^finished rec/live/example\.mp4$"))
+    program.signal(signal.SIGINT)
+    program.finish()
+    recorded("rec/live/example.mp4")(program, directory, sent)
+
+
 # The command that runs each example on a free port, the check of its result, and a check while it has a publisher.
 PROGRAMS = {
     "record.c": ([harness.RELEASE / "examples" / "c" / "record", "0", "out.flv"], recorded("out.flv", with_epoch=True)),
@@ -145,6 +153,11 @@ PROGRAMS = {
          "other=live/other"],
         scraped,
         scraped_meanwhile,
+    ),
+    "record_all.py": (
+        [PYTHON, EXAMPLES / "record_all.py", "0", "rec/{application}/{stream-key}.mp4"],
+        recorded_all,
+        lambda program: None,
     ),
     "record.rs": ([harness.RELEASE / "examples" / "record", "0", "out.flv"], recorded("out.flv", with_epoch=True)),
     "remux.rs": ([harness.RELEASE / "examples" / "remux", "0", "out.ts"], recorded("out.ts")),
