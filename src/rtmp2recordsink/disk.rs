@@ -134,7 +134,10 @@ impl PartFile {
         }
         let bytes = self.file.metadata()?.len();
         let own = self.whole_path();
-        let numbers = (0..MAX_NUMBER).map(|number| numbered(&self.wanted, number));
+        // Not the names of files that are being written.
+        let numbers = (0..MAX_NUMBER)
+            .map(|number| numbered(&self.wanted, number))
+            .filter(|path| fs::symlink_metadata(part_path(path)).is_err());
         for path in std::iter::once(own).chain(numbers) {
             match rename_without_replacing(&self.part, &path) {
                 Err(Errno::EXIST) => {}

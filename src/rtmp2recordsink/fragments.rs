@@ -85,14 +85,14 @@ impl FragmentTimes {
     }
 
     fn correct(&mut self, fragment: &mut [u8]) {
-        let mut track = None;
+        let mut index = None;
         for_boxes(fragment, |kind, body| match kind {
             b"tfhd" => {
-                let index = number(body, 4).and_then(|id| (id as usize).checked_sub(1));
-                track = index.and_then(|index| self.tracks.get_mut(index));
+                index = number(body, 4).and_then(|id| (id as usize).checked_sub(1));
             }
             b"tfdt" => {
-                if let Some(track) = &mut track {
+                let track = index.and_then(|index| self.tracks.get_mut(index));
+                if let Some(track) = track {
                     track.correct(body);
                 }
             }
@@ -117,7 +117,7 @@ impl TrackTimes {
         let time = time.saturating_add(*self.offset.get_or_insert(missing));
         let bytes = time.to_be_bytes();
         let length = field.len();
-        if is_long || time <= u32::MAX.into() {
+        if is_long || time <= u64::from(u32::MAX) {
             field.copy_from_slice(&bytes[8 - length..]);
         }
     }

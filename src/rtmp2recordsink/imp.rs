@@ -280,7 +280,7 @@ impl Rtmp2RecordSink {
     fn start(&self) -> Result<(), gst::StateChangeError> {
         let template = self.settings.lock().template();
         let template = template.map_err(|error| {
-            gst::element_imp_error!(self, gst::ResourceError::Settings, ["{error}"]);
+            gst::element_imp_error!(self, gst::ResourceError::Settings, ("{error}"));
             gst::StateChangeError
         })?;
         self.counters.reset();
@@ -307,7 +307,7 @@ impl Rtmp2RecordSink {
             });
         if let Err(error) = started {
             let text = "The recording thread can't be started";
-            gst::element_imp_error!(self, gst::ResourceError::Failed, ["{text}: {error}"]);
+            gst::element_imp_error!(self, gst::ResourceError::Failed, ("{text}: {error}"));
             return Err(gst::StateChangeError);
         }
         *self.running.lock() = Some(running);
@@ -333,7 +333,7 @@ impl Rtmp2RecordSink {
         changed.wait_while_for(&mut is_over, |is_over| !*is_over, STOPPING + LEAVING);
         if !*is_over {
             let text = "The last file could not be finished: the disk does not answer";
-            gst::element_imp_warning!(self, gst::ResourceError::Close, ["{text}"]);
+            gst::element_imp_warning!(self, gst::ResourceError::Close, ("{text}"));
         }
         for track in self.tracks.lock().drain(..) {
             if let Some(pad) = track.pad {

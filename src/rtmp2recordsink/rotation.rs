@@ -381,6 +381,7 @@ impl<T> Rotation<T> {
     }
 
     fn close(&mut self, reason: CloseReason, actions: &mut Vec<Action<T>>) {
+        self.state = State::Idle;
         self.leave_file();
         actions.push(Action::Close(reason));
     }

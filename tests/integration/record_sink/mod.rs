@@ -258,7 +258,9 @@ fn probe(path: &Path) -> BTreeMap<String, usize> {
         .unwrap();
     assert!(output.status.success(), "{}: {output:?}", path.display());
     let mut counts = BTreeMap::new();
-    for line in String::from_utf8(output.stdout).unwrap().lines() {
+    let text = String::from_utf8(output.stdout).unwrap();
+    // Programs of a transport stream come first, with their streams.
+    for line in text.trim_end().rsplit("\n\n").next().unwrap().lines() {
         let (kind, count) = line.split_once(',').unwrap();
         let count: usize = count.trim_matches(',').parse().unwrap_or(0);
         *counts.entry(kind.to_owned()).or_default() += count;
