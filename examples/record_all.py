@@ -11,8 +11,8 @@ from gi.repository import GLib, Gst  # noqa: E402
 
 port, location = sys.argv[1:] or ("1935", "rec/{application}/{stream-key}/%Y%m%d-%H%M%S.mp4")
 Gst.init(None)
-pipeline = Gst.parse_launch(f"rtmp2multiserversrc name=source port={port}")
-source, bus, loop, sinks = pipeline.get_by_name("source"), pipeline.get_bus(), GLib.MainLoop(), {}
+pipeline, source = Gst.Pipeline(), Gst.ElementFactory.make("rtmp2multiserversrc")
+bus, loop, sinks = pipeline.get_bus(), GLib.MainLoop(), {}
 
 
 def on_pad_added(_source, pad):
@@ -36,6 +36,8 @@ def on_message(_bus, message):
         print(structure.to_string(), file=sys.stderr)
 
 
+pipeline.add(source)
+source.set_property("port", int(port))
 source.connect("pad-added", on_pad_added)
 source.connect("pad-removed", on_pad_removed)
 bus.add_signal_watch()

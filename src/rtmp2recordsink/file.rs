@@ -28,8 +28,13 @@ const MAX_QUEUED_UNEVENLY: u64 = 256 * 1024 * 1024;
 /// Time for the end of a file.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// Tracks of one file. Each has a thread.
-const MAX_TRACKS: usize = 64;
+/// Tracks of one file. Each has a thread, and qtdemux reads no more.
+const MAX_TRACKS: usize = 32;
+
+/// Duration of a packet without another one before it, and the longest that is assumed, in
+/// nanoseconds.
+const FIRST_DURATION: u64 = 40_000_000;
+const MAX_DURATION: u64 = 1_000_000_000;
 
 /// Size of a picture where the stream does not say it. Muxers require one, and decoders know better.
 const UNKNOWN_SIZE: (i32, i32) = (1280, 720);
@@ -67,7 +72,8 @@ struct Input {
     pad: gst::Pad,
     /// Bytes in its queue.
     level: Arc<AtomicU64>,
-    is_begun: bool,
+    /// DTS of the last packet.
+    last_dts: Option<u64>,
     is_ended: bool,
 }
 
@@ -246,7 +252,7 @@ impl MuxedFile {
             index: track.index,
             pad,
             level,
-            is_begun: false,
+            last_dts: None,
             is_ended: false,
         });
         Ok(())
@@ -267,10 +273,14 @@ impl MuxedFile {
         let time = |time: u64| gst::ClockTime::from_nseconds(time.saturating_sub(self.start));
         own.set_dts(time(dts));
         own.set_pts(time(pts));
-        if !std::mem::replace(&mut input.is_begun, true)
-            && let Some(fragments) = &self.fragments
-        {
-            fragments.lock().set_start(number, time(dts).nseconds());
+        let last_dts = input.last_dts.replace(dts);
+        if let Some(fragments) = &self.fragments {
+            // The last packet of a track would otherwise have none, and qtdemux would not show it.
+            let duration = last_dts.map_or(FIRST_DURATION, |last| dts.saturating_sub(last));
+            own.set_duration(gst::ClockTime::from_nseconds(duration.min(MAX_DURATION)));
+            if last_dts.is_none() {
+                fragments.lock().set_start(number, time(dts).nseconds());
+            }
         }
         let size = own.size() as u64;
         input.level.fetch_add(size, Ordering::Relaxed);

@@ -48,11 +48,7 @@ impl FragmentTimes {
     /// Handles whole boxes of the muxer.
     pub(super) fn handle(&mut self, bytes: &mut [u8]) {
         for_boxes(bytes, |kind, body| match kind {
-            MOOV => for_boxes(body, |kind, body| {
-                if kind == b"trak" {
-                    self.read_track(body);
-                }
-            }),
+            MOOV => self.handle_movie(body),
             MOOF => for_boxes(body, |kind, body| {
                 if kind == b"traf" {
                     self.correct(body);
@@ -62,6 +58,33 @@ impl FragmentTimes {
         });
     }
 
+    fn handle_movie(&mut self, movie: &mut [u8]) {
+        let mut timescale = 0;
+        for_boxes(movie, |kind, body| match kind {
+            b"mvhd" => timescale = timescale_in(body),
+            b"trak" => self.read_track(body),
+            b"mvex" => for_boxes(body, |kind, body| {
+                if kind == b"mehd" {
+                    self.correct_duration(body, timescale);
+                }
+            }),
+            _ => {}
+        });
+    }
+
+    /// Adds the time by which the latest track begins later. Players end at this duration.
+    fn correct_duration(&self, mehd: &mut [u8], timescale: u64) {
+        let Some((duration, is_long)) = time_in(mehd) else {
+            return;
+        };
+        let late = self.tracks.iter().filter(|track| track.offset > Some(0));
+        let most = late.map(|track| track.start).max().unwrap_or(0);
+        if duration > 0 && most > 0 {
+            let more = units(most, timescale).saturating_add(1);
+            set_time(mehd, is_long, duration.saturating_add(more));
+        }
+    }
+
     fn read_track(&mut self, track: &mut [u8]) {
         let (mut id, mut timescale, mut has_edits) = (None, 0, false);
         for_boxes(track, |kind, body| match kind {
@@ -69,8 +92,7 @@ impl FragmentTimes {
             b"edts" => has_edits = true,
             b"mdia" => for_boxes(body, |kind, body| {
                 if kind == b"mdhd" {
-                    let at = if is_version_1(body) { 20 } else { 12 };
-                    timescale = number(body, at).unwrap_or(0);
+                    timescale = timescale_in(body);
                 }
             }),
             _ => {}
@@ -79,7 +101,7 @@ impl FragmentTimes {
             && index < self.tracks.len()
         {
             let track = &mut self.tracks[index];
-            track.timescale = timescale.into();
+            track.timescale = timescale;
             track.has_edits = has_edits;
         }
     }
@@ -103,23 +125,52 @@ impl FragmentTimes {
 
 impl TrackTimes {
     fn correct(&mut self, tfdt: &mut [u8]) {
-        let is_long = is_version_1(tfdt);
-        let Some(field) = tfdt.get_mut(4..if is_long { 12 } else { 8 }) else {
+        let Some((time, is_long)) = time_in(tfdt) else {
             return;
         };
-        let time = field
-            .iter()
-            .fold(0, |time, byte| time << 8 | u64::from(*byte));
         // A muxer that says it itself is right.
-        let start = u128::from(self.start) * u128::from(self.timescale) / 1_000_000_000;
         let is_missing = time == 0 && !self.has_edits;
-        let missing = if is_missing { start as u64 } else { 0 };
-        let time = time.saturating_add(*self.offset.get_or_insert(missing));
-        let bytes = time.to_be_bytes();
-        let length = field.len();
-        if is_long || time <= u64::from(u32::MAX) {
-            field.copy_from_slice(&bytes[8 - length..]);
-        }
+        let missing = if is_missing {
+            units(self.start, self.timescale)
+        } else {
+            0
+        };
+        let offset = *self.offset.get_or_insert(missing);
+        set_time(tfdt, is_long, time.saturating_add(offset));
+    }
+}
+
+/// Returns nanoseconds in other units.
+fn units(nanoseconds: u64, timescale: u64) -> u64 {
+    let units = u128::from(nanoseconds) * u128::from(timescale) / 1_000_000_000;
+    u64::try_from(units).unwrap_or(u64::MAX)
+}
+
+/// Returns the timescale of mvhd and mdhd.
+fn timescale_in(body: &[u8]) -> u64 {
+    let at = if is_version_1(body) { 20 } else { 12 };
+    number(body, at).unwrap_or(0).into()
+}
+
+/// Returns the time of tfdt and mehd, and whether it has eight bytes.
+fn time_in(body: &[u8]) -> Option<(u64, bool)> {
+    let is_long = is_version_1(body);
+    let high = if is_long { number(body, 4)? } else { 0 };
+    let low = number(body, if is_long { 8 } else { 4 })?;
+    Some((u64::from(high) << 32 | u64::from(low), is_long))
+}
+
+fn set_time(body: &mut [u8], is_long: bool, time: u64) {
+    let bytes = time.to_be_bytes();
+    let (range, bytes) = if is_long {
+        (4..12, &bytes[..])
+    } else if time <= u64::from(u32::MAX) {
+        (4..8, &bytes[4..])
+    } else {
+        return;
+    };
+    if let Some(field) = body.get_mut(range) {
+        field.copy_from_slice(bytes);
     }
 }
 

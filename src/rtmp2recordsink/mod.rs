@@ -54,7 +54,7 @@
 //! 30 seconds.
 //!
 //! Tracks in a codec that the format does not have are left out, with a warning; a file has at most
-//! 64 tracks, FLV one of each kind.
+//! 32 tracks, FLV one of each kind.
 //!
 //! ## A disk that fails
 //!
