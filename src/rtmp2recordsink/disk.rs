@@ -84,7 +84,7 @@ impl PartFile {
                 found.push((modified, left));
             }
         }
-        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        found.sort_by_key(|(modified, _)| *modified);
         found.into_iter().map(|(_, left)| left).collect()
     }
 

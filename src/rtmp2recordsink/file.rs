@@ -99,11 +99,13 @@ pub(super) struct FileSettings<'a> {
 }
 
 impl MuxedFile {
-    /// Returns the file, and the tracks that it can't have.
+    /// Returns the file, and the tracks that it can't have. Calls a function, on any thread, when it
+    /// fails.
     pub(super) fn open(
         settings: &FileSettings<'_>,
         tracks: &[Track],
         watch: Arc<Watch>,
+        on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<(Self, Vec<(Track, String)>), Failure> {
         let mux = |error: glib::BoolError| Failure::Mux(error.to_string());
         let pipeline = gst::Pipeline::new();
@@ -127,7 +129,7 @@ impl MuxedFile {
             fragments: (settings.container == Container::Mp4).then(|| correct_fragments(&muxer)),
             start: settings.start,
         };
-        file.watch_bus();
+        file.watch_bus(on_failure);
         let mut left_out = Vec::new();
         for track in tracks {
             let added = if file.inputs.len() < MAX_TRACKS {
@@ -161,7 +163,7 @@ impl MuxedFile {
         Ok((file, left_out))
     }
 
-    fn watch_bus(&self) {
+    fn watch_bus(&self, on_failure: impl Fn() + Send + Sync + 'static) {
         let Some(bus) = self.pipeline.bus() else {
             return;
         };
@@ -171,6 +173,7 @@ impl MuxedFile {
                 gst::MessageView::Error(error) => {
                     let failure = failure_of(error);
                     outcome.lock().failure.get_or_insert(failure);
+                    on_failure();
                 }
                 gst::MessageView::Eos(_) => outcome.lock().is_over = true,
                 _ => return gst::BusSyncReply::Drop,

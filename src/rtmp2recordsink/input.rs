@@ -30,6 +30,8 @@ pub(super) enum Entry {
     /// Packets that were dropped here.
     Lost(u64),
     Eos(gst::Seqnum),
+    /// The present file may have failed.
+    Failure,
     Stop,
 }
 

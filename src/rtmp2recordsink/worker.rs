@@ -90,6 +90,8 @@ impl Worker {
                 Entry::Status(status) => self.handle_status(&status),
                 Entry::Lost(packets) => self.handle_loss(packets),
                 Entry::Eos(seqnum) => self.handle_eos(seqnum),
+                // No packet may come for a long time.
+                Entry::Failure => self.perform(),
                 Entry::Stop => {
                     self.finish(CloseReason::Stopped);
                     return;
@@ -261,7 +263,10 @@ impl Worker {
             fragment_duration: settings.fragment_duration,
             start,
         };
-        let opened = MuxedFile::open(&file_settings, &tracks, self.shared.watch.clone());
+        let input = self.shared.input.clone();
+        let on_failure = move || input.push(Entry::Failure);
+        let watch = self.shared.watch.clone();
+        let opened = MuxedFile::open(&file_settings, &tracks, watch, on_failure);
         let (muxed, left_out) = match opened {
             Ok(opened) => opened,
             Err(failure) => {

@@ -129,11 +129,11 @@ fn of_three_hundred_tracks_a_file_has_some_and_the_rest_is_told() {
         }
     }
     let bytes = stream(&tags);
-    let recording = Recording::start_source(&bytes, "out.mp4");
+    let recording = Recording::start_source(&bytes, "out.mkv");
     let warning = recording.wait_for_warning("is not recorded");
     assert!(warning.contains("32 tracks"), "{warning}");
     recording.wait_for_eos();
-    let counts = probe(&recording.path("out.mp4"));
+    let counts = probe(&recording.path("out.mkv"));
     assert_eq!(counts.values().sum::<usize>(), 32 * 30);
     assert_eq!(recording.stat("dropped-codec"), (300 - 32) * 30);
 }

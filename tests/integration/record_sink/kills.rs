@@ -84,10 +84,15 @@ fn each_frame_is_in_one_file_but_for_the_last_fragment_of_killed_recorders() {
         let first = number * FRAMES;
         let tags = numbered(first, FRAMES, 0);
         let before = bytes_in(folder.path());
-        let mut client = connect(recorder.port, "key");
+        let is_last = number % 20 == 9 || number + 1 == reconnects;
+        let key = if is_last {
+            format!("last{number}")
+        } else {
+            "key".to_owned()
+        };
+        let mut client = connect(recorder.port, &key);
         send(&mut client, &[video_header(0), audio_header(0)]);
         if number % 20 == 10 {
-            // The first frame of a connection ends the last fragment of the one before.
             let count = random.usize(40..tags.len());
             send(&mut client, &tags[..count]);
             let most: usize = tags[..36].iter().map(|tag| tag.body.len()).sum();
@@ -99,9 +104,14 @@ fn each_frame_is_in_one_file_but_for_the_last_fragment_of_killed_recorders() {
             recorder = start(folder.path(), &registry);
         } else {
             send(&mut client, &tags);
-            match random.u8(0..3) {
-                0 => unpublish(client),
-                _ => drop(client),
+            if is_last {
+                // All before it is written then: a kill costs what still waits in the recorder.
+                unpublish(client);
+                let is_end =
+                    |line: &str| line.contains("event=(string)finished") && line.contains(&key);
+                recorder.program.wait_from(0, "the last file", is_end);
+            } else if random.u8(0..3) == 0 {
+                unpublish(client);
             }
         }
     }
