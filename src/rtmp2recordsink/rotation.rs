@@ -26,6 +26,9 @@ const SECOND: Time = 1000 * MILLISECOND;
 /// Media before a file is opened, in which its tracks show up.
 const SETTLING: Time = SECOND;
 
+/// Least media before a file opens: tracks that have not been announced yet may be among it.
+const MIN_SETTLING: Time = 200 * MILLISECOND;
+
 /// Media of other tracks after which a track without media ends in the present file. A muxer would
 /// wait for it, and write nothing.
 const SILENCE: Time = 3 * SECOND;
@@ -340,7 +343,8 @@ impl<T> Rotation<T> {
             held.any(|packet| self.tracks[packet.track].is_video == is_video)
         };
         let has_both = has_kind(true) && has_kind(false);
-        let is_settled = self.clock - since >= SETTLING || (is_complete && has_both);
+        let age = self.clock - since;
+        let is_settled = age >= SETTLING || (age >= MIN_SETTLING && is_complete && has_both);
         if !is_settled {
             return;
         }
