@@ -134,7 +134,7 @@ def scraped(program, directory, sent):
 
 def recorded_all(program, directory, sent):
     """Fails unless the program has recorded every frame by the end of the publisher, and ends cleanly."""
-    program.wait_for(re.compile(r"^finished rec/live/example\.mp4$"))
+    program.wait_for(re.compile(r"event=\(string\)finished, path=\(string\)rec/live/example\.mp4"))
     program.signal(signal.SIGINT)
     program.finish()
     recorded("rec/live/example.mp4")(program, directory, sent)

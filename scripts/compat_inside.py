@@ -18,7 +18,10 @@ import urllib.request
 
 import harness
 
-ELEMENTS = ["rtmp2serversrc", "rtmp2serverbin", "rtmp2multiserversrc", "eflvdemux", "rtmp2fallbacksink"]
+ELEMENTS = [
+    "rtmp2serversrc", "rtmp2serverbin", "rtmp2multiserversrc", "eflvdemux", "eflvlivedemux", "rtmp2fallbacksink",
+    "rtmp2recordsink",
+]
 PACKAGES = ["gstreamer1.0-rtmp2server", "rtmp2-relay", "rtmp2-multicam"]
 # Groups of the integration tests that need no other server, by their first words.
 GROUPS = [

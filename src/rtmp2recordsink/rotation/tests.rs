@@ -155,6 +155,18 @@ fn a_track_that_is_announced_and_missing_delays_the_file_by_a_second() {
 }
 
 #[test]
+fn a_track_that_is_announced_soon_after_the_others_is_in_the_file() {
+    let mut files = Files::new(&[VIDEO, AUDIO]);
+    files.play(0, 160 * MILLISECOND, &[VIDEO, AUDIO]);
+    files.configure(2);
+    files.packet(2, 180 * MILLISECOND, true);
+    files.play(200 * MILLISECOND, SECOND, &[VIDEO, AUDIO]);
+    files.finish(CloseReason::EndOfStream);
+    assert_eq!(files.tracks, [[VIDEO, AUDIO, 2]]);
+    files.assert_complete();
+}
+
+#[test]
 fn files_end_at_a_keyframe_after_their_time() {
     let mut files = Files::new(&[VIDEO, AUDIO]);
     let max_time = 1500 * MILLISECOND;
@@ -193,9 +205,9 @@ fn late_audio_waits_for_the_next_keyframe_and_its_file() {
     files.packet(VIDEO, 2240 * MILLISECOND, false);
     assert_eq!(files.files.len(), 1);
     let key = files.packet(VIDEO, 3 * SECOND, true);
+    files.finish(CloseReason::Stopped);
     assert_eq!(files.tracks, [vec![VIDEO], vec![VIDEO, AUDIO]]);
     assert_eq!(files.files[1], [audio, key]);
-    files.finish(CloseReason::Stopped);
     files.assert_complete();
 }
 
@@ -206,6 +218,7 @@ fn late_video_begins_its_file_at_once() {
     files.configure(VIDEO);
     let key = files.packet(VIDEO, 2 * SECOND, true);
     files.packet(AUDIO, 2 * SECOND, true);
+    files.finish(CloseReason::Stopped);
     assert_eq!(files.tracks, [vec![AUDIO], vec![VIDEO, AUDIO]]);
     assert_eq!(files.files[1][0], key);
 }
@@ -243,8 +256,10 @@ fn a_changed_configuration_of_video_begins_a_file() {
     files.configure(VIDEO);
     let key = files.packet(VIDEO, 2500 * MILLISECOND, true);
     files.packet(AUDIO, 2500 * MILLISECOND, true);
+    files.finish(CloseReason::Stopped);
     assert_eq!(files.first_packets(), [0, key]);
-    assert_eq!(files.reasons, [CloseReason::Configuration]);
+    let reasons = [CloseReason::Configuration, CloseReason::Stopped];
+    assert_eq!(files.reasons, reasons);
 }
 
 #[test]
@@ -254,6 +269,7 @@ fn a_configuration_that_changes_while_packets_wait_begins_a_file() {
     files.configure(VIDEO);
     files.packet(VIDEO, FRAME, true);
     files.packet(AUDIO, FRAME, true);
+    files.finish(CloseReason::Stopped);
     assert_eq!(files.files, [vec![0], vec![1, 2]]);
 }
 
