@@ -13,7 +13,7 @@ SOAK_SECONDS ?= 1800
 CFLAGS ?= -O2 -g
 C_EXAMPLES = $(patsubst examples/%.c,$(RELEASE)/examples/c/%,$(wildcard examples/*.c))
 
-.PHONY: help setup build demo check test bench soak fuzz deb compat examples install uninstall clean
+.PHONY: help setup build demo check test bench soak fuzz deb compat book examples install uninstall clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,9 +29,9 @@ demo: ## Install what is missing, build, record a generated stream, print what w
 	$(MAKE) --no-print-directory build
 	scripts/demo.py
 
-check: ## Run the quick checks: format, layers, lints, documentation
+check: ## Run the quick checks: format, layers, lints, documentation, packaging, dependencies
 	scripts/setup.sh test
-	scripts/test.sh format format-fuzz layering shellcheck package clippy doc
+	scripts/test.sh format format-fuzz layering shellcheck links clippy doc package features dependencies
 
 test: ## Install what is missing, then run every check and every test
 	scripts/setup.sh test
@@ -58,6 +58,10 @@ deb: ## Make the Debian packages, in target/deb
 compat: deb ## Install the packages on a fresh Debian SUITE (bookworm, trixie, sid) in a folder, and test them there
 	$(CARGO) test --release --locked --test integration --no-run
 	scripts/compat.sh $(SUITE)
+
+book: ## Render README.md and docs as a book, in target/book
+	scripts/setup.sh book
+	scripts/book.py
 
 examples: $(C_EXAMPLES) ## Build the C and Rust examples, and the programs
 	$(CARGO) build --release --locked --workspace --lib --bins --examples

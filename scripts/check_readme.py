@@ -274,26 +274,7 @@ def check_excerpts(page):
             print(f"readme: excerpt of {match.group(1)}: ok")
 
 
-def anchors(page):
-    """Returns the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def check_links(page):
-    """Fails on links to files of the project or to headings that do not exist."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
-        path = page.parent / target if target else page
-        if not path.exists():
-            raise harness.Failure(f"{page.name} links to {target}, which does not exist")
-        if anchor and anchor not in anchors(path):
-            raise harness.Failure(f"{page.name} links to {target}#{anchor}, and there is no such heading")
-
-
 def main():
-    for page in PAGES + [path for path in harness.TOP.glob("*.md") if path != README] + list(harness.TOP.glob("docs/*/*.md")) + list(harness.TOP.glob("examples/*/*.md")):
-        check_links(page)
     for page in PAGES:
         check_excerpts(page)
     publishers = [command for command in commands(README.read_text()) if command.startswith("ffmpeg ")]

@@ -8,6 +8,9 @@
 # Needs root, mmdebstrap, and a mirror (MIRROR) for the first run of a suite: the installed system is kept as
 # target/compat/SUITE.tar. `short` leaves out what takes minutes. The results are in target/compat/SUITE.json, and
 # scripts/compat_table.py writes those of all suites into docs/compatibility.md.
+#
+# The full form first does what the README says on a system with nothing installed, which takes a mirror each time; its
+# transcript is target/compat/SUITE-start.txt.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -48,6 +51,42 @@ if [[ ! -s $folder/$suite.tar ]]; then
     mv "$folder/$suite.part.tar" "$folder/$suite.tar"
 fi
 
+# start SUITE: what the README says, on a system that has nothing but a package manager. Prints the result.
+start() {
+    if [[ ! -s $folder/$suite-minimal.tar ]]; then
+        mmdebstrap --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase --mode=root --include=ca-certificates \
+            "$suite" "$folder/$suite-minimal.part.tar" "$mirror" >"$folder/$suite.log" 2>&1 || return
+        mv "$folder/$suite-minimal.part.tar" "$folder/$suite-minimal.tar"
+    fi
+    local minimal
+    minimal=$(mktemp -d "$folder/start.XXXXXX")
+    tar -x -f "$folder/$suite-minimal.tar" -C "$minimal"
+    cp "$debs"/gstreamer1.0-rtmp2server_*.deb "$minimal/root/"
+    cp /etc/resolv.conf /etc/hosts "$minimal/etc/"
+    # Its end ends all processes and mounts.
+    local result=0
+    unshare --mount --pid --ipc --fork --kill-child bash -s "$minimal" "$folder/$suite-start.txt" <<'START' || result=$?
+set -e
+mount -t proc proc "$1/proc"
+mount --rbind /dev "$1/dev"
+scripts/compat_start.py "$1" "$2"
+START
+    rm -rf --one-file-system "$minimal"
+    return "$result"
+}
+
+status=0
+started=""
+if [[ $form == full ]]; then
+    if started=$(start); then
+        echo "compat: start: $started"
+    else
+        echo "compat: start: FAILED, see $folder/$suite-start.txt" >&2
+        started=FAILED
+        status=1
+    fi
+fi
+
 # Below the target folder, since it needs the space.
 root=$(mktemp -d "$folder/root.XXXXXX")
 trap 'rm -rf --one-file-system "$root"' EXIT
@@ -58,7 +97,6 @@ cp "$debs"/*.deb "$root/debs/"
 
 # In namespaces of its own, whose end ends all processes and mounts: what runs there cannot reach this system or the
 # network.
-status=0
 unshare --mount --net --pid --ipc --fork --kill-child bash -s "$root" "$PWD" "$CARGO_TARGET_DIR" "$form" <<'INSIDE' || status=$?
 set -euo pipefail
 root=$1 top=$2 target=$3 form=$4
@@ -79,5 +117,13 @@ done
 env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 CARGO_TARGET_DIR=/nonexistent \
     chroot "$root" python3 "$top/scripts/compat_inside.py" "$target" "$form" </dev/null
 INSIDE
-[[ ! -e $root/results.json ]] || cp "$root/results.json" "$folder/$suite.json"
+if [[ -e $root/results.json ]]; then
+    STARTED=$started python3 - "$root/results.json" "$folder/$suite.json" <<'ADD'
+import json, os, sys
+results = json.load(open(sys.argv[1]))
+if os.environ["STARTED"]:
+    results["start"] = os.environ["STARTED"]
+json.dump(results, open(sys.argv[2], "w"), indent=2)
+ADD
+fi
 exit "$status"

@@ -14,6 +14,7 @@ ROWS = {
     "gstreamer": "GStreamer",
     "ffmpeg": "ffmpeg",
     "install": "packages install, without a network",
+    "start": "the README's first steps on a system with nothing installed",
     "inspect": "`gst-inspect-1.0`, critical warnings fatal",
     "record": "ffmpeg recorded by `gst-launch-1.0`",
     "multitrack": "published by `eflvmux ! rtmp2sink`",

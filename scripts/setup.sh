@@ -6,6 +6,7 @@
 #   scripts/setup.sh build    packages to compile the plugin
 #   scripts/setup.sh demo     the same, and those of `make demo`
 #   scripts/setup.sh deb      the same as for build, and those of `make deb` and `make compat`
+#   scripts/setup.sh book     mdbook from crates.io, in target/tools, for `make book`
 #   scripts/setup.sh test     the same, and those of `make test` (the default)
 #
 # If nothing is missing, this takes a moment and contacts no package registry.
@@ -80,7 +81,8 @@ case $stage in
             packages+=("${browser_packages[@]}")
         fi
         ;;
-    *) die "unknown stage '$stage': build, demo, deb or test" ;;
+    book) packages=(build-essential python3) ;;
+    *) die "unknown stage '$stage': build, demo, deb, book or test" ;;
 esac
 if [[ $stage == deb || $stage == test ]]; then
     # Any npm will do, and Debian's depends on hundreds of packages.
@@ -176,8 +178,22 @@ check_browser() {
         "Or name any with CHROMIUM and CHROMEDRIVER."
 }
 
+# Installs mdbook, which renders docs, in a version that is known to fit docs/book.toml.
+install_mdbook() {
+    local tools=${CARGO_TARGET_DIR:-$PWD/target}/tools
+    if command -v mdbook >/dev/null || [[ -x $tools/bin/mdbook ]]; then
+        return
+    fi
+    log "building mdbook in $tools"
+    cargo install --locked --root "$tools" --target-dir "$tools/target" --version '^0.5' mdbook
+    rm -rf "$tools/target"
+}
+
 install_packages
 check_rust
+if [[ $stage == book ]]; then
+    install_mdbook
+fi
 if [[ $stage == test ]]; then
     make_venv
     check_browser

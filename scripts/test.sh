@@ -43,11 +43,14 @@ step format-fuzz cargo fmt --check --manifest-path fuzz/Cargo.toml
 step layering scripts/check-layering.sh
 step layers-test scripts/test_layering.py
 step shellcheck shellcheck scripts/*.sh .ci/run
-step package scripts/check-package.sh
+step links scripts/book.py --links
 step clippy cargo clippy --release --locked --workspace --all-targets -- -D warnings
 # For developers of the crate, with private items: links to them are intended.
 step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
     cargo doc --release --locked --workspace --no-deps --document-private-items
+step package scripts/check-package.sh
+step features scripts/check-features.sh
+step dependencies scripts/check-dependencies.sh
 # The tests and scripts load the plugin's own file, which `cargo test` does not write. With the whole workspace and the
 # examples, the dependencies have the same features as for the tests, and are built once for both.
 step build cargo build --release --locked --workspace --lib --bins --examples
@@ -59,7 +62,7 @@ step tests cargo test --release --locked --workspace --no-run
 watched=(scripts/watched.py 300)
 step test "${watched[@]}" cargo test --release --locked --workspace --no-fail-fast -- "${heavy[@]/#/--skip=}"
 step network "${watched[@]}" cargo test --release --locked --workspace --test integration -- --test-threads=1 "${heavy[@]}"
-step inspect scripts/check-inspect.sh
+step inspect scripts/check_inspect.py
 step examples scripts/check_examples.py
 step relay .venv/bin/python scripts/check_relay.py
 step elements scripts/check_elements_doc.py
