@@ -78,6 +78,7 @@ impl Ingest {
                     options.max_streams.max(MIN_CLIENTS),
                 )
                 .build()?;
+            options.access.apply(&source)?;
             let entry = Entry::start(&source, options.max_streams, streams, site);
             let entry = entry.map_err(|error| format!("--rtmp {}: {error}", options.rtmp))?;
             ingest.entries.push(entry);

@@ -2,6 +2,7 @@
 
 //! Accepts RTMP publishers, cleans their media, and serves it as HLS.
 
+mod access;
 mod catalog;
 mod cleaner;
 mod encoder;
@@ -159,7 +160,8 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let streams =
         streams.map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
     let (ingest, port) = Ingest::start(&options, &streams, &site)?;
-    println!("listening on rtmp://{}:{port}/", options.rtmp.host);
+    let (scheme, host) = (options.access.scheme(), &options.rtmp.host);
+    println!("listening on {scheme}://{host}:{port}/");
     supervisor::report_ready();
 
     let (close, closed) = oneshot::channel::<()>();

@@ -15,6 +15,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use url::Url;
 
+use crate::access::AccessOptions;
+
 /// The environment variable that may hold the secret of the notifications instead of a file.
 const SECRET_VARIABLE: &str = "RELAY_NOTIFY_SECRET";
 /// An attacker with one signed message can try all shorter ones.
@@ -34,7 +36,7 @@ AAC 48 kHz stereo. A publisher that returns within 30 s continues the same playl
 ends, and its files are removed 30 s later.
 
 The name of a stream is public: it is in the address of its playlist, in the list of streams, in metrics and notifications. Anyone who knows \
-it can publish while nobody else does, so restrict access to the RTMP port.";
+it can publish while nobody else does, so restrict access to the RTMP port, or who may publish: with --publish-user, --auth-url or --signing-key-file.";
 
 const AFTER_HELP: &str = "\
 Paths of the HTTP server:
@@ -65,6 +67,9 @@ that was not acknowledged before its stream ended is not sent again, so a gone m
 The secret is in the file of --notify-secret-file or in the environment variable RELAY_NOTIFY_SECRET, 16 bytes or more. It is never on the command \
 line, where other users see it: openssl rand -hex 32 > secret
 
+Access: the question to --auth-url, its answers and the form of signed URLs are in docs/elements.md of this project. The \
+options go together: what is set has to be passed.
+
 Several relays (--relay, --this): each user belongs to one of them, which all relays compute from the same list. A publisher at another relay is \
 asked to reconnect to the right one if it supports that (Enhanced RTMP); otherwise it is served where it is.
 
@@ -89,6 +94,8 @@ pub struct Options {
     /// Address to serve the page, HLS, health and metrics on; port 0 is any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
+    #[command(flatten)]
+    pub access: AccessOptions,
     /// Directory for playlists and segments; created if it is missing. Its content is served. The
     /// file .relay marks the relay's own directories, and only those are removed: a minute after
     /// their stream has ended, or after the start if an earlier process left them. No other relay

@@ -6,6 +6,7 @@
 //! all of its media is in segments, however long the machine took for it. So most of these
 //! publishers send as fast as they can.
 
+mod access;
 mod cleaning;
 mod failing;
 mod media;
