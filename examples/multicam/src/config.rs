@@ -76,7 +76,7 @@ pub struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         Listen {
-            host: "0.0.0.0".to_owned(),
+            host: "::".to_owned(),
             port: 1935,
         }
     }

@@ -21,6 +21,7 @@ mod screen;
 mod source;
 mod status;
 mod stream;
+mod table;
 mod template;
 
 use std::error::Error;

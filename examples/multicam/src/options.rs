@@ -38,8 +38,8 @@ EXAMPLE
 "variables", "source", "url_template", "fallback_urls" and "retry" may be set for all cameras, for one ("cameras"), or
 for one stream ("streams", with "urls" in place of "url_template"); the innermost value is used. Unknown keys are errors.
 
-  listen          Address for publishers, for sources of the kind rtmp: "host" (0.0.0.0) and "port" (1935; 0 for any
-                  free one, which is printed).
+  listen          Address for publishers, for sources of the kind rtmp: "host" ("::", all of IPv6 and IPv4) and "port"
+                  (1935; 0 for any free one, which is printed).
   variables       Texts that replace "{name}" in URLs, paths and stream keys. "{camera_id}" and "{stream_name}" are
                   always set.
   source          One of
@@ -64,7 +64,7 @@ for one stream ("streams", with "urls" in place of "url_template"); the innermos
 
 While it runs
 
-  Each change of a stream's state prints a line; a terminal always shows the state of all streams. Lines, errors and
+  Each change of a stream's state prints a line; a terminal always shows a table of all streams. Lines, errors and
   metrics show no more of stream keys and passwords than their first two characters.
   Metrics are served to 16 connections at a time, each of which must be done within 10 s.
 

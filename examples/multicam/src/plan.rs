@@ -128,7 +128,7 @@ impl Planner<'_> {
         if host.is_empty() {
             self.add_problem(
                 "listen.host",
-                "it is empty: 0.0.0.0 stands for all addresses",
+                "it is empty: \"::\" stands for all addresses",
             );
         } else if !is_host(host) {
             self.add_problem("listen.host", "it is neither an IP address nor a host name");

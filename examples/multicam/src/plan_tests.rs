@@ -67,7 +67,7 @@ fn inner_values_replace_outer_ones() {
     );
     let is_route = |source: &Source| {
         matches!(source, Source::Rtmp { host, port: 1935, application, stream_key }
-            if host == "0.0.0.0" && application == "cameras" && stream_key == "1-sub")
+            if host == "::" && application == "cameras" && stream_key == "1-sub")
     };
     assert!(is_route(&plans[1].source) && !is_route(&plans[0].source));
     assert!(

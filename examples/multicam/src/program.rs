@@ -256,8 +256,8 @@ impl Program {
 
     fn repaint(&mut self) {
         if self.screen.is_terminal() {
-            let lines = self.streams.iter().map(|stream| stream.shared().line());
-            self.screen.paint(&lines.collect::<Vec<_>>());
+            let rows = self.streams.iter().map(|stream| stream.shared().row());
+            self.screen.paint(&rows.collect::<Vec<_>>());
         }
     }
 

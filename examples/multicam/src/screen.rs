@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The output: line after line, or on a terminal with the status of all streams at its end,
-//! repainted over and over.
+//! The output: line after line, or on a terminal with a table of all streams at its end, repainted
+//! over and over.
 
 use std::io::{self, IsTerminal, Write};
 
 use rustix::termios::tcgetwinsize;
+
+use super::table::{self, Row};
 
 pub struct Screen {
     is_terminal: bool,
@@ -43,15 +45,13 @@ impl Screen {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
-    /// Shows these lines at the end of the terminal.
-    pub fn paint(&mut self, lines: &[String]) {
+    /// Shows a table of these streams at the end of the terminal.
+    pub fn paint(&mut self, rows: &[Row]) {
         self.wipe();
         let size = tcgetwinsize(io::stdout()).ok();
         let size = size.map(|size| (size.ws_row.into(), size.ws_col.into()));
-        let lines = fitted(
-            lines,
-            size.filter(|size| *size != (0, 0)).unwrap_or((24, 80)),
-        );
+        let (lines, width) = size.filter(|size| *size != (0, 0)).unwrap_or((24, 80));
+        let lines = fitted(&table::lines(rows, width), (lines, width));
         let mut out = io::stdout().lock();
         for line in &lines {
             let _ = writeln!(out, "{line}");

@@ -11,6 +11,7 @@ use gst::prelude::*;
 use gstrtmp2server::FallbackStatus;
 
 use super::plan::Name;
+use super::table::Row;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceState {
@@ -199,6 +200,11 @@ impl SharedStatus {
         line(&self.name, &self.snapshot())
     }
 
+    /// Returns the row that shows the present status in a table.
+    pub fn row(&self) -> Row {
+        row(&self.name, &self.snapshot())
+    }
+
     /// Returns the line for an earlier state: the present one may differ, and has a line of its
     /// own.
     pub fn line_of(&self, state: StatusChange) -> String {
@@ -222,8 +228,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The most important part comes first: terminals are narrow.
-fn line(name: &Name, snapshot: &Snapshot) -> String {
+fn row(name: &Name, snapshot: &Snapshot) -> Row {
     let StatusChange { status, since } = &snapshot.state;
     let sink = match status.sink {
         FallbackStatus::Disconnected => "disconnected",
@@ -238,17 +243,33 @@ fn line(name: &Name, snapshot: &Snapshot) -> String {
     let stats = snapshot.stats.as_ref();
     let rate: Option<u64> = stats.and_then(|stats| stats.get("bitrate").ok());
     let [_, _, dropped, ..] = snapshot.counters;
-    let since = since.as_ref().map_or_else(String::new, time);
-    let mut line = format!(
-        "{name}: source {}, sink {sink}{which}, {}, {dropped} dropped{since}",
-        status.source,
-        bits(rate.unwrap_or_default())
-    );
-    if !status.location.is_empty() {
-        line.push_str(&format!(", {}", status.location));
+    Row {
+        stream: name.to_string(),
+        source: status.source.to_string(),
+        sink: format!("{sink}{which}"),
+        bitrate: bits(rate.unwrap_or_default()),
+        dropped: dropped.to_string(),
+        since: since.as_ref().map_or_else(String::new, time),
+        server: status.location.clone(),
+        reason: status.error.clone(),
     }
-    if !status.error.is_empty() {
-        line.push_str(&format!(" (last error: {})", status.error));
+}
+
+/// The most important part comes first: terminals are narrow.
+fn line(name: &Name, snapshot: &Snapshot) -> String {
+    let row = row(name, snapshot);
+    let mut line = format!(
+        "{}: source {}, sink {}, {}, {} dropped",
+        row.stream, row.source, row.sink, row.bitrate, row.dropped
+    );
+    if !row.since.is_empty() {
+        line.push_str(&format!(", since {}", row.since));
+    }
+    if !row.server.is_empty() {
+        line.push_str(&format!(", {}", row.server));
+    }
+    if !row.reason.is_empty() {
+        line.push_str(&format!(" (last error: {})", row.reason));
     }
     line
 }
@@ -265,7 +286,7 @@ fn time(since: &glib::DateTime) -> String {
     let is_today = glib::DateTime::now_local().is_ok_and(|now| day(&now) == day(since));
     let format = if is_today { "%H:%M:%S" } else { "%F %H:%M:%S" };
     let text = since.format(format);
-    text.map_or_else(|_| String::new(), |text| format!(", since {text}"))
+    text.map_or_else(|_| String::new(), Into::into)
 }
 
 #[cfg(test)]

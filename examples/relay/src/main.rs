@@ -38,7 +38,7 @@ use common::supervisor;
 use health::Health;
 use ingest::Ingest;
 use notify::{DeliveryCounters, Receiver};
-use options::Options;
+use options::{HostPort, Options};
 use reconnect::Reconnect;
 use rendezvous::Placement;
 use streams::{Settings, Streams};
@@ -160,8 +160,11 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let streams =
         streams.map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
     let (ingest, port) = Ingest::start(&options, &streams, &site)?;
-    let (scheme, host) = (options.access.scheme(), &options.rtmp.host);
-    println!("listening on {scheme}://{host}:{port}/");
+    let bound = HostPort {
+        port,
+        ..options.rtmp.clone()
+    };
+    println!("listening on {}://{bound}/", options.access.scheme());
     supervisor::report_ready();
 
     let (close, closed) = oneshot::channel::<()>();

@@ -79,7 +79,7 @@ start continue their playlists. A second signal ends the relay at once; the same
 
 Example: a relay that notifies https://app.example of its streams, and a publisher
   openssl rand -hex 32 > secret
-  rtmp2-relay --rtmp 0.0.0.0:1935 --http 127.0.0.1:8080 --directory /var/lib/relay \\
+  rtmp2-relay --http 127.0.0.1:8080 --directory /var/lib/relay \\
       --public-url https://video.example --notify https://app.example/hook --notify-secret-file secret
   ffmpeg -re -i input.mp4 -c copy -f flv rtmp://127.0.0.1:1935/live/ann/cam
   curl http://127.0.0.1:8080/hls/live/ann/cam/index.m3u8";
@@ -88,8 +88,9 @@ Example: a relay that notifies https://app.example of its streams, and a publish
 #[derive(Debug, Parser)]
 #[command(name = "rtmp2-relay", version, long_about = LONG_ABOUT, after_long_help = AFTER_HELP)]
 pub struct Options {
-    /// Address to listen on for publishers; port 0 is any free one
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:1935")]
+    /// Address to listen on for publishers; port 0 is any free one, and [::] is all addresses of IPv6
+    /// and IPv4
+    #[arg(long, value_name = "HOST:PORT", default_value = "[::]:1935")]
     pub rtmp: HostPort,
     /// Address to serve the page, HLS, health and metrics on; port 0 is any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]

@@ -204,8 +204,9 @@ impl Authorization {
             affected,
         } = listener.candidates(&request.application);
         if offers.is_empty() {
+            let affected = listener.affected();
             let reason = RejectReason::NoApplication;
-            return reject(reason, reason.status(), listener.affected());
+            return reject(reason, with_paths(reason.status(), &affected), affected);
         }
         if are_draining {
             let reason = RejectReason::Draining;
@@ -272,7 +273,14 @@ impl Authorization {
         let Some(RouteMatch { point, names }) = listener.find(&path) else {
             let candidates = listener.candidates(&connect.application);
             let affected = candidates.affected;
-            return Err(reject(RejectReason::NoStream, publisher, affected));
+            let reason = RejectReason::NoStream;
+            return Err(Denial::Rejected(Box::new(Rejection {
+                status: with_paths(reason.status(), &affected),
+                reason,
+                redirect: None,
+                publisher,
+                affected,
+            })));
         };
         let publisher = Publisher {
             application: names.application,
@@ -379,6 +387,20 @@ impl std::fmt::Display for Rejection {
         let (publisher, reason) = (shown(&self.publisher), self.reason.nick());
         write!(f, "{publisher} was rejected: {reason}")
     }
+}
+
+/// Adds the paths that are right to a rejection, where they give nothing away.
+fn with_paths(mut status: Status, affected: &[PublishPoint]) -> Status {
+    let paths = affected
+        .iter()
+        .map(|point| point.rules().route.public_path());
+    if let Some(paths) = paths.collect::<Option<Vec<String>>>()
+        && !paths.is_empty()
+    {
+        let text = format!(" Publish to {}.", paths.join(" or "));
+        status.description.push_str(&text);
+    }
+    status
 }
 
 /// Returns the rejection of a client that has to publish to another server.

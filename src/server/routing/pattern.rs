@@ -81,6 +81,14 @@ impl Pattern {
         }
     }
 
+    /// Returns the name of the variable that is the whole pattern.
+    pub(crate) fn lone_variable(&self) -> Option<&str> {
+        match &self.parts[..] {
+            [Part::Variable(name)] => Some(name),
+            _ => None,
+        }
+    }
+
     /// Returns true where both may match the same text. For two templates that is assumed.
     pub(crate) fn may_meet(&self, other: &Self) -> bool {
         let matches = |pattern: &Self, text: &str| pattern.matches(text, &mut Variables::new());

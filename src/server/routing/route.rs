@@ -102,6 +102,26 @@ impl Route {
         both.into_iter().flatten().flatten()
     }
 
+    /// Returns the path that publishers have to use, if all of its parts are variables or any text: it
+    /// gives nothing away.
+    pub(crate) fn public_path(&self) -> Option<String> {
+        let half = |patterns: &Option<Vec<Pattern>>, any: &str| match patterns {
+            None => Some(any.to_owned()),
+            Some(patterns) => {
+                let parts = patterns.iter().map(Pattern::lone_variable);
+                let parts: Vec<String> = parts
+                    .map(|name| Some(format!("{{{}}}", name?)))
+                    .collect::<Option<_>>()?;
+                Some(parts.join("/"))
+            }
+        };
+        let application = half(&self.application, "APPLICATION")?;
+        Some(format!(
+            "{application}/{}",
+            half(&self.stream_key, "STREAM-KEY")?
+        ))
+    }
+
     /// Returns the kinds of application and stream key.
     pub(crate) fn halves(&self) -> (Half<'_>, Half<'_>) {
         let half = |patterns| Option::map_or(patterns, Half::Any, |p: &Vec<_>| Half::of(p));
@@ -170,17 +190,15 @@ impl Route {
 
     /// Returns the names of a request and the values of its variables, if the route matches.
     pub fn matches(&self, request: &RequestedPath) -> Option<MatchedNames> {
-        count_comparison();
-        let mut interpretations = request.interpretations.iter();
-        interpretations.find_map(|i| self.match_one(i, request.application_length))
+        let mut interpretations = request.interpretations().iter();
+        interpretations.find_map(|interpretation| self.matches_as(interpretation))
     }
 
+    /// Returns the names and values of one interpretation of a request, if the route matches it.
     /// Allocates only for what matches: a client may name a long path on a port of many routes.
-    fn match_one(
-        &self,
-        interpretation: &Interpretation,
-        requested_application: usize,
-    ) -> Option<MatchedNames> {
+    pub(crate) fn matches_as(&self, interpretation: &Interpretation) -> Option<MatchedNames> {
+        count_comparison();
+        let requested_application = interpretation.application_length;
         let path = &interpretation.path;
         let split = match (&self.application, &self.stream_key) {
             (Some(application), _) => application.len(),
@@ -261,15 +279,15 @@ const MAX_PARTS: usize = 32;
 pub struct RequestedPath {
     /// Possible meanings, the likeliest first.
     interpretations: Vec<Interpretation>,
-    /// Number of parts that came as the application.
-    application_length: usize,
 }
 
 /// One possible meaning of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Interpretation {
+pub(crate) struct Interpretation {
     /// Application and stream key in one path: clients split them in many ways.
     path: Vec<String>,
+    /// Number of parts that came as the application.
+    application_length: usize,
     /// Queries of the application and of the stream key, joined by `&`.
     query: String,
 }
@@ -289,52 +307,46 @@ impl RequestedPath {
         let queries: Vec<&str> = queries.into_iter().flatten().collect();
         let mut interpretations = vec![Interpretation {
             path,
+            application_length,
             query: queries.join("&"),
         }];
         // `live/key?token=a/b` comes as application `live/key?token=a` and stream key `b`.
         if let Some(query) = application_query {
             interpretations.push(Interpretation {
                 path: application_alone,
+                application_length,
                 query: format!("{query}/{stream_key}"),
             });
         }
         interpretations.retain(|interpretation| interpretation.path.len() <= MAX_PARTS);
-        RequestedPath {
-            interpretations,
-            application_length,
-        }
+        RequestedPath { interpretations }
     }
 
-    fn all_parts(&self) -> impl Iterator<Item = &[String]> {
-        let interpretations = self.interpretations.iter();
-        interpretations.map(|interpretation| &interpretation.path[..])
+    /// Returns the possible meanings, the likeliest first.
+    pub(crate) fn interpretations(&self) -> &[Interpretation] {
+        &self.interpretations
+    }
+}
+
+impl Interpretation {
+    /// Returns the application, if it has `length` parts.
+    pub(crate) fn application(&self, length: usize) -> Option<String> {
+        Some(self.path.get(..length)?.join("/"))
     }
 
-    /// Returns the applications of `length` parts that the client may mean.
-    pub(crate) fn applications(&self, length: usize) -> impl Iterator<Item = String> {
-        let parts = self.all_parts();
-        parts.filter_map(move |parts| Some(parts.get(..length)?.join("/")))
+    /// Returns the stream key, if it has `length` parts.
+    pub(crate) fn stream_key(&self, length: usize) -> Option<String> {
+        let start = self.path.len().checked_sub(length)?;
+        let key: Vec<&str> = undecorated(&self.path[start..]).collect();
+        Some(key.join("/"))
     }
 
-    /// Returns the stream keys of `length` parts that the client may mean.
-    pub(crate) fn stream_keys(&self, length: usize) -> impl Iterator<Item = String> {
-        let parts = self.all_parts();
-        parts.filter_map(move |parts| {
-            let start = parts.len().checked_sub(length)?;
-            let key: Vec<&str> = undecorated(&parts[start..]).collect();
-            Some(key.join("/"))
-        })
-    }
-
-    /// Returns the paths that the client may mean where the application has `length` parts.
-    pub(crate) fn paths(&self, length: usize) -> impl Iterator<Item = String> {
-        let parts = self.all_parts();
-        parts.filter_map(move |parts| {
-            let (application, key) = parts.split_at_checked(length)?;
-            let application = application.iter().map(String::as_str);
-            let path: Vec<&str> = application.chain(undecorated(key)).collect();
-            Some(path.join("/"))
-        })
+    /// Returns the path, if the application has `length` parts.
+    pub(crate) fn path(&self, length: usize) -> Option<String> {
+        let (application, key) = self.path.split_at_checked(length)?;
+        let application = application.iter().map(String::as_str);
+        let path: Vec<&str> = application.chain(undecorated(key)).collect();
+        Some(path.join("/"))
     }
 }
 
@@ -577,6 +589,21 @@ mod tests {
         let any = Route::default();
         assert!(any.matches(&RequestedPath::new(&path, "")).is_some());
         assert!(any.matches(&RequestedPath::new(&path, "b")).is_none());
+    }
+
+    #[test]
+    fn paths_of_variables_alone_are_public() {
+        for (application, key, expected) in [
+            (Some("{a}/{b}"), Some("{c}"), Some("{a}/{b}/{c}")),
+            (Some("{a}"), None, Some("{a}/STREAM-KEY")),
+            (None, None, Some("APPLICATION/STREAM-KEY")),
+            (Some("live"), Some("{c}"), None),
+            (Some("{a}"), Some("secret{c}"), None),
+            (Some("{a}"), Some("secret"), None),
+        ] {
+            let path = route(application, key).public_path();
+            assert_eq!(path.as_deref(), expected, "{application:?} {key:?}");
+        }
     }
 
     #[test]

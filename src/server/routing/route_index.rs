@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::server::routing::route::{Half, MatchedNames, RequestedPath, Route};
+use crate::server::routing::route::{Half, Interpretation, MatchedNames, RequestedPath, Route};
 
 /// Routes of one listener, by the id of their publish point. A higher id was added later.
 #[derive(Debug, Default)]
@@ -116,16 +116,21 @@ impl RouteIndex {
         }
     }
 
-    /// Returns the narrowest route that matches a request; of equally narrow ones, the newest.
+    /// Returns the narrowest route that matches a request; of equally narrow ones, the newest. A
+    /// likelier interpretation of the request comes before a narrower route: ffmpeg puts its answer to
+    /// a challenge into the application's query, and must not lose its stream key by that.
     pub(crate) fn find(&self, request: &RequestedPath) -> Option<(u64, MatchedNames)> {
-        let paths = self.paths.find(|length| request.paths(length));
+        let mut interpretations = request.interpretations().iter();
+        interpretations.find_map(|interpretation| self.find_as(interpretation))
+    }
+
+    fn find_as(&self, request: &Interpretation) -> Option<(u64, MatchedNames)> {
+        let paths = self.paths.find(|length| request.path(length));
         let exact = self.narrowest(paths, request);
         // Nothing is narrower, whatever else matches.
         exact.or_else(|| {
-            let keys = self.stream_keys.find(|length| request.stream_keys(length));
-            let applications = self
-                .applications
-                .find(|length| request.applications(length));
+            let keys = self.stream_keys.find(|length| request.stream_key(length));
+            let applications = self.applications.find(|length| request.application(length));
             let others = self.any.into_iter().chain(self.templates.iter().copied());
             self.narrowest(keys.chain(applications).chain(others), request)
         })
@@ -134,11 +139,11 @@ impl RouteIndex {
     fn narrowest(
         &self,
         ids: impl Iterator<Item = u64>,
-        request: &RequestedPath,
+        request: &Interpretation,
     ) -> Option<(u64, MatchedNames)> {
         let matching = ids.filter_map(|id| {
             let route = self.routes.get(&id)?;
-            let names = route.matches(request)?;
+            let names = route.matches_as(request)?;
             Some((route.specificity(), id, names))
         });
         let narrowest = matching.max_by_key(|(specificity, id, _)| (*specificity, *id));
@@ -162,12 +167,12 @@ impl HashIndex {
         }
     }
 
-    /// Looks up the paths that `cut` makes of a request, for each length that a route has.
-    fn find<'a, I: IntoIterator<Item = String> + 'a>(
+    /// Looks up the path that `cut` makes of a request, for each length that a route has.
+    fn find<'a>(
         &'a self,
-        cut: impl Fn(usize) -> I + 'a,
+        cut: impl Fn(usize) -> Option<String> + 'a,
     ) -> impl Iterator<Item = u64> + 'a {
-        let paths = self.lengths.keys().flat_map(move |length| cut(*length));
+        let paths = self.lengths.keys().filter_map(move |length| cut(*length));
         paths.filter_map(|path| self.ids.get(&path).copied())
     }
 }
@@ -180,17 +185,19 @@ mod tests {
     use super::*;
     use crate::server::routing::route::COMPARISONS;
 
-    /// Finds a route by a walk over all of them.
+    /// Finds a route by a walk over all of them, for one interpretation after the other.
     fn walk(
         routes: &BTreeMap<u64, Arc<Route>>,
         request: &RequestedPath,
     ) -> Option<(u64, MatchedNames)> {
-        let matching = routes.iter().filter_map(|(id, route)| {
-            let names = route.matches(request)?;
-            Some((route, *id, names))
-        });
-        let narrowest = matching.max_by_key(|(route, ..)| route.specificity());
-        narrowest.map(|(_, id, names)| (id, names))
+        request.interpretations().iter().find_map(|interpretation| {
+            let matching = routes.iter().filter_map(|(id, route)| {
+                let names = route.matches_as(interpretation)?;
+                Some((route, *id, names))
+            });
+            let narrowest = matching.max_by_key(|(route, ..)| route.specificity());
+            narrowest.map(|(_, id, names)| (id, names))
+        })
     }
 
     /// Paths of few parts, so that many of them meet.
@@ -262,6 +269,37 @@ mod tests {
                 let expected = walk(&walked, &request);
                 prop_assert_eq!(index.find(&request), expected, "{} {}", application, key);
             }
+        }
+    }
+
+    #[test]
+    fn likelier_interpretations_come_before_narrower_routes() {
+        let mut index = RouteIndex::default();
+        let routes = [
+            Route::new(Some("{application}/{user}"), Some("{stream}")),
+            Route::new(Some("{application}"), Some("{stream}")),
+            Route::new(Some("live"), Some("ann")),
+        ];
+        for (id, route) in (0..).zip(routes) {
+            index.add(id, Arc::new(route.unwrap()));
+        }
+        for (application, key, id, path) in [
+            // ffmpeg's answer to a challenge.
+            (
+                "live/ann?authmod=adobe&user=ann",
+                "cam",
+                0,
+                ("live/ann", "cam"),
+            ),
+            ("live/ann", "cam?authmod=adobe", 0, ("live/ann", "cam")),
+            ("live?authmod=adobe&user=ann", "bob", 1, ("live", "bob")),
+            ("live?authmod=adobe&user=ann", "ann", 2, ("live", "ann")),
+            // A slash in a query, where no route has so many parts.
+            ("live/ann/cam?token=a", "b", 0, ("live/ann", "cam")),
+        ] {
+            let found = index.find(&RequestedPath::new(application, key)).unwrap();
+            let names = (&found.1.application[..], &found.1.stream_key[..]);
+            assert_eq!((found.0, names), (id, path), "{application} {key}");
         }
     }
 

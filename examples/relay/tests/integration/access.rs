@@ -25,6 +25,23 @@ fn answer(relay: &Relay) -> String {
 }
 
 #[test]
+fn a_wrong_path_is_answered_with_the_right_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = Relay::start(folder.path(), &[]);
+    for (application, stream_key) in [("live", ""), ("", "cam"), ("live/ann/cam", "one/two")] {
+        let mut client = RawClient::connect(relay.port);
+        client.handshake().connect_application(application);
+        client.expect_command("_result");
+        client.command(1, "publish", 2.0, &[Value::Null, stream_key.into()]);
+        let status = client.expect_command("onStatus");
+        assert_eq!(code(&status), "NetStream.Publish.BadName");
+        let text = format!("{status:?}");
+        let paths = "Publish to {application}/{user}/{stream} or {application}/{stream}.";
+        assert!(text.contains(paths), "{text}");
+    }
+}
+
+#[test]
 fn publishers_need_the_password() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
