@@ -85,9 +85,9 @@ impl CodecFilter {
                 let body = Memory::from_vec(bytes, FRONT_LENGTH);
                 let mut rest = Tag::new(tag.kind, tag.timestamp, body).ok()?;
                 rest.time_of_day = tag.time_of_day;
-                // The detector of keyframes has seen the first track.
-                if rest.info.track == tag.info.track {
-                    rest.info = tag.info;
+                // The detector of keyframes has seen the lowest track.
+                if rest.lowest_track() == tag.lowest_track() {
+                    rest.info.content = tag.info.content;
                 }
                 Some(rest)
             }

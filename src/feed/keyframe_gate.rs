@@ -3,7 +3,7 @@
 //! Decides what may leave before a keyframe, and for how long media waits for one.
 
 use super::time::RunningTime;
-use crate::flv::{Content, Tag, TagKind};
+use crate::flv::{Content, Tag, TagKind, TrackSet};
 
 /// The gate's decision about one tag of media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) struct KeyframeGate {
     video: VideoState,
     audio_passes: bool,
     /// Video tracks whose keyframe is held.
-    held_tracks: Vec<u8>,
+    held_tracks: TrackSet,
     /// Arrival of the first media that has to wait.
     waiting_since: Option<RunningTime>,
 }
@@ -64,7 +64,7 @@ impl KeyframeGate {
             limits,
             video: VideoState::Unknown,
             audio_passes: false,
-            held_tracks: Vec::new(),
+            held_tracks: TrackSet::default(),
             waiting_since: None,
         }
     }
@@ -100,14 +100,14 @@ impl KeyframeGate {
             (TagKind::Video, content, _) => {
                 self.video = VideoState::Undecodable;
                 self.waiting_since.get_or_insert(arrival);
-                let track = tag.info.track;
-                if self.held_tracks.contains(&track) {
+                let tracks = TrackSet::of(tag);
+                if self.held_tracks.contains_all(tracks) {
                     return GateAction::Hold;
                 }
                 if content != Content::Keyframe {
                     return GateAction::Drop;
                 }
-                self.held_tracks.push(track);
+                self.held_tracks.add(tracks);
                 GateAction::Hold
             }
             (_, _, VideoState::Announced | VideoState::Undecodable) if !self.audio_passes => {

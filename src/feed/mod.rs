@@ -20,7 +20,6 @@ mod stream_header;
 mod time;
 mod time_of_day;
 mod timeline;
-mod tracks;
 mod unwrapper;
 
 use std::collections::VecDeque;

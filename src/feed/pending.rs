@@ -6,8 +6,7 @@ use std::collections::VecDeque;
 
 use super::source_clocks::SourceTime;
 use super::time::RunningTime;
-use super::tracks::TrackSet;
-use crate::flv::{Content, Tag};
+use crate::flv::{Content, Tag, TrackSet};
 
 /// Memory for descriptions, in bytes: a publisher may never send media, and describe it for ever.
 const MAX_DESCRIPTIONS: usize = 1024 * 1024;

@@ -53,7 +53,7 @@ impl PublisherProgress {
         }
         // ffmpeg sends colour metadata of any track without its number.
         if tag.info.is_coded() || tag.info.content == Content::SequenceHeader {
-            let track = tag.info.track;
+            let track = tag.lowest_track();
             let lowest = self.lowest_video_track.map_or(track, |it| it.min(track));
             self.lowest_video_track = Some(lowest);
         }
@@ -63,7 +63,7 @@ impl PublisherProgress {
     /// where there is video, decoding starts with it and not with audio.
     pub(super) fn is_sync_point(&self, tag: &Tag) -> bool {
         match tag.info.content {
-            Content::Keyframe => Some(tag.info.track) == self.lowest_video_track,
+            Content::Keyframe => Some(tag.lowest_track()) == self.lowest_video_track,
             Content::Frame => tag.kind == TagKind::Audio && !self.has_video,
             _ => false,
         }

@@ -4,8 +4,7 @@
 
 use bytes::Bytes;
 
-use super::tracks;
-use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
+use crate::flv::{Content, FILE_HEADER, Tag, TagKind, split_tracks};
 use crate::memory::Memory;
 
 /// One tag that a late client needs, for each kind and track.
@@ -118,7 +117,7 @@ impl Entry {
         if !is_description {
             return Vec::new();
         }
-        let Some(bodies) = tracks::split(tag) else {
+        let Some(bodies) = split_tracks(tag.kind, tag.body()) else {
             return Vec::from_iter(Entry::new(tag, tag.info.track, tag.body()));
         };
         let mut entries: Vec<Entry> = Vec::new();

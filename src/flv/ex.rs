@@ -97,6 +97,49 @@ fn multitrack_header(input: &[u8], nanoseconds: u32) -> IResult<&[u8], ExHeader<
     Ok((rest, header))
 }
 
+/// Tracks in a tag of several, with their bodies. Ends where the rest is cut short.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TrackList<'a> {
+    rest: &'a [u8],
+    /// Each track has a FourCC of its own.
+    has_codes: bool,
+}
+
+impl<'a> Iterator for TrackList<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut rest = self.rest;
+        if self.has_codes {
+            (rest, _) = four_cc(rest).ok()?;
+        }
+        let (after, (id, size)) = (be_u8::<_, ()>, be_u24).parse(rest).ok()?;
+        let (after, body) = take::<_, _, ()>(size)(after).ok()?;
+        self.rest = after;
+        Some((id, body))
+    }
+}
+
+/// Returns the tracks after the first byte of a tag, if it has a list of them.
+pub(super) fn track_list(input: &[u8], packet_type: u8, multitrack: u8) -> Option<TrackList<'_>> {
+    let (rest, (packet_type, _)) = mod_ex(input, packet_type).ok()?;
+    if packet_type != multitrack {
+        return None;
+    }
+    let (rest, kinds) = be_u8::<_, ()>(rest).ok()?;
+    match kinds >> 4 {
+        ONE_TRACK => None,
+        MANY_TRACKS_MANY_CODECS => Some(TrackList {
+            rest,
+            has_codes: true,
+        }),
+        _ => four_cc(rest).ok().map(|(rest, _)| TrackList {
+            rest,
+            has_codes: false,
+        }),
+    }
+}
+
 fn four_cc(input: &[u8]) -> IResult<&[u8], [u8; 4], ()> {
     let (rest, code) = take(4usize)(input)?;
     Ok((rest, [code[0], code[1], code[2], code[3]]))

@@ -22,6 +22,7 @@ mod kind;
 mod picture;
 mod tag;
 pub mod time_of_day;
+mod tracks;
 mod video;
 
 pub use error::{Error, MAX_BODY_LENGTH};
@@ -29,6 +30,7 @@ pub use info::{Content, TagInfo};
 pub use kind::TagKind;
 pub use picture::{CodedPicture, KeyframeDetector, KeyframeFlags, Picture, PictureCodec};
 pub use tag::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag};
+pub use tracks::{TrackSet, lowest as lowest_track, split as split_tracks};
 
 #[cfg(test)]
 mod tests;

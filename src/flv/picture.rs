@@ -5,12 +5,12 @@
 //! The flag in a tag's first byte is a claim: some encoders flag every frame as inter, some flag P
 //! frames as key, and streams with intra refresh have recovery points instead of keyframes.
 
-use super::body::{ExVideoContent, VideoBody, VideoPacket};
+use super::body::{ExVideoContent, VideoBody, VideoPacket, VideoTrack};
 use super::codes::{AvcPacketType, VideoCodecId, VideoFourCc};
 use super::config::bits::{Bits, unescape};
 use super::config::{is_hevc_in_disguise, nal_length_size};
 use super::info::{Content, TagInfo};
-use super::{Tag, TagKind};
+use super::{Tag, TagKind, tracks};
 
 /// Dependence of a coded picture on the pictures before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -384,22 +384,43 @@ impl KeyframeDetector {
             return;
         }
         match info.content {
-            Content::SequenceHeader => self.track(info.track).configure(body),
+            Content::SequenceHeader => self.configure(body),
             Content::Keyframe | Content::Frame => {
-                let track = self.track(info.track);
+                let track = self.track(tracks::lowest(kind, body, info.track));
                 info.content = track.check(body, info.content);
             }
             _ => {}
         }
     }
 
-    /// Returns the coded data of the first track in a video tag that was corrected.
+    /// Returns the coded data of the lowest track in a video tag that was corrected.
     pub fn coded_picture<'a>(&self, tag: &'a Tag) -> Option<CodedPicture<'a>> {
         let track = self
             .tracks
             .iter()
-            .find(|track| track.id == tag.info.track)?;
+            .find(|track| track.id == tag.lowest_track())?;
         track.coded_picture(tag.body())
+    }
+
+    /// Handles the configurations in a sequence header.
+    fn configure(&mut self, body: &[u8]) {
+        match VideoBody::parse(body) {
+            Ok(VideoBody::Ex(ex)) => {
+                if let ExVideoContent::Tracks(tracks) = &ex.content {
+                    for (id, track) in tracks.iter() {
+                        if let Some((codec, record)) = coded_part(track) {
+                            self.track(id).configure(codec, record);
+                        }
+                    }
+                }
+            }
+            Ok(body) => {
+                if let Some((codec, record)) = legacy_part(&body) {
+                    self.track(0).configure(codec, record);
+                }
+            }
+            Err(_) => {}
+        }
     }
 
     fn track(&mut self, id: u8) -> &mut Track {
@@ -418,10 +439,10 @@ impl KeyframeDetector {
 }
 
 impl Track {
-    fn configure(&mut self, body: &[u8]) {
-        let Some((codec, record)) = first_track(body) else {
+    fn configure(&mut self, codec: PictureCodec, record: &[u8]) {
+        if record.is_empty() {
             return;
-        };
+        }
         self.is_hevc = codec == PictureCodec::Avc && is_hevc_in_disguise(record);
         let is_hevc = self.is_hevc || codec == PictureCodec::Hevc;
         self.nal_length_size = match codec {
@@ -449,7 +470,7 @@ impl Track {
     }
 
     fn coded_picture<'a>(&self, body: &'a [u8]) -> Option<CodedPicture<'a>> {
-        let (codec, data) = first_track(body)?;
+        let (codec, data) = lowest_part(body)?;
         Some(CodedPicture {
             codec: match codec {
                 PictureCodec::Avc if self.is_hevc => PictureCodec::Hevc,
@@ -461,10 +482,26 @@ impl Track {
     }
 }
 
-/// Returns the codec, and the configuration or the coded data, of the first track in a tag body.
-fn first_track(body: &[u8]) -> Option<(PictureCodec, &[u8])> {
+/// Returns the codec and the coded data of the lowest track in a tag body.
+fn lowest_part(body: &[u8]) -> Option<(PictureCodec, &[u8])> {
     match VideoBody::parse(body).ok()? {
-        VideoBody::Command { .. } => None,
+        VideoBody::Ex(ex) => {
+            let ExVideoContent::Tracks(tracks) = &ex.content else {
+                return None;
+            };
+            let filled = tracks
+                .iter()
+                .filter(|(_, track)| !tracks::is_empty_video(&track.packet));
+            let (_, lowest) = filled.min_by_key(|(id, _)| *id)?;
+            coded_part(lowest)
+        }
+        body => legacy_part(&body),
+    }
+}
+
+/// Returns the codec, and the configuration or the coded data, of a body without a FourCC.
+fn legacy_part<'a>(body: &VideoBody<'a>) -> Option<(PictureCodec, &'a [u8])> {
+    match *body {
         VideoBody::Plain { codec, payload, .. } => match codec {
             VideoCodecId::SorensonH263 => Some((PictureCodec::SorensonH263, payload)),
             _ => None,
@@ -484,27 +521,26 @@ fn first_track(body: &[u8]) -> Option<(PictureCodec, &[u8])> {
             (VideoCodecId::Hevc, _) => Some((PictureCodec::Hevc, payload)),
             _ => Some((PictureCodec::Avc, payload)),
         },
-        VideoBody::Ex(ex) => {
-            let ExVideoContent::Tracks(tracks) = &ex.content else {
-                return None;
-            };
-            let (_, track) = tracks.iter().next()?;
-            let codec = match track.four_cc {
-                VideoFourCc::Vp8 => PictureCodec::Vp8,
-                VideoFourCc::Vp9 => PictureCodec::Vp9,
-                VideoFourCc::Av1 => PictureCodec::Av1,
-                VideoFourCc::Avc => PictureCodec::Avc,
-                VideoFourCc::Hevc => PictureCodec::Hevc,
-                VideoFourCc::Vvc => PictureCodec::Vvc,
-                VideoFourCc::Unknown(_) => return None,
-            };
-            match track.packet {
-                VideoPacket::SequenceStart(data)
-                | VideoPacket::CodedFrames { payload: data, .. }
-                | VideoPacket::CodedFramesX(data) => Some((codec, data)),
-                _ => None,
-            }
-        }
+        VideoBody::Command { .. } | VideoBody::Ex(_) => None,
+    }
+}
+
+/// Returns the codec, and the configuration or the coded data, of a track.
+fn coded_part<'a>(track: &VideoTrack<'a>) -> Option<(PictureCodec, &'a [u8])> {
+    let codec = match track.four_cc {
+        VideoFourCc::Vp8 => PictureCodec::Vp8,
+        VideoFourCc::Vp9 => PictureCodec::Vp9,
+        VideoFourCc::Av1 => PictureCodec::Av1,
+        VideoFourCc::Avc => PictureCodec::Avc,
+        VideoFourCc::Hevc => PictureCodec::Hevc,
+        VideoFourCc::Vvc => PictureCodec::Vvc,
+        VideoFourCc::Unknown(_) => return None,
+    };
+    match track.packet {
+        VideoPacket::SequenceStart(data)
+        | VideoPacket::CodedFrames { payload: data, .. }
+        | VideoPacket::CodedFramesX(data) => Some((codec, data)),
+        _ => None,
     }
 }
 

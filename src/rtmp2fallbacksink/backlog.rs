@@ -371,10 +371,12 @@ impl<T: Payload> Backlog<T> {
 
     fn push_configuration(&mut self, tag: QueuedTag<T>) {
         if tag.kind == TagKind::Video && tag.info.content == Content::SequenceHeader {
-            self.video_tracks.announce(tag.info.track);
+            for tag in tag.by_track() {
+                self.video_tracks.announce(tag.info.track);
+            }
             self.expect_video();
         }
-        Arc::make_mut(&mut self.back).apply(tag.clone());
+        Arc::make_mut(&mut self.back).apply(&tag);
         if !self.entries.is_empty() || self.has_sender {
             self.append(tag, false);
         }

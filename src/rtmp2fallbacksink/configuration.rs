@@ -8,6 +8,11 @@ use crate::flv::{Content, TagInfo, TagKind};
 pub(super) trait Payload: Clone {
     /// True if both tags have the same body, whatever their timestamps.
     fn has_same_body(&self, other: &Self) -> bool;
+
+    /// Returns tags of single tracks for a tag of several.
+    fn split(&self) -> Vec<(u8, Self)> {
+        Vec::new()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +34,34 @@ impl<T> QueuedTag<T> {
         )
     }
 
-    /// True if this tag takes the place of `other`: the same kind of configuration of the same
-    /// track.
-    pub(super) fn replaces(&self, other: &Self) -> bool {
+    /// True if this tag of one track takes the place of `other`: the same kind of configuration of
+    /// the same track.
+    fn replaces(&self, other: &Self) -> bool {
         let key = |tag: &Self| (tag.kind, tag.info.content, tag.info.track);
         key(self) == key(other)
+    }
+}
+
+impl<T: Payload> QueuedTag<T> {
+    /// Returns tags of single tracks: what this tag of several consists of, or itself.
+    pub(super) fn by_track(&self) -> Vec<Self> {
+        let with = |(track, payload)| QueuedTag {
+            payload,
+            info: TagInfo { track, ..self.info },
+            ..*self
+        };
+        let tags: Vec<Self> = self.payload.split().into_iter().map(with).collect();
+        if tags.is_empty() {
+            return vec![self.clone()];
+        }
+        tags
     }
 }
 
 /// The configuration in effect at some place of the stream.
 #[derive(Debug, Clone)]
 pub(super) struct Configuration<T> {
+    /// One for each kind and track.
     tags: Vec<QueuedTag<T>>,
     /// Incremented by each change that a server has to learn of.
     version: u64,
@@ -69,24 +91,31 @@ impl<T: Payload> Configuration<T> {
         self.tags.iter().filter(is_visible).cloned().collect()
     }
 
+    /// True if all of the tag is in effect.
     pub(super) fn contains(&self, tag: &QueuedTag<T>) -> bool {
-        let mut same = self.tags.iter().filter(|known| tag.replaces(known));
-        same.any(|known| known.payload.has_same_body(&tag.payload))
+        let is_known = |tag: &QueuedTag<T>| {
+            let mut same = self.tags.iter().filter(|known| tag.replaces(known));
+            same.any(|known| known.payload.has_same_body(&tag.payload))
+        };
+        tag.by_track().iter().all(is_known)
     }
 
-    /// Adds a tag, or replaces the one before it. Metadata comes first.
-    pub(super) fn apply(&mut self, tag: QueuedTag<T>) {
+    /// Adds a tag, or replaces those before it of its tracks. Metadata comes first.
+    pub(super) fn apply(&mut self, tag: &QueuedTag<T>) {
         self.version += 1;
-        match self.tags.iter_mut().find(|known| tag.replaces(known)) {
-            Some(known) => *known = tag,
-            None if tag.kind == TagKind::Script => self.tags.insert(0, tag),
-            None => self.tags.push(tag),
+        for tag in tag.by_track() {
+            match self.tags.iter_mut().find(|known| tag.replaces(known)) {
+                Some(known) => *known = tag,
+                None if tag.kind == TagKind::Script => self.tags.insert(0, tag),
+                None => self.tags.push(tag),
+            }
         }
     }
 
     /// Forgets the tags that have no counterpart in `headers`. Returns the forgotten ones. A server
     /// cannot be told, so the version stays.
     pub(super) fn retain(&mut self, headers: &[QueuedTag<T>]) -> Vec<QueuedTag<T>> {
+        let headers: Vec<_> = headers.iter().flat_map(QueuedTag::by_track).collect();
         let has_counterpart =
             |tag: &QueuedTag<T>| headers.iter().any(|header| header.replaces(tag));
         let all = std::mem::take(&mut self.tags);

@@ -4,7 +4,10 @@
 
 use super::configuration::Payload;
 use super::coordinator::BufferTag;
-use crate::flv::{FRONT_LENGTH, KeyframeDetector, TRAILER_LENGTH, Tag, TagInfo, TagKind};
+use crate::flv::{
+    FRONT_LENGTH, KeyframeDetector, TRAILER_LENGTH, Tag, TagInfo, TagKind, lowest_track,
+    split_tracks,
+};
 use crate::memory::Memory;
 
 /// An empty `onMetaData`: with it a connection can be opened before there is anything to send.
@@ -56,6 +59,8 @@ impl TagReader {
             return Ok(None);
         };
         self.keyframes.correct_info(kind, body, &mut info);
+        // Players show the lowest track, wherever in the tag it is.
+        info.track = lowest_track(kind, body, info.track);
         Ok(Some(BufferTag {
             payload: buffer.clone(),
             bytes: map.len(),
@@ -98,6 +103,21 @@ impl Payload for gst::Buffer {
             return false;
         };
         body(&one).is_some_and(|(_, one)| Some(one) == body(&other).map(|(_, other)| other))
+    }
+
+    fn split(&self) -> Vec<(u8, Self)> {
+        let Ok(map) = self.map_readable() else {
+            return Vec::new();
+        };
+        let bodies = body(&map).and_then(|(kind, body)| Some((kind, split_tracks(kind, body)?)));
+        let Some((kind, bodies)) = bodies else {
+            return Vec::new();
+        };
+        let framed = bodies.into_iter().map(|(track, body)| {
+            let bytes = Tag::frame(kind, Memory::from_vec(body, 0), 0);
+            (track, gst::Buffer::from_mut_slice(bytes))
+        });
+        framed.collect()
     }
 }
 
@@ -206,6 +226,7 @@ pub(super) fn empty_metadata() -> gst::Buffer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::configuration::Configuration;
     use super::*;
     use crate::flv::Content;
 
@@ -373,6 +394,57 @@ mod tests {
         let headers = stream_header(&caps.build()).unwrap();
         assert_eq!(headers.len(), 1);
         assert!(headers[0].is_configuration());
+    }
+
+    /// A sequence header of H.264 tracks, each with one byte of record.
+    fn header(tracks: &[(u8, u8)]) -> BufferTag {
+        let tracks = tracks
+            .iter()
+            .flat_map(|(id, record)| [*id, 0, 0, 1, *record]);
+        let body: Vec<u8> = b"\x96\x10avc1".iter().copied().chain(tracks).collect();
+        read(&buffer(TagKind::Video, 0, &body)).unwrap().unwrap()
+    }
+
+    fn records(configuration: &Configuration<gst::Buffer>) -> Vec<(u8, u8)> {
+        let record = |tag: BufferTag| {
+            let map = tag.payload.map_readable().unwrap();
+            let (_, body) = body(&map).unwrap();
+            assert_eq!((&body[..6], body.len()), (&b"\x96\x00avc1"[..], 8));
+            (body[6], body[7])
+        };
+        configuration.tags().into_iter().map(record).collect()
+    }
+
+    /// Each track has the configuration that was the last one for it, in whatever tag it came.
+    #[test]
+    fn configuration_of_several_tracks_is_that_of_each() {
+        let mut configuration = Configuration::default();
+        configuration.apply(&header(&[(0, 1), (1, 2)]));
+        assert_eq!(records(&configuration), [(0, 1), (1, 2)]);
+        configuration.apply(&header(&[(1, 3)]));
+        configuration.apply(&header(&[(2, 4), (0, 5)]));
+        assert_eq!(records(&configuration), [(0, 5), (1, 3), (2, 4)]);
+        // In other tags, it is the same configuration.
+        for known in [&[(2, 4), (1, 3)][..], &[(0, 5)], &[(1, 3), (0, 5), (2, 4)]] {
+            assert!(configuration.contains(&header(known)), "{known:?}");
+        }
+        assert!(!configuration.contains(&header(&[(0, 5), (1, 2)])));
+        assert!(!configuration.contains(&header(&[(0, 5), (3, 1)])));
+        let forgotten = configuration.retain(&[header(&[(2, 4)]), header(&[(0, 5)])]);
+        assert_eq!(forgotten.len(), 1);
+        assert_eq!(forgotten[0].info.track, 1);
+        assert_eq!(records(&configuration), [(0, 5), (2, 4)]);
+    }
+
+    #[test]
+    fn track_of_a_tag_is_its_lowest() {
+        let body = b"\x96\x13vp09\x07\0\0\x01a\x02\0\0\x01b\x05\0\0\x01c";
+        let tag = read(&buffer(TagKind::Video, 0, body)).unwrap().unwrap();
+        assert_eq!(tag.info.track, 2);
+        // An empty track says nothing.
+        let body = b"\x96\x13vp09\x07\0\0\x01a\x02\0\0\0\x05\0\0\x01c";
+        let tag = read(&buffer(TagKind::Video, 0, body)).unwrap().unwrap();
+        assert_eq!(tag.info.track, 5);
     }
 
     #[test]

@@ -120,6 +120,29 @@ fn several_video_tracks_start_with_a_keyframe_of_the_lowest() {
     assert_eq!(run.feed.dropped().before_keyframe, 1);
 }
 
+/// The lowest of several tracks in one tag need not be the first.
+#[test]
+fn a_tag_of_several_tracks_starts_with_a_keyframe_of_the_lowest() {
+    let several = |is_key: bool, tracks: &[u8]| {
+        let first = if is_key { 0x96 } else { 0xA6 };
+        let tracks = tracks.iter().flat_map(|id| [*id, 0, 0, 1, 9]);
+        let front = [first, 0x13].into_iter().chain(*b"avc1");
+        front.chain(tracks).collect::<Vec<u8>>()
+    };
+    let header = |track: u8| [&[0x96, 0x00][..], b"avc1", &[track, 1, 2]].concat();
+    let mut run = FeedTest::default();
+    run.video(0, &header(0)).video(0, &header(1));
+    // Track 2 waits from its keyframe on, but not track 3 beside it.
+    run.video(0, &track_frame(true, 2));
+    run.video(10, &several(false, &[2]));
+    run.video(10, &several(false, &[3, 2]));
+    run.video(40, &several(true, &[1, 0]));
+    run.video(80, &several(false, &[1, 0]));
+    let starts: Vec<bool> = run.tags()[3..].iter().map(|t| t.starts_decoding).collect();
+    assert_eq!(starts, [false, false, true, false]);
+    assert_eq!(run.feed.dropped().before_keyframe, 1);
+}
+
 #[test]
 fn a_lone_higher_track_starts_with_its_own_keyframe() {
     let mut run = FeedTest::default();

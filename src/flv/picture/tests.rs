@@ -176,3 +176,60 @@ fn hevc_with_the_codec_id_of_avc_is_classified_as_hevc() {
     let frames = [(INTER, p_slice), (INTER, idr), (KEY, p_slice)];
     assert_eq!(corrected(&mut detector, &frames), "-K-");
 }
+
+/// The lowest track counts, which players show, wherever it is in the tag.
+#[test]
+fn tag_of_several_tracks_is_what_its_lowest_track_is() {
+    let track = |id: u8, nal: &[u8]| {
+        let data = with_lengths(4, &[nal]);
+        let size = (data.len() as u32).to_be_bytes();
+        [&[id], &size[1..], &data].concat()
+    };
+    let content = |flags: u8, tracks: &[Vec<u8>]| {
+        let body = [&[flags, 0x13][..], b"avc1", &tracks.concat()].concat();
+        let mut tag = Tag::new(TagKind::Video, 0, Memory::from_vec(body, 0)).unwrap();
+        KeyframeDetector::default().correct(&mut tag);
+        tag.info.content
+    };
+    let empty = || vec![0, 0, 0, 0];
+    let both = [track(1, P_SLICE), track(0, IDR)];
+    assert_eq!(content(0xA6, &both), Content::Keyframe);
+    let both = [track(1, IDR), track(0, P_SLICE)];
+    assert_eq!(content(0x96, &both), Content::Frame);
+    let with_empty = [empty(), track(2, IDR), track(1, P_SLICE)];
+    assert_eq!(content(0x96, &with_empty), Content::Frame);
+    let with_empty = [empty(), track(1, IDR)];
+    assert_eq!(content(0xA6, &with_empty), Content::Keyframe);
+}
+
+/// One sequence header configures all of its tracks.
+#[test]
+fn length_sizes_of_several_tracks_are_those_of_their_records() {
+    let mut detector = KeyframeDetector::default();
+    let mut content = |body: Vec<u8>| {
+        let mut tag = Tag::new(TagKind::Video, 0, Memory::from_vec(body, 0)).unwrap();
+        detector.correct(&mut tag);
+        tag.info.content
+    };
+    let record = |size: u8| {
+        let front = [1, 0x42, 0, 30, 0xFC | (size - 1), 0xE1];
+        let sets = [
+            &[0, SPS.len() as u8][..],
+            SPS,
+            &[1, 0, PPS.len() as u8],
+            PPS,
+        ];
+        [&front[..], &sets.concat()].concat()
+    };
+    let header = |id: u8, size: u8| {
+        let record = record(size);
+        [&[id, 0, 0, record.len() as u8][..], &record].concat()
+    };
+    let headers = [&b"\x96\x10avc1"[..], &header(0, 4), &header(1, 2)].concat();
+    assert_eq!(content(headers), Content::SequenceHeader);
+    for (id, size) in [(0, 4), (1, 2)] {
+        let frame = with_lengths(size, &[IDR]);
+        let body = [&b"\xA6\x03avc1"[..], &[id], &frame].concat();
+        assert_eq!(content(body), Content::Keyframe, "{id}");
+    }
+}

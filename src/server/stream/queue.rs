@@ -572,7 +572,7 @@ impl QueueState {
         self.has_video |= tag.kind == TagKind::Video;
         let is_of_track = tag.info.is_coded() || tag.info.content == Content::SequenceHeader;
         if tag.kind == TagKind::Video && is_of_track {
-            let (track, lowest) = (tag.info.track, self.lowest_video_track);
+            let (track, lowest) = (tag.lowest_track(), self.lowest_video_track);
             self.lowest_video_track = Some(lowest.map_or(track, |lowest| lowest.min(track)));
         }
         if !tag.info.is_coded() {
@@ -633,7 +633,7 @@ impl QueueState {
     /// Returns true for a keyframe of the lowest video track, and for audio where there is no video.
     fn is_sync_point(&self, tag: &Tag) -> bool {
         match tag.info.content {
-            Content::Keyframe => Some(tag.info.track) == self.lowest_video_track,
+            Content::Keyframe => Some(tag.lowest_track()) == self.lowest_video_track,
             _ => tag.kind == TagKind::Audio && !self.has_video,
         }
     }

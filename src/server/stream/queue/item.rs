@@ -83,12 +83,12 @@ impl QueueItem {
         }
     }
 
-    /// Returns the video track of a keyframe.
+    /// Returns the lowest video track of a keyframe.
     fn keyframe_track(&self) -> Option<u8> {
         let keyframe = self
             .tag()
             .filter(|tag| tag.info.content == Content::Keyframe);
-        keyframe.map(|tag| tag.info.track)
+        keyframe.map(Tag::lowest_track)
     }
 
     pub(super) fn coded_timestamp(&self) -> Option<u32> {

@@ -219,7 +219,7 @@ impl Items {
         if let QueueItem::Tag { tag, .. } = item {
             self.bytes += tag.memory();
             if tag.info.content == Content::Keyframe {
-                self.keyframes.add(tag.info.track);
+                self.keyframes.add(tag.lowest_track());
             }
             return;
         }
@@ -235,7 +235,7 @@ impl Items {
         };
         self.bytes -= tag.memory();
         if tag.info.content == Content::Keyframe {
-            self.keyframes.remove(tag.info.track);
+            self.keyframes.remove(tag.lowest_track());
         }
         if starts_group {
             self.groups -= 1;
