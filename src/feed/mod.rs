@@ -252,7 +252,7 @@ impl<M> Feed<M> {
         self.keyframe_gate.close();
         self.imbalance.start_publisher();
         self.backlog.reset();
-        self.pending = PendingTags::default();
+        self.forget_pending();
         self.end_tags.clear();
         self.stream_header.start_publisher();
         self.progress = PublisherProgress::starting();
@@ -332,11 +332,18 @@ impl<M> Feed<M> {
         self.output.extend(event.map(FeedOutput::Event));
     }
 
-    /// Ends the present publisher. Audio that waited for a keyframe leaves.
+    /// Ends the present publisher. Audio that waited for a keyframe leaves. Without any media there is
+    /// nothing that a description could be of.
     pub fn end_publisher(&mut self) {
         if self.pending.has_media() {
             self.start_media();
         }
+        self.forget_pending();
+    }
+
+    fn forget_pending(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        self.dropped.at_end += pending.into_tags().len() as u64;
     }
 
     /// Ends the stream: tags that were held back for that leave.

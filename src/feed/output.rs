@@ -72,4 +72,13 @@ pub struct DroppedTags {
     pub late: u64,
     /// Media in a codec that is not accepted. Each track of a tag with several counts.
     pub codec_refused: u64,
+    /// Descriptions of a publisher that has ended without media.
+    pub at_end: u64,
+}
+
+impl DroppedTags {
+    /// Returns the number of those that have no event of their own.
+    pub fn without_event(&self) -> u64 {
+        self.before_keyframe + self.descriptions + self.at_end
+    }
 }

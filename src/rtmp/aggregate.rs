@@ -20,22 +20,57 @@ pub struct AggregatePart<'a> {
 
 /// Splits an aggregate whose own timestamp is `timestamp`. The first part gets that timestamp, and
 /// the others keep their distance from the first. Splitting ends at the first truncated part.
-pub fn split(body: &[u8], timestamp: u32) -> impl Iterator<Item = AggregatePart<'_>> {
-    let mut rest = body;
-    let mut first = None;
-    std::iter::from_fn(move || {
-        let (after, (type_id, time, body)) = part(rest).ok()?;
-        // The back pointer after the last part may be missing.
-        rest = be_u32::<_, ()>(after).map_or(after, |(after, _)| after);
-        let first = *first.get_or_insert(time);
-        Some(AggregatePart {
-            type_id,
-            timestamp: timestamp.wrapping_add(time.wrapping_sub(first)),
-            body,
-        })
-    })
-    .filter(|part| part.type_id != type_id::AGGREGATE)
-    .take(MAX_AGGREGATE_PARTS)
+pub fn split(body: &[u8], timestamp: u32) -> AggregateParts<'_> {
+    AggregateParts {
+        rest: body,
+        timestamp,
+        first: None,
+        count: 0,
+        nested: 0,
+    }
+}
+
+/// The parts of an aggregate, without aggregates among them.
+#[derive(Debug)]
+pub struct AggregateParts<'a> {
+    rest: &'a [u8],
+    timestamp: u32,
+    /// Time of the first part.
+    first: Option<u32>,
+    count: usize,
+    nested: u32,
+}
+
+impl AggregateParts<'_> {
+    /// Returns the number of aggregates within this one so far, and one for a rest that can't be
+    /// split: the messages that it had are lost.
+    pub fn lost(&self) -> u32 {
+        self.nested + u32::from(!self.rest.is_empty())
+    }
+}
+
+impl<'a> Iterator for AggregateParts<'a> {
+    type Item = AggregatePart<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.count < MAX_AGGREGATE_PARTS {
+            let (after, (type_id, time, body)) = part(self.rest).ok()?;
+            // The back pointer after the last part may be missing.
+            self.rest = be_u32::<_, ()>(after).map_or(after, |(after, _)| after);
+            let first = *self.first.get_or_insert(time);
+            if type_id == type_id::AGGREGATE {
+                self.nested += 1;
+                continue;
+            }
+            self.count += 1;
+            return Some(AggregatePart {
+                type_id,
+                timestamp: self.timestamp.wrapping_add(time.wrapping_sub(first)),
+                body,
+            });
+        }
+        None
+    }
 }
 
 fn part(input: &[u8]) -> IResult<&[u8], (u8, u32, &[u8]), ()> {
@@ -89,5 +124,25 @@ mod tests {
         body.extend(&tag(9, 0, b"abc")[..13]);
         assert_eq!(split(&body, 0).count(), 1);
         assert_eq!(split(b"", 0).count(), 0);
+    }
+
+    #[test]
+    fn lost_parts_are_counted() {
+        let lost = |body: &[u8]| {
+            let mut parts = split(body, 0);
+            parts.by_ref().for_each(drop);
+            parts.lost()
+        };
+        let whole = with_back_pointer(tag(8, 0, b"ab"));
+        let nested = with_back_pointer(tag(22, 0, &whole));
+        assert_eq!(lost(&whole), 0);
+        assert_eq!(lost(&whole[..whole.len() - 4]), 0);
+        assert_eq!(lost(&[&whole[..], &whole[..13]].concat()), 1);
+        assert_eq!(lost(&[&nested[..], &whole, &nested].concat()), 2);
+        assert_eq!(lost(b"no"), 1);
+        let most = with_back_pointer(tag(8, 0, b"")).repeat(MAX_AGGREGATE_PARTS);
+        assert_eq!(lost(&most), 0);
+        let many = with_back_pointer(tag(8, 0, b"")).repeat(MAX_AGGREGATE_PARTS + 1);
+        assert_eq!(lost(&many), 1);
     }
 }

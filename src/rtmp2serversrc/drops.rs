@@ -30,6 +30,8 @@ pub(super) enum ReportScope {
 pub(super) struct DropReports {
     reported: DropCounts,
     last: Option<Instant>,
+    /// Time of the next report, where there is something to report that nothing else will.
+    due: Option<Instant>,
 }
 
 impl DropReports {
@@ -37,6 +39,18 @@ impl DropReports {
     pub(super) fn is_due(&self, scope: ReportScope, now: Instant) -> bool {
         let is_soon = |last| now.saturating_duration_since(last) < MIN_INTERVAL;
         scope == ReportScope::Rest || !self.last.is_some_and(is_soon)
+    }
+
+    /// Sets a time for the next report, unless there is one.
+    pub(super) fn schedule(&mut self, now: Instant) {
+        let earliest = self.last.map(|last| last + MIN_INTERVAL);
+        let due = earliest.filter(|due| *due > now);
+        self.due.get_or_insert(due.unwrap_or(now + MIN_INTERVAL));
+    }
+
+    /// Returns the time of the next report, also where nothing more happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due
     }
 
     /// Returns the reasons and numbers of tags to report.
@@ -47,6 +61,7 @@ impl DropReports {
         now: Instant,
     ) -> Vec<(&'static str, u64)> {
         self.last = Some(now);
+        self.due = None;
         let (new, reported) = (&counts.dropped, &mut self.reported.dropped);
         let mut reports = vec![
             take_new(
@@ -67,6 +82,9 @@ impl DropReports {
                 &mut reported.queue_full,
             ));
             reports.push(take_new("late", new.late, &mut reported.late));
+        } else if new.queue_full > reported.queue_full || new.late > reported.late {
+            // Their own event may need a tag that never comes.
+            self.schedule(now);
         }
         reports.retain(|(_, tags)| *tags > 0);
         reports
@@ -126,5 +144,30 @@ mod tests {
         let rest = vec![("before-keyframe", 1), ("late", 3)];
         assert_eq!(at(1001, &counts(7, 3), Rest), Some(rest));
         assert_eq!(at(1002, &counts(7, 3), Rest), Some(vec![]));
+    }
+
+    #[test]
+    fn report_is_due_by_itself_after_the_interval() {
+        let mut reports = DropReports::default();
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let due = |reports: &DropReports| reports.deadline().map(|due| due - start);
+        assert_eq!(due(&reports), None);
+        reports.report(&counts(1, 0), ReportScope::Regular, at(0));
+        assert_eq!(due(&reports), None);
+        // After the report before it, however often it is asked for.
+        reports.schedule(at(300));
+        reports.schedule(at(900));
+        assert_eq!(due(&reports), Some(MIN_INTERVAL));
+        reports.report(&counts(3, 0), ReportScope::Rest, at(1000));
+        assert_eq!(due(&reports), None);
+        reports.schedule(at(5000));
+        assert_eq!(due(&reports), Some(Duration::from_millis(6000)));
+        // Late tags wait for their own event, but not for ever.
+        reports.report(&counts(4, 2), ReportScope::Regular, at(6000));
+        assert_eq!(due(&reports), Some(Duration::from_millis(7000)));
+        let rest = reports.report(&counts(4, 2), ReportScope::Rest, at(7000));
+        assert_eq!(rest, [("late", 2)]);
+        assert_eq!(due(&reports), None);
     }
 }

@@ -183,6 +183,17 @@ impl ElementImpl for Rtmp2ServerSrc {
                 }
                 result
             }
+            gst::StateChange::PausedToReady => {
+                // The pad forgets it when it is deactivated. After a refusal the delivery state is free;
+                // at other times it may be in use for as long as elements downstream block.
+                let flow = self.obj().src_pad().last_flow_result();
+                if let Some(mut streaming) = self.streaming.try_lock()
+                    && let Some(streaming) = streaming.as_mut()
+                {
+                    streaming.handle_last_flow(flow);
+                }
+                self.parent_change_state(transition)
+            }
             _ => self.parent_change_state(transition),
         }
     }
@@ -242,12 +253,16 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             running.stream().direct().set_downstream(None);
             running.stream().wait_for_delivery();
         }
-        let streaming = self.streaming.lock().take();
-        if let (Some(ActiveClaim::Attached(_)), Some(mut streaming)) = (&running, streaming) {
+        let mut streaming = self.streaming.lock().take();
+        if let Some(streaming) = &mut streaming {
             self.with_context(|context| streaming.drop_rest(context));
         }
         // Joins the threads that served this element.
         drop(running);
+        // Media may have come meanwhile.
+        if let Some(mut streaming) = streaming {
+            self.with_context(|context| streaming.report_rest(context));
+        }
         // The queue is closed, so no item of it would do this.
         for (before, after) in self.state.apply(StateInput::Ended) {
             announcements::post_change(&self.obj(), &before, &after);
@@ -385,9 +400,7 @@ impl Downstream for DirectDownstream {
         }
         drop(running);
         drop(streaming);
-        if element.stream_number().is_some() {
-            element.with_context(|context| task.drop_rest(context));
-        }
+        element.with_context(|context| task.drop_rest(context));
         delivered
     }
 }

@@ -255,7 +255,7 @@
 //! | `dropped-codec-refused` | guint64 | tracks of tags in codecs that are not accepted |
 //! | `dropped-cut-off` | guint64 | tags that a publisher had sent when it was replaced, disconnected or drained |
 //! | `dropped-not-linked` | guint64 | tags of a stream of rtmp2multiserversrc that left while nothing was linked |
-//! | `dropped-at-end` | guint64 | tags of a stream of rtmp2multiserversrc that had not left when it was ended downstream or stopped |
+//! | `dropped-at-end` | guint64 | tags that had not left when the stream was ended downstream or stopped, and descriptions and script data of a publisher that has ended without media |
 //! | `dropped-in-pause` | guint64 | tags that GStreamer dropped when the element was paused |
 //! | `timestamps-clamped` | guint64 | tags that stepped back, and leave at the time of the one before |
 //! | `timestamp-jumps` | guint64 | times that the publisher's clock started again or jumped ahead |

@@ -69,6 +69,11 @@ impl<T> Ration<T> {
     /// Returns the time at which the notice that was kept may be posted.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.held.as_ref()?;
+        self.free_at()
+    }
+
+    /// Returns the time from which the ration is not used up.
+    pub(crate) fn free_at(&self) -> Option<Instant> {
         self.used_until
             .and_then(|until| until.checked_sub(INTERVAL * (BURST - 1)))
     }

@@ -33,7 +33,12 @@ pub(super) struct StreamReporter {
     /// There is a publisher.
     is_occupied: bool,
     drop_reports: DropReports,
+    /// Tags that the feed has dropped without an event, and those of them at the last report.
+    feed_drops: u64,
+    feed_drops_reported: u64,
     rejections: Ration<(Arc<Publisher>, RejectReason)>,
+    /// A client waits for a decision, which the ration does not allow to show yet.
+    is_authorizing_held: bool,
 }
 
 impl StreamReporter {
@@ -45,7 +50,10 @@ impl StreamReporter {
             lost_since: None,
             is_occupied: false,
             drop_reports: DropReports::default(),
+            feed_drops: 0,
+            feed_drops_reported: 0,
             rejections: Ration::default(),
+            is_authorizing_held: false,
         }
     }
 
@@ -62,18 +70,26 @@ impl StreamReporter {
         self.is_occupied
     }
 
-    /// Returns the time at which a rejection that was held back is due.
+    /// Returns the time at which something is due that was held back.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.rejections.deadline()
+        let held = self.is_authorizing_held.then(|| self.rejections.free_at());
+        let times = [
+            self.rejections.deadline(),
+            self.drop_reports.deadline(),
+            held.flatten(),
+        ];
+        times.into_iter().flatten().min()
     }
 
     /// Counts what the feed has dropped.
-    pub(super) fn count_drops(&self, dropped: DroppedTags) {
+    pub(super) fn count_drops(&mut self, dropped: DroppedTags) {
+        self.feed_drops = dropped.without_event();
         self.stream.set_dropped_after_queue(Dropped {
             before_keyframe: dropped.before_keyframe,
             descriptions: dropped.descriptions,
             late: dropped.late,
             codec_refused: dropped.codec_refused,
+            at_end: dropped.at_end,
             ..Dropped::default()
         });
     }
@@ -81,8 +97,14 @@ impl StreamReporter {
     /// Posts events about dropped media that has none yet.
     pub(super) fn report_drops(&mut self, context: Context<'_>, scope: ReportScope, now: Instant) {
         if !self.drop_reports.is_due(scope, now) {
+            if self.feed_drops != self.feed_drops_reported {
+                self.drop_reports.schedule(now);
+            }
             return;
         }
+        // First, so that nothing is missed that is dropped meanwhile.
+        self.stream.queue().begin_report();
+        self.feed_drops_reported = self.feed_drops;
         let counts = DropCounts {
             dropped: self.stream.dropped(),
             skipped: self.stream.totals(now).media.skipped,
@@ -90,6 +112,16 @@ impl StreamReporter {
         for (reason, tags) in self.drop_reports.report(&counts, scope, now) {
             post_dropped(context, tags, reason);
         }
+    }
+
+    /// Posts events about what was dropped outside of the feed, now or when it is time.
+    pub(super) fn expect_report(&mut self, context: Context<'_>) {
+        let now = Instant::now();
+        if self.drop_reports.is_due(ReportScope::Regular, now) {
+            return self.report_drops(context, ReportScope::Regular, now);
+        }
+        self.drop_reports.schedule(now);
+        self.stream.queue().set_report_due();
     }
 
     /// Posts everything that was held back, at the end of the stream.
@@ -158,9 +190,15 @@ impl StreamReporter {
                 self.lost_since = None;
                 self.apply(context, StateInput::Ended);
             }
-            // A flood of clients that are rejected must not become one of messages.
-            Mark::Authorizing(true) if self.rejections.is_used_up(Instant::now()) => {}
-            Mark::Authorizing(level) => self.apply(context, StateInput::Authorizing(level)),
+            // A flood of clients that are rejected must not become one of messages. A client that
+            // waits for longer is shown.
+            Mark::Authorizing(true) if self.rejections.is_used_up(Instant::now()) => {
+                self.is_authorizing_held = true;
+            }
+            Mark::Authorizing(level) => {
+                self.is_authorizing_held = false;
+                self.apply(context, StateInput::Authorizing(level));
+            }
             Mark::Event(event) => self.handle_queue_event(context, event),
         }
     }
@@ -192,9 +230,19 @@ impl StreamReporter {
         }
     }
 
-    pub(super) fn post_held_rejection(&mut self, context: Context<'_>) {
-        if self.rejections.deadline().is_some() {
-            post_rejection(context, self.rejections.release(Instant::now()));
+    /// Posts what was held back, if it is time.
+    pub(super) fn post_held(&mut self, context: Context<'_>) {
+        if self.deadline().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        if self.is_authorizing_held && !self.rejections.is_used_up(now) {
+            self.is_authorizing_held = false;
+            self.apply(context, StateInput::Authorizing(true));
+        }
+        post_rejection(context, self.rejections.release(now));
+        if self.drop_reports.deadline().is_some_and(|due| due <= now) {
+            self.report_drops(context, ReportScope::Rest, now);
         }
     }
 

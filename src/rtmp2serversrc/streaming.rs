@@ -111,7 +111,7 @@ impl StreamingTask {
                 return Ok(Step::Output(created));
             }
             self.output.push_status(context, &mut self.reporter);
-            self.reporter.post_held_rejection(context);
+            self.reporter.post_held(context);
             if self.ended {
                 self.reporter.report_rest(context);
                 gst::info!(
@@ -121,8 +121,11 @@ impl StreamingTask {
                 );
                 return Err(gst::FlowError::Eos);
             }
-            self.stream.queue().take_for_reader(&mut self.items);
+            let has_drops = self.stream.queue().take_for_reader(&mut self.items);
             if self.items.is_empty() {
+                if has_drops {
+                    self.reporter.expect_report(context);
+                }
                 let deadline = self.deadline(context);
                 return Ok(Step::Wait { deadline });
             }
@@ -164,6 +167,7 @@ impl StreamingTask {
                 Ok(tags) => delivered.tags += tags,
                 Err(error) => {
                     self.failure = Some((error, context.flush));
+                    self.note_refusal(error);
                     return delivered;
                 }
             }
@@ -177,8 +181,9 @@ impl StreamingTask {
     }
 
     /// Returns the values that the deadline of the streaming thread depends on.
-    fn timing(&self) -> (Option<u64>, bool) {
-        (self.feed.deadline(), self.is_media_missing())
+    fn timing(&self) -> (Option<u64>, bool, Option<Instant>) {
+        let (media, reports) = (self.feed.deadline(), self.reporter.deadline());
+        (media, self.is_media_missing(), reports)
     }
 
     /// Keeps an output for the next call.
@@ -200,6 +205,30 @@ impl StreamingTask {
         });
         let details = announcements::about_dropped(tags, "pause");
         context.post_event(StreamEvent::Dropped, details);
+    }
+
+    /// Handles a push of the base class that may have failed, before the element stops.
+    pub(super) fn handle_last_flow(&mut self, flow: Result<gst::FlowSuccess, gst::FlowError>) {
+        // Nothing follows an output that was refused.
+        if let (Some(_), Err(error)) = (self.returned_at, flow) {
+            self.note_refusal(error);
+        }
+    }
+
+    /// Counts the last output, where elements downstream have refused it.
+    fn note_refusal(&mut self, error: gst::FlowError) {
+        // Several streams have pads of their own, which count. A flush is no refusal.
+        if error != gst::FlowError::Flushing && self.stream.number().is_none() {
+            self.stream.add_dropped_output(Dropped {
+                at_end: self.output.lose_last(),
+                ..Dropped::default()
+            });
+        }
+    }
+
+    /// Posts what has happened since [`StreamingTask::drop_rest`].
+    pub(super) fn report_rest(&mut self, context: Context<'_>) {
+        self.reporter.report_rest(context);
     }
 
     /// Returns the time at which something is due if the queue stays empty.
@@ -328,6 +357,10 @@ impl StreamingTask {
             match output {
                 FeedOutput::Mark(mark) => self.reporter.handle_mark(context, mark),
                 FeedOutput::Tag(tag) => at_end += u64::from(!tag.is_header),
+                FeedOutput::Event(event) => {
+                    let dropped = self.feed.dropped();
+                    self.reporter.post_feed_event(context, event, dropped);
+                }
                 _ => {}
             }
         }

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gstrtmp2server::StreamEvent;
 use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::rtmp::message::type_id;
 
 use support::PATIENCE;
 use support::flv::{self, Tag};
 use support::raw::{RawClient, send, try_send, unpublish};
 use support::recorder::Recorder;
-use support::synthetic::{audio, delta_frame, keyframe, stream, video_header};
+use support::synthetic::{audio, delta_frame, keyframe, metadata, stream, video_header};
+use support::wire::Wire;
 
 use crate::multi::multi_recorder::{MultiRecorder, publisher};
 
@@ -57,6 +59,166 @@ fn frames_before_the_first_keyframe_are_reported() {
     recorder.finish();
     let dropped = assert_dropped(&recorder, "dropped-before-keyframe", "before-keyframe");
     assert_eq!(dropped, 3);
+}
+
+/// Waits until the bus has reported so many tags for a reason.
+#[track_caller]
+fn wait_for_report(events: impl Fn() -> Vec<gst::Structure>, reason: &str, tags: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let reported = reported(&events(), reason);
+        if reported == tags {
+            return;
+        }
+        assert!(reported < tags && Instant::now() < deadline, "{reported}");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until all that the client has sent is queued. The first answer comes before the media of
+/// the same read is.
+fn synchronize(client: &mut RawClient) {
+    for transaction in [9.0, 10.0] {
+        client.command(0, "createStream", transaction, &[Value::Null]);
+        client.expect_command("_result");
+    }
+}
+
+/// Properties with which nothing happens by the clock while a publisher is silent.
+const NO_TIMEOUTS: &str = "stall-timeout=0 timeout=0 keyframe-timeout=0 imbalance-timeout=0";
+
+#[test]
+fn drops_before_a_silence_are_reported_within_it() {
+    let recorder = Recorder::start(NO_TIMEOUTS);
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let events = || recorder.messages(EVENT, 0);
+    send(&mut client, &[video_header(0)]);
+    for frames in 1..=3 {
+        // Soon after the report of the one before.
+        send(&mut client, &[delta_frame(40 * frames, 100)]);
+        wait_for_report(events, "before-keyframe", frames.into());
+    }
+    for messages in 1..=2 {
+        send(&mut client, &[Tag::new(flv::VIDEO, 0, Vec::<u8>::new())]);
+        wait_for_report(events, "unusable", messages);
+    }
+}
+
+#[test]
+fn drops_of_one_of_several_streams_before_a_silence_are_reported_within_it() {
+    let recorder = MultiRecorder::start(NO_TIMEOUTS);
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let events = || {
+        recorder.inspect(|seen| {
+            let events = seen.element_messages(EVENT).into_iter();
+            events.map(|(_, event)| event).collect()
+        })
+    };
+    send(&mut client, &[video_header(0)]);
+    for frames in 1..=3 {
+        send(&mut client, &[delta_frame(40 * frames, 100)]);
+        wait_for_report(events, "before-keyframe", frames.into());
+    }
+}
+
+/// No later tag shows the gap.
+#[test]
+fn tags_that_a_full_queue_drops_before_a_silence_are_reported_within_it() {
+    for leaky_type in ["upstream", "downstream"] {
+        let limits = format!("leaky-type={leaky_type} max-bytes=20000");
+        let recorder = Recorder::start(&format!("{limits} {NO_TIMEOUTS}"));
+        let mut client = RawClient::publish(recorder.port(), "live", "key");
+        send(&mut client, &stream(0, 1));
+        recorder.wait_until("the first frame", |buffers| buffers.len() >= 5);
+        recorder.pipeline.set_state(gst::State::Paused).unwrap();
+        send(&mut client, &stream(40, 100));
+        synchronize(&mut client);
+        let dropped: u64 = recorder.stats().get("dropped-queue-full").unwrap();
+        assert!(dropped > 0);
+        recorder.pipeline.set_state(gst::State::Playing).unwrap();
+        let events = || recorder.messages(EVENT, 0);
+        wait_for_report(events, "queue-full", dropped);
+    }
+}
+
+#[test]
+fn descriptions_of_a_publisher_without_media_are_reported() {
+    let script = || Tag::new(flv::SCRIPT, 0, *b"\x02\x00\x06onText\x05");
+    let tags = [metadata(0), video_header(0), script(), script()];
+    let recorder = Recorder::start("keep-listening=true");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &tags);
+    unpublish(client);
+    wait_for_report(|| recorder.messages(EVENT, 0), "end", 4);
+    assert_eq!(assert_dropped(&recorder, "dropped-at-end", "end"), 4);
+
+    let recorder = MultiRecorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &tags);
+    unpublish(client);
+    let events = || {
+        recorder.inspect(|seen| {
+            let events = seen.element_messages(EVENT).into_iter();
+            events.map(|(_, event)| event).collect()
+        })
+    };
+    wait_for_report(events, "end", 4);
+    assert_eq!(recorder.stats().get("dropped-at-end"), Ok(4u64));
+}
+
+/// Everything that was received has left the element, or is reported.
+#[test]
+fn tags_left_when_the_source_is_stopped_are_reported() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &stream(0, 1));
+    recorder.wait_until("the first frame", |buffers| buffers.len() >= 6);
+    recorder.pipeline.set_state(gst::State::Paused).unwrap();
+    let rest: Vec<Tag> = (1..100).map(|n| delta_frame(40 * n, 100)).collect();
+    send(&mut client, &rest);
+    synchronize(&mut client);
+    let process = || {
+        let process: gst::Structure = recorder.stats().get("process").unwrap();
+        process.get::<u64>("dropped").unwrap()
+    };
+    let before = process();
+    recorder.pipeline.set_state(gst::State::Null).unwrap();
+    let events = recorder.messages(EVENT, 0);
+    assert_eq!(reported(&events, "end"), rest.len() as u64, "{events:?}");
+    assert!(process() >= before + rest.len() as u64);
+}
+
+/// The output that is refused is counted, and what waits after it.
+#[test]
+fn tags_left_when_downstream_ends_the_source_are_reported() {
+    let (reached, is_reached) = mpsc::channel();
+    let (end, may_end) = mpsc::channel::<()>();
+    let may_end = Mutex::new(may_end);
+    let recorder = Recorder::start_into("", "fakesink name=sink sync=false async=false");
+    let sink = recorder.pipeline.by_name("sink").unwrap();
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    let pad = sink.static_pad("sink").unwrap();
+    pad.add_probe(kinds, move |_, info| {
+        let size = info.buffer().map(|buffer| buffer.size());
+        if size != Some(FILE_HEADER_LENGTH) {
+            reached.send(()).unwrap();
+            may_end.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            info.flow_res = Err(gst::FlowError::Eos);
+            return gst::PadProbeReturn::Handled;
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let tags = stream(0, 50);
+    send(&mut client, &tags[..5]);
+    is_reached.recv_timeout(PATIENCE).unwrap();
+    send(&mut client, &tags[5..]);
+    synchronize(&mut client);
+    end.send(()).unwrap();
+    recorder.wait_for(gst::MessageType::Eos);
+    recorder.pipeline.set_state(gst::State::Null).unwrap();
+    let events = recorder.messages(EVENT, 0);
+    assert_eq!(reported(&events, "end"), tags.len() as u64, "{events:?}");
 }
 
 #[test]
@@ -126,6 +288,41 @@ fn messages_that_no_decoder_can_use_are_reported() {
     unpublish(client);
     recorder.finish();
     assert_dropped(&recorder, "total-skipped", "unusable");
+}
+
+#[test]
+fn parts_of_an_aggregate_that_is_cut_short_are_reported() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0), keyframe(0, 100)]);
+    let parts = [delta_frame(40, 100), delta_frame(80, 100)];
+    let mut body: Vec<u8> = parts.iter().flat_map(Tag::to_bytes).collect();
+    body.truncate(body.len() - 20);
+    let aggregate = Tag::new(type_id::AGGREGATE, 40, body);
+    client.send(&Wire::on(6).absolute(&aggregate).concat());
+    unpublish(client);
+    assert_eq!(flv::media(&recorder.finish()).len(), 3);
+    assert_eq!(assert_dropped(&recorder, "total-skipped", "unusable"), 1);
+}
+
+/// All of it is dropped, once it is too much to hold.
+#[test]
+fn media_before_publish_that_is_too_much_to_hold_is_reported() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::connect(recorder.port());
+    client.handshake().connect_application("live");
+    client.expect_command("_result");
+    client.command(0, "createStream", 2.0, &[Value::Null]);
+    client.expect_command("_result");
+    let early: Vec<Tag> = (0..150).map(|n| audio(20 * n, 20_000)).collect();
+    send(&mut client, &early);
+    client.command(1, "publish", 3.0, &[Value::Null, "key".into()]);
+    client.expect_command("onStatus");
+    send(&mut client, &stream(4000, 1));
+    unpublish(client);
+    assert_eq!(flv::media(&recorder.finish()).len(), 4);
+    let dropped = assert_dropped(&recorder, "total-skipped", "unusable");
+    assert_eq!(dropped, early.len() as u64);
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 //! A flood of rejected clients does not become a flood of messages.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
 use gst::prelude::*;
-use gstrtmp2server::StreamEvent;
+use gstrtmp2server::{ConnectionState, StreamEvent};
 
 use support::PATIENCE;
 use support::raw::RawClient;
@@ -65,6 +67,46 @@ fn rejections_of_the_source_are_rationed_and_counted() {
     };
     assert_rationed(posted, start);
     assert_eq!(recorder.stats().get("rejected"), Ok(CLIENTS));
+}
+
+/// The status tells the truth during a flood too: it is late by a moment at most.
+#[test]
+fn a_client_that_waits_for_a_decision_is_shown_during_a_flood() {
+    let properties = "application=live max-clients-per-address=1000 keep-listening=true";
+    let recorder = Recorder::start(properties);
+    let (decide, decision) = mpsc::channel::<bool>();
+    let decision = Mutex::new(decision);
+    let wait = move |_: &[gst::glib::Value]| {
+        let may_publish = decision.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        Some(may_publish.to_value())
+    };
+    recorder
+        .element
+        .connect("publisher-connecting", false, wait);
+    let port = recorder.port();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                reject(port);
+            }
+        });
+        // The ration is used up.
+        recorder.messages(EVENT, BURST as usize);
+        let waiting = scope.spawn(|| RawClient::connect(port).try_publish("live", "key"));
+        let state = |status: &gst::Structure| status.get("connection-state").unwrap();
+        let shown: Vec<ConnectionState> = recorder.messages(STATUS, 2).iter().map(state).collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(
+            shown[..2],
+            [
+                ConnectionState::SocketConnected,
+                ConnectionState::Authenticating
+            ]
+        );
+        decide.send(true).unwrap();
+        assert!(waiting.join().unwrap().is_some());
+    });
 }
 
 #[test]

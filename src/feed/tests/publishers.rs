@@ -48,6 +48,26 @@ fn publishers_after_each_other_make_one_stream() {
 }
 
 #[test]
+fn descriptions_of_a_publisher_without_media_are_counted() {
+    let script = b"\x02\x00\x06onText\x05";
+    let mut run = FeedTest::default();
+    run.push(TagKind::Script, 0, script);
+    run.push(TagKind::Script, 0, script).video(0, VIDEO_HEADER);
+    assert_eq!(run.feed.dropped().at_end, 0);
+    run.feed.end_publisher();
+    assert_eq!(run.feed.dropped().at_end, 3);
+    // One that is replaced has no other end.
+    run.next_publisher(5 * SECOND).audio(0, AUDIO_HEADER);
+    run.next_publisher(6 * SECOND);
+    assert_eq!(run.feed.dropped().at_end, 4);
+    // With media, all of it leaves.
+    run.push(TagKind::Script, 0, script).audio(0, AUDIO);
+    run.feed.end_publisher();
+    assert_eq!(run.feed.dropped().at_end, 4);
+    assert_eq!(run.feed.dropped().without_event(), 4);
+}
+
+#[test]
 fn the_first_tag_of_a_publisher_is_marked() {
     let mut run = FeedTest::default();
     run.video(0, VIDEO_HEADER)

@@ -56,4 +56,19 @@ pub enum Ignored {
     UnknownMessageType(u8),
     /// Media before `publish` that can't be held.
     MediaBeforePublish,
+    /// Media before `publish` that was held, and is too much to hold: the number of its messages.
+    HeldMedia(u64),
+    /// Parts of an aggregate that can't be read, and their number.
+    MalformedAggregate(u32),
+}
+
+impl Ignored {
+    /// Returns the number of messages that were ignored.
+    pub fn messages(&self) -> u64 {
+        match self {
+            Ignored::HeldMedia(messages) => *messages,
+            Ignored::MalformedAggregate(parts) => u64::from(*parts),
+            _ => 1,
+        }
+    }
 }

@@ -39,19 +39,19 @@ impl HeldMessages {
         std::mem::take(&mut self.messages)
     }
 
-    /// Returns true if the message is held.
-    pub(super) fn push(&mut self, message: Message) -> bool {
+    /// Holds a message. Returns the number of messages that are lost with it: none if it is held.
+    pub(super) fn push(&mut self, message: Message) -> u64 {
         if self.state != HoldState::Open {
-            return false;
+            return 1;
         }
         self.bytes += cost(&message);
         if self.bytes > MAX_HELD {
-            self.close();
+            let lost = self.close();
             self.state = HoldState::Overflowed;
-            return false;
+            return 1 + lost.len() as u64;
         }
         self.messages.push(message);
-        true
+        0
     }
 
     pub(super) fn len(&self) -> usize {

@@ -300,8 +300,11 @@ impl Session {
     /// to it: some clients send media on one that they never created, or on another one of theirs.
     fn media(&mut self, message: Message) -> Option<SessionEvent> {
         if !self.is_publishing() {
-            let is_held = self.held.push(message);
-            return (!is_held).then_some(SessionEvent::Ignored(Ignored::MediaBeforePublish));
+            return match self.held.push(message) {
+                0 => None,
+                1 => Some(SessionEvent::Ignored(Ignored::MediaBeforePublish)),
+                lost => Some(SessionEvent::Ignored(Ignored::HeldMedia(lost))),
+            };
         }
         if message.type_id == type_id::AGGREGATE {
             self.aggregate(&message);
@@ -339,10 +342,15 @@ impl Session {
     }
 
     fn aggregate(&mut self, message: &Message) {
-        for part in aggregate::split(message.payload.body(), message.timestamp) {
+        let mut parts = aggregate::split(message.payload.body(), message.timestamp);
+        for part in parts.by_ref() {
             let payload = data::copy(part.body, self.config.headroom);
             let event = self.media_event(part.type_id, part.timestamp, payload);
             self.events.extend(event);
+        }
+        if parts.lost() > 0 {
+            let ignored = Ignored::MalformedAggregate(parts.lost());
+            self.events.push_back(SessionEvent::Ignored(ignored));
         }
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct ConnectionCounters {
     stats: ConnectionStats,
     bitrate: BitrateMeter,
     frame_rate: FrameMeter,
+    /// Messages were left out since the last look.
+    has_skipped: bool,
 }
 
 impl ConnectionCounters {
@@ -26,6 +28,7 @@ impl ConnectionCounters {
             },
             bitrate: BitrateMeter::new(now),
             frame_rate: FrameMeter::default(),
+            has_skipped: false,
         }
     }
 
@@ -54,9 +57,15 @@ impl ConnectionCounters {
         self.stats.audio_tags + self.stats.video_tags > 0
     }
 
-    /// Counts a message that was left out.
-    pub(super) fn skipped(&mut self) {
-        self.stats.skipped += 1;
+    /// Counts messages that were left out.
+    pub(super) fn skipped(&mut self, messages: u64) {
+        self.stats.skipped += messages;
+        self.has_skipped = true;
+    }
+
+    /// Returns true where messages were left out since the last call.
+    pub(super) fn take_skipped(&mut self) -> bool {
+        std::mem::take(&mut self.has_skipped)
     }
 
     pub(super) fn count(&mut self, tag: &Tag, arrival: Instant) {

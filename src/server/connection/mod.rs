@@ -376,7 +376,7 @@ impl Connection {
             SessionEvent::Unpublish => self.unpublish(arrival)?,
             SessionEvent::Refused(reason) => return Err(CloseReason::Refused(reason.to_owned())),
             SessionEvent::Ignored(ignored) => {
-                self.counters.skipped();
+                self.counters.skipped(ignored.messages());
                 gst::debug!(CAT, "{}: ignored {ignored:?}", self.address);
             }
         }
@@ -397,7 +397,7 @@ impl Connection {
                 self.delivery.add(tag, arrival);
             }
             Err(error) => {
-                self.counters.skipped();
+                self.counters.skipped(1);
                 gst::debug!(CAT, "{}: skipped {kind:?}: {error}", self.address);
             }
         }
@@ -434,6 +434,9 @@ impl Connection {
                 .counters
                 .stats(&self.session, capture, sent, self.last_read);
             published.stream.set_stats(self.id, stats);
+            if self.counters.take_skipped() {
+                published.stream.queue().note_drop();
+            }
         }
     }
 

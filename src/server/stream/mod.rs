@@ -233,6 +233,7 @@ impl Stream {
         let in_queue = Dropped {
             queue_full: levels.dropped,
             cut_off: levels.cut_off,
+            at_end: levels.left,
             ..Dropped::default()
         };
         in_queue + *self.dropped_after_queue.lock() + *self.dropped_output.lock()
@@ -243,10 +244,20 @@ impl Stream {
         *self.dropped_after_queue.lock() = dropped;
     }
 
+    /// Returns its number, if it is one of several streams of an element.
+    pub(crate) fn number(&self) -> Option<u32> {
+        self.number
+    }
+
     /// Adds tags that were dropped as output.
     pub(crate) fn add_dropped_output(&self, dropped: Dropped) {
+        if dropped == Dropped::default() {
+            return;
+        }
         let mut sum = self.dropped_output.lock();
         *sum = *sum + dropped;
+        drop(sum);
+        self.queue.note_drop();
     }
 
     /// Returns the number of clients that were rejected.

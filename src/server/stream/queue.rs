@@ -30,6 +30,8 @@ pub(crate) struct QueueLevels {
     pub dropped: u64,
     /// Tags of publishers that were replaced or disconnected, since the start.
     pub cut_off: u64,
+    /// Tags that were left when the queue was closed.
+    pub left: u64,
     /// Publishers whose start the streaming thread has not seen yet.
     pub starts: usize,
 }
@@ -84,6 +86,8 @@ struct QueueState {
     items: Items,
     dropped: u64,
     cut_off: u64,
+    left: u64,
+    drop_news: DropNews,
     /// Rejections that were left out since the last look.
     left_out_rejections: u64,
     /// Level of [`QueueItem::Authorizing`], and the level of the last one queued.
@@ -112,6 +116,17 @@ struct QueueState {
     lowest_video_track: Option<u8>,
 }
 
+/// Drops that the streaming thread has not reported yet.
+#[derive(Debug, Default)]
+struct DropNews {
+    /// Drops that others than the queue have counted.
+    noted: u64,
+    /// Sum of all drops at the last report.
+    reported: u64,
+    /// The streaming thread has set a time for its next report.
+    is_report_due: bool,
+}
+
 /// Progress of a leaky queue in dropping media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaking {
@@ -129,6 +144,8 @@ impl MediaQueue {
                 items: Items::default(),
                 dropped: 0,
                 cut_off: 0,
+                left: 0,
+                drop_news: DropNews::default(),
                 left_out_rejections: 0,
                 authorizing: false,
                 authorizing_queued: false,
@@ -164,6 +181,7 @@ impl MediaQueue {
             time: state.items.time(),
             dropped: state.dropped,
             cut_off: state.cut_off,
+            left: state.left,
             starts: state.items.starts(),
         }
     }
@@ -194,7 +212,8 @@ impl MediaQueue {
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.items.take();
+        let left = state.items.take();
+        state.left += left.iter().filter(|item| item.is_tag()).count() as u64;
         self.not_empty.notify_all();
         self.not_full.notify_all();
         self.delivered.notify_all();
@@ -306,21 +325,21 @@ impl MediaQueue {
     pub(crate) fn push(&self, client: u64, items: &mut Vec<QueueItem>) -> Result<bool, Stopped> {
         let mut state = self.add(client, items)?;
         state.more_follows = false;
-        Ok(state.reader_waits && !state.items.is_empty())
+        Ok(state.reader_waits && state.has_work())
     }
 
     /// Ends what [`MediaQueue::push_quietly`] has begun. Returns true where the streaming thread waits,
-    /// and there are items for it.
+    /// and there is work for it.
     pub(crate) fn is_reader_due(&self) -> bool {
         let mut state = self.state.lock();
         state.more_follows = false;
-        state.reader_waits && !state.items.is_empty()
+        state.reader_waits && state.has_work()
     }
 
-    /// Wakes the streaming thread if there are items.
+    /// Wakes the streaming thread if there is work for it.
     pub(crate) fn announce(&self) {
         let mut state = self.state.lock();
-        if !state.items.is_empty() {
+        if state.has_work() {
             self.wake_reader(&mut state);
         }
     }
@@ -340,8 +359,8 @@ impl MediaQueue {
         let mut state = self.state.lock();
         state.is_delivering = false;
         state.reader_called |= is_reader_wanted;
-        let has_items = !state.items.is_empty() && !state.more_follows;
-        if state.reader_called || has_items {
+        let has_work = state.has_work() && !state.more_follows;
+        if state.reader_called || has_work {
             self.wake_reader(&mut state);
         }
         drop(state);
@@ -402,6 +421,9 @@ impl MediaQueue {
             }
             if !state.accepts_from(client) {
                 state.cut_off += 1 + items.len() as u64;
+                if state.has_work() {
+                    self.wake_reader(&mut state);
+                }
                 return Err(Stopped);
             }
             state.writer_blocked = false;
@@ -430,8 +452,8 @@ impl MediaQueue {
                 state.reader_waits = false;
                 return Err(Stopped);
             }
-            let has_items = !state.items.is_empty() && !state.more_follows;
-            if !state.is_delivering && (state.reader_called || has_items) {
+            let has_work = state.has_work() && !state.more_follows;
+            if !state.is_delivering && (state.reader_called || has_work) {
                 state.reader_called = false;
                 state.reader_waits = false;
                 return Ok(wake);
@@ -452,12 +474,36 @@ impl MediaQueue {
     }
 
     /// Moves items that are there to `batch`, as [`MediaQueue::take`], for the streaming thread: it
-    /// leaves them to a writer that delivers by itself.
-    pub(crate) fn take_for_reader(&self, batch: &mut VecDeque<QueueItem>) {
+    /// leaves them to a writer that delivers by itself. Returns true where there are drops to report.
+    pub(crate) fn take_for_reader(&self, batch: &mut VecDeque<QueueItem>) -> bool {
         let state = self.state.lock();
+        let has_drops = state.has_drops_to_report();
         if !state.more_follows {
             self.take_locked(state, batch);
         }
+        has_drops
+    }
+
+    /// Notes that tags were dropped elsewhere, which the streaming thread has to report.
+    pub(crate) fn note_drop(&self) {
+        let mut state = self.state.lock();
+        state.drop_news.noted += 1;
+        if state.has_drops_to_report() && !state.closed {
+            self.wake_reader(&mut state);
+        }
+    }
+
+    /// Notes that the streaming thread has set a time for its next report, and need not be woken for
+    /// drops until then.
+    pub(crate) fn set_report_due(&self) {
+        self.state.lock().drop_news.is_report_due = true;
+    }
+
+    /// Begins a report: drops from now on are for the next one.
+    pub(crate) fn begin_report(&self) {
+        let mut state = self.state.lock();
+        state.drop_news.reported = state.drops();
+        state.drop_news.is_report_due = false;
     }
 
     /// Moves items that are there to `batch`, up to the limits of one batch. None while the queue is
@@ -509,6 +555,20 @@ impl QueueState {
     fn set_writer(&mut self, writer: Option<u64>) {
         self.writer = writer;
         self.writer_blocked = false;
+    }
+
+    /// Returns true where there is something for the streaming thread.
+    fn has_work(&self) -> bool {
+        !self.items.is_empty() || self.has_drops_to_report()
+    }
+
+    fn has_drops_to_report(&self) -> bool {
+        !self.drop_news.is_report_due && self.drops() != self.drop_news.reported
+    }
+
+    /// Returns the number of all drops so far.
+    fn drops(&self) -> u64 {
+        self.dropped + self.cut_off + self.drop_news.noted
     }
 
     fn accepts_from(&self, client: u64) -> bool {
