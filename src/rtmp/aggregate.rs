@@ -137,7 +137,7 @@ mod tests {
         let nested = with_back_pointer(tag(22, 0, &whole));
         assert_eq!(lost(&whole), 0);
         assert_eq!(lost(&whole[..whole.len() - 4]), 0);
-        assert_eq!(lost(&[&whole[..], &whole[..13]].concat()), 1);
+        assert_eq!(lost(&[&whole[..], &whole[..12]].concat()), 1);
         assert_eq!(lost(&[&nested[..], &whole, &nested].concat()), 2);
         assert_eq!(lost(b"no"), 1);
         let most = with_back_pointer(tag(8, 0, b"")).repeat(MAX_AGGREGATE_PARTS);

@@ -4,6 +4,7 @@
 //!
 //! Lock order: the one lock in here is a leaf. Nothing is called out while it is held.
 
+mod drop_news;
 mod item;
 mod items;
 
@@ -18,6 +19,7 @@ use crate::flv::{Content, Tag, TagKind};
 use crate::server::config::{Leak, QueueLimits};
 use crate::server::log::CAT;
 use crate::server::publisher::Publisher;
+use drop_news::DropNews;
 use items::Items;
 
 pub(crate) use item::{QueueEvent, QueueItem};
@@ -114,17 +116,6 @@ struct QueueState {
     has_video: bool,
     /// The video track whose keyframes start decoding.
     lowest_video_track: Option<u8>,
-}
-
-/// Drops that the streaming thread has not reported yet.
-#[derive(Debug, Default)]
-struct DropNews {
-    /// Drops that others than the queue have counted.
-    noted: u64,
-    /// Sum of all drops at the last report.
-    reported: u64,
-    /// The streaming thread has set a time for its next report.
-    is_report_due: bool,
 }
 
 /// Progress of a leaky queue in dropping media.
@@ -421,9 +412,7 @@ impl MediaQueue {
             }
             if !state.accepts_from(client) {
                 state.cut_off += 1 + items.len() as u64;
-                if state.has_work() {
-                    self.wake_reader(&mut state);
-                }
+                self.wake_reader(&mut state);
                 return Err(Stopped);
             }
             state.writer_blocked = false;
@@ -487,7 +476,7 @@ impl MediaQueue {
     /// Notes that tags were dropped elsewhere, which the streaming thread has to report.
     pub(crate) fn note_drop(&self) {
         let mut state = self.state.lock();
-        state.drop_news.noted += 1;
+        state.drop_news.note();
         if state.has_drops_to_report() && !state.closed {
             self.wake_reader(&mut state);
         }
@@ -496,14 +485,14 @@ impl MediaQueue {
     /// Notes that the streaming thread has set a time for its next report, and need not be woken for
     /// drops until then.
     pub(crate) fn set_report_due(&self) {
-        self.state.lock().drop_news.is_report_due = true;
+        self.state.lock().drop_news.set_report_due();
     }
 
     /// Begins a report: drops from now on are for the next one.
     pub(crate) fn begin_report(&self) {
         let mut state = self.state.lock();
-        state.drop_news.reported = state.drops();
-        state.drop_news.is_report_due = false;
+        let drops = state.drops();
+        state.drop_news.begin_report(drops);
     }
 
     /// Moves items that are there to `batch`, up to the limits of one batch. None while the queue is
@@ -563,12 +552,12 @@ impl QueueState {
     }
 
     fn has_drops_to_report(&self) -> bool {
-        !self.drop_news.is_report_due && self.drops() != self.drop_news.reported
+        self.drop_news.is_any(self.drops())
     }
 
-    /// Returns the number of all drops so far.
+    /// Returns the number of tags that the queue has dropped.
     fn drops(&self) -> u64 {
-        self.dropped + self.cut_off + self.drop_news.noted
+        self.dropped + self.cut_off
     }
 
     fn accepts_from(&self, client: u64) -> bool {

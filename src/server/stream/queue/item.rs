@@ -100,6 +100,10 @@ impl QueueItem {
         self.tag().is_some_and(|tag| tag.info.is_coded())
     }
 
+    pub(super) fn is_tag(&self) -> bool {
+        self.tag().is_some()
+    }
+
     fn tag(&self) -> Option<&Tag> {
         match self {
             QueueItem::Tag { tag, .. } => Some(tag),
