@@ -91,7 +91,9 @@ impl Branch {
     /// then, an element linked to it would keep the whole pipeline waiting.
     pub(super) fn open(&self, bin: &gst::Bin) {
         self.work(bin, || {
-            // A bin unlinks an element that is added to it, so the pad gets its target after that.
+            // A bin unlinks an element that is added to it, so the pad gets its target after that. The
+            // bin may change its state meanwhile: without a target the first media would be an error.
+            self.lock_source_state();
             let opened = bin
                 .add(&self.source)
                 .and_then(|()| self.pad.set_target(self.source.static_pad("src").as_ref()))
@@ -100,7 +102,10 @@ impl Branch {
                 gst::error!(CAT, obj = bin, "{error}");
             }
             self.state_lock.hold(|| {
-                let _ = self.source.sync_state_with_parent();
+                if self.progress.lock().phase != BranchPhase::Abandoned {
+                    self.source.set_locked_state(false);
+                    let _ = self.source.sync_state_with_parent();
+                }
             });
         });
     }

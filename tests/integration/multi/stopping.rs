@@ -229,6 +229,31 @@ fn streams_start_and_end_across_pauses() {
     }
 }
 
+/// The state of the element changes while the source of a stream is added to it.
+#[test]
+fn a_source_starts_after_its_pad_is_linked() {
+    let recorder = MultiRecorder::start("");
+    recorder.pipeline.set_state(gst::State::Paused).unwrap();
+    let pipeline = recorder.pipeline.downgrade();
+    let (added, is_added) = mpsc::channel();
+    recorder
+        .element
+        .connect("element-added", false, move |values| {
+            let source = values[1].get::<gst::Element>().unwrap();
+            let pipeline = pipeline.upgrade().unwrap();
+            pipeline.set_state(gst::State::Playing).unwrap();
+            added.send(source.current_state()).unwrap();
+            None
+        });
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &stream(0, 4));
+    let state = is_added.recv_timeout(PATIENCE);
+    assert_eq!(state, Ok(gst::State::Null));
+    recorder.wait_for_buffers("src_0", 5);
+    unpublish(client);
+    recorder.wait_for("-src_0");
+}
+
 /// An active stream ends where it is, and its recording is complete.
 #[test]
 fn ctrl_c_with_e_finalises_an_flv_file() {
