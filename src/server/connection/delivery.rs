@@ -89,6 +89,11 @@ impl Delivery {
         self.is_due = false;
     }
 
+    /// Returns true where the queue has space for the batch.
+    pub(super) fn fits(&self, published: Option<&Published>) -> bool {
+        published.is_none_or(|it| it.stream.queue().has_space_for(&self.batch))
+    }
+
     /// Moves the batch to the queue. A read that filled its buffer has probably left more pending,
     /// and waking the streaming thread for each of those would cost more than all else.
     pub(super) fn hand_over(

@@ -336,14 +336,23 @@ impl Connection {
         if self.session.ack_due() == AckDue::Now {
             self.session.acknowledge();
         }
-        // Replies first: handing over may have to wait for space in the queue.
         let patience = match outcome {
             Err(CloseReason::Refused(_)) => DISMISSAL_TIME,
             _ => MAX_BLOCKED,
         };
-        self.flush(patience)?;
         self.collecting.note_read(is_filled);
-        self.hand_over(is_filled && outcome.is_ok())?;
+        let more_is_likely = is_filled && outcome.is_ok();
+        // A reply says that all before it has arrived: a client may leave then. It goes first only where
+        // the media has to wait for space in the queue.
+        if !self.session.output().is_empty() && self.delivery.fits(self.phase.published()) {
+            let handed_over = self.hand_over(more_is_likely);
+            self.flush(patience)?;
+            self.update_stats();
+            handed_over?;
+        } else {
+            self.flush(patience)?;
+            self.hand_over(more_is_likely)?;
+        }
         if !self.delivery.is_due() {
             self.note_handled();
         }

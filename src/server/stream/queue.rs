@@ -379,6 +379,14 @@ impl MediaQueue {
         Ok(())
     }
 
+    /// Returns true where [`MediaQueue::push`] would not wait for space.
+    pub(crate) fn has_space_for(&self, items: &[QueueItem]) -> bool {
+        let state = self.state.lock();
+        let is_timed = !state.limits.max_time.is_zero();
+        let bytes = items.iter().map(QueueItem::memory).sum();
+        state.limits.leak != Leak::None || !is_timed && !state.is_over(bytes)
+    }
+
     /// Adds items like [`MediaQueue::push`], for a writer with more input pending, which would wake
     /// the streaming thread over and over: it returns true only when [`QUIET_BYTES`] are queued. Call
     /// [`MediaQueue::push`], or look at [`MediaQueue::is_reader_due`], before waiting for anything.
@@ -471,28 +479,6 @@ impl MediaQueue {
             self.take_locked(state, batch);
         }
         has_drops
-    }
-
-    /// Notes that tags were dropped elsewhere, which the streaming thread has to report.
-    pub(crate) fn note_drop(&self) {
-        let mut state = self.state.lock();
-        state.drop_news.note();
-        if state.has_drops_to_report() && !state.closed {
-            self.wake_reader(&mut state);
-        }
-    }
-
-    /// Notes that the streaming thread has set a time for its next report, and need not be woken for
-    /// drops until then.
-    pub(crate) fn set_report_due(&self) {
-        self.state.lock().drop_news.set_report_due();
-    }
-
-    /// Begins a report: drops from now on are for the next one.
-    pub(crate) fn begin_report(&self) {
-        let mut state = self.state.lock();
-        let drops = state.drops();
-        state.drop_news.begin_report(drops);
     }
 
     /// Moves items that are there to `batch`, up to the limits of one batch. None while the queue is

@@ -686,3 +686,30 @@ fn long_queues_take_as_many_steps_a_tag_as_short_ones() {
         }
     }
 }
+
+#[test]
+fn space_for_items_is_what_a_push_does_not_wait_for() {
+    let queue = queue(3, Leak::None);
+    let items = |count: u32| (0..count).map(frame).collect::<Vec<_>>();
+    assert!(queue.has_space_for(&items(3)));
+    assert!(!queue.has_space_for(&items(4)));
+    push(&queue, items(2));
+    assert!(queue.has_space_for(&items(1)));
+    assert!(!queue.has_space_for(&items(2)));
+    pop(&queue);
+    assert!(queue.has_space_for(&items(3)));
+    // A queue that leaks never waits, and the bound in time depends on what is queued before.
+    let limits = QueueLimits {
+        max_bytes: 1,
+        max_time: Duration::from_secs(1),
+        leak: Leak::Downstream,
+    };
+    queue.set_limits(limits);
+    assert!(queue.has_space_for(&items(4)));
+    queue.set_limits(QueueLimits {
+        max_bytes: 0,
+        leak: Leak::None,
+        ..limits
+    });
+    assert!(!queue.has_space_for(&items(1)));
+}
