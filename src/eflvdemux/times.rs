@@ -81,7 +81,10 @@ impl TagTimes {
         if let Some(time) = self.anchored(tag) {
             return (time, false);
         }
-        let mut unwrapper = track.unwrapper.unwrap_or(self.unwrapper);
+        if std::mem::take(&mut self.is_file_new) {
+            self.begin_file(tag.timestamp, track);
+        }
+        let mut unwrapper = self.unwrapper(tag.timestamp, track);
         let raw = unwrapper.next(tag.timestamp) * NANOS_PER_MILLI;
         track.unwrapper = Some(unwrapper);
         self.unwrapper = unwrapper;
@@ -94,13 +97,40 @@ impl TagTimes {
             return i64::try_from(dts.nseconds()).unwrap_or(i64::MAX);
         }
         let raw = || self.unwrapper.peek(tag.timestamp) * NANOS_PER_MILLI;
+        let end = self.end.filter(|_| self.is_file_new);
         self.anchored(tag)
+            .or(end)
             .unwrap_or_else(|| raw().saturating_add(self.shift))
     }
 
     /// Handles the start of another file.
     pub(super) fn start_file(&mut self) {
         self.is_file_new = self.end.is_some();
+    }
+
+    /// Handles the first packet of another file, which may continue the recording of the one before.
+    /// Otherwise it starts at the end of that one, and all its tracks on clocks of their own.
+    fn begin_file(&mut self, timestamp: u32, track: &TrackTimes) {
+        let end = self.end.unwrap_or(i64::MIN);
+        let unwrapper = track.unwrapper.unwrap_or(self.unwrapper);
+        let time = unwrapper.peek(timestamp) * NANOS_PER_MILLI + self.shift;
+        let is_near = |step| step * NANOS_PER_MILLI <= MAX_PACKET;
+        let continues =
+            time >= end - MAX_OVERLAP && unwrapper.step_over_wrap(timestamp).is_none_or(is_near);
+        if !continues {
+            self.unwrapper = TimestampUnwrapper::default();
+            self.start_run(end - i64::from(timestamp) * NANOS_PER_MILLI);
+            self.first_run_of_file = self.run;
+        }
+    }
+
+    /// Returns the unwrapper for the next packet of a track.
+    fn unwrapper(&self, timestamp: u32, track: &TrackTimes) -> TimestampUnwrapper {
+        let is_of_file = track.run >= self.first_run_of_file;
+        let own = track.unwrapper.filter(|_| is_of_file);
+        let known = own.into_iter().chain([self.unwrapper]);
+        let mut fitting = known.filter(|unwrapper| !unwrapper.is_restart(timestamp));
+        fitting.next().unwrap_or_default()
     }
 
     fn anchored(&self, tag: &FlvTag<'_>) -> Option<i64> {
@@ -112,10 +142,6 @@ impl TagTimes {
 
     fn shifted(&mut self, raw: i64, track: &mut TrackTimes) -> (i64, bool) {
         let end = self.end.unwrap_or(i64::MIN);
-        if std::mem::take(&mut self.is_file_new) && raw + self.shift < end - MAX_OVERLAP {
-            self.start_run(end - raw);
-            self.first_run_of_file = self.run;
-        }
         let mut is_reset = false;
         match track.last {
             // The latest run, which may have begun before the track came. A time before all others
@@ -273,6 +299,76 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Starts of clocks on both sides of each count at which some writers wrap.
+    fn origins() -> impl Iterator<Item = u32> {
+        let wraps = [0, 1 << 24, 1 << 31];
+        let distances = [-40_000, -29_000, -1_500, -500, 0, 500, 40_000];
+        wraps.into_iter().flat_map(move |wrap: u32| {
+            distances.map(|distance: i32| wrap.wrapping_add_signed(distance))
+        })
+    }
+
+    /// Packets of two tracks for two seconds, the second one 10 ms after the first.
+    fn recording(origin: u32) -> Vec<(usize, u32)> {
+        let steps = (0..50).flat_map(|n: u32| [(0, n * 40), (1, n * 40 + 10)]);
+        let packets = steps.map(|(track, step)| (track, origin.wrapping_add(step)));
+        packets.collect()
+    }
+
+    /// Wherever the first one ends and the second one begins, with or without a file header.
+    #[test]
+    fn a_second_recording_follows_the_first_without_a_hole() {
+        for first in origins() {
+            for second in origins() {
+                // Further ahead, but less than half the range, is a hole in the recording.
+                let end = first.wrapping_add(2_000);
+                if second > end || second.wrapping_sub(first) < 3_000 {
+                    continue;
+                }
+                for has_header in [true, false] {
+                    // A clock that only steps back, and by less than a wrap, has its own tests.
+                    let header = has_header.then_some(None);
+                    let packets: Vec<_> = recording(first)
+                        .into_iter()
+                        .map(Some)
+                        .chain(header)
+                        .chain(recording(second).into_iter().map(Some))
+                        .collect();
+                    let times = times(&packets);
+                    let case = (first, second, has_header);
+                    let start = times[100];
+                    let hole = start - times[99];
+                    assert!((0..=31_000).contains(&hole), "{case:?}: {hole}");
+                    assert!(!has_header || hole <= 1_000, "{case:?}: {hole}");
+                    let steps: Vec<i64> = times[100..].iter().map(|time| time - start).collect();
+                    let expected: Vec<i64> = recording(0)
+                        .iter()
+                        .map(|(_, time)| i64::from(*time))
+                        .collect();
+                    assert_eq!(steps, expected, "{case:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_of_a_second_file_is_at_its_start() {
+        let mut times = TagTimes::new(false);
+        let mut track = TrackTimes::default();
+        let mut tag = FlvTag {
+            kind: TagKind::Audio,
+            timestamp: 1 << 31,
+            body: &[],
+            dts: None,
+        };
+        times.of_packet(&tag, &mut track);
+        times.start_file();
+        tag.timestamp = 0;
+        let start = (1_i64 << 31) * NANOS_PER_MILLI;
+        assert_eq!(times.of_script(&tag), start);
+        assert_eq!(times.of_packet(&tag, &mut track), (start, true));
     }
 
     #[test]

@@ -46,6 +46,20 @@ impl TimestampUnwrapper {
         self.unwrap(raw).0
     }
 
+    /// Returns the step to a timestamp, if it leads over a wrap.
+    pub(crate) fn step_over_wrap(&self, raw: u32) -> Option<i64> {
+        let last = self.last?;
+        let step = self.unwrap(raw).0 - last.time;
+        (step != i64::from(raw) - i64::from(last.raw)).then_some(step)
+    }
+
+    /// Returns true for a timestamp that can only be reached over a wrap far ahead. The clock has
+    /// restarted rather.
+    pub(crate) fn is_restart(&self, raw: u32) -> bool {
+        let step = self.step_over_wrap(raw);
+        step.is_some_and(|step| step > i64::from(WRAP_DISTANCE))
+    }
+
     fn unwrap(&self, raw: u32) -> (i64, Option<u32>) {
         let Some(last) = self.last else {
             return (i64::from(raw), None);
@@ -114,6 +128,27 @@ mod tests {
             let raw = time.map(|t| (t % wrap) as u32);
             assert_eq!(unwrapped(&raw), time, "at {wrap:#x}");
         }
+    }
+
+    #[test]
+    fn a_step_over_a_wrap_is_one_only_near_it() {
+        let after = |last: u32| {
+            let mut unwrapper = TimestampUnwrapper::default();
+            unwrapper.next(last);
+            unwrapper
+        };
+        let end = u32::MAX - 9;
+        assert_eq!(after(end).step_over_wrap(10), Some(20));
+        assert_eq!(after(10).step_over_wrap(end), Some(-20));
+        assert_eq!(after((1 << 24) - 5).step_over_wrap(5), Some(10));
+        assert_eq!(after(5).step_over_wrap(1 << 31), None);
+        assert_eq!(after(50_000).step_over_wrap(0), None);
+        assert!(!after(end).is_restart(10));
+        assert!(!after(10).is_restart(end));
+        assert!(!after(50_000).is_restart(0));
+        assert!(after(end).is_restart(30_000));
+        assert!(after((1 << 31) + 1).is_restart(0));
+        assert!(!TimestampUnwrapper::default().is_restart(0));
     }
 
     #[test]
