@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
+/// The default instance of an application: `live/_definst_` is `live`.
+const DEFAULT_INSTANCE: &str = "_definst_";
+
 /// Returns true if a client means its stream `stream_key` of `application` with `name`. It may
 /// repeat the key with or without its query, or the whole path or URL.
 pub(super) fn is_name_of(name: &str, application: &str, stream_key: &str) -> bool {
@@ -19,7 +22,10 @@ fn parts(text: &str) -> Vec<&str> {
         Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
         None => path,
     };
-    path.split('/').filter(|part| !part.is_empty()).collect()
+    let parts = path.split('/');
+    parts
+        .filter(|part| !part.is_empty() && *part != DEFAULT_INSTANCE)
+        .collect()
 }
 
 #[cfg(test)]
@@ -39,6 +45,9 @@ mod tests {
             ("", "live", ""),
             ("a/b", "live", "a/b"),
             ("mp4:a.mp4", "live", "mp4:a.mp4"),
+            ("live/key", "live/_definst_", "key"),
+            ("rtmp://host/live/_definst_/key", "live", "key"),
+            ("key", "live", "_definst_/key"),
         ] {
             assert!(is_name_of(name, application, key), "{name} {key}");
         }
@@ -54,6 +63,7 @@ mod tests {
             ("other/key", "live", "key"),
             ("Key", "live", "key"),
             ("other", "live/key", ""),
+            ("_definst_", "live/_definst_", "key"),
         ] {
             assert!(!is_name_of(name, application, key), "{name} {key}");
         }
