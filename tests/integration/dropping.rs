@@ -75,8 +75,8 @@ fn wait_for_report(events: impl Fn() -> Vec<gst::Structure>, reason: &str, tags:
     }
 }
 
-/// Waits until all that the client has sent is queued. The first answer comes before the media of
-/// the same read is.
+/// Waits until all that the client has sent is queued. Where it has to wait for space, the first
+/// answer comes before that.
 fn synchronize(client: &mut RawClient) {
     for transaction in [9.0, 10.0] {
         client.command(0, "createStream", transaction, &[Value::Null]);
@@ -303,6 +303,22 @@ fn parts_of_an_aggregate_that_is_cut_short_are_reported() {
     unpublish(client);
     assert_eq!(flv::media(&recorder.finish()).len(), 3);
     assert_eq!(assert_dropped(&recorder, "total-skipped", "unusable"), 1);
+}
+
+/// The client aborts one message, and starts another one within the next.
+#[test]
+fn messages_that_a_client_leaves_incomplete_are_reported() {
+    let recorder = Recorder::start("");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0), keyframe(0, 1000)]);
+    let start = |tag: &Tag| Wire::on(6).absolute(tag)[0].clone();
+    client.send(&start(&delta_frame(40, 1000)));
+    client.message(2, type_id::ABORT, 0, &6u32.to_be_bytes());
+    client.send(&start(&delta_frame(40, 1000)));
+    send(&mut client, &[delta_frame(80, 900)]);
+    unpublish(client);
+    assert_eq!(flv::media(&recorder.finish()).len(), 3);
+    assert_eq!(assert_dropped(&recorder, "total-skipped", "unusable"), 2);
 }
 
 /// All of it is dropped, once it is too much to hold.

@@ -53,6 +53,7 @@ pub struct ChunkReader {
     /// Unused bytes from earlier input: the front of a header.
     stash: Stash,
     buffered: usize,
+    /// Incomplete messages that were dropped.
     abandoned: u64,
 }
 
@@ -137,9 +138,10 @@ impl ChunkReader {
         partials.map(|partial| partial.len()).sum()
     }
 
-    /// Returns the number of incomplete messages dropped: aborted, or replaced by a new one.
-    pub fn abandoned(&self) -> u64 {
-        self.abandoned
+    /// Returns the number of incomplete messages dropped since the last call: aborted, or replaced by a
+    /// new one.
+    pub fn take_abandoned(&mut self) -> u64 {
+        std::mem::take(&mut self.abandoned)
     }
 
     pub fn set_max_message_size(&mut self, size: u32) {

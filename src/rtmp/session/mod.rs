@@ -230,6 +230,11 @@ impl Session {
         self.reader.partial_media()
     }
 
+    /// Returns the number of messages that the client has left incomplete since the last call.
+    pub fn take_abandoned(&mut self) -> u64 {
+        self.reader.take_abandoned()
+    }
+
     /// Returns true if the handshake is done.
     pub fn is_handshake_done(&self) -> bool {
         !matches!(self.phase, SessionPhase::Handshake(_))

@@ -370,6 +370,11 @@ impl Connection {
         while let Some(event) = self.session.read(&mut input)? {
             self.handle(event, arrival)?;
         }
+        let abandoned = self.session.take_abandoned();
+        if abandoned > 0 {
+            self.counters.skipped(abandoned);
+            gst::debug!(CAT, "{}: {abandoned} incomplete messages", self.address);
+        }
         Ok(())
     }
 
