@@ -11,7 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use gstrtmp2server::internal::amf0::Value;
+use gstrtmp2server::internal::rtmp::command::Command;
 use gstrtmp2server::internal::rtmp::control::Control;
+use gstrtmp2server::internal::rtmp::message::type_id;
 
 use support::PATIENCE;
 use support::flv::{self, Tag};
@@ -21,6 +24,7 @@ use support::recorder::{Recorder, epoch_of};
 use support::resources::resources;
 use support::signals::Signals;
 use support::synthetic::{audio, delta_frame, keyframe, stream, video_header};
+use support::wire::Wire;
 
 use crate::multi::multi_recorder::MultiRecorder;
 use harness::{
@@ -423,6 +427,33 @@ fn end_of_the_publisher_follows_its_media() {
         drop(push);
         test.finish();
     }
+}
+
+/// A client may leave, or be replaced, as soon as it has its answer.
+#[test]
+fn an_answer_follows_the_media_before_it_into_the_queue() {
+    let mut test = Delivery::start("");
+    let probe = test.block_pad();
+    test.send_frame();
+    wait_until("the push blocks", || test.pad().is_blocking());
+    let create_stream = Command::new("createStream", 9.0, vec![Value::Null]);
+    let create_stream = Tag::new(type_id::COMMAND_AMF0, 0, create_stream.write());
+    let mut queued = level(&test.recorder);
+    for _ in 0..200 {
+        let frame = test.next_frame();
+        let read = [
+            Wire::of(&frame).absolute(&frame).concat(),
+            Wire::on(3).absolute(&create_stream).concat(),
+        ];
+        test.client.send(&read.concat());
+        test.client.expect_command("_result");
+        test.sent.push(frame);
+        let now = level(&test.recorder);
+        assert!(now > queued, "{now} after {queued} bytes");
+        queued = now;
+    }
+    test.pad().remove_probe(probe);
+    test.finish();
 }
 
 #[test]

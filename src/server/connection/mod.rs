@@ -344,15 +344,16 @@ impl Connection {
         let more_is_likely = is_filled && outcome.is_ok();
         // A reply says that all before it has arrived: a client may leave then. It goes first only where
         // the media has to wait for space in the queue.
-        if !self.session.output().is_empty() && self.delivery.fits(self.phase.published()) {
-            let handed_over = self.hand_over(more_is_likely);
-            self.flush(patience)?;
+        let has_replies = !self.session.output().is_empty();
+        let is_early = has_replies && self.delivery.fits(self.phase.published());
+        let early = is_early.then(|| self.hand_over(more_is_likely));
+        let flushed = self.flush(patience);
+        // Also the media of a client that reads no reply.
+        let handed_over = early.unwrap_or_else(|| self.hand_over(more_is_likely));
+        if is_early {
             self.update_stats();
-            handed_over?;
-        } else {
-            self.flush(patience)?;
-            self.hand_over(more_is_likely)?;
         }
+        flushed.and(handed_over)?;
         if !self.delivery.is_due() {
             self.note_handled();
         }
