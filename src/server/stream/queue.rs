@@ -7,6 +7,7 @@
 mod drop_news;
 mod item;
 mod items;
+mod reports;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Drops that the streaming thread has to report.
-
-use super::MediaQueue;
-
 /// Drops that the streaming thread has not reported yet.
 #[derive(Debug, Default)]
 pub(super) struct DropNews {
@@ -35,30 +31,6 @@ impl DropNews {
     pub(super) fn begin_report(&mut self, drops: u64) {
         self.reported = drops + self.noted;
         self.is_report_due = false;
-    }
-}
-
-impl MediaQueue {
-    /// Notes that tags were dropped elsewhere, which the streaming thread has to report.
-    pub(crate) fn note_drop(&self) {
-        let mut state = self.state.lock();
-        state.drop_news.note();
-        if state.has_drops_to_report() && !state.closed {
-            self.wake_reader(&mut state);
-        }
-    }
-
-    /// Notes that the streaming thread has set a time for its next report, and need not be woken for
-    /// drops until then.
-    pub(crate) fn set_report_due(&self) {
-        self.state.lock().drop_news.set_report_due();
-    }
-
-    /// Begins a report: drops from now on are for the next one.
-    pub(crate) fn begin_report(&self) {
-        let mut state = self.state.lock();
-        let drops = state.drops();
-        state.drop_news.begin_report(drops);
     }
 }
 
