@@ -68,6 +68,7 @@ step relay .venv/bin/python scripts/check_relay.py
 step elements scripts/check_elements_doc.py
 step readme scripts/check_readme.py
 step demo scripts/demo.py --seconds 3
+step obs scripts/check_obs.py
 step meson scripts/check-meson.sh
 step fuzz scripts/fuzz.sh "${FUZZ_SECONDS:-20}"
 
