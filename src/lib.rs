@@ -61,7 +61,7 @@ pub use rtmp2recordsink::Rtmp2RecordSink;
 pub use rtmp2serverbin::Rtmp2ServerBin;
 pub use rtmp2serversrc::{
     AuthMod, ConnectionState, LeakyType, LogKeys, ProxyProtocol, PublisherPolicy, Rtmp2ServerSrc,
-    StreamEvent, StreamStatus, TimestampMode,
+    Standby, StreamEvent, StreamStatus, TimestampMode,
 };
 
 /// Parts for the tests and benchmarks of this crate, without any promise of stability.

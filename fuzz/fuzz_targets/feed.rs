@@ -65,7 +65,10 @@ impl Emitted {
                 self.stream_header = true;
             }
             FeedOutput::Segment { .. } => self.segments += 1,
-            FeedOutput::Mark(()) | FeedOutput::Reconfigured | FeedOutput::Event(_) => {}
+            FeedOutput::Mark(())
+            | FeedOutput::Reconfigured
+            | FeedOutput::Standby(_)
+            | FeedOutput::Event(_) => {}
             FeedOutput::Tag(tag) => self.tag(&tag, mode),
         }
     }

@@ -126,6 +126,7 @@ mod times;
 mod track;
 
 pub(crate) use imp::source_templates;
+pub(crate) use parser::{FlvParser, Parsed};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

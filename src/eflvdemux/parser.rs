@@ -28,7 +28,7 @@ const MAX_REST: usize = 64 * 1024;
 
 /// An element of the byte stream.
 #[derive(Debug)]
-pub(super) enum Parsed<'a> {
+pub(crate) enum Parsed<'a> {
     /// The start of a file. Concatenated files have several.
     FileHeader,
     Tag {
@@ -48,11 +48,11 @@ pub(super) enum Parsed<'a> {
 
 /// A whole tag.
 #[derive(Debug)]
-pub(super) struct FlvTag<'a> {
-    pub(super) kind: TagKind,
+pub(crate) struct FlvTag<'a> {
+    pub(crate) kind: TagKind,
     /// Milliseconds, modulo 2^32.
-    pub(super) timestamp: u32,
-    pub(super) body: &'a [u8],
+    pub(crate) timestamp: u32,
+    pub(crate) body: &'a [u8],
     /// DTS of the upstream buffer, if the tag starts with it.
     pub(super) dts: Option<gst::ClockTime>,
 }
@@ -126,7 +126,7 @@ enum Origin<'a> {
 }
 
 #[derive(Debug)]
-pub(super) struct FlvParser {
+pub(crate) struct FlvParser {
     /// The start of a tag whose rest is still to come.
     adapter: UniqueAdapter,
     window: Window,
@@ -194,7 +194,7 @@ impl FlvParser {
     }
 
     /// Handles the end of the stream: everything whole in the pending bytes is parsed.
-    pub(super) fn finish<E>(
+    pub(crate) fn finish<E>(
         &mut self,
         mut each: impl FnMut(Parsed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -226,7 +226,7 @@ impl FlvParser {
     }
 
     /// Parses a buffer and calls `each` for everything whole in it, up to the first error.
-    pub(super) fn push<E>(
+    pub(crate) fn push<E>(
         &mut self,
         buffer: gst::Buffer,
         mut each: impl FnMut(Parsed<'_>) -> Result<(), E>,

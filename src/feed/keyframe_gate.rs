@@ -33,12 +33,17 @@ pub(super) struct WaitLimits {
     pub(super) video: u64,
 }
 
+/// Time in nanoseconds for which audio waits for video while standby plays, where nothing else says.
+const MAX_REPLACED_WAIT: RunningTime = 2_000_000_000;
+
 /// Closed at the start of each publisher. A stream without video has no keyframes, and only its
 /// first video shows that it has any: audio that arrives alone passes, and goes on passing.
 #[derive(Debug)]
 pub(super) struct KeyframeGate {
     is_enabled: bool,
     limits: WaitLimits,
+    /// Something else leaves meanwhile, so that it can wait.
+    is_replaced: bool,
     video: VideoState,
     audio_passes: bool,
     /// Video tracks whose keyframe is held.
@@ -62,6 +67,7 @@ impl KeyframeGate {
         KeyframeGate {
             is_enabled,
             limits,
+            is_replaced: false,
             video: VideoState::Unknown,
             audio_passes: false,
             held_tracks: TrackSet::default(),
@@ -71,6 +77,22 @@ impl KeyframeGate {
 
     pub(super) fn close(&mut self) {
         *self = KeyframeGate::new(self.is_enabled, self.limits);
+    }
+
+    /// Closes while something else leaves: decoding starts with a keyframe in any case. Audio alone
+    /// waits for video for a while, if that may come.
+    pub(super) fn close_for_standby(&mut self, may_have_video: bool) {
+        self.close();
+        self.is_replaced = true;
+        if may_have_video {
+            self.video = VideoState::Announced;
+        }
+    }
+
+    /// Lets video pass from here on.
+    pub(super) fn open(&mut self) {
+        self.video = VideoState::Flowing;
+        self.waiting_since = None;
     }
 
     /// Notes a video sequence header.
@@ -87,7 +109,7 @@ impl KeyframeGate {
         is_sync_point: bool,
         arrival: RunningTime,
     ) -> GateAction {
-        if !self.is_enabled {
+        if !self.is_enabled && !self.is_replaced {
             return GateAction::Pass;
         }
         match (tag.kind, tag.info.content, self.video) {
@@ -124,7 +146,11 @@ impl KeyframeGate {
     /// Returns the running time at which the present wait ends without a keyframe.
     pub(super) fn deadline(&self) -> Option<RunningTime> {
         let since = self.waiting_since?;
-        let video = (self.video == VideoState::Announced).then_some(self.limits.video);
+        let limit = match self.limits.video {
+            0 if self.is_replaced => MAX_REPLACED_WAIT,
+            limit => limit,
+        };
+        let video = (self.video == VideoState::Announced).then_some(limit);
         let limits = [Some(self.limits.keyframe), video];
         let limit = limits
             .into_iter()

@@ -16,6 +16,8 @@ mod output;
 mod pending;
 mod progress;
 mod source_clocks;
+mod standby;
+mod standing_in;
 mod stream_header;
 mod time;
 mod time_of_day;
@@ -40,6 +42,11 @@ pub use output::{DroppedTags, FeedEvent, FeedOutput, OutputTag};
 use pending::{PendingTag, PendingTags};
 use progress::{DecodingStart, PublisherProgress};
 use source_clocks::{SourceClocks, SourceTime};
+use standby::Standby;
+pub use standby::{
+    Program, ProgramBuilder, ProgramError, StandbyChange, StandbyMismatch, StandbySettings,
+    StandbySource,
+};
 use stream_header::{HeaderChange, StreamHeader};
 pub(crate) use time::NANOS_PER_MILLI;
 pub use time::RunningTime;
@@ -104,6 +111,8 @@ pub struct Feed<M> {
     /// when it really ends.
     end_tags: Vec<Tag>,
     progress: PublisherProgress,
+    /// None where nothing stands in for a publisher.
+    standby: Option<Box<Standby>>,
     is_file_header_sent: bool,
     /// Some publisher has sent Enhanced FLV. Set for good, since the demuxer downstream stays.
     is_enhanced: bool,
@@ -134,6 +143,7 @@ impl<M> Feed<M> {
             pending: PendingTags::default(),
             end_tags: Vec::new(),
             progress: PublisherProgress::default(),
+            standby: None,
             is_file_header_sent: false,
             is_enhanced: false,
             output: VecDeque::new(),
@@ -151,6 +161,12 @@ impl<M> Feed<M> {
     /// Accepts these codecs and no others.
     pub fn accepting(mut self, codecs: AcceptedCodecs) -> Self {
         self.codecs = CodecFilter::new(codecs);
+        self
+    }
+
+    /// Plays this while no media of a publisher comes.
+    pub fn with_standby(mut self, standby: Option<StandbySettings>) -> Self {
+        self.standby = standby.map(|settings| Box::new(Standby::new(settings)));
         self
     }
 
@@ -254,8 +270,10 @@ impl<M> Feed<M> {
         self.backlog.reset();
         self.forget_pending();
         self.end_tags.clear();
-        self.stream_header.start_publisher();
         self.progress = PublisherProgress::starting();
+        if !self.start_behind_standby() {
+            self.stream_header.start_publisher();
+        }
     }
 
     /// Accepts a tag of the present publisher.
@@ -332,9 +350,12 @@ impl<M> Feed<M> {
         self.output.extend(event.map(FeedOutput::Event));
     }
 
-    /// Ends the present publisher. Audio that waited for a keyframe leaves. Without any media there is
-    /// nothing that a description could be of.
+    /// Ends the present publisher. Audio that waited for a keyframe leaves, unless standby has replaced
+    /// it. Without any media there is nothing that a description could be of.
     pub fn end_publisher(&mut self) {
+        if self.is_standby_playing() {
+            self.dropped.before_keyframe += self.pending.retain_media(|_, _| false);
+        }
         if self.pending.has_media() {
             self.start_media();
         }
@@ -348,6 +369,7 @@ impl<M> Feed<M> {
 
     /// Ends the stream: tags that were held back for that leave.
     pub fn finish(&mut self) {
+        self.finish_standby();
         if self.progress.is_flowing {
             for tag in std::mem::take(&mut self.end_tags) {
                 self.emit_description(tag);
@@ -388,6 +410,9 @@ impl<M> Feed<M> {
         let arrival = reception.arrival;
         let (source, jump) = self.source_clocks.next(&tag, arrival);
         self.report_jump(jump, arrival);
+        let Some(tag) = self.check_return(tag, source, reception) else {
+            return;
+        };
         let is_sync_point = self.progress.is_sync_point(&tag);
         match self.keyframe_gate.check(&tag, is_sync_point, arrival) {
             GateAction::Pass if self.progress.is_flowing => self.emit_media(tag, source, reception),
@@ -406,6 +431,12 @@ impl<M> Feed<M> {
 
     /// Emits media of a publisher that flows, unless it belongs to a backlog.
     fn emit_media(&mut self, tag: Tag, source: SourceTime, reception: Reception) {
+        if let Some(standby) = &mut self.standby
+            && standby.is_replaced(&tag, source.common, reception.arrival)
+        {
+            self.dropped.late += 1;
+            return;
+        }
         let mut candidate = self.timeline.locate(&tag, source, reception.arrival);
         let late_candidate = self
             .timeline
@@ -427,10 +458,15 @@ impl<M> Feed<M> {
                 return;
             }
         }
+        self.report_late();
+        self.place(tag, source, candidate, reception.arrival);
+    }
+
+    /// Reports late media that was dropped.
+    fn report_late(&mut self) {
         let late =
             self.dropped.late - std::mem::replace(&mut self.late_reported, self.dropped.late);
         self.post_event((late > 0).then_some(FeedEvent::BacklogSkipped(late)));
-        self.place(tag, source, candidate, reception.arrival);
     }
 
     fn place(&mut self, tag: Tag, source: SourceTime, candidate: Candidate, arrival: RunningTime) {
@@ -443,6 +479,9 @@ impl<M> Feed<M> {
         let clock = self.timeline.clock_id(&candidate);
         let time_of_day = self.time_of_day.of_media(&tag, source, clock);
         let placement = self.timeline.settle(candidate);
+        if let Some(standby) = &mut self.standby {
+            standby.note(&tag, placement.time, arrival);
+        }
         self.emit(tag, placement, time_of_day, starts_decoding);
     }
 
@@ -481,6 +520,7 @@ impl<M> Feed<M> {
     /// Starts the media of a publisher, and emits the tags that waited for it. The earliest of them
     /// is the publisher's start.
     fn start_media(&mut self) {
+        self.end_standby();
         self.progress.is_flowing = true;
         let pending = std::mem::take(&mut self.pending).into_tags();
         let first = pending.iter().find(|pending| pending.source.is_some());
@@ -492,7 +532,7 @@ impl<M> Feed<M> {
             .timeline
             .start_media(sources, arrival.unwrap_or_default());
         if let Some((start, base)) = segment {
-            self.output.push_back(FeedOutput::Segment { start, base });
+            self.emit_segment(start, base);
         }
         let mut changed = !self.is_file_header_sent;
         for PendingTag { tag, .. } in &pending {
@@ -521,6 +561,13 @@ impl<M> Feed<M> {
                 self.emit_changed_description(tag);
             }
         }
+    }
+
+    fn emit_segment(&mut self, start: u64, base: RunningTime) {
+        if let Some(standby) = &mut self.standby {
+            standby.set_segment(start, base);
+        }
+        self.output.push_back(FeedOutput::Segment { start, base });
     }
 
     fn emit_stream_header(&mut self) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::codecs::RefusedTrack;
 use super::imbalance::Imbalance;
 use super::jump::Jump;
+use super::standby::{StandbyChange, StandbyMismatch};
 use super::time::RunningTime;
 use crate::memory::Memory;
 
@@ -26,6 +27,8 @@ pub enum FeedOutput<M> {
     Mark(M),
     /// The next sequence header replaces another one: decoders start again.
     Reconfigured,
+    /// Standby plays from here on, or the publisher does again.
+    Standby(StandbyChange),
     /// An event for the application.
     Event(FeedEvent),
 }
@@ -40,6 +43,8 @@ pub enum FeedEvent {
     NoKeyframe(u64),
     /// A track is in a codec that is not accepted. Once for each track and codec of a publisher.
     TrackRefused(RefusedTrack),
+    /// The file of standby and the publisher have other codecs. Once for each kind of track.
+    StandbyMismatch(StandbyMismatch),
 }
 
 /// A tag with its times in nanoseconds.

@@ -103,6 +103,33 @@ impl PendingTags {
         });
     }
 
+    /// Returns the media that waits.
+    pub(super) fn media(&self) -> impl DoubleEndedIterator<Item = &PendingTag> {
+        self.tags.iter().filter(|tag| tag.source.is_some())
+    }
+
+    /// Returns the descriptions that wait.
+    pub(super) fn descriptions(&self) -> impl Iterator<Item = &Tag> {
+        let descriptions = self.tags.iter().filter(|tag| tag.source.is_none());
+        descriptions.map(|pending| &pending.tag)
+    }
+
+    /// Drops media that is not to be kept, and returns its number of tags.
+    pub(super) fn retain_media(&mut self, keeps: impl Fn(&Tag, SourceTime) -> bool) -> u64 {
+        let before = self.tags.len();
+        let mut bytes = 0;
+        self.tags.retain(|pending| {
+            let Some(source) = pending.source else {
+                return true;
+            };
+            let is_kept = keeps(&pending.tag, source);
+            bytes += if is_kept { 0 } else { pending.tag.memory() };
+            is_kept
+        });
+        self.media_bytes -= bytes;
+        (before - self.tags.len()) as u64
+    }
+
     pub(super) fn has_media(&self) -> bool {
         self.media_bytes > 0
     }

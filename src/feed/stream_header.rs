@@ -4,7 +4,9 @@
 
 use bytes::Bytes;
 
-use crate::flv::{Content, FILE_HEADER, Tag, TagKind, split_tracks};
+use crate::flv::{
+    Content, FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind, split_tracks,
+};
 use crate::memory::Memory;
 
 /// One tag that a late client needs, for each kind and track.
@@ -97,6 +99,16 @@ impl StreamHeader {
         HeaderChange::Added
     }
 
+    /// Returns each entry as a tag.
+    pub(super) fn descriptions(&self) -> Vec<Tag> {
+        let tags = self.entries.iter().filter_map(|entry| {
+            let body = entry.bytes.get(FRONT_LENGTH..)?;
+            let body = &body[..body.len().checked_sub(TRAILER_LENGTH)?];
+            Tag::new(entry.kind, 0, Memory::from_vec(body.to_vec(), 0)).ok()
+        });
+        tags.collect()
+    }
+
     /// Returns the file header, and each entry as a tag at time 0.
     pub(super) fn to_tags(&self) -> Vec<Bytes> {
         let header = Bytes::from_static(&FILE_HEADER);
@@ -148,7 +160,6 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flv::FRONT_LENGTH;
     use HeaderChange::{Added, None, Replaced};
 
     /// A sequence header of several H.264 tracks, or of several Opus tracks, with these records.

@@ -254,6 +254,29 @@ impl Timeline {
         }
     }
 
+    /// Begins the stream without a publisher.
+    pub(super) fn begin(&mut self, now: RunningTime) {
+        if self.mode == TimestampMode::RunningTime {
+            self.base.get_or_insert(now);
+        }
+    }
+
+    /// Moves the stream on to media that has its time already.
+    pub(super) fn move_to(&mut self, time: i64) {
+        self.position = time;
+        self.advance_latest(time);
+    }
+
+    /// Keeps the next publisher from starting before a time.
+    pub(super) fn start_no_earlier(&mut self, time: i64) {
+        self.advance_latest(time - 1);
+    }
+
+    /// Returns the time of media by the publisher's newest clock.
+    pub(super) fn time_of(&self, source: SourceTime) -> i64 {
+        source.common + self.newest_clock().offset + self.correction()
+    }
+
     /// Finds the offset of a publisher from the times of its first media. Returns the start and
     /// base of a segment in nanoseconds, where a new one is needed.
     pub(super) fn start_media(

@@ -20,6 +20,7 @@ mod header;
 mod info;
 mod kind;
 mod picture;
+mod silence;
 mod tag;
 pub mod time_of_day;
 mod tracks;
@@ -29,8 +30,10 @@ pub use error::{Error, MAX_BODY_LENGTH};
 pub use info::{Content, TagInfo};
 pub use kind::TagKind;
 pub use picture::{CodedPicture, KeyframeDetector, KeyframeFlags, Picture, PictureCodec};
+pub use silence::Silence;
 pub use tag::{FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag};
 pub use tracks::{TrackSet, lowest as lowest_track, split as split_tracks};
+pub use video::shift_composition_time;
 
 #[cfg(test)]
 mod tests;

@@ -78,3 +78,53 @@ fn enhanced(first: u8, rest: &[u8]) -> Result<TagInfo, Error> {
     }
     Ok(info.with_composition_time(composition_time, header.nanoseconds))
 }
+
+/// Adds milliseconds to the composition time of a frame in a tag of one track. Returns false where it
+/// has none.
+pub fn shift_composition_time(body: &mut [u8], millis: i64) -> bool {
+    let at = match *body {
+        [first, 1, ..] if first & 0x80 == 0 => {
+            let codec = VideoCodecId::from_code(first & 0x0F);
+            matches!(codec, VideoCodecId::Avc | VideoCodecId::Hevc).then_some(2)
+        }
+        [first, a, b, c, d, ..] if first & 0x8F == 0x80 | packet::CODED_FRAMES => {
+            let four_cc = VideoFourCc::from_code([a, b, c, d]);
+            four_cc.has_composition_time().then_some(5)
+        }
+        _ => None,
+    };
+    let Some(field) = at.and_then(|at| body.get_mut(at..at + 3)) else {
+        return false;
+    };
+    let present = i32::from_be_bytes([field[0], field[1], field[2], 0]) >> 8;
+    let shifted = (i64::from(present) + millis).clamp(-0x80_0000, 0x7F_FFFF);
+    field.copy_from_slice(&shifted.to_be_bytes()[5..]);
+    true
+}
+
+#[cfg(test)]
+mod shift_tests {
+    use super::*;
+
+    #[test]
+    fn composition_time_is_shifted_where_there_is_one() {
+        let shifted = |body: &[u8], millis| {
+            let mut body = body.to_vec();
+            let had_one = shift_composition_time(&mut body, millis);
+            had_one.then(|| parse(&body).unwrap().composition_time / 1_000_000)
+        };
+        let legacy = [0x27, 1, 0, 0, 80, 9];
+        assert_eq!(shifted(&legacy, -30), Some(50));
+        assert_eq!(shifted(&legacy, -100), Some(-20));
+        assert_eq!(shifted(&legacy, 1 << 40), Some(0x7F_FFFF));
+        assert_eq!(shifted(b"\xA1hvc1\0\0\x50\x09", 7), Some(87));
+        for body in [
+            &b"\xA3hvc1\x09"[..],
+            &[0x22, 9],
+            &[0x17, 0, 0, 0, 0, 1],
+            b"\xA1av01\x09",
+        ] {
+            assert_eq!(shifted(body, 7), None);
+        }
+    }
+}

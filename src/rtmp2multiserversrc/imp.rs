@@ -251,6 +251,9 @@ impl Rtmp2MultiServerSrc {
             let settings = self.core.settings();
             (settings.common.clone(), settings.max_streams)
         };
+        let standby = settings
+            .standby(false)
+            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
         let id = self.core.next_run();
         let name = claiming::full_name(self.obj().upcast_ref());
         let observer = Arc::new(StreamObserver::new(&self.obj(), &self.core, id));
@@ -261,7 +264,7 @@ impl Rtmp2MultiServerSrc {
             let claim = claiming::claim(&settings, &point)?;
             gst::info!(CAT, imp = self, "Listening on {}", claim.address());
             bound = Some(claim.address());
-            Ok::<_, gst::ErrorMessage>(Running::new(id, claim, table))
+            Ok::<_, gst::ErrorMessage>(Running::new(id, claim, table, standby))
         })?;
         if let Some(bound) = bound {
             Voice::new(&settings).listening(self.obj().upcast_ref(), &settings, bound);

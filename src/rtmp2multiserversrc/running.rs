@@ -8,6 +8,7 @@ use std::sync::Arc;
 use gst::subclass::prelude::*;
 
 use super::branch::Branch;
+use crate::feed::StandbySettings;
 use crate::rtmp2serversrc::counters::ElementCounters;
 use crate::server::{Claim, DrainControl, StreamClaim, StreamTable};
 
@@ -18,17 +19,25 @@ pub(super) struct Running {
     branches: BTreeMap<u32, Branch>,
     /// Counters of sources whose streams are over.
     finished: ElementCounters,
+    /// Keeps the file of standby in memory for all streams.
+    _standby: Option<StandbySettings>,
     /// Dropped last.
     claim: Claim,
 }
 
 impl Running {
-    pub(super) fn new(id: u64, claim: Claim, table: Arc<StreamTable>) -> Self {
+    pub(super) fn new(
+        id: u64,
+        claim: Claim,
+        table: Arc<StreamTable>,
+        standby: Option<StandbySettings>,
+    ) -> Self {
         Running {
             id,
             table,
             branches: BTreeMap::new(),
             finished: ElementCounters::default(),
+            _standby: standby,
             claim,
         }
     }

@@ -54,7 +54,8 @@ pub(super) fn post_change(element: &Rtmp2ServerSrc, before: &Snapshot, after: &S
     let is_decodable_again =
         before.status == StreamStatus::Reconfiguring && after.status == StreamStatus::Active;
     let is_reconfigured = before.epoch != after.epoch;
-    if is_reconfigured {
+    // Standby has an event of its own.
+    if is_reconfigured && after.status != StreamStatus::Paused {
         let event = StreamEvent::ReconfigurationStarted;
         post_event(element, event, after.epoch, no_details());
     }
@@ -188,7 +189,23 @@ pub(super) fn about_refused_track(track: &RefusedTrack) -> gst::Structure {
         .build()
 }
 
-fn kind(kind: TagKind) -> &'static str {
+/// Returns the details of the start of standby.
+pub(super) fn about_standby_start(reason: &str, reconfigures: bool) -> gst::Structure {
+    gst::Structure::builder("details")
+        .field("reason", reason)
+        .field("reconfigures", reconfigures)
+        .build()
+}
+
+/// Returns the details of the end of standby, which has played for this time in nanoseconds.
+pub(super) fn about_standby_end(time: u64, reconfigures: bool) -> gst::Structure {
+    gst::Structure::builder("details")
+        .field("time", time)
+        .field("reconfigures", reconfigures)
+        .build()
+}
+
+pub(super) fn kind(kind: TagKind) -> &'static str {
     match kind {
         TagKind::Audio => "audio",
         TagKind::Video => "video",

@@ -216,6 +216,10 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.state.settings().clone();
         let attached = self.origin.lock().take()?;
+        // The stream of another element has a publisher already.
+        let standby = settings
+            .standby(attached.is_none())
+            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
         let running = match attached {
             Some(claim) => ActiveClaim::Attached(claim),
             None => {
@@ -235,7 +239,8 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
         self.pause_gate.reset();
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         *self.keyframe_requests.lock() = KeyframeRequests::default();
-        let streaming = StreamingTask::new(running.stream().clone(), settings.feed());
+        let stream = running.stream().clone();
+        let streaming = StreamingTask::new(stream, settings.feed(), standby);
         *self.streaming.lock() = Some(Box::new(streaming));
         let downstream = Arc::new(DirectDownstream(self.obj().clone()));
         running.stream().direct().set_downstream(Some(downstream));
@@ -264,8 +269,13 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
             self.with_context(|context| streaming.report_rest(context));
         }
         // The queue is closed, so no item of it would do this.
-        for (before, after) in self.state.apply(StateInput::Ended) {
-            announcements::post_change(&self.obj(), &before, &after);
+        let standby_ends = StateInput::StandbyEnded {
+            reconfigures: false,
+        };
+        for input in [StateInput::Ended, standby_ends] {
+            for (before, after) in self.state.apply(input) {
+                announcements::post_change(&self.obj(), &before, &after);
+            }
         }
         self.obj().notify("current-port");
         gst::info!(CAT, imp = self, "Stopped");

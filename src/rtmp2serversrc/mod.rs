@@ -84,6 +84,8 @@
 //! | `timestamp-jump` | `kind`: `backward`, `forward` or `frozen`; `track`: `audio` or `video`; `from`, `to` (gint64) on the publisher's clock |
 //! | `codec-refused` | `kind`: `audio` or `video`; `track` (guint), `codec` |
 //! | `no-keyframe` | `waited` (guint64) |
+//! | `standby-started` | `reason`: `no-publisher`, `no-media` or `cut-off`; `reconfigures` (gboolean) |
+//! | `standby-ended` | `time` (guint64) that standby has played; `reconfigures` (gboolean) |
 //! | `keyframe-requested` | `action`, and `reason` where that is `none` |
 //!
 //! During a flood of rejections, 32 are posted at once, and then ten a second. Each drop of media
@@ -115,6 +117,17 @@
 //! second at most, of which one counts those left out. `gst-launch-1.0` prints both. The log has the
 //! same lines, in the category `rtmp2serversrc` at the levels INFO and WARNING.
 //! #GstRtmp2ServerSrc:log-keys says how much of a stream key is in them.
+//!
+//! ## Standby
+//!
+//! With #GstRtmp2ServerSrc:standby the stream goes on while no media of a publisher comes, on the same
+//! timeline, without a hole or a flush. `freeze` sends the last keyframe once a second, with silence in
+//! the publisher's own codec (AAC, Opus, MP3 and G.711; other audio is a gap). `file` plays the FLV file
+//! at #GstRtmp2ServerSrc:standby-location in a loop, also before the first publisher. It begins
+//! #GstRtmp2ServerSrc:standby-after after the last media, where that has ended, and ends with the
+//! publisher's next keyframe. What a silent publisher sends late for that time is skipped to its newest
+//! keyframe. #GstRtmp2ServerSrc:stream-status is paused meanwhile, and a publisher that takes over
+//! counts an epoch only where its configuration differs from the one in force.
 //!
 //! ## Timestamp repair
 //!
@@ -303,6 +316,7 @@ pub(crate) mod settings;
 pub(crate) mod signals;
 mod spare_buffers;
 mod specs;
+pub(crate) mod standby_file;
 mod state;
 pub(crate) mod stats;
 mod streaming;
@@ -483,6 +497,12 @@ pub enum StreamEvent {
         nick = "no-keyframe"
     )]
     NoKeyframe,
+    /// Standby plays.
+    #[enum_value(name = "Standby plays", nick = "standby-started")]
+    StandbyStarted,
+    /// The publisher plays again.
+    #[enum_value(name = "The publisher plays again", nick = "standby-ended")]
+    StandbyEnded,
 }
 
 /// Method by which publishers prove that they know the password.
@@ -589,6 +609,26 @@ impl From<LogKeys> for KeyMasking {
     }
 }
 
+/// Output while no media of a publisher comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRtmp2ServerSrcStandby")]
+#[repr(u32)]
+pub enum Standby {
+    /// Nothing.
+    #[default]
+    #[enum_value(name = "Nothing", nick = "none")]
+    None,
+    /// The last keyframe once a second, with silence.
+    #[enum_value(
+        name = "The last keyframe once a second, with silence in the publisher's codec",
+        nick = "freeze"
+    )]
+    Freeze,
+    /// The file at standby-location in a loop.
+    #[enum_value(name = "The file at standby-location in a loop", nick = "file")]
+    File,
+}
+
 /// Behaviour of a full queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRtmp2ServerSrcLeakyType")]
@@ -623,6 +663,7 @@ pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
             LogKeys::static_type(),
             ProxyProtocol::static_type(),
             PublisherPolicy::static_type(),
+            Standby::static_type(),
             StreamEvent::static_type(),
             StreamStatus::static_type(),
             TimestampMode::static_type(),

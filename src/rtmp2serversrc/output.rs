@@ -196,6 +196,7 @@ impl TagOutput {
             }
             FeedOutput::Reconfigured => reporter.apply(context, StateInput::Reconfigured),
             FeedOutput::Mark(mark) => reporter.handle_mark(context, mark),
+            FeedOutput::Standby(change) => reporter.handle_standby(context, change),
             FeedOutput::Event(event) => reporter.post_feed_event(context, event, feed.dropped()),
             FeedOutput::Tag(_) => {}
         }

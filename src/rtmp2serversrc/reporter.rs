@@ -16,7 +16,7 @@ use super::ration::Ration;
 use super::state::{Snapshot, StateInput};
 use super::voice::Voice;
 use super::{StreamEvent, StreamStatus, keyframe};
-use crate::feed::{DroppedTags, FeedEvent, RefusedTrack};
+use crate::feed::{DroppedTags, FeedEvent, RefusedTrack, StandbyChange, StandbyMismatch};
 use crate::flv::TagKind;
 use crate::server::{Dropped, Publisher, QueueEvent, RejectReason, Stream};
 
@@ -203,6 +203,30 @@ impl StreamReporter {
         }
     }
 
+    /// Posts that standby plays, or that the publisher does again.
+    pub(super) fn handle_standby(&mut self, context: Context<'_>, change: StandbyChange) {
+        match change {
+            StandbyChange::Started { reconfigures } => {
+                let reason = match (self.is_occupied, self.lost_since) {
+                    (true, _) => "no-media",
+                    (false, Some(_)) => "cut-off",
+                    (false, None) => "no-publisher",
+                };
+                self.apply(context, StateInput::StandbyStarted { reconfigures });
+                let details = announcements::about_standby_start(reason, reconfigures);
+                context.post_event(StreamEvent::StandbyStarted, details);
+            }
+            StandbyChange::Ended {
+                reconfigures,
+                played,
+            } => {
+                self.apply(context, StateInput::StandbyEnded { reconfigures });
+                let details = announcements::about_standby_end(played, reconfigures);
+                context.post_event(StreamEvent::StandbyEnded, details);
+            }
+        }
+    }
+
     fn handle_queue_event(&mut self, context: Context<'_>, event: QueueEvent) {
         match event {
             QueueEvent::Rejected(publisher, reason) => {
@@ -298,6 +322,10 @@ fn post_rejection(context: Context<'_>, rejection: Option<((Arc<Publisher>, Reje
 
 fn post_feed_event(context: Context<'_>, event: FeedEvent) {
     let (event, details) = match event {
+        FeedEvent::StandbyMismatch(mismatch) => {
+            post_mismatch(context, &mismatch);
+            return;
+        }
         FeedEvent::Jump(jump) => (StreamEvent::TimestampJump, announcements::about_jump(&jump)),
         FeedEvent::Imbalance(imbalance) => (
             StreamEvent::Imbalance,
@@ -320,4 +348,22 @@ fn post_feed_event(context: Context<'_>, event: FeedEvent) {
         ),
     };
     context.post_event(event, details);
+}
+
+/// Warns of a file in other codecs than the publisher's.
+fn post_mismatch(context: Context<'_>, mismatch: &StandbyMismatch) {
+    let kind = announcements::kind(mismatch.kind);
+    let publisher = mismatch.publisher;
+    let text = match mismatch.file {
+        Some(file) => format!(
+            "The {kind} of standby-location is {file}, and the publisher's is {publisher}: the caps \
+             of {kind} are negotiated again at each change between them. Make the file in {publisher} \
+             to avoid that"
+        ),
+        None => format!(
+            "The file at standby-location has no {kind}, and the publisher has ({publisher}): there is \
+             none while standby plays. Add {kind} in {publisher} to the file to avoid that"
+        ),
+    };
+    gst::element_warning!(context.element, gst::StreamError::Format, ("{}", text));
 }

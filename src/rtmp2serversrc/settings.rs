@@ -10,10 +10,11 @@ use gst::glib;
 use gst::prelude::*;
 
 use super::location::{InvalidLocation, Location, Scheme};
+use super::standby_file;
 use super::{
-    AuthMod, Encryption, LeakyType, LogKeys, ProxyProtocol, PublisherPolicy, TimestampMode,
+    AuthMod, Encryption, LeakyType, LogKeys, ProxyProtocol, PublisherPolicy, Standby, TimestampMode,
 };
-use crate::feed::{self, FeedSettings, NANOS_PER_MILLI};
+use crate::feed::{self, FeedSettings, NANOS_PER_MILLI, StandbySettings, StandbySource};
 use crate::flv::codec::AcceptedCodecs;
 use crate::lists;
 use crate::rtmp::authentication::{Credentials, MAX_USERNAME, Method};
@@ -50,6 +51,9 @@ pub(crate) struct Settings {
     pub(super) timestamp_mode: TimestampMode,
     pub(super) drift_correction: bool,
     pub(super) max_drift: u32,
+    pub(super) standby: Standby,
+    standby_location: Option<String>,
+    pub(super) standby_after: u32,
     pub(super) latency: u32,
     pub(super) delivery_interval: u32,
     pub(super) handshake_timeout: u32,
@@ -99,6 +103,9 @@ impl Default for Settings {
             timestamp_mode: TimestampMode::RunningTime,
             drift_correction: true,
             max_drift: 1000,
+            standby: Standby::None,
+            standby_location: None,
+            standby_after: 1000,
             latency: 200,
             delivery_interval: 0,
             handshake_timeout: 5000,
@@ -173,6 +180,9 @@ impl Settings {
             "timestamp-mode" => set!(timestamp_mode),
             "drift-correction" => set!(drift_correction),
             "max-drift" => set!(max_drift),
+            "standby" => set!(standby),
+            "standby-location" => set!(standby_location),
+            "standby-after" => set!(standby_after),
             "latency" => set!(latency),
             "delivery-interval" => set!(delivery_interval),
             "handshake-timeout" => set!(handshake_timeout),
@@ -231,6 +241,9 @@ impl Settings {
             "timestamp-mode" => self.timestamp_mode.to_value(),
             "drift-correction" => self.drift_correction.to_value(),
             "max-drift" => self.max_drift.to_value(),
+            "standby" => self.standby.to_value(),
+            "standby-location" => self.standby_location.to_value(),
+            "standby-after" => self.standby_after.to_value(),
             "latency" => self.latency.to_value(),
             "delivery-interval" => self.delivery_interval.to_value(),
             "handshake-timeout" => self.handshake_timeout.to_value(),
@@ -327,6 +340,40 @@ impl Settings {
 
     pub(super) fn max_lateness(&self) -> gst::ClockTime {
         gst::ClockTime::from_mseconds(self.max_lateness.into())
+    }
+
+    /// Returns what plays while no media of a publisher comes, or the reason for which it can't be
+    /// used. `begins_at_once`: also before the first publisher.
+    pub(crate) fn standby(&self, begins_at_once: bool) -> Result<Option<StandbySettings>, String> {
+        let source = match (self.standby, &self.standby_location) {
+            (Standby::None, None) => return Ok(None),
+            (Standby::None, Some(_)) => {
+                return Err(
+                    "standby-location is set and standby is none, so that the file would never \
+                     play: set standby to file"
+                        .into(),
+                );
+            }
+            (Standby::Freeze, None) => StandbySource::Freeze,
+            (Standby::Freeze, Some(_)) => {
+                return Err(
+                    "standby-location is set and standby is freeze, which plays no file: set \
+                     standby to file, or standby-location to nothing"
+                        .into(),
+                );
+            }
+            (Standby::File, None) => {
+                return Err("standby is file: set standby-location to an FLV file".into());
+            }
+            (Standby::File, Some(location)) => {
+                StandbySource::File(standby_file::load(location.as_ref())?)
+            }
+        };
+        Ok(Some(StandbySettings {
+            source,
+            after: u64::from(self.standby_after) * NANOS_PER_MILLI,
+            begins_at_once,
+        }))
     }
 
     pub(crate) fn drain(&self) -> Option<Duration> {

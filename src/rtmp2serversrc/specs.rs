@@ -228,6 +228,27 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .default_value(d.max_drift)
             .mutable_ready()
             .build(),
+        glib::ParamSpecEnum::builder_with_default("standby", d.standby)
+            .nick("Standby")
+            .blurb(
+                "Output while no media of a publisher comes: without one, while it is stalled or cut off",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("standby-location")
+            .nick("Standby location")
+            .blurb("FLV file that plays in a loop with standby=file")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("standby-after")
+            .nick("Standby after")
+            .blurb(
+                "Time without media after which standby begins, in milliseconds; more than the \
+                 longest interval between frames",
+            )
+            .default_value(d.standby_after)
+            .mutable_ready()
+            .build(),
         glib::ParamSpecUInt::builder("latency")
             .nick("Latency")
             .blurb(

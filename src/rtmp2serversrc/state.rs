@@ -12,7 +12,15 @@
 //!                                      +---- Resumed: back to what it was
 //! ```
 //!
-//! Ended leads to STOPPED from everywhere. All inputs come from the streaming thread, in the order
+//! Ended leads to STOPPED from everywhere. While standby plays, the status is PAUSED, whatever it is
+//! beneath: that of the publisher, which shows again with its first frame.
+//!
+//! ```text
+//!   publisher's status --StandbyStarted--> PAUSED --StandbyEnded, FramePushed--> ACTIVE
+//!                                             +----StandbyEnded, reconfigures--> RECONFIGURING
+//! ```
+//!
+//! All inputs come from the streaming thread, in the order
 //! of the media that they stand between, so each change is posted once and in its place.
 
 use std::sync::Arc;
@@ -36,6 +44,24 @@ pub(super) enum StateInput {
     /// The connection is lost, and the publisher may return.
     Lost,
     Ended,
+    /// Standby plays. `reconfigures`: decoders start afresh.
+    StandbyStarted {
+        reconfigures: bool,
+    },
+    /// The next media is the publisher's again.
+    StandbyEnded {
+        reconfigures: bool,
+    },
+}
+
+/// The part of standby in the state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum StandbyPhase {
+    #[default]
+    Off,
+    Playing,
+    /// The first frame of the publisher is about to leave.
+    Ending,
 }
 
 /// The state at one time.
@@ -63,6 +89,9 @@ impl Default for Snapshot {
 #[derive(Debug, Default)]
 pub(super) struct StreamState {
     present: Snapshot,
+    /// The state without standby.
+    publisher: Snapshot,
+    standby: StandbyPhase,
     /// Some client waits for a decision.
     is_authorizing: bool,
     /// The states that a stall has interrupted.
@@ -76,21 +105,73 @@ impl StreamState {
 
     /// Applies an input, and returns the states that it leads through. The last one is the present.
     pub(super) fn apply(&mut self, input: StateInput) -> Vec<Snapshot> {
+        self.apply_standby(&input);
+        let mut states = self.apply_publisher(input);
+        states.push(self.publisher.clone());
+        let mut shown = Vec::new();
+        for mut state in states {
+            if self.standby != StandbyPhase::Off {
+                state.status = StreamStatus::Paused;
+            }
+            if state != self.present {
+                self.present = state.clone();
+                shown.push(state);
+            }
+        }
+        shown
+    }
+
+    fn apply_standby(&mut self, input: &StateInput) {
+        let is_ending = self.standby == StandbyPhase::Ending;
+        match input {
+            StateInput::StandbyStarted { reconfigures } => {
+                self.publisher.epoch += u64::from(*reconfigures);
+                self.standby = StandbyPhase::Playing;
+            }
+            StateInput::StandbyEnded { reconfigures: true } => {
+                self.interrupted = None;
+                self.publisher.epoch += 1;
+                let connection = match self.publisher.connection {
+                    ConnectionState::Negotiating => ConnectionState::Negotiating,
+                    _ => ConnectionState::Reconfiguring,
+                };
+                self.set(connection, StreamStatus::Reconfiguring);
+                self.standby = StandbyPhase::Off;
+            }
+            // Nobody is to follow.
+            StateInput::StandbyEnded { .. } if self.publisher.status == StreamStatus::Stopped => {
+                self.standby = StandbyPhase::Off;
+            }
+            StateInput::StandbyEnded { .. } => self.standby = StandbyPhase::Ending,
+            StateInput::FramePushed if is_ending => {
+                self.interrupted = None;
+                self.set(ConnectionState::Streaming, StreamStatus::Active);
+                self.standby = StandbyPhase::Off;
+            }
+            StateInput::Lost | StateInput::Ended if is_ending => self.standby = StandbyPhase::Off,
+            _ => {}
+        }
+    }
+
+    /// Applies an input to the state without standby, and returns states on the way.
+    fn apply_publisher(&mut self, input: StateInput) -> Vec<Snapshot> {
         use ConnectionState as C;
         use StreamStatus as S;
-        let before = self.present.clone();
+        let before = self.publisher.clone();
+        let is_playing = self.standby == StandbyPhase::Playing;
         let mut states = Vec::new();
         match input {
             StateInput::Authorizing(is_authorizing) => {
                 self.is_authorizing = is_authorizing;
                 if !is_authorizing && before.connection == C::Authenticating {
-                    self.present.connection = C::Disconnected;
+                    self.publisher.connection = C::Disconnected;
                 }
             }
             StateInput::Started(publisher) => {
                 self.interrupted = None;
-                self.present.epoch += 1;
-                self.present.publisher = Some(publisher);
+                // Its configuration may be the one that standby plays.
+                self.publisher.epoch += u64::from(!is_playing);
+                self.publisher.publisher = Some(publisher);
                 self.set(C::Negotiating, S::Reconfiguring);
             }
             StateInput::FramePushed if before.status == S::Reconfiguring => {
@@ -103,9 +184,11 @@ impl StreamState {
                     *state = (C::Streaming, S::Active);
                 }
             }
+            // The file that plays has another one.
+            StateInput::Reconfigured if is_playing => self.publisher.epoch += 1,
             StateInput::Reconfigured => {
                 self.interrupted = None;
-                self.present.epoch += 1;
+                self.publisher.epoch += 1;
                 self.set(C::Reconfiguring, S::Reconfiguring);
             }
             StateInput::Stalled if matches!(before.status, S::Active | S::Reconfiguring) => {
@@ -125,24 +208,26 @@ impl StreamState {
                 self.interrupted = None;
                 self.set(C::Disconnected, S::Stopped);
             }
-            StateInput::Stalled => {}
+            StateInput::Stalled
+            | StateInput::StandbyStarted { .. }
+            | StateInput::StandbyEnded { .. } => {}
         }
-        if self.present != before {
-            states.push(self.present.clone());
+        if self.publisher != before {
+            states.push(self.publisher.clone());
         }
         // A client that waits is seen once no publisher is.
-        if self.is_authorizing && self.present.connection == C::Disconnected {
+        if self.is_authorizing && self.publisher.connection == C::Disconnected {
             for connection in [C::SocketConnected, C::Authenticating] {
-                self.present.connection = connection;
-                states.push(self.present.clone());
+                self.publisher.connection = connection;
+                states.push(self.publisher.clone());
             }
         }
         states
     }
 
     fn set(&mut self, connection: ConnectionState, status: StreamStatus) {
-        self.present.connection = connection;
-        self.present.status = status;
+        self.publisher.connection = connection;
+        self.publisher.status = status;
     }
 }
 
@@ -297,5 +382,88 @@ mod tests {
                 (Disconnected, Stopped, 0)
             ]
         );
+    }
+
+    const STARTED: StateInput = StateInput::StandbyStarted {
+        reconfigures: false,
+    };
+    const ENDED: StateInput = StateInput::StandbyEnded {
+        reconfigures: false,
+    };
+
+    #[test]
+    fn standby_with_the_same_configuration_counts_no_epoch() {
+        let inputs = [
+            StateInput::Started(publisher()),
+            StateInput::FramePushed,
+            STARTED,
+            StateInput::Stalled,
+            StateInput::Lost,
+            StateInput::Started(publisher()),
+            ENDED,
+            StateInput::FramePushed,
+            // It falls silent, and sends late.
+            STARTED,
+            StateInput::Stalled,
+            StateInput::Resumed,
+            ENDED,
+            StateInput::FramePushed,
+        ];
+        let expected = [
+            (Negotiating, Reconfiguring, 1),
+            (Streaming, Active, 1),
+            (Streaming, Paused, 1),
+            (Recovering, Paused, 1),
+            (Negotiating, Paused, 1),
+            (Streaming, Active, 1),
+            (Streaming, Paused, 1),
+            (Recovering, Paused, 1),
+            (Streaming, Paused, 1),
+            (Streaming, Active, 1),
+        ];
+        assert_eq!(run(inputs), expected);
+    }
+
+    #[test]
+    fn standby_with_another_configuration_counts_an_epoch_at_each_change() {
+        let inputs = [
+            StateInput::StandbyStarted { reconfigures: true },
+            StateInput::Started(publisher()),
+            StateInput::StandbyEnded { reconfigures: true },
+            StateInput::FramePushed,
+            StateInput::StandbyStarted { reconfigures: true },
+            StateInput::StandbyEnded { reconfigures: true },
+            StateInput::FramePushed,
+        ];
+        let expected = [
+            (Disconnected, Paused, 1),
+            (Negotiating, Paused, 1),
+            (Negotiating, Reconfiguring, 2),
+            (Streaming, Active, 2),
+            (Streaming, Paused, 3),
+            (ConnectionState::Reconfiguring, Reconfiguring, 4),
+            (Streaming, Active, 4),
+        ];
+        assert_eq!(run(inputs), expected);
+    }
+
+    #[test]
+    fn stream_that_ends_while_standby_plays_is_stopped() {
+        let inputs = [
+            StateInput::Started(publisher()),
+            StateInput::FramePushed,
+            StateInput::Lost,
+            STARTED,
+            StateInput::Ended,
+            ENDED,
+        ];
+        let expected = [
+            (Negotiating, Reconfiguring, 1),
+            (Streaming, Active, 1),
+            (Recovering, Paused, 1),
+            (Disconnected, Paused, 1),
+            (Disconnected, Stopped, 1),
+        ];
+        assert_eq!(run(inputs), expected);
     }
 }

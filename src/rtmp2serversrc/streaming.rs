@@ -17,7 +17,7 @@ use super::output::TagOutput;
 use super::reporter::StreamReporter;
 use super::state::StateInput;
 use super::{CAT, StreamEvent};
-use crate::feed::{Feed, FeedOutput, FeedSettings, Reception};
+use crate::feed::{Feed, FeedOutput, FeedSettings, Reception, StandbySettings};
 use crate::server::{Delivered, Dropped, QueueItem, Stream, Wake};
 
 /// Interval of GAP events while the return of a publisher that was cut off is awaited, so that elements
@@ -55,10 +55,15 @@ pub(super) struct StreamingTask {
 }
 
 impl StreamingTask {
-    pub(super) fn new(stream: Arc<Stream>, settings: FeedSettings) -> Self {
+    pub(super) fn new(
+        stream: Arc<Stream>,
+        settings: FeedSettings,
+        standby: Option<StandbySettings>,
+    ) -> Self {
         let codecs = stream.codecs().clone();
+        let feed = Feed::new(settings).accepting(codecs);
         StreamingTask {
-            feed: Feed::new(settings).accepting(codecs),
+            feed: feed.with_standby(standby),
             items: VecDeque::new(),
             output: TagOutput::default(),
             reporter: StreamReporter::new(stream.clone()),
@@ -122,15 +127,31 @@ impl StreamingTask {
                 return Err(gst::FlowError::Eos);
             }
             let has_drops = self.stream.queue().take_for_reader(&mut self.items);
-            if self.items.is_empty() {
-                if has_drops {
-                    self.reporter.expect_report(context);
-                }
+            if !self.items.is_empty() {
+                self.feed_items(context);
+                continue;
+            }
+            if has_drops {
+                self.reporter.expect_report(context);
+            }
+            if !self.play_standby(context) {
                 let deadline = self.deadline(context);
                 return Ok(Step::Wait { deadline });
             }
-            self.feed_items(context);
         }
+    }
+
+    /// Lets standby send what is due, once all that came from the publisher is handled. Returns true
+    /// where there is any.
+    fn play_standby(&mut self, context: Context<'_>) -> bool {
+        let Some(deadline) = self.feed.standby_deadline() else {
+            return false;
+        };
+        let now = context.running_time();
+        if now >= deadline {
+            self.feed.run_standby(now);
+        }
+        self.feed.has_output()
     }
 
     /// Delivers the tags of the queue on the publisher's thread, while the streaming thread is parked.
@@ -144,7 +165,9 @@ impl StreamingTask {
             tags: 0,
             has_rest: true,
         };
-        if !self.output.has_begun() || self.failure.is_some() || context.is_counted {
+        // While standby plays, the streaming thread does all of it: it wakes by the deadlines.
+        let is_closed = !self.output.has_begun() || self.feed.is_standby_playing();
+        if is_closed || self.failure.is_some() || context.is_counted {
             return delivered;
         }
         let timing = self.timing();
@@ -235,7 +258,8 @@ impl StreamingTask {
     fn deadline(&self, context: Context<'_>) -> Option<Instant> {
         let is_missing = self.output.has_begun() && self.is_media_missing();
         let gap = is_missing.then_some(GAP_INTERVAL);
-        let release = self.feed.deadline().map(|deadline| {
+        let releases = [self.feed.deadline(), self.feed.standby_deadline()];
+        let release = releases.into_iter().flatten().min().map(|deadline| {
             let remaining = deadline.saturating_sub(context.running_time());
             // The pipeline's clock may stand still.
             Duration::from_nanos(remaining).max(MIN_WAIT)
@@ -247,9 +271,10 @@ impl StreamingTask {
 
     /// Returns true while no media can arrive that is due: the publisher was cut off, or has returned
     /// and has not sent any media yet. A publisher that only fell silent may yet send media that is due.
+    /// Nothing is missing where standby fills that time.
     fn is_media_missing(&self) -> bool {
         let awaits_media = self.reporter.is_occupied() && !self.feed.has_media();
-        self.reporter.is_return_awaited() || awaits_media
+        (self.reporter.is_return_awaited() || awaits_media) && !self.feed.fills_gaps()
     }
 
     /// Moves the items from the queue into the feed.
@@ -265,9 +290,10 @@ impl StreamingTask {
             Some(track) => item.is_keyframe_of(track),
             None => item.is_media(),
         };
-        let mut starts = match max_lateness {
-            0 => 0,
-            _ => {
+        let skips = max_lateness > 0 || self.feed.is_standby_playing();
+        let mut starts = match skips {
+            false => 0,
+            true => {
                 let taken = self.items.iter().filter(|item| is_start(item)).count();
                 taken + self.stream.queue().decoding_starts(start_track)
             }

@@ -42,6 +42,7 @@ mod signals;
 mod sinks;
 mod slow_sinks;
 mod soak;
+mod standby;
 mod starting;
 mod state;
 mod stats;

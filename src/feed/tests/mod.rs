@@ -5,6 +5,7 @@ mod dirty;
 mod headers;
 mod keyframes;
 mod publishers;
+mod standby;
 mod times;
 
 use super::*;
@@ -33,6 +34,7 @@ enum Emitted {
     Audio(u32, u8),
     Reconfigured,
     Mark(u8),
+    Standby(StandbyChange),
     Refused(TagKind, u8, String),
 }
 
@@ -107,6 +109,7 @@ impl FeedTest {
                 FeedOutput::Segment { start, base } => Segment(start, base),
                 FeedOutput::Reconfigured => Reconfigured,
                 FeedOutput::Mark(mark) => Mark(mark),
+                FeedOutput::Standby(change) => Emitted::Standby(change),
                 FeedOutput::Event(FeedEvent::TrackRefused(track)) => {
                     Emitted::Refused(track.kind, track.track, track.codec.to_string())
                 }
