@@ -364,7 +364,7 @@ impl<M> Feed<M> {
 
     fn forget_pending(&mut self) {
         let pending = std::mem::take(&mut self.pending);
-        self.dropped.at_end += pending.into_tags().len() as u64;
+        self.dropped.at_end += pending.unsent();
     }
 
     /// Ends the stream: tags that were held back for that leave.

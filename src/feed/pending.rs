@@ -22,6 +22,8 @@ pub(super) struct PendingTag {
     tracks: TrackSet,
     pub(super) source: Option<SourceTime>,
     pub(super) arrival: RunningTime,
+    /// A description that has left before, and is sent again with the next media.
+    is_repeated: bool,
 }
 
 /// Tags that a publisher sent before the first media that can leave, in order: descriptions of
@@ -56,8 +58,24 @@ impl PendingTags {
             tracks,
             source: None,
             arrival,
+            is_repeated: false,
         });
         0
+    }
+
+    /// Keeps descriptions that have left already.
+    pub(super) fn repeat(&mut self, descriptions: Vec<Tag>, arrival: RunningTime) {
+        for tag in descriptions {
+            self.describe(tag, arrival);
+        }
+        for pending in &mut self.tags {
+            pending.is_repeated = pending.source.is_none();
+        }
+    }
+
+    /// Returns the number of tags that never left.
+    pub(super) fn unsent(&self) -> u64 {
+        self.tags.iter().filter(|tag| !tag.is_repeated).count() as u64
     }
 
     /// Drops the descriptions that a new one replaces.
@@ -100,6 +118,7 @@ impl PendingTags {
             tag,
             source: Some(source),
             arrival,
+            is_repeated: false,
         });
     }
 

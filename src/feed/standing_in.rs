@@ -11,7 +11,7 @@ use super::standby::{
 };
 use super::stream_header::HeaderChange;
 use super::time::RunningTime;
-use super::{DecodingStart, Feed, FeedEvent, FeedOutput, OutputTag, PendingTags, Reception, nanos};
+use super::{DecodingStart, Feed, FeedEvent, FeedOutput, OutputTag, Reception, nanos};
 use crate::flv::{Content, Tag, TagKind};
 
 /// Most tags that are sent at a time: after a pause of the pipeline there are many.
@@ -31,6 +31,14 @@ impl<M> Feed<M> {
     /// before.
     pub fn standby_deadline(&self) -> Option<RunningTime> {
         self.standby.as_ref()?.deadline()
+    }
+
+    /// Sets the time in nanoseconds for which media is collected before it arrives: nothing is missing
+    /// then either.
+    pub fn set_delivery_interval(&mut self, interval: u64) {
+        if let Some(standby) = &mut self.standby {
+            standby.set_delivery_interval(interval);
+        }
     }
 
     /// Begins standby, if it is time for that, and sends what is due.
@@ -97,10 +105,8 @@ impl<M> Feed<M> {
             // As at its start, but for its tracks, which are known.
             self.progress.is_flowing = false;
             self.progress.decoding_start = DecodingStart::default();
-            self.pending = PendingTags::default();
-            for tag in descriptions {
-                self.dropped.descriptions += self.pending.describe(tag, now);
-            }
+            self.forget_pending();
+            self.pending.repeat(descriptions, now);
             self.keyframe_gate
                 .close_for_standby(self.progress.has_video);
         } else if !self.pending.has_media() {
@@ -200,10 +206,13 @@ impl<M> Feed<M> {
         source: SourceTime,
         reception: Reception,
     ) -> Option<Tag> {
-        let standby = self.standby.as_mut().filter(|s| s.is_playing());
-        let Some(standby) = standby else {
+        let Some(standby) = &mut self.standby else {
             return Some(tag);
         };
+        standby.handle_media(reception.now);
+        if !standby.is_playing() {
+            return Some(tag);
+        }
         let arrival = reception.arrival;
         let returning = Returning {
             source: source.common,
@@ -336,7 +345,7 @@ impl<M> Feed<M> {
         }
         self.report_late();
         // Its clocks from before say nothing about the time of its return.
-        self.timeline.start_publisher();
+        self.timeline.forget_clocks();
         self.stream_header.start_publisher();
         self.backlog.reset();
         self.progress.is_discont = true;

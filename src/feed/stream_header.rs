@@ -4,9 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::flv::{
-    Content, FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind, split_tracks,
-};
+use crate::flv::{Content, FILE_HEADER, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind, split_tracks};
 use crate::memory::Memory;
 
 /// One tag that a late client needs, for each kind and track.

@@ -247,11 +247,16 @@ impl Timeline {
     }
 
     pub(super) fn start_publisher(&mut self) {
-        self.clocks = vec![Clock::default()];
-        self.tracks.clear();
+        self.forget_clocks();
         if let Some(drift) = &mut self.drift {
             drift.start_publisher();
         }
+    }
+
+    /// Forgets the publisher's clocks, but not its drift, which goes on.
+    pub(super) fn forget_clocks(&mut self) {
+        self.clocks = vec![Clock::default()];
+        self.tracks.clear();
     }
 
     /// Begins the stream without a publisher.
@@ -274,7 +279,7 @@ impl Timeline {
 
     /// Returns the time of media by the publisher's newest clock.
     pub(super) fn time_of(&self, source: SourceTime) -> i64 {
-        source.common + self.newest_clock().offset + self.correction()
+        source.common + self.newest_clock().offset
     }
 
     /// Finds the offset of a publisher from the times of its first media. Returns the start and

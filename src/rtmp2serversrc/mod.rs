@@ -125,7 +125,8 @@
 //! the publisher's own codec (AAC, Opus, MP3 and G.711; other audio is a gap). `file` plays the FLV file
 //! at #GstRtmp2ServerSrc:standby-location in a loop, also before the first publisher. It begins
 //! #GstRtmp2ServerSrc:standby-after after the last media, where that has ended, and ends with the
-//! publisher's next keyframe. What a silent publisher sends late for that time is skipped to its newest
+//! publisher's next keyframe. That time is part of the latency that is reported, so that a synchronised
+//! sink misses nothing. What a silent publisher sends late for that time is skipped to its newest
 //! keyframe. #GstRtmp2ServerSrc:stream-status is paused meanwhile, and a publisher that takes over
 //! counts an epoch only where its configuration differs from the one in force.
 //!

@@ -334,8 +334,17 @@ impl Settings {
 
     /// Returns the latency that the element reports.
     pub(crate) fn latency(&self) -> gst::ClockTime {
-        let millis = u64::from(self.latency) + u64::from(self.delivery_interval);
-        gst::ClockTime::from_mseconds(millis)
+        // Standby fills the time until it begins afterwards.
+        let standby = match self.standby {
+            Standby::None => 0,
+            Standby::Freeze | Standby::File => self.standby_after,
+        };
+        let parts = [self.latency, self.delivery_interval, standby];
+        gst::ClockTime::from_mseconds(parts.map(u64::from).iter().sum())
+    }
+
+    pub(super) fn delivery_interval(&self) -> gst::ClockTime {
+        gst::ClockTime::from_mseconds(self.delivery_interval.into())
     }
 
     pub(super) fn max_lateness(&self) -> gst::ClockTime {

@@ -244,7 +244,7 @@ fn stream_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .nick("Standby after")
             .blurb(
                 "Time without media after which standby begins, in milliseconds; more than the \
-                 longest interval between frames",
+                 longest interval between frames, and part of the latency that is reported",
             )
             .default_value(d.standby_after)
             .mutable_ready()

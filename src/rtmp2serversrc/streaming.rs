@@ -204,9 +204,11 @@ impl StreamingTask {
     }
 
     /// Returns the values that the deadline of the streaming thread depends on.
-    fn timing(&self) -> (Option<u64>, bool, Option<Instant>) {
+    fn timing(&self) -> (Option<u64>, bool, Option<Instant>, bool) {
         let (media, reports) = (self.feed.deadline(), self.reporter.deadline());
-        (media, self.is_media_missing(), reports)
+        // The time of standby only moves on with each tag: the streaming thread waits for it again.
+        let has_standby = self.feed.fills_gaps();
+        (media, self.is_media_missing(), reports, has_standby)
     }
 
     /// Keeps an output for the next call.
@@ -281,8 +283,14 @@ impl StreamingTask {
     fn feed_items(&mut self, context: Context<'_>) {
         let now = Instant::now();
         let running_time = context.running_time();
-        let max_lateness = context.state.settings().max_lateness().nseconds();
+        let (max_lateness, delivery_interval) = {
+            let settings = context.state.settings();
+            (settings.max_lateness(), settings.delivery_interval())
+        };
+        let max_lateness = max_lateness.nseconds();
         self.feed.set_max_lateness(max_lateness);
+        self.feed
+            .set_delivery_interval(delivery_interval.nseconds());
         // Points to start decoding at that are about to be fed or still wait in the queue. They matter
         // only where backlogs are skipped.
         let start_track = self.feed.start_track();

@@ -8,12 +8,13 @@ mod soak;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gstrtmp2server::internal::flv::FILE_HEADER;
 use gstrtmp2server::{StreamEvent, StreamStatus};
 
-use support::flv::{self, Tag, VIDEO};
+use support::flv::{self, AUDIO, Tag, VIDEO};
 use support::media::small;
 use support::raw::{RawClient, unpublish};
 use support::recorder::{Recorder, epoch_of};
@@ -44,6 +45,20 @@ fn media(frames: usize) -> Vec<Tag> {
 /// The properties of standby that plays the test's own media.
 fn of_file(after: u32) -> String {
     let file = small(2);
+    format!(
+        "keep-listening=true standby=file standby-after={after} standby-location={}",
+        file.display()
+    )
+}
+
+/// The properties of standby that plays video of another size and audio of another rate.
+fn of_other_file(after: u32) -> String {
+    let file = support::media::made_by(
+        support::clients::FFMPEG,
+        "standby-other.flv",
+        "-f lavfi -i testsrc=size=160x120:rate=30 -f lavfi -i sine=frequency=300:sample_rate=44100 \
+         -t 2 -c:v libx264 -preset ultrafast -g 30 -c:a aac -ac 2 -f flv",
+    );
     format!(
         "keep-listening=true standby=file standby-after={after} standby-location={}",
         file.display()
@@ -167,6 +182,75 @@ fn frozen_picture_plays_while_a_publisher_is_silent() {
 }
 
 #[test]
+fn frozen_picture_follows_after_media_that_can_not_be_continued() {
+    let properties = "keep-listening=true standby=freeze standby-after=100 stall-timeout=0";
+    let recorder = Recorder::start(properties);
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    // FLAC alone can't be continued.
+    let head = [&b"\x90fLaCfLaC\x80\0\0\x22"[..], &[0; 34]].concat();
+    let frame = |time| Tag::new(AUDIO, time, &b"\x91fLaC123"[..]);
+    client.send(&bytes(&[Tag::new(AUDIO, 0, head), frame(0), frame(20)]));
+    wait_for_time(&recorder, 20_000_000);
+    let bus = recorder.pipeline.bus().unwrap();
+    let error = bus.timed_pop_filtered(
+        gst::ClockTime::from_mseconds(400),
+        &[gst::MessageType::Error],
+    );
+    assert!(error.is_none(), "{error:?}");
+    let events = recorder.messages("rtmp2-stream-event", 1);
+    let is_standby = |e: &gst::Structure| e.get("event") == Ok(StreamEvent::StandbyStarted);
+    assert!(!events.iter().any(is_standby), "{events:?}");
+    // The publisher's thread delivers its video, while the streaming thread has nothing to wait for.
+    let mut video = media(20);
+    video.retain(|tag| tag.kind == VIDEO);
+    client.send(&bytes(&video));
+    started(&recorder, 1);
+}
+
+#[test]
+fn latency_has_the_time_after_which_standby_begins() {
+    support::init();
+    for (properties, expected) in [
+        ("latency=50 standby-after=700", 50),
+        ("latency=50 standby-after=700 standby=freeze", 750),
+        ("latency=50 standby-after=0 standby=freeze", 50),
+        ("latency=50 standby=freeze delivery-interval=100", 1150),
+    ] {
+        for element in ["rtmp2serversrc", "rtmp2multiserversrc"] {
+            let text = format!("{element} port=0 {properties}");
+            let element = gst::parse::launch(&text).unwrap();
+            element.set_state(gst::State::Playing).unwrap();
+            let mut query = gst::query::Latency::new();
+            assert!(element.query(&mut query), "{text}");
+            let (is_live, latency, _) = query.result();
+            let expected = gst::ClockTime::from_mseconds(expected);
+            assert_eq!((is_live, latency), (true, expected), "{text}");
+            element.set_state(gst::State::Null).unwrap();
+        }
+    }
+}
+
+#[test]
+fn media_that_is_collected_starts_no_standby() {
+    let text = of_file(50);
+    let recorder = Recorder::start(&format!("{text} delivery-interval=400"));
+    started(&recorder, 1);
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let begun = Instant::now();
+    for tag in &media(80) {
+        let due = Duration::from_millis(tag.timestamp.into());
+        std::thread::sleep(due.saturating_sub(begun.elapsed()));
+        client.send(&bytes(std::slice::from_ref(tag)));
+    }
+    unpublish(client);
+    started(&recorder, 2);
+    // One time before the publisher, and one time after it.
+    let events = recorder.messages("rtmp2-stream-event", 1);
+    let of_kind = |kind| events.iter().filter(|e| e.get("event") == Ok(kind)).count();
+    assert_eq!(of_kind(StreamEvent::StandbyEnded), 1);
+}
+
+#[test]
 fn stream_ends_with_its_publisher_unless_the_element_keeps_listening() {
     let text = of_file(100).replace("keep-listening=true", "keep-listening=false");
     let recorder = Recorder::start(&text);
@@ -240,6 +324,7 @@ fn unusable_files_are_errors_at_the_start_that_say_why() {
         format!("standby=file standby-location={}", path.display())
     };
     let frame = Tag::new(VIDEO, 0, [0x27, 1, 0, 0, 0, 9]).to_bytes();
+    let keyframe = Tag::new(VIDEO, 0, [0x17, 1, 0, 0, 0, 9]).to_bytes();
     let cases = [
         ("standby=file".to_owned(), "set standby-location"),
         (
@@ -261,6 +346,10 @@ fn unusable_files_are_errors_at_the_start_that_say_why() {
         (with("text.flv", b"no video"), "it is no FLV file"),
         (with("empty.flv", b""), "it is no FLV file"),
         (with("header.flv", &FILE_HEADER), "neither audio nor video"),
+        (
+            with("headless.flv", &[&FILE_HEADER[..], &keyframe].concat()),
+            "has no sequence header",
+        ),
         (
             with("frames.flv", &[&FILE_HEADER[..], &frame].concat()),
             "no keyframe",

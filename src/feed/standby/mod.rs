@@ -12,6 +12,7 @@
 //!               the publisher's keyframe; or what leaves without one
 //! ```
 
+mod codec;
 mod last_media;
 mod late_start;
 mod player;
@@ -22,13 +23,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::time::{NANOS_PER_MILLI, RunningTime};
-use crate::flv::body::{AudioBody, ExVideoContent, VideoBody};
 use crate::flv::codec::CodecName;
-use crate::flv::codes::SoundFormat;
 use crate::flv::{
     Content, FRONT_LENGTH, TRAILER_LENGTH, Tag, TagInfo, TagKind, shift_composition_time,
 };
 use crate::memory::Pool;
+pub(super) use codec::codec_of;
 use last_media::LastMedia;
 use late_start::LateStart;
 pub(super) use late_start::{LateAction, Returning};
@@ -90,8 +90,13 @@ const MAX_CONFIGURATIONS: usize = 64;
 pub(super) struct Standby {
     settings: StandbySettings,
     last: LastMedia,
-    /// Arrival of the last media that has left.
+    /// Running time at which the last media has left. It may have waited for the pipeline, and its
+    /// arrival does not show that the publisher is silent.
     quiet_since: Option<RunningTime>,
+    /// Running time at which media was last handled.
+    handled_at: RunningTime,
+    /// Nanoseconds for which media is collected before it arrives.
+    delivery_interval: u64,
     /// Start of the segment in milliseconds, and its running time.
     segment: Option<(i64, RunningTime)>,
     playing: Option<Playing>,
@@ -124,6 +129,8 @@ impl Standby {
             settings,
             last: LastMedia::new(keeps_pictures),
             quiet_since: None,
+            handled_at: 0,
+            delivery_interval: 0,
             segment: None,
             playing: None,
             replaced_before: None,
@@ -166,9 +173,24 @@ impl Standby {
         base.saturating_add_signed(nanos)
     }
 
+    pub(super) fn set_delivery_interval(&mut self, interval: u64) {
+        self.delivery_interval = interval;
+    }
+
+    /// Returns the running time at which standby begins after media, or after the start, at this time.
+    fn begin_after(&self, quiet_since: RunningTime) -> RunningTime {
+        let quiet = self.settings.after.saturating_add(self.delivery_interval);
+        quiet_since.saturating_add(quiet)
+    }
+
+    /// Handles media of the publisher at this time, which may leave or not.
+    pub(super) fn handle_media(&mut self, now: RunningTime) {
+        self.handled_at = now;
+    }
+
     /// Notes media of the publisher that leaves.
     pub(super) fn note(&mut self, tag: &Tag, time: u64, arrival: RunningTime) {
-        self.quiet_since = Some(arrival);
+        self.quiet_since = Some(arrival.max(self.handled_at));
         self.is_unable = false;
         self.last.note(tag, time as i64);
     }
@@ -199,13 +221,13 @@ impl Standby {
             let is_file = self.file().is_some();
             return is_file.then_some(match (self.settings.begins_at_once, self.quiet_since) {
                 (true, _) => 0,
-                (false, since) => since.unwrap_or(0).saturating_add(self.settings.after),
+                (false, since) => self.begin_after(since.unwrap_or(0)),
             });
         }
         if self.is_unable {
             return None;
         }
-        let after = self.quiet_since?.saturating_add(self.settings.after);
+        let after = self.begin_after(self.quiet_since?);
         // A publisher may have sent more than its time.
         let end = self.last.end().map(|end| self.running_time(end));
         end.into_iter().chain([after]).max()
@@ -483,26 +505,4 @@ pub(super) fn configurations<'a>(
         }
     }
     all.into_iter()
-}
-
-/// Returns the codec of a tag's first track.
-pub(super) fn codec_of(kind: TagKind, body: &[u8]) -> Option<CodecName> {
-    match kind {
-        TagKind::Script => None,
-        TagKind::Audio => Some(match AudioBody::parse(body).ok()? {
-            AudioBody::Legacy { format, .. } => format.name(),
-            AudioBody::Aac { .. } => SoundFormat::Aac.name(),
-            AudioBody::Ex(ex) => ex.tracks.iter().next()?.1.four_cc.name(),
-        }),
-        TagKind::Video => Some(match VideoBody::parse(body).ok()? {
-            VideoBody::Command { codec, .. }
-            | VideoBody::Plain { codec, .. }
-            | VideoBody::Vp6 { codec, .. }
-            | VideoBody::Avc { codec, .. } => codec.name(),
-            VideoBody::Ex(ex) => match &ex.content {
-                ExVideoContent::Tracks(tracks) => tracks.iter().next()?.1.four_cc.name(),
-                ExVideoContent::Command { .. } => return None,
-            },
-        }),
-    }
 }

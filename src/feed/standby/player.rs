@@ -269,6 +269,8 @@ mod tests {
     /// A file of 25 frames per second with AAC of 44.1 kHz.
     fn program(frames: u32) -> Arc<Program> {
         let mut builder = ProgramBuilder::default();
+        builder.push(Video, 0, &[0x17, 0, 0, 0, 0, 1]).unwrap();
+        builder.push(Audio, 0, &[0xAF, 0, 0x12, 0x10]).unwrap();
         for index in 0..frames {
             let body = if index % 25 == 0 { KEY } else { DELTA };
             builder.push(Video, 1000 + index * 40, body).unwrap();

@@ -5,7 +5,10 @@
 use bytes::Bytes;
 
 use super::super::TimestampUnwrapper;
+use super::codec::codec_of;
 use crate::amf0::{Value, read_leading, write_all};
+use crate::flv::codec::CodecName;
+use crate::flv::codes::{AudioFourCc, VideoFourCc};
 use crate::flv::{Content, Tag, TagInfo, TagKind};
 use crate::memory::Memory;
 
@@ -28,6 +31,8 @@ pub enum ProgramError {
     NoMedia,
     #[error("its video has no keyframe, so that no decoder can start with it")]
     NoKeyframe,
+    #[error("its {0} has no sequence header, so that no decoder can start with it")]
+    NoSequenceHeader(CodecName),
     #[error("it has more than 512 MiB, and is kept in memory: use a shorter one")]
     TooLarge,
 }
@@ -159,6 +164,12 @@ impl ProgramBuilder {
                 }),
             }
         }
+        if let Some(codec) = tracks
+            .iter()
+            .find_map(|track| track.lacks_header(&descriptions))
+        {
+            return Err(ProgramError::NoSequenceHeader(codec));
+        }
         tracks.sort_by_key(|track| (track.kind, track.id) != pace);
         for track in &mut tracks {
             track.frame = track.average_frame();
@@ -200,6 +211,22 @@ impl Program {
 }
 
 impl ProgramTrack {
+    /// Returns the codec if it needs a sequence header and none is there. One header may be of several
+    /// tracks.
+    fn lacks_header(&self, descriptions: &[StoredTag]) -> Option<CodecName> {
+        let needing = [
+            VideoFourCc::Avc.name(),
+            VideoFourCc::Hevc.name(),
+            VideoFourCc::Vvc.name(),
+            AudioFourCc::Aac.name(),
+        ];
+        let codec = codec_of(self.kind, &self.tags.first()?.body)?;
+        let is_header =
+            |tag: &StoredTag| tag.kind == self.kind && tag.info.content == Content::SequenceHeader;
+        let lacks = needing.contains(&codec) && !descriptions.iter().any(is_header);
+        lacks.then_some(codec)
+    }
+
     fn average_frame(&self) -> i64 {
         let mut coded = self.tags.iter().filter(|tag| tag.info.is_coded());
         let first = coded.next().map_or(0, |tag| tag.time);
@@ -265,7 +292,13 @@ fn live_metadata(body: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    /// Returns a file of these tags, after sequence headers.
     fn program(tags: &[(TagKind, u32, &[u8])]) -> Result<Program, ProgramError> {
+        let headers: [(TagKind, u32, &[u8]); 2] = [(Video, 0, HEADER), (Audio, 0, AUDIO_HEADER)];
+        of_tags(&[&headers[..], tags].concat())
+    }
+
+    fn of_tags(tags: &[(TagKind, u32, &[u8])]) -> Result<Program, ProgramError> {
         let mut builder = ProgramBuilder::default();
         for (kind, time, body) in tags {
             builder.push(*kind, *time, body)?;
@@ -276,6 +309,7 @@ mod tests {
     const KEY: &[u8] = &[0x17, 1, 0, 0, 0, 9];
     const DELTA: &[u8] = &[0x27, 1, 0, 0, 0, 9];
     const HEADER: &[u8] = &[0x17, 0, 0, 0, 0, 1];
+    const AUDIO_HEADER: &[u8] = &[0xAF, 0, 0x12, 0x10];
     const SOUND: &[u8] = &[0xAF, 1, 9];
     use TagKind::{Audio, Script, Video};
 
@@ -287,7 +321,6 @@ mod tests {
     #[test]
     fn loop_begins_with_the_first_keyframe_and_lasts_to_the_end_of_the_last_frame() {
         let program = program(&[
-            (Video, 0, HEADER),
             (Audio, 60, SOUND),
             (Video, 70, DELTA),
             (Audio, 90, SOUND),
@@ -301,16 +334,23 @@ mod tests {
         .unwrap();
         assert_eq!(times(&program, 0), [0, 40, 80]);
         assert_eq!(times(&program, 1), [13, 36], "audio after the end is cut");
-        assert_eq!((program.period, program.descriptions.len()), (120, 1));
+        assert_eq!((program.period, program.descriptions.len()), (120, 2));
     }
 
     #[test]
     fn unusable_files_say_why() {
-        let error = |tags: &[(TagKind, u32, &[u8])]| program(tags).unwrap_err();
+        let error = |tags: &[(TagKind, u32, &[u8])]| of_tags(tags).unwrap_err();
         assert_eq!(error(&[]), ProgramError::NoMedia);
         assert_eq!(error(&[(Video, 0, HEADER)]), ProgramError::NoMedia);
         let frames = [(Audio, 0, SOUND), (Video, 0, DELTA)];
         assert_eq!(error(&frames), ProgramError::NoKeyframe);
+        let avc = ProgramError::NoSequenceHeader(VideoFourCc::Avc.name());
+        assert_eq!(error(&[(Video, 0, KEY)]), avc);
+        let aac = ProgramError::NoSequenceHeader(AudioFourCc::Aac.name());
+        assert_eq!(
+            error(&[(Video, 0, HEADER), (Video, 0, KEY), (Audio, 0, SOUND)]),
+            aac
+        );
     }
 
     #[test]
@@ -332,7 +372,6 @@ mod tests {
     fn header_that_changes_stays_in_its_place() {
         let other = [0x17, 0, 0, 0, 0, 2];
         let program = program(&[
-            (Video, 0, HEADER),
             (Video, 0, KEY),
             (Video, 40, HEADER),
             (Video, 40, &other),
@@ -351,7 +390,7 @@ mod tests {
         let values = ["onMetaData".into(), Value::EcmaArray(properties.into())];
         write_all(&mut body, &values);
         let program = program(&[(Script, 0, &body), (Video, 0, KEY)]).unwrap();
-        let metadata = read_leading(&program.descriptions[0].body, 9)
+        let metadata = read_leading(&program.descriptions[2].body, 9)
             .decoded
             .values;
         let width = Value::EcmaArray(vec![("width".into(), 5.0.into())]);

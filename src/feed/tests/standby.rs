@@ -47,6 +47,8 @@ struct Left {
     is_header: bool,
     is_standby: bool,
     is_key: bool,
+    /// Milliseconds after its running time.
+    lateness: i64,
 }
 
 /// A feed that is played in real time, as the streaming thread does it.
@@ -57,6 +59,8 @@ struct Play {
     changes: Vec<StandbyChange>,
     segments: usize,
     headers: usize,
+    /// Start and base of the segment in milliseconds.
+    segment: (i64, i64),
 }
 
 impl Play {
@@ -65,6 +69,7 @@ impl Play {
             wait_for_keyframe: true,
             imbalance_timeout: 2 * SECOND,
             timestamp_mode: mode,
+            max_drift: 1000,
             ..FeedSettings::default()
         };
         Play {
@@ -74,6 +79,7 @@ impl Play {
             changes: Vec::new(),
             segments: 0,
             headers: 0,
+            segment: (0, 0),
         }
     }
 
@@ -88,9 +94,12 @@ impl Play {
                 FeedOutput::Tag(tag) if tag.bytes[..3] != *b"FLV" => {
                     let front = &tag.bytes[..crate::flv::FRONT_LENGTH];
                     let body = &tag.bytes[crate::flv::FRONT_LENGTH..tag.bytes.len() - 4];
+                    let dts = (tag.dts / MILLI) as i64;
+                    let due = dts - self.segment.0 + self.segment.1;
                     self.left.push(Left {
                         kind: front[0],
                         dts: tag.dts / MILLI,
+                        lateness: (self.now / MILLI) as i64 - due,
                         pts: tag.pts / MILLI,
                         is_header: tag.is_header,
                         is_standby: body.last() == Some(&77),
@@ -98,7 +107,10 @@ impl Play {
                     });
                 }
                 FeedOutput::Standby(change) => self.changes.push(change),
-                FeedOutput::Segment { .. } => self.segments += 1,
+                FeedOutput::Segment { start, base } => {
+                    self.segments += 1;
+                    self.segment = ((start / MILLI) as i64, (base / MILLI) as i64);
+                }
                 FeedOutput::Headers(_) => self.headers += 1,
                 _ => {}
             }
@@ -125,9 +137,14 @@ impl Play {
     }
 
     fn push(&mut self, kind: TagKind, timestamp: u64, body: &[u8]) {
+        self.push_after(kind, timestamp, body, 0);
+    }
+
+    /// Pushes a tag that has waited for the pipeline for this time in milliseconds.
+    fn push_after(&mut self, kind: TagKind, timestamp: u64, body: &[u8], waited: u64) {
         let tag = Tag::new(kind, timestamp as u32, Memory::from_vec(body.to_vec(), 0));
         let reception = Reception {
-            arrival: self.now,
+            arrival: self.now - waited * MILLI,
             now: self.now,
             is_newest: true,
             discont: false,
@@ -155,6 +172,14 @@ impl Play {
             }
             self.pass(FRAME_TIME);
         }
+    }
+
+    /// Asserts that nothing leaves later than standby may begin.
+    #[track_caller]
+    fn assert_in_time(&self) {
+        let most = (AFTER / MILLI) as i64;
+        let late = self.left.iter().find(|tag| tag.lateness > most);
+        assert_eq!(late, None);
     }
 
     fn of(&self, kind: u8) -> Vec<Left> {
@@ -251,6 +276,7 @@ fn random_cuts_leave_no_hole() {
         play.pass(random.u64(0..3000));
     }
     play.assert_continuous(44, 46);
+    play.assert_in_time();
     assert!(play.changes.len() > 50);
 }
 
@@ -296,6 +322,7 @@ fn freeze_sends_the_last_keyframe_each_second_and_silence() {
     play.start_publisher(VIDEO_HEADER);
     play.publish(0, 40);
     play.assert_continuous(1000, 46);
+    play.assert_in_time();
     assert_eq!(
         reconfigurations(&play.changes),
         [(true, false), (false, false)]
@@ -411,6 +438,89 @@ fn standby_continues_the_publishers_own_time() {
         last.is_standby && last.dts.abs_diff(74_000) <= 40,
         "{last:?}"
     );
+}
+
+/// Sends frames of a publisher whose clock is 800 ppm fast, with a keyframe each second.
+fn publish_fast(play: &mut Play, frames: std::ops::Range<u64>) {
+    for index in frames {
+        let body = if index % 25 == 0 { KEYFRAME } else { FRAME };
+        play.push(TagKind::Video, index * 40 + index * 32 / 1000, body);
+        play.pass(40);
+    }
+}
+
+#[test]
+fn publisher_whose_drift_is_corrected_returns_in_time() {
+    let mut play = Play::with_file(VIDEO_HEADER, 0);
+    play.start_publisher(VIDEO_HEADER);
+    publish_fast(&mut play, 0..15_000);
+    let before = play.feed.drift();
+    assert!(before.corrected < -400 * MILLI as i64, "{before:?}");
+    play.pass(75 * 40);
+    assert!(play.feed.is_standby_playing());
+    publish_fast(&mut play, 15_075..15_078);
+    assert!(!play.feed.is_standby_playing(), "its keyframe is in time");
+    assert_eq!(play.feed.dropped().late, 0);
+    play.assert_continuous(44, u64::MAX);
+    // It is the same clock, and goes on to be corrected.
+    let after = play.feed.drift();
+    assert!((after.ppm - 800.0).abs() < 50.0, "{after:?}");
+    publish_fast(&mut play, 15_078..30_000);
+    let corrected = before.corrected - play.feed.drift().corrected;
+    assert!(corrected > 400 * MILLI as i64, "{corrected}");
+    assert!(!play.feed.is_standby_playing());
+    play.assert_in_time();
+}
+
+#[test]
+fn media_that_waited_for_the_pipeline_is_no_silence() {
+    let mut play = Play::with_file(VIDEO_HEADER, 0);
+    play.start_publisher(VIDEO_HEADER);
+    play.publish(0, 25);
+    // Nothing has run for half a minute, and the publisher has waited too.
+    play.now += 30 * SECOND;
+    for index in 0..10 {
+        play.push_after(TagKind::Video, 1000 + index * 40, FRAME, 30_000);
+        play.pass(20);
+    }
+    assert!(!play.feed.is_standby_playing());
+    play.pass(1000);
+    assert!(play.feed.is_standby_playing());
+}
+
+#[test]
+fn media_that_is_collected_is_no_silence() {
+    let mut play = Play::with_file(VIDEO_HEADER, 0);
+    play.feed.set_delivery_interval(SECOND);
+    play.start_publisher(VIDEO_HEADER);
+    let second = |play: &mut Play, from: u64| {
+        for index in 0..25 {
+            let body = if index == 0 { KEYFRAME } else { FRAME };
+            play.push(TagKind::Video, (from + index) * 40, body);
+        }
+    };
+    for from in 0..5 {
+        second(&mut play, from * 25);
+        play.pass(1100);
+        assert!(!play.feed.is_standby_playing());
+    }
+    play.pass(1000);
+    assert!(play.feed.is_standby_playing());
+}
+
+#[test]
+fn descriptions_that_wait_for_the_publishers_return_are_no_drops() {
+    let mut play = Play::with_file(VIDEO_HEADER, 0);
+    play.start_publisher(VIDEO_HEADER);
+    play.publish(0, 25);
+    play.pass(2000);
+    assert!(play.feed.is_standby_playing());
+    play.feed.end_publisher();
+    assert_eq!(play.feed.dropped().at_end, 0);
+    // Another one describes itself, and sends nothing.
+    play.start_publisher(VIDEO_HEADER);
+    play.feed.end_publisher();
+    assert_eq!(play.feed.dropped().at_end, 2);
 }
 
 #[test]

@@ -5,7 +5,6 @@
 use super::*;
 use gstrtmp2server::internal::flv::Silence;
 use gstrtmp2server::internal::flv::config::OpusHead;
-use support::flv::AUDIO;
 
 /// Frames that are decoded.
 const FRAMES: u64 = 60;

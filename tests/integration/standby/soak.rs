@@ -5,7 +5,6 @@
 //! long another one takes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use super::*;
 use support::resources::memory;
