@@ -5,5 +5,6 @@
 pub mod connection;
 pub mod exposition;
 pub mod flv;
+pub mod journal;
 pub mod statistics;
 pub mod supervisor;

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The log of the programs: lines of text for people, or a JSON object for each line.
+
+use std::io::Write;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::ValueEnum;
+use gst::glib;
+use serde_json::{Map, Value};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// A JSON object on each line
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Info,
+    Warning,
+}
+
+type Output = dyn Fn(Level, String) + Send + Sync;
+
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+static OUTPUT: OnceLock<Box<Output>> = OnceLock::new();
+
+/// Sets the format of all lines from here on.
+pub fn set_format(format: LogFormat) {
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+/// Sends all lines elsewhere than to standard output and standard error. Only the first call has an
+/// effect.
+pub fn set_output(output: impl Fn(Level, String) + Send + Sync + 'static) {
+    let _ = OUTPUT.set(Box::new(output));
+}
+
+/// One line of the log, with fields for programs that read it.
+#[derive(Debug)]
+#[must_use = "an entry appears in the log once it has its text"]
+pub struct Entry {
+    level: Level,
+    event: &'static str,
+    fields: Map<String, Value>,
+}
+
+/// Starts an entry about a normal event.
+pub fn info(event: &'static str) -> Entry {
+    Entry::new(Level::Info, event)
+}
+
+/// Starts an entry about an event that someone may have to look at.
+pub fn warning(event: &'static str) -> Entry {
+    Entry::new(Level::Warning, event)
+}
+
+impl Entry {
+    fn new(level: Level, event: &'static str) -> Self {
+        Entry {
+            level,
+            event,
+            fields: Map::new(),
+        }
+    }
+
+    /// Adds a field, which only the JSON form shows: the text says the same in words.
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.fields.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Writes the line.
+    pub fn say(self, text: impl AsRef<str>) {
+        let level = self.level;
+        let line = self.line(text);
+        if let Some(output) = OUTPUT.get() {
+            return output(level, line);
+        }
+        // The reader may be gone, which is no reason to end.
+        let _ = match level {
+            Level::Info => writeln!(std::io::stdout(), "{line}"),
+            Level::Warning => writeln!(std::io::stderr(), "{line}"),
+        };
+    }
+
+    /// Returns the line instead of writing it.
+    pub fn line(self, text: impl AsRef<str>) -> String {
+        match IS_JSON.load(Ordering::Relaxed) {
+            true => self.json(text.as_ref(), &now()),
+            false => text.as_ref().to_owned(),
+        }
+    }
+
+    fn json(self, text: &str, time: &str) -> String {
+        let level = match self.level {
+            Level::Info => "info",
+            Level::Warning => "warning",
+        };
+        let mut object = self.fields;
+        let own = [
+            ("time", time),
+            ("level", level),
+            ("event", self.event),
+            ("message", text),
+        ];
+        for (name, value) in own {
+            object.insert(name.to_owned(), value.into());
+        }
+        Value::Object(object).to_string()
+    }
+}
+
+/// Returns the time in the form of RFC 3339, in UTC.
+fn now() -> String {
+    let time = glib::DateTime::now_utc().ok();
+    let seconds = time
+        .as_ref()
+        .and_then(|time| time.format("%Y-%m-%dT%H:%M:%S").ok());
+    let millis = time.map_or(0, |time| time.microsecond() / 1000);
+    format!("{}.{millis:03}Z", seconds.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_lines_hold_text_and_fields_whatever_they_contain() {
+        let entry = warning("rejected")
+            .with("reason", "no-stream")
+            .with("suppressed", 3)
+            // A field never hides one of the line's own.
+            .with("event", "forged");
+        let line = entry.json("refused \"live\"\nsecond line", "2026-02-03T04:05:06.789Z");
+        assert_eq!(line.lines().count(), 1);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        let expected = serde_json::json!({
+            "time": "2026-02-03T04:05:06.789Z",
+            "level": "warning",
+            "event": "rejected",
+            "message": "refused \"live\"\nsecond line",
+            "reason": "no-stream",
+            "suppressed": 3,
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn times_are_in_utc_with_milliseconds() {
+        let time = now();
+        assert_eq!(time.len(), "2026-02-03T04:05:06.789Z".len(), "{time}");
+        let parsed = glib::DateTime::from_iso8601(&time, None).unwrap();
+        let age = glib::DateTime::now_utc().unwrap().difference(&parsed);
+        assert!(age.as_seconds() < 60, "{time}");
+    }
+
+    #[test]
+    fn text_lines_are_the_text_alone() {
+        let line = info("connected")
+            .with("stream", "camera1")
+            .line("camera1: here");
+        assert_eq!(line, "camera1: here");
+    }
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What the programs in this folder show to those who run them: a page with all streams, the same
+//! as JSON, metrics for Prometheus, and `/stat` in the form of nginx-rtmp.
+//!
+//! A program implements [`Program`], which says what its streams are, and reports its publishers
+//! with [`watch`]. A [`Board`] reads the statistics once a second and keeps ten minutes of them;
+//! [`web::router`] serves it all.
+
+pub mod board;
+pub mod facts;
+pub mod history;
+pub mod metrics;
+pub mod options;
+pub mod program;
+pub mod refusals;
+pub mod stat;
+pub mod state;
+pub mod thumbnail;
+pub mod watch;
+pub mod web;
+
+pub use board::Board;
+pub use options::Options;
+pub use program::{Control, Detail, Program, Reading};
+pub use refusals::Refusals;
+pub use state::StreamState;

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The metrics that all programs have, under the same names: `rtmp2_...`.
+//!
+//! Their labels are the name of the stream (`element`) and its application. Only streams that the
+//! program has now are in them, so that there are never more than there are streams at a time.
+
+mod table;
+
+use common::exposition::{family, labels};
+use common::statistics::{Unit, number};
+use prometheus::proto::{LabelPair, MetricFamily};
+
+use crate::facts::Facts;
+use crate::program::{Program, Reading};
+use crate::refusals::Refusals;
+use crate::state::StreamState;
+use table::{Description, OF_ELEMENT, OF_PROCESS};
+
+/// Returns the metrics of each stream, of refused clients, and of the process.
+pub fn families(program: &dyn Program, refusals: &Refusals) -> Vec<MetricFamily> {
+    let readings = program.readings();
+    let mut families: Vec<MetricFamily> = OF_ELEMENT
+        .iter()
+        .map(|description| of_streams(description, &readings))
+        .collect();
+    families.push(dropped(&readings));
+    families.push(last_errors(&readings));
+    families.push(information(&readings));
+    families.push(running(&readings));
+    families.push(rejected(refusals));
+    if let Some(process) = program.process(&readings) {
+        families.extend(OF_PROCESS.iter().map(|metric| of_process(metric, &process)));
+    }
+    families.extend(program.metrics());
+    families
+}
+
+fn labels_of(reading: &Reading, label: &str, value: &str) -> Vec<LabelPair> {
+    labels(&[
+        ("element", &reading.name),
+        ("application", &reading.application),
+        (label, value),
+    ])
+}
+
+fn of_streams(description: &Description, readings: &[Reading]) -> MetricFamily {
+    let mut samples = Vec::new();
+    for (reading, stats) in with_stats(readings) {
+        for (value, field) in description.fields {
+            let number = number(stats, field, description.unit);
+            let labels = labels_of(reading, description.label, value);
+            samples.extend(number.map(|number| (labels, number)));
+        }
+    }
+    family(description.name, description.help, samples)
+}
+
+fn with_stats(readings: &[Reading]) -> impl Iterator<Item = (&Reading, &gst::Structure)> {
+    let readings = readings.iter();
+    readings.filter_map(|reading| Some((reading, reading.stats.as_ref()?)))
+}
+
+fn dropped(readings: &[Reading]) -> MetricFamily {
+    let mut samples = Vec::new();
+    for (reading, stats) in with_stats(readings) {
+        for (field, _) in stats.iter() {
+            if let Some(reason) = field.as_str().strip_prefix("dropped-") {
+                let number = number(stats, field.as_str(), Unit::None);
+                let labels = labels_of(reading, "reason", reason);
+                samples.extend(number.map(|number| (labels, number)));
+            }
+        }
+    }
+    family(
+        "rtmp2_dropped_tags_total",
+        "Tags that were dropped.",
+        samples,
+    )
+}
+
+fn last_errors(readings: &[Reading]) -> MetricFamily {
+    let sample = |(reading, stats): (&Reading, &gst::Structure)| {
+        let error = stats.get::<&str>("last-error").unwrap_or_default();
+        // The text after the colon may come from the client, and each label is kept forever.
+        let kind = error.split(':').next().filter(|kind| !kind.is_empty())?;
+        Some((labels_of(reading, "reason", kind), 1.0))
+    };
+    let samples = with_stats(readings).filter_map(sample).collect();
+    let help = "Reason of the last rejection or cut.";
+    family("rtmp2_last_error_info", help, samples)
+}
+
+/// Returns a sample for each stream with a publisher: what it sends.
+fn information(readings: &[Reading]) -> MetricFamily {
+    let sample = |(reading, stats): (&Reading, &gst::Structure)| {
+        let facts = Facts::of(stats);
+        facts.address.as_ref()?;
+        let resolution = facts.resolution();
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let labels = labels(&[
+            ("element", &reading.name),
+            ("application", &reading.application),
+            ("codec", &text(&facts.video_codec)),
+            ("audio_codec", &text(&facts.audio_codec)),
+            ("resolution", &text(&resolution)),
+            ("encoder", &text(&facts.encoder)),
+        ]);
+        Some((labels, 1.0))
+    };
+    let samples = with_stats(readings).filter_map(sample).collect();
+    let help = "1 for each stream with a publisher; the labels say what it sends.";
+    family("rtmp2_stream_info", help, samples)
+}
+
+fn running(readings: &[Reading]) -> MetricFamily {
+    let sample = |reading: &Reading| {
+        let is_running = reading.state != StreamState::Failed;
+        (labels_of(reading, "", ""), f64::from(u8::from(is_running)))
+    };
+    let help = "1 unless the pipeline has failed or ended.";
+    let samples = readings.iter().map(sample).collect();
+    family("rtmp2_pipeline_running", help, samples)
+}
+
+fn rejected(refusals: &Refusals) -> MetricFamily {
+    let counts = refusals.counts().into_iter();
+    let samples = counts.map(|(reason, count)| (labels(&[("reason", &reason)]), count as f64));
+    let help = "Refused clients by reason, each counted once.";
+    family("rtmp2_rejected_total", help, samples.collect())
+}
+
+fn of_process(description: &Description, process: &gst::StructureRef) -> MetricFamily {
+    let fields = description.fields.iter();
+    let samples = fields
+        .filter_map(|(_, field)| number(process, field, description.unit))
+        .map(|number| (Vec::new(), number));
+    family(description.name, description.help, samples.collect())
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Reports the publishers of an element: a line in the log for each connection, refusal, stall,
+//! return and end, and the refusals for the page.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use common::journal;
+use gst::prelude::*;
+
+use crate::refusals::{Refusal, Refusals, masked};
+
+/// Watches an element that accepts publishers. `name` returns the name of the stream that the
+/// element's description of a publisher belongs to.
+pub fn watch(
+    source: &gst::Element,
+    refusals: &Arc<Refusals>,
+    name: impl Fn(&gst::StructureRef) -> String + Clone + Send + Sync + 'static,
+) {
+    let name_of = name.clone();
+    source.connect("publisher-added", false, move |arguments| {
+        let info: gst::Structure = arguments[1].get().ok()?;
+        let (stream, address) = (name_of(&info), text(&info, "address"));
+        journal::info("connected")
+            .with("stream", stream.as_str())
+            .with("address", address)
+            .with("encoder", text(&info, "flash-ver"))
+            .say(format!("{stream}: {address} publishes"));
+        None
+    });
+    source.connect("publisher-removed", false, move |arguments| {
+        let info: gst::Structure = arguments[1].get().ok()?;
+        let reason: &str = arguments[2].get().ok()?;
+        let (stream, address) = (name(&info), text(&info, "address"));
+        journal::info("ended")
+            .with("stream", stream.as_str())
+            .with("address", address)
+            .with("reason", reason)
+            .say(format!("{stream}: {address} ({reason}) is gone"));
+        None
+    });
+    let refusals = refusals.clone();
+    source.connect("publisher-rejected", false, move |arguments| {
+        let info: gst::Structure = arguments[1].get().ok()?;
+        let reason: &str = arguments[2].get().ok()?;
+        let refusal = Refusal {
+            time: unix_time(),
+            address: text(&info, "address").to_owned(),
+            application: text(&info, "application").to_owned(),
+            stream: masked(text(&info, "stream-key")),
+            reason: reason.to_owned(),
+        };
+        report(&refusals, refusal);
+        None
+    });
+}
+
+fn report(refusals: &Refusals, refusal: Refusal) {
+    let Some(suppressed) = refusals.add(refusal.clone(), Instant::now()) else {
+        return;
+    };
+    let Refusal {
+        address,
+        application,
+        stream,
+        reason,
+        ..
+    } = refusal;
+    let before = match suppressed {
+        0 => String::new(),
+        count => format!(" (and {count} before it)"),
+    };
+    journal::warning("refused")
+        .with("address", address.as_str())
+        .with("application", application.as_str())
+        .with("stream-key", stream.as_str())
+        .with("reason", reason.as_str())
+        .with("suppressed", suppressed)
+        .say(format!(
+            "refused {application}/{stream} from {address}: {reason}{before}"
+        ));
+}
+
+/// Writes the line of a message on the bus where it is about a stall or its end.
+pub fn log_message(stream: &str, message: &gst::StructureRef) {
+    if message.name() != "rtmp2-stream-event" {
+        return;
+    }
+    let Some(event) = nick(message, "event") else {
+        return;
+    };
+    let details = message.get::<gst::Structure>("details").ok();
+    let seconds = |field: &str| {
+        let nanos = details.as_ref()?.get::<u64>(field).ok()?;
+        (nanos != u64::MAX).then_some(nanos as f64 / 1e9)
+    };
+    match event.as_str() {
+        "stalled" => {
+            let silence = seconds("since-last-byte");
+            let entry = journal::warning("stalled").with("stream", stream);
+            match silence {
+                Some(silence) => entry.with("silence-seconds", silence).say(format!(
+                    "{stream}: no media arrives, and no byte for {silence:.1} s"
+                )),
+                None => entry.say(format!("{stream}: no media arrives")),
+            }
+        }
+        "resumed" => {
+            let entry = journal::info("resumed").with("stream", stream);
+            match seconds("downtime") {
+                Some(downtime) => entry.with("downtime-seconds", downtime).say(format!(
+                    "{stream}: media arrives again after {downtime:.1} s"
+                )),
+                None => entry.say(format!("{stream}: media arrives again")),
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns the nick of an enum.
+fn nick(message: &gst::StructureRef, field: &str) -> Option<String> {
+    let value = message.value(field).ok()?;
+    let (_, value) = gst::glib::EnumValue::from_value(value)?;
+    Some(value.nick().to_owned())
+}
+
+fn text<'a>(info: &'a gst::StructureRef, field: &str) -> &'a str {
+    info.get(field).unwrap_or_default()
+}
+
+/// Returns the seconds since the Unix epoch.
+pub(crate) fn unix_time() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
