@@ -8,15 +8,20 @@
 //! cargo run --release --example ingest -- --port 1935 --keys camera1,camera2 --folder recordings
 //! ```
 //!
-//! Each camera has a pipeline of its own, so that one of them can fail without the others.
+//! Each camera has a pipeline of its own, so that one of them can fail without the others. With
+//! `--http 127.0.0.1:8080`, a page shows how they do, beside `/metrics` and `/stat`.
 
 use std::cell::Cell;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 
 use clap::Parser;
+use common::journal;
+use dashboard::{Board, Program, Reading, Refusals};
 use gst::glib;
 use gst::prelude::*;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -46,6 +51,11 @@ struct Options {
     /// End after each camera has published once
     #[arg(long)]
     once: bool,
+    /// Address to serve the page, /metrics and /stat on; not served without this
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<SocketAddr>,
+    #[command(flatten)]
+    dashboard: dashboard::Options,
 }
 
 struct Camera {
@@ -54,7 +64,12 @@ struct Camera {
 }
 
 impl Camera {
-    fn start(options: &Options, key: &str, port: u32) -> Result<Self, Box<dyn Error>> {
+    fn start(
+        options: &Options,
+        key: &str,
+        port: u32,
+        refusals: &Arc<Refusals>,
+    ) -> Result<Self, Box<dyn Error>> {
         let source = gst::ElementFactory::make("rtmp2serversrc")
             .name(key)
             .property("port", port)
@@ -71,20 +86,7 @@ impl Camera {
         pipeline.add_many([&source, &sink])?;
         source.link(&sink)?;
         let name = key.to_owned();
-        source.connect("publisher-added", false, move |arguments| {
-            let info: gst::Structure = arguments[1].get().expect("the signal has it");
-            println!(
-                "{name}: {} publishes",
-                info.get::<&str>("address").unwrap_or("?")
-            );
-            None
-        });
-        let name = key.to_owned();
-        source.connect("publisher-removed", false, move |arguments| {
-            let reason: String = arguments[2].get().expect("the signal has it");
-            println!("{name}: the publisher is gone: {reason}");
-            None
-        });
+        dashboard::watch::watch(&source, refusals, move |_| name.clone());
         if pipeline.set_state(gst::State::Playing).is_err() {
             let bus = pipeline.bus().ok_or("a pipeline has a bus")?;
             let message = bus.pop_filtered(&[gst::MessageType::Error]);
@@ -114,11 +116,34 @@ impl Drop for Camera {
     }
 }
 
+/// All cameras, as the page shows them.
+struct Cameras {
+    application: String,
+    sources: Vec<gst::Element>,
+}
+
+impl Program for Cameras {
+    fn readings(&self) -> Vec<Reading> {
+        let sources = self.sources.iter();
+        let reading =
+            |source: &gst::Element| Reading::of_source(&source.name(), &self.application, source);
+        sources.map(reading).collect()
+    }
+
+    fn drain(&self) {
+        for source in &self.sources {
+            source.set_property("drain", true);
+        }
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
+    options.dashboard.start_log();
     gst::init()?;
     gstrtmp2server::plugin_register_static()?;
 
+    let refusals = Arc::new(Refusals::default());
     let mut cameras: Vec<Camera> = Vec::new();
     for key in &options.keys {
         // The first camera may bind any free port; the others join it there.
@@ -126,7 +151,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let port = first.map_or(options.port, |camera| {
             camera.source.property("current-port")
         });
-        cameras.push(Camera::start(&options, key, port)?);
+        cameras.push(Camera::start(&options, key, port, &refusals)?);
     }
     let port: u32 = cameras[0].source.property("current-port");
 
@@ -139,8 +164,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         let bus = camera.pipeline.bus().ok_or("a pipeline has a bus")?;
         watches.push(bus.add_watch_local(move |_, message| {
             match message.view() {
-                gst::MessageView::Eos(_) => println!("{name}: finished"),
-                gst::MessageView::Error(error) => eprintln!("{name}: {}", error.error()),
+                gst::MessageView::Eos(_) => {
+                    let entry = journal::info("finished").with("stream", name.as_str());
+                    entry.say(format!("{name}: finished"));
+                }
+                gst::MessageView::Error(error) => {
+                    let entry = journal::warning("failed").with("stream", name.as_str());
+                    entry.say(format!("{name}: {}", error.error()));
+                }
+                gst::MessageView::Element(element) => {
+                    if let Some(structure) = element.structure() {
+                        dashboard::watch::log_message(&name, structure);
+                    }
+                    return glib::ControlFlow::Continue;
+                }
                 _ => return glib::ControlFlow::Continue,
             }
             running.set(running.get() - 1);
@@ -150,17 +187,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             glib::ControlFlow::Break
         })?);
     }
-    let sources: Vec<_> = cameras.iter().map(|camera| camera.source.clone()).collect();
+    let program = Arc::new(Cameras {
+        application: options.application.clone(),
+        sources: cameras.iter().map(|camera| camera.source.clone()).collect(),
+    });
+    if let Some(address) = options.http {
+        let board = Board::new("ingest", program.clone(), refusals, &options.dashboard)?;
+        let address = dashboard::web::serve_on_thread(address, board)?;
+        journal::info("serving").say(format!("page on http://{address}/"));
+    }
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::spawn(move || {
         for _ in signals.forever() {
-            println!("draining");
-            sources
-                .iter()
-                .for_each(|source| source.set_property("drain", true));
+            journal::info("draining").say("draining");
+            program.drain();
         }
     });
-    println!("listening on rtmp://127.0.0.1:{port}/");
+    journal::info("listening").say(format!("listening on rtmp://127.0.0.1:{port}/"));
     main_loop.run();
     Ok(())
 }

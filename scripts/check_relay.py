@@ -3,20 +3,17 @@
 """Runs the relay of examples/relay with a publisher, a receiver of its notifications, and a headless Chromium on its page, which
 plays the stream while its publisher is killed and returns.
 
-Runs with the Python of .venv, which has selenium. Chromium and its driver are those on the PATH, or those that CHROMIUM and CHROMEDRIVER name.
+Runs with the Python of .venv, which has selenium.
 """
 
-import contextlib
 import hashlib
 import hmac
 import http.server
 import json
-import os
 import pathlib
 import queue
 import re
 import secrets
-import shutil
 import signal
 import sys
 import tempfile
@@ -25,6 +22,7 @@ import time
 import urllib.error
 import urllib.request
 
+import browser
 import harness
 import prometheus_text
 
@@ -175,46 +173,6 @@ def publisher(relay, stream, size=SIZE, more=()):
     return harness.ffmpeg([*arguments, *more, "-f", "flv", f"rtmp://127.0.0.1:{relay.port}/{stream}"])
 
 
-def program(variable, *names):
-    """Returns the path of a program that a variable names, or that is installed under one of its names."""
-    candidates = [os.environ.get(variable), *map(shutil.which, names)]
-    path = next((path for path in candidates if path), None)
-    if path is None:
-        raise harness.Failure(
-            f"none of {', '.join(names)} is installed. On Debian: apt install chromium chromium-driver; on Ubuntu: snap install"
-            f" chromium. For another Chromium and its driver, set CHROMIUM and CHROMEDRIVER to their paths"
-        )
-    return path
-
-
-@contextlib.contextmanager
-def chromium():
-    try:
-        from selenium import webdriver
-    except ImportError:
-        raise harness.Failure("selenium is missing: run scripts/setup.sh test") from None
-    options = webdriver.ChromeOptions()
-    options.binary_location = program("CHROMIUM", "chromium", "google-chrome")
-    flags = [
-        "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--mute-audio", "--window-size=1000,800",
-        # /dev/shm is small in containers.
-        "--disable-dev-shm-usage",
-    ]
-    if os.geteuid() == 0:
-        # Root can't use the sandbox.
-        flags.append("--no-sandbox")
-    for flag in flags:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(program("CHROMEDRIVER", "chromedriver", "chromium.chromedriver"))
-    driver = webdriver.Chrome(options, service)
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
 class Player:
     """The page in the browser."""
 
@@ -360,7 +318,7 @@ def check_unhealthy(relay):
 
 
 def check(directory):
-    with Receiver() as receiver, Relay(directory, receiver) as relay, chromium() as driver:
+    with Receiver() as receiver, Relay(directory, receiver) as relay, browser.chromium() as driver:
         try:
             watch(relay, receiver, driver)
         except harness.Failure as failure:

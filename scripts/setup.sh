@@ -157,15 +157,15 @@ make_venv() {
     .venv/bin/ffmpeg -version | head -n 1
 }
 
-# Installs the player of the page of examples/relay, in the version of its package-lock.json.
+# Installs the npm packages of a page, in the versions of its package-lock.json.
 install_page() {
-    local page=examples/relay/page
+    local page=$1
     # npm removes the folder first, and this file with it.
     local done=$page/node_modules/installed-lock.json
     if cmp -s $page/package-lock.json $done; then
         return
     fi
-    log "fetching hls.js for examples/relay"
+    log "fetching the npm packages of $page"
     npm ci --prefix $page --ignore-scripts --no-audit --no-fund --loglevel=error
     cp $page/package-lock.json $done
 }
@@ -199,6 +199,7 @@ if [[ $stage == test ]]; then
     check_browser
 fi
 if [[ $stage == deb || $stage == test ]]; then
-    install_page
+    install_page examples/dashboard/page
+    install_page examples/relay/page
 fi
 log "ready to $stage"

@@ -65,6 +65,7 @@ step network "${watched[@]}" cargo test --release --locked --workspace --test in
 step inspect scripts/check_inspect.py
 step examples scripts/check_examples.py
 step relay .venv/bin/python scripts/check_relay.py
+step dashboard .venv/bin/python scripts/check_dashboard.py
 step elements scripts/check_elements_doc.py
 step readme scripts/check_readme.py
 step demo scripts/demo.py --seconds 3

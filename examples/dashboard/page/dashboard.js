@@ -9,6 +9,8 @@ import { load } from "./plots.js";
 
 const POLL_SECONDS = 1;
 const NOTICE_SECONDS = 8;
+// Answers of a proxy that serves the page to everybody, and its data to operators alone.
+const NOT_FOR_VIEWERS = [401, 403, 404];
 
 const element = (id) => document.getElementById(id);
 const [totals, notice, grid, filter, wall, drain, table, none] = [
@@ -96,12 +98,19 @@ function showRefusals(refusals) {
   }));
 }
 
+// Leaves what the program itself has added, such as a player.
+function showToViewers() {
+  document.querySelectorAll("#board-totals, .board-tools, #board-notice, .board-cards, .board-refusals")
+    .forEach((part) => { part.hidden = true; });
+}
+
 async function poll() {
   try {
     // A new stream starts with all that the server has.
     const known = [...cards.values()].map((card) => card.samples.last);
     const after = known.length > 0 ? Math.min(...known) : 0;
     const response = await fetch(`api/streams?after=${after}`, { cache: "no-store" });
+    if (NOT_FOR_VIEWERS.includes(response.status)) return showToViewers();
     if (!response.ok) throw new Error(`the server answers ${response.status}`);
     const listing = await response.json();
     canPlot ??= listing.plots && (await load());

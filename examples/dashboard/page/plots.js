@@ -37,7 +37,8 @@ function axis(scale, side, name, values) {
 }
 
 const short = (rate) => (rate >= 1e6 ? `${rate / 1e6} M` : `${rate / 1e3} k`);
-const fromZero = (_, min, max) => [0, Math.max(max ?? 0, 1) * 1.1];
+// A plot of nothing has a scale, too.
+const fromZero = (least) => (_, min, max) => [0, Math.max((max ?? 0) * 1.1, least)];
 
 export class Plots {
   // `readout` is the element that says the values under the pointer, or the last ones.
@@ -52,7 +53,7 @@ export class Plots {
       ...this.sizeOf(rateElement),
       legend: { show: false },
       cursor,
-      scales: { x: time(), bitrate: { range: fromZero }, rate: { range: fromZero } },
+      scales: { x: time(), bitrate: { range: fromZero(1e5) }, rate: { range: fromZero(10) } },
       axes: [xAxis, axis("bitrate", 3, "bitrate", short), axis("rate", 1, "rate", (rate) => `${rate}`)],
       series: [
         {},

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::journal;
+use prometheus::proto::MetricFamily;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::facts::Facts;
 use crate::history::{self, Columns, History, Sample};
+use crate::metrics;
 use crate::options::{Options, Token};
 use crate::program::{Detail, Program, Reading};
 use crate::refusals::Refusals;
@@ -204,6 +206,11 @@ impl Board {
         let streams = self.lock();
         let entry = streams.iter().find(|entry| entry.snapshot.name == name)?;
         Some(entry.history.after(after))
+    }
+
+    /// Returns the metrics for Prometheus.
+    pub fn metrics(&self) -> Vec<MetricFamily> {
+        metrics::families(&*self.program, &self.refusals)
     }
 
     /// Returns the present reading of a stream.

@@ -8,6 +8,7 @@
 //! cargo run --release --package rtmp2-multicam -- --help
 //! ```
 
+mod cameras;
 mod changes;
 mod config;
 mod flv;
@@ -28,6 +29,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
+use common::journal;
 
 use options::Options;
 use program::Program;
@@ -38,10 +40,11 @@ const WRONG_CONFIGURATION: u8 = 2;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let options = Options::parse();
+    options.dashboard.start_log();
     let plans = match plan::load(&options.file) {
         Ok(plans) => plans,
         Err(error) => {
-            eprintln!("{error}");
+            journal::warning("configuration").say(error.to_string());
             return ExitCode::from(WRONG_CONFIGURATION);
         }
     };
@@ -52,7 +55,7 @@ async fn main() -> ExitCode {
     match run(options, plans).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            journal::warning("error").say(error.to_string());
             ExitCode::FAILURE
         }
     }

@@ -35,9 +35,14 @@ impl MetricsSource {
         self.is_configuration_good.store(is_good, Ordering::Relaxed);
     }
 
-    pub fn families(&self) -> Vec<MetricFamily> {
+    /// Returns the streams in the order of the configuration.
+    pub fn streams(&self) -> Vec<Arc<SharedStatus>> {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let streams = streams.clone();
+        streams.clone()
+    }
+
+    pub fn families(&self) -> Vec<MetricFamily> {
+        let streams = self.streams();
         let snapshots: Vec<(&SharedStatus, Snapshot)> = streams
             .iter()
             .map(|shared| (&**shared, shared.snapshot()))

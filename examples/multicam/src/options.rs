@@ -16,7 +16,12 @@ use clap::Parser;
 pub struct Options {
     /// JSON file with the cameras; --help shows all of it
     pub file: PathBuf,
-    /// Address to serve /metrics to Prometheus on, port 0 for any free one; not served without this
+    /// Address to serve the page, /metrics and /stat on, port 0 for any free one; not served without
+    /// this
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Address to serve /metrics to Prometheus on, with the metrics of the servers alone
+    /// (multicam_...), which --http serves too; port 0 for any free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
     /// Also print the status of all streams at this interval in seconds, 0 for never. A terminal
@@ -26,6 +31,8 @@ pub struct Options {
     /// Check the configuration, and exit
     #[arg(long)]
     pub check: bool,
+    #[command(flatten)]
+    pub dashboard: dashboard::Options,
 }
 
 fn help() -> String {
@@ -66,6 +73,9 @@ While it runs
 
   Each change of a stream's state prints a line; a terminal always shows a table of all streams. Lines, errors and
   metrics show no more of stream keys and passwords than their first two characters.
+  With --http, a page shows how all streams do, with the last ten minutes of each. /metrics has the metrics that all
+  programs of this project have (rtmp2_...) and multicam_..., /stat the publishers in the form of nginx-rtmp, and
+  /api/streams what the page shows, as JSON.
   Metrics are served to 16 connections at a time, each of which must be done within 10 s.
 
   SIGHUP          Reads the configuration again. Unchanged streams go on untouched; others start, stop, or start again.

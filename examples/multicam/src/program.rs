@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use super::cameras::Cameras;
 use super::changes::Changes;
 use super::metrics::MetricsSource;
 use super::options::Options;
@@ -20,7 +21,9 @@ use super::plan::{self, Plan};
 use super::screen::Screen;
 use super::stream::{Context, Ports, ProgramEvent, StreamHandle};
 use common::connection::LimitedListener;
+use common::journal::{self, Level};
 use common::{statistics, supervisor};
+use dashboard::Board;
 
 /// Time for all streams together to end.
 const MAX_END: Duration = Duration::from_secs(15);
@@ -86,10 +89,17 @@ impl Signals {
 impl Program {
     pub fn new(options: Options) -> Self {
         let (sender, events) = unbounded_channel();
+        let lines = sender.clone();
+        // A terminal shows them above the table. The program may have ended.
+        journal::set_output(move |level, line| {
+            let _ = lines.send(ProgramEvent::Line(level, line));
+        });
         Program {
             options,
             context: Context {
                 ports: Arc::new(Ports::default()),
+                refusals: Arc::default(),
+                is_draining: Arc::default(),
                 events: sender,
             },
             events,
@@ -103,6 +113,7 @@ impl Program {
     /// Runs until a signal ends it.
     pub async fn run(mut self, plans: Vec<Plan>) -> io::Result<()> {
         let mut signals = Signals::new()?;
+        self.serve_page().await?;
         self.serve_metrics().await?;
         self.apply(plans)?;
         supervisor::report_ready();
@@ -138,6 +149,35 @@ impl Program {
         }
     }
 
+    async fn serve_page(&mut self) -> io::Result<()> {
+        let Some(address) = self.options.http else {
+            return Ok(());
+        };
+        let cameras = Arc::new(Cameras::new(&self.board, &self.context));
+        let refusals = self.context.refusals.clone();
+        let board = Board::new("rtmp2-multicam", cameras, refusals, &self.options.dashboard);
+        let board = board.map_err(io::Error::other)?;
+        let named = |error: io::Error| {
+            let text = format!("--http {address}: {error}");
+            io::Error::new(error.kind(), text)
+        };
+        let socket = TcpListener::bind(address).await.map_err(named)?;
+        let address = socket.local_addr()?;
+        self.print("serving", format!("page on http://{address}/"));
+        tokio::spawn(dashboard::web::serve(socket, board));
+        Ok(())
+    }
+
+    /// Prints a line of the program itself.
+    fn print(&mut self, event: &'static str, text: String) {
+        self.screen.print(&journal::info(event).line(text));
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.screen
+            .warn(&journal::warning("configuration").line(text));
+    }
+
     async fn serve_metrics(&mut self) -> io::Result<()> {
         let Some(address) = self.options.metrics else {
             return Ok(());
@@ -148,8 +188,7 @@ impl Program {
         };
         let socket = TcpListener::bind(address).await.map_err(named)?;
         let address = socket.local_addr()?;
-        self.screen
-            .print(&format!("metrics on http://{address}/metrics"));
+        self.print("serving", format!("metrics on http://{address}/metrics"));
         let board = self.board.clone();
         let answer = get(move || async move { statistics::respond(board.families()) });
         let router = Router::new().route("/metrics", answer);
@@ -166,9 +205,8 @@ impl Program {
             }
             Err(error) => {
                 self.board.set_configuration(false);
-                self.screen.warn(&error.to_string());
-                self.screen
-                    .warn("the configuration was not changed; correct it, and send SIGHUP again");
+                self.warn(&error.to_string());
+                self.warn("the configuration was not changed; correct it, and send SIGHUP again");
                 self.repaint();
                 Ok(())
             }
@@ -207,9 +245,10 @@ impl Program {
         self.board.set_streams(streams.collect());
         let (added, changed, removed) = counts;
         let kept = self.streams.len() - added - changed;
-        self.screen.print(&format!(
+        let text = format!(
             "streams: {added} added, {changed} changed, {removed} removed, {kept} untouched"
-        ));
+        );
+        self.print("streams", text);
         self.repaint();
         Ok(())
     }
@@ -223,23 +262,27 @@ impl Program {
                 } else {
                     host
                 };
-                self.screen
-                    .print(&format!("listening on rtmp://{host}:{port}/"));
+                self.print("listening", format!("listening on rtmp://{host}:{port}/"));
             }
             ProgramEvent::Changed(name, state) if !self.screen.is_terminal() => {
                 let stream = self.streams.iter().find(|s| s.plan().name == name);
                 if let Some(stream) = stream {
-                    self.screen.print(&stream.shared().line_of(state));
+                    let entry = journal::info("state").with("stream", name.to_string());
+                    let text = stream.shared().line_of(state);
+                    self.screen.print(&entry.line(text));
                 }
             }
             ProgramEvent::Changed(..) => {}
+            ProgramEvent::Line(Level::Info, line) => self.screen.print(&line),
+            ProgramEvent::Line(Level::Warning, line) => self.screen.warn(&line),
             ProgramEvent::Stopped(name) => {
                 let is_it = |stream: &mut StreamHandle| stream.plan().name == name;
                 // Its thread has nothing more to do.
                 self.stopping
                     .extract_if(.., is_it)
                     .for_each(StreamHandle::join);
-                self.screen.print(&format!("{name}: stopped"));
+                let entry = journal::info("stopped").with("stream", name.to_string());
+                self.screen.print(&entry.line(format!("{name}: stopped")));
             }
         }
         self.repaint();
@@ -250,7 +293,8 @@ impl Program {
             return self.repaint();
         }
         for stream in &self.streams {
-            self.screen.print(&stream.shared().line());
+            let entry = journal::info("state").with("stream", stream.plan().name.to_string());
+            self.screen.print(&entry.line(stream.shared().line()));
         }
     }
 

@@ -43,6 +43,15 @@ pub fn make(source: &Source) -> Result<gst::Element, gst::glib::Error> {
     made.map_err(|error| gst::glib::Error::new(gst::CoreError::MissingPlugin, &error.message))
 }
 
+/// The encoder of a test picture.
+const ENCODER: &str = "encoder";
+
+/// Returns the pad that pictures pass before they are encoded here.
+pub fn raw_pad(source: &gst::Element) -> Option<gst::Pad> {
+    let bin = source.downcast_ref::<gst::Bin>()?;
+    bin.by_name(ENCODER)?.static_pad("sink")
+}
+
 fn description(test: &Test) -> String {
     let Test {
         width,
@@ -64,7 +73,7 @@ fn description(test: &Test) -> String {
     let video = format!(
         "videotestsrc is-live=true pattern={pattern} \
          ! video/x-raw,format=I420,width={width},height={height},framerate={framerate}/1 \
-         ! x264enc tune=zerolatency speed-preset=ultrafast bitrate={bitrate_kbps} key-int-max={gop} \
+         ! x264enc name={ENCODER} tune=zerolatency speed-preset=ultrafast bitrate={bitrate_kbps} key-int-max={gop} \
          ! h264parse ! flvmux name=mux streamable=true latency=2000000000"
     );
     let audio = " audiotestsrc is-live=true volume=0.1 ! audio/x-raw,rate=48000,channels=2 \

@@ -3,12 +3,14 @@
 //! The status of a stream: written by its own thread, read by the screen and the metrics.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
 use gstrtmp2server::FallbackStatus;
+
+use dashboard::thumbnail::LastPicture;
 
 use super::plan::Name;
 use super::table::Row;
@@ -102,6 +104,10 @@ struct SharedFields {
     state: StatusChange,
     restarts: u64,
     sink: Option<gst::Element>,
+    /// The source of the present pipeline, if publishers connect to it.
+    publisher_source: Option<gst::Element>,
+    /// The last picture of the present pipeline, if it has pictures before they are encoded.
+    picture: Option<Arc<LastPicture>>,
     /// Time without a sink since then.
     without_sink: Instant,
     /// Sums of earlier sinks, in the order of [`COUNTERS`].
@@ -125,6 +131,8 @@ impl SharedStatus {
             state: StatusChange::now(status),
             restarts: 0,
             sink: None,
+            publisher_source: None,
+            picture: None,
             without_sink: Instant::now(),
             totals: Default::default(),
         };
@@ -168,6 +176,26 @@ impl SharedStatus {
             inner.add(|field| stats.get(field).unwrap_or_default());
             inner.without_sink = Instant::now();
         }
+    }
+
+    /// Called when a pipeline starts and ends, with its source where publishers connect to it, and
+    /// its pictures where it has them.
+    pub fn set_source(
+        &self,
+        publisher_source: Option<gst::Element>,
+        picture: Option<Arc<LastPicture>>,
+    ) {
+        let mut inner = self.lock();
+        inner.publisher_source = publisher_source;
+        inner.picture = picture;
+    }
+
+    pub fn publisher_source(&self) -> Option<gst::Element> {
+        self.lock().publisher_source.clone()
+    }
+
+    pub fn picture(&self) -> Option<Arc<LastPicture>> {
+        self.lock().picture.clone()
     }
 
     pub fn count_restart(&self) {
@@ -228,8 +256,8 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn row(name: &Name, snapshot: &Snapshot) -> Row {
-    let StatusChange { status, since } = &snapshot.state;
+/// Returns the state of the sink, and which server it uses.
+pub fn sink_text(status: &Condition) -> String {
     let sink = match status.sink {
         FallbackStatus::Disconnected => "disconnected",
         FallbackStatus::Connecting => "connecting",
@@ -240,13 +268,18 @@ fn row(name: &Name, snapshot: &Snapshot) -> Row {
         ..1 => String::new(),
         n => format!(" (fallback {n})"),
     };
+    format!("{sink}{which}")
+}
+
+fn row(name: &Name, snapshot: &Snapshot) -> Row {
+    let StatusChange { status, since } = &snapshot.state;
     let stats = snapshot.stats.as_ref();
     let rate: Option<u64> = stats.and_then(|stats| stats.get("bitrate").ok());
     let [_, _, dropped, ..] = snapshot.counters;
     Row {
         stream: name.to_string(),
         source: status.source.to_string(),
-        sink: format!("{sink}{which}"),
+        sink: sink_text(status),
         bitrate: bits(rate.unwrap_or_default()),
         dropped: dropped.to_string(),
         since: since.as_ref().map_or_else(String::new, time),

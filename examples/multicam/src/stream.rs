@@ -5,11 +5,15 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use common::journal::Level;
+use dashboard::Refusals;
+use dashboard::thumbnail::LastPicture;
 use gst::prelude::*;
 use gstrtmp2server::{FallbackStatus, StreamStatus};
 use tokio::sync::mpsc::UnboundedSender;
@@ -27,6 +31,8 @@ pub enum ProgramEvent {
     Stopped(Name),
     /// Publishers can connect there.
     Listening(String, u32),
+    /// A line of the log.
+    Line(Level, String),
 }
 
 /// Time for a server to learn of the end of a stream.
@@ -42,6 +48,9 @@ const GOOD: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Context {
     pub ports: Arc<Ports>,
+    pub refusals: Arc<Refusals>,
+    /// No publisher is accepted any more.
+    pub is_draining: Arc<AtomicBool>,
     pub events: UnboundedSender<ProgramEvent>,
 }
 
@@ -303,6 +312,7 @@ impl Worker {
             gst::MessageView::Eos(_) => {
                 return Some(match self.plan.source {
                     Source::File { .. } => EndReason::Ended,
+                    Source::Rtmp { .. } if self.is_draining() => EndReason::Ended,
                     _ => EndReason::Failed("The source has ended".to_owned()),
                 });
             }
@@ -311,6 +321,9 @@ impl Worker {
                 match structure.name().as_str() {
                     "rtmp2-fallback-status" => return self.handle_sink(running, structure),
                     "rtmp2-stream-status" => self.handle_source(running, structure),
+                    "rtmp2-stream-event" => {
+                        dashboard::watch::log_message(&self.plan.name.to_string(), structure);
+                    }
                     _ => {}
                 }
             }
@@ -356,6 +369,10 @@ impl Worker {
         let is_gone = state == SourceState::Waiting && running.has_sink();
         running.gone_since = is_gone.then(|| running.gone_since.unwrap_or_else(Instant::now));
         self.update(|status| status.source = state);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.context.is_draining.load(Ordering::SeqCst)
     }
 
     fn update(&self, change: impl FnOnce(&mut Condition)) {
@@ -413,6 +430,7 @@ impl RunningPipeline {
             Source::Rtmp { .. } => branch.attach_at_first_media(&source)?,
             _ => branch.attach(&source).map_err(|error| error.to_string())?,
         }
+        worker.watch_source(&source);
         worker.generation += 1;
         let failure = listen(&pipeline, worker.generation, &worker.sender)?;
         let running = RunningPipeline {
@@ -446,6 +464,7 @@ impl RunningPipeline {
 
 impl Drop for RunningPipeline {
     fn drop(&mut self) {
+        self.shared.set_source(None, None);
         self.shared.detach();
         if let Some(bus) = self.pipeline.bus() {
             bus.unset_sync_handler();
@@ -540,6 +559,24 @@ fn listen(
 }
 
 impl Worker {
+    /// Shows the source to operators.
+    fn watch_source(&self, source: &gst::Element) {
+        if let Source::Rtmp { .. } = self.plan.source {
+            let name = self.plan.name.to_string();
+            let refusals = &self.context.refusals;
+            dashboard::watch::watch(source, refusals, move |_| name.clone());
+            self.shared.set_source(Some(source.clone()), None);
+            // After it can be seen, so that a drain of all streams misses none.
+            if self.is_draining() {
+                source.set_property("drain", true);
+            }
+        } else if let Some(pad) = source::raw_pad(source) {
+            let picture = Arc::new(LastPicture::default());
+            picture.watch(&pad);
+            self.shared.set_source(None, Some(picture));
+        }
+    }
+
     /// The first of the streams that listen on any free port binds it, and the others wait for it.
     fn begin(&self, running: &RunningPipeline) -> Result<(), gst::StateChangeError> {
         let Source::Rtmp { host, port, .. } = &self.plan.source else {

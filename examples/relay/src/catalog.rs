@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::AddAssign;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use dashboard::thumbnail::LastPicture;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// The playlist's file name in the directory of its stream.
@@ -77,6 +78,8 @@ pub struct StreamInfo {
     pub is_passed_through: bool,
     /// The problem with its files.
     pub failure: Option<String>,
+    /// The last decoded picture of a stream that is cleaned.
+    pub picture: Arc<LastPicture>,
     pub counts: StreamCounters,
 }
 
@@ -181,12 +184,20 @@ impl Catalog {
             is_interrupted: false,
             is_passed_through: false,
             failure: None,
+            picture: Arc::default(),
             counts: StreamCounters::default(),
         };
         let mut streams = self.lock();
         if let Some(before) = streams.insert(name.clone(), stream) {
             self.has_ended(&before);
         }
+    }
+
+    /// Returns the place of a stream's last picture; an unused one for a stream that has ended.
+    pub fn last_picture(&self, name: &StreamName) -> Arc<LastPicture> {
+        let streams = self.lock();
+        let stream = streams.get(name);
+        stream.map_or_else(Arc::default, |stream| stream.picture.clone())
     }
 
     /// Does nothing for a stream that has ended.

@@ -16,6 +16,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use common::journal;
+use dashboard::thumbnail::LastPicture;
 use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks, AppSrc, AppSrcCallbacks};
 
@@ -57,6 +59,7 @@ struct CleanerCore {
     pipeline: gst::glib::WeakRef<gst::Pipeline>,
     mailbox: Arc<Mailbox>,
     packager: Arc<Mutex<Packager>>,
+    picture: Arc<LastPicture>,
     /// Locked before the packager.
     state: Mutex<CleanerState>,
     /// The sources of the encoders. Threads that push into them may be waiting for room.
@@ -89,6 +92,7 @@ impl Cleaner {
     ) -> Result<Self, String> {
         mailbox.clear_outcome();
         lock(&packager).start_run(false);
+        let picture = lock(&packager).last_picture();
         let pipeline = gst::Pipeline::new();
         let woken = mailbox.clone();
         let source = AppSrc::builder()
@@ -110,6 +114,7 @@ impl Cleaner {
             pipeline: pipeline.downgrade(),
             mailbox,
             packager,
+            picture,
             state: Mutex::default(),
             encoders: Mutex::default(),
         });
@@ -215,10 +220,13 @@ impl CleanerCore {
         let is_video = pad.name().starts_with("video");
         let decoder = decoder(&caps, is_video);
         if decoder.is_none() {
-            eprintln!(
+            let text = format!(
                 "{}: a track is dropped, since no decoder is installed for {caps}",
                 self.stream
             );
+            journal::warning("no-decoder")
+                .with("stream", self.stream.as_str())
+                .say(text);
         }
         let mut state = lock(&self.state);
         let has = match is_video {
@@ -283,6 +291,7 @@ impl CleanerCore {
             return Ok(());
         };
         let caps = sample.caps_owned().ok_or(gst::FlowError::NotNegotiated)?;
+        self.picture.offer(&buffer, &caps);
         let mut state = lock(&self.state);
         if state.picture_caps.as_ref() != Some(&caps) {
             if state.picture_caps.is_some() {
@@ -295,11 +304,14 @@ impl CleanerCore {
         }
         let pressure = self.mailbox.has_pressure();
         if pressure && !std::mem::replace(&mut state.had_pressure, true) {
-            eprintln!(
+            let text = format!(
                 "{}: pictures are dropped, since they come faster than they can be encoded, and the last one is repeated. \
                  This machine has too many streams, or pictures that are too large for it",
                 self.stream
             );
+            journal::warning("overload")
+                .with("stream", self.stream.as_str())
+                .say(text);
         }
         state.converter.picture(time, buffer, pressure);
         self.deliver(&mut state)

@@ -2,15 +2,17 @@
 
 //! The elements that accept publishers: one port, and a pad for each publisher.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use common::journal;
+use dashboard::{Control, Detail, Program, Reading, Refusals};
 use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks};
 use gstrtmp2server::StreamStatus;
 
-use crate::catalog::StreamName;
+use crate::catalog::{StreamInfo, StreamName};
 use crate::mailbox::{Mailbox, PushResult, QueuedTag};
 use crate::options::Options;
 use crate::streams::Streams;
@@ -34,6 +36,7 @@ pub struct Ingest {
 #[derive(Debug)]
 struct Entry {
     pipeline: gst::Pipeline,
+    source: gst::Element,
     /// Limit of streams over all routes.
     max_streams: usize,
     streams: Arc<Streams>,
@@ -55,6 +58,7 @@ impl Ingest {
         options: &Options,
         streams: &Arc<Streams>,
         site: &Arc<Site>,
+        refusals: &Arc<Refusals>,
     ) -> Result<(Self, u16), Box<dyn Error>> {
         let mut ingest = Ingest {
             entries: Vec::new(),
@@ -79,6 +83,7 @@ impl Ingest {
                 )
                 .build()?;
             options.access.apply(&source)?;
+            dashboard::watch::watch(&source, refusals, name_or_masked);
             let entry = Entry::start(&source, options.max_streams, streams, site);
             let entry = entry.map_err(|error| format!("--rtmp {}: {error}", options.rtmp))?;
             ingest.entries.push(entry);
@@ -107,6 +112,7 @@ impl Entry {
         pipeline.add(source)?;
         let entry = Arc::new(Entry {
             pipeline,
+            source: source.clone(),
             max_streams: usize::try_from(max_streams)?,
             streams: streams.clone(),
             site: site.clone(),
@@ -138,7 +144,8 @@ impl Entry {
             let info: gst::Structure = arguments[1].get().ok()?;
             let checked = entry.upgrade()?.check(&info);
             if let Err(reason) = checked {
-                eprintln!("a publisher was refused: {reason}");
+                let text = format!("a publisher was refused: {reason}");
+                journal::warning("denied").say(text);
             }
             Some(checked.is_ok().to_value())
         });
@@ -197,7 +204,10 @@ impl Entry {
             return;
         };
         if let Err(error) = self.try_add(pad, &name) {
-            eprintln!("{name}: it cannot start: {error}. Its publisher has to reconnect");
+            let text = format!("{name}: it cannot start: {error}. Its publisher has to reconnect");
+            journal::warning("failed")
+                .with("stream", name.to_string())
+                .say(text);
         }
     }
 
@@ -234,17 +244,34 @@ impl Entry {
         match message.view() {
             gst::MessageView::Error(error) => {
                 let error = error.error().to_string();
-                eprintln!("no more publishers are accepted: {error}. Restart this program");
+                journal::warning("failed").say(format!(
+                    "no more publishers are accepted: {error}. Restart this program"
+                ));
                 self.site.health.set("rtmp", Some(error));
             }
             gst::MessageView::Element(element) => {
-                if let Some(structure) = element.structure()
-                    && structure.name() == "rtmp2-stream-status"
-                {
-                    self.status_changed(structure);
+                let Some(structure) = element.structure() else {
+                    return;
+                };
+                match structure.name().as_str() {
+                    "rtmp2-stream-status" => self.status_changed(structure),
+                    "rtmp2-stream-event" => self.log_event(structure),
+                    _ => {}
                 }
             }
             _ => {}
+        }
+    }
+
+    fn log_event(&self, event: &gst::StructureRef) {
+        let pad = event.get::<&str>("pad").ok();
+        let name = {
+            let publishers = self.lock();
+            let publisher = pad.and_then(|pad| publishers.get(pad));
+            publisher.map(|publisher| publisher.name.to_string())
+        };
+        if let Some(name) = name {
+            dashboard::watch::log_message(&name, event);
         }
     }
 
@@ -256,6 +283,109 @@ impl Entry {
             self.site.catalog.update(&publisher.name, |stream| {
                 stream.is_interrupted = is_paused;
             });
+        }
+    }
+}
+
+/// The streams of all elements, as the page shows them.
+#[derive(Debug)]
+pub struct Publishers {
+    entries: Vec<Arc<Entry>>,
+    site: Arc<Site>,
+}
+
+impl Ingest {
+    pub fn publishers(&self, site: &Arc<Site>) -> Arc<Publishers> {
+        Arc::new(Publishers {
+            entries: self.entries.clone(),
+            site: site.clone(),
+        })
+    }
+}
+
+impl Program for Publishers {
+    fn readings(&self) -> Vec<Reading> {
+        let listed: HashMap<StreamName, StreamInfo> =
+            self.site.catalog.streams().into_iter().collect();
+        // A stream that has returned may have two pads for a moment; the present one is later.
+        let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
+        for entry in &self.entries {
+            for (name, reading) in entry.readings() {
+                let info = listed.get(&name);
+                readings.insert(name.to_string(), described(reading, info));
+            }
+        }
+        readings.into_values().collect()
+    }
+
+    fn drain(&self) {
+        for entry in &self.entries {
+            entry.source.set_property("drain", true);
+        }
+        let problem = "it drains, and accepts no publisher: restart it";
+        self.site.health.set("rtmp", Some(problem.to_owned()));
+    }
+
+    fn process(&self, _readings: &[Reading]) -> Option<gst::Structure> {
+        let stats: gst::Structure = self.entries.first()?.source.property("stats");
+        stats.get("process").ok()
+    }
+}
+
+impl Entry {
+    /// Returns the streams that have a pad.
+    fn readings(&self) -> Vec<(StreamName, Reading)> {
+        let stats: gst::Structure = self.source.property("stats");
+        let streams = stats.get::<gst::Array>("streams").ok();
+        let publishers = self.lock();
+        let reading = |stats: gst::Structure| {
+            let pad = stats.get::<String>("pad").ok()?;
+            let name = publishers.get(&pad)?.name.clone();
+            let application = match &name.user {
+                Some(user) => format!("{}/{user}", name.application),
+                None => name.application.clone(),
+            };
+            let text = name.to_string();
+            let mut reading = Reading::of_stats(&text, &application, &name.stream, stats);
+            reading.control = Some(Control::Pad(self.source.clone(), pad));
+            Some((name, reading))
+        };
+        let streams = streams.iter().flat_map(|streams| streams.iter());
+        let streams = streams.filter_map(|stats| stats.get::<gst::Structure>().ok());
+        streams.filter_map(reading).collect()
+    }
+}
+
+/// Adds what the relay makes of a stream.
+fn described(mut reading: Reading, info: Option<&StreamInfo>) -> Reading {
+    let Some(info) = info else {
+        return reading;
+    };
+    let mut add = |label, value: String| reading.details.push(Detail::new(label, value));
+    let handled = match info.is_passed_through {
+        true => "passed through",
+        false => "cleaned",
+    };
+    match (info.is_ready, &info.failure) {
+        (_, Some(failure)) => add("HLS", failure.clone()),
+        (true, None) => add(
+            "HLS",
+            format!("{handled}, {} segments", info.counts.segments),
+        ),
+        (false, None) => add("HLS", "starts in a moment".to_owned()),
+    }
+    reading.picture = Some(info.picture.clone());
+    reading
+}
+
+/// Returns the name of a publisher's stream. That of a refused one may be no stream.
+fn name_or_masked(info: &gst::StructureRef) -> String {
+    let text = |field| info.get::<&str>(field).unwrap_or_default();
+    match name_of(info) {
+        Some(name) => name.to_string(),
+        None => {
+            let key = dashboard::refusals::masked(text("stream-key"));
+            format!("{}/{key}", text("application"))
         }
     }
 }
@@ -285,10 +415,9 @@ fn sink(name: &StreamName, mailbox: &Arc<Mailbox>) -> AppSink {
             if let Some(tag) = tag(&sample)
                 && mailbox.push(tag) == PushResult::Full
             {
-                eprintln!(
-                    "{name}: its media is dropped up to a keyframe, since it comes faster than it can be decoded and \
-                     coded. This machine has too many streams, or pictures that are too large for it"
-                );
+let text = format!("{name}: its media is dropped up to a keyframe, since it comes faster than it can be decoded and \
+                     coded. This machine has too many streams, or pictures that are too large for it");
+journal::warning("overload").with("stream", name.to_string()).say(text);
             }
             Ok(gst::FlowSuccess::Ok)
         })

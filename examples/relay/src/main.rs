@@ -34,7 +34,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catalog::Catalog;
-use common::supervisor;
+use common::{journal, supervisor};
+use dashboard::{Board, Refusals};
 use health::Health;
 use ingest::Ingest;
 use notify::{DeliveryCounters, Receiver};
@@ -46,7 +47,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use web::Site;
+use web::{Served, Site};
 
 /// The lock file of the process that uses the directory of all streams.
 const LOCK_FILE: &str = ".relay.lock";
@@ -88,10 +89,11 @@ impl Signals {
 
 fn main() -> ExitCode {
     let options = Options::read();
+    options.dashboard.start_log();
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("{error}");
+            journal::warning("error").say(error.to_string());
             return ExitCode::FAILURE;
         }
     };
@@ -102,7 +104,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            journal::warning("error").say(error.to_string());
             ExitCode::FAILURE
         }
     }
@@ -149,7 +151,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     };
     let telling = notify::run(changes, receiver, site.deliveries.clone(), has_ended);
     let telling = tokio::spawn(telling);
-    println!("page on http://{local}/");
+    journal::info("serving").say(format!("page on http://{local}/"));
 
     let streams = Streams::new(Settings {
         catalog,
@@ -159,19 +161,28 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     });
     let streams =
         streams.map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
-    let (ingest, port) = Ingest::start(&options, &streams, &site)?;
+    let refusals = Arc::new(Refusals::default());
+    let (ingest, port) = Ingest::start(&options, &streams, &site, &refusals)?;
+    let publishers = ingest.publishers(&site);
+    let board = Board::new("rtmp2-relay", publishers, refusals, &options.dashboard)?;
+    tokio::spawn(board.clone().run());
+    let served = Served {
+        site,
+        board: Some(board),
+    };
     let bound = HostPort {
         port,
         ..options.rtmp.clone()
     };
-    println!("listening on {}://{bound}/", options.access.scheme());
+    let scheme = options.access.scheme();
+    journal::info("listening").say(format!("listening on {scheme}://{bound}/"));
     supervisor::report_ready();
 
     let (close, closed) = oneshot::channel::<()>();
     let closed = async {
         let _ = closed.await;
     };
-    let mut serving = pin!(web::serve(socket, site, closed));
+    let mut serving = pin!(web::serve(socket, served, closed));
     let first = tokio::select! {
         result = &mut serving => return Ok(result?),
         signal = signals.next() => signal,

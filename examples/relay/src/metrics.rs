@@ -119,10 +119,15 @@ fn of_streams(streams: &[(StreamName, StreamInfo)]) -> Vec<MetricFamily> {
     families
 }
 
-/// Returns the metrics of the whole program.
-pub fn text(site: &Site, is_healthy: bool) -> Result<String, prometheus::Error> {
+/// Returns the metrics of the whole program, after those that all programs have.
+pub fn text(
+    site: &Site,
+    is_healthy: bool,
+    common: Vec<MetricFamily>,
+) -> Result<String, prometheus::Error> {
     let streams = site.catalog.streams();
-    let mut families = of_streams(&streams);
+    let mut families = common;
+    families.extend(of_streams(&streams));
     let count = |is: fn(&StreamInfo) -> bool| {
         let counted = streams.iter().filter(|(_, stream)| is(stream));
         counted.count() as f64

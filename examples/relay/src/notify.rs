@@ -97,7 +97,7 @@ pub async fn run(
 }
 
 fn log(text: &str) {
-    eprintln!("notifications: {text}");
+    common::journal::warning("notifications").say(format!("notifications: {text}"));
 }
 
 struct Notifier {

@@ -40,12 +40,15 @@ it can publish while nobody else does, so restrict access to the RTMP port, or w
 
 const AFTER_HELP: &str = "\
 Paths of the HTTP server:
-  /                                      a page that lists the streams and plays them
+  /                                      a page that plays the streams, and shows operators how they do
   /hls/APPLICATION[/USER]/STREAM/index.m3u8
                                          the playlist of a stream, with its segments beside it, for pages of any site
   /streams                               the present streams, as JSON
   /health                                200 {\"status\":\"ok\"}; 503 with the problems if there are any
   /metrics                               for Prometheus
+  /stat                                  publishers in the form of nginx-rtmp, as NOALBS reads it
+  /api/streams                           what the page shows to operators, as JSON
+  /api/streams/NAME/history              ten minutes of bitrate, frame rate and state of one stream
 
 Everyone who reaches the HTTP port can read all of it. The server has no TLS: put a reverse proxy in front of it, and pass its address as --public-url. \
 The number of concurrent connections is a quarter of the program's limit of open files (ulimit -n), and 2000 at most.
@@ -95,6 +98,8 @@ pub struct Options {
     /// Address to serve the page, HLS, health and metrics on; port 0 is any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
+    #[command(flatten)]
+    pub dashboard: dashboard::Options,
     #[command(flatten)]
     pub access: AccessOptions,
     /// Directory for playlists and segments; created if it is missing. Its content is served. The

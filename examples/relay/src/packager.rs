@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use common::journal;
+use dashboard::thumbnail::LastPicture;
 use url::Url;
 
 use crate::catalog::{Catalog, StreamCounters, StreamName};
@@ -88,6 +90,11 @@ impl Packager {
         self.list(segments);
     }
 
+    /// Returns the place of the stream's last picture.
+    pub fn last_picture(&self) -> Arc<LastPicture> {
+        self.catalog.last_picture(&self.name)
+    }
+
     pub fn count(&self, change: impl FnOnce(&mut StreamCounters)) {
         self.catalog
             .update(&self.name, |stream| change(&mut stream.counts));
@@ -121,7 +128,10 @@ impl Packager {
             if self.listed == READY {
                 self.catalog
                     .update(&self.name, |stream| stream.is_ready = true);
-                println!("ready {} {}", self.name, self.address);
+                journal::info("ready")
+                    .with("stream", self.name.to_string())
+                    .with("playlist", self.address.as_str())
+                    .say(format!("ready {} {}", self.name, self.address));
             }
         }
     }
@@ -136,10 +146,15 @@ impl Packager {
             (_, Err(error)) => Some(format!("its old segments cannot be removed: {error}")),
             (Ok(()), Ok(())) => None,
         };
-        match &failure {
-            Some(failure) if !self.has_failed => eprintln!("{}: {failure}", self.name),
-            None if self.has_failed => eprintln!("{}: its files work again", self.name),
-            _ => {}
+        let news = match &failure {
+            Some(failure) if !self.has_failed => Some(failure.as_str()),
+            None if self.has_failed => Some("its files work again"),
+            _ => None,
+        };
+        if let Some(news) = news {
+            journal::warning("files")
+                .with("stream", self.name.to_string())
+                .say(format!("{}: {news}", self.name));
         }
         self.has_failed = failure.is_some();
         self.catalog

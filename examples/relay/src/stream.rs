@@ -5,6 +5,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::journal;
+
 use crate::catalog::StreamName;
 use crate::cleaner::Cleaner;
 use crate::mailbox::{Mailbox, Next, QueuedTag, RunOutcome};
@@ -178,7 +180,9 @@ impl Worker {
 
     fn is_dirty(&mut self, Dirty(why): &Dirty) {
         self.is_dirty = true;
-        println!("{}: it is cleaned, since it has {why}", self.name);
+        journal::info("cleaned")
+            .with("stream", self.name.to_string())
+            .say(format!("{}: it is cleaned, since it has {why}", self.name));
     }
 
     /// Cleans from the last keyframe on, of which no picture was listed.
@@ -221,11 +225,14 @@ impl Worker {
         let pause = longer.min(LONGEST_PAUSE);
         self.failures += 1;
         self.pause = Some(Instant::now() + pause);
-        eprintln!(
-            "{}: {error}. It starts again at a keyframe after {} s",
-            self.name,
-            pause.as_secs()
+        let seconds = pause.as_secs();
+        let text = format!(
+            "{}: {error}. It starts again at a keyframe after {seconds} s",
+            self.name
         );
+        journal::warning("failed")
+            .with("stream", self.name.to_string())
+            .say(text);
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use common::journal;
 use url::Url;
 
 use crate::catalog::{Catalog, StreamName};
@@ -155,7 +156,8 @@ impl Streams {
         // No thread reads the mailbox any more.
         mailbox.end();
         catalog.remove(name);
-        println!("gone {name}");
+        let gone = journal::info("gone").with("stream", name.to_string());
+        gone.say(format!("gone {name}"));
         let mut state = self.lock();
         let is_mine = |running: &RunningStream| Arc::ptr_eq(&running.mailbox, mailbox);
         if state.running.get(name).is_some_and(is_mine) {
@@ -222,7 +224,8 @@ impl Streams {
         let directory = self.settings.directory.join(path);
         if let Err(error) = segment_store::end(&directory) {
             let directory = directory.display();
-            eprintln!("the playlist in {directory} cannot be ended: {error}");
+            let text = format!("the playlist in {directory} cannot be ended: {error}");
+            journal::warning("files").say(text);
         }
     }
 
@@ -234,10 +237,10 @@ impl Streams {
             // It belongs to no stream.
             Ok(false) => return,
             Err(error) => {
-                eprintln!(
+                journal::warning("files").say(format!(
                     "{} cannot be removed: {error}. Its stream has ended",
                     directory.display()
-                );
+                ));
                 return;
             }
         }
@@ -272,10 +275,13 @@ fn open_at_last(
             ),
         };
         if !has_failed {
-            eprintln!(
+            let text = format!(
                 "{name}: {failure}. It is tried again until they can, and nothing \
                  is served of it until then; look at --directory and its permissions"
             );
+            journal::warning("files")
+                .with("stream", name.to_string())
+                .say(text);
         }
         has_failed = true;
         catalog.update(name, |stream| stream.failure = Some(failure));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The HTTP server: the page, the HLS files, the list of streams, health and metrics.
+//! The HTTP server: the page, the HLS files, the list of streams, health, metrics, and what operators
+//! see.
 
 mod files;
 
@@ -10,13 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{FromRef, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use common::journal;
+use dashboard::Board;
+use dashboard::web::{Page, data_router, harden};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -45,8 +49,16 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 /// Everything that the page needs, and nothing else: hls.js makes a worker of a blob, and plays
 /// from one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-    media-src 'self' blob:; worker-src 'self' blob:; img-src data:; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'self'";
+    media-src 'self' blob:; worker-src 'self' blob:; img-src 'self' data: blob:; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'self'";
+
+/// The page of operators, with the player.
+const PAGE: Page = Page {
+    head: include_str!("../page/head.html"),
+    section: include_str!("../page/player.html"),
+    policy: POLICY,
+    scripts: &[("/page.js", include_str!("../page/page.js"))],
+};
 
 /// The content of the site.
 #[derive(Debug)]
@@ -61,6 +73,25 @@ pub struct Site {
     pub health: Arc<Health>,
     pub deliveries: Arc<DeliveryCounters>,
     pub reconnect: Arc<Reconnect>,
+}
+
+/// The site, and the board of operators where there is one.
+#[derive(Debug, Clone)]
+pub struct Served {
+    pub site: Arc<Site>,
+    pub board: Option<Arc<Board>>,
+}
+
+impl From<Arc<Site>> for Served {
+    fn from(site: Arc<Site>) -> Self {
+        Served { site, board: None }
+    }
+}
+
+impl FromRef<Served> for Arc<Site> {
+    fn from_ref(served: &Served) -> Self {
+        served.site.clone()
+    }
 }
 
 /// Returns the address of a stream's playlist for viewers who use this base.
@@ -83,11 +114,11 @@ pub fn read_hls_js(path: &Path) -> Option<Bytes> {
     match std::fs::read(path) {
         Ok(script) => Some(script.into()),
         Err(error) => {
-            eprintln!(
+            journal::warning("no-player").say(format!(
                 "no hls.js at {}: {error}. The page plays only in browsers that play HLS themselves. \
                  Install it with npm ci --prefix examples/relay/page, or set --hls-js",
                 path.display()
-            );
+            ));
             None
         }
     }
@@ -96,12 +127,12 @@ pub fn read_hls_js(path: &Path) -> Option<Bytes> {
 /// Serves until the shutdown, and a moment longer for requests in progress.
 pub async fn serve(
     socket: TcpListener,
-    site: Arc<Site>,
+    served: impl Into<Served>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (over, is_over) = tokio::sync::oneshot::channel();
     let listener = LimitedListener::new(socket, max_connections(), REQUEST_TIMEOUT);
-    let server = axum::serve(listener, router(site));
+    let server = axum::serve(listener, router(served.into()));
     let server = server.with_graceful_shutdown(async move {
         shutdown.await;
         // The server may have ended by itself.
@@ -124,28 +155,19 @@ fn max_connections() -> usize {
     share.unwrap_or(MAX_CONNECTIONS).clamp(1, MAX_CONNECTIONS)
 }
 
-fn router(site: Arc<Site>) -> Router {
+fn router(served: Served) -> Router {
+    let operators = served.board.as_ref().map(data_router);
     Router::new()
-        .route("/", get(page))
         .route("/page.css", get(style))
-        .route("/page.js", get(script))
         .route("/hls.js", get(hls_js))
         .route("/streams", get(streams))
         .route("/health", get(health))
         .route("/metrics", get(metrics_text))
-        .nest_service(&format!("/{HLS}"), files::service(&site.directory))
+        .nest_service(&format!("/{HLS}"), files::service(&served.site.directory))
+        .with_state(served)
+        .merge(PAGE.router("rtmp2-relay"))
+        .merge(operators.unwrap_or_default())
         .layer(map_response(harden))
-        .with_state(site)
-}
-
-/// Hardens every answer: browsers neither guess its type nor tell where a viewer came from.
-async fn harden(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    let nosniff = HeaderValue::from_static("nosniff");
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    let no_referrer = HeaderValue::from_static("no-referrer");
-    headers.insert(header::REFERRER_POLICY, no_referrer);
-    response
 }
 
 type Headers = [(HeaderName, &'static str); 2];
@@ -154,22 +176,9 @@ fn headers(kind: &'static str, cache: &'static str) -> Headers {
     [(CONTENT_TYPE, kind), (CACHE_CONTROL, cache)]
 }
 
-async fn page() -> impl IntoResponse {
-    let headers = headers("text/html; charset=utf-8", "no-cache");
-    let policy = [(CONTENT_SECURITY_POLICY, POLICY)];
-    (headers, policy, include_str!("../page/index.html"))
-}
-
 async fn style() -> impl IntoResponse {
     let headers = headers("text/css; charset=utf-8", "no-cache");
     (headers, include_str!("../page/page.css"))
-}
-
-async fn script() -> impl IntoResponse {
-    (
-        headers(JAVASCRIPT, "no-cache"),
-        include_str!("../page/page.js"),
-    )
 }
 
 async fn hls_js(State(site): State<Arc<Site>>) -> Response {
@@ -257,9 +266,10 @@ async fn health(State(site): State<Arc<Site>>) -> Response {
     }
 }
 
-async fn metrics_text(State(site): State<Arc<Site>>) -> Response {
-    let healthy = site.health.problems().await.is_empty();
-    match metrics::text(&site, healthy) {
+async fn metrics_text(State(served): State<Served>) -> Response {
+    let healthy = served.site.health.problems().await.is_empty();
+    let common = served.board.map(|board| board.metrics());
+    match metrics::text(&served.site, healthy, common.unwrap_or_default()) {
         Ok(text) => (headers(prometheus::TEXT_FORMAT, "no-store"), text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -100,9 +100,8 @@ pub(super) async fn streams(
     State(board): State<Arc<Board>>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let after = match after(query.as_deref()) {
-        Ok(after) => after,
-        Err(answer) => return answer,
+    let Some(after) = after(query.as_deref()) else {
+        return bad_time();
     };
     let snapshots = board.snapshots(after).into_iter();
     let streams: Vec<Stream> = snapshots
@@ -159,9 +158,8 @@ pub(super) async fn of_stream(
 }
 
 fn history(board: &Board, name: &str, query: Option<&str>) -> Response {
-    let after = match after(query) {
-        Ok(after) => after,
-        Err(answer) => return answer,
+    let Some(after) = after(query) else {
+        return bad_time();
     };
     match board.history(name, after) {
         Some(columns) => json(
@@ -198,16 +196,19 @@ pub(super) fn no_stream() -> Response {
     )
 }
 
-/// Returns the time from which on samples are wanted.
-fn after(query: Option<&str>) -> Result<f64, Response> {
+/// Returns the time from which on samples are wanted; `None` for a text that is no time.
+fn after(query: Option<&str>) -> Option<f64> {
     let pairs = query.unwrap_or_default().split('&');
     let mut values = pairs.filter_map(|pair| pair.strip_prefix("after="));
     let Some(value) = values.next() else {
-        return Ok(0.0);
+        return Some(0.0);
     };
-    let time = value.parse().ok().filter(|time: &f64| time.is_finite());
-    time.ok_or_else(|| {
-        let text = "after is a time in seconds since 1970";
-        problem(StatusCode::BAD_REQUEST, text)
-    })
+    value.parse().ok().filter(|time: &f64| time.is_finite())
+}
+
+fn bad_time() -> Response {
+    problem(
+        StatusCode::BAD_REQUEST,
+        "after is a time in seconds since 1970",
+    )
 }

@@ -22,7 +22,7 @@ use common::statistics;
 use tokio::net::TcpListener;
 
 use crate::board::Board;
-use crate::{metrics, stat};
+use crate::stat;
 
 pub use page::{Page, Script};
 
@@ -31,18 +31,20 @@ const MAX_CONNECTIONS: usize = 64;
 /// Time for each request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Returns everything: the page, its data, `/metrics` and `/stat`.
+/// Returns everything: the page, its data, `/metrics` and `/stat`. Other programs than these have
+/// routers of their own.
 pub fn router(board: &Arc<Board>) -> Router {
     let metrics = Router::new().route("/metrics", get(metrics_text));
     let metrics = metrics.with_state(board.clone());
-    page_router(board, Page::default())
+    data_router(board)
+        .merge(Page::default().router(board.title))
         .merge(metrics)
         .layer(map_response(harden))
 }
 
-/// Returns the page with the parts that a program adds, its data and `/stat`.
-pub fn page_router(board: &Arc<Board>, page: Page) -> Router {
-    let router = Router::new()
+/// Returns the data of the page, what operators may do, and `/stat`.
+pub fn data_router(board: &Arc<Board>) -> Router {
+    Router::new()
         .route("/stat", get(stat_document))
         .route("/api/streams", get(api::streams))
         .route("/api/refusals", get(api::refusals))
@@ -53,8 +55,7 @@ pub fn page_router(board: &Arc<Board>, page: Page) -> Router {
         .route("/api/drain", post(actions::drain))
         .route("/uplot.js", get(page::plot_script))
         .route("/uplot.css", get(page::plot_style))
-        .with_state(board.clone());
-    router.merge(page.router(board.title))
+        .with_state(board.clone())
 }
 
 /// Serves everything until the program ends. The future never ends by itself.
@@ -112,7 +113,7 @@ fn problem(status: StatusCode, text: &str) -> Response {
 }
 
 async fn metrics_text(State(board): State<Arc<Board>>) -> Response {
-    statistics::respond(metrics::families(&*board.program, &board.refusals))
+    statistics::respond(board.metrics())
 }
 
 async fn stat_document(State(board): State<Arc<Board>>) -> impl IntoResponse {

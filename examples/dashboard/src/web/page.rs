@@ -66,7 +66,7 @@ impl Page {
     }
 
     /// Returns the page at `/`, and its files.
-    pub(super) fn router(&self, title: &str) -> Router {
+    pub fn router(&self, title: &str) -> Router {
         let text: Arc<str> = self.text(title).into();
         let policy = [(CONTENT_SECURITY_POLICY, self.policy)];
         let index = move || async move {
