@@ -162,12 +162,12 @@ install_page() {
     local page=$1
     # npm removes the folder first, and this file with it.
     local done=$page/node_modules/installed-lock.json
-    if cmp -s $page/package-lock.json $done; then
+    if cmp -s "$page/package-lock.json" "$done"; then
         return
     fi
     log "fetching the npm packages of $page"
-    npm ci --prefix $page --ignore-scripts --no-audit --no-fund --loglevel=error
-    cp $page/package-lock.json $done
+    npm ci --prefix "$page" --ignore-scripts --no-audit --no-fund --loglevel=error
+    cp "$page/package-lock.json" "$done"
 }
 
 check_browser() {

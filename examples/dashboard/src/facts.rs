@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the statistics of a stream say about its publisher and its media. Fields that an element
+//! Facts about the publisher of a stream and its media, from the statistics. Fields that an element
 //! does not have stay empty.
 
 use common::statistics::{Unit, number};

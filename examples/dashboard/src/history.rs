@@ -71,7 +71,7 @@ mod tests {
         Sample {
             time: second as f64,
             bitrate: second * 1000,
-            frame_rate: (second % 2 == 0).then_some(25.0),
+            frame_rate: second.is_multiple_of(2).then_some(25.0),
             state: StreamState::Active,
         }
     }

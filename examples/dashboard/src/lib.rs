@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the programs in this folder show to those who run them: a page with all streams, the same
-//! as JSON, metrics for Prometheus, and `/stat` in the form of nginx-rtmp.
+//! The programs in this folder show this to those who run them: a page with all streams, the same as
+//! JSON, metrics for Prometheus, and `/stat` in the form of nginx-rtmp.
 //!
 //! A program implements [`Program`], which says what its streams are, and reports its publishers
 //! with [`watch`]. A [`Board`] reads the statistics once a second and keeps ten minutes of them;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a program tells of its streams, and what it lets operators do.
+//! The interface of a program: it describes its streams, and lets operators act.
 
 use std::sync::Arc;
 

@@ -37,7 +37,7 @@ impl Program for Cameras {
     }
 
     fn drain(&self) {
-        // Those that start later see it themselves.
+        // Streams that start later see it themselves.
         self.is_draining.store(true, Ordering::SeqCst);
         for stream in self.streams.streams() {
             if let Some(source) = stream.publisher_source() {
@@ -65,7 +65,7 @@ fn reading(shared: &SharedStatus) -> Reading {
         reading.state = StreamState::Failed;
     }
     if reading.stats.is_none() {
-        // What arrives is sent, so the rate to the server stands for it.
+        // Everything that arrives is sent, so the rate to the server stands for it.
         let sent = snapshot.stats.as_ref();
         let rate = sent.and_then(|stats| number(stats, "bitrate", Unit::None));
         reading.bitrate = rate.unwrap_or_default() as u64;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What operators may do, with their token.
+//! Actions of operators, who need their token.
 
 use std::sync::Arc;
 
