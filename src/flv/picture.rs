@@ -8,7 +8,7 @@
 use super::body::{ExVideoContent, VideoBody, VideoPacket, VideoTrack};
 use super::codes::{AvcPacketType, VideoCodecId, VideoFourCc};
 use super::config::bits::{Bits, unescape};
-use super::config::{is_hevc_in_disguise, nal_length_size};
+use super::config::{is_annexb, is_hevc_in_disguise, nal_length_size};
 use super::info::{Content, TagInfo};
 use super::{Tag, TagKind, tracks};
 
@@ -252,24 +252,18 @@ pub(super) struct NalUnits<'a> {
 }
 
 impl<'a> NalUnits<'a> {
-    /// Encoders that know no other form send start codes. A length field may look like one, so it
-    /// counts as one only if the lengths do not fit.
+    /// Encoders that know no other form send start codes.
     pub(super) fn new(length_size: u8, data: &'a [u8]) -> Self {
-        let mut nals = NalUnits {
+        let length_size = length_size.clamp(1, 4);
+        let has_start_codes = is_annexb(data, length_size);
+        NalUnits {
             rest: data,
-            length_size: length_size.clamp(1, 4).into(),
-        };
-        let has_start_code = data.starts_with(&[0, 0, 1]) || data.starts_with(&[0, 0, 0, 1]);
-        if has_start_code && !nals.lengths_fit() {
-            nals.length_size = 0;
+            length_size: if has_start_codes {
+                0
+            } else {
+                length_size.into()
+            },
         }
-        nals
-    }
-
-    fn lengths_fit(&self) -> bool {
-        let mut nals = NalUnits { ..*self };
-        while nals.next().is_some() {}
-        nals.rest.is_empty()
     }
 
     fn next_by_length(&mut self) -> Option<&'a [u8]> {

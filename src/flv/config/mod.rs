@@ -28,6 +28,7 @@ pub use flac::{FlacConfig, STREAM_INFO_LENGTH};
 pub use hevc::HevcConfig;
 pub use mp3::Mp3Header;
 pub use opus::OpusHead;
+pub(super) use repair::is_annexb;
 pub use repair::{NalCodec, frame_of_annexb, record_of_frame, repaired_record};
 pub use vpx::VpxConfig;
 

@@ -152,7 +152,7 @@ pub fn record_of_frame(codec: NalCodec, frame: &[u8], length_size: u8) -> Option
     let nals = if is_annexb(frame, length_size) {
         nals_of_annexb(frame)
     } else {
-        prefixed_nals(frame, length_size).unwrap_or_default()
+        PrefixedNals::new(frame, length_size).collect()
     };
     let sets = ParameterSets::of(codec, nals);
     if !sets.is_complete() {
@@ -181,30 +181,59 @@ pub fn frame_of_annexb(frame: &[u8], length_size: u8) -> Option<Vec<u8>> {
     (!prefixed.is_empty()).then_some(prefixed)
 }
 
-/// Returns true if a frame has start codes. Lengths may look like them: 256 to 511 bytes do.
-fn is_annexb(frame: &[u8], length_size: u8) -> bool {
-    let has_start_code = matches!(frame, [0, 0, 1, ..] | [0, 0, 0, 1, ..]);
-    has_start_code && prefixed_nals(frame, length_size).is_none()
+/// Returns true if a frame has start codes. Lengths may look like them: 256 to 511 bytes do. Some
+/// encoders pad frames, so a few bytes may follow these.
+pub(in crate::flv) fn is_annexb(frame: &[u8], length_size: u8) -> bool {
+    if !matches!(frame, [0, 0, 1, ..] | [0, 0, 0, 1, ..]) {
+        return false;
+    }
+    let mut nals = PrefixedNals::new(frame, length_size);
+    let has_nals = nals.by_ref().next().is_some();
+    nals.by_ref().for_each(drop);
+    let is_padded = has_nals && nals.length_size == 4 && frame[2] == 1 && is_padding(nals.rest);
+    !(nals.rest.is_empty() || is_padded)
 }
 
-/// Returns the NAL units of a frame with lengths, if these fit.
-fn prefixed_nals(frame: &[u8], length_size: u8) -> Option<Vec<&[u8]>> {
-    let length_size = usize::from(length_size.clamp(1, 4));
-    let mut nals = Vec::new();
-    let mut rest = frame;
-    while !rest.is_empty() {
-        let (length, after) = rest.split_at_checked(length_size)?;
-        let length = length
-            .iter()
-            .fold(0, |length, byte| length << 8 | usize::from(*byte));
-        if length == 0 {
-            return None;
+/// Returns true for bytes after the last NAL unit that have no other in them.
+fn is_padding(bytes: &[u8]) -> bool {
+    bytes.len() < 4 || bytes.iter().all(|byte| *byte == 0)
+}
+
+/// The NAL units of a frame with lengths, up to one that is cut short or is none.
+struct PrefixedNals<'a> {
+    rest: &'a [u8],
+    length_size: usize,
+}
+
+impl<'a> PrefixedNals<'a> {
+    fn new(frame: &'a [u8], length_size: u8) -> Self {
+        PrefixedNals {
+            rest: frame,
+            length_size: length_size.clamp(1, 4).into(),
         }
-        let (nal, after) = after.split_at_checked(length)?;
-        nals.push(nal);
-        rest = after;
     }
-    Some(nals)
+}
+
+impl<'a> Iterator for PrefixedNals<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (length, after) = self.rest.split_at_checked(self.length_size)?;
+            let length = length
+                .iter()
+                .fold(0, |length, byte| length << 8 | usize::from(*byte));
+            let (nal, after) = after.split_at_checked(length)?;
+            // The first bit of every NAL unit is 0.
+            if nal.first().is_some_and(|first| first & 0x80 != 0) {
+                return None;
+            }
+            self.rest = after;
+            if !nal.is_empty() {
+                return Some(nal);
+            }
+        }
+    }
 }
 
 /// Returns the NAL units between start codes, and what is before the first one.
@@ -397,6 +426,40 @@ mod tests {
             assert_eq!(frame_of_annexb(&prefixed, 4), None);
             let alone = [START, picture].concat();
             assert_eq!(record_of_frame(codec, &alone, 4), None);
+        }
+    }
+
+    /// Also where padding follows the last NAL unit.
+    #[test]
+    fn padded_frames_have_lengths() {
+        let padding: [&[u8]; 6] = [&[0], &[0, 0], &[0, 0, 0], &[0; 8], &[7], &[1, 2, 3]];
+        for first in [30, 256, 300, 511, 600] {
+            for padding in padding {
+                let nals = [vec![0x41; first], vec![0x41; 50]];
+                let nals = nals.iter().flat_map(|nal| {
+                    let length = (nal.len() as u32).to_be_bytes();
+                    [&length[..], nal].concat()
+                });
+                let frame: Vec<u8> = nals.chain(padding.iter().copied()).collect();
+                assert_eq!(frame_of_annexb(&frame, 4), None, "{first} {padding:?}");
+            }
+        }
+        // Start codes stay start codes.
+        for padding in padding {
+            for start in [&START[1..], START] {
+                let frame = [start, &[0x09, 0x10], start, &[0x41; 700], padding].concat();
+                assert!(is_annexb(&frame, 4), "{padding:?}");
+                let short = [start, &[0x09], padding].concat();
+                let is_ambiguous = start.len() == 4 && padding == [0; 8];
+                assert!(is_ambiguous || is_annexb(&short, 4), "{padding:?}");
+            }
+        }
+        // The sets in a padded frame.
+        for (codec, record) in RECORDS {
+            let nals = sets(codec, record).into_iter();
+            let nals = nals.flat_map(|nal| [&(nal.len() as u32).to_be_bytes(), nal].concat());
+            let frame: Vec<u8> = nals.chain([0]).collect();
+            assert!(record_of_frame(codec, &frame, 4).is_some(), "{codec:?}");
         }
     }
 

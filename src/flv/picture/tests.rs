@@ -53,6 +53,20 @@ fn avc_pictures_are_classified_in_every_form() {
     avc(&[SPS, PPS], Picture::Unknown);
 }
 
+/// A length of 256 to 511 bytes looks like a start code.
+#[test]
+fn padded_pictures_are_classified() {
+    let mut slice = P_SLICE.to_vec();
+    for length in [250, 256, 0x165, 511] {
+        slice.resize(length, 0x55);
+        for padding in [&[][..], &[0], &[0; 3], &[0; 4], &[9, 9]] {
+            let data = [&with_lengths(4, &[&slice])[..], padding].concat();
+            let picture = Picture::classify(PictureCodec::Avc, 4, &data);
+            assert_eq!(picture, Picture::Inter, "{length} {padding:?}");
+        }
+    }
+}
+
 #[test]
 fn hevc_and_vvc_pictures_are_classified() {
     let hevc = |nals: &[&[u8]], expected| assert_picture(PictureCodec::Hevc, nals, expected);
