@@ -2,6 +2,8 @@
 
 //! Elements that share a port, and the routes of their publishers.
 
+use std::net::TcpListener;
+
 use gst::prelude::*;
 
 use support::clients::{FFMPEG, publish};
@@ -154,6 +156,22 @@ fn an_overlapping_host_error_names_the_own_listener() {
         drop(publish_raw(port, "one", "key", 2));
         assert_eq!(flv::media(&recorder.finish()).len(), 2);
     }
+}
+
+/// An own listener of the other family has nothing to do with it.
+#[test]
+fn a_port_of_another_program_is_not_taken_for_an_own_one() {
+    let recorder = Recorder::start("host=::1 application=one");
+    let port = recorder.port();
+    let other = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let properties = format!("host=0.0.0.0 port={port} application=two");
+    let (error, message) = Recorder::refusal(&properties);
+    assert!(error.matches(gst::ResourceError::Busy), "{error:?}");
+    assert!(!message.contains("of this process"), "{message}");
+    drop(other);
+    let recorder = recorder_on(port, "host=0.0.0.0 application=two");
+    drop(publish_raw(port, "two", "key", 2));
+    assert_eq!(flv::media(&recorder.finish()).len(), 2);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -358,12 +358,15 @@ fn explain_bind(
     if source.kind() != io::ErrorKind::AddrInUse {
         return Failure::Bind(source);
     }
-    let covers = |address: &SocketAddr| {
-        address.port() == wanted.port()
-            && (address.ip().is_unspecified() || wanted.ip().is_unspecified())
+    // "::" takes IPv4 too.
+    let covers =
+        |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
+    let overlaps = |address: &SocketAddr| {
+        let (one, other) = (address.ip(), wanted.ip());
+        address.port() == wanted.port() && (covers(one, other) || covers(other, one))
     };
     let overlap = entries.iter().find_map(|(address, entry)| match entry {
-        Entry::Open { listener, .. } if covers(address) => {
+        Entry::Open { listener, .. } if overlaps(address) => {
             Some((*address, listener.element_name()))
         }
         _ => None,
