@@ -713,3 +713,14 @@ fn space_for_items_is_what_a_push_does_not_wait_for() {
     });
     assert!(!queue.has_space_for(&items(1)));
 }
+
+#[test]
+fn tags_left_in_a_queue_that_closes_are_counted() {
+    let queue = queue(9, Leak::None);
+    push(&queue, (0..3).map(frame));
+    queue.end(true);
+    queue.close();
+    assert_eq!(queue.levels().left, 3);
+    queue.close();
+    assert_eq!(queue.levels().left, 3);
+}
