@@ -26,7 +26,7 @@ packages=(
     gstreamer1.0-plugins-{base,good,bad,ugly} gstreamer1.0-libav
     # Of what is run there.
     gstreamer1.0-tools gstreamer1.0-plugins-base-apps ffmpeg python3 python3-gi gir1.2-gstreamer-1.0
-    openssl ca-certificates glib-networking iproute2 procps adduser
+    openssl ca-certificates glib-networking iproute2 procps adduser chromium chromium-driver
 )
 
 die() {
@@ -39,9 +39,9 @@ command -v mmdebstrap >/dev/null || die "mmdebstrap is missing: scripts/setup.sh
 compgen -G "$debs/*.deb" >/dev/null || die "there are no packages in $debs: make deb"
 
 mkdir -p "$folder"
-if [[ ! -s $folder/$suite.tar ]]; then
+include=$(IFS=,; echo "${packages[*]}")
+if [[ ! -s $folder/$suite.tar || $(cat "$folder/$suite.packages" 2>/dev/null) != "$include" ]]; then
     echo "compat: installing Debian $suite"
-    include=$(IFS=,; echo "${packages[*]}")
     # A mirror may be behind: the packages are as signed then.
     mmdebstrap --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase --mode=root --include="$include" \
         "$suite" "$folder/$suite.part.tar" "$mirror" >"$folder/$suite.log" 2>&1 || {
@@ -49,6 +49,7 @@ if [[ ! -s $folder/$suite.tar ]]; then
         die "Debian $suite could not be installed, see $folder/$suite.log"
     }
     mv "$folder/$suite.part.tar" "$folder/$suite.tar"
+    echo "$include" >"$folder/$suite.packages"
 fi
 
 # start SUITE: what the README says, on a system that has nothing but a package manager. Prints the result.

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,16 +149,64 @@ def services(directory):
             with harness.Process(unit_command("rtmp2-multicam")) as multicam:
                 ready(listener, "rtmp2-multicam")
                 relay_has_segments()
+                player = play("http://127.0.0.1:8080/")
                 multicam.signal(signal.SIGTERM)
                 multicam.finish()
-            page = fetch("/")
-            if "<html" not in page or not fetch("/hls.js"):
-                raise harness.Failure("the page of the relay is not there")
             relay.signal(signal.SIGTERM)
             relay.finish()
     finally:
         del os.environ["NOTIFY_SOCKET"]
-    return "multicam to relay, HLS, page"
+    return f"multicam to relay, HLS, page{player}"
+
+
+class Browser:
+    """A headless Chromium, by the protocol of its driver (W3C WebDriver)."""
+
+    def __init__(self, port):
+        self.address = f"http://127.0.0.1:{port}/session"
+        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
+        options = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}}}}
+        self.address += "/" + self._post("", options)["sessionId"]
+
+    def _post(self, path, body):
+        request = urllib.request.Request(self.address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def open(self, url):
+        self._post("/url", {"url": url})
+
+    def run(self, script):
+        """Runs the body of an asynchronous function, and returns what it passes on to `arguments[0]`."""
+        self._post("/timeouts", {"script": 60000})
+        return self._post("/execute/async", {"script": script, "args": []})
+
+    def close(self):
+        urllib.request.urlopen(urllib.request.Request(self.address, method="DELETE"), timeout=30).close()
+
+
+# Chooses the first stream as soon as it is listed, and answers when two seconds of it were played.
+WATCH = """
+const answer = arguments[0];
+setInterval(() => {
+    const video = document.querySelector("video");
+    if (video && video.currentTime > 2 && video.videoWidth > 0) answer(`${video.videoWidth}x${video.videoHeight}`);
+    else if (!video || video.readyState === 0) document.querySelector("#streams button:enabled")?.click();
+}, 500);
+"""
+
+
+def play(url):
+    """Plays the first stream of the relay's page in Chromium, where the suite has it. Returns what to say about it."""
+    if shutil.which("chromedriver") is None:
+        return " (no Chromium)"
+    with harness.Process(["chromedriver", "--port=0"]) as driver:
+        port = driver.wait_for(re.compile(r"started successfully on port (\d+)")).group(1)
+        browser = Browser(port)
+        browser.open(url)
+        size = browser.run(WATCH)
+        browser.close()
+    return f" played by Chromium, {size}"
 
 
 def ready(listener, program):
@@ -168,11 +217,6 @@ def ready(listener, program):
             raise harness.Failure(f"{program} did not report that it is ready") from None
         if b"READY=1" in message:
             return
-
-
-def fetch(path):
-    with urllib.request.urlopen(f"http://127.0.0.1:8080{path}", timeout=10) as answer:
-        return answer.read().decode("utf-8", "replace")
 
 
 def relay_has_segments():
