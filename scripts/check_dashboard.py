@@ -235,7 +235,7 @@ def check_stat(program):
 def check_appearance(page, images):
     """Keeps pictures in light and dark, and fails where a telephone would have to scroll sideways."""
     for scheme in ("light", "dark"):
-        page.appear(scheme, 1200, 900)
+        page.appear(scheme, 1200, 660)
         background = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
         brightness = sum(int(number) for number in re.findall(r"\d+", background)[:3])
         if (brightness > 380) != (scheme == "light"):

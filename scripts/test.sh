@@ -66,6 +66,7 @@ step inspect scripts/check_inspect.py
 step examples scripts/check_examples.py
 step relay .venv/bin/python scripts/check_relay.py
 step dashboard .venv/bin/python scripts/check_dashboard.py
+step operating scripts/check_operating.py
 step elements scripts/check_elements_doc.py
 step readme scripts/check_readme.py
 step demo scripts/demo.py --seconds 3

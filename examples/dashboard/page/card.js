@@ -98,7 +98,8 @@ export class Card {
     const lines = [
       ["Video", text(video)],
       ["Audio", text(audio)],
-      ["Keyframes", interval && `each ${Math.round(interval * 100) / 100} s`],
+      ["Keyframes", interval && `each ${Math.round(interval * 100) / 100} s${stream.b_frames ? ", with B-frames" : ""}`],
+      ["Quality", stream.low_quality.length > 0 && `⚠ ${stream.low_quality.join(", ")}`],
       ["From", stream.address && `${stream.address}${stream.tls ? " (TLS)" : ""}`],
       ["Encoder", stream.encoder],
       ["Online", stream.uptime_seconds && duration(stream.uptime_seconds)],

@@ -35,6 +35,10 @@ pub struct Facts {
     /// Frames in the last group of pictures.
     pub keyframe_interval_frames: Option<u64>,
     pub keyframe_interval_seconds: Option<f64>,
+    /// Frames of it that are shown before one that came earlier.
+    pub b_frames: Option<u64>,
+    /// Figures beyond the limits that the element has for them, such as `min-framerate: 12`.
+    pub low_quality: Vec<String>,
     /// Tags that were dropped since the stream started.
     pub dropped_tags: u64,
     pub reconnects: u64,
@@ -68,6 +72,8 @@ impl Facts {
             video_bytes: integer("video-bytes").unwrap_or_default(),
             keyframe_interval_frames: integer("gop-length"),
             keyframe_interval_seconds: seconds("gop-duration"),
+            b_frames: integer("b-frames"),
+            low_quality: low_quality(stats),
             dropped_tags: dropped(stats),
             reconnects: integer("reconnects").unwrap_or_default(),
         }
@@ -93,6 +99,18 @@ fn rate(stats: &gst::StructureRef, field: &str) -> Option<f64> {
         Err(_) => number(stats, field, Unit::None)?,
     };
     (rate > 0.0).then_some(rate)
+}
+
+/// Returns the figures that are beyond their limits, by the names of the limits.
+fn low_quality(stats: &gst::StructureRef) -> Vec<String> {
+    let Ok(quality) = stats.get::<gst::Structure>("quality") else {
+        return Vec::new();
+    };
+    let figure = |(name, _): (&glib::GStr, _)| {
+        let figure = number(&quality, name.as_str(), Unit::None)?;
+        Some(format!("{name}: {}", (figure * 100.0).round() / 100.0))
+    };
+    quality.iter().filter_map(figure).collect()
 }
 
 /// Returns the sum of all tags that were dropped for any reason.
@@ -122,12 +140,19 @@ mod tests {
             .field("dropped-cut-off", 3_u64)
             .field("flash-ver", "FMLE/3.0\n(compatible)")
             .field("uptime", 1_500_000_000_u64)
+            .field(
+                "quality",
+                gst::Structure::builder("quality")
+                    .field("min-framerate", 12.3456)
+                    .build(),
+            )
             .build();
         let expected = Facts {
             width: Some(1280),
             encoder: Some("FMLE/3.0(compatible)".to_owned()),
             uptime_seconds: Some(1.5),
             bytes: 7,
+            low_quality: vec!["min-framerate: 12.35".to_owned()],
             dropped_tags: 5,
             ..Facts::default()
         };

@@ -22,6 +22,6 @@ pub mod web;
 
 pub use board::Board;
 pub use options::Options;
-pub use program::{Control, Detail, Program, Reading};
+pub use program::{Control, Detail, ElementStats, Program, Reading};
 pub use refusals::Refusals;
 pub use state::StreamState;

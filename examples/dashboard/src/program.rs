@@ -26,10 +26,31 @@ pub trait Program: Send + Sync + 'static {
         stats.find_map(|stats| stats.get("process").ok())
     }
 
+    /// Returns the statistics of the elements that accept publishers, which count refused clients.
+    /// By default each stream has an element of its own.
+    fn elements(&self, readings: &[Reading]) -> Vec<ElementStats> {
+        let element = |reading: &Reading| {
+            Some(ElementStats {
+                name: reading.name.clone(),
+                application: reading.application.clone(),
+                stats: reading.stats.clone()?,
+            })
+        };
+        readings.iter().filter_map(element).collect()
+    }
+
     /// Returns metrics beside those that all programs have.
     fn metrics(&self) -> Vec<MetricFamily> {
         Vec::new()
     }
+}
+
+/// An element that accepts publishers, at one time.
+#[derive(Debug)]
+pub struct ElementStats {
+    pub name: String,
+    pub application: String,
+    pub stats: gst::Structure,
 }
 
 /// One stream at one time.

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::journal;
-use dashboard::{Control, Detail, Program, Reading, Refusals};
+use dashboard::{Control, Detail, ElementStats, Program, Reading, Refusals};
 use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks};
 use gstrtmp2server::StreamStatus;
@@ -324,6 +324,18 @@ impl Program for Publishers {
         }
         let problem = "it drains, and accepts no publisher: restart it";
         self.site.health.set("rtmp", Some(problem.to_owned()));
+    }
+
+    fn elements(&self, _readings: &[Reading]) -> Vec<ElementStats> {
+        let element = |entry: &Arc<Entry>| {
+            let name = |property| entry.source.property::<Option<String>>(property);
+            ElementStats {
+                name: name("stream-key").unwrap_or_default(),
+                application: name("application").unwrap_or_default(),
+                stats: entry.source.property("stats"),
+            }
+        };
+        self.entries.iter().map(element).collect()
     }
 
     fn process(&self, _readings: &[Reading]) -> Option<gst::Structure> {

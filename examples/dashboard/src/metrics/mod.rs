@@ -12,10 +12,10 @@ use common::statistics::{Unit, number};
 use prometheus::proto::{LabelPair, MetricFamily};
 
 use crate::facts::Facts;
-use crate::program::{Program, Reading};
+use crate::program::{ElementStats, Program, Reading};
 use crate::refusals::Refusals;
 use crate::state::StreamState;
-use table::{Description, OF_ELEMENT, OF_PROCESS};
+use table::{Description, OF_ACCESS, OF_ELEMENT, OF_PROCESS};
 
 /// Returns the metrics of each stream, of refused clients, and of the process.
 pub fn families(program: &dyn Program, refusals: &Refusals) -> Vec<MetricFamily> {
@@ -25,7 +25,10 @@ pub fn families(program: &dyn Program, refusals: &Refusals) -> Vec<MetricFamily>
         .map(|description| of_streams(description, &readings))
         .collect();
     families.push(dropped(&readings));
-    families.push(last_errors(&readings));
+    let elements = program.elements(&readings);
+    let accesses = OF_ACCESS.iter();
+    families.extend(accesses.map(|description| of_elements(description, &elements)));
+    families.push(last_errors(&elements));
     families.push(information(&readings));
     families.push(running(&readings));
     families.push(rejected(refusals));
@@ -79,14 +82,32 @@ fn dropped(readings: &[Reading]) -> MetricFamily {
     )
 }
 
-fn last_errors(readings: &[Reading]) -> MetricFamily {
-    let sample = |(reading, stats): (&Reading, &gst::Structure)| {
-        let error = stats.get::<&str>("last-error").unwrap_or_default();
+fn of_elements(description: &Description, elements: &[ElementStats]) -> MetricFamily {
+    let sample = |element: &ElementStats| {
+        let (_, field) = description.fields.first()?;
+        let number = number(&element.stats, field, description.unit)?;
+        Some((labels_of_element(element, ""), number))
+    };
+    let samples = elements.iter().filter_map(sample).collect();
+    family(description.name, description.help, samples)
+}
+
+fn labels_of_element(element: &ElementStats, reason: &str) -> Vec<LabelPair> {
+    labels(&[
+        ("element", &element.name),
+        ("application", &element.application),
+        (if reason.is_empty() { "" } else { "reason" }, reason),
+    ])
+}
+
+fn last_errors(elements: &[ElementStats]) -> MetricFamily {
+    let sample = |element: &ElementStats| {
+        let error = element.stats.get::<&str>("last-error").unwrap_or_default();
         // The text after the colon may come from the client, and each label is kept forever.
         let kind = error.split(':').next().filter(|kind| !kind.is_empty())?;
-        Some((labels_of(reading, "reason", kind), 1.0))
+        Some((labels_of_element(element, kind), 1.0))
     };
-    let samples = with_stats(readings).filter_map(sample).collect();
+    let samples = elements.iter().filter_map(sample).collect();
     let help = "Reason of the last rejection or cut.";
     family("rtmp2_last_error_info", help, samples)
 }

@@ -157,12 +157,6 @@ pub(super) const OF_ELEMENT: &[Description] = &[
         &[("", "current-level-time")],
     ),
     one(
-        "rtmp2_rejected_clients_total",
-        "Rejected clients. A client that may have meant several elements counts for each.",
-        Unit::None,
-        &[("", "rejected")],
-    ),
-    one(
         "rtmp2_publishers_total",
         "Accepted publishers.",
         Unit::None,
@@ -239,6 +233,16 @@ pub(super) const OF_ELEMENT: &[Description] = &[
         "Requests for a keyframe from downstream.",
         Unit::None,
         &[("", "force-key-unit-events")],
+    ),
+];
+
+/// These are about an element, which may have many streams.
+pub(super) const OF_ACCESS: &[Description] = &[
+    one(
+        "rtmp2_rejected_clients_total",
+        "Rejected clients. A client that may have meant several elements counts for each.",
+        Unit::None,
+        &[("", "rejected")],
     ),
     one(
         "rtmp2_last_error_age_seconds",
