@@ -126,6 +126,22 @@ mod ffi {
     }
 }
 
+/// Returns a number of any type, of a property that holds several.
+pub(crate) fn number(value: &glib::Value) -> Option<f64> {
+    let integer = value.get::<i32>().map(f64::from);
+    let unsigned = || value.get::<u32>().map(f64::from);
+    let long = || value.get::<i64>().map(|number| number as f64);
+    let unsigned_long = || value.get::<u64>().map(|number| number as f64);
+    let float = || value.get::<f64>();
+    let fraction = || {
+        let fraction = value.get::<gst::Fraction>();
+        fraction.map(|f| f64::from(f.numer()) / f64::from(f.denom()))
+    };
+    let number = integer.or_else(|_| unsigned()).or_else(|_| long());
+    let number = number.or_else(|_| unsigned_long()).or_else(|_| float());
+    number.ok().or_else(|| fraction().ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,6 +56,13 @@ pub struct StreamDescription {
     pub encoder: Option<String>,
 }
 
+/// Returns the size of the picture that the sequence header in the body of a video tag states.
+pub fn dimensions(body: &[u8]) -> Option<Dimensions> {
+    let mut description = StreamDescription::default();
+    description.add_video(body, &Metadata::default());
+    description.video.first()?.dimensions
+}
+
 impl StreamDescription {
     /// Describes the stream that these framed tags belong to: metadata, sequence headers, and the
     /// first frame of codecs that have none. Other bytes, such as a file header, are skipped.

@@ -70,6 +70,10 @@ impl ObjectImpl for Rtmp2MultiServerSrc {
         for branch in self.core.branches() {
             self.core.configure(&branch);
         }
+        if pspec.name() == "quality-limits" {
+            let settings = self.core.settings().common.clone();
+            Voice::check_quality(self.obj().upcast_ref(), &settings);
+        }
         match effect {
             Effect::AtNextStart => {}
             Effect::Route => {

@@ -12,7 +12,7 @@ use super::state::Snapshot;
 use super::{CAT, ConnectionState, Rtmp2ServerSrc, StreamEvent, StreamStatus, signals};
 use crate::feed::{Imbalance, Jump, JumpKind, RefusedTrack};
 use crate::flv::TagKind;
-use crate::server::{self, Publisher};
+use crate::server::{self, Publisher, Verdict};
 
 /// Version of the structures in here. A new one means that a field has another meaning.
 const VERSION: u32 = 1;
@@ -81,6 +81,15 @@ pub(super) fn post_event(
     details: gst::Structure,
 ) {
     post(element, self::event(event, epoch, details));
+}
+
+/// Returns the name of a limit, the figure as measured, and the limit.
+pub(super) fn about_verdict(verdict: &Verdict) -> gst::Structure {
+    gst::Structure::builder("details")
+        .field("limit", verdict.limit_name())
+        .field("value", verdict.quality.figure(verdict.number))
+        .field("bound", verdict.quality.figure(verdict.limit))
+        .build()
 }
 
 /// Returns an event as the structure for applications.

@@ -123,6 +123,7 @@ pub(crate) fn config(
     observer: Arc<dyn Observer>,
 ) -> Result<PublishPointConfig, gst::ErrorMessage> {
     let invalid = |error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error));
+    settings.quality().map_err(invalid)?;
     Ok(PublishPointConfig {
         name,
         route: settings.route().map_err(invalid)?,

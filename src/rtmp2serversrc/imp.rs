@@ -83,6 +83,10 @@ impl ObjectImpl for Rtmp2ServerSrc {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let effect = self.state.settings().set(pspec.name(), value);
+        if pspec.name() == "quality-limits" {
+            let settings = self.state.settings().clone();
+            Voice::check_quality(self.obj().upcast_ref(), &settings);
+        }
         match effect {
             Effect::AtNextStart => {}
             Effect::Route => {
@@ -577,7 +581,18 @@ impl Rtmp2ServerSrc {
                 force_key_unit_events: self.force_key_unit_events.load(Ordering::Relaxed),
             },
             self.state.history(),
+            self.described(),
         )
+    }
+
+    /// Returns the description of the stream, with the encoder of its connection where the stream does
+    /// not name one.
+    fn described(&self) -> StreamDescription {
+        let mut description = self.description();
+        if let Some(publisher) = self.state.narrator().publisher() {
+            description.name_encoder(&publisher.flash_ver);
+        }
+        description
     }
 
     fn stats(&self) -> gst::Structure {

@@ -87,6 +87,7 @@
 //! | `standby-started` | `reason`: `no-publisher`, `no-media` or `cut-off`; `reconfigures` (gboolean) |
 //! | `standby-ended` | `time` (guint64) that standby has played; `reconfigures` (gboolean) |
 //! | `keyframe-requested` | `action`, and `reason` where that is `none` |
+//! | `quality-low`, `quality-restored` | `limit`: its name; `value` (gdouble) as measured, `bound` (gdouble) |
 //!
 //! During a flood of rejections, 32 are posted at once, and then ten a second. Each drop of media
 //! is posted at once, or with others of its reason within a second, or at the end of its publisher.
@@ -170,6 +171,17 @@
 //! `action` (`reconnect-requested` or `none`) and, for the latter, `reason`: `off`, `too-soon`,
 //! `no-publisher`, `not-supported` by the publisher, or `not-reading`.
 //!
+//! ## Quality
+//!
+//! #GstRtmp2ServerSrc:quality-limits is a structure of any name with limits of what a publisher
+//! sends: `min-` or `max-` and one of `keyframe-interval` (ms), `video-bitrate`, `audio-bitrate`
+//! (bits per second), `framerate`, `width` and `height`, such as
+//! `quality-limits="limits,min-framerate=25,max-width=1920"`. The event `quality-low` is posted when a
+//! figure is beyond its limit, and `quality-restored` when it is within it again. Rates are measured
+//! over two seconds of the publisher's timestamps, of its first video track and of all audio; the size
+//! is that of the sequence header. A keyframe that is overdue counts before it comes. Limits judge,
+//! and drop nothing.
+//!
 //! ## Output
 //!
 //! One buffer a tag of one endless FLV stream: the file header once, no second one and no flush
@@ -238,6 +250,11 @@
 //! | `bitrate-peak` | guint64 | the same in the second that had the most; 0 in its first second |
 //! | `frame-rate` | gdouble | video frames per second in the last whole second of the publisher's own timestamps, which the network does not change; in the first second, an estimate from the frames so far |
 //! | `gop-length`, `gop-duration` | guint, guint64 | frames from the last keyframe but one to the last, and the time between them by their timestamps; 0 before the second keyframe |
+//! | `b-frames` | guint | frames of that group of pictures that are shown before one that came earlier |
+//! | `video-codec`, `profile`, `width`, `height` | gchararray, gchararray, guint, guint | of its first video track, by the sequence header, or else by its metadata: `H.264`, `high`. These fields and the next five only where they are known |
+//! | `configured-frame-rate` | gdouble | frames per second that the sequence header or the metadata announces |
+//! | `audio-codec`, `audio-rate`, `audio-channels` | gchararray, guint, guint | of its first audio track: `AAC`, hertz, number |
+//! | `encoder` | gchararray | name of the encoder, by the metadata or by `flash-ver` |
 //! | `time-since-last-byte`, `time-since-last-keyframe` | guint64 | since they arrived |
 //! | `uptime` | guint64 | time since it started; 0 without a publisher |
 //! | `clock-drift` | gdouble | ppm by which its clock is faster than the pipeline's; 0 while that is not known |
@@ -252,6 +269,7 @@
 //! |---|---|---|
 //! | `connection-state`, `stream-status`, `epoch` | as the properties | the state of the stream |
 //! | `history` | GstValueArray of GstStructure | the last 64 states, oldest first, each with `connection-state`, `stream-status`, `epoch`, and the `time` (guint64) at which it was entered, in nanoseconds since the Unix epoch |
+//! | `quality` | GstStructure | the figures beyond their limits (gdouble), by the names of the limits: see #GstRtmp2ServerSrc:quality-limits |
 //! | `publishing` | gboolean | there is a publisher |
 //! | `total-in-bytes`, `total-tags`, `total-audio-tags`, `total-video-tags`, `total-script-tags`, `total-audio-bytes`, `total-video-bytes`, `total-script-bytes`, `total-keyframes`, `total-skipped` | guint64 | sums of the fields above |
 //! | `publishers` | guint64 | publishers that were accepted |
@@ -320,8 +338,11 @@ mod specs;
 pub(crate) mod standby_file;
 mod state;
 pub(crate) mod stats;
+mod stream_event;
 mod streaming;
 pub(crate) mod voice;
+
+pub use stream_event::StreamEvent;
 
 pub(crate) use signals::build as build_signals;
 pub(crate) use specs::build as build_specs;
@@ -422,88 +443,6 @@ pub enum StreamStatus {
     #[default]
     #[enum_value(name = "There is no publisher", nick = "stopped")]
     Stopped = 4,
-}
-
-/// An event in the life of the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstRtmp2StreamEvent")]
-#[repr(u32)]
-pub enum StreamEvent {
-    /// A publisher was accepted.
-    #[enum_value(name = "A publisher was accepted", nick = "publisher-connected")]
-    PublisherConnected,
-    /// A client was rejected.
-    #[enum_value(name = "A client was rejected", nick = "publisher-rejected")]
-    PublisherRejected,
-    /// Decoders have to start afresh.
-    #[enum_value(
-        name = "Decoders have to start afresh",
-        nick = "reconfiguration-started"
-    )]
-    ReconfigurationStarted,
-    /// The first frame after a reconfiguration has left.
-    #[enum_value(
-        name = "The first frame after a reconfiguration has left",
-        nick = "reconfiguration-done"
-    )]
-    ReconfigurationDone,
-    /// No media arrives any more.
-    #[enum_value(name = "No media arrives any more", nick = "stalled")]
-    Stalled,
-    /// Media arrives again.
-    #[enum_value(name = "Media arrives again", nick = "resumed")]
-    Resumed,
-    /// Another publisher has replaced this one.
-    #[enum_value(name = "Another publisher has replaced this one", nick = "replaced")]
-    Replaced,
-    /// Media was dropped.
-    #[enum_value(name = "Media was dropped", nick = "dropped")]
-    Dropped,
-    /// The publisher was asked to reconnect.
-    #[enum_value(
-        name = "The publisher was asked to reconnect",
-        nick = "reconnect-requested"
-    )]
-    ReconnectRequested,
-    /// The publisher has left for good.
-    #[enum_value(name = "The publisher has left for good", nick = "publisher-gone")]
-    PublisherGone,
-    /// Only one of audio and video arrives, or both arrive again.
-    #[enum_value(
-        name = "Only one of audio and video arrives, or both arrive again",
-        nick = "imbalance"
-    )]
-    Imbalance,
-    /// The publisher's timestamps have jumped or stand still.
-    #[enum_value(
-        name = "The publisher's timestamps have jumped or stand still",
-        nick = "timestamp-jump"
-    )]
-    TimestampJump,
-    /// A track is dropped, since its codec is not accepted.
-    #[enum_value(
-        name = "A track is dropped, since its codec is not accepted",
-        nick = "codec-refused"
-    )]
-    CodecRefused,
-    /// A keyframe was requested downstream.
-    #[enum_value(
-        name = "A keyframe was requested downstream",
-        nick = "keyframe-requested"
-    )]
-    KeyframeRequested,
-    /// Media leaves without a keyframe, since none has arrived in time.
-    #[enum_value(
-        name = "Media leaves without a keyframe, since none has arrived in time",
-        nick = "no-keyframe"
-    )]
-    NoKeyframe,
-    /// Standby plays.
-    #[enum_value(name = "Standby plays", nick = "standby-started")]
-    StandbyStarted,
-    /// The publisher plays again.
-    #[enum_value(name = "The publisher plays again", nick = "standby-ended")]
-    StandbyEnded,
 }
 
 /// Method by which publishers prove that they know the password.

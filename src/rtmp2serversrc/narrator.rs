@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::voice::{Voice, duration};
 use crate::flv::description::StreamDescription;
-use crate::server::Publisher;
+use crate::server::{Publisher, Verdict};
 
 #[derive(Debug, Default)]
 pub(super) struct Narrator {
@@ -76,6 +76,26 @@ impl Narrator {
         ))
     }
 
+    /// Tells of a figure that is beyond its limit, or within it again.
+    pub(super) fn judge(&self, voice: &Voice, verdict: &Verdict) -> Option<String> {
+        let name = voice.name(self.publisher.as_ref()?);
+        let (quality, limit) = (verdict.quality, verdict.limit_name());
+        let figure = |number| {
+            let figure = quality.figure(number);
+            let text = format!("{figure:.2}");
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        };
+        let (value, bound) = (figure(verdict.number), figure(verdict.limit));
+        let (what, unit) = (quality.name(), quality.unit());
+        Some(match (verdict.is_low, verdict.is_min) {
+            (true, true) => format!("{name}: {what} is {value} {unit}, below {limit} ({bound})"),
+            (true, false) => format!("{name}: {what} is {value} {unit}, above {limit} ({bound})"),
+            (false, _) => {
+                format!("{name}: {what} is {value} {unit}, within {limit} ({bound}) again")
+            }
+        })
+    }
+
     pub(super) fn lose(
         &mut self,
         voice: &Voice,
@@ -137,6 +157,11 @@ impl Narrator {
                  FLV (ffmpeg: -f flv)"
             ),
         })
+    }
+
+    /// Returns the present publisher, or the last one.
+    pub(super) fn publisher(&self) -> Option<&Publisher> {
+        self.publisher.as_deref()
     }
 
     pub(super) fn name(&self, voice: &Voice) -> Option<String> {

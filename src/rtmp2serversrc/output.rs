@@ -168,7 +168,9 @@ impl TagOutput {
         tag.is_discont |= std::mem::take(&mut self.is_discont);
         if tag.starts_decoding {
             self.starts_decoding = true;
-            context.state.description().add_tag(&tag.bytes);
+            if !feed.is_standby_playing() {
+                context.state.description().add_tag(&tag.bytes);
+            }
         }
         context.state.set_position(tag.dts);
         Some(buffers::buffer(tag, reporter.epoch(), &self.spare_buffers))
@@ -183,8 +185,11 @@ impl TagOutput {
     ) -> Result<(), gst::FlowError> {
         match output {
             FeedOutput::Headers(headers) => {
-                let tags = headers.iter().map(|header| &header[..]);
-                *context.state.description() = StreamDescription::of_tags(tags);
+                // Those of standby describe no publisher.
+                if !feed.is_standby_playing() {
+                    let tags = headers.iter().map(|header| &header[..]);
+                    *context.state.description() = StreamDescription::of_tags(tags);
+                }
                 let is_enhanced = feed.is_enhanced();
                 let caps = buffers::caps_with_stream_header(headers, is_enhanced);
                 self.set_caps(context, caps)?;

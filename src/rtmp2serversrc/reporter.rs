@@ -244,6 +244,15 @@ impl StreamReporter {
             QueueEvent::KeyframeRequested(reason) => {
                 context.post_event(StreamEvent::KeyframeRequested, keyframe::details(reason));
             }
+            QueueEvent::Quality(verdict) => {
+                let event = if verdict.is_low {
+                    StreamEvent::QualityLow
+                } else {
+                    StreamEvent::QualityRestored
+                };
+                context.post_event(event, announcements::about_verdict(&verdict));
+                context.narrate(|narrator, voice| narrator.judge(voice, &verdict));
+            }
             QueueEvent::Gone(publisher, reason) => {
                 let details = about_with_reason(&publisher, reason);
                 context.post_event(StreamEvent::PublisherGone, details);

@@ -21,7 +21,7 @@ use crate::rtmp::authentication::{Credentials, MAX_USERNAME, Method};
 use crate::rtmp::limits::MAX_MESSAGE_LENGTH;
 use crate::server::{
     self, Access, AllowedAddresses, Authorizer, Leak, ListenerSettings, Policy, PortSettings,
-    QueueLimits, Route, SigningKey, StreamSettings, TlsFiles,
+    QualityLimits, QueueLimits, Route, SigningKey, StreamSettings, TlsFiles,
 };
 
 #[derive(Debug, Clone)]
@@ -72,6 +72,7 @@ pub(crate) struct Settings {
     pub(super) wait_for_keyframe: bool,
     pub(super) keyframe_timeout: u32,
     pub(super) reconnect_on_force_key_unit: bool,
+    quality_limits: Option<gst::Structure>,
     pub(super) verbose_messages: bool,
     pub(super) log_keys: LogKeys,
 }
@@ -124,6 +125,7 @@ impl Default for Settings {
             wait_for_keyframe: true,
             keyframe_timeout: 10_000,
             reconnect_on_force_key_unit: false,
+            quality_limits: None,
             verbose_messages: true,
             log_keys: LogKeys::Masked,
         }
@@ -201,13 +203,16 @@ impl Settings {
             "wait-for-keyframe" => set!(wait_for_keyframe),
             "keyframe-timeout" => set!(keyframe_timeout),
             "reconnect-on-force-key-unit" => set!(reconnect_on_force_key_unit),
+            "quality-limits" => set!(quality_limits),
             "verbose-messages" => set!(verbose_messages),
             "log-keys" => set!(log_keys),
             _ => unreachable!("{name} is not writable"),
         }
         match name {
             "keep-listening" | "timeout" | "max-bytes" | "max-time" | "leaky-type"
-            | "publisher-policy" | "stall-timeout" | "resume-timeout" => Effect::Stream,
+            | "publisher-policy" | "stall-timeout" | "resume-timeout" | "quality-limits" => {
+                Effect::Stream
+            }
             "drain" | "drain-timeout" => Effect::Drain,
             "latency" => Effect::Latency,
             "delivery-interval" => Effect::StreamAndLatency,
@@ -262,6 +267,7 @@ impl Settings {
             "wait-for-keyframe" => self.wait_for_keyframe.to_value(),
             "keyframe-timeout" => self.keyframe_timeout.to_value(),
             "reconnect-on-force-key-unit" => self.reconnect_on_force_key_unit.to_value(),
+            "quality-limits" => self.quality_limits.to_value(),
             "verbose-messages" => self.verbose_messages.to_value(),
             "log-keys" => self.log_keys.to_value(),
             _ => return None,
@@ -422,6 +428,7 @@ impl Settings {
             signing_key: self.signing_key.as_deref().map(SigningKey::new),
             authorizer: self.authorizer()?,
             codecs,
+            log_keys: self.log_keys.into(),
         })
     }
 
@@ -504,6 +511,19 @@ impl Settings {
         })
     }
 
+    /// Returns the limits of the figures of a publisher's media, or the reason for which they are
+    /// invalid.
+    pub(crate) fn quality(&self) -> Result<QualityLimits, String> {
+        let mut limits = QualityLimits::default();
+        for (name, value) in self.quality_limits.iter().flat_map(|limits| limits.iter()) {
+            let invalid = |error| format!("Invalid quality-limits: {error}");
+            let figure = lists::number(value);
+            let figure = figure.ok_or_else(|| invalid(format!("{name} is no number")))?;
+            limits.set(name.as_str(), figure).map_err(invalid)?;
+        }
+        Ok(limits)
+    }
+
     pub(super) fn feed(&self) -> FeedSettings {
         FeedSettings {
             wait_for_keyframe: self.wait_for_keyframe,
@@ -543,6 +563,8 @@ impl Settings {
             stall_timeout: Duration::from_millis(self.stall_timeout.into()),
             resume_timeout: Duration::from_millis(self.resume_timeout.into()),
             delivery_interval: Duration::from_millis(self.delivery_interval.into()),
+            // Invalid ones are an error at the start, and a warning later.
+            quality: self.quality().unwrap_or_default(),
         }
     }
 

@@ -412,6 +412,15 @@ fn limit_specs(d: &Settings) -> Vec<glib::ParamSpec> {
             .default_value(d.timeout)
             .mutable_playing()
             .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("quality-limits")
+            .nick("Quality limits")
+            .blurb(
+                "Limits beyond which the event quality-low is posted: min- or max- and \
+                 keyframe-interval (ms), video-bitrate, audio-bitrate (bits/s), framerate, width \
+                 or height",
+            )
+            .mutable_playing()
+            .build(),
         glib::ParamSpecUInt::builder("max-message-size")
             .nick("Max message size")
             .blurb("Maximum size of a message, in bytes; a frame is one message")

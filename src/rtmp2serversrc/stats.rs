@@ -11,6 +11,7 @@ use super::history::History;
 use super::signals;
 use super::state::Snapshot;
 use crate::feed::ClockDrift;
+use crate::flv::description::StreamDescription;
 use crate::server::{
     self, CaptureStats, LastError, Publisher, QueueLevels, Stream, StreamStats, Totals,
 };
@@ -31,6 +32,7 @@ pub(crate) struct StreamStatistics {
     drift: ClockDrift,
     counters: ElementCounters,
     history: History,
+    description: StreamDescription,
 }
 
 impl StreamStatistics {
@@ -40,6 +42,7 @@ impl StreamStatistics {
         drift: ClockDrift,
         counters: ElementCounters,
         history: History,
+        description: StreamDescription,
     ) -> Self {
         let now = Instant::now();
         StreamStatistics {
@@ -51,6 +54,7 @@ impl StreamStatistics {
             drift,
             counters,
             history,
+            description,
         }
     }
 
@@ -73,12 +77,14 @@ impl StreamStatistics {
             .field("connection-state", self.state.connection)
             .field("stream-status", self.state.status)
             .field("epoch", self.state.epoch)
+            .field("quality", quality(&self.stream))
             .field("history", self.history.to_array())
             .field("publishing", self.publisher.is_some())
             .field("outage", nanos(self.stream.outage))
             .field("clock-drift", self.drift.ppm)
             .field("clock-corrected", self.drift.corrected);
         let structure = with_publisher(structure, &self.stream, self.now);
+        let structure = with_tracks(structure, &self.description);
         let structure = with_capture(structure, &self.stream.publisher.capture);
         let structure = with_totals(structure, &self.stream.totals, &self.counters);
         let structure = with_load(structure, &self.load());
@@ -149,6 +155,7 @@ fn with_publisher(structure: StatsBuilder, stats: &StreamStats, now: Instant) ->
             "gop-duration",
             nanos(Duration::from_millis(frames.gop_millis.into())),
         )
+        .field("b-frames", frames.b_frames)
         .field(
             "time-since-last-byte",
             since(publisher.last_byte).unwrap_or(u64::MAX),
@@ -158,6 +165,36 @@ fn with_publisher(structure: StatsBuilder, stats: &StreamStats, now: Instant) ->
             since(publisher.last_keyframe).unwrap_or(u64::MAX),
         )
         .field("uptime", nanos(uptime.unwrap_or_default()))
+}
+
+/// Adds the tracks of the present publisher, or of the last one: the first of each kind. There is no
+/// field for what is not known.
+fn with_tracks(structure: StatsBuilder, description: &StreamDescription) -> StatsBuilder {
+    let (video, audio) = (description.video.first(), description.audio.first());
+    let size = video.and_then(|video| video.dimensions);
+    structure
+        .field_if_some("video-codec", video.map(|video| video.codec.common_name()))
+        .field_if_some("profile", video.and_then(|video| video.profile.as_deref()))
+        .field_if_some("width", size.map(|size| size.width))
+        .field_if_some("height", size.map(|size| size.height))
+        .field_if_some(
+            "configured-frame-rate",
+            video.and_then(|video| video.frame_rate),
+        )
+        .field_if_some("audio-codec", audio.map(|audio| audio.codec.common_name()))
+        .field_if_some("audio-rate", audio.and_then(|audio| audio.rate))
+        .field_if_some("audio-channels", audio.and_then(|audio| audio.channels))
+        .field_if_some("encoder", description.encoder.as_deref())
+}
+
+/// Returns the figures that are beyond their limits, by the names of the limits.
+fn quality(stats: &StreamStats) -> gst::Structure {
+    let mut structure = gst::Structure::new_empty("quality");
+    for verdict in stats.low.iter().flatten() {
+        let figure = verdict.quality.figure(verdict.number);
+        structure.set(verdict.limit_name(), figure);
+    }
+    structure
 }
 
 /// Adds what the publisher states about its frames. There is no field for what it does not state.

@@ -27,6 +27,7 @@ pub(crate) struct Voice {
     allowed_addresses: String,
     accepted_codecs: String,
     stall_timeout: u32,
+    auth_timeout: u32,
 }
 
 impl Voice {
@@ -42,6 +43,7 @@ impl Voice {
             allowed_addresses: settings.allowed_addresses().join(", "),
             accepted_codecs: settings.accepted_codecs().join(", "),
             stall_timeout: settings.stall_timeout,
+            auth_timeout: settings.auth_timeout,
         }
     }
 
@@ -61,6 +63,13 @@ impl Voice {
         if self.is_verbose {
             let message = gst::message::Warning::builder(gst::ResourceError::OpenRead, text);
             let _ = element.post_message(message.src(element).build());
+        }
+    }
+
+    /// Warns of limits that are ignored, since they were set to something invalid.
+    pub(crate) fn check_quality(element: &gst::Element, settings: &Settings) {
+        if let Err(error) = settings.quality() {
+            Voice::new(settings).warn(element, &format!("{error}. No figure is judged"));
         }
     }
 
@@ -123,6 +132,31 @@ impl Voice {
             ),
             RejectReason::Ended => {
                 "the stream has ended. Set keep-listening=true to accept the next publisher"
+                    .to_owned()
+            }
+            RejectReason::SignatureMissing => {
+                "its URL is not signed, and signing-key is set: it needs expires and signature"
+                    .to_owned()
+            }
+            RejectReason::SignatureWrong => {
+                "the signature of its URL is wrong: it is that of another key, path or time"
+                    .to_owned()
+            }
+            RejectReason::SignatureExpired => {
+                "its URL has expired. Make another one with a later expires".to_owned()
+            }
+            RejectReason::SignatureAddress => "its URL is signed for another address".to_owned(),
+            RejectReason::AuthDenied => "the server of auth-url does not allow it".to_owned(),
+            RejectReason::AuthUnreachable => {
+                "the server of auth-url can't be reached. The log says why".to_owned()
+            }
+            RejectReason::AuthTimeout => format!(
+                "the server of auth-url has not answered within auth-timeout ({} ms)",
+                self.auth_timeout
+            ),
+            RejectReason::AuthBadAnswer => {
+                "the server of auth-url has answered with another status than 20x, 401 and 403, or \
+                 with JSON that can't be used. The log says what"
                     .to_owned()
             }
             other => other.status().description,
@@ -211,6 +245,14 @@ mod tests {
             RejectReason::WrongCredentials,
             RejectReason::NotAuthenticated,
             RejectReason::Address,
+            RejectReason::SignatureMissing,
+            RejectReason::SignatureWrong,
+            RejectReason::SignatureExpired,
+            RejectReason::SignatureAddress,
+            RejectReason::AuthDenied,
+            RejectReason::AuthUnreachable,
+            RejectReason::AuthTimeout,
+            RejectReason::AuthBadAnswer,
             RejectReason::Denied,
             RejectReason::Busy,
             RejectReason::Full,

@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::server::quality::QualityLimits;
+
 /// Handling of a publisher on a stream that already has one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Policy {
@@ -53,6 +55,8 @@ pub(crate) struct StreamSettings {
     pub resume_timeout: Duration,
     /// Time for which media is collected before it is delivered. Zero for not at all.
     pub delivery_interval: Duration,
+    /// Limits beyond which figures of the media are reported.
+    pub quality: QualityLimits,
 }
 
 /// Settings that apply to a client before its route is known. Where elements that share a listener

@@ -55,6 +55,26 @@ impl fmt::Display for ShownKey<'_> {
     }
 }
 
+/// A stream key as the log of connections shows it, with quotes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoggedKey<'a>(pub &'a str, pub KeyMasking);
+
+impl fmt::Display for LoggedKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LoggedKey(key, masking) = *self;
+        let count = key.chars().count();
+        match masking {
+            KeyMasking::None if count > 0 => f.write_str("\"…\""),
+            KeyMasking::Masked if count > MAX_NAME => {
+                let end: String = key.chars().skip(count - 2).collect();
+                let end = end.escape_debug();
+                write!(f, "\"{}\" ending in \"{end}\"", Redacted(key))
+            }
+            _ => write!(f, "{}", Quoted(key)),
+        }
+    }
+}
+
 /// An application and a stream key as messages show them: `live/camera1`. Some clients put the key
 /// into the application, so only its first part is shown whole.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +146,30 @@ fn masked_keys_tell_cameras_apart_and_hide_secrets() {
         "secret-key"
     );
     assert_eq!(masked(""), "");
+}
+
+#[test]
+fn logged_keys_tell_cameras_apart_and_hide_secrets() {
+    let logged = |key, masking| LoggedKey(key, masking).to_string();
+    for (key, masking, expected) in [
+        ("cam1", KeyMasking::Masked, "\"cam1\""),
+        (
+            "studio-camera-1",
+            KeyMasking::Masked,
+            "\"st…\" ending in \"-1\"",
+        ),
+        (
+            "studio-camera-2",
+            KeyMasking::Masked,
+            "\"st…\" ending in \"-2\"",
+        ),
+        ("cam1", KeyMasking::None, "\"…\""),
+        ("", KeyMasking::None, "\"\""),
+        ("studio-camera-1", KeyMasking::Full, "\"studio-camera-1\""),
+        ("a\nb", KeyMasking::Full, "\"a\\nb\""),
+    ] {
+        assert_eq!(logged(key, masking), expected, "{key} {masking:?}");
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::ops::Add;
 use std::time::{Duration, Instant};
 
+use crate::server::quality::LowFigures;
+
 /// Counters of one publisher's connection, since it was accepted as a publisher.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ConnectionStats {
@@ -48,6 +50,8 @@ pub(crate) struct FrameStats {
     pub gop_length: u32,
     /// Milliseconds from the keyframe of that group to the next.
     pub gop_millis: u32,
+    /// Frames of that group that are shown before one that came earlier.
+    pub b_frames: u32,
 }
 
 /// Statements of a publisher about the capture and the encoding of its video. None where it makes none.
@@ -302,6 +306,7 @@ pub(crate) struct StreamCounters {
     /// The client that `publisher` counts for.
     client: u64,
     publisher: ConnectionStats,
+    low: LowFigures,
     /// Totals of all publishers before it.
     before: MediaTotals,
     presence: Presence,
@@ -313,6 +318,8 @@ pub(crate) struct StreamCounters {
 pub(crate) struct StreamStats {
     /// Counters of the present publisher, or the last one.
     pub publisher: ConnectionStats,
+    /// Its figures beyond their limits.
+    pub low: LowFigures,
     /// Time for which that publisher has been present.
     pub stay: Duration,
     pub is_present: bool,
@@ -328,6 +335,7 @@ impl StreamCounters {
         self.presence.start(arrival, now);
         self.before = self.before + MediaTotals::from(&self.publisher);
         self.publisher = ConnectionStats::default();
+        self.low = LowFigures::default();
         self.client = client;
     }
 
@@ -339,6 +347,13 @@ impl StreamCounters {
     pub(crate) fn update(&mut self, client: u64, stats: &ConnectionStats) {
         if self.client == client {
             self.publisher = *stats;
+        }
+    }
+
+    /// Notes the figures beyond their limits of the present publisher only.
+    pub(crate) fn set_quality(&mut self, client: u64, low: LowFigures) {
+        if self.client == client {
+            self.low = low;
         }
     }
 
@@ -358,6 +373,7 @@ impl StreamCounters {
         let outage = presence.outage(now);
         StreamStats {
             publisher: self.publisher,
+            low: self.low,
             stay,
             is_present,
             outage,

@@ -30,6 +30,7 @@ mod network;
 mod output;
 mod pausing;
 mod policy;
+mod quality;
 mod quirks;
 mod rationing;
 mod record_sink;

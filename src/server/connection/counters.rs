@@ -6,6 +6,7 @@ use crate::flv::{Content, Tag, TagKind};
 use crate::rate::BitrateMeter;
 use crate::rtmp::session::{Session, SessionConfig};
 use crate::server::connection::frame_rate::FrameMeter;
+use crate::server::quality::{LowFigures, QualityLimits, QualityMonitor, Verdict};
 use crate::server::stats::{CaptureStats, ConnectionStats};
 
 /// Counters of a connection, since its start or its last publish.
@@ -16,6 +17,10 @@ pub(super) struct ConnectionCounters {
     frame_rate: FrameMeter,
     /// Messages were left out since the last look.
     has_skipped: bool,
+    /// None without limits.
+    quality: Option<Box<QualityMonitor>>,
+    /// Verdicts that were not posted yet.
+    verdicts: Vec<Verdict>,
 }
 
 impl ConnectionCounters {
@@ -29,6 +34,8 @@ impl ConnectionCounters {
             bitrate: BitrateMeter::new(now),
             frame_rate: FrameMeter::default(),
             has_skipped: false,
+            quality: None,
+            verdicts: Vec::new(),
         }
     }
 
@@ -41,6 +48,27 @@ impl ConnectionCounters {
         };
         self.bitrate = BitrateMeter::new(now);
         self.frame_rate = FrameMeter::default();
+        self.quality = None;
+        self.verdicts.clear();
+    }
+
+    /// Measures the publisher against these limits from now on. Returns true where they are others
+    /// than before.
+    pub(super) fn limit_quality(&mut self, limits: QualityLimits) -> bool {
+        let present = self.quality.as_ref().map(|monitor| *monitor.limits());
+        let has_changed = present.unwrap_or_default() != limits;
+        if has_changed {
+            let monitor = || Box::new(QualityMonitor::new(limits));
+            self.quality = (!limits.is_empty()).then(monitor);
+        }
+        has_changed
+    }
+
+    /// Returns the verdicts since the last call, and the figures beyond their limits, if they have
+    /// changed.
+    pub(super) fn take_quality(&mut self) -> Option<(Vec<Verdict>, LowFigures)> {
+        let low = self.quality.as_mut()?.take_low()?;
+        Some((std::mem::take(&mut self.verdicts), low))
     }
 
     pub(super) fn received(&mut self, bytes: usize, arrival: Instant) {
@@ -83,8 +111,10 @@ impl ConnectionCounters {
             stats.last_keyframe = Some(arrival);
         }
         if tag.kind == TagKind::Video && tag.info.is_coded() {
-            let (track, timestamp) = (tag.info.track, tag.timestamp);
-            self.frame_rate.count(track, timestamp, is_keyframe);
+            self.frame_rate.count(&tag.info, tag.timestamp);
+        }
+        if let Some(monitor) = &mut self.quality {
+            monitor.count(tag, |verdict| self.verdicts.push(verdict));
         }
     }
 

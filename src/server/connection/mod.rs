@@ -31,7 +31,9 @@ use crate::server::config::ListenerSettings;
 use crate::server::log::CAT;
 use crate::server::port::state::{Accepted, Listed, ListenerState};
 use crate::server::publisher::RemovalReason;
+use crate::server::quality::LowFigures;
 use crate::server::stream::publisher_handle::{ConnectionParts, DISMISSAL_TIME};
+use crate::server::stream::queue::QueueEvent;
 use crate::server::transport::{Received, Transport, TransportError, Wait};
 use admission::Authorization;
 use close::CloseReason;
@@ -435,6 +437,7 @@ impl Connection {
     /// Moves the media of a read to the queue.
     fn hand_over(&mut self, more_is_likely: bool) -> Result<(), CloseReason> {
         self.update_stats();
+        self.post_verdicts();
         let (published, partial) = (self.phase.published(), self.session.partial_media());
         self.delivery
             .hand_over(published, partial, more_is_likely)?;
@@ -455,13 +458,38 @@ impl Connection {
         }
     }
 
+    /// Measures the publisher against the limits of its stream.
+    fn limit_quality(&mut self) {
+        if let Phase::Publishing(published) = &self.phase
+            && self.counters.limit_quality(published.settings.quality)
+        {
+            published.stream.set_quality(self.id, LowFigures::default());
+        }
+    }
+
+    /// Reports the figures that are beyond their limits, or within them again.
+    fn post_verdicts(&mut self) {
+        let Some((verdicts, low)) = self.counters.take_quality() else {
+            return;
+        };
+        if let Some(published) = self.phase.published() {
+            published.stream.set_quality(self.id, low);
+            let queue = published.stream.queue();
+            let events = verdicts.into_iter().map(QueueEvent::Quality);
+            events.for_each(|event| queue.post(event));
+        }
+    }
+
     /// Sets the timers of a publisher, after a read or a change of its settings.
     fn set_timers(&mut self) {
         let Phase::Publishing(published) = &mut self.phase else {
             return;
         };
-        published.update_settings();
+        let has_changed = published.update_settings();
         published.set_timers(&mut self.timers, self.idle_since, self.is_pinged);
+        if has_changed {
+            self.limit_quality();
+        }
         let has_ack = self.session.ack_due() == AckDue::WhenIdle;
         let ack = has_ack.then(|| self.idle_since + ACK_PAUSE);
         self.timers.set(Timer::Ack, ack);
@@ -487,6 +515,7 @@ impl Connection {
         if let Phase::Publishing(published) = &mut self.phase
             && published.update_settings()
         {
+            self.limit_quality();
             self.set_timers();
         }
         let mut is_due = false;

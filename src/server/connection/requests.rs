@@ -147,13 +147,14 @@ impl Connection {
             CAT,
             "{} publishes {} to {}",
             self.address,
-            shown(&publisher),
+            shown(&publisher, rules.access.log_keys),
             rules.name,
         );
         self.session
             .set_max_message_size(rules.listener.max_message_size);
         liveness::watch(&self.parts.socket, stream.settings().timeout);
         self.phase = Phase::Publishing(Published::new(stream, handle));
+        self.limit_quality();
         self.timers.clear_all();
         self.session.accept_publish();
         self.update_stats();

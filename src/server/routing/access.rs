@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::flv::codec::AcceptedCodecs;
 use crate::rtmp::authentication::Credentials;
+use crate::server::redact::KeyMasking;
 use crate::server::routing::authorizer::Authorizer;
 use crate::server::routing::signing::SigningKey;
 
@@ -24,6 +25,8 @@ pub(crate) struct Access {
     pub authorizer: Option<Arc<Authorizer>>,
     /// Codecs of accepted tracks.
     pub codecs: AcceptedCodecs,
+    /// Part of stream keys that the log shows.
+    pub log_keys: KeyMasking,
 }
 
 /// Networks that clients may connect from. An empty list allows all.

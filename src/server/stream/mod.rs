@@ -26,6 +26,7 @@ use crate::flv::codec::AcceptedCodecs;
 use crate::server::config::{Policy, StreamSettings};
 use crate::server::events::{EventDispatcher, PublisherEvent};
 use crate::server::publisher::{Publisher, ReconnectError, RejectReason, RemovalReason};
+use crate::server::quality::LowFigures;
 use crate::server::stats::{
     ConnectionStats, Dropped, LastError, StreamCounters, StreamStats, Totals,
 };
@@ -346,6 +347,11 @@ impl Stream {
     /// Counts for the present publisher, and not for one that was replaced.
     pub(crate) fn set_stats(&self, client: u64, stats: &ConnectionStats) {
         self.counters.lock().update(client, stats);
+    }
+
+    /// Notes which figures of the present publisher are beyond their limits.
+    pub(crate) fn set_quality(&self, client: u64, low: LowFigures) {
+        self.counters.lock().set_quality(client, low);
     }
 
     /// Notes why a client was rejected or disconnected. `reason` contains no secret.

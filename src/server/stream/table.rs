@@ -386,6 +386,7 @@ mod tests {
             policy: Policy::Reject,
             stall_timeout: Duration::ZERO,
             delivery_interval: Duration::ZERO,
+            quality: Default::default(),
             resume_timeout: Duration::ZERO,
         }
     }

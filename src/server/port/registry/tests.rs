@@ -43,6 +43,7 @@ fn point() -> PublishPoint {
             policy: Policy::Reject,
             stall_timeout: Duration::ZERO,
             delivery_interval: Duration::ZERO,
+            quality: Default::default(),
             resume_timeout: Duration::ZERO,
         },
         listener: ListenerSettings {

@@ -54,6 +54,7 @@ fn config(application: Option<&str>, stream_key: Option<&str>) -> Option<Publish
             policy: Policy::Reject,
             stall_timeout: Duration::ZERO,
             delivery_interval: Duration::ZERO,
+            quality: Default::default(),
             resume_timeout: Duration::ZERO,
         },
         listener: ListenerSettings {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::flv::{Content, Tag};
 use crate::server::publisher::{Publisher, RejectReason};
+use crate::server::quality::Verdict;
 
 /// An item for the streaming thread.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub(crate) enum QueueEvent {
     /// An element downstream wants a keyframe. Holds why the publisher was not asked to reconnect
     /// for it; None if it was.
     KeyframeRequested(Option<&'static str>),
+    /// A figure of the publisher's media is beyond its limit, or within it again.
+    Quality(Verdict),
     /// The publisher is gone for good, with the reason.
     Gone(Arc<Publisher>, &'static str),
 }
@@ -57,7 +60,8 @@ impl QueueEvent {
         match self {
             QueueEvent::Rejected(..)
             | QueueEvent::ReconnectRequested(_)
-            | QueueEvent::KeyframeRequested(_) => true,
+            | QueueEvent::KeyframeRequested(_)
+            | QueueEvent::Quality(_) => true,
             QueueEvent::Replaced(_) | QueueEvent::Gone(..) => false,
         }
     }
