@@ -286,7 +286,7 @@ impl<E: Environment> Driver<E> {
         };
         let masked = location.and_then(|index| self.locations.get(index));
         let masked = masked.map_or("", |location| location.masked());
-        self.inform(&element, status, masked, location);
+        self.inform(&element, status, masked, location, &reason);
         let place = location.map(|index| (index, masked));
         post_status(&element, status, place, self.schedule.rounds(), &reason);
     }
@@ -298,16 +298,21 @@ impl<E: Environment> Driver<E> {
         status: FallbackStatus,
         masked: &str,
         location: Option<usize>,
+        reason: &str,
     ) {
         let count = self.locations.len();
+        let why = match reason {
+            "" => String::new(),
+            reason => format!(" (the last error: {reason})"),
+        };
         let text = match (status, location) {
-            (FallbackStatus::Connecting, _) => format!("Connecting to {masked}"),
+            (FallbackStatus::Connecting, _) => format!("Connecting to {masked}{why}"),
             (FallbackStatus::Connected, Some(index)) if count > 1 => {
                 format!("Sending to {masked}, location {} of {count}", index + 1)
             }
             (FallbackStatus::Connected, _) => format!("Sending to {masked}"),
             (FallbackStatus::Disconnected, _) => {
-                "No server accepts the stream: trying again after a pause".to_owned()
+                format!("No server accepts the stream{why}: trying again after a pause")
             }
             (FallbackStatus::Error, _) => return,
         };

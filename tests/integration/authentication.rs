@@ -9,7 +9,7 @@ use gstrtmp2server::internal::amf0::Value;
 use support::clients::{FFMPEG, NEW_FFMPEG, Running, gst_launch, publish};
 use support::flv;
 use support::media::{copy, small};
-use support::raw::{RawClient, code};
+use support::raw::{RawClient, code, unpublish};
 use support::recorder::Recorder;
 use support::signals::Signals;
 
@@ -210,6 +210,45 @@ fn secrets_never_reach_the_log() {
     );
     assert!(!log.contains("longsecret"), "{log}");
     assert!(!log.contains("response="), "{log}");
+}
+
+#[test]
+fn log_keys_apply_to_the_log_of_connections() {
+    for (log_keys, expected) in [
+        ("masked", "\"st…\" ending in \"-1\""),
+        ("full", "\"studio-camera-1\""),
+        ("none", "\"…\""),
+    ] {
+        let mut launch = support::launch::Launch::start_logged(
+            &format!(
+                "rtmp2serversrc port=0 stream-key=studio-camera-1 keep-listening=true \
+                 log-keys={log_keys} ! fakesink"
+            ),
+            "rtmp2server:9",
+        );
+        let port = launch.port();
+        unpublish(RawClient::publish(port, "live", "studio-camera-1"));
+        let mut client = RawClient::connect(port);
+        client.handshake().connect_application("live");
+        client.expect_command("_result");
+        client.command(
+            1,
+            "publish",
+            2.0,
+            &[Value::Null, "studio-camera-1/x".into()],
+        );
+        assert_eq!(
+            code(&client.expect_command("onStatus")),
+            "NetStream.Publish.BadName"
+        );
+        launch.interrupt();
+        launch.wait();
+        let log = launch.log();
+        let line = format!("publishes application \"live\", stream key {expected} to ");
+        assert!(log.contains(&line), "{log_keys}: {log}");
+        let is_whole = log.contains("studio-camera-1/x");
+        assert_eq!(is_whole, log_keys == "full", "{log_keys}: {log}");
+    }
 }
 
 #[test]

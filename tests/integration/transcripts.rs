@@ -22,6 +22,9 @@ use support::program::Program;
 use support::raw::{RawClient, unpublish};
 use support::repository;
 
+/// HMAC-SHA256 of `live/camera1?expires=1700000000` with the key of the pipeline that asks for one.
+const EXPIRED: &str = "36c76831040bc7080ada744b3bfb2046453f33cd5eb9b57685ab3dfdc73d3deb";
+
 /// Pipelines at a time. Each takes a second of a processor.
 const PARALLEL: usize = 6;
 
@@ -63,6 +66,8 @@ fn cases() -> Vec<Case> {
     const SECURE: &str = "rtmp2serversrc host=127.0.0.1 port=0 keep-listening=true \
                           certificate-file=FOLDER/certificate.pem \
                           private-key-file=FOLDER/key.pem ! fakesink";
+    const SIGNED: &str = "rtmp2serversrc host=127.0.0.1 port=0 application=live \
+                          signing-key=an-example-of-a-key keep-listening=true ! fakesink";
     vec![
         case(
             "everything-right",
@@ -99,6 +104,28 @@ fn cases() -> Vec<Case> {
             PASSWORD,
             Ffmpeg(1, "rtmp://127.0.0.1:PORT/live/camera1"),
             "has left when",
+        ),
+        case(
+            "url-expired",
+            SIGNED,
+            Ffmpeg(
+                1,
+                "rtmp://127.0.0.1:PORT/live/camera1?expires=1700000000&signature=SIGNATURE",
+            ),
+            "Refused",
+        ),
+        case(
+            "url-not-signed",
+            SIGNED,
+            Ffmpeg(1, "rtmp://127.0.0.1:PORT/live/camera1"),
+            "Refused",
+        ),
+        case(
+            "authorization-server-down",
+            "rtmp2serversrc host=127.0.0.1 port=0 keep-listening=true \
+             auth-url=http://127.0.0.1:FREE/auth ! fakesink",
+            Ffmpeg(1, "rtmp://127.0.0.1:PORT/live/camera1"),
+            "Refused",
         ),
         case(
             "codec-not-accepted",
@@ -380,6 +407,7 @@ fn run_client(client: &Client, port: u16) -> String {
         Client::None => String::new(),
         Client::Ffmpeg(seconds, url) => {
             let actual = url.replace("PORT", &port.to_string());
+            let actual = actual.replace("SIGNATURE", EXPIRED);
             let output = publish(FFMPEG, &small(*seconds), false, &actual).wait();
             let lines = String::from_utf8_lossy(&output.stderr).into_owned();
             let mut text = format!("\n$ ffmpeg -i FILE -c copy -f flv {url}\n");

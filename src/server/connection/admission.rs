@@ -18,7 +18,7 @@ use crate::rtmp::status::{Status, code};
 use crate::server::log::CAT;
 use crate::server::port::state::{ListenerState, RouteMatch};
 use crate::server::publisher::{Publisher, RejectReason};
-use crate::server::redact::{Quoted, Redacted};
+use crate::server::redact::{KeyMasking, LoggedKey, Quoted};
 use crate::server::routing::application_index::Offer;
 use crate::server::routing::authorizer::{Answer, Grant, NoAnswer};
 use crate::server::routing::publish_point::{Authorizing, PublishPoint, Reservation};
@@ -384,7 +384,19 @@ impl Rejection {
 
 impl std::fmt::Display for Rejection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (publisher, reason) = (shown(&self.publisher), self.reason.nick());
+        let keys = self
+            .affected
+            .iter()
+            .map(|point| point.rules().access.log_keys);
+        let keys: Vec<KeyMasking> = keys.collect();
+        // Of several elements that it may have meant, the strictest one counts.
+        let is_any = |masking| keys.contains(&masking);
+        let keys = match (is_any(KeyMasking::None), is_any(KeyMasking::Masked)) {
+            (true, _) => KeyMasking::None,
+            (false, false) if !keys.is_empty() => KeyMasking::Full,
+            _ => KeyMasking::Masked,
+        };
+        let (publisher, reason) = (shown(&self.publisher, keys), self.reason.nick());
         write!(f, "{publisher} was rejected: {reason}")
     }
 }
@@ -468,12 +480,14 @@ fn supported_codecs(offers: &[Offer]) -> SupportedCodecs {
 
 /// Returns a publisher's names for the log. Some clients put the stream key after a slash of the
 /// application, or into it.
-pub(super) fn shown(publisher: &Publisher) -> String {
+pub(super) fn shown(publisher: &Publisher, keys: KeyMasking) -> String {
     let application = publisher.application.split('/').next().unwrap_or_default();
-    let key = Redacted(&publisher.stream_key);
-    if publisher.stream_key.is_empty() {
-        format!("\"{}\"", Redacted(application))
+    // The query of a client that was rejected is still in its key, and is a secret.
+    let key = publisher.stream_key.split('?').next().unwrap_or_default();
+    if key.is_empty() {
+        LoggedKey(application, keys).to_string()
     } else {
-        format!("application {}, stream key \"{key}\"", Quoted(application))
+        let key = LoggedKey(key, keys);
+        format!("application {}, stream key {key}", Quoted(application))
     }
 }
