@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MPL-2.0
-"""Hands every decoded picture of an RTMP publisher to Python code, which prints its brightness here.
+"""Hands every decoded picture of an RTMP publisher, in any codec, to Python code, which prints its brightness here.
 
 Waits for the next publisher after each, unless --once is given. Ctrl-C ends it.
 """
@@ -16,7 +16,7 @@ from gi.repository import GLib, Gst  # noqa: E402
 
 PIPELINE = """
     rtmp2serverbin name=source source.video_0
-    ! queue ! h264parse ! avdec_h264 ! videoconvert ! video/x-raw,format=GRAY8
+    ! queue ! decodebin3 ! videoconvert ! video/x-raw,format=GRAY8
     ! appsink name=sink emit-signals=true sync=false max-buffers=4
 """
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MPL-2.0
 """Builds the example programs, and runs each with a publisher."""
 
+import concurrent.futures
 import pathlib
 import re
 import signal
@@ -140,10 +141,26 @@ def recorded_all(program, directory, sent):
     recorded("rec/live/example.mp4")(program, directory, sent)
 
 
+def seen(program, directory, sent):
+    """Fails unless every picture of two cameras was decoded, and each camera has reported a rate and a brightness."""
+    ended = program.matches(re.compile(r"^live/(\w+): ended after (\d+) pictures$"))
+    counts = {match.group(1): int(match.group(2)) for _, match in ended}
+    if counts != {"example": sent, "second": sent}:
+        raise harness.Failure(f"{sent} frames were sent to each, and {counts} were decoded by {program}")
+    for name in counts:
+        line = re.compile(rf"^live/{name}: \d+\.\d fps, \d+ skipped, 640x360, brightness +\d+\.\d$")
+        if not program.matches(line):
+            raise harness.Failure(f"{name} has reported nothing in {program}")
+
+
 # The command that runs each example on a free port, the check of its result, and a check while it has a publisher.
 PROGRAMS = {
     "record.c": ([harness.RELEASE / "examples" / "c" / "record", "0", "out.flv"], recorded("out.flv", with_epoch=True)),
+    "cameras.py": ([PYTHON, EXAMPLES / "cameras.py", "--port", "0", "--once"], seen, None, ["example", "second"]),
     "frames.py": ([PYTHON, EXAMPLES / "frames.py", "--port", "0", "--once"], counted),
+    "frames.py with HEVC": (
+        [PYTHON, EXAMPLES / "frames.py", "--port", "0", "--once"], counted, None, ["example"], "libx265",
+    ),
     "ingest.rs": (
         [harness.RELEASE / "examples" / "ingest", "--port", "0", "--keys", "example", "--once"],
         recorded("example.flv"),
@@ -164,15 +181,18 @@ PROGRAMS = {
 }
 
 
-def run(arguments, check, meanwhile=None):
-    """Publishes to an example, and checks it. One with a check `meanwhile` does not end by itself: `check` ends it."""
+def run(arguments, check, meanwhile=None, names=("example",), encoder="libx264"):
+    """Publishes to an example under all names at once, and checks it. One with a check `meanwhile` does not end by itself:
+    `check` ends it."""
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         with harness.Process(arguments, cwd=directory) as program:
             port = int(program.wait_for(harness.LISTENING_LINE).group(1))
             look = meanwhile and (lambda: meanwhile(program))
             try:
-                sent = harness.publish(f"rtmp://127.0.0.1:{port}/live/example", meanwhile=look)
+                urls = [f"rtmp://127.0.0.1:{port}/live/{name}" for name in names]
+                with concurrent.futures.ThreadPoolExecutor() as pool:
+                    (sent,) = set(pool.map(lambda url: harness.publish(url, meanwhile=look, encoder=encoder), urls))
                 if not meanwhile:
                     program.finish()
                 check(program, directory, sent)
@@ -183,8 +203,9 @@ def run(arguments, check, meanwhile=None):
 
 def main():
     found = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".c", ".py", ".rs")} | {"metrics"}
-    if found != set(PROGRAMS):
-        raise harness.Failure(f"not checked, or missing: {sorted(found ^ set(PROGRAMS))}")
+    checked = {name.split(" ")[0] for name in PROGRAMS}
+    if found != checked:
+        raise harness.Failure(f"not checked, or missing: {sorted(found ^ checked)}")
     subprocess.run(["make", "-s", "examples"], cwd=harness.TOP, check=True)
     failed = 0
     for name, program in PROGRAMS.items():

@@ -9,6 +9,7 @@ run only those.
 """
 
 import concurrent.futures
+import json
 import os
 import pathlib
 import re
@@ -36,9 +37,21 @@ def blocks(text, language):
     return [(match.group(1), match.group(2)) for match in pattern.finditer(text)]
 
 
+def can_run(before):
+    """Returns false for a block that is marked as not run, or that needs an element which is not installed. Its first line is that
+    before the block."""
+    needed = re.fullmatch(r"<!-- needs (\w+) -->", before)
+    if needed:
+        return subprocess.run(["gst-inspect-1.0", "--exists", needed.group(1)], check=False).returncode == 0
+    return before != "<!-- not run -->"
+
+
 def commands(text):
-    """Yields every command in the sh and bash blocks, its lines joined."""
-    for _, block in blocks(text, "(?:ba)?sh"):
+    """Yields every command in the sh and bash blocks that can run, its lines joined."""
+    for before, block in blocks(text, "(?:ba)?sh"):
+        if not can_run(before):
+            print(f"readme: skipped, {before}: {block.splitlines()[0]}")
+            continue
         for line in block.replace("\\\n", " ").splitlines():
             yield " ".join(line.split())
 
@@ -80,6 +93,10 @@ def holds_every_frame(counts, sent):
 
 def check_files(directory, words, sent):
     """Checks the recordings that the pipeline names."""
+    if "multifilesink" in words:
+        return check_snapshots(directory)
+    if tracks(words) > 1:
+        return check_tracks(directory, words, sent)
     if "hlssink2" not in words:
         names = [word.removeprefix("location=") for word in words if re.match(r"location=(?!rtmp)", word)]
         for name in names:
@@ -93,6 +110,36 @@ def check_files(directory, words, sent):
             counts[kind] += count
     holds_every_frame(counts, sent)
     return f"live.m3u8, {playlist.count('#EXTINF')} segments"
+
+
+def check_snapshots(directory):
+    """Fails unless there is a picture for each second."""
+    pictures = sorted(directory.glob("snapshot*.jpg"))
+    for picture in pictures:
+        decodes_alone(picture)
+    if len(pictures) < SECONDS:
+        raise harness.Failure(f"{SECONDS} s were sent, and there are {len(pictures)} snapshots")
+    return f"{len(pictures)} snapshots"
+
+
+def check_tracks(directory, words, sent):
+    """Fails unless there is a file with every frame for each video track, and one with audio; and unless the configuration for
+    OBS asks for as many."""
+    names = [word.removeprefix("location=") for word in words if word.startswith("location=")]
+    counts = [harness.packets(directory / name) for name in names]
+    videos = [count["video"] for count in counts if count["video"]]
+    if videos != [sent] * tracks(words) or not any(count["audio"] for count in counts):
+        raise harness.Failure(f"{sent} frames were sent in each track, and {counts} came out")
+    obs = json.loads((harness.TOP / "docs" / "obs-multitrack.json").read_text())
+    if len(obs["encoder_configurations"]) != tracks(words):
+        raise harness.Failure("obs-multitrack.json has another number of encoders than the pipeline has video tracks")
+    return " and ".join(names)
+
+
+def tracks(words):
+    """Returns the number of video tracks that a pipeline names."""
+    numbers = [re.fullmatch(r"\w+\.video_(\d+)", word) for word in words]
+    return max([1] + [int(number.group(1)) + 1 for number in numbers if number])
 
 
 def decodes_alone(segment):
@@ -134,16 +181,25 @@ def make_certificate(directory):
     )
 
 
-def publish(publisher, address, directory):
-    """Runs the README's ffmpeg line to its end, and returns the number of frames sent."""
+def publish(publisher, address, directory, count=1):
+    """Runs the README's ffmpeg line to its end, and returns the number of frames sent. Several video tracks need a newer ffmpeg."""
     words = [address if word.startswith("rtmp://") else word for word in shlex.split(publisher)[1:]]
-    with harness.ffmpeg(words, cwd=directory) as process:
+    program = "ffmpeg"
+    if count > 1:
+        program, maps = harness.NEW_FFMPEG, ["-map", "0:v"] * count + ["-map", "0:a"]
+        words[words.index("-c") : words.index("-c")] = maps
+    with harness.ffmpeg(words, cwd=directory, program=program) as process:
         process.finish(SECONDS + 30)
         return harness.frames_sent(process)
 
 
 def check_pipeline(command, publisher, directory):
-    program, *words = on_a_free_port(without_devices(command))
+    words = on_a_free_port(without_devices(command))
+    environment = [word for word in words if re.match(r"[A-Z_]+=", word)]
+    program, *words = words[len(environment) :]
+    if "multifilesink" in words:
+        # A pipeline that ends has written its last picture.
+        words = [word for word in words if word != "keep-listening=true"]
     if any(word.startswith("certificate-file=") for word in words):
         make_certificate(directory)
     options = [word for word in words if word == "-e"] + ["-v"]
@@ -154,14 +210,14 @@ def check_pipeline(command, publisher, directory):
             receiver = harness.free_port(socket.SOCK_DGRAM)
             words[index] = f"uri=srt://:{receiver}"
 
-    with harness.Process([program, *options, *words], cwd=directory) as pipeline:
+    with harness.Process(["env", *environment, program, *options, *words], cwd=directory) as pipeline:
         for _ in range(listeners(words)):
             port = harness.port_of(pipeline)
         if receiver is None:
             targets = addresses(words, publisher, port)
             # All at the same time.
             with concurrent.futures.ThreadPoolExecutor() as pool:
-                counts = set(pool.map(lambda target: publish(publisher, target, directory), targets))
+                counts = set(pool.map(lambda target: publish(publisher, target, directory, tracks(words)), targets))
             (sent,) = counts
             if "keep-listening=true" in words:
                 (target,) = targets
@@ -253,6 +309,16 @@ def received(pipeline, srt_port, publisher, port, directory):
     return f"received.ts, {counts['video']} of {sent} frames"
 
 
+def check_command(command, _publisher, directory):
+    """Runs a command that is no pipeline."""
+    done = subprocess.run(
+        shlex.split(command), cwd=directory, env=harness.environment(), check=False, capture_output=True, text=True, timeout=60,
+    )
+    if done.returncode != 0:
+        raise harness.Failure(f"exit code {done.returncode}: {done.stderr.strip()[:400]}")
+    return "it succeeds"
+
+
 def check_excerpts(page):
     """Fails unless quoted code equals the example that the page names, line for line. A line "..." stands for omitted lines."""
 
@@ -280,8 +346,9 @@ def main():
     publishers = [command for command in commands(README.read_text()) if command.startswith("ffmpeg ")]
     texts = [page.read_text() for page in PAGES] + list(element_documentation())
     everything = [command for text in texts for command in commands(text)]
-    ours = re.compile(r"(gst-launch-1\.0|gst-play-1\.0) .*(rtmp2(server(src|bin)|multiserversrc|fallbacksink)|rtmps?server://)")
-    pipelines = list(dict.fromkeys(command for command in everything if ours.match(command)))
+    ours = re.compile(r"([A-Z_]+=\S+ )*(gst-launch-1\.0|gst-play-1\.0) .*(rtmp2(server(src|bin)|multiserversrc|fallbacksink)|rtmps?server://)")
+    others = re.compile(r"openssl req |gst-inspect-1\.0 ")
+    pipelines = list(dict.fromkeys(command for command in everything if ours.match(command) or others.match(command)))
     if len(publishers) != 1 or not pipelines:
         raise harness.Failure("README.md should have one ffmpeg line, and pipelines")
     wanted = sys.argv[1:] or [""]
@@ -300,6 +367,8 @@ def main():
             try:
                 checks = {"rtmp2fallbacksink": check_fallback, "rtmp2recordsink": check_recording}
                 check = next((check for name, check in checks.items() if name in command), check_pipeline)
+                if others.match(command):
+                    check = check_command
                 print(f"readme: {command}\n    ok: {check(command, publishers[0], directory)}", flush=True)
             except harness.Failure as failure:
                 print(f"readme: {command}\n    FAILED: {failure}", flush=True)

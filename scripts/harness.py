@@ -18,6 +18,8 @@ import time
 TOP = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target"))
 RELEASE = TARGET / "release"
+# The newer ffmpeg of the virtual environment, which sends Enhanced FLV.
+NEW_FFMPEG = TOP / ".venv" / "bin" / "ffmpeg"
 PORT_LINE = re.compile(r"\bcurrent-port = (\d+)")
 LISTENING_LINE = re.compile(r"^listening on .*:(\d+)\b")
 
@@ -130,19 +132,19 @@ def free_port(kind=socket.SOCK_STREAM):
         return probe.getsockname()[1]
 
 
-def generated(seconds, rate=30, size="640x360"):
+def generated(seconds, rate=30, size="640x360", encoder="libx264"):
     """Returns ffmpeg's arguments for a moving picture and a tone, encoded for live use."""
     return shlex.split(
         f"-re -f lavfi -i testsrc=size={size}:rate={rate}"
         f" -re -f lavfi -i sine=frequency=440:sample_rate=48000 -t {seconds}"
-        f" -c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -g {rate} -c:a aac"
+        f" -c:v {encoder} -preset ultrafast -tune zerolatency -pix_fmt yuv420p -g {rate} -c:a aac"
     )
 
 
-def ffmpeg(arguments, cwd=None):
+def ffmpeg(arguments, cwd=None, program="ffmpeg"):
     """Starts ffmpeg, which prints its progress."""
     quiet = ["-hide_banner", "-nostdin", "-loglevel", "error", "-nostats", "-progress", "pipe:1"]
-    return Process(["ffmpeg", *quiet, *arguments], cwd=cwd)
+    return Process([program, *quiet, *arguments], cwd=cwd)
 
 
 def frames_sent(publisher):
@@ -153,9 +155,10 @@ def frames_sent(publisher):
     return int(counts[-1][1].group(1))
 
 
-def publish(url, seconds=2, cwd=None, meanwhile=None):
+def publish(url, seconds=2, cwd=None, meanwhile=None, encoder="libx264"):
     """Publishes a generated stream to its end, and returns the number of video frames sent. Calls `meanwhile` after the first."""
-    with ffmpeg([*generated(seconds), "-f", "flv", url], cwd=cwd) as publisher:
+    program = "ffmpeg" if encoder == "libx264" else NEW_FFMPEG
+    with ffmpeg([*generated(seconds, encoder=encoder), "-f", "flv", url], cwd=cwd, program=program) as publisher:
         if meanwhile:
             publisher.wait_for(re.compile(r"^frame=\s*[1-9]"))
             meanwhile()

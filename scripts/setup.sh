@@ -48,6 +48,7 @@ test_packages=(
     openssl
     python3-venv
     python3-gi
+    python3-numpy                   # examples/cameras.py
     gir1.2-gstreamer-1.0
     meson
     ninja-build

@@ -360,6 +360,11 @@ mod tests {
     }
 
     #[test]
+    fn publishers_of_both_families_are_accepted_by_default() {
+        assert_eq!(options("").unwrap().rtmp.to_string(), "[::]:1935");
+    }
+
+    #[test]
     fn the_command_line_is_well_defined() {
         Options::command().debug_assert();
         let help = Options::command().render_long_help().to_string();

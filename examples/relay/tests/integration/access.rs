@@ -42,6 +42,13 @@ fn a_wrong_path_is_answered_with_the_right_ones() {
 }
 
 #[test]
+fn an_ipv6_address_for_all_accepts_ipv4_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = Relay::start_at("[::]:0", folder.path(), &[]);
+    assert_eq!(answer(&relay), "NetStream.Publish.Start");
+}
+
+#[test]
 fn publishers_need_the_password() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
