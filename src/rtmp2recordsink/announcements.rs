@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
+use parking_lot::Mutex;
 
 use super::file::{Failure, Track};
 use super::{CAT, Rtmp2RecordSink};
@@ -122,16 +123,11 @@ pub(super) fn post(element: &Rtmp2RecordSink, structure: gst::Structure) {
 /// Posts warnings, equal ones not all the time.
 #[derive(Debug, Default)]
 pub(super) struct Warnings {
-    posted: HashMap<String, Instant>,
+    posted: Mutex<HashMap<String, Instant>>,
 }
 
 impl Warnings {
-    pub(super) fn post_failure(
-        &mut self,
-        element: &Rtmp2RecordSink,
-        path: &Path,
-        failure: &Failure,
-    ) {
+    pub(super) fn post_failure(&self, element: &Rtmp2RecordSink, path: &Path, failure: &Failure) {
         let error = match failure {
             Failure::NoSpace(_) => gst::ResourceError::NoSpaceLeft,
             Failure::Write(_) | Failure::Stalled(_) => gst::ResourceError::OpenWrite,
@@ -148,15 +144,12 @@ impl Warnings {
     }
 
     pub(super) fn post(
-        &mut self,
+        &self,
         element: &Rtmp2RecordSink,
         error: impl gst::MessageErrorDomain,
         text: &str,
     ) {
-        let now = Instant::now();
-        let is_recent = |at: &Instant| now.duration_since(*at) < WARNING_INTERVAL;
-        self.posted.retain(|_, at| is_recent(at));
-        if self.posted.insert(text.to_owned(), now).is_some() {
+        if !self.is_due(text) {
             return;
         }
         gst::warning!(CAT, obj = element, "{text}");
@@ -164,5 +157,13 @@ impl Warnings {
             .src(element)
             .build();
         let _ = element.post_message(message);
+    }
+
+    fn is_due(&self, text: &str) -> bool {
+        let now = Instant::now();
+        let is_recent = |at: &Instant| now.duration_since(*at) < WARNING_INTERVAL;
+        let mut posted = self.posted.lock();
+        posted.retain(|_, at| is_recent(at));
+        posted.insert(text.to_owned(), now).is_none()
     }
 }

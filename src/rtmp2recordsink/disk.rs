@@ -13,11 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
 use rustix::io::Errno;
 
-use super::location::{Container, numbered, part_path, whole_path};
+use super::location::{Container, MAX_NUMBER, numbered, part_path, whole_path};
 use super::repair::whole_length;
-
-/// Files of one name that are told apart by numbers.
-const MAX_NUMBER: u32 = 100_000;
 
 /// A file that is being written.
 #[derive(Debug)]
@@ -28,12 +25,29 @@ pub(super) struct PartFile {
     part: PathBuf,
     /// Holds the lock.
     file: File,
+    /// The deepest folder that was there before.
+    former_folder: PathBuf,
+}
+
+/// A file that has its name.
+#[derive(Debug)]
+pub(super) struct WholeFile {
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+    /// The file may not survive a loss of power.
+    pub(super) sync_error: Option<io::Error>,
 }
 
 impl PartFile {
     /// Creates a file, and its folders, under a name that is free now.
     pub(super) fn create(wanted: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder_of(wanted))?;
+        let folder = folder_of(wanted);
+        let mut existing = folder.ancestors().map(current_if_empty);
+        let former_folder = existing
+            .find(|folder| folder.is_dir())
+            .unwrap_or(Path::new("/"))
+            .to_owned();
+        fs::create_dir_all(&folder)?;
         for number in 0..MAX_NUMBER {
             let path = numbered(wanted, number);
             if fs::symlink_metadata(&path).is_ok() {
@@ -49,6 +63,7 @@ impl PartFile {
                 wanted: wanted.to_owned(),
                 part,
                 file,
+                former_folder: former_folder.clone(),
             };
             // Another recorder may just have taken it for one that was left behind.
             if created.try_lock() && created.exists() {
@@ -78,7 +93,12 @@ impl PartFile {
             let Ok(file) = OpenOptions::new().read(true).write(true).open(&part) else {
                 continue;
             };
-            let left = PartFile { wanted, part, file };
+            let left = PartFile {
+                wanted,
+                part,
+                file,
+                former_folder: folder.to_owned(),
+            };
             let modified = left.file.metadata().and_then(|data| data.modified()).ok();
             if left.try_lock() && left.exists() {
                 found.push((modified, left));
@@ -117,23 +137,41 @@ impl PartFile {
         (own.dev(), own.ino()) == (named.dev(), named.ino())
     }
 
-    /// Cuts off what is not whole at its end, where there is something, and gives the file its name.
-    /// Removes a file without media, and returns nothing then.
+    /// Cuts off what is not whole at its end, where there is something, and gives the file its name
+    /// once it is on the disk, with `sync`. Removes a file without media, and returns nothing then.
     pub(super) fn finish(
         mut self,
         container: Container,
         is_whole: bool,
-    ) -> io::Result<Option<(PathBuf, u64)>> {
+        sync: impl Fn(&File) -> io::Result<()>,
+    ) -> io::Result<Option<WholeFile>> {
         if !is_whole {
+            let modified = self.file.metadata()?.modified()?;
             let whole = whole_length(container, &mut self.file)?;
             if whole == 0 {
-                fs::remove_file(&self.part)?;
+                self.discard();
                 return Ok(None);
             }
             self.file.set_len(whole)?;
+            // The time of its last media orders it among others.
+            self.file.set_modified(modified)?;
         }
-        let bytes = self.file.metadata()?.len();
+        let synced = sync(&self.file);
+        let path = self.give_name()?;
+        let synced = synced.and_then(|()| self.sync_folders(sync));
+        Ok(Some(WholeFile {
+            path,
+            bytes: self.file.metadata()?.len(),
+            sync_error: synced.err(),
+        }))
+    }
+
+    fn give_name(&self) -> io::Result<PathBuf> {
         let own = self.whole_path();
+        // Another file may have the name since.
+        if !self.exists() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         // Not the names of files that are being written.
         let numbers = (0..MAX_NUMBER)
             .map(|number| numbered(&self.wanted, number))
@@ -141,10 +179,24 @@ impl PartFile {
         for path in std::iter::once(own).chain(numbers) {
             match rename_without_replacing(&self.part, &path) {
                 Err(Errno::EXIST) => {}
-                renamed => return Ok(renamed.map(|()| Some((path, bytes)))?),
+                renamed => return Ok(renamed.map(|()| path)?),
             }
         }
         Err(Errno::EXIST.into())
+    }
+
+    /// Brings the name, and those of folders that were made for it, to the disk.
+    fn sync_folders(&self, sync: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
+        for folder in self.folder().ancestors().map(current_if_empty) {
+            // A folder that nobody may read can't be opened for it.
+            if let Ok(opened) = File::open(folder) {
+                sync(&opened)?;
+            }
+            if folder == self.former_folder {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the file.
@@ -177,18 +229,57 @@ pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
     Ok(stats.f_bavail.saturating_mul(stats.f_frsize))
 }
 
+/// Brings a file to the disk, or the names in a folder.
+pub(super) fn sync_all(file: &File) -> io::Result<()> {
+    unless_unsupported(file.sync_all())
+}
+
+/// As [`sync_all`], without times.
+pub(super) fn sync_data(file: &File) -> io::Result<()> {
+    unless_unsupported(file.sync_data())
+}
+
+/// Some file systems have no such operation.
+fn unless_unsupported(synced: io::Result<()>) -> io::Result<()> {
+    let is_unsupported = |error: &io::Error| {
+        let errors = [Errno::INVAL, Errno::NOTSUP, Errno::NOSYS, Errno::ROFS];
+        errors
+            .map(|errno| Some(errno.raw_os_error()))
+            .contains(&error.raw_os_error())
+    };
+    synced.or_else(|error| {
+        if is_unsupported(&error) {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
+}
+
 pub(super) fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
+    current_if_empty(path.parent().unwrap_or(Path::new(""))).to_owned()
+}
+
+fn current_if_empty(folder: &Path) -> &Path {
+    if folder == Path::new("") {
+        Path::new(".")
+    } else {
+        folder
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::io::Write;
 
     use super::*;
+
+    fn finish(file: PartFile, container: Container, is_whole: bool) -> Option<(PathBuf, u64)> {
+        let whole = file.finish(container, is_whole, sync_all).unwrap()?;
+        assert!(whole.sync_error.is_none());
+        Some((whole.path, whole.bytes))
+    }
 
     #[test]
     fn names_are_never_used_twice() {
@@ -199,9 +290,9 @@ mod tests {
         assert_eq!(second.whole_path(), folder.path().join("new/a-1.ts"));
         // Somebody else takes the name meanwhile.
         fs::write(&wanted, "other").unwrap();
-        let (path, _) = first.finish(Container::MpegTs, true).unwrap().unwrap();
+        let (path, _) = finish(first, Container::MpegTs, true).unwrap();
         assert_eq!(path, folder.path().join("new/a-2.ts"));
-        let (path, _) = second.finish(Container::MpegTs, true).unwrap().unwrap();
+        let (path, _) = finish(second, Container::MpegTs, true).unwrap();
         assert_eq!(path, folder.path().join("new/a-1.ts"));
         assert_eq!(fs::read(&wanted).unwrap(), b"other");
     }
@@ -216,14 +307,11 @@ mod tests {
         fs::write(folder.path().join("download.ts.part"), "other").unwrap();
         let found = PartFile::left_behind(folder.path(), "ts");
         assert_eq!(found.len(), 1);
-        let (path, bytes) = found
-            .into_iter()
-            .next()
-            .unwrap()
-            .finish(Container::MpegTs, false)
-            .unwrap()
-            .unwrap();
-        assert_eq!((path, bytes), (folder.path().join("left.ts"), 188));
+        let left = found.into_iter().next().unwrap();
+        let modified = left.file.metadata().unwrap().modified().unwrap();
+        let (path, bytes) = finish(left, Container::MpegTs, false).unwrap();
+        assert_eq!((&path, bytes), (&folder.path().join("left.ts"), 188));
+        assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), modified);
         assert!(present.exists());
     }
 
@@ -231,8 +319,39 @@ mod tests {
     fn a_file_without_media_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let file = PartFile::create(&folder.path().join("a.mp4")).unwrap();
-        assert_eq!(file.finish(Container::Mp4, false).unwrap(), None);
+        assert_eq!(finish(file, Container::Mp4, false), None);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_is_on_the_disk_before_it_has_its_name_and_then_its_folders_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = folder.path().join("new/newer/a.ts");
+        let file = PartFile::create(&wanted).unwrap();
+        let own = file.file.metadata().unwrap().ino();
+        let synced = RefCell::new(Vec::new());
+        let keep = |file: &File| {
+            let inode = file.metadata()?.ino();
+            synced.borrow_mut().push((inode, wanted.exists()));
+            Ok(())
+        };
+        file.finish(Container::MpegTs, true, keep).unwrap();
+        let inode = |path: &Path| (fs::metadata(path).unwrap().ino(), true);
+        let folders = wanted.ancestors().skip(1).take(3).map(inode);
+        let expected: Vec<_> = [(own, false)].into_iter().chain(folders).collect();
+        assert_eq!(*synced.borrow(), expected);
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_synced_has_its_name_and_the_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = folder.path().join("a.ts");
+        let file = PartFile::create(&wanted).unwrap();
+        let fail = |_: &File| Err(Errno::IO.into());
+        let whole = file.finish(Container::MpegTs, true, fail).unwrap().unwrap();
+        assert_eq!(whole.path, wanted);
+        assert!(whole.sync_error.is_some());
+        assert!(wanted.exists());
     }
 
     #[test]

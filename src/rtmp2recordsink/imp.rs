@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::CAT;
 use super::counters::RecordCounters;
+use super::finisher::Finisher;
 use super::input::{Entry, Input};
 use super::rotation::Packet;
 use super::settings::{SPECS, Settings};
@@ -296,17 +297,23 @@ impl Rtmp2RecordSink {
             counters: self.counters.clone(),
             input: running.input.clone(),
             watch: running.watch.clone(),
+            kept: Arc::default(),
+            warnings: Arc::default(),
         };
         let end = running.end.clone();
-        let started = std::thread::Builder::new()
-            .name("record".into())
-            .spawn(move || {
-                Worker::new(shared, template).run();
-                *end.0.lock() = true;
-                end.1.notify_all();
-            });
+        let (finisher, jobs) = Finisher::new(shared.clone(), template.container);
+        let finishing = std::thread::Builder::new().name("record-finish".into());
+        let started = finishing.spawn(move || {
+            // Until the recording thread has ended.
+            finisher.run();
+            *end.0.lock() = true;
+            end.1.notify_all();
+        });
+        let recording = std::thread::Builder::new().name("record".into());
+        let started = started
+            .and_then(|_| recording.spawn(move || Worker::new(shared, template, jobs).run()));
         if let Err(error) = started {
-            let text = "The recording thread can't be started";
+            let text = "A recording thread can't be started";
             gst::element_imp_error!(self, gst::ResourceError::Failed, ("{text}: {error}"));
             return Err(gst::StateChangeError);
         }

@@ -10,8 +10,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::pattern::{NamePattern, Token, tokens_of_time};
+
 /// Ending of a file's name while it is written.
 pub(super) const PART_SUFFIX: &str = ".rec.part";
+
+/// Files of one name that are told apart by numbers.
+pub(super) const MAX_NUMBER: u32 = 100_000;
 
 /// Stands for an unknown or empty value.
 const UNKNOWN: &str = "unknown";
@@ -74,6 +79,8 @@ enum Part {
 pub(super) struct LocationTemplate {
     parts: Vec<Part>,
     pub(super) container: Container,
+    /// Without its dot.
+    pub(super) extension: String,
 }
 
 impl LocationTemplate {
@@ -86,9 +93,9 @@ impl LocationTemplate {
             return Err(InvalidLocation::None);
         }
         let extension = Path::new(text).extension().and_then(|e| e.to_str());
-        let container = extension
+        let (extension, container) = extension
             .filter(|_| !text.ends_with('/'))
-            .and_then(Container::of_extension)
+            .and_then(|extension| Some((extension, Container::of_extension(extension)?)))
             .ok_or_else(|| InvalidLocation::Extension(text.to_owned()))?;
         let invalid = || InvalidLocation::Field(text.to_owned());
         let mut parts = Vec::new();
@@ -114,7 +121,11 @@ impl LocationTemplate {
         if text.contains('\0') || !parts.iter().all(has_time) {
             return Err(InvalidLocation::Time(text.to_owned()));
         }
-        Ok(LocationTemplate { parts, container })
+        Ok(LocationTemplate {
+            parts,
+            container,
+            extension: extension.to_owned(),
+        })
     }
 
     /// Returns the path of a file. `format_time` expands conversions of strftime.
@@ -133,6 +144,15 @@ impl LocationTemplate {
         }
         let names: Vec<String> = path.split('/').map(shorten_name).collect();
         PathBuf::from(names.join("/"))
+    }
+
+    /// Returns the names of these values at any time.
+    pub(super) fn pattern(&self, value: impl Fn(&str) -> Option<String>) -> NamePattern {
+        let tokens = self.parts.iter().flat_map(|part| match part {
+            Part::Text(text) => tokens_of_time(text),
+            Part::Field(name) => vec![Token::Field(encode(&value(name).unwrap_or_default()))],
+        });
+        NamePattern::new(tokens.collect(), &self.extension)
     }
 }
 

@@ -30,7 +30,8 @@
 //! values that have a meaning in paths are written as `%2F`; long values are cut and end with a
 //! hash. An unknown or empty value is `unknown`. Folders are made.
 //!
-//! A file has `.rec.part` after its name while it is written, and is renamed when it is whole. No
+//! A file has `.rec.part` after its name while it is written, and is renamed when it is whole and on
+//! the disk (fsync, on a thread of its own, while the next file is recorded). No
 //! file is ever overwritten: where the name is used, `-1`, `-2` and so on come before the ending.
 //! What a recorder leaves that is killed plays up to the last fragment of
 //! #GstRtmp2RecordSink:fragment-duration. It is cut after that fragment and renamed by the next
@@ -64,10 +65,20 @@
 //! in another file, if that can be written. Equal warnings are posted once a minute.
 //!
 //! With #GstRtmp2RecordSink:min-free-bytes a file ends before the disk is full. Then the oldest
-//! files of this run are deleted if #GstRtmp2RecordSink:max-files is set; otherwise recording
+//! files are deleted if #GstRtmp2RecordSink:max-files is set; otherwise recording
 //! pauses until there is space. A disk that accepts no data for 2 seconds, with 64 MiB waiting,
 //! makes the element drop media rather than block the pipeline. Stopping waits for such a disk for
 //! 6 seconds at most.
+//!
+//! ## Files that are deleted
+//!
+//! #GstRtmp2RecordSink:max-files counts the whole files of each stream, those of earlier runs and of
+//! other elements with the same location among them. A file counts if only this location and stream
+//! can have made its name: the fields have the values of the stream, each conversion of a time is a
+//! number in its range (of `%Y %m %d %H %I %M %S %y %j %V %u %s %F %T`; names of days and months tell
+//! no file), and a number such as `-1` may follow. With `{stream-key}.mp4` the file `cam-1.mp4` may
+//! be the first one of a stream `cam-1`: such files count only in the run that made them. Files with
+//! other names, links and folders are never deleted.
 //!
 //! ## Messages
 //!
@@ -91,10 +102,13 @@ mod announcements;
 mod counters;
 mod disk;
 mod file;
+mod finisher;
 mod fragments;
 mod imp;
 mod input;
+mod kept;
 mod location;
+mod pattern;
 mod repair;
 mod rotation;
 mod settings;

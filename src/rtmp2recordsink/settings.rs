@@ -110,8 +110,8 @@ pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecUInt::builder("max-files")
             .nick("Max files")
             .blurb(
-                "Whole files of this element that are kept, the oldest is deleted; 0 = all, and \
-                 none is ever deleted",
+                "Whole files of a stream that are kept, also of earlier runs: the oldest is \
+                 deleted. 0 = all, and none is ever deleted",
             )
             .default_value(d.max_files)
             .mutable_playing()

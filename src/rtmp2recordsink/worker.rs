@@ -3,13 +3,12 @@
 //! The recording thread: it does all that touches the disk, so that a disk that hangs stops nothing
 //! else.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use gst::glib;
-use gst::prelude::*;
 use parking_lot::Mutex;
 
 use super::Rtmp2RecordSink;
@@ -17,8 +16,11 @@ use super::announcements::{self, FileEvent, FileFacts, StreamNames, Warnings};
 use super::counters::RecordCounters;
 use super::disk::{self, PartFile};
 use super::file::{Failure, FileSettings, MuxedFile, Track};
+use super::finisher::{ClosedFile, Job, Jobs};
 use super::input::{Entry, Input};
+use super::kept::KeptFiles;
 use super::location::LocationTemplate;
+use super::pattern::NamePattern;
 use super::rotation::{Action, CloseReason, Packet, Rotation};
 use super::settings::{Settings, local_time};
 use super::watch::Watch;
@@ -27,7 +29,11 @@ use crate::rtmp2serversrc::StreamStatus;
 /// Media between two looks at the disk, in nanoseconds.
 const CHECK_INTERVAL: u64 = 1_000_000_000;
 
-/// Parts of the element that the recording thread uses.
+/// Media between two syncs of a file, in nanoseconds. A loss of power costs no more, and the last sync
+/// is short.
+const SYNC_INTERVAL: u64 = 10_000_000_000;
+
+/// Parts of the element that the recording and the finishing thread use.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub(super) element: glib::WeakRef<Rtmp2RecordSink>,
@@ -35,15 +41,77 @@ pub(super) struct Shared {
     pub(super) counters: Arc<RecordCounters>,
     pub(super) input: Arc<Input>,
     pub(super) watch: Arc<Watch>,
+    pub(super) kept: Arc<Mutex<KeptFiles>>,
+    pub(super) warnings: Arc<Warnings>,
+}
+
+impl Shared {
+    #[cfg(test)]
+    pub(super) fn of(element: &Rtmp2RecordSink) -> Self {
+        use gst::prelude::*;
+
+        Shared {
+            element: element.downgrade(),
+            settings: Arc::default(),
+            counters: Arc::default(),
+            input: Arc::default(),
+            watch: Arc::default(),
+            kept: Arc::default(),
+            warnings: Arc::default(),
+        }
+    }
+
+    pub(super) fn warn(&self, path: &Path, failure: &Failure) {
+        if let Some(element) = self.element.upgrade() {
+            self.warnings.post_failure(&element, path, failure);
+        }
+    }
+
+    pub(super) fn post_failed(
+        &self,
+        path: &Path,
+        bytes: u64,
+        failure: &Failure,
+        facts: Option<&FileFacts>,
+    ) {
+        let event = FileEvent::Failed;
+        let mut message = match facts {
+            Some(facts) => announcements::own_file(event, path, bytes, facts),
+            None => announcements::file(event, path, bytes),
+        };
+        message.set("reason", CloseReason::Error.nick());
+        message.set("error", failure.to_string());
+        self.post(message);
+    }
+
+    pub(super) fn post(&self, structure: gst::Structure) {
+        if let Some(element) = self.element.upgrade() {
+            announcements::post(&element, structure);
+        }
+    }
+
+    /// Deletes a file. Returns whether it was there.
+    pub(super) fn delete(&self, path: &Path) -> bool {
+        let bytes = std::fs::metadata(path).map_or(0, |data| data.len());
+        let is_deleted = std::fs::remove_file(path).is_ok();
+        if is_deleted {
+            self.counters.files_deleted.fetch_add(1, Relaxed);
+            self.post(announcements::file(FileEvent::Deleted, path, bytes));
+        }
+        is_deleted
+    }
 }
 
 #[derive(Debug)]
 struct OpenFile {
     muxed: MuxedFile,
     part: PartFile,
+    pattern: NamePattern,
     facts: FileFacts,
     /// DTS at the last look at the disk.
     checked_at: u64,
+    /// DTS at the last sync.
+    synced_at: u64,
 }
 
 #[derive(Debug)]
@@ -54,18 +122,16 @@ pub(super) struct Worker {
     tracks: Vec<Option<Track>>,
     names: StreamNames,
     file: Option<OpenFile>,
-    /// Whole files of this run, the oldest first.
-    own_files: VecDeque<PathBuf>,
+    jobs: Jobs,
     /// Folders in which recordings that were left behind were looked for.
     known_folders: HashSet<PathBuf>,
-    warnings: Warnings,
     /// EOS was posted, and no packet has come since.
     is_ended: bool,
     actions: Vec<Action<gst::Buffer>>,
 }
 
 impl Worker {
-    pub(super) fn new(shared: Shared, template: LocationTemplate) -> Self {
+    pub(super) fn new(shared: Shared, template: LocationTemplate, jobs: Jobs) -> Self {
         Worker {
             shared,
             template,
@@ -73,9 +139,8 @@ impl Worker {
             tracks: Vec::new(),
             names: StreamNames::default(),
             file: None,
-            own_files: VecDeque::new(),
+            jobs,
             known_folders: HashSet::new(),
-            warnings: Warnings::default(),
             is_ended: false,
             actions: Vec::new(),
         }
@@ -103,14 +168,8 @@ impl Worker {
     /// Ends the stream, once of all of its tracks.
     fn handle_eos(&mut self, seqnum: gst::Seqnum) {
         self.finish(CloseReason::EndOfStream);
-        if !std::mem::replace(&mut self.is_ended, true)
-            && let Some(element) = self.shared.element.upgrade()
-        {
-            let message = gst::message::Eos::builder()
-                .src(&element)
-                .seqnum(seqnum)
-                .build();
-            let _ = element.post_message(message);
+        if !std::mem::replace(&mut self.is_ended, true) {
+            self.jobs.push(Job::Eos(seqnum));
         }
     }
 
@@ -173,7 +232,7 @@ impl Worker {
             .dropped_disk
             .fetch_add(packets, Relaxed);
         let failure = Failure::Stalled(format!("{packets} packets were dropped"));
-        self.warn(&PathBuf::from("the stream"), &failure);
+        self.shared.warn(Path::new("the stream"), &failure);
         self.finish(CloseReason::Discontinuity);
         self.fail();
         self.rotation.retry_soon();
@@ -195,8 +254,8 @@ impl Worker {
                     if let Err((path, failure)) = self.open(&tracks, start) {
                         has_failed = true;
                         self.shared.counters.files_failed.fetch_add(1, Relaxed);
-                        self.warn(&path, &failure);
-                        self.post_failed(&path, 0, &failure, None);
+                        self.shared.warn(&path, &failure);
+                        self.shared.post_failed(&path, 0, &failure, None);
                         self.make_room(&failure);
                     }
                 }
@@ -247,8 +306,15 @@ impl Worker {
         let wanted = self.template.expand(value, local_time);
         let failed = |failure| (wanted.clone(), failure);
         let part = PartFile::create(&wanted).map_err(|error| failed(failure_of(&error)))?;
-        let extension = wanted.extension().and_then(|e| e.to_str()).unwrap_or("");
-        self.recover(&part.folder(), extension);
+        let pattern = self.template.pattern(value);
+        self.shared.kept.lock().add_stream(&pattern);
+        if self.known_folders.insert(part.folder()) {
+            self.jobs.push(Job::Recover {
+                folder: part.folder(),
+                extension: self.template.extension.clone(),
+                pattern: pattern.clone(),
+            });
+        }
         if let Err(failure) = self.ensure_space(&part.folder(), &settings, 0) {
             part.discard();
             return Err(failed(failure));
@@ -284,17 +350,16 @@ impl Worker {
             end: start,
             packets: 0,
         };
-        self.post(announcements::own_file(
-            FileEvent::Opened,
-            &part.whole_path(),
-            0,
-            &facts,
-        ));
+        let event = FileEvent::Opened;
+        let message = announcements::own_file(event, &part.whole_path(), 0, &facts);
+        self.shared.post(message);
         self.file = Some(OpenFile {
             muxed,
             part,
+            pattern,
             facts,
             checked_at: start,
+            synced_at: start,
         });
         Ok(())
     }
@@ -316,43 +381,23 @@ impl Worker {
         file.muxed.wait_for_room();
     }
 
-    /// Ends a file, and gives it its name.
+    /// Ends a file. The finishing thread gives it its name.
     fn close(&mut self, file: OpenFile, reason: CloseReason) {
-        let OpenFile {
-            muxed, part, facts, ..
-        } = file;
-        let path = part.whole_path();
-        let mut result = muxed.close();
-        if result.is_ok() && !part.exists() {
+        let path = file.part.whole_path();
+        let mut result = file.muxed.close();
+        if result.is_ok() && !file.part.exists() {
             result = Err(Failure::Write("the file or its folder was removed".into()));
         }
-        let finished = part.finish(self.template.container, result.is_ok());
-        let (path, bytes) = match finished {
-            Ok(Some((path, bytes))) => {
-                self.own_files.push_back(path.clone());
-                (path, bytes)
-            }
-            Ok(None) => (path, 0),
-            Err(error) => {
-                result = result.and(Err(failure_of(&error)));
-                (path, 0)
-            }
-        };
-        match result {
-            Ok(()) => {
-                self.shared.counters.files.fetch_add(1, Relaxed);
-                let mut message =
-                    announcements::own_file(FileEvent::Finished, &path, bytes, &facts);
-                message.set("reason", reason.nick());
-                self.post(message);
-            }
-            Err(failure) => {
-                self.shared.counters.files_failed.fetch_add(1, Relaxed);
-                self.warn(&path, &failure);
-                self.post_failed(&path, bytes, &failure, Some(&facts));
-            }
+        if let Err(failure) = &result {
+            self.shared.warn(&path, failure);
         }
-        self.delete_surplus();
+        self.jobs.push(Job::Finish(Box::new(ClosedFile {
+            part: file.part,
+            pattern: file.pattern,
+            facts: file.facts,
+            reason,
+            failure: result.err(),
+        })));
     }
 
     /// Looks at the disk from time to time.
@@ -364,6 +409,10 @@ impl Worker {
             return;
         }
         file.checked_at = dts;
+        if dts.abs_diff(file.synced_at) >= SYNC_INTERVAL {
+            file.synced_at = dts;
+            self.jobs.try_push(Job::Sync(file.part.path().to_owned()));
+        }
         if !file.part.exists() {
             if let Some(file) = self.file.take() {
                 self.close(file, CloseReason::Error);
@@ -377,7 +426,7 @@ impl Worker {
         let settings = self.shared.settings.lock().clone();
         let queued = file.muxed.queued_bytes();
         if let Err(failure) = self.ensure_space(&folder, &settings, queued) {
-            self.warn(&path, &failure);
+            self.shared.warn(&path, &failure);
             self.finish(CloseReason::MinFreeBytes);
             self.fail();
         }
@@ -385,68 +434,33 @@ impl Worker {
 
     /// Deletes old files until there is as much space as wanted, where that is allowed.
     /// `queued` bytes of it are used already.
-    fn ensure_space(
-        &mut self,
-        folder: &Path,
-        settings: &Settings,
-        queued: u64,
-    ) -> Result<(), Failure> {
-        loop {
-            if settings.min_free_bytes == 0 {
+    fn ensure_space(&self, folder: &Path, settings: &Settings, queued: u64) -> Result<(), Failure> {
+        let wanted = settings.min_free_bytes;
+        // A file system that does not say it has no limit.
+        let has_space =
+            || disk::free_bytes(folder).map_or(true, |free| free.saturating_sub(queued) >= wanted);
+        if wanted == 0 || has_space() {
+            return Ok(());
+        }
+        if settings.max_files > 0 {
+            let files = self.shared.kept.lock().all();
+            let mut deleted = files.iter().filter(|path| self.shared.delete(path));
+            if deleted.any(|_| has_space()) {
                 return Ok(());
-            }
-            // A file system that does not say it has no limit.
-            let Ok(free) = disk::free_bytes(folder) else {
-                return Ok(());
-            };
-            if free.saturating_sub(queued) >= settings.min_free_bytes {
-                return Ok(());
-            }
-            if settings.max_files == 0 || !self.delete_oldest() {
-                let wanted = settings.min_free_bytes;
-                let text = format!("fewer than min-free-bytes={wanted} bytes are free");
-                return Err(Failure::NoSpace(text));
             }
         }
+        let text = format!("fewer than min-free-bytes={wanted} bytes are free");
+        Err(Failure::NoSpace(text))
     }
 
     /// Deletes the oldest file after a failure for lack of space, where that is allowed.
-    fn make_room(&mut self, failure: &Failure) -> bool {
+    fn make_room(&self, failure: &Failure) -> bool {
         let may_delete = self.shared.settings.lock().max_files > 0;
-        matches!(failure, Failure::NoSpace(_)) && may_delete && self.delete_oldest()
-    }
-
-    fn delete_surplus(&mut self) {
-        let max = self.shared.settings.lock().max_files as usize;
-        while max > 0 && self.own_files.len() > max && self.delete_oldest() {}
-    }
-
-    /// Returns whether there was a file to delete.
-    fn delete_oldest(&mut self) -> bool {
-        while let Some(path) = self.own_files.pop_front() {
-            let bytes = std::fs::metadata(&path).map_or(0, |data| data.len());
-            if std::fs::remove_file(&path).is_ok() {
-                self.shared.counters.files_deleted.fetch_add(1, Relaxed);
-                self.post(announcements::file(FileEvent::Deleted, &path, bytes));
-                return true;
-            }
+        if !may_delete || !matches!(failure, Failure::NoSpace(_)) {
+            return false;
         }
-        false
-    }
-
-    /// Gives names to the recordings of a recorder that was killed, at the first file in a folder.
-    fn recover(&mut self, folder: &Path, extension: &str) {
-        if !self.known_folders.insert(folder.to_owned()) {
-            return;
-        }
-        for left in PartFile::left_behind(folder, extension) {
-            if let Ok(Some((path, bytes))) = left.finish(self.template.container, false) {
-                self.shared.counters.files_recovered.fetch_add(1, Relaxed);
-                self.post(announcements::file(FileEvent::Recovered, &path, bytes));
-                self.own_files.push_back(path);
-            }
-        }
-        self.delete_surplus();
+        let files = self.shared.kept.lock().all();
+        files.iter().any(|path| self.shared.delete(path))
     }
 
     fn warn_left_out(&mut self, left_out: &[(Track, String)]) {
@@ -457,36 +471,13 @@ impl Worker {
             let media = track.caps.structure(0).map_or("", |caps| caps.name());
             let name = &track.name;
             let text = format!("Track {name} ({media}) is not recorded: {reason}");
-            self.warnings
-                .post(&element, gst::StreamError::CodecNotFound, &text);
-        }
-    }
-
-    fn warn(&mut self, path: &Path, failure: &Failure) {
-        if let Some(element) = self.shared.element.upgrade() {
-            self.warnings.post_failure(&element, path, failure);
-        }
-    }
-
-    fn post_failed(&self, path: &Path, bytes: u64, failure: &Failure, facts: Option<&FileFacts>) {
-        let event = FileEvent::Failed;
-        let mut message = match facts {
-            Some(facts) => announcements::own_file(event, path, bytes, facts),
-            None => announcements::file(event, path, bytes),
-        };
-        message.set("reason", CloseReason::Error.nick());
-        message.set("error", failure.to_string());
-        self.post(message);
-    }
-
-    fn post(&self, structure: gst::Structure) {
-        if let Some(element) = self.shared.element.upgrade() {
-            announcements::post(&element, structure);
+            let warnings = &self.shared.warnings;
+            warnings.post(&element, gst::StreamError::CodecNotFound, &text);
         }
     }
 }
 
-fn failure_of(error: &std::io::Error) -> Failure {
+pub(super) fn failure_of(error: &std::io::Error) -> Failure {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Failure::NoSpace(error.to_string())

@@ -163,6 +163,33 @@ fn below_min_free_bytes_without_max_files_recording_pauses() {
 }
 
 #[test]
+fn below_min_free_bytes_files_of_earlier_runs_go() {
+    if !is_inside("below_min_free_bytes_files_of_earlier_runs_go") {
+        return;
+    }
+    let (recording, mut client) = start("size=6m", "max-files=100 min-free-bytes=2000000");
+    let (earlier, other) = (
+        recording.path("rec/out-7.mp4"),
+        recording.path("rec/out-x.mp4"),
+    );
+    std::fs::write(&earlier, vec![0; 2 << 20]).unwrap();
+    std::fs::write(&other, vec![0; 1 << 20]).unwrap();
+    // 2 MB, with 3 MB free of which one may be used.
+    let tags = large(0, 100);
+    send(&mut client, &tags);
+    unpublish(client);
+    let deleted = recording.wait_for_event("deleted");
+    assert_eq!(
+        deleted.get::<String>("path").unwrap(),
+        earlier.to_str().unwrap()
+    );
+    let finished = recording.wait_for_event("finished");
+    assert_eq!(finished.get::<String>("reason").unwrap(), "publisher");
+    assert_holds(&[recording.path("rec/out.mp4")], &tags);
+    assert!(other.exists());
+}
+
+#[test]
 fn a_read_only_disk_is_told_and_used_once_it_can_be() {
     if !is_inside("a_read_only_disk_is_told_and_used_once_it_can_be") {
         return;

@@ -3,6 +3,7 @@
 //! Where files begin and end, and their names.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use gst::prelude::*;
 
@@ -111,6 +112,50 @@ fn only_the_newest_files_are_kept() {
     }
     recording.stop();
     assert_eq!(recording.files(".mp4").len(), 3);
+}
+
+#[test]
+fn files_of_earlier_runs_count_and_other_files_are_left_alone() {
+    let text = format!("{LIVE} location=\"DIR/{{stream-key}}/a-%Y%m%d-%H%M%S.mp4\" max-files=2");
+    let folder = tempfile::tempdir().unwrap();
+    let earlier = ["cam/a-20200101-000000.mp4", "cam/a-20200101-000000-1.mp4"];
+    let others = [
+        "cam/a-20201301-000000.mp4",
+        "cam/a-20200101-000000.mkv",
+        "cam/a-20200101-000000-x.mp4",
+        "cam/holidays.mp4",
+        "cam2/a-20200101-000000.mp4",
+    ];
+    for (age, name) in earlier.into_iter().rev().chain(others).enumerate() {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = std::fs::File::create(path).unwrap();
+        let hours = Duration::from_secs(3600 * (age as u64 + 1));
+        file.set_modified(SystemTime::now() - hours).unwrap();
+    }
+    let recording = Recording::start_in(folder, &text);
+    let publish_one = || {
+        let client = publish(recording.port(), "cam", &with_headers(&numbered(0, 30, 0)));
+        unpublish(client);
+        path_of(&recording.wait_for_event("finished"))
+    };
+    let mut newest = vec![publish_one()];
+    // The oldest one goes first.
+    for name in earlier {
+        assert_eq!(
+            path_of(&recording.wait_for_event("deleted")),
+            recording.path(name)
+        );
+        if newest.len() < 2 {
+            newest.push(publish_one());
+        }
+    }
+    recording.stop();
+    let mut expected: Vec<PathBuf> = others.map(|name| recording.path(name)).to_vec();
+    expected.extend(newest);
+    expected.sort();
+    assert_eq!(recording.files(""), expected);
+    assert_eq!(recording.stat("files-deleted"), 2);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 //! A publisher that reconnects, and a recorder that is killed.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use support::PATIENCE;
-use support::flv::{AUDIO, VIDEO};
+use support::flv::{AUDIO, Tag, VIDEO};
 use support::launch;
 use support::program::Program;
 use support::raw::{send, unpublish};
@@ -26,6 +25,13 @@ const SHORT: u32 = 40;
 /// Frames of a connection: 1.2 s, longer than a fragment.
 const FRAMES: u32 = 30;
 
+/// Duration of a fragment in milliseconds.
+const FRAGMENT: u32 = 200;
+
+/// Frames of a track in the last fragment, which each last 40 ms: those of its duration, one whose
+/// duration is not known before the next one, and one that waits for the other track.
+const LAST_FRAGMENT: usize = FRAGMENT as usize / 40 + 2;
+
 struct Recorder {
     program: Program,
     port: u16,
@@ -35,7 +41,7 @@ struct Recorder {
 fn start(folder: &Path, registry: &Path) -> Recorder {
     let pipeline = format!(
         "-e -m -v rtmp2serversrc port=0 keep-listening=true resume-timeout=500 ! \
-         rtmp2recordsink fragment-duration=200 location={}/%Y/out.mp4",
+         rtmp2recordsink fragment-duration={FRAGMENT} location={}/%Y/out.mp4",
         folder.display()
     );
     let mut command = Command::new("gst-launch-1.0");
@@ -50,21 +56,99 @@ fn start(folder: &Path, registry: &Path) -> Recorder {
     Recorder { program, port }
 }
 
-fn bytes_in(folder: &Path) -> u64 {
-    let sizes = files(folder, "").into_iter();
-    sizes
-        .map(|path| path.metadata().map_or(0, |data| data.len()))
-        .sum()
+/// Calls a function with kind and body of each box that is whole.
+fn for_boxes(mut bytes: &[u8], handle: &mut dyn FnMut(&[u8], &[u8])) {
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap()) as usize;
+    while bytes.len() >= 8 && (8..=bytes.len()).contains(&number(&bytes[..4])) {
+        let (this, rest) = bytes.split_at(number(&bytes[..4]));
+        handle(&this[4..8], &this[8..]);
+        bytes = rest;
+    }
 }
 
-/// Waits until this much is in the files: the recorder's process says nothing of it.
-fn wait_for_bytes(folder: &Path, bytes: u64) {
+/// Returns the number of packets of video and audio in whole fragments of an MP4.
+fn packets_in(bytes: &[u8]) -> [usize; 2] {
+    let number = |body: &[u8], at: usize| u32::from_be_bytes(body[at..at + 4].try_into().unwrap());
+    let (mut video_id, mut id) = (0, 0);
+    let (mut counts, mut announced) = ([0; 2], [0; 2]);
+    for_boxes(bytes, &mut |kind, body| match kind {
+        b"moov" => for_boxes(body, &mut |_, track| {
+            for_boxes(track, &mut |kind, body| match kind {
+                b"tkhd" => id = number(body, if body[0] == 1 { 20 } else { 12 }),
+                b"mdia" => for_boxes(body, &mut |kind, body| {
+                    if kind == b"hdlr" && &body[8..12] == b"vide" {
+                        video_id = id;
+                    }
+                }),
+                _ => {}
+            });
+        }),
+        b"moof" => for_boxes(body, &mut |_, fragment| {
+            for_boxes(fragment, &mut |kind, body| match kind {
+                b"tfhd" => id = number(body, 4),
+                b"trun" => announced[usize::from(id != video_id)] += number(body, 4) as usize,
+                _ => {}
+            });
+        }),
+        b"mdat" => {
+            for (count, announced) in counts.iter_mut().zip(&mut announced) {
+                *count += std::mem::take(announced);
+            }
+        }
+        _ => {}
+    });
+    counts
+}
+
+/// Returns the number of packets of video and audio in whole fragments on the disk.
+fn packets_on_disk(folder: &Path) -> [usize; 2] {
+    let mut counts = [0; 2];
+    for path in files(folder, "") {
+        // It may be renamed meanwhile, and is found the next time.
+        let of_file = packets_in(&std::fs::read(path).unwrap_or_default());
+        counts = [counts[0] + of_file[0], counts[1] + of_file[1]];
+    }
+    counts
+}
+
+/// Numbers of the frames of one kind.
+#[derive(Default)]
+struct Account {
+    sent: Vec<u32>,
+    /// Frames that a kill cost.
+    lost: Vec<u32>,
+}
+
+impl Account {
+    fn send(&mut self, tags: &[Tag], kind: u8, first: u32) {
+        let count = tags.iter().filter(|tag| tag.kind == kind).count() as u32;
+        self.sent.extend(first..first + count);
+    }
+
+    /// Returns the number of frames that are neither lost before nor on the disk.
+    fn missing(&self, on_disk: usize) -> usize {
+        let expected = self.sent.len() - self.lost.len();
+        let missing = expected.checked_sub(on_disk);
+        missing.unwrap_or_else(|| panic!("{on_disk} of {expected} frames"))
+    }
+
+    /// The recorder was killed: what is not on the disk was the last that was sent.
+    fn lose(&mut self, missing: usize) {
+        let start = self.sent.len() - missing;
+        self.lost.extend(&self.sent[start..]);
+    }
+}
+
+/// Waits until all but the last fragment is on the disk: the recorder's process says nothing of it.
+fn wait_for_fragments(folder: &Path, accounts: &[Account; 2]) {
     let start = Instant::now();
-    while bytes_in(folder) < bytes {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "{bytes} bytes are never written"
-        );
+    loop {
+        let on_disk = packets_on_disk(folder);
+        let missing = [0, 1].map(|kind| accounts[kind].missing(on_disk[kind]));
+        if missing.iter().all(|missing| *missing <= LAST_FRAGMENT) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "never written: {missing:?}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -77,79 +161,71 @@ fn each_frame_is_in_one_file_but_for_the_last_fragment_of_killed_recorders() {
     let registry = own.path().join("registry");
     let mut random = fastrand::Rng::with_seed(14);
     let mut recorder = start(folder.path(), &registry);
+    let mut accounts = [Account::default(), Account::default()];
     let mut kills = 0;
-    // Frames that a kill may have cost: those of the connection that it ended.
-    let mut excused = HashSet::new();
     for number in 0..reconnects {
         let first = number * FRAMES;
-        let tags = numbered(first, FRAMES, 0);
-        let before = bytes_in(folder.path());
-        let is_last = number % 20 == 9 || number + 1 == reconnects;
-        let key = if is_last {
-            format!("last{number}")
-        } else {
-            "key".to_owned()
-        };
-        let mut client = connect(recorder.port, &key);
+        let mut tags = numbered(first, FRAMES, 0);
+        let is_kill = number % 20 == 10;
+        if is_kill {
+            tags.truncate(random.usize(40..tags.len()));
+        }
+        let is_last = number + 1 == reconnects;
+        let mut client = connect(recorder.port, if is_last { "last" } else { "key" });
         send(&mut client, &[video_header(0), audio_header(0)]);
-        if number % 20 == 10 {
-            let count = random.usize(40..tags.len());
-            send(&mut client, &tags[..count]);
-            let most: usize = tags[..36].iter().map(|tag| tag.body.len()).sum();
-            wait_for_bytes(folder.path(), before + most as u64);
+        send(&mut client, &tags);
+        for (account, kind) in accounts.iter_mut().zip([VIDEO, AUDIO]) {
+            account.send(&tags, kind, first);
+        }
+        if is_kill {
+            // Each second one dies in the midst of its work. What it had not read is lost too then.
+            let is_quiet = kills % 2 == 0;
+            if is_quiet {
+                wait_for_fragments(folder.path(), &accounts);
+            }
             recorder.program.signal(Signal::KILL);
             recorder.program.wait();
-            excused.extend(first..first + FRAMES);
+            let on_disk = packets_on_disk(folder.path());
+            for (account, on_disk) in accounts.iter_mut().zip(on_disk) {
+                let missing = account.missing(on_disk);
+                assert!(!is_quiet || missing <= LAST_FRAGMENT, "{missing} frames");
+                account.lose(missing);
+            }
             kills += 1;
             recorder = start(folder.path(), &registry);
-        } else {
-            send(&mut client, &tags);
-            if is_last {
-                // All before it is written then: a kill costs what still waits in the recorder.
-                unpublish(client);
-                let is_end =
-                    |line: &str| line.contains("event=(string)finished") && line.contains(&key);
-                recorder.program.wait_from(0, "the last file", is_end);
-            } else if random.u8(0..3) == 0 {
-                unpublish(client);
-            }
+        } else if is_last {
+            unpublish(client);
+            let is_end =
+                |line: &str| line.contains("event=(string)finished") && line.contains("last");
+            recorder.program.wait_from(0, "the last file", is_end);
+        } else if random.u8(0..3) == 0 {
+            unpublish(client);
         }
     }
     recorder.program.signal(Signal::INT);
     assert!(recorder.program.wait().success());
     assert_eq!(kills, reconnects.div_ceil(20).max(1));
+    let parts = files(folder.path(), ".part");
+    assert!(parts.is_empty(), "{parts:?}");
 
-    assert_eq!(
-        files(folder.path(), ".part"),
-        Vec::<std::path::PathBuf>::new()
-    );
-    let mut seen = HashSet::new();
-    let mut bytes_of_excused = 0;
+    let mut recorded = [Vec::new(), Vec::new()];
     for file in files(folder.path(), ".mp4") {
         let media = read(&file);
-        let counts = probe(&file);
-        assert_eq!(
-            counts.values().sum::<usize>(),
-            media.len(),
-            "{}",
-            file.display()
-        );
+        let packets = probe(&file).values().sum::<usize>();
+        assert_eq!(packets, media.len(), "{}", file.display());
         for media in &media {
-            let is_new = seen.insert((media.kind, number_of(media)));
-            assert!(is_new, "frame {} is there twice", number_of(media));
-            let is_excused = excused.contains(&number_of(media));
-            bytes_of_excused += usize::from(is_excused);
+            recorded[usize::from(media.kind == AUDIO)].push(number_of(media));
         }
     }
-    let mut missing = Vec::new();
-    for number in 0..reconnects * FRAMES {
-        for kind in [VIDEO, AUDIO] {
-            if !seen.contains(&(kind, number)) && !excused.contains(&number) {
-                missing.push((kind, number));
-            }
-        }
+    for (account, recorded) in accounts.iter().zip(&mut recorded) {
+        recorded.sort_unstable();
+        let is_kept = |number: &&u32| !account.lost.contains(number);
+        let expected: Vec<u32> = account.sent.iter().filter(is_kept).copied().collect();
+        assert_eq!(*recorded, expected);
+        eprintln!(
+            "{} frames, {} lost by {kills} kills",
+            account.sent.len(),
+            account.lost.len()
+        );
     }
-    assert!(missing.is_empty(), "missing: {missing:?}");
-    // Of the killed connections themselves, whole fragments are there too.
-    assert!(bytes_of_excused > 0);
 }
