@@ -158,7 +158,7 @@ impl MuxedFile {
                 .iter()
                 .filter(|track| left_out.iter().all(|(out, _)| out.index != track.index)),
         ) {
-            begin(&input.pad, &track.name, &sized(&track.caps));
+            begin(&input.pad, &track.name, &completed(&track.caps));
         }
         Ok((file, left_out))
     }
@@ -192,7 +192,8 @@ impl MuxedFile {
     ) -> Result<(), String> {
         let parser = parser_of(container, &track.caps);
         let caps = parser.as_ref().map_or(&track.caps, |(_, caps)| caps);
-        let mux_pad = request_pad(muxer, &sized(caps)).ok_or("this format can't have its codec")?;
+        let mux_pad =
+            request_pad(muxer, &completed(caps)).ok_or("this format can't have its codec")?;
         let added = self.link_input(track, parser.map(|(name, _)| name), &mux_pad);
         if added.is_err() {
             muxer.release_request_pad(&mux_pad);
@@ -449,16 +450,35 @@ fn parser_of(container: Container, caps: &gst::Caps) -> Option<(&'static str, gs
     Some((parser, caps))
 }
 
-/// Returns caps with a size of the picture.
-fn sized(caps: &gst::Caps) -> gst::Caps {
+/// Returns caps with fields that muxers require.
+fn completed(caps: &gst::Caps) -> gst::Caps {
     let mut caps = caps.clone();
-    if let Some(structure) = caps.make_mut().structure_mut(0)
-        && structure.name().starts_with("video/")
-    {
+    let Some(structure) = caps.make_mut().structure_mut(0) else {
+        return caps;
+    };
+    if structure.name().starts_with("video/") {
         let (width, height) = UNKNOWN_SIZE;
         for (name, length) in [("width", width), ("height", height)] {
             if !structure.has_field(name) {
                 structure.set(name, length);
+            }
+        }
+    }
+    // mp4mux of GStreamer 1.22 crashes where VP9 has no chroma site, and refuses it without the others.
+    if structure.name() == "video/x-vp9" {
+        let texts = [
+            ("chroma-site", "mpeg2"),
+            ("profile", "0"),
+            ("chroma-format", "4:2:0"),
+        ];
+        for (name, value) in texts {
+            if !structure.has_field(name) {
+                structure.set(name, value);
+            }
+        }
+        for name in ["bit-depth-luma", "bit-depth-chroma"] {
+            if !structure.has_field(name) {
+                structure.set(name, 8u32);
             }
         }
     }
