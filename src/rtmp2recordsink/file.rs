@@ -413,10 +413,18 @@ fn correct_fragments(muxer: &gst::Element) -> Arc<Mutex<FragmentTimes>> {
             times.lock().handle(&mut map);
         }
     };
+    let headers = fragments.clone();
+    let is_misfit = move |buffer: &gst::BufferRef| {
+        let map = buffer.map_readable();
+        map.is_ok_and(|map| headers.lock().is_misfit(&map))
+    };
     if let Some(pad) = muxer.static_pad("src") {
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         pad.add_probe(kinds, move |_, info| {
             match &mut info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) if is_misfit(buffer) => {
+                    return gst::PadProbeReturn::Drop;
+                }
                 Some(gst::PadProbeData::Buffer(buffer)) => correct(buffer.make_mut()),
                 Some(gst::PadProbeData::BufferList(list)) => {
                     list.make_mut().foreach_mut(|mut buffer, _| {

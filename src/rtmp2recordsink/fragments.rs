@@ -12,6 +12,8 @@ const MOOF: &[u8; 4] = b"moof";
 #[derive(Debug, Default)]
 pub(super) struct FragmentTimes {
     tracks: Vec<TrackTimes>,
+    /// Bytes of the movie header that the file has.
+    movie_length: Option<usize>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -43,6 +45,15 @@ impl FragmentTimes {
     pub(super) fn concerns(bytes: &[u8]) -> bool {
         let kind = bytes.get(4..8);
         kind == Some(MOOV) || kind == Some(MOOF)
+    }
+
+    /// Returns whether this is a movie header that does not fit in the place of the first one. mp4mux
+    /// writes it again at the end, with a box more for AC-3, and over the first fragment.
+    pub(super) fn is_misfit(&mut self, bytes: &[u8]) -> bool {
+        if bytes.get(4..8) != Some(MOOV) {
+            return false;
+        }
+        *self.movie_length.get_or_insert(bytes.len()) != bytes.len()
     }
 
     /// Handles whole boxes of the muxer.
@@ -250,6 +261,16 @@ mod tests {
         let edits = boxed(b"edts", &[]);
         let times = corrected(&mut moov(48_000, &edits), [0, 48_000]);
         assert_eq!(times, [0, 48_000]);
+    }
+
+    #[test]
+    fn a_later_movie_header_of_another_length_is_a_misfit() {
+        let (movie, larger) = (moov(48_000, &[]), moov(48_000, &boxed(b"edts", &[])));
+        let mut fragments = FragmentTimes::default();
+        assert!(!fragments.is_misfit(&movie));
+        assert!(!fragments.is_misfit(&moof(0, &[0; 4])));
+        assert!(!fragments.is_misfit(&movie));
+        assert!(fragments.is_misfit(&larger));
     }
 
     #[test]

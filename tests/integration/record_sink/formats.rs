@@ -2,11 +2,12 @@
 
 //! Containers and codecs.
 
+use support::clients::NEW_FFMPEG;
 use support::flv::{self, AUDIO, Tag, VIDEO};
-use support::media;
+use support::media::{self, SMALL_VIDEO, TONE, made_by};
 use support::synthetic::{audio_header, video_header};
 
-use super::{Recording, assert_holds, numbered, of_kind, probe, read};
+use super::{Media, Recording, assert_holds, numbered, of_kind, probe, read, read_with};
 
 fn stream(tags: &[Tag]) -> Vec<u8> {
     let mut bytes = b"FLV\x01\x05\0\0\0\x09\0\0\0\0".to_vec();
@@ -47,6 +48,84 @@ fn mp4_matroska_and_flv_hold_each_packet_unchanged() {
             (got - expected).abs() <= 2,
             "{name}: {got} ms, {expected} ms"
         );
+    }
+}
+
+/// Returns times since the first of them, in milliseconds and in the order of the file.
+fn times_of(media: &[Media], kind: u8) -> Vec<u64> {
+    let of_kind = media.iter().filter(|media| media.kind == kind);
+    let times: Vec<u64> = of_kind.map(|media| media.pts / 1_000_000).collect();
+    let first = times.iter().min().copied().unwrap_or(0);
+    times.into_iter().map(|time| time - first).collect()
+}
+
+#[test]
+fn each_codec_is_in_the_formats_that_have_it() {
+    const BOTH: &[u8] = &[VIDEO, AUDIO];
+    for (name, codecs, formats) in [
+        (
+            "h264-aac",
+            "-c:v libx264 -preset veryfast -bf 2 -g 15 -c:a aac",
+            &[("mp4", BOTH), ("mkv", BOTH), ("ts", BOTH), ("flv", BOTH)][..],
+        ),
+        (
+            "h264-vfr",
+            "-vf select=not(mod(n\\,3))+gt(mod(n\\,7)\\,4) -fps_mode vfr -c:v libx264 \
+             -preset veryfast -bf 2 -g 9 -c:a libmp3lame -ar 44100",
+            &[("mp4", BOTH), ("mkv", BOTH), ("ts", BOTH), ("flv", BOTH)],
+        ),
+        (
+            "hevc-opus",
+            "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=2:keyint=15 \
+             -c:a libopus",
+            &[("mp4", BOTH), ("mkv", BOTH), ("ts", BOTH)],
+        ),
+        (
+            "av1-flac",
+            "-c:v libsvtav1 -preset 12 -g 15 -c:a flac",
+            &[("mp4", &[VIDEO]), ("mkv", BOTH)],
+        ),
+        (
+            "vp9-ac3",
+            "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 15 -c:a ac3",
+            &[("mp4", BOTH), ("mkv", BOTH), ("ts", &[AUDIO])],
+        ),
+    ] {
+        let arguments = format!("{SMALL_VIDEO} {TONE} -pix_fmt yuv420p -t 1 {codecs} -f flv");
+        let source = made_by(&*NEW_FFMPEG, &format!("recorded-{name}.flv"), &arguments);
+        let bytes = std::fs::read(&source).unwrap();
+        // ffmpeg ends Opus with a packet without data.
+        let mut sent = read_with("eflvdemux", &source);
+        sent.retain(|media| !media.payload.is_empty());
+        for (format, kinds) in formats {
+            let (recording, _) = Recording::of_bytes(&bytes, &format!("out.{format}"));
+            let path = recording.path(&format!("out.{format}"));
+            let counts = probe(&path);
+            for (kind, kind_name) in [(VIDEO, "video"), (AUDIO, "audio")] {
+                let expected = if kinds.contains(&kind) {
+                    times_of(&sent, kind)
+                } else {
+                    Vec::new()
+                };
+                let count = counts.get(kind_name).copied().unwrap_or(0);
+                assert_eq!(count, expected.len(), "{kind_name} of {name} in {format}");
+                // tsdemux joins packets of audio.
+                if *format == "ts" {
+                    continue;
+                }
+                let got = times_of(&read(&path), kind);
+                let is_same = |(got, sent): (&u64, &u64)| got.abs_diff(*sent) <= 10;
+                assert_eq!(
+                    got.len(),
+                    expected.len(),
+                    "{kind_name} of {name} in {format}"
+                );
+                assert!(
+                    got.iter().zip(&expected).all(is_same),
+                    "{kind_name} of {name} in {format}: {got:?}, {expected:?}"
+                );
+            }
+        }
     }
 }
 

@@ -195,13 +195,18 @@ struct Media {
 /// Reads a file with GStreamer's own demuxer, to its end and without an error.
 #[track_caller]
 fn read(path: &Path) -> Vec<Media> {
-    init();
     let demuxer = match path.extension().unwrap().to_str().unwrap() {
         "mp4" => "qtdemux",
         "mkv" => "matroskademux",
         "ts" => "tsdemux",
         _ => "flvdemux",
     };
+    read_with(demuxer, path)
+}
+
+#[track_caller]
+fn read_with(demuxer: &str, path: &Path) -> Vec<Media> {
+    init();
     let text = format!("filesrc location=\"{}\" ! {demuxer} name=d", path.display());
     let pipeline = gst::parse::launch(&text).unwrap();
     let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
@@ -222,6 +227,10 @@ fn read(path: &Path) -> Vec<Media> {
             let kept = kept.clone();
             pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
                 let buffer = info.buffer().unwrap();
+                // matroskademux repeats the header of FLAC.
+                if buffer.pts().is_none() && buffer.flags().contains(gst::BufferFlags::HEADER) {
+                    return gst::PadProbeReturn::Ok;
+                }
                 let caps = pad.current_caps().unwrap();
                 let is_video = caps.structure(0).unwrap().name().starts_with("video");
                 kept.lock().unwrap().push(Media {
