@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
 use rustix::io::Errno;
 
-use super::location::{Container, MAX_NUMBER, numbered, part_path, whole_path};
+use super::location::{Container, numbered, part_path, whole_path};
+use super::pattern::MAX_NUMBER;
 use super::repair::whole_length;
 
 /// A file that is being written.

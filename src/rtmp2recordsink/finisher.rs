@@ -16,7 +16,7 @@ use super::file::Failure;
 use super::location::Container;
 use super::pattern::NamePattern;
 use super::rotation::CloseReason;
-use super::worker::{Shared, failure_of};
+use super::shared::{Shared, failure_of};
 
 /// Files that wait to be finished. The recording thread waits for more.
 const MAX_JOBS: usize = 16;

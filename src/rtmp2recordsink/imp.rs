@@ -17,8 +17,9 @@ use super::finisher::Finisher;
 use super::input::{Entry, Input};
 use super::rotation::Packet;
 use super::settings::{SPECS, Settings};
+use super::shared::Shared;
 use super::watch::Watch;
-use super::worker::{Shared, Worker};
+use super::worker::Worker;
 use crate::eflvdemux::EFlvDemux;
 
 /// Time in which the last file is finished when the element stops.

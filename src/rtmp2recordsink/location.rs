@@ -15,9 +15,6 @@ use super::pattern::{NamePattern, Token, tokens_of_time};
 /// Ending of a file's name while it is written.
 pub(super) const PART_SUFFIX: &str = ".rec.part";
 
-/// Files of one name that are told apart by numbers.
-pub(super) const MAX_NUMBER: u32 = 100_000;
-
 /// Stands for an unknown or empty value.
 const UNKNOWN: &str = "unknown";
 

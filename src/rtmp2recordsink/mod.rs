@@ -112,6 +112,7 @@ mod pattern;
 mod repair;
 mod rotation;
 mod settings;
+mod shared;
 mod watch;
 mod worker;
 

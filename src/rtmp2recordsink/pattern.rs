@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::location::MAX_NUMBER;
+/// Files of one name that are told apart by numbers.
+pub(super) const MAX_NUMBER: u32 = 100_000;
 
 /// A part of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
