@@ -360,11 +360,6 @@ mod tests {
     }
 
     #[test]
-    fn publishers_of_both_families_are_accepted_by_default() {
-        assert_eq!(options("").unwrap().rtmp.to_string(), "[::]:1935");
-    }
-
-    #[test]
     fn the_command_line_is_well_defined() {
         Options::command().debug_assert();
         let help = Options::command().render_long_help().to_string();
@@ -386,7 +381,7 @@ mod tests {
     #[test]
     fn all_options_have_defaults() {
         let options = options("").unwrap();
-        assert_eq!(options.rtmp.to_string(), "0.0.0.0:1935");
+        assert_eq!(options.rtmp.to_string(), "[::]:1935");
         assert_eq!(options.http.to_string(), "127.0.0.1:8080");
         assert!(!options.passthrough && options.notify.is_none() && options.relays.is_empty());
         let base = options.public_base("127.0.0.1:81".parse().unwrap());
