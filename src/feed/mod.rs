@@ -431,12 +431,6 @@ impl<M> Feed<M> {
 
     /// Emits media of a publisher that flows, unless it belongs to a backlog.
     fn emit_media(&mut self, tag: Tag, source: SourceTime, reception: Reception) {
-        if let Some(standby) = &mut self.standby
-            && standby.is_replaced(&tag, source.common, reception.arrival)
-        {
-            self.dropped.late += 1;
-            return;
-        }
         let mut candidate = self.timeline.locate(&tag, source, reception.arrival);
         let late_candidate = self
             .timeline

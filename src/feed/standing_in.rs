@@ -199,7 +199,8 @@ impl<M> Feed<M> {
         }));
     }
 
-    /// Decides about media of a publisher while standby plays. Returns the tag where it is in time.
+    /// Decides about media of a publisher while standby plays, and after it. Returns the tag where it is
+    /// in time.
     pub(super) fn check_return(
         &mut self,
         tag: Tag,
@@ -209,11 +210,13 @@ impl<M> Feed<M> {
         let Some(standby) = &mut self.standby else {
             return Some(tag);
         };
+        let arrival = reception.arrival;
         standby.handle_media(reception.now);
         if !standby.is_playing() {
-            return Some(tag);
+            let is_replaced = standby.is_replaced(&tag, source.common, arrival);
+            self.dropped.late += u64::from(is_replaced);
+            return (!is_replaced).then_some(tag);
         }
-        let arrival = reception.arrival;
         let returning = Returning {
             source: source.common,
             lateness: standby.time_at(arrival) - self.timeline.time_of(source),
