@@ -20,9 +20,9 @@ use support::raw::{RawClient, unpublish};
 use support::recorder::{Recorder, epoch_of};
 use support::wire::Wire;
 
-/// Nanoseconds of a frame of the test's media, and what a hole may have at most.
+/// Nanoseconds of a frame of the test's media, and the longest step that is no hole.
 const FRAME: u64 = 33_333_333;
-const HOLE: u64 = FRAME * 11 / 10 + 1_000_000;
+const HOLE: u64 = FRAME * 11 / 10;
 
 fn bytes(tags: &[Tag]) -> Vec<u8> {
     let tags = tags.iter().filter(|tag| tag.kind != flv::SCRIPT);

@@ -250,7 +250,9 @@ impl Standby {
         }
         let tracks = self.last.current();
         let video = tracks.filter(|track| track.kind == TagKind::Video);
-        let end = video.map(|track| track.end() + track.frame / 10).max();
+        // Up to a tenth of a frame is none, also where its duration is rounded up.
+        let end = video.map(|track| track.end() + (track.frame - 2).max(0) / 11);
+        let end = end.max();
         let end = end.or_else(|| self.last.end());
         end.is_some_and(|end| self.next_start(now) + lead > end)
     }
