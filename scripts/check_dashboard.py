@@ -228,6 +228,9 @@ def check_stat(program):
     for path in ("bw_in", "bw_video", "bytes_in", "time", "meta/video/frame_rate"):
         if not float(studio.findtext(path) or 0) > 0:
             raise harness.Failure(f"/stat has {studio.findtext(path)} as {path}")
+    meta = {path: studio.findtext(f"meta/{path}") for path in ("video/width", "video/height", "video/codec", "audio/codec", "audio/sample_rate")}
+    if list(meta.values()) != ["640", "360", "H264", "AAC", "48000"]:
+        raise harness.Failure(f"/stat describes studio as {meta}")
     if studio.find("publishing") is None or studio.find("active") is None:
         raise harness.Failure("/stat does not say that studio is active")
 
@@ -287,7 +290,8 @@ def watch(program, page, images, seconds):
         page.until("three seconds", lambda: page.card("studio")["plotted"]["state"].count(ACTIVE) > 3)
         for name in ("studio", "garden", "gate"):
             check_statistics(program, name)
-        page.until("the address", lambda: "127.0.0.1:" in page.card("studio")["facts"])
+        for text in ("127.0.0.1:", "H.264", "640x360 30 fps", "AAC 48 kHz"):
+            page.until(text, lambda text=text: text in page.card("studio")["facts"])
         check_stat(program)
         # One who does not know the key.
         with harness.ffmpeg([*harness.generated(1), "-f", "flv", f"rtmp://127.0.0.1:{program.port}/live/studio-guessed"]):

@@ -154,6 +154,9 @@ class Case:
         labels = dict(next(labels for name, labels in samples if name == "rtmp2_stream_info"))
         if labels["element"] != self.stream or labels["application"] != self.stat[0]:
             raise harness.Failure(f"the stream is described as {labels}")
+        what = tuple(labels[name] for name in ("codec", "resolution", "audio_codec"))
+        if what != ("H.264", "640x360", "AAC") or not labels["encoder"]:
+            raise harness.Failure(f"what is published is described as {labels}")
         for reason, count in ((self.reason, 1), ("busy", 0)):
             if samples["rtmp2_rejected_total", (("reason", reason),)] != count:
                 raise harness.Failure(f"{reason} is not counted {count} times: {samples}")
