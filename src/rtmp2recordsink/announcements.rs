@@ -128,19 +128,27 @@ pub(super) struct Warnings {
 
 impl Warnings {
     pub(super) fn post_failure(&self, element: &Rtmp2RecordSink, path: &Path, failure: &Failure) {
+        // Each attempt has another path.
+        let key = match failure {
+            Failure::Stalled(_) => "stalled".to_owned(),
+            _ => failure.to_string(),
+        };
+        if !self.is_due(&key) {
+            return;
+        }
         let error = match failure {
             Failure::NoSpace(_) => gst::ResourceError::NoSpaceLeft,
             Failure::Write(_) | Failure::Stalled(_) => gst::ResourceError::OpenWrite,
             Failure::Mux(_) => {
                 let text = format!("Cannot record {}: {failure}", path.display());
-                return self.post(element, gst::StreamError::Mux, &text);
+                return post_warning(element, gst::StreamError::Mux, &text);
             }
         };
         let text = format!(
             "Cannot record {}: {failure}. Recording goes on in another file once it can",
             path.display()
         );
-        self.post(element, error, &text);
+        post_warning(element, error, &text);
     }
 
     pub(super) fn post(
@@ -149,14 +157,9 @@ impl Warnings {
         error: impl gst::MessageErrorDomain,
         text: &str,
     ) {
-        if !self.is_due(text) {
-            return;
+        if self.is_due(text) {
+            post_warning(element, error, text);
         }
-        gst::warning!(CAT, obj = element, "{text}");
-        let message = gst::message::Warning::builder(error, text)
-            .src(element)
-            .build();
-        let _ = element.post_message(message);
     }
 
     fn is_due(&self, text: &str) -> bool {
@@ -165,5 +168,41 @@ impl Warnings {
         let mut posted = self.posted.lock();
         posted.retain(|_, at| is_recent(at));
         posted.insert(text.to_owned(), now).is_none()
+    }
+}
+
+fn post_warning(element: &Rtmp2RecordSink, error: impl gst::MessageErrorDomain, text: &str) {
+    gst::warning!(CAT, obj = element, "{text}");
+    let message = gst::message::Warning::builder(error, text)
+        .src(element)
+        .build();
+    let _ = element.post_message(message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_goes_on_is_told_once_whatever_its_path() {
+        gst::init().unwrap();
+        let element: Rtmp2RecordSink = glib::Object::new();
+        let bus = gst::Bus::new();
+        element.set_bus(Some(&bus));
+        let warnings = Warnings::default();
+        let full = Failure::NoSpace("No space left on device".into());
+        let read_only = Failure::Write("Read-only file system".into());
+        for path in ["a.mp4", "a-1.mp4", "a-2.mp4"] {
+            warnings.post_failure(&element, Path::new(path), &full);
+            warnings.post_failure(&element, Path::new(path), &read_only);
+        }
+        let texts = bus.iter().filter_map(|message| match message.view() {
+            gst::MessageView::Warning(warning) => Some(warning.error().to_string()),
+            _ => None,
+        });
+        let texts: Vec<String> = texts.collect();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert!(texts[0].contains("No space left"), "{texts:?}");
+        assert!(texts[1].contains("Read-only"), "{texts:?}");
     }
 }

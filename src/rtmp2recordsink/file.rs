@@ -372,8 +372,10 @@ impl MuxedFile {
 fn failure_of(error: &gst::message::Error) -> Failure {
     let text = error.error().to_string();
     let detail = error.debug().map(|debug| debug.to_string());
-    // The last line has the system's reason.
-    let detail = detail.as_deref().and_then(|debug| debug.lines().last());
+    // The last line has the system's reason, and the first one a place in the code.
+    let detail = detail
+        .as_deref()
+        .and_then(|debug| debug.lines().skip(1).last());
     let text = match detail {
         Some(detail) => format!("{text} ({detail})"),
         None => text,
