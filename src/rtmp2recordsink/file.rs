@@ -370,7 +370,7 @@ impl MuxedFile {
 }
 
 fn failure_of(error: &gst::message::Error) -> Failure {
-    let text = error.error().to_string();
+    let text = error.error().to_string().trim_end_matches('.').to_owned();
     let detail = error.debug().map(|debug| debug.to_string());
     // The last line has the system's reason, and the first one a place in the code.
     let detail = detail
