@@ -40,6 +40,8 @@ pub(super) struct TagTimes {
     /// The latest shift, and a number for it.
     shift: i64,
     run: u32,
+    /// The shift before it. A clock may go back to it after some wrong timestamps.
+    previous_shift: Option<i64>,
     /// The run that the last file began with: what tracks had before does not matter.
     first_run_of_file: u32,
     /// Another file has begun, and nothing of it has a time yet.
@@ -169,6 +171,11 @@ impl TagTimes {
             }
             (track.run, track.shift) = (self.run, self.shift);
         }
+        if let Some(last) = track.last
+            && raw - last.raw >= RESET
+        {
+            is_reset |= self.return_to_clock(raw, end, track);
+        }
         let shifted = raw.saturating_add(track.shift);
         let step = track.last.map_or(0, |last| shifted - last.shifted);
         let duration = if is_reset {
@@ -181,9 +188,26 @@ impl TagTimes {
         (shifted, is_reset)
     }
 
+    /// Handles a step ahead of a track. Returns true where it leads back to the clock of before a
+    /// restart, which was none.
+    fn return_to_clock(&mut self, raw: i64, end: i64, track: &mut TrackTimes) -> bool {
+        let fits = |shift: i64| (raw + shift - end).abs() <= RESET;
+        if fits(track.shift) {
+            return false;
+        }
+        if track.run == self.run || !fits(self.shift) {
+            let Some(previous) = self.previous_shift.filter(|shift| fits(*shift)) else {
+                return false;
+            };
+            self.start_run(previous);
+        }
+        (track.run, track.shift) = (self.run, self.shift);
+        true
+    }
+
     fn start_run(&mut self, shift: i64) {
         self.run += 1;
-        self.shift = shift;
+        self.previous_shift = Some(std::mem::replace(&mut self.shift, shift));
     }
 }
 
@@ -259,6 +283,31 @@ mod tests {
         ];
         let expected = [9_000, 9_010, 9_040, 9_080, 9_030, 9_120, 9_087, 9_107];
         assert_eq!(times(&packets), expected);
+    }
+
+    /// In one track, or in both.
+    #[test]
+    fn wrong_timestamps_do_not_move_what_follows_them() {
+        for start in [9_000, 3_600_000, 1 << 30] {
+            for wrong in [0, 500, start / 2] {
+                let at = |track: usize, time: u32| Some((track, start + time));
+                let one = [at(0, 0), at(1, 10), at(0, 40), Some((0, wrong))];
+                let one = one.into_iter().chain([at(1, 50), at(0, 120), at(1, 90)]);
+                let both = [at(0, 0), at(1, 10), Some((0, wrong)), Some((1, wrong))];
+                let both = both.into_iter().chain([at(0, 80), at(1, 90), at(0, 120)]);
+                for (packets, right) in [
+                    (one.collect::<Vec<_>>(), [0, 1, 2, 4, 5, 6]),
+                    (both.collect(), [0, 1, 4, 5, 6, 6]),
+                ] {
+                    let times = times(&packets);
+                    for index in right {
+                        let sent = packets[index].unwrap().1;
+                        let case = (start, wrong, index);
+                        assert_eq!(times[index], i64::from(sent), "{case:?}: {times:?}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
