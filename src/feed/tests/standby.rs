@@ -458,8 +458,9 @@ fn publisher_whose_drift_is_corrected_returns_in_time() {
     assert!(before.corrected < -400 * MILLI as i64, "{before:?}");
     play.pass(75 * 40);
     assert!(play.feed.is_standby_playing());
-    publish_fast(&mut play, 15_075..15_078);
+    publish_fast(&mut play, 15_075..15_076);
     assert!(!play.feed.is_standby_playing(), "its keyframe is in time");
+    publish_fast(&mut play, 15_076..15_078);
     assert_eq!(play.feed.dropped().late, 0);
     play.assert_continuous(44, u64::MAX);
     // It is the same clock, and goes on to be corrected.
