@@ -57,7 +57,7 @@ pub struct EFlvDemux {
 
 #[glib::object_subclass]
 impl ObjectSubclass for EFlvDemux {
-    const NAME: &'static str = "GstEFlvDemux";
+    const NAME: &'static str = "RsEFlvDemux";
     type Type = super::EFlvDemux;
     type ParentType = gst::Element;
 

@@ -18,7 +18,7 @@ pub struct EFlvLiveDemux {
 
 #[glib::object_subclass]
 impl ObjectSubclass for EFlvLiveDemux {
-    const NAME: &'static str = "GstEFlvLiveDemux";
+    const NAME: &'static str = "RsEFlvLiveDemux";
     type Type = super::EFlvLiveDemux;
     type ParentType = gst::Bin;
 

@@ -67,7 +67,7 @@ pub struct Rtmp2ServerSrc {
 
 #[glib::object_subclass]
 impl ObjectSubclass for Rtmp2ServerSrc {
-    const NAME: &'static str = "GstRtmp2ServerSrc";
+    const NAME: &'static str = "RsRtmp2ServerSrc";
     type Type = super::Rtmp2ServerSrc;
     type ParentType = gst_base::PushSrc;
 }

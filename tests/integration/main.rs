@@ -53,3 +53,4 @@ mod time_of_day;
 mod timestamps;
 mod tls;
 mod transcripts;
+mod type_names;
