@@ -196,13 +196,13 @@ def pad_properties(element):
     names = set()
     for template in element.get_pad_template_list():
         kind = template.get_property("gtype")
-        if kind.name.startswith("RsRtmp2"):
+        if kind.name.startswith("GstRTMP2"):
             names |= {spec.name for spec in GObject.list_properties(kind) if spec.owner_type == kind}
     return dict.fromkeys(names)
 
 
 def events():
-    """Returns the nicks of RsRtmp2StreamEvent, which is in messages only."""
+    """Returns the nicks of GstRTMP2StreamEvent, which is in messages only."""
     for path in SOURCE.rglob("*.rs"):
         found = re.search(r"pub enum StreamEvent \{(.*?)^\}", path.read_text(), re.MULTILINE | re.DOTALL)
         if found:

@@ -30,7 +30,7 @@ LIMITS = {"gint": 2**31 - 1, "guint": 2**32 - 1, "gint64": 2**63 - 1, "guint64":
 
 def is_own(kind):
     """Tells whether a class belongs to the plugin, and not to GStreamer."""
-    return kind.name.startswith(("RsRtmp2", "RsEFlv"))
+    return kind.name.startswith(("GstRTMP2", "GstEFLV"))
 
 
 def ancestry(kind):

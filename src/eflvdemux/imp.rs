@@ -57,7 +57,7 @@ pub struct EFlvDemux {
 
 #[glib::object_subclass]
 impl ObjectSubclass for EFlvDemux {
-    const NAME: &'static str = "RsEFlvDemux";
+    const NAME: &'static str = "GstEFLVDemux";
     type Type = super::EFlvDemux;
     type ParentType = gst::Element;
 

@@ -44,7 +44,7 @@
 //! and gets no GAP for that lag again.
 //!
 //! A track that changes gets new caps, also when it changes to another codec. Not every element
-//! downstream supports that: #RsRtmp2ServerSrc:accepted-codecs of rtmp2serversrc keeps other
+//! downstream supports that: #GstRTMP2ServerSrc:accepted-codecs of rtmp2serversrc keeps other
 //! codecs out.
 //!
 //! Configurations, colours and metadata also come from the `streamheader` of upstream's caps, so
@@ -89,7 +89,7 @@
 //! ## Problems in a stream
 //!
 //! A broken or unknown tag, packet or configuration is skipped and counted in
-//! #RsEFlvDemux:stats, with one WARNING message for each kind. Nothing in a stream is an error of
+//! #GstEFLVDemux:stats, with one WARNING message for each kind. Nothing in a stream is an error of
 //! this element, with one exception: a stream, live or not, that ends without a single track, as
 //! with other demuxers, because that end can't reach anything downstream. With keep-listening of
 //! rtmp2serversrc the stream does not end with a publisher.

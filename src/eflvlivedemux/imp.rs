@@ -18,7 +18,7 @@ pub struct EFlvLiveDemux {
 
 #[glib::object_subclass]
 impl ObjectSubclass for EFlvLiveDemux {
-    const NAME: &'static str = "RsEFlvLiveDemux";
+    const NAME: &'static str = "GstEFLVLiveDemux";
     type Type = super::EFlvLiveDemux;
     type ParentType = gst::Bin;
 

@@ -20,7 +20,7 @@
 //! ```
 //! Shows a publisher of H.264, HEVC, AV1 or VP9.
 //!
-//! Pads, times, events, messages and #RsEFlvLiveDemux:stats are those of eflvdemux.
+//! Pads, times, events, messages and #GstEFLVLiveDemux:stats are those of eflvdemux.
 //!
 //! Since: 0.1.0
 

@@ -39,7 +39,7 @@ struct Running {
 
 #[glib::object_subclass]
 impl ObjectSubclass for Rtmp2FallbackSink {
-    const NAME: &'static str = "RsRtmp2FallbackSink";
+    const NAME: &'static str = "GstRTMP2FallbackSink";
     type Type = super::Rtmp2FallbackSink;
     type ParentType = gst_base::BaseSink;
 }

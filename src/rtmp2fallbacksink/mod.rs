@@ -21,9 +21,9 @@
 //!
 //! ## Locations
 //!
-//! #RsRtmp2FallbackSink:locations are URLs with application and stream key, and with user and password
+//! #GstRTMP2FallbackSink:locations are URLs with application and stream key, and with user and password
 //! where the server requires them (`rtmp://user:password@HOST/...`). `{name}` in a location is a
-//! variable and is replaced by the field of that name in #RsRtmp2FallbackSink:variables. A missing
+//! variable and is replaced by the field of that name in #GstRTMP2FallbackSink:variables. A missing
 //! or empty variable fails the start with an error that names it.
 //!
 //! Each buffer must be one FLV tag, as flvmux and rtmp2serversrc produce them. Connections use the
@@ -31,17 +31,17 @@
 //!
 //! ## Failover and return
 //!
-//! When a server rejects the stream, does not accept it within #RsRtmp2FallbackSink:connect-timeout,
-//! accepts no data for #RsRtmp2FallbackSink:send-timeout, or closes the connection, the next location
+//! When a server rejects the stream, does not accept it within #GstRTMP2FallbackSink:connect-timeout,
+//! accepts no data for #GstRTMP2FallbackSink:send-timeout, or closes the connection, the next location
 //! is tried at once. After the last location a round is over; the
-//! next round starts with the first location after #RsRtmp2FallbackSink:retry-initial-delay, which
-//! doubles with each round up to #RsRtmp2FallbackSink:retry-max-delay. The
-//! element never gives up, or posts an error after #RsRtmp2FallbackSink:max-attempts rounds. A connection that has lasted 10
+//! next round starts with the first location after #GstRTMP2FallbackSink:retry-initial-delay, which
+//! doubles with each round up to #GstRTMP2FallbackSink:retry-max-delay. The
+//! element never gives up, or posts an error after #GstRTMP2FallbackSink:max-attempts rounds. A connection that has lasted 10
 //! seconds resets the count. A round counts only if it included the first location: when a later
 //! location is lost after a long time, the state of those before it is unknown.
 //!
 //! While a location other than the first is in use, the first is tried in parallel every
-//! #RsRtmp2FallbackSink:return-to-primary. Once it accepts the stream, the stream moves there at the next
+//! #GstRTMP2FallbackSink:return-to-primary. Once it accepts the stream, the stream moves there at the next
 //! keyframe without losing a tag.
 //!
 //! A server gets metadata and sequence headers first, then the stream from a keyframe on, with
@@ -52,10 +52,10 @@
 //!
 //! Without a server, the last group of pictures is kept for the next one, including the part that
 //! the previous server already got: the next server gets the current group from its keyframe on,
-//! unless that keyframe is older than #RsRtmp2FallbackSink:max-time, or the group and the queued
-//! tags together are larger than #RsRtmp2FallbackSink:max-bytes. While a server accepts too
+//! unless that keyframe is older than #GstRTMP2FallbackSink:max-time, or the group and the queued
+//! tags together are larger than #GstRTMP2FallbackSink:max-bytes. While a server accepts too
 //! little, whole groups beyond
-//! #RsRtmp2FallbackSink:max-bytes or #RsRtmp2FallbackSink:max-time are dropped. A server that has stopped
+//! #GstRTMP2FallbackSink:max-bytes or #GstRTMP2FallbackSink:max-time are dropped. A server that has stopped
 //! reading is noticed only when the socket buffers of both systems are full, which takes a while
 //! for a stream of low bitrate; their content is lost, except for the current group of pictures. On
 //! Linux at most 128 KiB of unsent data waits in the local system, in addition to what the server's
@@ -76,7 +76,7 @@
 //!
 //! ## Status and statistics
 //!
-//! Each change of #RsRtmp2FallbackSink:status is also announced by a property notification and an
+//! Each change of #GstRTMP2FallbackSink:status is also announced by a property notification and an
 //! element message `rtmp2-fallback-status`, with `version` (guint, 1), `status`, `location-index`
 //! (gint, -1 for none), `location` (without the stream key), `rounds` (guint, failed rounds) and
 //! `last-error`. Messages and logs of this element contain no stream key and no password.
@@ -85,7 +85,7 @@
 //! and when the element stops, with `version` (guint, 1), `tags` (guint64, since the last message)
 //! and `tags-dropped` (guint64, all).
 //!
-//! #RsRtmp2FallbackSink:stats counts from the start of the element; times are in nanoseconds:
+//! #GstRTMP2FallbackSink:stats counts from the start of the element; times are in nanoseconds:
 //!
 //! | field | type | meaning |
 //! |---|---|---|
@@ -137,7 +137,7 @@ glib::wrapper! {
 
 /// State of the sink's connection to a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2FallbackSinkStatus")]
+#[enum_type(name = "GstRTMP2FallbackSinkStatus")]
 #[repr(u32)]
 pub enum FallbackStatus {
     /// Not connected, and waiting to retry.

@@ -42,7 +42,7 @@ pub struct Rtmp2MultiServerSrc {
 
 #[glib::object_subclass]
 impl ObjectSubclass for Rtmp2MultiServerSrc {
-    const NAME: &'static str = "RsRtmp2MultiServerSrc";
+    const NAME: &'static str = "GstRTMP2MultiServerSrc";
     type Type = super::Rtmp2MultiServerSrc;
     type ParentType = gst::Bin;
 }

@@ -32,12 +32,12 @@
 //! which waits until the pad was linked: a publisher that never sends any has no pad, and no sink
 //! waits for it. Streams are numbered upwards, and no number is used twice while the element runs.
 //! When the publisher has left, the pad gets EOS, and is removed once that has gone downstream: at
-//! once where the publisher has ended its stream, after #RsRtmp2MultiServerSrc:resume-timeout
+//! once where the publisher has ended its stream, after #GstRTMP2MultiServerSrc:resume-timeout
 //! where it was cut off. A publisher that returns before that continues on the same pad, and one
-//! that returns later gets a new one. #RsRtmp2MultiServerSrc:publisher-policy applies to a second
+//! that returns later gets a new one. #GstRTMP2MultiServerSrc:publisher-policy applies to a second
 //! publisher of a stream.
 //!
-//! For a publisher that would be one stream more than #RsRtmp2MultiServerSrc:max-streams, streams
+//! For a publisher that would be one stream more than #GstRTMP2MultiServerSrc:max-streams, streams
 //! that have ended get three seconds to leave; then it is rejected with
 //! `NetStream.Publish.BadName`, and the reason `full`. A stream whose publisher may return, and one
 //! whose EOS has not gone downstream yet, count.
@@ -50,7 +50,7 @@
 //! A more specific element gets the publisher of a stream, wherever it is in the process: the rules
 //! are those of rtmp2serversrc, and the two share ports with each other.
 //!
-//! Pads are of the class RsRtmp2MultiServerSrcPad. These properties have their values before
+//! Pads are of the class GstRTMP2MultiServerSrcPad. These properties have their values before
 //! `pad-added`:
 //!
 //! | property of a pad | meaning |
@@ -61,7 +61,7 @@
 //!
 //! `pad-added`, `pad-removed` and the signals about publishers are emitted on one thread, one after
 //! the other, `publisher-added` with the name of the future pad before `pad-added`. While a handler
-//! runs, the media of publishers waits in their queues, each of #RsRtmp2MultiServerSrc:max-bytes.
+//! runs, the media of publishers waits in their queues, each of #GstRTMP2MultiServerSrc:max-bytes.
 //! `pad-removed` is emitted when nothing streams any more.
 //!
 //! ## Elements linked to a pad
@@ -91,7 +91,7 @@
 //!
 //! ## Statistics
 //!
-//! #RsRtmp2MultiServerSrc:stats has sums over all streams since the start, those that are over among
+//! #GstRTMP2MultiServerSrc:stats has sums over all streams since the start, those that are over among
 //! them, under the names that rtmp2serversrc has for one: `total-` counters and `total-uptime`,
 //! `publishers`, `reconnects`, `replacements`, `downtime`, `dropped-` and `timestamp` counters,
 //! `force-key-unit-events`. It has sums over the present streams: `bitrate`, `current-level-bytes`,

@@ -59,7 +59,7 @@ const FORWARDED: [&str; 3] = ["connection-state", "stream-status", "epoch"];
 
 #[glib::object_subclass]
 impl ObjectSubclass for Rtmp2MultiServerSrcPad {
-    const NAME: &'static str = "RsRtmp2MultiServerSrcPad";
+    const NAME: &'static str = "GstRTMP2MultiServerSrcPad";
     type Type = super::Rtmp2MultiServerSrcPad;
     type ParentType = gst::GhostPad;
 }

@@ -55,7 +55,7 @@ struct Running {
 
 #[glib::object_subclass]
 impl ObjectSubclass for Rtmp2RecordSink {
-    const NAME: &'static str = "RsRtmp2RecordSink";
+    const NAME: &'static str = "GstRTMP2RecordSink";
     type Type = super::Rtmp2RecordSink;
     type ParentType = gst::Bin;
 

@@ -24,7 +24,7 @@
 //!
 //! ## Files
 //!
-//! The ending of #RsRtmp2RecordSink:location selects the format: `.mp4` (fragmented), `.mkv`,
+//! The ending of #GstRTMP2RecordSink:location selects the format: `.mp4` (fragmented), `.mkv`,
 //! `.ts` or `.flv`. `{application}`, `{stream-key}` and the variables of the source's route are
 //! filled in from the stream, and the rest is a format of strftime, in local time. Characters of
 //! values that have a meaning in paths are written as `%2F`; long values are cut and end with a
@@ -34,7 +34,7 @@
 //! the disk (fsync, on a thread of its own, while the next file is recorded). No
 //! file is ever overwritten: where the name is used, `-1`, `-2` and so on come before the ending.
 //! What a recorder leaves that is killed plays up to the last fragment of
-//! #RsRtmp2RecordSink:fragment-duration. It is cut after that fragment and renamed by the next
+//! #GstRTMP2RecordSink:fragment-duration. It is cut after that fragment and renamed by the next
 //! recorder that opens a file in the same folder.
 //!
 //! ## Where files begin and end
@@ -43,8 +43,8 @@
 //! next file, which then begins at the next keyframe; nothing is lost in between. A file ends, and
 //! the next one begins,
 //!
-//! - at the first keyframe after #RsRtmp2RecordSink:max-size-time or
-//!   #RsRtmp2RecordSink:max-size-bytes, of the lowest video track, or anywhere without video;
+//! - at the first keyframe after #GstRTMP2RecordSink:max-size-time or
+//!   #GstRTMP2RecordSink:max-size-bytes, of the lowest video track, or anywhere without video;
 //! - where the configuration of a track changes;
 //! - when the publisher has left for good, or another one takes over with another name. One that
 //!   returns within `resume-timeout` continues the same file if its configuration is the same;
@@ -64,15 +64,15 @@
 //! the file that is whole is kept, and recording goes on at a keyframe at least two seconds later,
 //! in another file, if that can be written. Equal warnings are posted once a minute.
 //!
-//! With #RsRtmp2RecordSink:min-free-bytes a file ends before the disk is full. Then the oldest
-//! files are deleted if #RsRtmp2RecordSink:max-files is set; otherwise recording
+//! With #GstRTMP2RecordSink:min-free-bytes a file ends before the disk is full. Then the oldest
+//! files are deleted if #GstRTMP2RecordSink:max-files is set; otherwise recording
 //! pauses until there is space. A disk that accepts no data for 2 seconds, with 64 MiB waiting,
 //! makes the element drop media rather than block the pipeline. Stopping waits for such a disk for
 //! 6 seconds at most.
 //!
 //! ## Files that are deleted
 //!
-//! #RsRtmp2RecordSink:max-files counts the whole files of each stream, those of earlier runs and of
+//! #GstRTMP2RecordSink:max-files counts the whole files of each stream, those of earlier runs and of
 //! other elements with the same location among them. A file counts if only this location and stream
 //! can have made its name: the fields have the values of the stream, each conversion of a time is a
 //! number in its range (of `%Y %m %d %H %I %M %S %y %j %V %u %s %F %T`; names of days and months tell

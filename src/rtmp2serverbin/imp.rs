@@ -67,7 +67,7 @@ pub struct Rtmp2ServerBin {
 
 #[glib::object_subclass]
 impl ObjectSubclass for Rtmp2ServerBin {
-    const NAME: &'static str = "RsRtmp2ServerBin";
+    const NAME: &'static str = "GstRTMP2ServerBin";
     type Type = super::Rtmp2ServerBin;
     type ParentType = gst::Bin;
     type Interfaces = (gst::URIHandler,);

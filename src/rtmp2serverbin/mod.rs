@@ -17,7 +17,7 @@
 //! ```
 //! Shows and plays one publisher after the other. Where the next one uses another codec, the pad
 //! gets new caps, which not every element accepts: decodebin3 does, and decodebin, playbin3 and
-//! muxers end the pipeline with an error. #RsRtmp2ServerBin:accepted-codecs keeps other codecs
+//! muxers end the pipeline with an error. #GstRTMP2ServerBin:accepted-codecs keeps other codecs
 //! out.
 //!
 //! ```bash
@@ -35,32 +35,32 @@
 //!
 //! ## Properties, signals and pads
 //!
-//! The bin has all properties and signals of rtmp2serversrc; #RsRtmp2ServerBin:stats has the
+//! The bin has all properties and signals of rtmp2serversrc; #GstRTMP2ServerBin:stats has the
 //! statistics of eflvdemux in its field `demuxer`. Messages of the source come from the bin. See
 //! rtmp2serversrc for access and for the state of the stream, and eflvdemux for pads, times and
 //! errors in a stream. The two elements are `source` and `demuxer` in the bin.
 //!
 //! Pads are added with the first media of the first publisher, and stay until the bin stops: with
-//! #RsRtmp2ServerBin:keep-listening the next publisher continues on them. A track that is not linked
+//! #GstRTMP2ServerBin:keep-listening the next publisher continues on them. A track that is not linked
 //! stops no other one. Where two are linked, each needs a queue after it, as with any demuxer.
 //!
 //! ## URIs
 //!
 //! Any player of URIs plays `rtmpserver://host:port/application/stream-key`, and for RTMPS
 //! `rtmpsserver://...`: playbin3, uridecodebin3, gst-play-1.0 and their predecessors among them.
-//! The part from the host on is as in #RsRtmp2ServerBin:location: application and stream key may
+//! The part from the host on is as in #GstRTMP2ServerBin:location: application and stream key may
 //! be left out or have variables, and the default ports are 1935 and 443. All addresses of the
 //! machine are `0.0.0.0`.
 //!
 //! Other properties may be in the query, by name, with values as gst-launch-1.0 takes them, in
 //! percent encoding where they need it: `?latency=500&keep-listening=true`. Those that the next URI
 //! does not name return to their defaults. Any writable property is allowed except
-//! #RsRtmp2ServerBin:password, since URIs are shown and logged. It is set in a handler of
+//! #GstRTMP2ServerBin:password, since URIs are shown and logged. It is set in a handler of
 //! `source-setup`, a signal of all of those elements, as everything else can be. Unknown properties
 //! and values that are not allowed make a URI invalid. URIs name the address to listen on and files
 //! to read, so they should not come from strangers.
 //!
-//! `rtmpsserver` needs #RsRtmp2ServerBin:certificate-file and #RsRtmp2ServerBin:private-key-file,
+//! `rtmpsserver` needs #GstRTMP2ServerBin:certificate-file and #GstRTMP2ServerBin:private-key-file,
 //! in the query or from `source-setup`; without them there is an error at the start.
 //!
 //! A bin that was given a URI has a queue for each track, of up to 10 MB: uridecodebin and playbin

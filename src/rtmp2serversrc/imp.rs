@@ -67,7 +67,8 @@ pub struct Rtmp2ServerSrc {
 
 #[glib::object_subclass]
 impl ObjectSubclass for Rtmp2ServerSrc {
-    const NAME: &'static str = "RsRtmp2ServerSrc";
+    // Spelled so that no other plugin has it; names of elements are its lower case, without Gst.
+    const NAME: &'static str = "GstRTMP2ServerSrc";
     type Type = super::Rtmp2ServerSrc;
     type ParentType = gst_base::PushSrc;
 }

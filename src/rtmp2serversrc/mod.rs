@@ -32,7 +32,7 @@
 //!
 //! ## Access
 //!
-//! #RsRtmp2ServerSrc:application and #RsRtmp2ServerSrc:stream-key are the names that a publisher
+//! #GstRTMP2ServerSrc:application and #GstRTMP2ServerSrc:stream-key are the names that a publisher
 //! has to use. In both, `{name}` is a variable: it matches one or more characters up to the text
 //! that follows it, and never a slash. All elements of a process that have the same host and port
 //! share it, and a publisher goes to the most specific one: an exact stream key beats one with
@@ -40,15 +40,15 @@
 //! the same names fails to start.
 //!
 //! Before a publisher is told that it may start, it has to pass, in this order,
-//! #RsRtmp2ServerSrc:allowed-addresses, the challenge of #RsRtmp2ServerSrc:authmod, the route,
-//! #RsRtmp2ServerSrc:signing-key, #RsRtmp2ServerSrc:auth-url, #RsRtmp2ServerSrc:publisher-policy,
-//! and #RsRtmp2ServerSrc::publisher-connecting. A rejected client is told why, and closed within a second. With #RsRtmp2ServerSrc:certificate-file the
-//! port is RTMPS, or with #RsRtmp2ServerSrc:encryption optional both RTMP and RTMPS.
+//! #GstRTMP2ServerSrc:allowed-addresses, the challenge of #GstRTMP2ServerSrc:authmod, the route,
+//! #GstRTMP2ServerSrc:signing-key, #GstRTMP2ServerSrc:auth-url, #GstRTMP2ServerSrc:publisher-policy,
+//! and #GstRTMP2ServerSrc::publisher-connecting. A rejected client is told why, and closed within a second. With #GstRTMP2ServerSrc:certificate-file the
+//! port is RTMPS, or with #GstRTMP2ServerSrc:encryption optional both RTMP and RTMPS.
 //!
 //! ## The state of the stream
 //!
-//! #RsRtmp2ServerSrc:stream-status is the state of the stream for its consumers, and
-//! #RsRtmp2ServerSrc:connection-state the progress of its publisher. They are the truth: nothing
+//! #GstRTMP2ServerSrc:stream-status is the state of the stream for its consumers, and
+//! #GstRTMP2ServerSrc:connection-state the progress of its publisher. They are the truth: nothing
 //! has to be inferred from sockets, caps or frames.
 //!
 //! | stream-status | it means | a consumer should |
@@ -58,7 +58,7 @@
 //! | 1 active | the first frame that can be decoded has left the element, or, after the event `no-keyframe`, the first of all | use the stream |
 //! | 3 paused | no media arrives, or the connection is lost; it is expected to go on | keep the last picture, and wait |
 //!
-//! #RsRtmp2ServerSrc:epoch counts up whenever a decoder has to start afresh: with each publisher,
+//! #GstRTMP2ServerSrc:epoch counts up whenever a decoder has to start afresh: with each publisher,
 //! also one that returns, and with each changed sequence header. A repeated sequence header changes
 //! nothing. Each buffer carries its epoch: the caps of its `GstReferenceTimestampMeta` are
 //! `timestamp/x-rtmp, epoch=(guint64)N`. All buffers of an epoch share one caps object. The meta
@@ -68,7 +68,7 @@
 //! `version` (guint, 1), `stream-status`, `connection-state`, `epoch`, `application`, `stream-key`
 //! and `variables`, and by the same structure in a sticky event downstream, which a branch that is
 //! linked late gets too. Everything else that happens is in element messages `rtmp2-stream-event`
-//! with `version`, `event` (RsRtmp2StreamEvent), `epoch` and `details`. Times in details are in
+//! with `version`, `event` (GstRTMP2StreamEvent), `epoch` and `details`. Times in details are in
 //! nanoseconds.
 //!
 //! | event | details |
@@ -91,19 +91,19 @@
 //!
 //! During a flood of rejections, 32 are posted at once, and then ten a second. Each drop of media
 //! is posted at once, or with others of its reason within a second, or at the end of its publisher.
-//! #RsRtmp2ServerSrc:stats has a counter for each reason.
+//! #GstRTMP2ServerSrc:stats has a counter for each reason.
 //!
 //! A publisher that ends its stream is gone at once. One whose connection breaks may return within
-//! #RsRtmp2ServerSrc:resume-timeout: the stream goes on where it was, without a flush, another
-//! segment (except with #RsRtmp2ServerSrc:timestamp-mode publisher) or another file header, first
+//! #GstRTMP2ServerSrc:resume-timeout: the stream goes on where it was, without a flush, another
+//! segment (except with #GstRTMP2ServerSrc:timestamp-mode publisher) or another file header, first
 //! with sequence headers and a keyframe. From the loss of the publisher to its first media, GAP
 //! events tell mixers and muxers that there is nothing. There are none while a publisher is
 //! connected and silent, since it may yet send media that is due, none in timestamp-mode publisher,
 //! and none once it counts as gone. That is at once with the action `disconnect-publisher`.
 //!
-//! A publisher that has nothing to send gets an RTMP ping after half of #RsRtmp2ServerSrc:timeout;
+//! A publisher that has nothing to send gets an RTMP ping after half of #GstRTMP2ServerSrc:timeout;
 //! an answer counts as a byte, and a missing one as nothing. One whose network is gone without a
-//! word is found by TCP keepalive too, within #RsRtmp2ServerSrc:timeout, or within a minute where
+//! word is found by TCP keepalive too, within #GstRTMP2ServerSrc:timeout, or within a minute where
 //! that is 0.
 //!
 //! EOS that is sent to the element, or to the pipeline as `gst-launch-1.0 -e` does, ends the
@@ -112,28 +112,28 @@
 //!
 //! ## Messages for people
 //!
-//! With #RsRtmp2ServerSrc:verbose-messages, INFO messages on the bus say where to publish to, who
+//! With #GstRTMP2ServerSrc:verbose-messages, INFO messages on the bus say where to publish to, who
 //! publishes what with which encoder, and each stall, return and end with its duration. WARNING
 //! messages say why a client was refused or closed, and what is accepted; 32 at once and then ten a
 //! second at most, of which one counts those left out. `gst-launch-1.0` prints both. The log has the
 //! same lines, in the category `rtmp2serversrc` at the levels INFO and WARNING.
-//! #RsRtmp2ServerSrc:log-keys says how much of a stream key is in them.
+//! #GstRTMP2ServerSrc:log-keys says how much of a stream key is in them.
 //!
 //! ## Standby
 //!
-//! With #RsRtmp2ServerSrc:standby the stream goes on while no media of a publisher comes, on the same
+//! With #GstRTMP2ServerSrc:standby the stream goes on while no media of a publisher comes, on the same
 //! timeline, without a hole or a flush. `freeze` sends the last keyframe once a second, with silence in
 //! the publisher's own codec (AAC, Opus, MP3 and G.711; other audio is a gap). `file` plays the FLV file
-//! at #RsRtmp2ServerSrc:standby-location in a loop, also before the first publisher. It begins
-//! #RsRtmp2ServerSrc:standby-after after the last media, where that has ended, and ends with the
+//! at #GstRTMP2ServerSrc:standby-location in a loop, also before the first publisher. It begins
+//! #GstRTMP2ServerSrc:standby-after after the last media, where that has ended, and ends with the
 //! publisher's next keyframe. That time is part of the latency that is reported, so that a synchronised
 //! sink misses nothing. What a silent publisher sends late for that time is skipped to its newest
-//! keyframe. #RsRtmp2ServerSrc:stream-status is paused meanwhile, and a publisher that takes over
+//! keyframe. #GstRTMP2ServerSrc:stream-status is paused meanwhile, and a publisher that takes over
 //! counts an epoch only where its configuration differs from the one in force.
 //!
 //! ## Timestamp repair
 //!
-//! In #RsRtmp2ServerSrc:timestamp-mode running-time, no track goes back, and audio and video are
+//! In #GstRTMP2ServerSrc:timestamp-mode running-time, no track goes back, and audio and video are
 //! moved together or not at all:
 //!
 //! | the publisher's timestamps | the timestamps that leave | statistics |
@@ -147,7 +147,7 @@
 //!
 //! The last four are reported by `timestamp-jump`, at most once a second.
 //!
-//! With #RsRtmp2ServerSrc:max-lateness, media that is further than that from its time, behind or
+//! With #GstRTMP2ServerSrc:max-lateness, media that is further than that from its time, behind or
 //! ahead, is left out up to a keyframe, which is awaited for ten seconds at most. That is media
 //! that a publisher kept during an outage and sends all at once, that waited for a slow pipeline,
 //! or that a new publisher had kept before it connected, which would leave the pipeline behind by
@@ -157,15 +157,15 @@
 //! ## Drift
 //!
 //! The publisher's clock and the pipeline's are never equally fast: 50 ppm are 4.3 s in a day. With
-//! #RsRtmp2ServerSrc:drift-correction, timestamps follow the pipeline's clock, so that the latency stays
+//! #GstRTMP2ServerSrc:drift-correction, timestamps follow the pipeline's clock, so that the latency stays
 //! as it began. The drift shows in the least delayed tags, since networks only ever delay. All tracks
-//! are moved together, by no more than #RsRtmp2ServerSrc:max-drift: 1 ms in a second. A change that no
+//! are moved together, by no more than #GstRTMP2ServerSrc:max-drift: 1 ms in a second. A change that no
 //! clock makes is left as it is, such as a file that is sent fast, or a network that is too slow.
 //!
 //! ## Keyframe requests
 //!
 //! RTMP has no way to ask an encoder for a keyframe. A publisher that connects again starts with
-//! one: with #RsRtmp2ServerSrc:reconnect-on-force-key-unit, an upstream force-key-unit event asks
+//! one: with #GstRTMP2ServerSrc:reconnect-on-force-key-unit, an upstream force-key-unit event asks
 //! it to reconnect, by the reconnect request of Enhanced RTMP, if it supports that, and at most
 //! once in 10 seconds. In any case there is the event `keyframe-requested`, whose details have
 //! `action` (`reconnect-requested` or `none`) and, for the latter, `reason`: `off`, `too-soon`,
@@ -173,7 +173,7 @@
 //!
 //! ## Quality
 //!
-//! #RsRtmp2ServerSrc:quality-limits is a structure of any name with limits of what a publisher
+//! #GstRTMP2ServerSrc:quality-limits is a structure of any name with limits of what a publisher
 //! sends: `min-` or `max-` and one of `keyframe-interval` (ms), `video-bitrate`, `audio-bitrate`
 //! (bits per second), `framerate`, `width` and `height`, such as
 //! `quality-limits="limits,min-framerate=25,max-width=1920"`. The event `quality-low` is posted when a
@@ -201,17 +201,17 @@
 //! ModEx prefix; the reference timestamp is that of the message, to which neither is added. There
 //! are no times before the start of the stream, so a PTS that would be is 0.
 //!
-//! With #RsRtmp2ServerSrc:timestamp-mode at its default, the first media is at the running time
+//! With #GstRTMP2ServerSrc:timestamp-mode at its default, the first media is at the running time
 //! of its arrival, however long after the start of the pipeline that is, so that a live sink shows
 //! every frame.
 //!
 //! ## Codecs
 //!
-//! With #RsRtmp2ServerSrc:accepted-codecs a publisher's tracks in other codecs are dropped, one by
+//! With #GstRTMP2ServerSrc:accepted-codecs a publisher's tracks in other codecs are dropped, one by
 //! one: audio leaves at once where video is refused, and of several tracks in one message the
 //! accepted ones stay. Each refused track is reported once a publisher, up to 64 of them, with an
 //! event `codec-refused` whose details are `kind` (`audio` or `video`), `track` (guint) and
-//! `codec`, and counted in #RsRtmp2ServerSrc:stats as `dropped-codec-refused`. Metadata passes
+//! `codec`, and counted in #GstRTMP2ServerSrc:stats as `dropped-codec-refused`. Metadata passes
 //! unchanged and may describe refused tracks.
 //!
 //! Codecs are named by the FourCC that Enhanced RTMP has for them, whichever way they are sent, and
@@ -230,7 +230,7 @@
 //!
 //! ## Statistics
 //!
-//! #RsRtmp2ServerSrc:stats is a snapshot, made when it is read. Times and durations are in
+//! #GstRTMP2ServerSrc:stats is a snapshot, made when it is read. Times and durations are in
 //! nanoseconds. A `time-since-` field is `GST_CLOCK_TIME_NONE` until its event has happened.
 //!
 //! These fields are about the present publisher, or the last one once it has left. They start at
@@ -269,11 +269,11 @@
 //! |---|---|---|
 //! | `connection-state`, `stream-status`, `epoch` | as the properties | the state of the stream |
 //! | `history` | GstValueArray of GstStructure | the last 64 states, oldest first, each with `connection-state`, `stream-status`, `epoch`, and the `time` (guint64) at which it was entered, in nanoseconds since the Unix epoch |
-//! | `quality` | GstStructure | the figures beyond their limits (gdouble), by the names of the limits: see #RsRtmp2ServerSrc:quality-limits |
+//! | `quality` | GstStructure | the figures beyond their limits (gdouble), by the names of the limits: see #GstRTMP2ServerSrc:quality-limits |
 //! | `publishing` | gboolean | there is a publisher |
 //! | `total-in-bytes`, `total-tags`, `total-audio-tags`, `total-video-tags`, `total-script-tags`, `total-audio-bytes`, `total-video-bytes`, `total-script-bytes`, `total-keyframes`, `total-skipped` | guint64 | sums of the fields above |
 //! | `publishers` | guint64 | publishers that were accepted |
-//! | `reconnects` | guint64 | those of them that returned within #RsRtmp2ServerSrc:resume-timeout |
+//! | `reconnects` | guint64 | those of them that returned within #GstRTMP2ServerSrc:resume-timeout |
 //! | `replacements` | guint64 | those of them that replaced one that was still connected |
 //! | `rejected` | guint64 | clients that were rejected; one that might have meant several elements counts for each of them |
 //! | `total-uptime` | guint64 | time with a publisher |
@@ -283,7 +283,7 @@
 //! | `dropped-queue-full` | guint64 | tags that a leaky queue dropped because it was full |
 //! | `dropped-before-keyframe` | guint64 | tags before the first keyframe |
 //! | `dropped-descriptions` | guint64 | metadata and the like of media that has not come, more than can be kept |
-//! | `dropped-late` | guint64 | tags of a backlog, see #RsRtmp2ServerSrc:max-lateness |
+//! | `dropped-late` | guint64 | tags of a backlog, see #GstRTMP2ServerSrc:max-lateness |
 //! | `dropped-codec-refused` | guint64 | tracks of tags in codecs that are not accepted |
 //! | `dropped-cut-off` | guint64 | tags that a publisher had sent when it was replaced, disconnected or drained |
 //! | `dropped-not-linked` | guint64 | tags of a stream of rtmp2multiserversrc that left while nothing was linked |
@@ -371,7 +371,7 @@ glib::wrapper! {
 
 /// Source of the times of buffers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2ServerSrcTimestampMode")]
+#[enum_type(name = "GstRTMP2ServerSrcTimestampMode")]
 #[repr(u32)]
 pub enum TimestampMode {
     /// The first media of a publisher is at the running time of its arrival, and the stream goes on
@@ -386,7 +386,7 @@ pub enum TimestampMode {
 
 /// Progress of the publisher's connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2ConnectionState")]
+#[enum_type(name = "GstRTMP2ConnectionState")]
 #[repr(u32)]
 pub enum ConnectionState {
     /// No publisher.
@@ -424,7 +424,7 @@ pub enum ConnectionState {
 
 /// State of the stream for its consumers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2StreamStatus")]
+#[enum_type(name = "GstRTMP2StreamStatus")]
 #[repr(u32)]
 pub enum StreamStatus {
     /// The first frame of this epoch that can be decoded has left the element.
@@ -447,7 +447,7 @@ pub enum StreamStatus {
 
 /// Method by which publishers prove that they know the password.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2ServerSrcAuthMod")]
+#[enum_type(name = "GstRTMP2ServerSrcAuthMod")]
 #[repr(u32)]
 pub enum AuthMod {
     /// No authentication.
@@ -464,7 +464,7 @@ pub enum AuthMod {
 
 /// Encryption of connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2ServerSrcEncryption")]
+#[enum_type(name = "GstRTMP2ServerSrcEncryption")]
 #[repr(u32)]
 pub enum Encryption {
     /// RTMPS where there is a certificate, RTMP where there is none.
@@ -484,7 +484,7 @@ pub enum Encryption {
 
 /// PROXY header that precedes each connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2ServerSrcProxyProtocol")]
+#[enum_type(name = "GstRTMP2ServerSrcProxyProtocol")]
 #[repr(u32)]
 pub enum ProxyProtocol {
     /// Connections start with RTMP or TLS. A PROXY header is rejected.
@@ -501,7 +501,7 @@ pub enum ProxyProtocol {
 
 /// Treatment of a second publisher while there is one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2ServerSrcPublisherPolicy")]
+#[enum_type(name = "GstRTMP2ServerSrcPublisherPolicy")]
 #[repr(u32)]
 pub enum PublisherPolicy {
     /// Reject the new publisher.
@@ -521,7 +521,7 @@ pub enum PublisherPolicy {
 
 /// Part of a stream key that messages and the log show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2ServerSrcLogKeys")]
+#[enum_type(name = "GstRTMP2ServerSrcLogKeys")]
 #[repr(u32)]
 pub enum LogKeys {
     /// Up to 8 characters, or the first 3 and the last 2 of more.
@@ -551,7 +551,7 @@ impl From<LogKeys> for KeyMasking {
 
 /// Output while no media of a publisher comes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2ServerSrcStandby")]
+#[enum_type(name = "GstRTMP2ServerSrcStandby")]
 #[repr(u32)]
 pub enum Standby {
     /// Nothing.
@@ -571,7 +571,7 @@ pub enum Standby {
 
 /// Behaviour of a full queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2ServerSrcLeakyType")]
+#[enum_type(name = "GstRTMP2ServerSrcLeakyType")]
 #[repr(u32)]
 pub enum LeakyType {
     /// Reading stops, so that TCP pushes back on the publisher and nothing is lost.

@@ -372,7 +372,7 @@ mod allocator {
 
     #[glib::object_subclass]
     impl ObjectSubclass for TagAllocator {
-        const NAME: &'static str = "RsRtmp2TagAllocator";
+        const NAME: &'static str = "GstRTMP2TagAllocator";
         type Type = super::TagAllocator;
         type ParentType = gst::Allocator;
     }

@@ -4,7 +4,7 @@ use gst::glib;
 
 /// An event in the life of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "RsRtmp2StreamEvent")]
+#[enum_type(name = "GstRTMP2StreamEvent")]
 #[repr(u32)]
 pub enum StreamEvent {
     /// A publisher was accepted.

@@ -69,6 +69,11 @@ fn other_value(spec: &glib::ParamSpec) -> glib::Value {
         "text".to_value()
     } else if spec.value_type() == Vec::<String>::static_type() {
         vec!["192.0.2.0/24".to_owned()].to_value()
+    } else if spec.value_type() == gst::Structure::static_type() {
+        gst::Structure::builder(spec.name())
+            .field("max-width", 1920_u32)
+            .build()
+            .to_value()
     } else if let Some(enumeration) = glib::EnumClass::with_type(spec.value_type()) {
         let (_, value) = glib::EnumValue::from_value(default).unwrap();
         let mut values = enumeration.values().iter();
