@@ -24,7 +24,7 @@ struct TrackTimes {
     timescale: u64,
     /// The muxer says by an edit list when the track begins.
     has_edits: bool,
-    /// What is added, once it is known.
+    /// Time that is added, once it is known.
     offset: Option<u64>,
 }
 

@@ -33,9 +33,9 @@
 //! A file has `.rec.part` after its name while it is written, and is renamed when it is whole and on
 //! the disk (fsync, on a thread of its own, while the next file is recorded). No
 //! file is ever overwritten: where the name is used, `-1`, `-2` and so on come before the ending.
-//! What a recorder leaves that is killed plays up to the last fragment of
-//! #GstRTMP2RecordSink:fragment-duration. It is cut after that fragment and renamed by the next
-//! recorder that opens a file in the same folder.
+//! A recorder that is killed leaves a file that plays up to the last fragment of
+//! #GstRTMP2RecordSink:fragment-duration. The next recorder that opens a file in the same folder
+//! cuts it after that fragment, and renames it.
 //!
 //! ## Where files begin and end
 //!

@@ -125,7 +125,7 @@ pub(super) struct FileLimits {
 #[derive(Debug)]
 struct TrackState {
     is_video: bool,
-    /// Of several video tracks the one with the lowest id decides where files begin.
+    /// The video track with the lowest id decides where files begin.
     id: u32,
     /// Counts configurations.
     generation: u32,

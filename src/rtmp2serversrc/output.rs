@@ -185,7 +185,7 @@ impl TagOutput {
     ) -> Result<(), gst::FlowError> {
         match output {
             FeedOutput::Headers(headers) => {
-                // Those of standby describe no publisher.
+                // The headers of standby describe no publisher.
                 if !feed.is_standby_playing() {
                     let tags = headers.iter().map(|header| &header[..]);
                     *context.state.description() = StreamDescription::of_tags(tags);

@@ -21,7 +21,7 @@ use support::{init, rendered};
 const OURS: &str = "eflvlivedemux";
 const PLAIN: &str = "flvdemux";
 
-/// What a bin made of a stream.
+/// Result of a bin for a stream.
 #[derive(Debug, Default)]
 struct Output {
     /// Names of the demuxers that it chose, without those inside of them.
@@ -205,7 +205,7 @@ fn caps_say_that_a_stream_is_enhanced_from_there_on() {
     assert_eq!(publish(&[&with_opus]), [Some(true)]);
     // A codec without a sequence header.
     assert_eq!(publish(&[&[ac3]]), [Some(true)]);
-    // Of a later publisher, and no more after that.
+    // A later publisher has it, and the one after that has not.
     let publishers: [&[Tag]; 3] = [&plain, &with_opus, &plain];
     assert_eq!(publish(&publishers), [None, Some(true), Some(true)]);
 }

@@ -110,6 +110,17 @@ impl Player {
         client
     }
 
+    /// Tells the sinks the latency, as an application does that handles LATENCY messages. They are linked
+    /// when their tracks come.
+    fn distribute_latency(&self) {
+        let is_linked = |sink: &gst::Element| {
+            let pad = sink.static_pad("sink").unwrap();
+            pad.current_caps().is_some()
+        };
+        wait_until("sinks are linked", || self.sinks.iter().all(is_linked));
+        self.pipeline.recalculate_latency().unwrap();
+    }
+
     /// Returns the buffers that the sinks have got, and those of them that were late.
     fn counts(&self) -> (u64, u64) {
         let counts = self.sinks.iter().map(|sink| {
@@ -185,8 +196,7 @@ fn ten_minutes(properties: &str, ppm: f64) -> Course {
             player.sent.load(Ordering::Acquire) >= expected
         });
         if index == 0 {
-            // The sinks were linked when their tracks came.
-            player.pipeline.recalculate_latency().unwrap();
+            player.distribute_latency();
         }
         let last = *player.pending.lock().unwrap().back().unwrap();
         slack.push((last + LATENCY) as i64 - now as i64);
@@ -270,8 +280,7 @@ fn by_the_real_clock(seconds: u64, ppm: f64) -> End {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         send(&mut client, index, ppm);
         if index == 0 {
-            wait_until("media leaves", || player.sent.load(Ordering::Acquire) >= 2);
-            player.pipeline.recalculate_latency().unwrap();
+            player.distribute_latency();
         }
     }
     let sent = 2 * seconds * 1000 / STEP;

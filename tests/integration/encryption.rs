@@ -104,7 +104,7 @@ fn elements_of_one_port_agree_on_its_encryption() {
     Recorder::start(&format!(
         "port={port} stream-key=two encryption=optional {properties}"
     ));
-    // What counts is what the port does.
+    // The behaviour of the port counts.
     let auto = Recorder::start(&format!("stream-key=one {properties}"));
     Recorder::start(&format!(
         "port={} stream-key=two encryption=required {properties}",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who may publish: options that become properties of the relay's elements.
+//! Access for publishers: options that become properties of the relay's elements.
 
 // Documentation of fields is the text of --help, which has no markup.
 #![allow(rustdoc::bare_urls)]

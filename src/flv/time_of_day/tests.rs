@@ -326,7 +326,7 @@ fn local_times_are_brought_to_utc_by_their_arrival() {
     ] {
         assert_eq!(LocalZone::default().utc(stated, arrival), utc, "{arrival}");
     }
-    // What is late by more keeps the zone that was found.
+    // A time that is late by more keeps the zone that was found.
     let mut zone = LocalZone::default();
     zone.utc(stated, STATED - 2 * HOUR);
     let next = local("2024-05-31T12:27:03.591");

@@ -389,7 +389,7 @@ impl std::fmt::Display for Rejection {
             .iter()
             .map(|point| point.rules().access.log_keys);
         let keys: Vec<KeyMasking> = keys.collect();
-        // Of several elements that it may have meant, the strictest one counts.
+        // It may have meant several elements. The strictest one counts.
         let is_any = |masking| keys.contains(&masking);
         let keys = match (is_any(KeyMasking::None), is_any(KeyMasking::Masked)) {
             (true, _) => KeyMasking::None,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::server::events::PublisherEvent;
 use crate::server::publisher::{Publisher, RemovalReason};
 use crate::server::stats::Arrival;
+use crate::server::stream::publisher_handle::PublisherHandle;
 use crate::server::stream::queue::QueueEvent;
 use crate::server::stream::slot::Change;
 
@@ -86,6 +87,30 @@ pub(crate) fn fan_out<H: Clone>(change: Change<H>) -> Vec<Effect<H>> {
                 Effect::CountEnd,
                 removed(publisher, reason),
             ]
+        }
+    }
+}
+
+/// Effects that may wait for a client for a moment: they happen after unlocking.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Deferred(Vec<Effect<Arc<PublisherHandle>>>);
+
+impl Deferred {
+    pub(super) fn push(&mut self, effect: Effect<Arc<PublisherHandle>>) {
+        self.0.push(effect);
+    }
+
+    pub(super) fn run(self) {
+        for effect in self.0 {
+            match effect {
+                Effect::Dismiss(handle, reason) => handle.dismiss(reason),
+                Effect::AskToReconnect(handle) => {
+                    // A client that can't be asked is disconnected in the end.
+                    let _ = handle.request_reconnect(None, "This server is about to stop.");
+                }
+                _ => {}
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::server::stats::{
 use crate::server::stream::direct_delivery::{
     Delivered, DirectDelivery, Relief, Watch, next_watch,
 };
-use crate::server::stream::fan_out::{Effect, fan_out};
+use crate::server::stream::fan_out::{Deferred, Effect, fan_out};
 use crate::server::stream::patience::Patience;
 use crate::server::stream::publisher_handle::{Contention, PublisherHandle};
 use crate::server::stream::queue::{MediaQueue, QueueEvent, QueueItem};
@@ -574,7 +574,7 @@ impl Stream {
                 Effect::CountEnd => self.counters.lock().end_publisher(Instant::now()),
                 Effect::Dispatch(event) => self.events.post(event),
                 Effect::Disconnect(handle, reason) => handle.disconnect(reason),
-                Effect::Dismiss(..) | Effect::AskToReconnect(_) => deferred.0.push(effect),
+                Effect::Dismiss(..) | Effect::AskToReconnect(_) => deferred.push(effect),
             }
         }
         self.set_slot_timer(state);
@@ -678,25 +678,5 @@ impl Drop for DeliveryInProgress<'_> {
         let Delivered { tags, has_rest } = self.delivered;
         self.stream.direct.end(Instant::now(), tags);
         self.stream.queue.end_delivery(has_rest);
-    }
-}
-
-/// Effects that may wait for a client for a moment.
-#[derive(Debug, Default)]
-#[must_use]
-struct Deferred(Vec<Effect<Handle>>);
-
-impl Deferred {
-    fn run(self) {
-        for effect in self.0 {
-            match effect {
-                Effect::Dismiss(handle, reason) => handle.dismiss(reason),
-                Effect::AskToReconnect(handle) => {
-                    // A client that can't be asked is disconnected in the end.
-                    let _ = handle.request_reconnect(None, "This server is about to stop.");
-                }
-                _ => {}
-            }
-        }
     }
 }

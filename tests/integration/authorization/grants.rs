@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What an answer may grant beside the permission to publish.
+//! Grants of an answer beside the permission to publish.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

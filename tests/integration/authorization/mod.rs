@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who may publish, as an authorization server and signed URLs decide it.
+//! Decisions of an authorization server and of signed URLs about publishers.
 
 mod asking;
 mod grants;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who may publish to the relay.
+//! Access for publishers of the relay.
 
 use std::fs;
 use std::io::{Read, Write};
