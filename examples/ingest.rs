@@ -21,7 +21,7 @@ use std::thread;
 
 use clap::Parser;
 use common::journal;
-use dashboard::{Board, Program, Reading, Refusals};
+use dashboard::{Board, Observation, Program, RejectedClients};
 use gst::glib;
 use gst::prelude::*;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -68,7 +68,7 @@ impl Camera {
         options: &Options,
         key: &str,
         port: u32,
-        refusals: &Arc<Refusals>,
+        refusals: &Arc<RejectedClients>,
     ) -> Result<Self, Box<dyn Error>> {
         let source = gst::ElementFactory::make("rtmp2serversrc")
             .name(key)
@@ -123,11 +123,12 @@ struct Cameras {
 }
 
 impl Program for Cameras {
-    fn readings(&self) -> Vec<Reading> {
+    fn observations(&self) -> Vec<Observation> {
         let sources = self.sources.iter();
-        let reading =
-            |source: &gst::Element| Reading::of_source(&source.name(), &self.application, source);
-        sources.map(reading).collect()
+        let observation = |source: &gst::Element| {
+            Observation::of_source(&source.name(), &self.application, source)
+        };
+        sources.map(observation).collect()
     }
 
     fn drain(&self) {
@@ -143,7 +144,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     gst::init()?;
     gstrtmp2server::plugin_register_static()?;
 
-    let refusals = Arc::new(Refusals::default());
+    let refusals = Arc::new(RejectedClients::default());
     let mut cameras: Vec<Camera> = Vec::new();
     for key in &options.keys {
         // The first camera may bind any free port; the others join it there.

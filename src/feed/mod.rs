@@ -528,19 +528,7 @@ impl<M> Feed<M> {
         if let Some((start, base)) = segment {
             self.emit_segment(start, base);
         }
-        let mut changed = !self.is_file_header_sent;
-        for PendingTag { tag, .. } in &pending {
-            // Another description of the same kind is a change later on.
-            changed |= self.stream_header.add_missing(tag);
-        }
-        changed |= self.stream_header.finish_start();
-        if changed {
-            self.emit_stream_header();
-        }
-        if !self.is_file_header_sent {
-            self.is_file_header_sent = true;
-            self.emit_file_header();
-        }
+        self.emit_headers(pending.iter().map(|pending| &pending.tag));
         for PendingTag {
             tag,
             source,
@@ -554,6 +542,24 @@ impl<M> Feed<M> {
             } else {
                 self.emit_changed_description(tag);
             }
+        }
+    }
+
+    /// Emits the headers of a start with these tags: the stream header where they change it, and the
+    /// file header once.
+    fn emit_headers<'a>(&mut self, tags: impl Iterator<Item = &'a Tag>) {
+        let mut changed = !self.is_file_header_sent;
+        for tag in tags {
+            // Another description of the same kind is a change later on.
+            changed |= self.stream_header.add_missing(tag);
+        }
+        changed |= self.stream_header.finish_start();
+        if changed {
+            self.emit_stream_header();
+        }
+        if !self.is_file_header_sent {
+            self.is_file_header_sent = true;
+            self.emit_file_header();
         }
     }
 

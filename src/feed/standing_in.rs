@@ -128,18 +128,7 @@ impl<M> Feed<M> {
             self.post_event(Some(FeedEvent::StandbyMismatch(mismatch)));
         }
         self.stream_header.start_publisher();
-        let mut changed = !self.is_file_header_sent;
-        for tag in &described {
-            changed |= self.stream_header.add_missing(tag);
-        }
-        changed |= self.stream_header.finish_start();
-        if changed {
-            self.emit_stream_header();
-        }
-        if !self.is_file_header_sent {
-            self.is_file_header_sent = true;
-            self.emit_file_header();
-        }
+        self.emit_headers(described.iter());
         for tag in described {
             self.emit_standby_tag(tag, self.timeline.position() as i64, false);
         }

@@ -17,8 +17,8 @@ use crate::facts::Facts;
 use crate::history::{self, Columns, History, Sample};
 use crate::metrics;
 use crate::options::{Options, Token};
-use crate::program::{Detail, Program, Reading};
-use crate::refusals::Refusals;
+use crate::program::{Detail, Observation, Program};
+use crate::rejected_clients::RejectedClients;
 use crate::state::StreamState;
 use crate::watch::unix_time;
 
@@ -32,7 +32,7 @@ pub struct Board {
     /// The name of the program.
     pub title: &'static str,
     pub program: Arc<dyn Program>,
-    pub refusals: Arc<Refusals>,
+    pub refusals: Arc<RejectedClients>,
     pub token: Option<Token>,
     pub plots: Option<PlotFiles>,
     started: Instant,
@@ -141,7 +141,7 @@ impl Board {
     pub fn new(
         title: &'static str,
         program: Arc<dyn Program>,
-        refusals: Arc<Refusals>,
+        refusals: Arc<RejectedClients>,
         options: &Options,
     ) -> Result<Arc<Self>, String> {
         Ok(Arc::new(Board {
@@ -173,15 +173,15 @@ impl Board {
 
     /// Adds a sample of each stream.
     pub fn sample(&self, time: f64, now: Instant) {
-        let readings = self.program.readings();
+        let observations = self.program.observations();
         let mut streams = self.lock();
         let mut known: HashMap<String, Entry> = std::mem::take(&mut *streams)
             .into_iter()
             .map(|entry| (entry.snapshot.name.clone(), entry))
             .collect();
-        for reading in &readings {
-            let entry = known.remove(&reading.name);
-            streams.push(Entry::updated(entry, reading, time, now));
+        for observation in &observations {
+            let entry = known.remove(&observation.name);
+            streams.push(Entry::updated(entry, observation, time, now));
         }
         let is_remembered = |entry: &Entry| now.saturating_duration_since(entry.seen) < REMEMBERED;
         let mut gone: Vec<Entry> = known.into_values().filter(is_remembered).collect();
@@ -214,9 +214,11 @@ impl Board {
     }
 
     /// Returns the present reading of a stream.
-    pub fn reading(&self, name: &str) -> Option<Reading> {
-        let readings = self.program.readings();
-        readings.into_iter().find(|reading| reading.name == name)
+    pub fn observation(&self, name: &str) -> Option<Observation> {
+        let observations = self.program.observations();
+        observations
+            .into_iter()
+            .find(|observation| observation.name == name)
     }
 
     pub fn drain(&self) {
@@ -236,18 +238,18 @@ impl Board {
 }
 
 impl Entry {
-    fn updated(entry: Option<Entry>, reading: &Reading, time: f64, now: Instant) -> Self {
-        let facts = reading.stats.as_ref().map(|stats| Facts::of(stats));
+    fn updated(entry: Option<Entry>, observation: &Observation, time: f64, now: Instant) -> Self {
+        let facts = observation.stats.as_ref().map(|stats| Facts::of(stats));
         let facts = facts.unwrap_or_default();
         let sample = Sample {
             time,
-            bitrate: reading.bitrate,
-            frame_rate: reading.frame_rate(),
-            state: reading.state,
+            bitrate: observation.bitrate,
+            frame_rate: observation.frame_rate(),
+            state: observation.state,
         };
         let before = entry.as_ref().map(|entry| &entry.snapshot);
         let since = match before {
-            Some(before) if before.sample.state == reading.state => before.since,
+            Some(before) if before.sample.state == observation.state => before.since,
             _ => time,
         };
         let (history, mut rates) = match entry {
@@ -255,16 +257,19 @@ impl Entry {
             None => (History::default(), KindRates::default()),
         };
         rates.update(time, &facts);
-        let has_media = reading.state == StreamState::Active;
+        let has_media = observation.state == StreamState::Active;
         let mut entry = Entry {
             snapshot: Snapshot {
-                name: reading.name.clone(),
-                application: reading.application.clone(),
-                stream: reading.stream.clone(),
-                has_publisher: reading.control.is_some() && facts.address.is_some(),
-                has_picture: reading.picture.as_ref().is_some_and(|last| last.exists()),
+                name: observation.name.clone(),
+                application: observation.application.clone(),
+                stream: observation.stream.clone(),
+                has_publisher: observation.control.is_some() && facts.address.is_some(),
+                has_picture: observation
+                    .picture
+                    .as_ref()
+                    .is_some_and(|last| last.exists()),
                 facts,
-                details: reading.details.clone(),
+                details: observation.details.clone(),
                 sample,
                 since,
                 audio_bitrate: if has_media { rates.audio } else { 0 },
@@ -311,12 +316,12 @@ pub(crate) mod tests {
     }
 
     impl Program for Scripted {
-        fn readings(&self) -> Vec<Reading> {
+        fn observations(&self) -> Vec<Observation> {
             let streams = self.streams.lock().unwrap();
-            let reading = |(name, stats): &(String, gst::Structure)| {
-                Reading::of_stats(name, "live", name, stats.clone())
+            let observation = |(name, stats): &(String, gst::Structure)| {
+                Observation::of_stats(name, "live", name, stats.clone())
             };
-            streams.iter().map(reading).collect()
+            streams.iter().map(observation).collect()
         }
 
         fn drain(&self) {

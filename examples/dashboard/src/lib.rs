@@ -13,7 +13,7 @@ pub mod history;
 pub mod metrics;
 pub mod options;
 pub mod program;
-pub mod refusals;
+pub mod rejected_clients;
 pub mod stat;
 pub mod state;
 pub mod thumbnail;
@@ -22,6 +22,6 @@ pub mod web;
 
 pub use board::Board;
 pub use options::Options;
-pub use program::{Control, Detail, ElementStats, Program, Reading};
-pub use refusals::Refusals;
+pub use program::{Control, Detail, ElementStats, Observation, Program};
+pub use rejected_clients::RejectedClients;
 pub use state::StreamState;

@@ -15,28 +15,30 @@ use crate::thumbnail::LastPicture;
 /// A program with streams. Its methods must not wait: they run on the thread that serves HTTP.
 pub trait Program: Send + Sync + 'static {
     /// Returns all streams, in the order in which they are shown.
-    fn readings(&self) -> Vec<Reading>;
+    fn observations(&self) -> Vec<Observation>;
 
     /// Stops accepting publishers, and asks present ones to go elsewhere.
     fn drain(&self);
 
     /// Returns the statistics of the process, which each source has.
-    fn process(&self, readings: &[Reading]) -> Option<gst::Structure> {
-        let mut stats = readings.iter().filter_map(|reading| reading.stats.as_ref());
+    fn process(&self, observations: &[Observation]) -> Option<gst::Structure> {
+        let mut stats = observations
+            .iter()
+            .filter_map(|observation| observation.stats.as_ref());
         stats.find_map(|stats| stats.get("process").ok())
     }
 
     /// Returns the statistics of the elements that accept publishers, which count refused clients.
     /// By default each stream has an element of its own.
-    fn elements(&self, readings: &[Reading]) -> Vec<ElementStats> {
-        let element = |reading: &Reading| {
+    fn elements(&self, observations: &[Observation]) -> Vec<ElementStats> {
+        let element = |observation: &Observation| {
             Some(ElementStats {
-                name: reading.name.clone(),
-                application: reading.application.clone(),
-                stats: reading.stats.clone()?,
+                name: observation.name.clone(),
+                application: observation.application.clone(),
+                stats: observation.stats.clone()?,
             })
         };
-        readings.iter().filter_map(element).collect()
+        observations.iter().filter_map(element).collect()
     }
 
     /// Returns metrics beside those that all programs have.
@@ -55,7 +57,7 @@ pub struct ElementStats {
 
 /// One stream at one time.
 #[derive(Debug)]
-pub struct Reading {
+pub struct Observation {
     /// The name of the stream, which appears once in the program.
     pub name: String,
     /// The application that its publisher names, and the stream's name in there, for `/stat`.
@@ -90,18 +92,18 @@ impl Detail {
     }
 }
 
-impl Reading {
+impl Observation {
     /// Describes the stream of an rtmp2serversrc.
     pub fn of_source(name: &str, application: &str, source: &gst::Element) -> Self {
         let stats: gst::Structure = source.property("stats");
-        let mut reading = Reading::of_stats(name, application, name, stats);
-        reading.control = Some(Control::Source(source.clone()));
-        reading
+        let mut observation = Observation::of_stats(name, application, name, stats);
+        observation.control = Some(Control::Source(source.clone()));
+        observation
     }
 
     /// Describes a stream by the statistics of its source.
     pub fn of_stats(name: &str, application: &str, stream: &str, stats: gst::Structure) -> Self {
-        Reading {
+        Observation {
             name: name.to_owned(),
             application: application.to_owned(),
             stream: stream.to_owned(),
@@ -116,7 +118,7 @@ impl Reading {
 
     /// Describes a stream without a publisher, such as one from a file.
     pub fn without_publisher(name: &str, state: StreamState) -> Self {
-        Reading {
+        Observation {
             name: name.to_owned(),
             application: String::new(),
             stream: name.to_owned(),

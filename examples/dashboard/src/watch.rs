@@ -9,13 +9,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use common::journal;
 use gst::prelude::*;
 
-use crate::refusals::{Refusal, Refusals, masked};
+use crate::rejected_clients::{RejectedClient, RejectedClients, masked};
 
 /// Watches an element that accepts publishers. `name` returns the name of the stream that the
 /// element's description of a publisher belongs to.
 pub fn watch(
     source: &gst::Element,
-    refusals: &Arc<Refusals>,
+    refusals: &Arc<RejectedClients>,
     name: impl Fn(&gst::StructureRef) -> String + Clone + Send + Sync + 'static,
 ) {
     let name_of = name.clone();
@@ -44,7 +44,7 @@ pub fn watch(
     source.connect("publisher-rejected", false, move |arguments| {
         let info: gst::Structure = arguments[1].get().ok()?;
         let reason: &str = arguments[2].get().ok()?;
-        let refusal = Refusal {
+        let refusal = RejectedClient {
             time: unix_time(),
             address: text(&info, "address").to_owned(),
             application: text(&info, "application").to_owned(),
@@ -56,11 +56,11 @@ pub fn watch(
     });
 }
 
-fn report(refusals: &Refusals, refusal: Refusal) {
+fn report(refusals: &RejectedClients, refusal: RejectedClient) {
     let Some(suppressed) = refusals.add(refusal.clone(), Instant::now()) else {
         return;
     };
-    let Refusal {
+    let RejectedClient {
         address,
         application,
         stream,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use dashboard::{Program, Reading, Refusals};
+use dashboard::{Observation, Program, RejectedClients};
 use gst::prelude::*;
 use serde_json::Value;
 
@@ -17,8 +17,8 @@ const ADDED: [&str; 2] = ["instance", "job"];
 struct OneStream(gst::Structure);
 
 impl Program for OneStream {
-    fn readings(&self) -> Vec<Reading> {
-        vec![Reading::of_stats(
+    fn observations(&self) -> Vec<Observation> {
+        vec![Observation::of_stats(
             "camera",
             "live",
             "camera",
@@ -55,7 +55,7 @@ fn served() -> BTreeMap<String, BTreeSet<String>> {
     ] {
         stats.set(field, 1_u64);
     }
-    let families = dashboard::metrics::families(&OneStream(stats), &Refusals::default());
+    let families = dashboard::metrics::families(&OneStream(stats), &RejectedClients::default());
     let families = families.into_iter();
     let described = families.filter(|family| !family.get_metric().is_empty());
     described

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use common::journal;
-use dashboard::{Board, Detail, Program, Reading, Refusals, StreamState};
+use dashboard::{Board, Detail, Observation, Program, RejectedClients, StreamState};
 use gst::prelude::*;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -76,7 +76,7 @@ impl Ingest {
         route: &Route,
         port: u32,
         sink: &str,
-        refusals: &Arc<Refusals>,
+        refusals: &Arc<RejectedClients>,
     ) -> Result<Self, Box<dyn Error>> {
         let source = gst::ElementFactory::make("rtmp2serversrc")
             .name(&route.name)
@@ -114,17 +114,17 @@ impl Ingest {
         Ok(ingest)
     }
 
-    fn reading(&self) -> Reading {
+    fn observation(&self) -> Observation {
         let Route {
             name, application, ..
         } = &self.route;
-        let mut reading = Reading::of_source(name, application, &self.source);
+        let mut observation = Observation::of_source(name, application, &self.source);
         if !self.running.load(Ordering::Relaxed) {
-            reading.state = StreamState::Failed;
+            observation.state = StreamState::Failed;
             let text = "failed or ended; the log says why";
-            reading.details.push(Detail::new("Pipeline", text));
+            observation.details.push(Detail::new("Pipeline", text));
         }
-        reading
+        observation
     }
 }
 
@@ -161,8 +161,8 @@ impl Drop for Ingest {
 struct Ingests(Vec<Ingest>);
 
 impl Program for Ingests {
-    fn readings(&self) -> Vec<Reading> {
-        self.0.iter().map(Ingest::reading).collect()
+    fn observations(&self) -> Vec<Observation> {
+        self.0.iter().map(Ingest::observation).collect()
     }
 
     fn drain(&self) {
@@ -184,7 +184,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
     );
-    let refusals = Arc::new(Refusals::default());
+    let refusals = Arc::new(RejectedClients::default());
     let mut ingests: Vec<Ingest> = Vec::new();
     for route in &options.routes {
         // The first element may bind any free port; the others join it there.

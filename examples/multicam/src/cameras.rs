@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::statistics::{Unit, number};
-use dashboard::{Detail, Program, Reading, StreamState};
+use dashboard::{Detail, Observation, Program, StreamState};
 use gst::prelude::*;
 use gstrtmp2server::FallbackStatus;
 use prometheus::proto::MetricFamily;
@@ -31,9 +31,9 @@ impl Cameras {
 }
 
 impl Program for Cameras {
-    fn readings(&self) -> Vec<Reading> {
+    fn observations(&self) -> Vec<Observation> {
         let streams = self.streams.streams();
-        streams.iter().map(|stream| reading(stream)).collect()
+        streams.iter().map(|stream| observation(stream)).collect()
     }
 
     fn drain(&self) {
@@ -51,28 +51,28 @@ impl Program for Cameras {
     }
 }
 
-fn reading(shared: &SharedStatus) -> Reading {
+fn observation(shared: &SharedStatus) -> Observation {
     let name = shared.name.to_string();
     let snapshot = shared.snapshot();
-    let mut reading = match shared.publisher_source() {
+    let mut observation = match shared.publisher_source() {
         Some(source) => {
             let application: Option<String> = source.property("application");
-            Reading::of_source(&name, &application.unwrap_or_default(), &source)
+            Observation::of_source(&name, &application.unwrap_or_default(), &source)
         }
-        None => Reading::without_publisher(&name, state(snapshot.state.status.source)),
+        None => Observation::without_publisher(&name, state(snapshot.state.status.source)),
     };
     if snapshot.state.status.source == SourceState::Failed {
-        reading.state = StreamState::Failed;
+        observation.state = StreamState::Failed;
     }
-    if reading.stats.is_none() {
+    if observation.stats.is_none() {
         // Everything that arrives is sent, so the rate to the server stands for it.
         let sent = snapshot.stats.as_ref();
         let rate = sent.and_then(|stats| number(stats, "bitrate", Unit::None));
-        reading.bitrate = rate.unwrap_or_default() as u64;
+        observation.bitrate = rate.unwrap_or_default() as u64;
     }
-    reading.details = details(&snapshot);
-    reading.picture = shared.picture();
-    reading
+    observation.details = details(&snapshot);
+    observation.picture = shared.picture();
+    observation
 }
 
 /// Returns the state of a source that no publisher is behind.

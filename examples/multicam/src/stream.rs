@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::journal::Level;
-use dashboard::Refusals;
+use dashboard::RejectedClients;
 use dashboard::thumbnail::LastPicture;
 use gst::prelude::*;
 use gstrtmp2server::{FallbackStatus, StreamStatus};
@@ -48,7 +48,7 @@ const GOOD: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Context {
     pub ports: Arc<Ports>,
-    pub refusals: Arc<Refusals>,
+    pub refusals: Arc<RejectedClients>,
     /// No publisher is accepted any more.
     pub is_draining: Arc<AtomicBool>,
     pub events: UnboundedSender<ProgramEvent>,

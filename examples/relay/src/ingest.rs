@@ -7,7 +7,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::journal;
-use dashboard::{Control, Detail, ElementStats, Program, Reading, Refusals};
+use dashboard::{Control, Detail, ElementStats, Observation, Program, RejectedClients};
 use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks};
 use gstrtmp2server::StreamStatus;
@@ -58,7 +58,7 @@ impl Ingest {
         options: &Options,
         streams: &Arc<Streams>,
         site: &Arc<Site>,
-        refusals: &Arc<Refusals>,
+        refusals: &Arc<RejectedClients>,
     ) -> Result<(Self, u16), Box<dyn Error>> {
         let mut ingest = Ingest {
             entries: Vec::new(),
@@ -304,18 +304,18 @@ impl Ingest {
 }
 
 impl Program for Publishers {
-    fn readings(&self) -> Vec<Reading> {
+    fn observations(&self) -> Vec<Observation> {
         let listed: HashMap<StreamName, StreamInfo> =
             self.site.catalog.streams().into_iter().collect();
         // A stream that has returned may have two pads for a moment; the present one is later.
-        let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
+        let mut observations: BTreeMap<String, Observation> = BTreeMap::new();
         for entry in &self.entries {
-            for (name, reading) in entry.readings() {
+            for (name, observation) in entry.observations() {
                 let info = listed.get(&name);
-                readings.insert(name.to_string(), described(reading, info));
+                observations.insert(name.to_string(), described(observation, info));
             }
         }
-        readings.into_values().collect()
+        observations.into_values().collect()
     }
 
     fn drain(&self) {
@@ -326,7 +326,7 @@ impl Program for Publishers {
         self.site.health.set("rtmp", Some(problem.to_owned()));
     }
 
-    fn elements(&self, _readings: &[Reading]) -> Vec<ElementStats> {
+    fn elements(&self, _observations: &[Observation]) -> Vec<ElementStats> {
         let element = |entry: &Arc<Entry>| {
             let name = |property| entry.source.property::<Option<String>>(property);
             ElementStats {
@@ -338,7 +338,7 @@ impl Program for Publishers {
         self.entries.iter().map(element).collect()
     }
 
-    fn process(&self, _readings: &[Reading]) -> Option<gst::Structure> {
+    fn process(&self, _observations: &[Observation]) -> Option<gst::Structure> {
         let stats: gst::Structure = self.entries.first()?.source.property("stats");
         stats.get("process").ok()
     }
@@ -346,11 +346,11 @@ impl Program for Publishers {
 
 impl Entry {
     /// Returns the streams that have a pad.
-    fn readings(&self) -> Vec<(StreamName, Reading)> {
+    fn observations(&self) -> Vec<(StreamName, Observation)> {
         let stats: gst::Structure = self.source.property("stats");
         let streams = stats.get::<gst::Array>("streams").ok();
         let publishers = self.lock();
-        let reading = |stats: gst::Structure| {
+        let observation = |stats: gst::Structure| {
             let pad = stats.get::<String>("pad").ok()?;
             let name = publishers.get(&pad)?.name.clone();
             let application = match &name.user {
@@ -358,22 +358,22 @@ impl Entry {
                 None => name.application.clone(),
             };
             let text = name.to_string();
-            let mut reading = Reading::of_stats(&text, &application, &name.stream, stats);
-            reading.control = Some(Control::Pad(self.source.clone(), pad));
-            Some((name, reading))
+            let mut observation = Observation::of_stats(&text, &application, &name.stream, stats);
+            observation.control = Some(Control::Pad(self.source.clone(), pad));
+            Some((name, observation))
         };
         let streams = streams.iter().flat_map(|streams| streams.iter());
         let streams = streams.filter_map(|stats| stats.get::<gst::Structure>().ok());
-        streams.filter_map(reading).collect()
+        streams.filter_map(observation).collect()
     }
 }
 
 /// Adds what the relay makes of a stream.
-fn described(mut reading: Reading, info: Option<&StreamInfo>) -> Reading {
+fn described(mut observation: Observation, info: Option<&StreamInfo>) -> Observation {
     let Some(info) = info else {
-        return reading;
+        return observation;
     };
-    let mut add = |label, value: String| reading.details.push(Detail::new(label, value));
+    let mut add = |label, value: String| observation.details.push(Detail::new(label, value));
     let handled = match info.is_passed_through {
         true => "passed through",
         false => "cleaned",
@@ -386,8 +386,8 @@ fn described(mut reading: Reading, info: Option<&StreamInfo>) -> Reading {
         ),
         (false, None) => add("HLS", "starts in a moment".to_owned()),
     }
-    reading.picture = Some(info.picture.clone());
-    reading
+    observation.picture = Some(info.picture.clone());
+    observation
 }
 
 /// Returns the name of a publisher's stream. That of a refused one may be no stream.
@@ -396,7 +396,7 @@ fn name_or_masked(info: &gst::StructureRef) -> String {
     match name_of(info) {
         Some(name) => name.to_string(),
         None => {
-            let key = dashboard::refusals::masked(text("stream-key"));
+            let key = dashboard::rejected_clients::masked(text("stream-key"));
             format!("{}/{key}", text("application"))
         }
     }

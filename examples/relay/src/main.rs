@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use catalog::Catalog;
 use common::{journal, supervisor};
-use dashboard::{Board, Refusals};
+use dashboard::{Board, RejectedClients};
 use health::Health;
 use ingest::Ingest;
 use notify::{DeliveryCounters, Receiver};
@@ -161,7 +161,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     });
     let streams =
         streams.map_err(|error| format!("--directory {}: {error}", options.directory.display()))?;
-    let refusals = Arc::new(Refusals::default());
+    let refusals = Arc::new(RejectedClients::default());
     let (ingest, port) = Ingest::start(&options, &streams, &site, &refusals)?;
     let publishers = ingest.publishers(&site);
     let board = Board::new("rtmp2-relay", publishers, refusals, &options.dashboard)?;

@@ -12,65 +12,67 @@ use common::statistics::{Unit, number};
 use prometheus::proto::{LabelPair, MetricFamily};
 
 use crate::facts::Facts;
-use crate::program::{ElementStats, Program, Reading};
-use crate::refusals::Refusals;
+use crate::program::{ElementStats, Observation, Program};
+use crate::rejected_clients::RejectedClients;
 use crate::state::StreamState;
 use table::{Description, OF_ACCESS, OF_ELEMENT, OF_PROCESS};
 
 /// Returns the metrics of each stream, of refused clients, and of the process.
-pub fn families(program: &dyn Program, refusals: &Refusals) -> Vec<MetricFamily> {
-    let readings = program.readings();
+pub fn families(program: &dyn Program, refusals: &RejectedClients) -> Vec<MetricFamily> {
+    let observations = program.observations();
     let mut families: Vec<MetricFamily> = OF_ELEMENT
         .iter()
-        .map(|description| of_streams(description, &readings))
+        .map(|description| of_streams(description, &observations))
         .collect();
-    families.push(dropped(&readings));
-    let elements = program.elements(&readings);
+    families.push(dropped(&observations));
+    let elements = program.elements(&observations);
     let accesses = OF_ACCESS.iter();
     families.extend(accesses.map(|description| of_elements(description, &elements)));
     families.push(last_errors(&elements));
-    families.push(information(&readings));
-    families.push(running(&readings));
+    families.push(information(&observations));
+    families.push(running(&observations));
     families.push(rejected(refusals));
-    if let Some(process) = program.process(&readings) {
+    if let Some(process) = program.process(&observations) {
         families.extend(OF_PROCESS.iter().map(|metric| of_process(metric, &process)));
     }
     families.extend(program.metrics());
     families
 }
 
-fn labels_of(reading: &Reading, label: &str, value: &str) -> Vec<LabelPair> {
+fn labels_of(observation: &Observation, label: &str, value: &str) -> Vec<LabelPair> {
     labels(&[
-        ("element", &reading.name),
-        ("application", &reading.application),
+        ("element", &observation.name),
+        ("application", &observation.application),
         (label, value),
     ])
 }
 
-fn of_streams(description: &Description, readings: &[Reading]) -> MetricFamily {
+fn of_streams(description: &Description, observations: &[Observation]) -> MetricFamily {
     let mut samples = Vec::new();
-    for (reading, stats) in with_stats(readings) {
+    for (observation, stats) in with_stats(observations) {
         for (value, field) in description.fields {
             let number = number(stats, field, description.unit);
-            let labels = labels_of(reading, description.label, value);
+            let labels = labels_of(observation, description.label, value);
             samples.extend(number.map(|number| (labels, number)));
         }
     }
     family(description.name, description.help, samples)
 }
 
-fn with_stats(readings: &[Reading]) -> impl Iterator<Item = (&Reading, &gst::Structure)> {
-    let readings = readings.iter();
-    readings.filter_map(|reading| Some((reading, reading.stats.as_ref()?)))
+fn with_stats(
+    observations: &[Observation],
+) -> impl Iterator<Item = (&Observation, &gst::Structure)> {
+    let observations = observations.iter();
+    observations.filter_map(|observation| Some((observation, observation.stats.as_ref()?)))
 }
 
-fn dropped(readings: &[Reading]) -> MetricFamily {
+fn dropped(observations: &[Observation]) -> MetricFamily {
     let mut samples = Vec::new();
-    for (reading, stats) in with_stats(readings) {
+    for (observation, stats) in with_stats(observations) {
         for (field, _) in stats.iter() {
             if let Some(reason) = field.as_str().strip_prefix("dropped-") {
                 let number = number(stats, field.as_str(), Unit::None);
-                let labels = labels_of(reading, "reason", reason);
+                let labels = labels_of(observation, "reason", reason);
                 samples.extend(number.map(|number| (labels, number)));
             }
         }
@@ -113,15 +115,15 @@ fn last_errors(elements: &[ElementStats]) -> MetricFamily {
 }
 
 /// Returns a sample for each stream with a publisher: what it sends.
-fn information(readings: &[Reading]) -> MetricFamily {
-    let sample = |(reading, stats): (&Reading, &gst::Structure)| {
+fn information(observations: &[Observation]) -> MetricFamily {
+    let sample = |(observation, stats): (&Observation, &gst::Structure)| {
         let facts = Facts::of(stats);
         facts.address.as_ref()?;
         let resolution = facts.resolution();
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let labels = labels(&[
-            ("element", &reading.name),
-            ("application", &reading.application),
+            ("element", &observation.name),
+            ("application", &observation.application),
             ("codec", &text(&facts.video_codec)),
             ("audio_codec", &text(&facts.audio_codec)),
             ("resolution", &text(&resolution)),
@@ -129,22 +131,25 @@ fn information(readings: &[Reading]) -> MetricFamily {
         ]);
         Some((labels, 1.0))
     };
-    let samples = with_stats(readings).filter_map(sample).collect();
+    let samples = with_stats(observations).filter_map(sample).collect();
     let help = "1 for each stream with a publisher; the labels say what it sends.";
     family("rtmp2_stream_info", help, samples)
 }
 
-fn running(readings: &[Reading]) -> MetricFamily {
-    let sample = |reading: &Reading| {
-        let is_running = reading.state != StreamState::Failed;
-        (labels_of(reading, "", ""), f64::from(u8::from(is_running)))
+fn running(observations: &[Observation]) -> MetricFamily {
+    let sample = |observation: &Observation| {
+        let is_running = observation.state != StreamState::Failed;
+        (
+            labels_of(observation, "", ""),
+            f64::from(u8::from(is_running)),
+        )
     };
     let help = "1 unless the pipeline has failed or ended.";
-    let samples = readings.iter().map(sample).collect();
+    let samples = observations.iter().map(sample).collect();
     family("rtmp2_pipeline_running", help, samples)
 }
 
-fn rejected(refusals: &Refusals) -> MetricFamily {
+fn rejected(refusals: &RejectedClients) -> MetricFamily {
     let counts = refusals.counts().into_iter();
     let samples = counts.map(|(reason, count)| (labels(&[("reason", &reason)]), count as f64));
     let help = "Refused clients by reason, each counted once.";

@@ -29,10 +29,10 @@ pub(super) async fn of_stream(
             "use /api/streams/NAME/disconnect or /api/streams/NAME/reconnect",
         );
     };
-    let Some(reading) = board.reading(name) else {
+    let Some(observation) = board.observation(name) else {
         return no_stream();
     };
-    let Some(control) = reading.control else {
+    let Some(control) = observation.control else {
         return problem(StatusCode::CONFLICT, "this stream has no publisher");
     };
     journal::info(if action == "disconnect" {

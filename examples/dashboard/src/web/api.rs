@@ -14,7 +14,7 @@ use crate::board::{Board, Snapshot};
 use crate::facts::Facts;
 use crate::history::{CAPACITY, Columns, INTERVAL};
 use crate::program::Detail;
-use crate::refusals::Refusal;
+use crate::rejected_clients::RejectedClient;
 use crate::state::StreamState;
 use crate::watch::unix_time;
 
@@ -34,7 +34,7 @@ struct Listing {
     draining: bool,
     totals: Totals,
     streams: Vec<Stream>,
-    refusals: Vec<Refusal>,
+    refusals: Vec<RejectedClient>,
 }
 
 #[derive(Serialize)]
@@ -176,10 +176,10 @@ fn history(board: &Board, name: &str, query: Option<&str>) -> Response {
 }
 
 async fn thumbnail(board: &Board, name: &str) -> Response {
-    let Some(reading) = board.reading(name) else {
+    let Some(observation) = board.observation(name) else {
         return no_stream();
     };
-    let jpeg = match reading.picture {
+    let jpeg = match observation.picture {
         Some(picture) => tokio::task::spawn_blocking(move || picture.jpeg()).await,
         None => Ok(None),
     };

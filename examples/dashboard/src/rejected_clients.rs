@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// Refusals that the page shows.
+/// RejectedClients that the page shows.
 const SHOWN: usize = 50;
 /// A client may have meant several elements, each of which reports its refusal at once.
 const SAME_CLIENT: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub const REASONS: [&str; 19] = [
 ];
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Refusal {
+pub struct RejectedClient {
     /// In seconds since the Unix epoch.
     pub time: f64,
     /// Address and port of the client.
@@ -55,12 +55,12 @@ pub struct Refusal {
 }
 
 #[derive(Debug)]
-pub struct Refusals(Mutex<State>);
+pub struct RejectedClients(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     /// Oldest first.
-    last: VecDeque<(Instant, Refusal)>,
+    last: VecDeque<(Instant, RejectedClient)>,
     counts: BTreeMap<String, u64>,
     ration: Ration,
 }
@@ -73,10 +73,10 @@ struct Ration {
     suppressed: u64,
 }
 
-impl Default for Refusals {
+impl Default for RejectedClients {
     fn default() -> Self {
         let counts = REASONS.map(|reason| (reason.to_owned(), 0));
-        Refusals(Mutex::new(State {
+        RejectedClients(Mutex::new(State {
             last: VecDeque::new(),
             counts: counts.into(),
             ration: Ration {
@@ -88,7 +88,7 @@ impl Default for Refusals {
     }
 }
 
-impl Refusals {
+impl RejectedClients {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No panic leaves it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,9 +96,9 @@ impl Refusals {
 
     /// Counts a refusal, unless it is that of a client that was counted just now. Returns the number
     /// of refusals before it that are not in the log where it should be there.
-    pub fn add(&self, refusal: Refusal, now: Instant) -> Option<u64> {
+    pub fn add(&self, refusal: RejectedClient, now: Instant) -> Option<u64> {
         let mut state = self.lock();
-        let is_same = |(when, other): &(Instant, Refusal)| {
+        let is_same = |(when, other): &(Instant, RejectedClient)| {
             now.saturating_duration_since(*when) < SAME_CLIENT
                 && (&other.address, &other.reason) == (&refusal.address, &refusal.reason)
         };
@@ -114,7 +114,7 @@ impl Refusals {
     }
 
     /// Returns the last refusals, newest first.
-    pub fn last(&self) -> Vec<Refusal> {
+    pub fn last(&self) -> Vec<RejectedClient> {
         let state = self.lock();
         let last = state.last.iter().rev();
         last.map(|(_, refusal)| refusal.clone()).collect()
@@ -163,8 +163,8 @@ pub fn masked(key: &str) -> String {
 mod tests {
     use super::*;
 
-    fn refusal(client: u32, reason: &str) -> Refusal {
-        Refusal {
+    fn refusal(client: u32, reason: &str) -> RejectedClient {
+        RejectedClient {
             time: 0.0,
             address: format!("192.0.2.1:{client}"),
             application: "live".to_owned(),
@@ -173,14 +173,14 @@ mod tests {
         }
     }
 
-    fn count(refusals: &Refusals, reason: &str) -> u64 {
+    fn count(refusals: &RejectedClients, reason: &str) -> u64 {
         let counts = refusals.counts();
         counts.iter().find(|(name, _)| name == reason).unwrap().1
     }
 
     #[test]
     fn a_client_counts_once_however_many_elements_refuse_it() {
-        let (refusals, now) = (Refusals::default(), Instant::now());
+        let (refusals, now) = (RejectedClients::default(), Instant::now());
         assert_eq!(count(&refusals, "no-stream"), 0);
         assert_eq!(refusals.add(refusal(1, "no-stream"), now), Some(0));
         assert_eq!(refusals.add(refusal(1, "no-stream"), now), None);
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_counted_whole_and_logged_in_part() {
-        let (refusals, now) = (Refusals::default(), Instant::now());
+        let (refusals, now) = (RejectedClients::default(), Instant::now());
         let add = |client, now| refusals.add(refusal(client, "full"), now);
         let written = (0..1000).filter(|client| add(*client, now).is_some());
         assert_eq!(written.count(), BURST as usize);
