@@ -53,17 +53,19 @@ def flags_of(spec):
     return ", ".join(flags)
 
 
-def values_of(spec):
+def values_of(spec, owner):
     """Returns the values of an enum, as (number, nick, name)."""
-    values = spec.enum_class.__enum_values__.values()
+    # Only the class of a value has all of them, in each version of PyGObject.
+    values = type(owner.get_property(spec.name)).__enum_values__.values()
     return sorted((int(value), value.value_nick, value.value_name) for value in values)
 
 
-def value_of(spec):
+def value_of(spec, owner):
     """Returns the type of a property with its range and default."""
     kind = spec.value_type.name
     if hasattr(spec, "enum_class"):
-        return f"{kind}, default {spec.default_value.value_nick}"
+        nicks = {number: nick for number, nick, _ in values_of(spec, owner)}
+        return f"{kind}, default {nicks[int(spec.default_value)]}"
     if kind in LIMITS or kind in ("gdouble", "gfloat"):
         lowest, highest = spec.minimum, spec.maximum
         bounded = f", {lowest} to {highest}" if highest != LIMITS.get(kind) else f", from {lowest}" if lowest > 0 else ""
@@ -73,14 +75,14 @@ def value_of(spec):
     return kind
 
 
-def properties(kind):
-    """Yields the lines of the properties that the class itself has."""
+def properties(kind, owner):
+    """Yields the lines of the properties that the class itself has. `owner` is one of it, which has the values of its enums."""
     for spec in sorted(GObject.list_properties(kind), key=lambda spec: spec.name):
         if is_own(spec.owner_type) and spec.owner_type == kind:
             yield f"  {spec.name}: {spec.blurb}"
-            yield f"      {value_of(spec)}; {flags_of(spec)}"
+            yield f"      {value_of(spec, owner)}; {flags_of(spec)}"
             if hasattr(spec, "enum_class"):
-                yield from (f"        {number} {nick}: {name}" for number, nick, name in values_of(spec))
+                yield from (f"        {number} {nick}: {name}" for number, nick, name in values_of(spec, owner))
 
 
 def signals(kind, actions):
@@ -116,8 +118,8 @@ def text_of(name):
         if is_own(pad_kind) and pad_kind not in pads:
             pads.append(pad_kind)
     for title, part in [
-        ("properties", properties(kind)), ("signals", signals(kind, False)), ("actions", signals(kind, True)),
-        *((f"properties of {pad.name}", properties(pad)) for pad in pads),
+        ("properties", properties(kind, element)), ("signals", signals(kind, False)), ("actions", signals(kind, True)),
+        *((f"properties of {pad.name}", properties(pad, GObject.new(pad, direction=Gst.PadDirection.SRC))) for pad in pads),
     ]:
         part = list(part)
         lines += ["", title, *part] if part else []

@@ -26,20 +26,34 @@ pub(crate) fn parse(text: &str) -> Option<Vec<String>> {
     Some(entries)
 }
 
+/// Parses the array form. GStreamer's own parser of it differs between versions: 1.26 rejects entries
+/// without quotes.
 fn parse_array(text: &str) -> Option<Vec<String>> {
-    let element = glib::ParamSpecString::builder("entry").build();
-    let spec = gst::ParamSpecArray::builder("list")
-        .element_spec(&element)
-        .build();
-    let value = glib::Value::deserialize_with_pspec(text, &spec).ok()?;
-    let array: gst::Array = value.get().ok()?;
-    let entry = |value: &glib::SendValue| value.get::<Option<String>>().ok().flatten();
-    Some(
-        array
-            .iter()
-            .map(|value| entry(value).unwrap_or_default())
-            .collect(),
-    )
+    let inner = text.strip_prefix('<')?.strip_suffix('>')?.trim();
+    if inner.is_empty() {
+        return Some(Vec::new());
+    }
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let ends_entry = |character: char| {
+        let was_escaped = std::mem::replace(&mut is_escaped, false);
+        match character {
+            '\\' => is_escaped = !was_escaped,
+            '"' => is_quoted ^= !was_escaped,
+            _ => {}
+        }
+        character == ',' && !is_quoted
+    };
+    inner.split(ends_entry).map(parse_entry).collect()
+}
+
+/// Parses an entry of the array form: perhaps with its type before it, and perhaps in quotes.
+fn parse_entry(text: &str) -> Option<String> {
+    let text = text.trim();
+    let text = text.strip_prefix("(string)").unwrap_or(text).trim();
+    glib::Value::deserialize(text, String::static_type())
+        .ok()?
+        .get()
+        .ok()
 }
 
 /// Returns the entries of a list whose entries contain no comma. Some languages make a list of one
@@ -161,6 +175,7 @@ mod tests {
             ("\"a,b\"", &["a", "b"]),
             ("<10.0.0.0/33>", &["10.0.0.0/33"]),
             ("<(string)\"a b\", (string)c>", &["a b", "c"]),
+            ("<a, \"b, \\\"c\">", &["a", "b, \"c"]),
             ("<\"\">", &[""]),
             ("<>", &[]),
             ("", &[]),

@@ -118,13 +118,14 @@ impl TagTimes {
     fn begin_file(&mut self, timestamp: u32, track: &TrackTimes) {
         let end = self.end.unwrap_or(i64::MIN);
         let unwrapper = track.unwrapper.unwrap_or(self.unwrapper);
-        let time = unwrapper.peek(timestamp) * NANOS_PER_MILLI + self.shift;
+        let time = (unwrapper.peek(timestamp) * NANOS_PER_MILLI).saturating_add(self.shift);
         let is_near = |step| step * NANOS_PER_MILLI <= MAX_PACKET;
-        let continues = (end - MAX_OVERLAP..=end + MAX_HOLE).contains(&time)
+        let continues = (end.saturating_sub(MAX_OVERLAP)..=end.saturating_add(MAX_HOLE))
+            .contains(&time)
             && unwrapper.step_over_wrap(timestamp).is_none_or(is_near);
         if !continues {
             self.unwrapper = TimestampUnwrapper::default();
-            self.start_run(end - i64::from(timestamp) * NANOS_PER_MILLI);
+            self.start_run(end.saturating_sub(i64::from(timestamp) * NANOS_PER_MILLI));
             self.first_run_of_file = self.run;
         }
     }
@@ -152,9 +153,9 @@ impl TagTimes {
             // The latest run, which may have begun before the track came. A time before all others
             // is of a track that is half the range ahead: no time may be negative.
             None => {
-                let is_ahead = raw + self.shift < -RESET;
+                let is_ahead = raw.saturating_add(self.shift) < -RESET;
                 let wrap = if is_ahead { WRAP } else { 0 };
-                (track.run, track.shift) = (self.run, self.shift + wrap);
+                (track.run, track.shift) = (self.run, self.shift.saturating_add(wrap));
             }
             Some(_) if track.run < self.first_run_of_file => is_reset = true,
             Some(last) => is_reset = raw - last.raw <= -RESET,
@@ -163,9 +164,9 @@ impl TagTimes {
             // The first track that restarts begins a run, and the others follow it. A track that
             // would still go back has restarted alone.
             let follows = track.run < self.run
-                && track
-                    .last
-                    .is_none_or(|last| raw + self.shift > last.shifted - RESET);
+                && track.last.is_none_or(|last| {
+                    raw.saturating_add(self.shift) > last.shifted.saturating_sub(RESET)
+                });
             if !follows {
                 self.start_run(end - raw);
             }
@@ -177,7 +178,9 @@ impl TagTimes {
             is_reset |= self.return_to_clock(raw, end, track);
         }
         let shifted = raw.saturating_add(track.shift);
-        let step = track.last.map_or(0, |last| shifted - last.shifted);
+        let step = track
+            .last
+            .map_or(0, |last| shifted.saturating_sub(last.shifted));
         let duration = if is_reset {
             0
         } else {
@@ -191,7 +194,7 @@ impl TagTimes {
     /// Handles a step ahead of a track. Returns true where it leads back to the clock of before a
     /// restart, which was none.
     fn return_to_clock(&mut self, raw: i64, end: i64, track: &mut TrackTimes) -> bool {
-        let fits = |shift: i64| (raw + shift - end).abs() <= RESET;
+        let fits = |shift: i64| raw.saturating_add(shift).abs_diff(end) <= RESET.unsigned_abs();
         if fits(track.shift) {
             return false;
         }

@@ -353,7 +353,10 @@ impl<M> Feed<M> {
     /// Ends the present publisher. Audio that waited for a keyframe leaves, unless standby has replaced
     /// it. Without any media there is nothing that a description could be of.
     pub fn end_publisher(&mut self) {
-        if self.is_standby_playing() {
+        let standby = self.standby.as_mut();
+        if let Some(standby) = standby.filter(|standby| standby.is_playing()) {
+            // Its burst has no end to wait for any more.
+            standby.forget_publisher();
             self.dropped.before_keyframe += self.pending.retain_media(|_, _| false);
         }
         if self.pending.has_media() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::pending::PendingTag;
 use super::source_clocks::SourceTime;
 use super::standby::{
-    LateAction, PlayedTag, Returning, Standby, StandbyChange, codec_of, configurations,
+    LateAction, PlayedTag, Returning, Standby, StandbyChange, codec_of, composition, configurations,
 };
 use super::stream_header::HeaderChange;
 use super::time::RunningTime;
@@ -70,7 +70,7 @@ impl<M> Feed<M> {
         let Some(standby) = &mut self.standby else {
             return false;
         };
-        standby.start_publisher();
+        standby.forget_publisher();
         let is_playing = standby.is_playing();
         if is_playing {
             self.keyframe_gate.close_for_standby(true);
@@ -292,7 +292,7 @@ impl<M> Feed<M> {
             return;
         };
         let (kind, arrival) = (start.tag.kind, start.arrival);
-        let composition = start.tag.info.composition_time / 1_000_000;
+        let composition = composition(&start.tag.info);
         // Media before it has been replaced.
         let begins = |time: SourceTime| time.common >= source.common;
         self.dropped.late += self.pending.retain_media(|_, time| begins(time));

@@ -8,7 +8,7 @@
 use super::body::{ExVideoContent, VideoBody, VideoPacket, VideoTrack};
 use super::codes::{AvcPacketType, VideoCodecId, VideoFourCc};
 use super::config::bits::{Bits, unescape};
-use super::config::{is_annexb, is_hevc_in_disguise, nal_length_size};
+use super::config::{PrefixedNals, is_annexb, is_hevc_in_disguise, nal_length_size};
 use super::info::{Content, TagInfo};
 use super::{Tag, TagKind, tracks};
 
@@ -245,65 +245,50 @@ fn vp6(data: &[u8]) -> Option<Picture> {
 }
 
 /// The NAL units of a picture, up to the first malformed one.
-pub(super) struct NalUnits<'a> {
-    rest: &'a [u8],
-    /// Bytes of a length field; 0 for start codes.
-    length_size: usize,
+pub(super) enum NalUnits<'a> {
+    Lengths(PrefixedNals<'a>),
+    /// The rest of a picture in Annex B.
+    StartCodes(&'a [u8]),
 }
 
 impl<'a> NalUnits<'a> {
     /// Encoders that know no other form send start codes.
     pub(super) fn new(length_size: u8, data: &'a [u8]) -> Self {
         let length_size = length_size.clamp(1, 4);
-        let has_start_codes = is_annexb(data, length_size);
-        NalUnits {
-            rest: data,
-            length_size: if has_start_codes {
-                0
-            } else {
-                length_size.into()
-            },
+        match is_annexb(data, length_size) {
+            true => NalUnits::StartCodes(data),
+            false => NalUnits::Lengths(PrefixedNals::new(data, length_size)),
         }
-    }
-
-    fn next_by_length(&mut self) -> Option<&'a [u8]> {
-        let (length, after) = self.rest.split_at_checked(self.length_size)?;
-        let length = length.iter().fold(0, |n, &byte| n << 8 | usize::from(byte));
-        let (nal, after) = after.split_at_checked(length)?;
-        self.rest = after;
-        Some(nal)
-    }
-
-    fn next_by_start_code(&mut self) -> Option<&'a [u8]> {
-        const START_CODE: &[u8] = &[0, 0, 1];
-        let find = |bytes: &[u8]| bytes.windows(3).position(|window| window == START_CODE);
-        let start = find(self.rest)? + START_CODE.len();
-        let nal = &self.rest[start..];
-        let end = find(nal).unwrap_or(nal.len());
-        self.rest = &nal[end..];
-        Some(&nal[..end])
     }
 }
 
 impl<'a> Iterator for NalUnits<'a> {
     type Item = &'a [u8];
 
-    /// The first bit of every NAL unit is 0.
     fn next(&mut self) -> Option<&'a [u8]> {
-        loop {
-            let before = self.rest;
-            let nal = match self.length_size {
-                0 => self.next_by_start_code()?,
-                _ => self.next_by_length()?,
-            };
-            match nal.first() {
-                None => {}
-                Some(first) if first & 0x80 == 0 => return Some(nal),
-                Some(_) => {
-                    self.rest = before;
-                    return None;
-                }
+        match self {
+            NalUnits::Lengths(nals) => nals.next(),
+            NalUnits::StartCodes(rest) => next_by_start_code(rest),
+        }
+    }
+}
+
+fn next_by_start_code<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    const START_CODE: &[u8] = &[0, 0, 1];
+    let find = |bytes: &[u8]| bytes.windows(3).position(|window| window == START_CODE);
+    loop {
+        let start = find(rest)? + START_CODE.len();
+        let nal = &rest[start..];
+        let end = find(nal).unwrap_or(nal.len());
+        let (nal, after) = nal.split_at(end);
+        match nal.first() {
+            None => *rest = after,
+            // The first bit of every NAL unit is 0.
+            Some(first) if first & 0x80 == 0 => {
+                *rest = after;
+                return Some(nal);
             }
+            Some(_) => return None,
         }
     }
 }

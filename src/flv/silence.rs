@@ -4,8 +4,7 @@
 
 use super::body::{AudioBody, AudioPacket, AudioTrack, ExAudio, Tracks};
 use super::codes::{AacPacketType, AudioFourCc, SoundFormat};
-use super::config::bits::Bits;
-use super::config::{AudioSpecificConfig, Mp3Header, OpusHead};
+use super::config::{AudioSpecificConfig, Element, Mp3Header, OpusHead, frame_elements};
 
 /// A silent frame, over and over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,14 +132,6 @@ fn first<'a>(tracks: &Tracks<AudioTrack<'a>>) -> Option<AudioTrack<'a>> {
     tracks.iter().next().map(|(_, track)| *track)
 }
 
-/// An element of an AAC frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Element {
-    Single,
-    Pair,
-    LowFrequency,
-}
-
 /// Writes bits from the front of a byte on.
 #[derive(Debug, Default)]
 struct BitWriter {
@@ -171,7 +162,7 @@ fn aac(config: &[u8]) -> Option<(Vec<u8>, u32, u32)> {
     if !matches!(core.object_type, 1 | 2 | 4) {
         return None;
     }
-    let (elements, is_short) = elements(config)?;
+    let (elements, is_short) = frame_elements(config)?;
     let mut frame = BitWriter::default();
     for (element, tag) in elements {
         let id = match element {
@@ -209,77 +200,6 @@ fn aac(config: &[u8]) -> Option<(Vec<u8>, u32, u32)> {
 /// One long window without a single band.
 fn put_ics_info(frame: &mut BitWriter) {
     frame.put(0, 1 + 2 + 1 + 6 + 1);
-}
-
-/// Returns the elements of each frame with their tags, and true for frames of 960 samples.
-fn elements(config: &[u8]) -> Option<(Vec<(Element, u32)>, bool)> {
-    let mut bits = Bits::new(config);
-    let object_type = object_type(&mut bits)?;
-    skip_rate(&mut bits)?;
-    let configuration = bits.bits(4)?;
-    if object_type == 5 || object_type == 29 {
-        skip_rate(&mut bits)?;
-        self::object_type(&mut bits)?;
-    }
-    let is_short = bits.bit()?;
-    if bits.bit()? {
-        bits.skip(14)?;
-    }
-    bits.bit()?;
-    use Element::{LowFrequency as Lfe, Pair, Single};
-    let elements: &[(Element, u32)] = match configuration {
-        0 => return Some((program_elements(&mut bits)?, is_short)),
-        1 => &[(Single, 0)],
-        2 => &[(Pair, 0)],
-        3 => &[(Single, 0), (Pair, 0)],
-        4 => &[(Single, 0), (Pair, 0), (Single, 1)],
-        5 => &[(Single, 0), (Pair, 0), (Pair, 1)],
-        6 => &[(Single, 0), (Pair, 0), (Pair, 1), (Lfe, 0)],
-        7 | 12 => &[(Single, 0), (Pair, 0), (Pair, 1), (Pair, 2), (Lfe, 0)],
-        11 => &[(Single, 0), (Pair, 0), (Pair, 1), (Single, 1), (Lfe, 0)],
-        14 => &[(Single, 0), (Pair, 0), (Pair, 1), (Lfe, 0), (Pair, 2)],
-        _ => return None,
-    };
-    Some((elements.to_vec(), is_short))
-}
-
-/// Returns the elements of a program config element.
-fn program_elements(bits: &mut Bits<'_>) -> Option<Vec<(Element, u32)>> {
-    bits.skip(4 + 2 + 4)?;
-    let full = bits.bits(4)? + bits.bits(4)? + bits.bits(4)?;
-    let low_frequency = bits.bits(2)?;
-    bits.skip(3 + 4)?;
-    for length in [4, 4, 3] {
-        if bits.bit()? {
-            bits.skip(length)?;
-        }
-    }
-    let mut elements = Vec::new();
-    for _ in 0..full {
-        let element = match bits.bit()? {
-            true => Element::Pair,
-            false => Element::Single,
-        };
-        elements.push((element, bits.bits(4)?));
-    }
-    for _ in 0..low_frequency {
-        elements.push((Element::LowFrequency, bits.bits(4)?));
-    }
-    Some(elements)
-}
-
-fn object_type(bits: &mut Bits<'_>) -> Option<u32> {
-    match bits.bits(5)? {
-        31 => Some(32 + bits.bits(6)?),
-        number => Some(number),
-    }
-}
-
-fn skip_rate(bits: &mut Bits<'_>) -> Option<()> {
-    if bits.bits(4)? == 15 {
-        bits.skip(24)?;
-    }
-    Some(())
 }
 
 /// Returns a packet of 20 ms in which each stream has a CELT frame that is marked silent (RFC 6716,

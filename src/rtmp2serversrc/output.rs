@@ -168,9 +168,7 @@ impl TagOutput {
         tag.is_discont |= std::mem::take(&mut self.is_discont);
         if tag.starts_decoding {
             self.starts_decoding = true;
-            if !feed.is_standby_playing() {
-                context.state.description().add_tag(&tag.bytes);
-            }
+            context.state.description().add_tag(&tag.bytes);
         }
         context.state.set_position(tag.dts);
         Some(buffers::buffer(tag, reporter.epoch(), &self.spare_buffers))

@@ -39,15 +39,19 @@ pub(super) fn load(path: &Path) -> Result<Arc<Program>, String> {
         return Err(failed("it is not a file".into()));
     }
     let version = (metadata.len(), metadata.modified().ok());
-    let known = FILES.lock().get(path).and_then(|(known, program)| {
-        let program = program.upgrade()?;
-        (*known == version).then_some(program)
-    });
-    if let Some(program) = known {
+    let known = |files: &Files| {
+        let (known, program) = files.get(path)?;
+        program.upgrade().filter(|_| *known == version)
+    };
+    if let Some(program) = known(&FILES.lock()) {
         return Ok(program);
     }
     let program = Arc::new(read(&mut file).map_err(failed)?);
     let mut files = FILES.lock();
+    // Another element may have read it in the meantime.
+    if let Some(program) = known(&files) {
+        return Ok(program);
+    }
     files.retain(|_, (_, program)| program.strong_count() > 0);
     files.insert(path.to_owned(), (version, Arc::downgrade(&program)));
     Ok(program)

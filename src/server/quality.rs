@@ -206,7 +206,8 @@ impl QualityMonitor {
         if tag.kind == TagKind::Script || !is_header && !tag.info.is_coded() {
             return;
         }
-        if is_video && *self.track.get_or_insert(tag.info.track) != tag.info.track {
+        let track = tag.lowest_track();
+        if is_video && *self.track.get_or_insert(track) != track {
             return;
         }
         if is_header {
@@ -216,7 +217,10 @@ impl QualityMonitor {
             }
             return;
         }
-        self.has_frames |= is_video;
+        if is_video && !std::mem::replace(&mut self.has_frames, true) {
+            // The window so far had audio for its clock, and no time of video.
+            self.last = None;
+        }
         // Audio is the clock of a publisher without video.
         let is_clock = is_video || !self.has_frames;
         if is_clock {
@@ -356,6 +360,17 @@ mod tests {
             });
         }
         verdicts
+    }
+
+    #[test]
+    fn video_is_not_measured_before_its_first_frame() {
+        let limits = limits(&[("min-framerate", 24.0), ("min-video-bitrate", 40_000.0)]);
+        let audio = (0..190).map(|index| tag(TagKind::Audio, index * 10, &[0xAF, 1], 50));
+        let frames = (0..200).map(|index| {
+            let first = if index % 10 == 0 { 0x17 } else { 0x27 };
+            tag(TagKind::Video, 1900 + index * 40, &[first, 1, 0, 0, 0], 250)
+        });
+        assert_eq!(verdicts(limits, audio.chain(frames)), []);
     }
 
     #[test]

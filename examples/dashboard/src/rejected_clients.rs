@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// RejectedClients that the page shows.
+/// Rejected clients that the page shows.
 const SHOWN: usize = 50;
 /// A client may have meant several elements, each of which reports its refusal at once.
 const SAME_CLIENT: Duration = Duration::from_secs(10);

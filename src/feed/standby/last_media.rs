@@ -4,7 +4,8 @@
 
 use bytes::Bytes;
 
-use crate::flv::{Content, Tag, TagKind};
+use crate::feed::time::NANOS_PER_MILLI;
+use crate::flv::{Content, Tag, TagInfo, TagKind};
 
 /// Most tracks that are kept.
 const MAX_TRACKS: usize = 32;
@@ -15,8 +16,17 @@ const FIRST_FRAME: i64 = 20;
 /// Longest step in milliseconds between two frames that counts as the duration of the first one.
 const MAX_FRAME: i64 = 1000;
 
-/// Bytes at the front of a body that tell codec and configuration.
+/// Bytes at the front of a body that tell codec and configuration, but for a long list of tracks.
 const FRONT: usize = 64;
+
+/// Longest time in milliseconds between the decoding of a picture and its showing. A longer one is
+/// wrong, and would keep standby away for hours.
+const MAX_COMPOSITION: i64 = 5000;
+
+/// Returns the time in milliseconds from the decoding of media to its showing.
+pub(in crate::feed) fn composition(info: &TagInfo) -> i64 {
+    (info.composition_time / NANOS_PER_MILLI as i64).clamp(-MAX_COMPOSITION, MAX_COMPOSITION)
+}
 
 /// All times are milliseconds of the outgoing stream.
 #[derive(Debug, Clone)]
@@ -86,8 +96,8 @@ impl LastMedia {
 
     /// Notes media of the publisher or of standby that leaves at this time.
     pub(super) fn advance(&mut self, tag: &Tag, time: i64) -> Option<&mut LastOfTrack> {
-        let key = (tag.kind, tag.info.track);
-        let pts = time + tag.info.composition_time / 1_000_000;
+        let key = (tag.kind, tag.lowest_track());
+        let pts = time + composition(&tag.info);
         let known = self.tracks.iter().position(|t| (t.kind, t.id) == key);
         let index = match known {
             Some(index) => {
@@ -104,7 +114,7 @@ impl LastMedia {
             None => {
                 self.tracks.push(LastOfTrack {
                     kind: tag.kind,
-                    id: tag.info.track,
+                    id: key.1,
                     dts: time,
                     pts,
                     frame: FIRST_FRAME,

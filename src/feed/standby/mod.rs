@@ -30,6 +30,7 @@ use crate::flv::{
 use crate::memory::Pool;
 pub(super) use codec::codec_of;
 use last_media::LastMedia;
+pub(super) use last_media::composition;
 use late_start::LateStart;
 pub(super) use late_start::{LateAction, Returning};
 pub(super) use player::PlayedTag;
@@ -195,7 +196,8 @@ impl Standby {
         self.last.note(tag, time as i64);
     }
 
-    pub(super) fn start_publisher(&mut self) {
+    /// Forgets what is known of a publisher that has not taken over.
+    pub(super) fn forget_publisher(&mut self) {
         self.replaced_before = None;
         if let Some(playing) = &mut self.playing {
             playing.returns = false;
@@ -326,8 +328,7 @@ impl Standby {
         };
         // Pictures may be out of order: the first one is shown when the last one ends. It may have to be
         // decoded sooner after the one before than usual.
-        let composition = first.info.composition_time / 1_000_000;
-        let start = track.presentation_end() - composition;
+        let start = track.presentation_end() - composition(&first.info);
         let front = &first.body[..first.body.len().min(FIELDS)];
         match shift_composition_time(&mut front.to_vec(), 0) {
             true => start,

@@ -555,3 +555,48 @@ fn without_standby_nothing_has_a_deadline() {
     run.emitted();
     assert!(!run.feed.has_output());
 }
+
+/// A returning publisher's late keyframe waits for the end of its burst when it is cut off.
+#[test]
+fn standby_goes_on_when_a_returning_publisher_is_lost_in_its_burst() {
+    let mut play = Play::with_file(VIDEO_HEADER, 0);
+    play.start_publisher(VIDEO_HEADER);
+    play.publish(0, 25);
+    play.pass(5000);
+    play.push(TagKind::Video, 1000, KEYFRAME);
+    assert!(play.feed.is_standby_playing());
+    play.feed.end_publisher();
+    let before = play.of(9).len();
+    play.pass(1000);
+    assert!(play.feed.is_standby_playing());
+    assert!(play.of(9).len() >= before + 24);
+    assert!(play.feed.standby_deadline().unwrap() > play.now);
+    play.assert_continuous(40, 46);
+}
+
+/// Composition times have 24 bits, which is over two hours.
+#[test]
+fn wrong_composition_time_keeps_standby_and_publishers_where_they_are() {
+    for composition in [[0x7F, 0xFF, 0xFF], [0x80, 0, 0]] {
+        let [a, b, c] = composition;
+        let mut play = Play::with_file(VIDEO_HEADER, 0);
+        play.start_publisher(VIDEO_HEADER);
+        play.publish(0, 25);
+        play.push(TagKind::Video, 1000, &[0x27, 1, a, b, c, 5]);
+        // The longest composition time that counts is five seconds.
+        play.pass(8000);
+        let standby = play.of(8).into_iter().filter(|tag| tag.is_standby);
+        assert!(standby.count() > 40, "{composition:?}");
+        // The publisher takes over with such a keyframe, too.
+        play.push(TagKind::Video, 9000, &[0x17, 1, a, b, c, 5]);
+        play.publish(9040, 50);
+        assert!(!play.feed.is_standby_playing());
+        let last = play.of(9).last().unwrap().dts;
+        let now = (play.now / MILLI) as i64 - play.segment.1 + play.segment.0;
+        assert!(
+            last as i64 - now < 10_000,
+            "{composition:?}: {last} of {now}"
+        );
+        assert!(play.of(8).len() < 1000, "{}", play.of(8).len());
+    }
+}

@@ -19,6 +19,7 @@ mod repair;
 mod vpx;
 
 pub use aac::{AdtsHeader, AudioSpecificConfig};
+pub(super) use aac::{Element, frame_elements};
 pub use ac3::Ac3Header;
 pub use av1::Av1Config;
 pub(super) use av1::obus;
@@ -28,8 +29,8 @@ pub use flac::{FlacConfig, STREAM_INFO_LENGTH};
 pub use hevc::HevcConfig;
 pub use mp3::Mp3Header;
 pub use opus::OpusHead;
-pub(super) use repair::is_annexb;
 pub use repair::{NalCodec, frame_of_annexb, record_of_frame, repaired_record};
+pub(super) use repair::{PrefixedNals, is_annexb};
 pub use vpx::VpxConfig;
 
 /// Returns true if an AVC configuration is really an HEVC configuration: old encoders had no other

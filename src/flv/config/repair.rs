@@ -200,13 +200,13 @@ fn is_padding(bytes: &[u8]) -> bool {
 }
 
 /// The NAL units of a frame with lengths, up to one that is cut short or is none.
-struct PrefixedNals<'a> {
+pub(in crate::flv) struct PrefixedNals<'a> {
     rest: &'a [u8],
     length_size: usize,
 }
 
 impl<'a> PrefixedNals<'a> {
-    fn new(frame: &'a [u8], length_size: u8) -> Self {
+    pub(in crate::flv) fn new(frame: &'a [u8], length_size: u8) -> Self {
         PrefixedNals {
             rest: frame,
             length_size: length_size.clamp(1, 4).into(),

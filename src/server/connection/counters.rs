@@ -111,7 +111,8 @@ impl ConnectionCounters {
             stats.last_keyframe = Some(arrival);
         }
         if tag.kind == TagKind::Video && tag.info.is_coded() {
-            self.frame_rate.count(&tag.info, tag.timestamp);
+            self.frame_rate
+                .count(&tag.info, tag.lowest_track(), tag.timestamp);
         }
         if let Some(monitor) = &mut self.quality {
             monitor.count(tag, |verdict| self.verdicts.push(verdict));

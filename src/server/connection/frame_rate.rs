@@ -56,8 +56,8 @@ impl FrameMeter {
         self.stats
     }
 
-    pub(crate) fn count(&mut self, frame: &TagInfo, timestamp: u32) {
-        if *self.track.get_or_insert(frame.track) != frame.track {
+    pub(crate) fn count(&mut self, frame: &TagInfo, track: u8, timestamp: u32) {
+        if *self.track.get_or_insert(track) != track {
             return;
         }
         let is_keyframe = frame.content == Content::Keyframe;
@@ -114,13 +114,13 @@ impl FrameMeter {
 }
 
 #[cfg(test)]
-fn frame(track: u8, is_keyframe: bool) -> TagInfo {
+fn frame(is_keyframe: bool) -> TagInfo {
     TagInfo {
         content: match is_keyframe {
             true => Content::Keyframe,
             false => Content::Frame,
         },
-        track,
+        track: 0,
         composition_time: 0,
     }
 }
@@ -130,7 +130,7 @@ fn frame(track: u8, is_keyframe: bool) -> TagInfo {
 fn after(meter: &mut FrameMeter, start: u32, frames: u32) -> FrameStats {
     for index in 0..frames {
         let timestamp = start.wrapping_add(40 * index);
-        meter.count(&frame(0, index % 10 == 0), timestamp);
+        meter.count(&frame(index % 10 == 0), 0, timestamp);
     }
     meter.stats()
 }
@@ -148,7 +148,7 @@ fn frames_are_counted_by_their_own_times() {
     assert_eq!((stats.rate, stats.frames_per_second()), ((25, 1000), 25.0));
     assert_eq!((stats.gop_length, stats.gop_millis), (10, 400));
     // Another track is another stream.
-    meter.count(&frame(1, true), 3_000_000);
+    meter.count(&frame(true), 1, 3_000_000);
     assert_eq!(meter.stats(), stats);
 }
 
@@ -157,11 +157,11 @@ fn clock_jumps_end_no_group_of_pictures() {
     let mut meter = FrameMeter::default();
     let before = after(&mut meter, 100_000, 25);
     for (timestamp, is_keyframe) in [(0, false), (40, true), (80, false), (90_000, true)] {
-        meter.count(&frame(0, is_keyframe), timestamp);
+        meter.count(&frame(is_keyframe), 0, timestamp);
         assert_eq!(meter.stats().gop_length, before.gop_length);
         assert_eq!(meter.stats().gop_millis, before.gop_millis);
     }
-    meter.count(&frame(0, true), 90_040);
+    meter.count(&frame(true), 0, 90_040);
     assert_eq!(
         (meter.stats().gop_length, meter.stats().gop_millis),
         (1, 40)
@@ -188,11 +188,11 @@ fn b_frames_are_those_shown_before_earlier_ones() {
             let position = index % offsets.len();
             let info = TagInfo {
                 composition_time: offsets[position] * 40 * MILLI,
-                ..frame(0, position == 0)
+                ..frame(position == 0)
             };
             // Also where timestamps wrap.
             let timestamp = (u32::MAX - 300).wrapping_add(40 * index as u32);
-            meter.count(&info, timestamp);
+            meter.count(&info, 0, timestamp);
         }
         assert_eq!(meter.stats().b_frames, expected, "{offsets:?}");
     }
