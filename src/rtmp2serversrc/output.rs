@@ -47,10 +47,6 @@ impl TagOutput {
         self.last_tags
     }
 
-    pub(super) fn starts_decoding(&self) -> bool {
-        self.starts_decoding
-    }
-
     /// Returns true once after media has left that decoding can start with.
     pub(super) fn take_starts_decoding(&mut self) -> bool {
         std::mem::take(&mut self.starts_decoding)

@@ -165,9 +165,13 @@ impl StreamingTask {
             tags: 0,
             has_rest: true,
         };
-        // While standby plays, the streaming thread does all of it: it wakes by the deadlines.
-        let is_closed = !self.output.has_begun() || self.feed.is_standby_playing();
-        if is_closed || self.failure.is_some() || context.is_counted {
+        // A change of the status stands between the first frame and the next: the streaming thread
+        // pushes all three. While standby plays, it does all too: it wakes by the deadlines.
+        let is_open = self.output.has_begun() && context.state.is_active();
+        if !is_open || self.feed.is_standby_playing() {
+            return delivered;
+        }
+        if self.failure.is_some() || context.is_counted {
             return delivered;
         }
         let timing = self.timing();
@@ -194,10 +198,9 @@ impl StreamingTask {
                     return delivered;
                 }
             }
-            if self.output.starts_decoding() && context.state.is_active() {
-                self.output.take_starts_decoding();
-            }
-            if self.output.starts_decoding() || self.feed.has_output() {
+            // The status is ACTIVE already.
+            self.output.take_starts_decoding();
+            if self.feed.has_output() {
                 return delivered;
             }
         }

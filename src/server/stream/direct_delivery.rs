@@ -25,8 +25,9 @@
 //!   leave its wait until the push is over. Only a flush or a stop ends that wait, and both end after
 //!   the push.
 //! - Items leave in the order of the queue, since both take them from its front.
-//! - Only tags are delivered directly. Caps, segments, states, events and the end are the streaming
-//!   thread's, which wakes for them.
+//! - Only tags are delivered directly, and only while the status of the stream is ACTIVE. Caps,
+//!   segments, states, events, the first frame after them and the end are the streaming thread's, which
+//!   wakes for them.
 //! - Reading goes on: a connection whose thread is within a long push continues on another thread
 //!   ([`Relief`]), which fills the queue as far as it goes.
 //! - A slow push closes direct delivery for [`RECOVERY`], whichever thread it was on.
