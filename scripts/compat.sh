@@ -6,8 +6,9 @@
 #   scripts/compat.sh SUITE [short]     SUITE is bookworm, trixie or sid
 #
 # Needs root, mmdebstrap, and a mirror (MIRROR) for the first run of a suite: the installed system is kept as
-# target/compat/SUITE.tar. `short` leaves out what takes minutes. The results are in target/compat/SUITE.json, and
-# scripts/compat_table.py writes those of all suites into docs/compatibility.md.
+# target/compat/SUITE.tar. `short` leaves out what takes minutes. The results are in target/compat/SUITE.json (SUITE-short.json
+# for the short form), and scripts/compat_table.py writes those of all suites into docs/compatibility.md. Where the system can't
+# be installed, the exit code is 75.
 #
 # The full form first does what the README says on a system with nothing installed, which takes a mirror each time; its
 # transcript is target/compat/SUITE-start.txt.
@@ -42,11 +43,12 @@ mkdir -p "$folder"
 include=$(IFS=,; echo "${packages[*]}")
 if [[ ! -s $folder/$suite.tar || $(cat "$folder/$suite.packages" 2>/dev/null) != "$include" ]]; then
     echo "compat: installing Debian $suite"
-    # A mirror may be behind: the packages are as signed then.
-    mmdebstrap --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase --mode=root --include="$include" \
+    # A mirror may be behind: the packages are as signed then. A slow one is given up.
+    timeout 900 mmdebstrap --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase --mode=root --include="$include" \
         "$suite" "$folder/$suite.part.tar" "$mirror" >"$folder/$suite.log" 2>&1 || {
         tail -n 20 "$folder/$suite.log" >&2
-        die "Debian $suite could not be installed, see $folder/$suite.log"
+        echo "compat: Debian $suite could not be installed, see $folder/$suite.log" >&2
+        exit 75
     }
     mv "$folder/$suite.part.tar" "$folder/$suite.tar"
     echo "$include" >"$folder/$suite.packages"
@@ -119,7 +121,9 @@ env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWR
     chroot "$root" python3 "$top/scripts/compat_inside.py" "$target" "$form" </dev/null
 INSIDE
 if [[ -e $root/results.json ]]; then
-    STARTED=$started python3 - "$root/results.json" "$folder/$suite.json" <<'ADD'
+    results=$folder/$suite.json
+    [[ $form == full ]] || results=$folder/$suite-$form.json
+    STARTED=$started python3 - "$root/results.json" "$results" <<'ADD'
 import json, os, sys
 results = json.load(open(sys.argv[1]))
 if os.environ["STARTED"]:

@@ -72,6 +72,7 @@ step readme scripts/check_readme.py
 step demo scripts/demo.py --seconds 3
 step obs scripts/check_obs.py
 step meson scripts/check-meson.sh
+step compat scripts/check-compat.sh
 step fuzz scripts/fuzz.sh "${FUZZ_SECONDS:-20}"
 
 printf '\n'
