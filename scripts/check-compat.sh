@@ -16,7 +16,7 @@ left_out() {
 }
 
 ((EUID == 0)) || left_out "it mounts folders and changes the root directory, which takes root"
-for tool in mmdebstrap dh lintian; do
+for tool in mmdebstrap dh help2man lintian; do
     command -v "$tool" >/dev/null || left_out "there is no $tool (scripts/setup.sh deb installs it)"
 done
 unshare --mount --net --pid --ipc --fork true 2>/dev/null || left_out "it may not make namespaces"

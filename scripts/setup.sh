@@ -57,6 +57,7 @@ test_packages=(
 deb_packages=(
     debhelper
     dpkg-dev
+    help2man                        # manual pages of the programs
     lintian
     mmdebstrap
 )

@@ -12,7 +12,7 @@ use clap::Parser;
 /// Each stream of the configuration is a pipeline of its own, from its source into an
 /// rtmp2fallbacksink: one whose camera or server fails disturbs none of the others.
 #[derive(Parser)]
-#[command(name = "rtmp2-multicam", after_long_help = help())]
+#[command(name = "rtmp2-multicam", version, after_long_help = help())]
 pub struct Options {
     /// JSON file with the cameras; --help shows all of it
     pub file: PathBuf,
