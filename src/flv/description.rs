@@ -109,13 +109,12 @@ impl StreamDescription {
 
     /// Adds the tracks of one more framed tag, where they are not known yet.
     pub fn add_tag(&mut self, tag: &[u8]) {
-        let metadata = Metadata::default();
         match body(tag) {
             Some((TagKind::Video, body)) if self.video.is_empty() => {
-                self.add_video(body, &metadata);
+                self.add_video(body, &Metadata::default());
             }
             Some((TagKind::Audio, body)) if self.audio.is_empty() => {
-                self.add_audio(body, &metadata);
+                self.add_audio(body, &Metadata::default());
             }
             _ => {}
         }

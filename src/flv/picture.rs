@@ -349,7 +349,11 @@ impl KeyframeFlags {
 
 impl KeyframeDetector {
     /// Corrects the content of a tag, see [`KeyframeDetector::correct_info`].
+    #[inline]
     pub fn correct(&mut self, tag: &mut Tag) {
+        if tag.kind != TagKind::Video {
+            return;
+        }
         let mut info = tag.info;
         self.correct_info(tag.kind, tag.body(), &mut info);
         tag.info = info;

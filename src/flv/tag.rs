@@ -36,18 +36,31 @@ pub struct Tag {
 impl Tag {
     /// Parses the header of a body. Framing copies nothing if there are [`FRONT_LENGTH`] free bytes
     /// before the body and capacity for [`TRAILER_LENGTH`] after it.
+    #[inline]
     pub fn new(kind: TagKind, timestamp: u32, body: Memory) -> Result<Self, Error> {
+        let info = Tag::check(kind, &body)?;
+        Ok(Tag::checked(kind, info, timestamp, body))
+    }
+
+    /// Parses the header of a body, which may become a tag.
+    #[inline]
+    pub fn check(kind: TagKind, body: &[u8]) -> Result<TagInfo, Error> {
         if body.len() > MAX_BODY_LENGTH {
             return Err(Error::TooLong);
         }
-        let info = TagInfo::of(kind, &body)?;
-        Ok(Tag {
+        TagInfo::of(kind, body)
+    }
+
+    /// Makes a tag of a body with this header.
+    #[inline]
+    pub fn checked(kind: TagKind, info: TagInfo, timestamp: u32, body: Memory) -> Self {
+        Tag {
             kind,
             info,
             timestamp,
             time_of_day: None,
             body,
-        })
+        }
     }
 
     pub fn body(&self) -> &[u8] {
@@ -80,11 +93,13 @@ impl Tag {
     }
 
     /// Returns the framed tag and its back pointer, with this timestamp.
+    #[inline]
     pub fn into_bytes(self, timestamp: u32) -> Memory {
         Tag::frame(self.kind, self.body, timestamp)
     }
 
     /// Frames a body as a tag with its back pointer.
+    #[inline]
     pub fn frame(kind: TagKind, body: Memory, timestamp: u32) -> Memory {
         let mut bytes = body;
         let body_length = bytes.len() as u32;

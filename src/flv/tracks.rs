@@ -11,6 +11,7 @@ use super::{Tag, TagKind};
 
 impl Tag {
     /// Returns the lowest track in a tag of several, and otherwise the track of the tag.
+    #[inline]
     pub fn lowest_track(&self) -> u8 {
         lowest(self.kind, self.body(), self.info.track)
     }
@@ -58,8 +59,25 @@ impl TrackSet {
 
 /// Returns the lowest track in a body of several, which players show by default. `first` is that of
 /// its [`TagInfo`](super::TagInfo), and the result for a body of one track.
+#[inline]
 pub fn lowest(kind: TagKind, body: &[u8], first: u8) -> u8 {
-    filled(kind, body).min().unwrap_or(first)
+    match may_list_tracks(kind, body) {
+        true => filled(kind, body).min().unwrap_or(first),
+        false => first,
+    }
+}
+
+/// Returns false for a body that is not of Enhanced FLV, and so of one track.
+#[inline]
+fn may_list_tracks(kind: TagKind, body: &[u8]) -> bool {
+    let Some(&first) = body.first() else {
+        return false;
+    };
+    match kind {
+        TagKind::Video => first & 0x80 != 0,
+        TagKind::Audio => SoundFormat::from_code(first >> 4) == SoundFormat::ExHeader,
+        TagKind::Script => false,
+    }
 }
 
 /// Returns the ids in a list of tracks. Empty tracks are left out: they say nothing.
@@ -72,18 +90,15 @@ fn filled(kind: TagKind, body: &[u8]) -> impl Iterator<Item = u8> {
 
 /// Returns the list of tracks in a body. Most bodies have none.
 fn list(kind: TagKind, body: &[u8]) -> Option<TrackList<'_>> {
-    let (&first, rest) = body.split_first()?;
-    let (is_enhanced, multitrack) = match kind {
-        TagKind::Video => (first & 0x80 != 0, video_packet::MULTITRACK),
-        TagKind::Audio => {
-            let format = SoundFormat::from_code(first >> 4);
-            (format == SoundFormat::ExHeader, audio_packet::MULTITRACK)
-        }
-        TagKind::Script => return None,
-    };
-    if !is_enhanced {
+    if !may_list_tracks(kind, body) {
         return None;
     }
+    let multitrack = match kind {
+        TagKind::Video => video_packet::MULTITRACK,
+        TagKind::Audio => audio_packet::MULTITRACK,
+        TagKind::Script => return None,
+    };
+    let (&first, rest) = body.split_first()?;
     ex::track_list(rest, first & 0x0F, multitrack)
 }
 
