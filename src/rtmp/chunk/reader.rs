@@ -88,6 +88,13 @@ struct ChunkStream {
     largest: usize,
 }
 
+/// The place of a chunk in its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ChunkStart {
+    OfMessage,
+    WithinMessage,
+}
+
 /// A header and its length in bytes.
 struct ParsedHeader {
     basic: BasicHeader,
@@ -159,7 +166,15 @@ impl ChunkReader {
                     chunk.index
                 }
                 None => match self.read_header(input)? {
-                    Some(parsed) => self.start_chunk(parsed)?,
+                    Some(parsed) => {
+                        let (index, start) = self.start_chunk(parsed)?;
+                        if start == ChunkStart::OfMessage
+                            && let Some(message) = self.read_whole(index, input)?
+                        {
+                            return Ok(Some(message));
+                        }
+                        self.open_chunk(index, start)?
+                    }
                     None => return Ok(None),
                 },
             };
@@ -174,6 +189,7 @@ impl ChunkReader {
     }
 
     /// Reads one header from the stash and the input, or moves all of the input into the stash.
+    #[inline]
     fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<ParsedHeader>, Violation> {
         if self.stash.len == 0 {
             if let Some(parsed) = self.parse_header(input)? {
@@ -199,6 +215,7 @@ impl ChunkReader {
         Ok(Some(parsed))
     }
 
+    #[inline(always)]
     fn parse_header(&self, input: &[u8]) -> Result<Option<ParsedHeader>, Violation> {
         let Ok((rest, basic)) = BasicHeader::parse(input) else {
             return Ok(None);
@@ -233,8 +250,8 @@ impl ChunkReader {
         self.streams.iter().position(|stream| stream.csid == csid)
     }
 
-    /// Updates the chunk stream from a header, and opens its chunk.
-    fn start_chunk(&mut self, parsed: ParsedHeader) -> Result<usize, Violation> {
+    /// Updates the chunk stream from a header, and returns its index.
+    fn start_chunk(&mut self, parsed: ParsedHeader) -> Result<(usize, ChunkStart), Violation> {
         let BasicHeader { fmt, csid } = parsed.basic;
         let index = match self.find(csid) {
             Some(index) => index,
@@ -243,7 +260,7 @@ impl ChunkReader {
             None => return Err(Violation::NoPrecedingChunk { csid, fmt }),
         };
         if self.continues_message(index, &parsed)? {
-            return Ok(self.open_chunk(index));
+            return Ok((index, ChunkStart::WithinMessage));
         }
         let known = self.type3_meaning;
         let stream = &mut self.streams[index];
@@ -258,7 +275,42 @@ impl ChunkReader {
         if length > limit {
             return Err(Violation::MessageTooLarge { length, limit });
         }
-        let reserve = (length as usize).min(stream.largest.max(INITIAL_RESERVE));
+        Ok((index, ChunkStart::OfMessage))
+    }
+
+    /// Reads a message whose only chunk is in the input as a whole, as most of audio is. None for any
+    /// other, of which nothing is read.
+    #[inline]
+    fn read_whole(
+        &mut self,
+        index: usize,
+        input: &mut &[u8],
+    ) -> Result<Option<Message>, Violation> {
+        let stream = &mut self.streams[index];
+        let length = stream.length as usize;
+        let is_media = matches!(stream.type_id, type_id::AUDIO | type_id::VIDEO);
+        let is_whole = length <= self.chunk_size as usize && self.stash.len == 0;
+        if !is_media || !is_whole {
+            return Ok(None);
+        }
+        let Some((body, rest)) = input.split_at_checked(length) else {
+            return Ok(None);
+        };
+        let space = length + self.headroom.back;
+        let mut payload = self.pool.allocate(self.headroom.front, space);
+        if self.buffered + payload.capacity() > self.limits.max_buffered {
+            return Err(Violation::TooMuchBuffered);
+        }
+        payload.extend(body);
+        *input = rest;
+        stream.largest = stream.largest.max(length);
+        Ok(Some(stream.message(payload)))
+    }
+
+    /// Reserves memory for the message that a chunk starts.
+    fn reserve(&mut self, index: usize) -> Result<(), Violation> {
+        let stream = &mut self.streams[index];
+        let reserve = (stream.length as usize).min(stream.largest.max(INITIAL_RESERVE));
         let partial = self
             .pool
             .allocate(self.headroom.front, reserve + self.headroom.back);
@@ -267,7 +319,7 @@ impl ChunkReader {
         if self.buffered > self.limits.max_buffered {
             return Err(Violation::TooMuchBuffered);
         }
-        Ok(self.open_chunk(index))
+        Ok(())
     }
 
     /// Returns true if this chunk continues the open message of its chunk stream. A full header
@@ -332,13 +384,16 @@ impl ChunkReader {
         Ok(self.streams.len() - 1)
     }
 
-    fn open_chunk(&mut self, index: usize) -> usize {
+    fn open_chunk(&mut self, index: usize, start: ChunkStart) -> Result<usize, Violation> {
+        if start == ChunkStart::OfMessage {
+            self.reserve(index)?;
+        }
         let stream = &self.streams[index];
         let received = stream.partial.as_ref().map_or(0, |p| p.len());
         let left = stream.length as usize - received;
         let remaining = left.min(self.chunk_size as usize);
         self.open = (remaining > 0).then_some(OpenChunk { index, remaining });
-        index
+        Ok(index)
     }
 
     /// Copies the available payload of the open chunk, and of the following chunks of the same
@@ -407,13 +462,7 @@ impl ChunkReader {
         let payload = stream.partial.take_if(|partial| partial.len() == length)?;
         stream.largest = stream.largest.max(length);
         self.buffered -= payload.capacity();
-        Some(Message {
-            csid: stream.csid,
-            type_id: stream.type_id,
-            msid: stream.msid,
-            timestamp: stream.clock.time(),
-            payload,
-        })
+        Some(stream.message(payload))
     }
 
     /// Applies messages for the chunk reader itself, and returns all others.
@@ -491,6 +540,18 @@ impl ChunkStream {
             extended: None,
             partial: None,
             largest: 0,
+        }
+    }
+
+    /// Returns a message with this body and the last header.
+    #[inline]
+    fn message(&self, payload: Payload) -> Message {
+        Message {
+            csid: self.csid,
+            type_id: self.type_id,
+            msid: self.msid,
+            timestamp: self.clock.time(),
+            payload,
         }
     }
 

@@ -160,6 +160,21 @@ impl Session {
             let Some(message) = self.reader.read(input)? else {
                 return Ok(None);
             };
+            // The hot path: everything else needs more of the session.
+            let kind = match message.type_id {
+                type_id::AUDIO => Some(MediaKind::Audio),
+                type_id::VIDEO => Some(MediaKind::Video),
+                _ => None,
+            };
+            if let Some(kind) = kind
+                && self.is_publishing()
+            {
+                return Ok(Some(SessionEvent::Media(Media {
+                    kind,
+                    timestamp: message.timestamp,
+                    payload: message.payload,
+                })));
+            }
             if let Some(event) = self.handle(message)? {
                 return Ok(Some(event));
             }
@@ -241,7 +256,7 @@ impl Session {
     }
 
     pub fn is_publishing(&self) -> bool {
-        self.published_msid().is_some()
+        matches!(self.phase, SessionPhase::Publishing { .. })
     }
 
     /// Returns the message stream that is published.
@@ -252,7 +267,7 @@ impl Session {
         }
     }
 
-    /// Handles a message. Audio and video while publishing are the hot path, and come first.
+    /// Handles a message.
     fn handle(&mut self, message: Message) -> Result<Option<SessionEvent>, Violation> {
         match message.type_id {
             type_id::AUDIO
