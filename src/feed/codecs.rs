@@ -68,6 +68,11 @@ impl CodecFilter {
         self.reported[known..].iter().copied()
     }
 
+    /// Returns true where [`CodecFilter::filter`] changes nothing.
+    pub(super) fn accepts_all(&self) -> bool {
+        self.accepted.is_all()
+    }
+
     /// Returns the tag without its unaccepted tracks, if it has others.
     pub(super) fn filter(&mut self, tag: Tag) -> Option<Tag> {
         if self.accepted.is_all() {

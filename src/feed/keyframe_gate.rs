@@ -143,6 +143,11 @@ impl KeyframeGate {
         }
     }
 
+    /// Returns true while media waits for a keyframe.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting_since.is_some()
+    }
+
     /// Returns the running time at which the present wait ends without a keyframe.
     pub(super) fn deadline(&self) -> Option<RunningTime> {
         let since = self.waiting_since?;

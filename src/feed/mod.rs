@@ -92,6 +92,13 @@ const MAX_END: usize = 1024;
 /// with each tag.
 const JUMP_INTERVAL: u64 = 1_000_000_000;
 
+/// The use of a tag as a start of decoding. A description is none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Decoding {
+    is_sync_point: bool,
+    starts_decoding: bool,
+}
+
 /// `M` is what the caller marks places in the stream with.
 #[derive(Debug)]
 pub struct Feed<M> {
@@ -279,16 +286,22 @@ impl<M> Feed<M> {
     /// Accepts a tag of the present publisher.
     pub fn push(&mut self, tag: Tag, reception: Reception) {
         self.progress.is_discont |= reception.discont;
-        let tag = self.codecs.filter(tag);
-        let refusals = self.codecs.take_refusals().map(FeedEvent::TrackRefused);
-        self.output.extend(refusals.map(FeedOutput::Event));
-        let Some(tag) = tag else {
-            return;
+        let tag = match self.codecs.accepts_all() {
+            true => tag,
+            false => {
+                let filtered = self.codecs.filter(tag);
+                let refusals = self.codecs.take_refusals().map(FeedEvent::TrackRefused);
+                self.output.extend(refusals.map(FeedOutput::Event));
+                let Some(tag) = filtered else {
+                    return;
+                };
+                tag
+            }
         };
         self.progress.note_video(&tag);
         self.note_form(&tag);
         // A keyframe that arrives at the deadline is in time.
-        if !self.progress.is_sync_point(&tag) {
+        if self.keyframe_gate.is_waiting() && !self.progress.is_sync_point(&tag) {
             self.expire(reception.arrival);
         }
         match tag.info.content {
@@ -346,8 +359,11 @@ impl<M> Feed<M> {
         }
     }
 
+    #[inline]
     fn post_event(&mut self, event: Option<FeedEvent>) {
-        self.output.extend(event.map(FeedOutput::Event));
+        if let Some(event) = event {
+            self.output.push_back(FeedOutput::Event(event));
+        }
     }
 
     /// Ends the present publisher. Audio that waited for a keyframe leaves, unless standby has replaced
@@ -409,16 +425,24 @@ impl<M> Feed<M> {
 
     fn push_media(&mut self, tag: Tag, reception: Reception) {
         // Media after an end of sequence shows that it was none.
-        self.end_tags.retain(|end| end.kind != tag.kind);
+        if !self.end_tags.is_empty() {
+            self.end_tags.retain(|end| end.kind != tag.kind);
+        }
         let arrival = reception.arrival;
         let (source, jump) = self.source_clocks.next(&tag, arrival);
         self.report_jump(jump, arrival);
-        let Some(tag) = self.check_return(tag, source, reception) else {
-            return;
+        let tag = match self.standby {
+            None => tag,
+            Some(_) => match self.check_return(tag, source, reception) {
+                Some(tag) => tag,
+                None => return,
+            },
         };
         let is_sync_point = self.progress.is_sync_point(&tag);
         match self.keyframe_gate.check(&tag, is_sync_point, arrival) {
-            GateAction::Pass if self.progress.is_flowing => self.emit_media(tag, source, reception),
+            GateAction::Pass if self.progress.is_flowing => {
+                self.emit_media(tag, source, reception, is_sync_point)
+            }
             GateAction::Pass => {
                 self.pending.push(tag, source, arrival);
                 self.start_media();
@@ -433,7 +457,13 @@ impl<M> Feed<M> {
     }
 
     /// Emits media of a publisher that flows, unless it belongs to a backlog.
-    fn emit_media(&mut self, tag: Tag, source: SourceTime, reception: Reception) {
+    fn emit_media(
+        &mut self,
+        tag: Tag,
+        source: SourceTime,
+        reception: Reception,
+        is_sync_point: bool,
+    ) {
         let mut candidate = self.timeline.locate(&tag, source, reception.arrival);
         let late_candidate = self
             .timeline
@@ -442,7 +472,7 @@ impl<M> Feed<M> {
                 time,
                 arrival: reception.arrival,
                 now: reception.now,
-                starts_decoding: self.progress.is_sync_point(&tag),
+                starts_decoding: is_sync_point,
                 is_newest: reception.is_newest,
             });
         let action = late_candidate.map(|candidate| self.backlog.check(&candidate));
@@ -456,7 +486,7 @@ impl<M> Feed<M> {
             }
         }
         self.report_late();
-        self.place(tag, source, candidate, reception.arrival);
+        self.place(tag, source, candidate, reception.arrival, is_sync_point);
     }
 
     /// Reports late media that was dropped.
@@ -466,26 +496,37 @@ impl<M> Feed<M> {
         self.post_event((late > 0).then_some(FeedEvent::BacklogSkipped(late)));
     }
 
-    fn place(&mut self, tag: Tag, source: SourceTime, candidate: Candidate, arrival: RunningTime) {
+    fn place(
+        &mut self,
+        tag: Tag,
+        source: SourceTime,
+        candidate: Candidate,
+        arrival: RunningTime,
+        is_sync_point: bool,
+    ) {
         if candidate.jump.is_some() {
             self.progress.is_discont = true;
             self.backlog.reset();
             self.report_jump(candidate.jump, arrival);
         }
-        let starts_decoding = self.starts_decoding(&tag, arrival);
+        let starts_decoding = self.starts_decoding(is_sync_point, arrival);
         let clock = self.timeline.clock_id(&candidate);
         let time_of_day = self.time_of_day.of_media(&tag, source, clock);
         let placement = self.timeline.settle(candidate);
         if let Some(standby) = &mut self.standby {
             standby.note(&tag, placement.time, arrival);
         }
-        self.emit(tag, placement, time_of_day, starts_decoding);
+        let decoding = Decoding {
+            is_sync_point,
+            starts_decoding,
+        };
+        self.emit(tag, placement, time_of_day, decoding);
     }
 
     /// Returns true for media with which decoding can start, and for the first that leaves after the
     /// wait for it has ended.
-    fn starts_decoding(&mut self, tag: &Tag, arrival: RunningTime) -> bool {
-        let is_sync_point = self.progress.is_sync_point(tag);
+    #[inline]
+    fn starts_decoding(&mut self, is_sync_point: bool, arrival: RunningTime) -> bool {
         let start = &mut self.progress.decoding_start;
         let waited = match *start {
             DecodingStart::Awaited(since) => arrival.saturating_sub(since.unwrap_or(arrival)),
@@ -506,6 +547,7 @@ impl<M> Feed<M> {
         is_sync_point || is_overdue
     }
 
+    #[inline]
     fn report_jump(&mut self, jump: Option<Jump>, arrival: RunningTime) {
         let last = self.last_jump_event;
         if jump.is_some() && last.is_none_or(|last| arrival.saturating_sub(last) >= JUMP_INTERVAL) {
@@ -541,7 +583,8 @@ impl<M> Feed<M> {
         {
             if let Some(source) = source {
                 let candidate = self.timeline.locate(&tag, source, arrival);
-                self.place(tag, source, candidate, arrival);
+                let is_sync_point = self.progress.is_sync_point(&tag);
+                self.place(tag, source, candidate, arrival, is_sync_point);
             } else {
                 self.emit_changed_description(tag);
             }
@@ -598,30 +641,30 @@ impl<M> Feed<M> {
         let source = self.source_clocks.peek(&tag);
         let time_of_day = self.time_of_day.of_description(&tag, source);
         let placement = self.timeline.place_description(&tag, source);
-        self.emit(tag, placement, time_of_day, false);
+        self.emit(tag, placement, time_of_day, Decoding::default());
     }
 
+    #[inline]
     fn emit(
         &mut self,
         tag: Tag,
         placement: Placement,
         time_of_day: Option<u64>,
-        starts_decoding: bool,
+        decoding: Decoding,
     ) {
         let dts = nanos(placement.time);
         let is_header = matches!(
             tag.info.content,
             Content::OnMetaData | Content::SequenceHeader | Content::TrackMetadata
         );
-        let is_sync_point = self.progress.is_sync_point(&tag);
         self.output.push_back(FeedOutput::Tag(OutputTag {
             dts,
             pts: dts.saturating_add_signed(tag.info.composition_time),
             publisher_time: nanos(placement.publisher_time),
             time_of_day,
             is_header,
-            is_delta_unit: !is_sync_point && !is_header,
-            starts_decoding,
+            is_delta_unit: !decoding.is_sync_point && !is_header,
+            starts_decoding: decoding.starts_decoding,
             is_discont: std::mem::take(&mut self.progress.is_discont),
             bytes: tag.into_bytes(placement.time as u32),
         }));

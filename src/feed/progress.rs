@@ -61,6 +61,7 @@ impl PublisherProgress {
 
     /// Returns true for a keyframe of the lowest video track, and for audio of a publisher without video:
     /// where there is video, decoding starts with it and not with audio.
+    #[inline]
     pub(super) fn is_sync_point(&self, tag: &Tag) -> bool {
         match tag.info.content {
             Content::Keyframe => Some(tag.lowest_track()) == self.lowest_video_track,

@@ -92,16 +92,15 @@ impl SourceClocks {
             None => return self.start_track(tag, arrival),
         };
         let track = &mut self.tracks[index];
-        let own = track.unwrapper.peek(tag.timestamp);
         let last_own = track.last.0 - track.shift;
-        if own.abs_diff(last_own) <= MAX_OWN_STEP {
-            track.unwrapper.next(tag.timestamp);
-            self.unwrapper = track.unwrapper;
-        } else {
-            self.unwrapper.next(tag.timestamp);
-            track.unwrapper = self.unwrapper;
+        let mut unwrapper = track.unwrapper;
+        let mut own = unwrapper.next(tag.timestamp);
+        if own.abs_diff(last_own) > MAX_OWN_STEP {
+            unwrapper = self.unwrapper;
+            own = unwrapper.next(tag.timestamp);
         }
-        let own = track.unwrapper.last().unwrap_or(own);
+        track.unwrapper = unwrapper;
+        self.unwrapper = unwrapper;
         if own < last_own - MAX_STEP_BACK {
             if let Some(shift) = self.shift_in_step(index, own, arrival) {
                 self.tracks[index].shift = shift;

@@ -30,6 +30,7 @@ const MAX_GAP: i64 = 24 * 3600 * 1000;
 /// Length of the windows in which a clock is compared with ours, and the most that it may be off in
 /// one, in milliseconds.
 const LIVE_WINDOW: i64 = 1000;
+const LIVE_WINDOW_NANOS: u64 = LIVE_WINDOW.unsigned_abs() * NANOS_PER_MILLI;
 const MAX_DRIFT: u64 = 500;
 
 /// Tags with one timestamp, and the time in nanoseconds that they span, after which a track has no
@@ -117,8 +118,9 @@ impl Clock {
         }
         self.latest_source = source;
         self.latest_arrival = arrival;
-        let passed = millis_between(self.window_arrival, arrival);
-        if passed >= LIVE_WINDOW {
+        // Most tags are within the window, and need no division.
+        if arrival.saturating_sub(self.window_arrival) >= LIVE_WINDOW_NANOS {
+            let passed = millis_between(self.window_arrival, arrival);
             let played = source - self.window_source;
             self.is_live = played.abs_diff(passed) <= MAX_DRIFT;
             self.window_source = source;
@@ -151,8 +153,11 @@ impl Clock {
 
     /// Returns true when this time is a jump ahead.
     fn has_jumped_ahead(&self, source: i64, arrival: RunningTime) -> bool {
-        let passed = millis_between(self.latest_arrival, arrival);
-        let step = source - self.latest_source - passed;
+        let step = source - self.latest_source;
+        if step <= MAX_STEP_AHEAD {
+            return false;
+        }
+        let step = step - millis_between(self.latest_arrival, arrival);
         step > MAX_GAP || (step > MAX_STEP_AHEAD && self.is_live)
     }
 }
@@ -448,6 +453,9 @@ impl Timeline {
 
     /// Keeps a track on its clock, or moves it to another one. Returns the jump if its timestamps broke.
     fn assign_clock(&mut self, index: usize, source: i64, arrival: RunningTime) -> Option<Jump> {
+        if self.take_usual_step(index, source, arrival) {
+            return None;
+        }
         let track = self.tracks[index];
         let from = track.last_source.unwrap_or(source);
         let jump = |kind| Jump {
@@ -490,6 +498,26 @@ impl Timeline {
         }
         self.clock_mut(index).advance(source, arrival);
         kind.map(jump)
+    }
+
+    /// Moves a track on where that needs no comparison of clocks. Returns false where it does.
+    #[inline]
+    fn take_usual_step(&mut self, index: usize, source: i64, arrival: RunningTime) -> bool {
+        let [clock] = &mut self.clocks[..] else {
+            return false;
+        };
+        let track = &mut self.tracks[index];
+        let from = track.last_source.unwrap_or(source.wrapping_sub(1));
+        let is_usual = source != from
+            && source >= from - MAX_STEP_BACK
+            && !track.is_frozen
+            && !clock.has_jumped_ahead(source, arrival);
+        if is_usual {
+            track.same_since = arrival;
+            track.same_tags = 1;
+            clock.advance(source, arrival);
+        }
+        is_usual
     }
 
     fn is_near_now(&self, time: i64, now: RunningTime) -> bool {

@@ -36,11 +36,6 @@ impl TimestampUnwrapper {
         time
     }
 
-    /// Returns the last time.
-    pub(super) fn last(&self) -> Option<i64> {
-        self.last.map(|last| last.time)
-    }
-
     /// Unwraps a timestamp that need not be in step with the media, without remembering it.
     pub(crate) fn peek(&self, raw: u32) -> i64 {
         self.unwrap(raw).0
@@ -64,6 +59,12 @@ impl TimestampUnwrapper {
         let Some(last) = self.last else {
             return (i64::from(raw), None);
         };
+        // The usual step, which leads over no wrap.
+        if last.wrapped_at.is_none()
+            && (last.raw..last.raw.saturating_add(WRAP_DISTANCE)).contains(&raw)
+        {
+            return (last.time + i64::from(raw - last.raw), None);
+        }
         for wrap in EARLY_WRAPS {
             if is_below(last.raw, wrap) && raw < WRAP_DISTANCE {
                 let step = i64::from(raw) + i64::from(wrap) - i64::from(last.raw);
