@@ -17,7 +17,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 /// Smallest pooled body in bytes. Smaller ones use the allocator.
-const MIN_POOLED: usize = 256;
+const MIN_POOLED: usize = 128;
 
 /// Sizes of smaller bodies are rounded up to a multiple of this.
 const SMALL_STEP: usize = 64;
@@ -91,7 +91,11 @@ impl Pool {
             ),
             None => (Vec::with_capacity(wanted), None),
         };
-        bytes.resize(front, 0);
+        // The bytes before the body get a value with the prefix.
+        if bytes.len() < front {
+            bytes.resize(front, 0);
+        }
+        bytes.truncate(front);
         Memory {
             bytes,
             start: front as u32,
@@ -100,13 +104,12 @@ impl Pool {
         }
     }
 
-    /// Returns memory of this class, or free memory of at most twice its size, with its class.
+    /// Returns memory of this class, or free memory of at most twice its size, with its class. Bytes of
+    /// its last body may be in it.
     fn allocate_class(&self, class: usize) -> (Vec<u8>, usize) {
         let mut free = self.free.lock();
-        let mut fitting = class..CLASSES.min(class + STEPS_PER_DOUBLING + 1);
-        let found = fitting.find(|class| !free.classes[*class].is_empty());
-        let class = found.unwrap_or(class);
-        let size = class_size(class);
+        let class = free.fitting(class);
+        let size = SIZES[class];
         free.in_use += size;
         free.peak = free.peak.max(free.in_use);
         match free.classes[class].pop() {
@@ -121,9 +124,8 @@ impl Pool {
         }
     }
 
-    fn release(&self, mut bytes: Vec<u8>, class: usize) {
-        let size = class_size(class);
-        bytes.clear();
+    fn release(&self, bytes: Vec<u8>, class: usize) {
+        let size = SIZES[class];
         let mut free = self.free.lock();
         free.in_use -= size;
         // Memory that has grown fits its class no more.
@@ -141,6 +143,18 @@ impl Pool {
 }
 
 impl FreeMemory {
+    /// Returns the smallest class with free memory for a body of this one, which is at most twice as
+    /// large. The class itself where there is none.
+    #[inline]
+    fn fitting(&self, class: usize) -> usize {
+        if !self.classes[class].is_empty() {
+            return class;
+        }
+        let mut larger = class + 1..CLASSES.min(class + STEPS_PER_DOUBLING + 1);
+        let found = larger.find(|class| !self.classes[*class].is_empty());
+        found.unwrap_or(class)
+    }
+
     /// Returns the bytes that are worth keeping. Large memory is dear to allocate.
     fn limit(&self) -> usize {
         let factor = if self.peak >= LARGE { 2 } else { 1 };
@@ -157,7 +171,7 @@ impl FreeMemory {
     /// Takes a memory where there is more than is worth keeping: the smallest where keyframes are
     /// large, and else the largest. One for each release is enough.
     fn take_surplus(&mut self) -> Option<Vec<u8>> {
-        if self.bytes <= self.limit() {
+        if self.bytes <= MIN_KEPT || self.bytes <= self.limit() {
             return None;
         }
         let is_filled = |class: &&mut Vec<Vec<u8>>| !class.is_empty();
@@ -204,16 +218,28 @@ fn class_of(size: usize) -> Option<usize> {
     if !(MIN_POOLED..=MAX_POOLED).contains(&size) {
         return None;
     }
-    let doubling = (size / MIN_POOLED).ilog2() as usize;
+    let doubling = size.ilog2() - MIN_POOLED.ilog2();
     let base = MIN_POOLED << doubling;
     let step = base / STEPS_PER_DOUBLING;
-    Some(doubling * STEPS_PER_DOUBLING + (size - base).div_ceil(step))
+    let steps = (size - base + step - 1) >> step.ilog2();
+    Some(doubling as usize * STEPS_PER_DOUBLING + steps)
 }
 
-fn class_size(class: usize) -> usize {
+const fn class_size(class: usize) -> usize {
     let base = MIN_POOLED << (class / STEPS_PER_DOUBLING);
     base + base / STEPS_PER_DOUBLING * (class % STEPS_PER_DOUBLING)
 }
+
+/// Bytes of each class.
+static SIZES: [usize; CLASSES] = {
+    let mut sizes = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        sizes[class] = class_size(class);
+        class += 1;
+    }
+    sizes
+};
 
 impl Memory {
     /// Wraps a vector whose first `start` bytes are free for a prefix.
@@ -242,6 +268,7 @@ impl Memory {
     }
 
     /// Appends bytes to the body.
+    #[inline]
     pub fn extend(&mut self, more: &[u8]) {
         self.bytes.extend_from_slice(more);
     }
@@ -257,6 +284,7 @@ impl Memory {
     }
 
     /// Puts `front` before the contents. Copies them only if there is no room.
+    #[inline]
     pub fn prepend(&mut self, front: &[u8]) {
         match self.front().checked_sub(front.len()) {
             Some(start) => {
@@ -290,6 +318,7 @@ impl AsMut<[u8]> for Memory {
 }
 
 impl Drop for Memory {
+    #[inline]
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
             pool.release(std::mem::take(&mut self.bytes), self.class.into());
