@@ -371,7 +371,10 @@ impl Connection {
     fn read_events(&mut self, bytes: &[u8], arrival: Instant) -> Result<(), CloseReason> {
         let mut input = bytes;
         while let Some(event) = self.session.read(&mut input)? {
-            self.handle(event, arrival)?;
+            match event {
+                SessionEvent::Media(media) => self.media(media, arrival),
+                event => self.handle(event, arrival)?,
+            }
         }
         let abandoned = self.session.take_abandoned();
         if abandoned > 0 {
@@ -400,14 +403,16 @@ impl Connection {
         Ok(())
     }
 
+    #[inline]
     fn media(&mut self, media: Media, arrival: Instant) {
         let kind = match media.kind {
             MediaKind::Audio => TagKind::Audio,
             MediaKind::Video => TagKind::Video,
             MediaKind::Data => TagKind::Script,
         };
-        match Tag::new(kind, media.timestamp, media.payload) {
-            Ok(mut tag) => {
+        match Tag::check(kind, &media.payload) {
+            Ok(info) => {
+                let mut tag = Tag::checked(kind, info, media.timestamp, media.payload);
                 self.delivery.read(&mut tag, arrival);
                 self.counters.count(&tag, arrival);
                 self.collecting.note_tag(&tag, arrival);

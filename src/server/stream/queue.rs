@@ -8,6 +8,7 @@ mod drop_news;
 mod item;
 mod items;
 mod reports;
+mod waits;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use drop_news::DropNews;
 use items::Items;
 
 pub(crate) use item::{QueueEvent, QueueItem};
+pub(crate) use waits::{Stopped, Wake};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct QueueLevels {
@@ -46,26 +48,14 @@ const MAX_STARTS: usize = 16;
 /// Unbounded events that may wait. Clients cause them at no cost.
 const MAX_EVENTS: usize = 64;
 
-/// The queue is closed or flushing, or accepts nothing from this publisher any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stopped;
-
-/// The end of a wait of the streaming thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wake {
-    /// There are items, or it was called.
-    Called,
-    /// The deadline has come.
-    TimedOut,
-}
-
 /// Limits of one batch. They make the wake-up of the streaming thread cheap, and are small beside
 /// the limits of the queue, which does not count the batch any more.
-const MAX_BATCH_ITEMS: usize = 128;
+const MAX_BATCH_ITEMS: usize = 256;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
-/// Bytes a writer with more input pending may queue before it wakes the streaming thread.
+/// Bytes and items a writer with more input pending may queue before it wakes the streaming thread.
 const QUIET_BYTES: usize = 512 * 1024;
+const QUIET_ITEMS: usize = MAX_BATCH_ITEMS / 2;
 
 /// Bytes by which headers and metadata may exceed the limit of a leaky queue.
 const CONFIGURATION_BYTES: u64 = 128 * 1024;
@@ -113,10 +103,15 @@ struct QueueState {
     /// The writer is within a wait, also just after it was woken.
     writer_blocked: bool,
     leaking: Leaking,
-    /// The present publisher has sent video.
+    video: VideoTracks,
+}
+
+/// The video of the present publisher.
+#[derive(Debug, Clone, Copy, Default)]
+struct VideoTracks {
     has_video: bool,
-    /// The video track whose keyframes start decoding.
-    lowest_video_track: Option<u8>,
+    /// The track whose keyframes start decoding.
+    lowest: Option<u8>,
 }
 
 /// Progress of a leaky queue in dropping media.
@@ -150,8 +145,7 @@ impl MediaQueue {
                 more_follows: false,
                 writer_blocked: false,
                 leaking: Leaking::No,
-                has_video: false,
-                lowest_video_track: None,
+                video: VideoTracks::default(),
             }),
             not_empty: Condvar::new(),
             not_full: Condvar::new(),
@@ -383,14 +377,12 @@ impl MediaQueue {
     /// Returns true where [`MediaQueue::push`] would not wait for space.
     pub(crate) fn has_space_for(&self, items: &[QueueItem]) -> bool {
         let state = self.state.lock();
-        let is_timed = !state.limits.max_time.is_zero();
-        let bytes = items.iter().map(QueueItem::memory).sum();
-        state.limits.leak != Leak::None || !is_timed && !state.is_over(bytes)
+        state.limits.leak != Leak::None || state.has_space_for_all(items)
     }
 
-    /// Adds items like [`MediaQueue::push`], for a writer with more input pending, which would wake
-    /// the streaming thread over and over: it returns true only when [`QUIET_BYTES`] are queued. Call
-    /// [`MediaQueue::push`], or look at [`MediaQueue::is_reader_due`], before waiting for anything.
+    /// Adds items like [`MediaQueue::push`], for a writer with more input pending: it returns true
+    /// only from [`QUIET_BYTES`] or [`QUIET_ITEMS`] on. Call [`MediaQueue::push`], or look at
+    /// [`MediaQueue::is_reader_due`], before waiting for anything.
     pub(crate) fn push_quietly(
         &self,
         client: u64,
@@ -407,6 +399,11 @@ impl MediaQueue {
         items: &mut Vec<QueueItem>,
     ) -> Result<MutexGuard<'_, QueueState>, Stopped> {
         let mut state = self.state.lock();
+        if state.accepts_at_once(items) && state.accepts_from(client) {
+            state.writer_blocked = false;
+            state.push_at_once(items);
+            return Ok(state);
+        }
         let mut items = items.drain(..);
         while let Some(item) = items.next() {
             if state.limits.leak == Leak::None {
@@ -496,7 +493,9 @@ impl MediaQueue {
         if fits && batch.is_empty() {
             state.items.take_into(batch);
         } else {
-            state.items.pop_batch(batch);
+            state
+                .items
+                .pop_into(batch, MAX_BATCH_ITEMS, MAX_BATCH_BYTES);
         }
         state.queue_authorizing();
         if std::mem::take(&mut state.writer_waits) {
@@ -507,23 +506,6 @@ impl MediaQueue {
     /// Returns the remaining items, once nobody pops any more.
     pub(crate) fn take_rest(&self) -> VecDeque<QueueItem> {
         self.state.lock().items.take()
-    }
-}
-
-impl Items {
-    /// Moves items to `batch`, up to the limits of one batch.
-    fn pop_batch(&mut self, batch: &mut VecDeque<QueueItem>) {
-        let mut bytes = 0;
-        for _ in 0..MAX_BATCH_ITEMS {
-            let Some(item) = self.pop() else {
-                break;
-            };
-            bytes += item.memory();
-            batch.push_back(item);
-            if bytes >= MAX_BATCH_BYTES {
-                break;
-            }
-        }
     }
 }
 
@@ -558,6 +540,7 @@ impl QueueState {
         let half = usize::try_from(limits.max_bytes / 2).unwrap_or(usize::MAX);
         let bytes = self.items.bytes();
         bytes >= QUIET_BYTES
+            || self.items.len() >= QUIET_ITEMS
             || (half > 0 && bytes >= half)
             || limits.leak != Leak::None
             || !limits.max_time.is_zero()
@@ -566,6 +549,12 @@ impl QueueState {
     /// One item is always accepted, however large it is. Starts and ends are always accepted too.
     fn is_full_for(&self, item: &QueueItem) -> bool {
         item.memory() > 0 && !self.items.is_empty() && self.is_over(item.memory())
+    }
+
+    /// Returns true where these items fit together, and none of them has to wait.
+    fn has_space_for_all(&self, items: &[QueueItem]) -> bool {
+        let bytes = items.iter().map(QueueItem::memory).sum();
+        self.limits.max_time.is_zero() && !self.is_over(bytes)
     }
 
     fn is_over(&self, more: usize) -> bool {
@@ -597,20 +586,29 @@ impl QueueState {
         true
     }
 
+    /// Returns true for tags that all fit into a queue that does not leak.
+    fn accepts_at_once(&self, items: &[QueueItem]) -> bool {
+        let are_tags = items.iter().all(QueueItem::is_tag);
+        self.limits.leak == Leak::None && are_tags && self.has_space_for_all(items)
+    }
+
+    /// Queues tags for which nothing has to be dropped.
+    fn push_at_once(&mut self, tags: &mut Vec<QueueItem>) {
+        let video = &mut self.video;
+        self.items.append_tags(tags, |tag| {
+            video.note(tag);
+            tag.info.is_coded() && video.is_sync_point(tag)
+        });
+    }
+
     fn push(&mut self, item: QueueItem) {
         let QueueItem::Tag { tag, .. } = &item else {
             self.leaking = Leaking::No;
-            self.has_video = false;
-            self.lowest_video_track = None;
+            self.video = VideoTracks::default();
             self.items.end_group();
             return self.items.append(item);
         };
-        self.has_video |= tag.kind == TagKind::Video;
-        let is_of_track = tag.info.is_coded() || tag.info.content == Content::SequenceHeader;
-        if tag.kind == TagKind::Video && is_of_track {
-            let (track, lowest) = (tag.lowest_track(), self.lowest_video_track);
-            self.lowest_video_track = Some(lowest.map_or(track, |lowest| lowest.min(track)));
-        }
+        self.video.note(tag);
         if !tag.info.is_coded() {
             // Headers are small, and without them nothing after them can be decoded.
             let is_refused = self.limits.leak != Leak::None
@@ -622,7 +620,7 @@ impl QueueState {
             }
             return;
         }
-        let is_sync_point = self.is_sync_point(tag);
+        let is_sync_point = self.video.is_sync_point(tag);
         match (self.limits.leak, self.leaking) {
             (Leak::None, _) => self.append_coded(item, is_sync_point),
             (_, Leaking::UntilSyncPoint) => {
@@ -645,6 +643,7 @@ impl QueueState {
         }
     }
 
+    #[inline]
     fn append_coded(&mut self, item: QueueItem, is_sync_point: bool) {
         if is_sync_point {
             self.items.append_group(item);
@@ -665,11 +664,26 @@ impl QueueState {
         self.dropped += 1;
         self.leaking = Leaking::UntilSyncPoint;
     }
+}
+
+impl VideoTracks {
+    #[inline]
+    fn note(&mut self, tag: &Tag) {
+        if tag.kind != TagKind::Video {
+            return;
+        }
+        self.has_video = true;
+        if tag.info.is_coded() || tag.info.content == Content::SequenceHeader {
+            let track = tag.lowest_track();
+            self.lowest = Some(self.lowest.map_or(track, |lowest| lowest.min(track)));
+        }
+    }
 
     /// Returns true for a keyframe of the lowest video track, and for audio where there is no video.
+    #[inline]
     fn is_sync_point(&self, tag: &Tag) -> bool {
         match tag.info.content {
-            Content::Keyframe => Some(tag.lowest_track()) == self.lowest_video_track,
+            Content::Keyframe => Some(tag.lowest_track()) == self.lowest,
             _ => tag.kind == TagKind::Audio && !self.has_video,
         }
     }

@@ -68,6 +68,7 @@ impl QueueEvent {
 }
 
 impl QueueItem {
+    #[inline]
     pub(super) fn memory(&self) -> usize {
         match self {
             QueueItem::Tag { tag, .. } => tag.memory(),
@@ -79,6 +80,7 @@ impl QueueItem {
         self.keyframe_track() == Some(track)
     }
 
+    #[inline]
     pub(super) fn is_unbounded(&self) -> bool {
         match self {
             QueueItem::Event(event) => event.is_unbounded(),
@@ -95,6 +97,7 @@ impl QueueItem {
         keyframe.map(Tag::lowest_track)
     }
 
+    #[inline]
     pub(super) fn coded_timestamp(&self) -> Option<u32> {
         let coded = self.tag().filter(|tag| tag.info.is_coded());
         coded.map(|tag| tag.timestamp)
@@ -104,11 +107,13 @@ impl QueueItem {
         self.tag().is_some_and(|tag| tag.info.is_coded())
     }
 
+    #[inline]
     pub(super) fn is_tag(&self) -> bool {
         self.tag().is_some()
     }
 
-    fn tag(&self) -> Option<&Tag> {
+    #[inline]
+    pub(super) fn tag(&self) -> Option<&Tag> {
         match self {
             QueueItem::Tag { tag, .. } => Some(tag),
             _ => None,

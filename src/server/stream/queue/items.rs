@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::item::QueueItem;
-use crate::flv::Content;
+use crate::flv::{Content, Tag};
 use crate::memory::Slack;
 
 /// Items in their order. Media is divided into groups of pictures: a group starts with a tag at
@@ -96,12 +96,14 @@ impl Items {
         Duration::from_millis(millis as u64)
     }
 
+    #[inline]
     pub(super) fn append(&mut self, item: QueueItem) {
         self.add(&item);
         self.rest.push_back(item, false);
     }
 
     /// Appends a coded tag at which decoding can start.
+    #[inline]
     pub(super) fn append_group(&mut self, item: QueueItem) {
         self.add(&item);
         self.rest.push_back(item, true);
@@ -109,16 +111,78 @@ impl Items {
         self.own_groups += 1;
     }
 
+    /// Appends tags, and leaves none of them in `tags`. Decoding can start at those for which
+    /// `starts_group` returns true.
+    pub(super) fn append_tags(
+        &mut self,
+        tags: &mut Vec<QueueItem>,
+        mut starts_group: impl FnMut(&Tag) -> bool,
+    ) {
+        for item in tags.iter() {
+            count_step();
+            self.add(item);
+            let Some(tag) = item.tag() else {
+                continue;
+            };
+            let starts_group = starts_group(tag);
+            if tag.info.is_coded() {
+                self.rest.coded.push_back(CodedTag {
+                    timestamp: tag.timestamp,
+                    starts_group,
+                });
+            }
+            self.groups += usize::from(starts_group);
+            self.own_groups += usize::from(starts_group);
+        }
+        self.rest.items.extend(tags.drain(..));
+    }
+
     /// Ends the last group: what follows is of another publisher.
     pub(super) fn end_group(&mut self) {
         self.own_groups = 0;
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<QueueItem> {
         let popped = self.front.pop_front();
         let (item, starts_group) = popped.or_else(|| self.rest.pop_front())?;
         self.remove(&item, starts_group);
         Some(item)
+    }
+
+    /// Moves at most `max_items` to `batch`, up to the one with which they have `max_bytes`.
+    pub(super) fn pop_into(
+        &mut self,
+        batch: &mut VecDeque<QueueItem>,
+        max_items: usize,
+        max_bytes: usize,
+    ) {
+        let mut bytes = 0;
+        let mut left = max_items;
+        while left > 0 && bytes < max_bytes && !self.front.items.is_empty() {
+            left -= 1;
+            let item = self.pop();
+            bytes += item.as_ref().map_or(0, QueueItem::memory);
+            batch.extend(item);
+        }
+        // The others move together, once they are counted.
+        let mut section = std::mem::take(&mut self.rest);
+        let mut coded = section.coded.iter();
+        let mut popped = 0;
+        for item in section.items.iter().take(left) {
+            if bytes >= max_bytes {
+                break;
+            }
+            count_step();
+            popped += 1;
+            bytes += item.memory();
+            let coded = item.coded_timestamp().and_then(|_| coded.next());
+            self.remove(item, coded.is_some_and(|coded| coded.starts_group));
+        }
+        let rest = coded.len();
+        section.coded.drain(..section.coded.len() - rest);
+        batch.extend(section.items.drain(..popped));
+        self.rest = section;
     }
 
     /// Returns true where there is another group after the oldest one.
@@ -215,6 +279,7 @@ impl Items {
         (self.groups, self.own_groups) = (0, 0);
     }
 
+    #[inline]
     fn add(&mut self, item: &QueueItem) {
         if let QueueItem::Tag { tag, .. } = item {
             self.bytes += tag.memory();
@@ -227,6 +292,7 @@ impl Items {
         self.events += usize::from(item.is_unbounded());
     }
 
+    #[inline]
     fn remove(&mut self, item: &QueueItem, starts_group: bool) {
         let QueueItem::Tag { tag, .. } = item else {
             self.starts -= usize::from(matches!(item, QueueItem::Start(_)));
@@ -246,6 +312,7 @@ impl Items {
 }
 
 impl Section {
+    #[inline]
     fn push_back(&mut self, item: QueueItem, starts_group: bool) {
         count_step();
         if let Some(timestamp) = item.coded_timestamp() {
