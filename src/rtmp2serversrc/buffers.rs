@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
-use super::spare_buffers::SpareBuffers;
+use super::spare_buffers::{SpareBuffers, Supply, TagContent};
 use crate::feed::OutputTag;
 
 /// Caps of the reference timestamps of one epoch: `timestamp/x-rtmp` with the field `epoch`. All
@@ -61,21 +61,30 @@ pub(super) fn caps_with_stream_header(headers: Vec<Bytes>, is_enhanced: bool) ->
 }
 
 /// Makes a buffer of a tag, without a copy of its bytes.
-pub(super) fn buffer(tag: OutputTag, epoch: &EpochCaps, spare: &SpareBuffers) -> gst::Buffer {
+pub(super) fn buffer(
+    tag: OutputTag,
+    epoch: &EpochCaps,
+    spare: &SpareBuffers,
+    supply: &mut Supply,
+) -> gst::Buffer {
     let mut flags = gst::BufferFlags::empty();
     flags.set(gst::BufferFlags::HEADER, tag.is_header);
     flags.set(gst::BufferFlags::DELTA_UNIT, tag.is_delta_unit);
     flags.set(gst::BufferFlags::DISCONT, tag.is_discont);
-    let time = gst::ClockTime::from_nseconds(tag.publisher_time);
-    let mut buffer = spare.build(tag.bytes, &epoch.caps, time);
-    if let Some(buffer) = buffer.get_mut() {
-        buffer.set_flags(flags);
-        buffer.set_dts(gst::ClockTime::from_nseconds(tag.dts));
-        buffer.set_pts(gst::ClockTime::from_nseconds(tag.pts));
-        if let Some(time) = tag.time_of_day {
-            let time = gst::ClockTime::from_nseconds(time);
-            gst::ReferenceTimestampMeta::add(buffer, &UNIX_CAPS, time, gst::ClockTime::NONE);
-        }
+    let content = TagContent {
+        bytes: tag.bytes,
+        dts: Some(gst::ClockTime::from_nseconds(tag.dts)),
+        pts: Some(gst::ClockTime::from_nseconds(tag.pts)),
+        flags,
+        reference: &epoch.caps,
+        timestamp: gst::ClockTime::from_nseconds(tag.publisher_time),
+    };
+    let mut buffer = spare.build_from(supply, content);
+    if let Some(time) = tag.time_of_day
+        && let Some(buffer) = buffer.get_mut()
+    {
+        let time = gst::ClockTime::from_nseconds(time);
+        gst::ReferenceTimestampMeta::add(buffer, &UNIX_CAPS, time, gst::ClockTime::NONE);
     }
     buffer
 }

@@ -10,7 +10,7 @@ use super::buffers;
 use super::context::Context;
 use super::mark::Mark;
 use super::reporter::StreamReporter;
-use super::spare_buffers::SpareBuffers;
+use super::spare_buffers::{SpareBuffers, Supply};
 use super::state::StateInput;
 use crate::feed::{Feed, FeedOutput};
 use crate::flv::description::StreamDescription;
@@ -30,6 +30,7 @@ pub(super) struct TagOutput {
     /// The media that leaves now has a frame to start decoding with.
     starts_decoding: bool,
     spare_buffers: SpareBuffers,
+    supply: Supply,
 }
 
 impl TagOutput {
@@ -142,7 +143,11 @@ impl TagOutput {
         let ahead = feed.tags_ahead();
         let count = if is_single { ahead.min(1) } else { ahead };
         self.last_tags = count as u64;
-        if count <= 1 {
+        if count == 0 {
+            return None;
+        }
+        self.spare_buffers.supply(count, &mut self.supply);
+        if count == 1 {
             let buffer = self.next_buffer(context, feed, reporter);
             return buffer.map(CreateSuccess::NewBuffer);
         }
@@ -167,7 +172,9 @@ impl TagOutput {
             context.state.description().add_tag(&tag.bytes);
         }
         context.state.set_position(tag.dts);
-        Some(buffers::buffer(tag, reporter.epoch(), &self.spare_buffers))
+        let epoch = reporter.epoch();
+        let buffer = buffers::buffer(tag, epoch, &self.spare_buffers, &mut self.supply);
+        Some(buffer)
     }
 
     fn handle_output(

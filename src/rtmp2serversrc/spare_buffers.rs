@@ -45,7 +45,7 @@ use parking_lot::Mutex;
 use crate::memory::Memory;
 
 /// Most spare buffers of a stream: as many as leave in one list. Each takes half a kilobyte.
-const MAX_SPARE: usize = 128;
+const MAX_SPARE: usize = 256;
 
 /// Spare buffers that a stream keeps also where it has not needed so many lately.
 const KEPT: usize = 4;
@@ -61,25 +61,30 @@ struct Store(Mutex<StoreState>);
 struct StoreState {
     buffers: Vec<gst::Buffer>,
     is_closed: bool,
-    /// Tags since the last look for unused buffers, which is at each overflow.
-    tags: u8,
+    /// Tags since the last look for unused buffers.
+    tags: usize,
     /// Buffers that were not needed for any of those tags.
     unused: usize,
 }
 
+/// Tags between two looks for unused buffers.
+const LOOK_INTERVAL: usize = 256;
+
 impl StoreState {
-    fn take(&mut self) -> Option<gst::Buffer> {
-        let buffer = self.buffers.pop();
-        self.unused = self.unused.min(self.buffers.len());
-        self.tags = self.tags.wrapping_add(1);
-        buffer
+    /// Moves up to `count` buffers to `taken`.
+    fn take(&mut self, count: usize, taken: &mut Vec<gst::Buffer>) {
+        let rest = self.buffers.len().saturating_sub(count);
+        taken.extend(self.buffers.drain(rest..));
+        self.unused = self.unused.min(rest);
+        self.tags += count;
     }
 
     /// Takes the buffers of a burst that is over.
     fn take_unused(&mut self) -> Vec<gst::Buffer> {
-        if self.tags != 0 {
+        if self.tags < LOOK_INTERVAL {
             return Vec::new();
         }
+        self.tags = 0;
         let unused = mem::replace(&mut self.unused, self.buffers.len());
         let buffers = self.buffers.drain(..unused.saturating_sub(KEPT)).collect();
         self.buffers.shrink_to(2 * KEPT);
@@ -87,29 +92,65 @@ impl StoreState {
     }
 }
 
+/// The content of a buffer: the bytes and times of a tag. It has no other time and no other flag.
+#[derive(Debug)]
+pub(super) struct TagContent<'a> {
+    pub(super) bytes: Memory,
+    pub(super) dts: Option<gst::ClockTime>,
+    pub(super) pts: Option<gst::ClockTime>,
+    pub(super) flags: gst::BufferFlags,
+    /// The caps and the time of its one reference timestamp.
+    pub(super) reference: &'a gst::Caps,
+    pub(super) timestamp: gst::ClockTime,
+}
+
+/// Buffers for the tags that leave together, taken from the store at once.
+#[derive(Debug, Default)]
+pub(super) struct Supply(Vec<gst::Buffer>);
+
 impl SpareBuffers {
-    /// Returns a buffer with these bytes and one reference timestamp. It has no other time and no
-    /// flag.
-    pub(super) fn build(
+    /// Takes spare buffers for this many tags, as far as there are any.
+    pub(super) fn supply(&self, tags: usize, supply: &mut Supply) {
+        let mut state = self.0.0.lock();
+        state.take(tags, &mut supply.0);
+        let unused = state.take_unused();
+        drop(state);
+        unused.into_iter().for_each(free);
+    }
+
+    /// Returns a buffer with this content.
+    pub(super) fn build_from(&self, supply: &mut Supply, content: TagContent<'_>) -> gst::Buffer {
+        match supply.0.pop() {
+            Some(buffer) => fill(buffer, content),
+            None => fill(self.make(content.reference), content),
+        }
+    }
+
+    /// Returns a buffer with these bytes and one reference timestamp.
+    #[cfg(test)]
+    fn build(
         &self,
         bytes: Memory,
         reference: &gst::Caps,
         timestamp: gst::ClockTime,
     ) -> gst::Buffer {
-        let mut state = self.0.0.lock();
-        let spare = state.take();
-        let unused = state.take_unused();
-        drop(state);
-        unused.into_iter().for_each(free);
-        match spare {
-            Some(buffer) => fill(buffer, bytes, reference, timestamp),
-            None => self.make(bytes, reference, timestamp),
-        }
+        let mut supply = Supply::default();
+        self.supply(1, &mut supply);
+        let content = TagContent {
+            bytes,
+            dts: None,
+            pts: None,
+            flags: gst::BufferFlags::empty(),
+            reference,
+            timestamp,
+        };
+        self.build_from(&mut supply, content)
     }
 
-    fn make(&self, bytes: Memory, reference: &gst::Caps, timestamp: gst::ClockTime) -> gst::Buffer {
+    /// Makes a buffer that is like a spare one.
+    fn make(&self, reference: &gst::Caps) -> gst::Buffer {
         let mut buffer = gst::Buffer::new();
-        let memory = TagMemory::of_bytes(bytes, self.0.clone());
+        let memory = TagMemory::empty(self.0.clone());
         let Some(writable) = buffer.get_mut() else {
             unreachable!("a new buffer has one reference");
         };
@@ -117,9 +158,9 @@ impl SpareBuffers {
         // the buffer, and is looked at only while the buffer has it, see `as_made`.
         unsafe {
             writable.append_memory(gst::Memory::from_glib_full(memory.cast::<ffi::GstMemory>()));
-            writable.unset_flags(gst::BufferFlags::TAG_MEMORY);
             let none = gst::ClockTime::NONE;
-            let mut meta = gst::ReferenceTimestampMeta::add(writable, reference, timestamp, none);
+            let zero = gst::ClockTime::ZERO;
+            let mut meta = gst::ReferenceTimestampMeta::add(writable, reference, zero, none);
             let meta: *mut ffi::GstReferenceTimestampMeta = meta.as_mut_ptr();
             (*memory).meta = meta;
             (*memory).lock_state = (*memory).memory.mini_object.lockstate;
@@ -154,34 +195,28 @@ fn free(buffer: gst::Buffer) {
     }
 }
 
-/// Sets the bytes and times of a spare buffer, and clears all else that may have been set
-/// downstream.
-fn fill(
-    buffer: gst::Buffer,
-    bytes: Memory,
-    reference: &gst::Caps,
-    timestamp: gst::ClockTime,
-) -> gst::Buffer {
+/// Sets the content of a spare buffer, and clears all else that may have been set downstream.
+fn fill(buffer: gst::Buffer, content: TagContent<'_>) -> gst::Buffer {
     // SAFETY: by the invariant of spare buffers nothing else refers to the buffer, its memory and
     // its meta.
     unsafe {
         let raw = buffer.as_mut_ptr();
         let memory = ffi::gst_buffer_peek_memory(raw, 0).cast::<TagMemory>();
-        (*memory).set_bytes(bytes);
+        (*memory).set_bytes(content.bytes);
         let meta = (*memory).meta;
-        let caps = reference.as_mut_ptr();
+        let caps = content.reference.as_mut_ptr();
         if (*meta).reference != caps {
             let held = (&raw mut (*meta).reference).cast();
             ffi::gst_mini_object_replace(held, caps.cast());
         }
-        (*meta).timestamp = timestamp.into_glib();
+        (*meta).timestamp = content.timestamp.into_glib();
         (*meta).duration = ffi::GST_CLOCK_TIME_NONE;
-        (*raw).pts = ffi::GST_CLOCK_TIME_NONE;
-        (*raw).dts = ffi::GST_CLOCK_TIME_NONE;
+        (*raw).pts = content.pts.into_glib();
+        (*raw).dts = content.dts.into_glib();
         (*raw).duration = ffi::GST_CLOCK_TIME_NONE;
         (*raw).offset = ffi::GST_BUFFER_OFFSET_NONE;
         (*raw).offset_end = ffi::GST_BUFFER_OFFSET_NONE;
-        (*raw).mini_object.flags = 0;
+        (*raw).mini_object.flags = content.flags.bits();
     }
     buffer
 }
@@ -192,7 +227,7 @@ unsafe extern "C" fn dispose(object: *mut ffi::GstMiniObject) -> gboolean {
     // SAFETY: the object is a buffer of `make`, and without a reference only this thread has it.
     unsafe {
         let buffer = object.cast::<ffi::GstBuffer>();
-        let Some(memory) = as_made(buffer) else {
+        let Some((memory, has_further_metas)) = as_made(buffer) else {
             let original = DISPOSE_OF_BUFFERS.get().copied().flatten();
             return original.map_or(GTRUE, |dispose| dispose(object));
         };
@@ -204,19 +239,21 @@ unsafe extern "C" fn dispose(object: *mut ffi::GstMiniObject) -> gboolean {
             return GTRUE;
         }
         ffi::gst_mini_object_ref(object);
-        remove_further_metas(buffer, (*memory).meta.cast());
+        if has_further_metas {
+            remove_further_metas(buffer, (*memory).meta.cast());
+        }
         state.buffers.push(gst::Buffer::from_glib_full(buffer));
         GFALSE
     }
 }
 
 /// Returns the memory of a buffer that is as `make` has made it, except for its times, its flags,
-/// the range of its bytes and further metas.
+/// the range of its bytes and further metas. True where it has such metas.
 ///
 /// # Safety
 ///
 /// Only the current thread may have the buffer.
-unsafe fn as_made(buffer: *mut ffi::GstBuffer) -> Option<*mut TagMemory> {
+unsafe fn as_made(buffer: *mut ffi::GstBuffer) -> Option<(*mut TagMemory, bool)> {
     // SAFETY: a memory of this allocator is a `TagMemory`. Its fields are read only where the
     // buffer has the only reference to it.
     unsafe {
@@ -244,11 +281,13 @@ unsafe fn as_made(buffer: *mut ffi::GstBuffer) -> Option<*mut TagMemory> {
         if first.is_null() || first != (*memory).meta.cast() {
             return None;
         }
+        let mut has_further_metas = false;
         loop {
             let meta = ffi::gst_buffer_iterate_meta(buffer, &mut state);
             if meta.is_null() {
-                return Some(memory);
+                return Some((memory, has_further_metas));
             }
+            has_further_metas = true;
             if (*meta).flags & ffi::GST_META_FLAG_LOCKED != 0 {
                 return None;
             }
@@ -286,12 +325,9 @@ struct TagMemory {
 }
 
 impl TagMemory {
-    fn of_bytes(bytes: Memory, store: Arc<Store>) -> *mut TagMemory {
+    fn empty(store: Arc<Store>) -> *mut TagMemory {
         // SAFETY: there is no parent.
-        let memory = unsafe { TagMemory::new(0, ptr::null_mut(), 0..0, 0, store) };
-        // SAFETY: it is new.
-        unsafe { (*memory).set_bytes(bytes) };
-        memory
+        unsafe { TagMemory::new(0, ptr::null_mut(), 0..0, 0, store) }
     }
 
     /// # Safety
