@@ -9,6 +9,7 @@ mod encoder;
 mod frame_rate;
 mod health;
 mod ingest;
+mod lag;
 mod mailbox;
 mod metrics;
 mod notify;
