@@ -313,6 +313,8 @@ impl<M> Feed<M> {
             Content::EndOfSequence => {
                 if tag.body().len() <= MAX_END && self.end_tags.len() < MAX_ENDS {
                     self.end_tags.push(tag);
+                } else {
+                    self.dropped.descriptions += 1;
                 }
             }
             Content::OnMetaData
