@@ -11,8 +11,9 @@ use super::tags;
 use super::times::TrackTimes;
 use crate::flv::body::{ColorInfo, Metadata};
 use crate::flv::config::{
-    AvcConfig, HevcConfig, NalCodec, frame_of_annexb, is_hevc_in_disguise, record_of_frame,
-    repaired_record,
+    AvcConfig, HevcConfig, NalCodec, frame_of_annexb, frame_with_long_lengths, is_annexb,
+    is_hevc_in_disguise, is_odd_length_size, may_be_annexb, record_of_frame,
+    record_with_long_lengths, repaired_record,
 };
 use crate::flv::{KeyframeFlags, Picture, TagKind};
 
@@ -24,11 +25,13 @@ pub(super) struct Track {
     pub(super) codec: Option<Codec>,
     /// The decoder configuration, empty until there is one.
     configuration: Vec<u8>,
+    /// The same before the size of lengths in it was changed.
+    received_configuration: Vec<u8>,
     /// Nothing is missing in the configuration.
     is_complete: bool,
     /// The configuration was made of the parameter sets in frames.
     is_configured_in_band: bool,
-    /// Bytes of the length of a NAL unit, in AVC and HEVC.
+    /// Bytes of the length of a NAL unit as it is sent, in AVC and HEVC.
     nal_length_size: u8,
     color: Option<ColorInfo>,
     channels: u8,
@@ -64,6 +67,7 @@ impl Track {
             id,
             codec: None,
             configuration: Vec::new(),
+            received_configuration: Vec::new(),
             is_complete: false,
             is_configured_in_band: false,
             nal_length_size: 4,
@@ -107,7 +111,7 @@ impl Track {
     pub(super) fn set_codec(&mut self, codec: Codec) {
         if self.codec != Some(codec) {
             self.codec = Some(codec);
-            self.configuration.clear();
+            self.clear_configuration();
             self.is_complete = false;
             self.is_configured_in_band = false;
             self.color = None;
@@ -137,7 +141,8 @@ impl Track {
 
     fn set_configuration(&mut self, configuration: &[u8]) {
         self.unstated.configuration = false;
-        if self.configuration != configuration {
+        if self.received_configuration != configuration {
+            self.received_configuration = configuration.to_vec();
             self.configuration = configuration.to_vec();
             self.nal_length_size = match self.codec {
                 Some(Codec::Avc) => AvcConfig::parse(configuration).map(|c| c.nal_length_size),
@@ -145,6 +150,22 @@ impl Track {
                 _ => None,
             }
             .unwrap_or(4);
+            self.has_new_facts = true;
+            if is_odd_length_size(self.nal_length_size) {
+                self.lengthen_lengths();
+            }
+        }
+    }
+
+    fn clear_configuration(&mut self) {
+        self.configuration.clear();
+        self.received_configuration.clear();
+    }
+
+    /// Changes the configuration for frames whose lengths are made four bytes long.
+    fn lengthen_lengths(&mut self) {
+        if let Some(codec) = self.codec.and_then(Codec::nal_codec) {
+            self.configuration = record_with_long_lengths(codec, &self.configuration);
             self.has_new_facts = true;
         }
     }
@@ -184,13 +205,30 @@ impl Track {
     }
 
     /// Returns a frame as the caps have it, if it came in another form.
-    pub(super) fn repaired_frame(&self, frame: &[u8]) -> Option<Vec<u8>> {
-        // Most frames end here, without a call.
-        if !matches!(frame, [0, 0, 1, ..] | [0, 0, 0, 1, ..]) {
+    #[inline]
+    pub(super) fn repaired_frame(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        // Most frames end here.
+        if !may_be_annexb(frame) && !is_odd_length_size(self.nal_length_size) {
             return None;
         }
+        self.repair_frame(frame)
+    }
+
+    #[cold]
+    fn repair_frame(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         self.codec?.nal_codec()?;
-        frame_of_annexb(frame, self.nal_length_size)
+        if is_odd_length_size(self.nal_length_size) {
+            return frame_with_long_lengths(frame, self.nal_length_size);
+        }
+        let repaired = frame_of_annexb(frame, self.nal_length_size);
+        if repaired.is_none() && is_annexb(frame, self.nal_length_size) {
+            // A NAL unit is longer than the configuration allows for. Nothing but start codes come,
+            // so its size of lengths means nothing.
+            self.nal_length_size = 4;
+            self.lengthen_lengths();
+            return frame_of_annexb(frame, self.nal_length_size);
+        }
+        repaired
     }
 
     /// Checks the keyframe flags of the next publisher afresh.
@@ -214,7 +252,7 @@ impl Track {
         // Facts from the frames are no part of the description.
         let is_stated = !unstated.configuration || self.is_configured_in_band;
         if !is_stated && !self.configuration.is_empty() {
-            self.configuration.clear();
+            self.clear_configuration();
             self.is_complete = false;
             self.is_disguised = false;
             self.has_new_facts = true;

@@ -29,8 +29,11 @@ pub use flac::{FlacConfig, STREAM_INFO_LENGTH};
 pub use hevc::HevcConfig;
 pub use mp3::Mp3Header;
 pub use opus::OpusHead;
-pub use repair::{NalCodec, frame_of_annexb, record_of_frame, repaired_record};
-pub(super) use repair::{PrefixedNals, is_annexb};
+pub(super) use repair::PrefixedNals;
+pub use repair::{
+    NalCodec, frame_of_annexb, frame_with_long_lengths, is_annexb, is_odd_length_size,
+    may_be_annexb, record_of_frame, record_with_long_lengths, repaired_record,
+};
 pub use vpx::VpxConfig;
 
 /// Returns true if an AVC configuration is really an HEVC configuration: old encoders had no other

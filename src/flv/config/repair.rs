@@ -18,8 +18,11 @@ pub enum NalCodec {
     Hevc,
 }
 
-/// Length of a NAL unit's length in records that are made here.
+/// Bytes of a NAL unit's length where no record says it.
 const LENGTH_SIZE: u8 = 4;
+
+/// Bytes of a NAL unit's length that no standard record has. ffmpeg plays it all the same.
+const ODD_LENGTH_SIZE: u8 = 3;
 
 /// Parameter sets that are kept of each kind: a record of AVC counts to 31.
 const MAX_SETS: usize = 31;
@@ -68,19 +71,20 @@ impl<'a> ParameterSets<'a> {
         !self.sps.is_empty() && !self.pps.is_empty()
     }
 
-    /// Returns the standard record, if there is a sequence parameter set.
-    fn to_record(&self, codec: NalCodec) -> Option<Vec<u8>> {
+    /// Returns the standard record, if there is a sequence parameter set, for frames whose NAL units
+    /// have lengths of `length_size` bytes.
+    fn to_record(&self, codec: NalCodec, length_size: u8) -> Option<Vec<u8>> {
         match codec {
-            NalCodec::Avc => self.to_avc_record(),
-            NalCodec::Hevc => self.to_hevc_record(),
+            NalCodec::Avc => self.to_avc_record(length_size),
+            NalCodec::Hevc => self.to_hevc_record(length_size),
         }
     }
 
-    fn to_avc_record(&self) -> Option<Vec<u8>> {
+    fn to_avc_record(&self, length_size: u8) -> Option<Vec<u8>> {
         let &[_, profile, constraints, level, ..] = *self.sps.first()? else {
             return None;
         };
-        let length = 0xFC | (LENGTH_SIZE - 1);
+        let length = 0xFC | (length_size - 1);
         let mut record = vec![1, profile, constraints, level, length];
         record.push(0xE0 | self.sps.len() as u8);
         write_sets(&mut record, &self.sps);
@@ -89,7 +93,7 @@ impl<'a> ParameterSets<'a> {
         AvcConfig::parse(&record).map(|_| record)
     }
 
-    fn to_hevc_record(&self) -> Option<Vec<u8>> {
+    fn to_hevc_record(&self, length_size: u8) -> Option<Vec<u8>> {
         let sps = HevcSps::parse(self.sps.first()?.get(2..)?)?;
         let mut record = vec![1];
         record.extend(sps.profile_tier_level);
@@ -103,7 +107,7 @@ impl<'a> ParameterSets<'a> {
         // An unknown frame rate.
         record.extend([0, 0]);
         let layers = sps.temporal_layers << 3 | u8::from(sps.is_temporal_nested) << 2;
-        record.push(layers | (LENGTH_SIZE - 1));
+        record.push(layers | (length_size - 1));
         let arrays = [
             (HEVC_VPS, &self.vps),
             (HEVC_SPS, &self.sps),
@@ -135,30 +139,67 @@ pub fn repaired_record(codec: NalCodec, record: &[u8]) -> Option<Vec<u8>> {
         NalCodec::Avc => avc_entries(record),
         NalCodec::Hevc => hevc_entries(record),
     };
+    let length_size = stated_length_size(codec, record).unwrap_or(LENGTH_SIZE);
     let proper = ParameterSets::of(codec, entries.into_iter().flat_map(nals_of_annexb));
     if proper.is_complete() {
-        return proper.to_record(codec);
+        return proper.to_record(codec, length_size);
     }
     // Lengths that do not count the start codes lead nowhere, the start codes do.
     let annexb = ParameterSets::of(codec, nals_of_annexb(record));
     if annexb.is_complete() || proper.sps.is_empty() {
-        return annexb.to_record(codec);
+        return annexb.to_record(codec, length_size);
     }
-    proper.to_record(codec)
+    proper.to_record(codec, length_size)
+}
+
+/// Place of the byte that holds the size of lengths in a record, in its last two bits.
+fn length_size_place(codec: NalCodec) -> usize {
+    match codec {
+        NalCodec::Avc => 4,
+        NalCodec::Hevc => 21,
+    }
+}
+
+/// Returns the bytes of a NAL unit's length, if the record says it.
+fn stated_length_size(codec: NalCodec, record: &[u8]) -> Option<u8> {
+    let byte = record.get(length_size_place(codec))?;
+    (record[0] == 1).then_some((byte & 3) + 1)
+}
+
+/// Returns a standard record for frames whose lengths are made four bytes long.
+pub fn record_with_long_lengths(codec: NalCodec, record: &[u8]) -> Vec<u8> {
+    let mut record = record.to_vec();
+    if let Some(byte) = record.get_mut(length_size_place(codec)) {
+        *byte |= LENGTH_SIZE - 1;
+    }
+    record
+}
+
+/// Returns true for a size of lengths that parsers refuse.
+pub fn is_odd_length_size(length_size: u8) -> bool {
+    length_size == ODD_LENGTH_SIZE
+}
+
+/// Returns a frame with lengths of four bytes, from one with lengths of any size or start codes.
+pub fn frame_with_long_lengths(frame: &[u8], length_size: u8) -> Option<Vec<u8>> {
+    with_lengths(nals(frame, length_size), LENGTH_SIZE)
 }
 
 /// Returns a record of the parameter sets in a frame, if it has all of them.
 pub fn record_of_frame(codec: NalCodec, frame: &[u8], length_size: u8) -> Option<Vec<u8>> {
-    let nals = if is_annexb(frame, length_size) {
-        nals_of_annexb(frame)
-    } else {
-        PrefixedNals::new(frame, length_size).collect()
-    };
-    let sets = ParameterSets::of(codec, nals);
+    let sets = ParameterSets::of(codec, nals(frame, length_size));
     if !sets.is_complete() {
         return None;
     }
-    sets.to_record(codec)
+    sets.to_record(codec, length_size.clamp(1, 4))
+}
+
+fn nals(frame: &[u8], length_size: u8) -> Vec<&[u8]> {
+    if is_annexb(frame, length_size) {
+        nals_of_annexb(frame)
+    } else {
+        PrefixedNals::new(frame, length_size).collect()
+    }
 }
 
 /// Returns an Annex B frame with NAL unit lengths instead of start codes, or None if the frame has
@@ -167,9 +208,15 @@ pub fn frame_of_annexb(frame: &[u8], length_size: u8) -> Option<Vec<u8>> {
     if !is_annexb(frame, length_size) {
         return None;
     }
+    with_lengths(nals_of_annexb(frame), length_size)
+}
+
+/// Returns the NAL units with their lengths, or None if one is too long.
+fn with_lengths(nals: Vec<&[u8]>, length_size: u8) -> Option<Vec<u8>> {
     let length_size = usize::from(length_size.clamp(1, 4));
-    let mut prefixed = Vec::with_capacity(frame.len() + 16);
-    for nal in nals_of_annexb(frame) {
+    let bytes: usize = nals.iter().map(|nal| 4 + nal.len()).sum();
+    let mut prefixed = Vec::with_capacity(bytes);
+    for nal in nals {
         let length = u32::try_from(nal.len()).ok()?.to_be_bytes();
         let (unused, length) = length.split_at(4 - length_size);
         if unused.iter().any(|byte| *byte != 0) {
@@ -181,10 +228,20 @@ pub fn frame_of_annexb(frame: &[u8], length_size: u8) -> Option<Vec<u8>> {
     (!prefixed.is_empty()).then_some(prefixed)
 }
 
+/// Returns true if a frame may have start codes: two zeros or more before a one.
+#[inline]
+pub fn may_be_annexb(frame: &[u8]) -> bool {
+    match frame {
+        [0, 0, 1, ..] | [0, 0, 0, 1, ..] => true,
+        [0, 0, 0, 0, rest @ ..] => rest.iter().find(|byte| **byte != 0) == Some(&1),
+        _ => false,
+    }
+}
+
 /// Returns true if a frame has start codes. Lengths may look like them: 256 to 511 bytes do. Some
 /// encoders pad frames, so a few bytes may follow these.
-pub(in crate::flv) fn is_annexb(frame: &[u8], length_size: u8) -> bool {
-    if !matches!(frame, [0, 0, 1, ..] | [0, 0, 0, 1, ..]) {
+pub fn is_annexb(frame: &[u8], length_size: u8) -> bool {
+    if !may_be_annexb(frame) {
         return false;
     }
     let mut nals = PrefixedNals::new(frame, length_size);
@@ -460,6 +517,53 @@ mod tests {
             let nals = nals.flat_map(|nal| [&(nal.len() as u32).to_be_bytes(), nal].concat());
             let frame: Vec<u8> = nals.chain([0]).collect();
             assert!(record_of_frame(codec, &frame, 4).is_some(), "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn zeros_before_the_first_start_code_belong_to_it() {
+        for zeros in 0..6 {
+            for start in [&START[1..], START] {
+                let zeros = vec![0; zeros];
+                let annexb = [&zeros[..], start, &[0x41, 5], START, &[0x41, 6]].concat();
+                let prefixed = [0, 0, 0, 2, 0x41, 5, 0, 0, 0, 2, 0x41, 6];
+                assert_eq!(frame_of_annexb(&annexb, 4), Some(prefixed.to_vec()));
+            }
+        }
+        // Empty NAL units are none.
+        let empty = [&[0; 4][..], &[0, 0, 0, 1, 0x09], &[0, 0, 0, 2, 0x41, 5]].concat();
+        assert_eq!(frame_of_annexb(&empty, 4), None);
+    }
+
+    #[test]
+    fn a_repaired_record_keeps_the_size_of_lengths() {
+        for size in 1..=4_u8 {
+            for (codec, record) in RECORDS {
+                let sets = sets(codec, record);
+                let first = match codec {
+                    NalCodec::Avc => 6,
+                    NalCodec::Hevc => 26,
+                };
+                let mut broken = record.to_vec();
+                let place = length_size_place(codec);
+                broken[place] = broken[place] & 0xFC | (size - 1);
+                let length = sets[0].len() + START.len();
+                broken[first..first + 2].copy_from_slice(&(length as u16).to_be_bytes());
+                broken.splice(first + 2..first + 2, START.iter().copied());
+                assert_repaired(codec, &broken, &sets);
+                let repaired = repaired_record(codec, &broken).unwrap();
+                assert_eq!(repaired[place] & 3, size - 1, "{codec:?}");
+                assert_eq!(record_with_long_lengths(codec, &repaired)[place] & 3, 3);
+                let nals = sets.iter().flat_map(|set| {
+                    let length = (set.len() as u32).to_be_bytes();
+                    [&length[4 - usize::from(size)..], set].concat()
+                });
+                let frame: Vec<u8> = nals.collect();
+                let made = record_of_frame(codec, &frame, size).unwrap();
+                assert_eq!(made[place] & 3, size - 1, "{codec:?}");
+                let long = frame_with_long_lengths(&frame, size).unwrap();
+                assert_eq!(PrefixedNals::new(&long, 4).collect::<Vec<_>>(), sets);
+            }
         }
     }
 
