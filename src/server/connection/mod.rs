@@ -48,6 +48,11 @@ use timer_table::{Timer, TimerTable};
 /// A client that is silent for this long may be waiting for an acknowledgement.
 const ACK_PAUSE: Duration = Duration::from_millis(100);
 
+/// A publisher that has announced a window gets an acknowledgement after this long without a byte from
+/// here. rtmp2sink of GStreamer 1.29.1 gives up after five seconds without one, and a window lasts for
+/// a minute at a low bitrate.
+const MAX_QUIET: Duration = Duration::from_secs(2);
+
 /// A client that does not accept a reply for this long is disconnected.
 const MAX_BLOCKED: Duration = Duration::from_secs(5);
 
@@ -85,6 +90,7 @@ struct Connection {
     phase: Phase,
     timers: TimerTable,
     last_read: Instant,
+    last_sent: Instant,
     /// End of the handling of the last read, which may have waited for the pipeline.
     idle_since: Instant,
     /// A ping was sent since the client last sent something.
@@ -145,6 +151,7 @@ impl Connection {
             phase: Phase::Negotiating,
             timers,
             last_read: now,
+            last_sent: now,
             idle_since: now,
             is_pinged: false,
             counters: ConnectionCounters::new(&config, now),
@@ -335,7 +342,7 @@ impl Connection {
             published.stream.notify_contenders();
         }
         let outcome = self.read_events(bytes, arrival);
-        if self.session.ack_due() == AckDue::Now {
+        if self.session.ack_due() == AckDue::Now || self.has_been_quiet(arrival) {
             self.session.acknowledge();
         }
         let patience = match outcome {
@@ -360,6 +367,13 @@ impl Connection {
             self.note_handled();
         }
         outcome
+    }
+
+    /// Returns true where a publisher with a window has not got a byte for too long.
+    fn has_been_quiet(&self, now: Instant) -> bool {
+        self.session.in_window_ack_size() > 0
+            && self.session.is_publishing()
+            && now.saturating_duration_since(self.last_sent) >= MAX_QUIET
     }
 
     /// Notes the end of the handling of a read.
@@ -432,6 +446,7 @@ impl Connection {
             if !self.parts.outbound.send(&replies, &droppable, patience)? {
                 output.keep_pong();
             }
+            self.last_sent = Instant::now();
             if let Some(published) = self.phase.published() {
                 published.handle.note_started();
             }
@@ -495,8 +510,12 @@ impl Connection {
         if has_changed {
             self.limit_quality();
         }
-        let has_ack = self.session.ack_due() == AckDue::WhenIdle;
-        let ack = has_ack.then(|| self.idle_since + ACK_PAUSE);
+        let pause = match self.session.ack_due() {
+            AckDue::WhenIdle => Some(ACK_PAUSE),
+            _ if self.session.in_window_ack_size() > 0 => Some(MAX_QUIET),
+            _ => None,
+        };
+        let ack = pause.map(|pause| self.idle_since + pause);
         self.timers.set(Timer::Ack, ack);
     }
 
@@ -546,7 +565,13 @@ impl Connection {
                     }
                 }
                 Timer::Ping => self.ping(),
-                Timer::Ack => self.session.acknowledge(),
+                Timer::Ack => {
+                    self.session.acknowledge();
+                    if self.session.in_window_ack_size() > 0 {
+                        let next = Instant::now() + MAX_QUIET;
+                        self.timers.set(Timer::Ack, Some(next));
+                    }
+                }
             }
         }
         if is_due {

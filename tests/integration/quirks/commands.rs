@@ -3,6 +3,8 @@
 //! Commands and control messages in unusual order and form, and the answers to them.
 
 use std::io::Read;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use gstrtmp2server::internal::amf0::Value;
 use gstrtmp2server::internal::rtmp::command::Command;
@@ -12,7 +14,7 @@ use super::{delete_stream, received, send_tags};
 use support::flv::Tag;
 use support::raw::{RawClient, code};
 use support::recorder::Recorder;
-use support::synthetic::stream;
+use support::synthetic::{delta_frame, stream};
 use support::wire::Wire;
 
 /// Returns msid and body of the next message of this type.
@@ -396,6 +398,41 @@ fn announced_window_gets_acknowledgements() {
     delete_stream(&mut client);
     let got: Vec<Tag> = recorder.finish();
     assert_eq!(got, tags);
+}
+
+/// Also where the window is far from full: rtmp2sink of GStreamer 1.29.1 gives up after five seconds
+/// without a byte.
+#[test]
+fn publisher_with_a_window_gets_a_byte_every_few_seconds() {
+    const LONGEST: Duration = Duration::from_millis(4_500);
+    let recorder = Recorder::start("timeout=0 stall-timeout=0");
+    let window = 5_000_000_u32.to_be_bytes();
+    // It is silent, and then sends.
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    client.message(2, type_id::WINDOW_ACK_SIZE, 0, &window);
+    for _ in 0..2 {
+        let start = Instant::now();
+        expect(&mut client, type_id::ACKNOWLEDGEMENT);
+        assert!(start.elapsed() < LONGEST, "{:?}", start.elapsed());
+    }
+    let (sender, is_done) = mpsc::channel::<()>();
+    let mut writer = client.socket.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        let mut time = 0;
+        // The pace of an encoder.
+        while is_done.recv_timeout(Duration::from_millis(40)).is_err() {
+            let frame = Wire::on(6).absolute(&delta_frame(time, 100)).concat();
+            std::io::Write::write_all(&mut writer, &frame).unwrap();
+            time += 40;
+        }
+    });
+    for _ in 0..2 {
+        let start = Instant::now();
+        expect(&mut client, type_id::ACKNOWLEDGEMENT);
+        assert!(start.elapsed() < LONGEST, "{:?}", start.elapsed());
+    }
+    sender.send(()).unwrap();
+    sending.join().unwrap();
 }
 
 #[test]
