@@ -81,18 +81,37 @@ fn messages(source: &Source, seconds: u32) -> Vec<Sent> {
     messages.into_iter().map(shift).collect()
 }
 
-/// An encoder that has its own chunk stream for each kind, as ffmpeg, or one for all, as librtmp.
+/// Chunk streams of an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lanes {
+    /// One for all, as in librtmp.
+    Single,
+    /// One for each kind, as in ffmpeg.
+    Kinds,
+}
+
 struct Encoder {
     is_librtmp: bool,
+    lanes: Lanes,
     bytes: Vec<u8>,
     /// Last message and time field of each chunk stream.
     last: [Option<(Sent, u32)>; 2],
 }
 
 impl Encoder {
+    /// With the usual chunk streams.
     fn encode(is_librtmp: bool, messages: &[Sent]) -> Vec<u8> {
+        let lanes = match is_librtmp {
+            true => Lanes::Single,
+            false => Lanes::Kinds,
+        };
+        Encoder::encode_in(lanes, is_librtmp, messages)
+    }
+
+    fn encode_in(lanes: Lanes, is_librtmp: bool, messages: &[Sent]) -> Vec<u8> {
         let mut encoder = Encoder {
             is_librtmp,
+            lanes,
             bytes: vec![2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF],
             last: [None; 2],
         };
@@ -104,7 +123,7 @@ impl Encoder {
 
     fn write(&mut self, message: Sent) {
         let (kind, time, length) = message;
-        let lane = usize::from(!self.is_librtmp && kind == VIDEO);
+        let lane = usize::from(self.lanes == Lanes::Kinds && kind == VIDEO);
         let csid = 4 + 2 * lane as u32;
         let (fmt, field) = match self.last[lane] {
             None => (0, time),
@@ -192,5 +211,15 @@ proptest! {
         let sent = messages(&source, 30);
         let second = 48_000 / source.samples as usize * source.audio.len();
         check(&read(&Encoder::encode(true, &sent)), &sent, second)?;
+    }
+
+    /// A writer with librtmp's meaning, and a chunk stream for each kind.
+    #[test]
+    fn repeated_times_on_several_chunk_streams_are_mended_soon(source in sources(true)) {
+        let source = Source { start: source.start % 20_000, ..source };
+        let sent = messages(&source, 30);
+        let bytes = Encoder::encode_in(Lanes::Kinds, true, &sent);
+        let skipped = sent.iter().position(|message| message.1 - source.start > 4_000);
+        check(&read(&bytes), &sent, skipped.unwrap_or(sent.len()))?;
     }
 }
