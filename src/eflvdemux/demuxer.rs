@@ -8,6 +8,7 @@ use gst::ClockTime;
 
 use super::bodies::{CodedPacket, Skipped, TrackItem, TrackResult, parse_audio, parse_video};
 use super::codec::Codec;
+use super::gaps::Leader;
 use super::parser::FlvTag;
 use super::problem::Problem;
 use super::script::ScriptData;
@@ -87,12 +88,13 @@ pub(super) struct Demuxer {
     /// Upstream's times count, and its segment.
     is_timed: bool,
     has_segment: bool,
+    /// Start of the demuxer's own segment.
+    start: ClockTime,
     /// Media has come, and with it the pads of all tracks that were known then.
     is_started: bool,
     no_more_tracks: bool,
     first_position: Option<ClockTime>,
-    /// Position of the leading track.
-    leader: ClockTime,
+    leader: Leader,
     /// Latency of the pipeline. Within it media still comes in time.
     latency: ClockTime,
 }
@@ -103,6 +105,7 @@ impl Demuxer {
         self.is_timed = is_timed;
         self.restart_times();
         self.has_segment = is_timed;
+        self.start = ClockTime::ZERO;
     }
 
     /// Handles a flush: the tracks and what is known of them stay.
@@ -118,7 +121,7 @@ impl Demuxer {
             track.times = Default::default();
             track.progress = Default::default();
         }
-        self.leader = ClockTime::ZERO;
+        self.leader = Leader::default();
     }
 
     pub(super) fn set_latency(&mut self, latency: ClockTime) {
@@ -177,14 +180,14 @@ impl Demuxer {
 
     /// Handles upstream's GAP: no track has anything before its end.
     pub(super) fn handle_gap(&mut self, gap: &Range<ClockTime>, events: &mut Vec<DemuxEvent>) {
+        self.leader.advance(gap.end);
         for (index, track) in self.tracks.iter_mut().enumerate() {
             if track.has_pad()
-                && let Some(gap) = track.progress.upstream_gap(gap)
+                && let Some(gap) = track.progress.upstream_gap(&self.leader, gap)
             {
                 events.push(DemuxEvent::Gap(index, gap));
             }
         }
-        self.leader = self.leader.max(gap.end);
     }
 
     pub(super) fn handle_discontinuity(&mut self) {
@@ -352,7 +355,8 @@ impl Demuxer {
         let pts = clock_time(time.saturating_add(packet.composition_time));
         if !self.has_segment {
             self.has_segment = true;
-            events.push(DemuxEvent::Segment(dts.min(pts)));
+            self.start = dts.min(pts);
+            events.push(DemuxEvent::Segment(self.start));
         }
         self.announce(index, payload, events);
 
@@ -362,8 +366,8 @@ impl Demuxer {
         flags.set(gst::BufferFlags::DISCONT, track.is_discont);
         flags.set(gst::BufferFlags::RESYNC, is_reset);
         track.is_discont = false;
-        self.leader = self.leader.max(dts);
-        track.progress.add_packet(self.leader, dts, pts);
+        self.leader.advance(dts);
+        track.progress.add_packet(&self.leader, dts, pts);
         let payload = repaired.map(Payload::Repaired).unwrap_or_else(|| {
             let start = payload.as_ptr().addr() - tag.body.as_ptr().addr();
             Payload::Part(start..start + payload.len())
@@ -450,8 +454,9 @@ impl Demuxer {
         for (other, track) in self.tracks.iter_mut().enumerate() {
             if other != index
                 && track.has_pad()
-                && let Some(gap) = track.progress.next_gap(self.leader, allowance)
+                && let Some(gap) = track.progress.next_gap(&self.leader, allowance)
             {
+                let gap = gap.start.max(self.start)..gap.end.max(self.start);
                 events.push(DemuxEvent::Gap(other, gap));
             }
         }

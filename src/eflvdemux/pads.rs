@@ -274,6 +274,13 @@ impl SourcePads {
             self.push_to_all(&event);
         } else if self.waiting.len() < MAX_WAITING {
             self.waiting.push(event);
+        } else {
+            let name = &data.name;
+            gst::warning!(
+                CAT,
+                obj = element,
+                "{name:?} before any pad is only a message"
+            );
         }
     }
 

@@ -163,6 +163,63 @@ fn cut_and_missing_records_with_parameter_sets_in_band_decode() {
     }
 }
 
+/// Returns video tags whose record states this size of lengths, and whose frames `written` writes.
+fn rewritten(tags: &[Tag], size: u8, written: impl Fn(&[&[u8]]) -> Vec<u8>) -> Vec<Tag> {
+    let changed = |tag: &Tag| {
+        let (front, payload) = tag.body.split_at(5);
+        let mut body = front.to_vec();
+        if tag.is_sequence_header() {
+            body.extend_from_slice(payload);
+            body[5 + 4] = 0xFC | (size - 1);
+        } else {
+            let mut nals = Vec::new();
+            let mut rest = payload;
+            while let Some((length, after)) = rest.split_first_chunk::<4>() {
+                let (nal, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+                nals.push(nal);
+                rest = after;
+            }
+            body.extend(written(&nals));
+        }
+        Tag::new(VIDEO, tag.timestamp, body)
+    };
+    let video = tags.iter().filter(|tag| tag.kind == VIDEO);
+    video.map(changed).collect()
+}
+
+#[test]
+fn annexb_with_zeros_before_it_and_lengths_of_any_size_decode() {
+    let tags = flv::read_file(&small(2));
+    for (size, zeros) in [(4, 0), (4, 1), (4, 2), (4, 5), (2, 2), (1, 1), (3, 1)] {
+        // Lengths of one byte are too short for these NAL units.
+        let annexb = rewritten(&tags, size, |nals| {
+            let start =
+                |index| [&vec![0; if index == 0 { zeros } else { 1 }], &START[1..]].concat();
+            let nals = nals.iter().enumerate();
+            nals.flat_map(|(index, nal)| [&start(index), *nal].concat())
+                .collect()
+        });
+        for decoder in ["avdec_h264", "h264parse ! avdec_h264"] {
+            assert_eq!(
+                decoded_tags(&annexb, decoder),
+                60,
+                "{size} {zeros} {decoder}"
+            );
+        }
+    }
+    for size in [2, 3, 4_u8] {
+        let prefixed = rewritten(&tags, size, |nals| {
+            let skipped = 4 - usize::from(size);
+            let prefix = |nal: &[u8]| (nal.len() as u32).to_be_bytes()[skipped..].to_vec();
+            let nals = nals.iter().flat_map(|nal| [&prefix(nal), *nal].concat());
+            nals.collect()
+        });
+        for decoder in ["avdec_h264", "h264parse ! avdec_h264"] {
+            assert_eq!(decoded_tags(&prefixed, decoder), 60, "{size} {decoder}");
+        }
+    }
+}
+
 #[test]
 fn hevc_in_annexb_or_without_a_record_decodes() {
     let path = made_by(
@@ -332,6 +389,40 @@ fn audio_leaves_where_announced_video_never_comes() {
     let packets = tracks["video_0"].packets.iter();
     let times: Vec<_> = packets.map(Packet::dts_millis).collect();
     assert_eq!(times, [i64::from(end), i64::from(end) + 40]);
+}
+
+/// The sink of announced video that never comes does not keep the audio from its start, and audio
+/// that starts late does not keep the video.
+#[test]
+fn default_queues_play_a_track_that_is_late_or_missing() {
+    init();
+    let tags = flv::read_file(&case("07-audio-video-in-step.flv"));
+    let late = tags.iter().filter(|tag| {
+        let is_early = tag.kind == AUDIO && tag.is_coded() && tag.timestamp < 2_500;
+        !is_early
+    });
+    let late: Vec<Tag> = late.cloned().collect();
+    let mut late_file = tempfile::Builder::new().suffix(".flv").tempfile().unwrap();
+    std::io::Write::write_all(&mut late_file, &file(&late)).unwrap();
+    let missing = case("02-video-header-then-audio-only.flv");
+    for (path, pad, tags) in [
+        (missing.as_path(), "audio_0", flv::read_file(&missing)),
+        (late_file.path(), "video_0", late.clone()),
+        (late_file.path(), "audio_0", late),
+    ] {
+        let (other, kind) = match pad {
+            "audio_0" => ("video_0", AUDIO),
+            _ => ("audio_0", VIDEO),
+        };
+        let text = format!(
+            "filesrc location={} ! eflvdemux name=d d.{pad} ! queue ! fakesink name=sink sync=false \
+             d.{other} ! queue ! fakesink sync=false",
+            path.display()
+        );
+        let sent = tags.iter().filter(|t| t.kind == kind && t.is_coded());
+        let count = rendered(&gst::parse::launch(&text).unwrap());
+        assert_eq!(count, sent.count() as u64, "{pad} of {}", path.display());
+    }
 }
 
 #[test]
