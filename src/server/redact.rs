@@ -89,7 +89,7 @@ impl fmt::Display for ShownPath<'_> {
         let mut parts = self.application.split('/');
         let first = parts.next().unwrap_or_default();
         f.write_str(&Quoted(first).text())?;
-        // The query of a client that was rejected is still in its key, and is a secret.
+        // A query is a secret, wherever it is.
         let key = self.stream_key.split('?').next().unwrap_or_default();
         for part in parts.chain((!key.is_empty()).then_some(key)) {
             write!(f, "/{}", ShownKey(part, self.keys))?;

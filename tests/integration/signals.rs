@@ -236,6 +236,24 @@ fn rejected_clients_are_reported_with_the_reason() {
 }
 
 #[test]
+fn rejections_carry_the_query_apart_from_the_key() {
+    let recorder = Recorder::start("application=live stream-key=key");
+    let signals = Signals::watch(&recorder.element);
+    let mut client = RawClient::connect(recorder.port());
+    let is_accepted = client.try_publish("live?user=a", "wrong?pass=hidden");
+    assert!(is_accepted.is_none());
+    let emissions = signals.wait_for(1);
+    let text = |name: &str| emissions[0].info.get::<String>(name).unwrap();
+    assert_eq!(
+        (text("application"), text("stream-key"), text("query")),
+        ("live".into(), "wrong".into(), "user=a&pass=hidden".into())
+    );
+    // Messages are logged by GStreamer, and printed by gst-launch-1.0.
+    let event = &recorder.messages("rtmp2-stream-event", 1)[0];
+    assert!(!event.to_string().contains("hidden"), "{event}");
+}
+
+#[test]
 fn disconnect_publisher_disconnects_and_reports() {
     let recorder = Recorder::start("keep-listening=true");
     let signals = Signals::watch(&recorder.element);

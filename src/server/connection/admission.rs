@@ -22,7 +22,7 @@ use crate::server::redact::{KeyMasking, LoggedKey, Quoted};
 use crate::server::routing::application_index::Offer;
 use crate::server::routing::authorizer::{Answer, Grant, NoAnswer};
 use crate::server::routing::publish_point::{Authorizing, PublishPoint, Reservation};
-use crate::server::routing::route::RequestedPath;
+use crate::server::routing::route::{RequestedPath, SentNames};
 use crate::server::routing::route_table::Candidates;
 use crate::server::stream::patience::Patience;
 
@@ -439,16 +439,13 @@ pub(super) fn note_last_error(listener: &ListenerState, address: SocketAddr, rea
 /// Returns the facts about a client before its request is matched with a route.
 fn unmatched(client: Client, request: &PublishRequest) -> Publisher {
     let connect = &request.connect;
-    let (application, query) = connect
-        .application
-        .split_once('?')
-        .unwrap_or((&connect.application, ""));
+    let names = SentNames::new(&connect.application, &request.stream_key);
     Publisher {
         client: client.id,
         address: client.address,
-        application: application.trim_matches('/').to_owned(),
-        stream_key: request.stream_key.clone(),
-        query: query.to_owned(),
+        application: names.application.trim_matches('/').to_owned(),
+        stream_key: names.stream_key.to_owned(),
+        query: names.query,
         tc_url: connect.tc_url.clone(),
         flash_ver: connect.flash_ver.clone(),
         tls: client.tls,
@@ -482,8 +479,7 @@ fn supported_codecs(offers: &[Offer]) -> SupportedCodecs {
 /// application, or into it.
 pub(super) fn shown(publisher: &Publisher, keys: KeyMasking) -> String {
     let application = publisher.application.split('/').next().unwrap_or_default();
-    // The query of a client that was rejected is still in its key, and is a secret.
-    let key = publisher.stream_key.split('?').next().unwrap_or_default();
+    let key = &publisher.stream_key;
     if key.is_empty() {
         LoggedKey(application, keys).to_string()
     } else {

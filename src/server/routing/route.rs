@@ -292,6 +292,28 @@ pub(crate) struct Interpretation {
     query: String,
 }
 
+/// The names that a client has sent, without their queries: those may contain passwords.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SentNames<'a> {
+    pub(crate) application: &'a str,
+    pub(crate) stream_key: &'a str,
+    /// Queries of the application and of the stream key, joined by `&`.
+    pub(crate) query: String,
+}
+
+impl<'a> SentNames<'a> {
+    pub(crate) fn new(application: &'a str, stream_key: &'a str) -> Self {
+        let stream_key = without_origin(stream_key, application);
+        let (application, application_query) = cut_query(application);
+        let (stream_key, key_query) = cut_query(stream_key);
+        SentNames {
+            application,
+            stream_key: stream_key.trim_start_matches('/'),
+            query: joined([application_query, key_query]),
+        }
+    }
+}
+
 impl RequestedPath {
     /// Interprets the names that a client has sent.
     pub fn new(application: &str, stream_key: &str) -> Self {
@@ -303,12 +325,10 @@ impl RequestedPath {
         let application_alone = path.clone();
         let key = segments(key).skip_while(|part| !is_named(part));
         path.extend(key.map(str::to_owned));
-        let queries = [application_query, key_query];
-        let queries: Vec<&str> = queries.into_iter().flatten().collect();
         let mut interpretations = vec![Interpretation {
             path,
             application_length,
-            query: queries.join("&"),
+            query: joined([application_query, key_query]),
         }];
         // `live/key?token=a/b` comes as application `live/key?token=a` and stream key `b`.
         if let Some(query) = application_query {
@@ -394,6 +414,11 @@ fn cut_query(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+fn joined(queries: [Option<&str>; 2]) -> String {
+    let queries: Vec<&str> = queries.into_iter().flatten().collect();
+    queries.join("&")
+}
+
 /// Some cameras send their whole URL as the stream key, application included.
 fn without_origin<'a>(stream_key: &'a str, application: &str) -> &'a str {
     let url = ["rtmp://", "rtmps://"].into_iter();
@@ -443,6 +468,37 @@ mod tests {
 
     fn pair(application: &str, key: &str) -> Option<(String, String)> {
         Some((application.to_owned(), key.to_owned()))
+    }
+
+    #[test]
+    fn sent_names_have_no_query_and_no_credentials() {
+        let names = |application, stream_key| {
+            let names = SentNames::new(application, stream_key);
+            (
+                names.application.to_owned(),
+                names.stream_key.to_owned(),
+                names.query,
+            )
+        };
+        for (application, stream_key, expected) in [
+            ("live", "key", ("live", "key", "")),
+            ("live", "key?pass=b", ("live", "key", "pass=b")),
+            ("live?a=1", "key?pass=b?c", ("live", "key", "a=1&pass=b?c")),
+            (
+                "live",
+                "rtmp://u:p@host/live/key?pass=b",
+                ("live", "key", "pass=b"),
+            ),
+            ("", "rtmp://u:p@host", ("", "", "")),
+        ] {
+            let (application_name, key, query) = expected;
+            let expected = (
+                application_name.to_owned(),
+                key.to_owned(),
+                query.to_owned(),
+            );
+            assert_eq!(names(application, stream_key), expected);
+        }
     }
 
     #[test]
