@@ -92,7 +92,8 @@ impl Entry {
     pub fn line(self, text: impl AsRef<str>) -> String {
         match IS_JSON.load(Ordering::Relaxed) {
             true => self.json(text.as_ref(), &now()),
-            false => text.as_ref().to_owned(),
+            // Names come from clients, and must not forge lines or steer a terminal.
+            false => one_line(text.as_ref()),
         }
     }
 
@@ -113,6 +114,15 @@ impl Entry {
         }
         Value::Object(object).to_string()
     }
+}
+
+/// Returns a text with its control characters in visible form.
+fn one_line(text: &str) -> String {
+    let visible = |c: char| match c.is_control() {
+        true => c.escape_default().collect(),
+        false => String::from(c),
+    };
+    text.chars().map(visible).collect()
 }
 
 /// Returns the time in the form of RFC 3339, in UTC.
@@ -165,5 +175,11 @@ mod tests {
             .with("stream", "camera1")
             .line("camera1: here");
         assert_eq!(line, "camera1: here");
+    }
+
+    #[test]
+    fn text_lines_stay_lines_whatever_they_contain() {
+        let line = info("connected").line("café\r\nforged \u{1b}[2J\u{85}");
+        assert_eq!(line, "café\\r\\nforged \\u{1b}[2J\\u{85}");
     }
 }

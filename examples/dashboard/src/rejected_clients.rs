@@ -146,6 +146,19 @@ impl Ration {
     }
 }
 
+/// Returns an application as it is shown. Some clients put the stream key into it, so only its first
+/// part is shown whole.
+pub fn masked_application(application: &str) -> String {
+    let mut parts = application.split('/');
+    let first = parts.next().unwrap_or_default();
+    let first: String = first.chars().filter(|c| !c.is_control()).collect();
+    let parts = parts.map(masked);
+    std::iter::once(first)
+        .chain(parts)
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
 /// Returns a stream key of which enough is visible to tell it from another one.
 pub fn masked(key: &str) -> String {
     let chars: Vec<char> = key.chars().filter(|c| !c.is_control()).collect();
@@ -214,5 +227,7 @@ mod tests {
         assert_eq!(masked("camera12"), "camera12");
         assert_eq!(masked("camera-secret"), "cam…et");
         assert_eq!(masked("ab\ncd"), "abcd");
+        assert_eq!(masked_application("live"), "live");
+        assert_eq!(masked_application("li\nve/camera-secret"), "live/cam…et");
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use common::journal;
 use gst::prelude::*;
 
-use crate::rejected_clients::{RejectedClient, RejectedClients, masked};
+use crate::rejected_clients::{RejectedClient, RejectedClients, masked, masked_application};
 
 /// Watches an element that accepts publishers. `name` returns the name of the stream that the
 /// element's description of a publisher belongs to.
@@ -47,7 +47,7 @@ pub fn watch(
         let refusal = RejectedClient {
             time: unix_time(),
             address: text(&info, "address").to_owned(),
-            application: text(&info, "application").to_owned(),
+            application: masked_application(text(&info, "application")),
             stream: masked(text(&info, "stream-key")),
             reason: reason.to_owned(),
         };
