@@ -46,7 +46,7 @@ type Lie = fn(&mut dyn Stream) -> io::Result<()>;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
 /// Wrong answers, and the reasons for which nobody gets in by them.
-const LIES: [(&str, &str, Lie); 16] = [
+const LIES: [(&str, &str, Lie); 17] = [
     ("silent", "auth-timeout", |_| stay_silent()),
     ("part of a head", "auth-timeout", |stream| {
         stream.write_all(&OK[..9])?;
@@ -109,6 +109,10 @@ const LIES: [(&str, &str, Lie); 16] = [
         stream.write_all(OK)?;
         stream.write_all(b"Content-Length: 9000000000000000\r\n\r\n")?;
         endless(stream, b"a long body")
+    }),
+    ("compressed body", "auth-bad-answer", |stream| {
+        stream.write_all(OK)?;
+        stream.write_all(b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00")
     }),
     ("no HTTP", "auth-bad-answer", |stream| {
         stream.write_all(b"220 mail.example ESMTP\r\n\r\n")?;

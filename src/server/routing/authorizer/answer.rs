@@ -10,6 +10,8 @@ use url::Url;
 /// Longest time that a publisher can be given: so far ahead that it does not matter.
 const MAX_DURATION: f64 = 1e9;
 
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// Permission to publish, with what goes with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Grant {
@@ -35,6 +37,8 @@ pub(crate) enum BadAnswer {
     Status(u16),
     #[error("a body that is not valid JSON")]
     NotJson,
+    #[error("a body in an encoding that was not asked for")]
+    Encoded,
     #[error("{0} has a value that it can't have")]
     Field(&'static str),
 }
@@ -53,6 +57,8 @@ impl Answer {
     /// Returns the answer with status 20x and this body. Only a JSON object counts: many back ends
     /// answer with a word, or with nothing.
     pub(crate) fn of_body(body: &[u8]) -> Result<Self, BadAnswer> {
+        // Editors on Windows put a mark before the scripts that answer, and so before the answer.
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let body = body.trim_ascii();
         if !body.starts_with(b"{") {
             return Ok(Answer::Granted(Grant::default()));
@@ -140,6 +146,7 @@ mod tests {
             ),
             (r#"{"max-duration":3600}"#, Ok(seconds(3600.0))),
             (r#"{"max-duration":0.5}"#, Ok(seconds(0.5))),
+            ("\u{feff} {\"max-duration\":7}", Ok(seconds(7.0))),
             (r#"{"max-duration":1e300}"#, Ok(seconds(MAX_DURATION))),
             (
                 r#"{"max-duration":0}"#,

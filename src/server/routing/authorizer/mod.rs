@@ -15,8 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use gst::glib;
 use rustls::crypto;
 use ureq::Agent;
+use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
@@ -43,6 +46,8 @@ pub(crate) struct Authorizer {
     url: String,
     /// Host and port, as logs show them. The rest of the URL may be secret.
     shown: String,
+    /// The header with user name and password of the URL.
+    authorization: Option<String>,
     timeout: Duration,
     agent: Agent,
     is_shut_down: AtomicBool,
@@ -119,6 +124,7 @@ impl Authorizer {
             .tls_config(tls)
             .build();
         Ok(Authorizer {
+            authorization: authorization(&parsed),
             url: parsed.into(),
             shown,
             timeout,
@@ -173,16 +179,24 @@ impl Authorizer {
         if timeout.is_some() {
             request = request.config().timeout_global(timeout).build();
         }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         let response = request.content_type("application/json").send(question)?;
         if let Some(answer) = Answer::of_status(response.status().as_u16())? {
             return Ok(answer);
         }
+        let encoding = response.headers().get(CONTENT_ENCODING);
+        let is_encoded = encoding.is_some_and(|encoding| encoding != "identity");
         let body = response.into_body().into_with_config().limit(MAX_BODY);
         // An answer that breaks off is none, and there was one: it is not asked for again.
         let body = body.read_to_vec().map_err(|error| match error.into() {
             Failure::Lost(reason) => Failure::Bad(reason),
             failure => failure,
         })?;
+        if is_encoded && !body.is_empty() {
+            return Err(BadAnswer::Encoded.into());
+        }
         Ok(Answer::of_body(&body)?)
     }
 }
@@ -233,6 +247,21 @@ impl From<BadAnswer> for Failure {
     }
 }
 
+/// Returns the header with user name and password of a URL, which has some characters of them in
+/// escaped form.
+fn authorization(url: &Url) -> Option<String> {
+    let plain = |text: &str| match glib::Uri::unescape_bytes(text, None) {
+        Ok(bytes) => bytes.to_vec(),
+        Err(_) => text.as_bytes().to_vec(),
+    };
+    let (user, password) = (url.username(), url.password());
+    if user.is_empty() && password.is_none() {
+        return None;
+    }
+    let pair = [plain(user), plain(password.unwrap_or_default())].join(&b':');
+    Some(format!("Basic {}", BASE64_STANDARD.encode(pair)))
+}
+
 /// Returns the root certificates of the system, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 fn system_roots() -> Result<Vec<Certificate<'static>>, InvalidAuthUrl> {
     let loaded = rustls_native_certs::load_native_certs();
@@ -249,6 +278,22 @@ fn system_roots() -> Result<Vec<Certificate<'static>>, InvalidAuthUrl> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_of_the_url_are_sent_as_they_are_meant() {
+        let header = |url: &str| authorization(&Url::parse(url).unwrap());
+        let basic = |pair: &str| Some(format!("Basic {}", BASE64_STANDARD.encode(pair)));
+        for (url, expected) in [
+            ("http://host/", None),
+            ("http://user:secret@host/", basic("user:secret")),
+            ("http://u%40h:p%3a%2f+%C3%A9@host/", basic("u@h:p:/+é")),
+            ("http://user@host/", basic("user:")),
+            ("http://:secret@host/", basic(":secret")),
+            ("http://u%zz:%@host/", basic("u%zz:%")),
+        ] {
+            assert_eq!(header(url), expected, "{url}");
+        }
+    }
 
     #[test]
     fn urls_that_cannot_be_asked_are_refused_without_their_secrets() {
