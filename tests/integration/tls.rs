@@ -257,6 +257,45 @@ pub(crate) fn over(
     StreamOwned::new(connection, socket)
 }
 
+#[test]
+fn clients_that_do_not_trust_the_certificate_are_told_of() {
+    let files = CertificateFiles::new();
+    let properties = format!("keep-listening=true {}", files.properties());
+    let recorder = Recorder::start(&properties);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let hello = || {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(config.clone(), name).unwrap();
+        let mut socket = TcpStream::connect(("127.0.0.1", recorder.port())).unwrap();
+        client.write_tls(&mut socket).unwrap();
+        (client, socket)
+    };
+    let warning = || {
+        let message = recorder.wait_for(gst::MessageType::Warning);
+        let gst::MessageView::Warning(warning) = message.view() else {
+            unreachable!()
+        };
+        warning.error().message().to_owned()
+    };
+    // A client that says why it leaves, and one that does not.
+    let (mut client, mut socket) = hello();
+    client.complete_io(&mut socket).unwrap_err();
+    let text = warning();
+    assert!(
+        text.contains("trust") && text.contains("UnknownCA"),
+        "{text}"
+    );
+    drop(hello());
+    let text = warning();
+    assert!(text.contains("middle of the TLS handshake"), "{text}");
+}
+
 /// Performs the RTMP handshake and returns the server's certificate.
 pub(crate) fn handshake(stream: &mut TlsStream) -> Vec<u8> {
     let mut hello = vec![3];

@@ -183,7 +183,10 @@ impl Transport {
         (sealed.start, sealed.end) = (0, *received.as_ref().unwrap_or(&0));
         self.sealed = sealed;
         if received? == 0 {
-            return Ok(Received::End);
+            return match !self.untouched && outbound.is_in_handshake() {
+                true => Err(TransportError::LeftTls),
+                false => Ok(Received::End),
+            };
         }
         if std::mem::take(&mut self.untouched) {
             match self.sealed.bytes.first() {

@@ -124,6 +124,12 @@ impl Outbound {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
+    /// Returns true while TLS has begun and is not yet agreed on.
+    pub(super) fn is_in_handshake(&self) -> bool {
+        let state = self.state.lock();
+        state.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
     /// Decrypts `sealed`, and returns the bytes that can be read.
     pub(crate) fn unseal(
         &self,

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use rustix::io::Errno;
+use rustls::AlertDescription;
 
 use crate::server::transport::proxy::InvalidHeader;
 
@@ -35,8 +36,33 @@ pub(crate) enum TransportError {
     NotTls,
     #[error("it sent a PROXY header, and proxy-protocol is off")]
     UnexpectedProxy,
+    /// Encoders that check certificates end with an alert, or say nothing.
+    #[error("it does not trust the certificate of certificate-file: its TLS alert is {0:?}")]
+    Untrusted(AlertDescription),
+    #[error(
+        "it has left in the middle of the TLS handshake: it may not trust the certificate of \
+         certificate-file"
+    )]
+    LeftTls,
     #[error("TLS failed: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(rustls::Error),
+}
+
+impl From<rustls::Error> for TransportError {
+    fn from(error: rustls::Error) -> Self {
+        use AlertDescription as Alert;
+        match error {
+            rustls::Error::AlertReceived(
+                alert @ (Alert::UnknownCA
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown),
+            ) => TransportError::Untrusted(alert),
+            other => TransportError::Tls(other),
+        }
+    }
 }
 
 impl From<Errno> for TransportError {
