@@ -10,6 +10,7 @@ import argparse
 import sys
 import threading
 import time
+import traceback
 
 import gi
 import numpy
@@ -115,12 +116,23 @@ class Cameras:
         return 1 if self.failed else 0
 
     def work(self):
+        """Looks at pictures until the end. An error of the code that does ends the program, which would go on without it."""
+        try:
+            self.look()
+        except Exception:
+            traceback.print_exc()
+            self.failed = True
+            GLib.idle_add(self.loop.quit)
+
+    def look(self):
         """Looks at the newest picture of each camera in turn."""
+        windows = set()
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self.is_over or any(camera.newest for camera in self.cameras))
                 if self.is_over:
                     return
+                names = {camera.name for camera in self.cameras}
                 fresh = [(camera, camera.newest) for camera in self.cameras if camera.newest]
                 for camera, _ in fresh:
                     camera.newest = None
@@ -130,7 +142,11 @@ class Cameras:
                 camera.result = f"{picture.shape[1]}x{picture.shape[0]}, {look_at(camera.name, picture)}"
                 if self.options.show:
                     cv2.imshow(camera.name, picture)
+                    windows.add(camera.name)
             if self.options.show:
+                for name in windows - names:
+                    cv2.destroyWindow(name)
+                windows &= names
                 cv2.waitKey(1)
 
     def on_port(self, source, _):

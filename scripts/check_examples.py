@@ -3,6 +3,7 @@
 """Builds the example programs, and runs each with a publisher."""
 
 import concurrent.futures
+import contextlib
 import pathlib
 import re
 import signal
@@ -153,10 +154,53 @@ def seen(program, directory, sent):
             raise harness.Failure(f"{name} has reported nothing in {program}")
 
 
+# Stands in for OpenCV, which needs a screen: runs an example with windows whose content {show} handles.
+WINDOWS = """
+import runpy, sys, types
+sys.modules["cv2"] = cv2 = types.ModuleType("cv2")
+def imshow(name, picture):
+    {show}
+cv2.imshow, cv2.waitKey, cv2.destroyWindow = imshow, lambda _: None, lambda name: None
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def cameras_with_windows(show):
+    script = WINDOWS.format(show=show)
+    return [PYTHON, "-c", script, EXAMPLES / "cameras.py", "--port", "0", "--once", "--show"]
+
+
+def shown(program, directory, sent):
+    seen(program, directory, sent)
+    windows = {match.group(1) for _, match in program.matches(re.compile(r"^window live/(\w+) \(360, 640, 3\)$"))}
+    if windows != {"example", "second"}:
+        raise harness.Failure(f"there were windows of {windows} in {program}")
+
+
+def check_failing_windows():
+    """Fails unless an error of the code that looks at pictures ends the program."""
+    with harness.Process(cameras_with_windows("raise OSError('no screen')")) as program:
+        port = program.wait_for(harness.LISTENING_LINE).group(1)
+        with contextlib.suppress(harness.Failure):
+            harness.publish(f"rtmp://127.0.0.1:{port}/live/example")
+        program.wait_for(re.compile("^OSError: no screen$"))
+        try:
+            program.finish()
+        except harness.Failure as failure:
+            if not str(failure).startswith("exit code 1 "):
+                raise
+            return
+        raise harness.Failure(f"success of {program}")
+
+
 # The command that runs each example on a free port, the check of its result, and a check while it has a publisher.
 PROGRAMS = {
     "record.c": ([harness.RELEASE / "examples" / "c" / "record", "0", "out.flv"], recorded("out.flv", with_epoch=True)),
     "cameras.py": ([PYTHON, EXAMPLES / "cameras.py", "--port", "0", "--once"], seen, None, ["example", "second"]),
+    "cameras.py with windows": (
+        cameras_with_windows("sys.stdout.write(f'window {name} {picture.shape}\\n')"), shown, None, ["example", "second"],
+    ),
     "frames.py": ([PYTHON, EXAMPLES / "frames.py", "--port", "0", "--once"], counted),
     "frames.py with HEVC": (
         [PYTHON, EXAMPLES / "frames.py", "--port", "0", "--once"], counted, None, ["example"], "libx265",
@@ -214,6 +258,12 @@ def main():
         except harness.Failure as failure:
             print(f"example {name}: FAILED: {failure}", flush=True)
             failed += 1
+    try:
+        check_failing_windows()
+        print("example cameras.py without a screen: ok", flush=True)
+    except harness.Failure as failure:
+        print(f"example cameras.py without a screen: FAILED: {failure}", flush=True)
+        failed += 1
     return 1 if failed else 0
 
 
