@@ -146,7 +146,11 @@ pub(crate) fn number(value: &glib::Value) -> Option<f64> {
     let unsigned = || value.get::<u32>().map(f64::from);
     let long = || value.get::<i64>().map(|number| number as f64);
     let unsigned_long = || value.get::<u64>().map(|number| number as f64);
-    let float = || value.get::<f64>();
+    let float = || {
+        value
+            .get::<f64>()
+            .or_else(|_| value.get::<f32>().map(f64::from))
+    };
     let fraction = || {
         let fraction = value.get::<gst::Fraction>();
         fraction.map(|f| f64::from(f.numer()) / f64::from(f.denom()))
@@ -186,6 +190,24 @@ mod tests {
             assert_eq!(parse(text), Some(strings(expected)), "{text:?}");
         }
         assert_eq!(parse("<a"), None);
+    }
+
+    #[test]
+    fn numbers_of_every_type_are_read() {
+        gst::init().unwrap();
+        let values = [
+            7_i32.to_value(),
+            7_u32.to_value(),
+            7_i64.to_value(),
+            7_u64.to_value(),
+            7.0_f32.to_value(),
+            7.0_f64.to_value(),
+            gst::Fraction::new(14, 2).to_value(),
+        ];
+        for value in values {
+            assert_eq!(number(&value), Some(7.0), "{value:?}");
+        }
+        assert_eq!(number(&"7".to_value()), None);
     }
 
     #[test]

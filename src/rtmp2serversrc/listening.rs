@@ -14,7 +14,7 @@ const MAX_LISTED: usize = 8;
 pub(super) fn text(scheme: &str, bound: SocketAddr, path: &str) -> String {
     let hosts = match bound.ip().is_unspecified() {
         true => own_addresses(bound.is_ipv6()),
-        false => vec![bound.ip()],
+        false => vec![bound.ip().to_canonical()],
     };
     let count = hosts.len();
     let urls = hosts.into_iter().take(MAX_LISTED);
@@ -76,6 +76,10 @@ mod tests {
         let one = |bound: &str| text("rtmp", bound.parse().unwrap(), path);
         assert_eq!(one("192.0.2.7:1935"), "rtmp://192.0.2.7:1935/live/camera1");
         assert_eq!(one("[::1]:1"), "rtmp://[::1]:1/live/camera1");
+        assert_eq!(
+            one("[::ffff:192.0.2.7]:1"),
+            "rtmp://192.0.2.7:1/live/camera1"
+        );
         for wildcard in ["0.0.0.0:1935", "[::]:1935"] {
             let text = one(wildcard);
             assert!(
