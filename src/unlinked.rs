@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use gst::prelude::*;
+use parking_lot::Mutex;
 
 use crate::flv::codec::CodecName;
 use crate::flv::config::Dimensions;
@@ -30,6 +31,8 @@ pub(crate) struct LinkWatch {
     /// Decoding time of the first buffer that was dropped, in nanoseconds.
     first: AtomicU64,
     is_warned: AtomicBool,
+    /// The pads that the warning has named: they may be gone at the end.
+    pads: Mutex<String>,
 }
 
 impl Default for LinkWatch {
@@ -38,6 +41,7 @@ impl Default for LinkWatch {
             was_linked: AtomicBool::new(false),
             first: AtomicU64::new(NONE),
             is_warned: AtomicBool::new(false),
+            pads: Mutex::default(),
         }
     }
 }
@@ -48,6 +52,7 @@ impl LinkWatch {
         self.was_linked.store(false, Relaxed);
         self.first.store(NONE, Relaxed);
         self.is_warned.store(false, Relaxed);
+        self.pads.lock().clear();
     }
 
     /// Notes when a pad of the element is linked.
@@ -68,15 +73,13 @@ impl LinkWatch {
         pads: impl FnOnce() -> String,
     ) {
         if self.note_dropped(time) {
-            let name = element.name();
+            let (name, pads) = (element.name(), pads());
             gst::element_warning!(
                 element,
                 gst::StreamError::Failed,
-                (
-                    "Nothing is linked to {name}, so its media is dropped. It has these pads: {}",
-                    pads()
-                )
+                ("Nothing is linked to {name}, so its media is dropped. It has these pads: {pads}")
             );
+            *self.pads.lock() = pads;
         }
     }
 
@@ -98,19 +101,31 @@ impl LinkWatch {
         !self.was_linked.load(Relaxed) && self.first.load(Relaxed) != NONE
     }
 
+    /// Returns the end of a sentence about the pads at the end of the stream.
+    fn last_pads(&self, present: String) -> String {
+        if !present.is_empty() {
+            return format!(", which has these pads: {present}");
+        }
+        match self.pads.lock().as_str() {
+            "" => String::new(),
+            before => format!(", which had these pads: {before}"),
+        }
+    }
+
     /// Handles the end of the stream. Posts an error, a moment later, where no pad was ever linked.
     pub(crate) fn end(self: &Arc<Self>, element: &gst::Element, pads: impl FnOnce() -> String) {
         if !self.is_useless() {
             return;
         }
-        let (pads, links, element) = (pads(), self.clone(), element.downgrade());
+        let pads = self.last_pads(pads());
+        let (links, element) = (self.clone(), element.downgrade());
         let post = move |element: &gst::Element| {
             if links.is_useless() && element.current_state() > gst::State::Ready {
                 let name = element.name();
                 gst::element_error!(
                     element,
                     gst::StreamError::Failed,
-                    ("The stream has ended, and nothing was ever linked to {name}, which has these pads: {pads}")
+                    ("The stream has ended, and nothing was ever linked to {name}{pads}")
                 );
             }
         };
@@ -203,6 +218,24 @@ mod tests {
         assert!(!links.note_dropped(at(20_000)));
         links.reset();
         assert!(!links.is_useless());
+    }
+
+    #[test]
+    fn pads_that_are_gone_are_named_as_they_were() {
+        let links = LinkWatch::default();
+        let present = || "src_0 (AAC)".to_owned();
+        assert_eq!(
+            links.last_pads(present()),
+            ", which has these pads: src_0 (AAC)"
+        );
+        assert_eq!(links.last_pads(String::new()), "");
+        *links.pads.lock() = present();
+        assert_eq!(
+            links.last_pads(String::new()),
+            ", which had these pads: src_0 (AAC)"
+        );
+        links.reset();
+        assert_eq!(links.last_pads(String::new()), "");
     }
 
     #[test]

@@ -177,7 +177,8 @@
 //! sends: `min-` or `max-` and one of `keyframe-interval` (ms), `video-bitrate`, `audio-bitrate`
 //! (bits per second), `framerate`, `width` and `height`, such as
 //! `quality-limits="limits,min-framerate=25,max-width=1920"`. The event `quality-low` is posted when a
-//! figure is beyond its limit, and `quality-restored` when it is within it again. Rates are measured
+//! figure is beyond its limit, and `quality-restored` when it is within it again. New limits judge the
+//! last figures at once. Rates are measured
 //! over two seconds of the publisher's timestamps, of its first video track and of all audio; the size
 //! is that of the sequence header. A keyframe that is overdue counts before it comes. Limits judge,
 //! and drop nothing.

@@ -90,6 +90,9 @@ impl Narrator {
         Some(match (verdict.is_low, verdict.is_min) {
             (true, true) => format!("{name}: {what} is {value} {unit}, below {limit} ({bound})"),
             (true, false) => format!("{name}: {what} is {value} {unit}, above {limit} ({bound})"),
+            (false, _) if verdict.is_beyond() => {
+                format!("{name}: {what} is {value} {unit}, and {limit} ({bound}) was removed")
+            }
             (false, _) => {
                 format!("{name}: {what} is {value} {unit}, within {limit} ({bound}) again")
             }
@@ -146,6 +149,7 @@ impl Narrator {
             "violation" => ": it broke the protocol",
             "replaced" => ": another publisher has taken over",
             "disconnected" => ": it was disconnected by disconnect-publisher or EOS",
+            "max-duration" => ": the time that the server of auth-url has given it is over",
             "drained" => ": the element is drained",
             "stopped" => ": the element stops",
             _ => "",
@@ -182,6 +186,7 @@ fn with_encoder(description: &StreamDescription, publisher: &Publisher) -> Strea
 mod tests {
     use super::*;
     use crate::rtmp2serversrc::settings::Settings;
+    use crate::server::RemovalReason;
 
     fn aac() -> StreamDescription {
         let mut description = StreamDescription::default();
@@ -219,6 +224,22 @@ mod tests {
             format!("{name} has ended after 40 s"),
         ];
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn every_end_but_a_normal_one_has_its_reason() {
+        let voice = Voice::new(&Settings::default());
+        let publisher = Arc::new(Publisher::example(1));
+        let mut texts = RemovalReason::ALL.map(|reason| {
+            let mut narrator = Narrator::default();
+            narrator.start(&publisher, publisher.since);
+            narrator.activate(&voice, &aac());
+            narrator.end(&voice, &publisher, reason.nick(), publisher.since)
+        });
+        texts.sort();
+        let plain = Some("live/key from 127.0.0.1 has ended after 0.0 s".to_owned());
+        assert_eq!(texts[0], plain);
+        assert!(texts.windows(2).all(|pair| pair[0] != pair[1]), "{texts:?}");
     }
 
     #[test]

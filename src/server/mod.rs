@@ -38,6 +38,8 @@ pub(crate) use config::{
 pub(crate) use error::{ClaimError, ClaimErrorKind};
 pub(crate) use events::{Observer, PublisherEvent};
 pub(crate) use port::registry::{Claim, DrainControl, StreamClaim, process_stats};
+#[cfg(test)]
+pub(crate) use publisher::RemovalReason;
 pub(crate) use publisher::{Publisher, ReconnectError, RejectReason};
 pub(crate) use quality::{QualityLimits, Verdict};
 pub(crate) use redact::{KeyMasking, Redacted, ShownKey, ShownPath};

@@ -241,6 +241,19 @@ pub(crate) enum RemovalReason {
 }
 
 impl RemovalReason {
+    #[cfg(test)]
+    pub(crate) const ALL: [RemovalReason; 9] = [
+        RemovalReason::Unpublished,
+        RemovalReason::Closed,
+        RemovalReason::Timeout,
+        RemovalReason::Violation,
+        RemovalReason::Replaced,
+        RemovalReason::Disconnected,
+        RemovalReason::MaxDuration,
+        RemovalReason::Drained,
+        RemovalReason::Stopped,
+    ];
+
     /// Returns true where neither side meant the publisher to go, so that it may return.
     pub(crate) fn is_loss(self) -> bool {
         matches!(

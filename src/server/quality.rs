@@ -3,6 +3,7 @@
 //! Limits of what a publisher may send, and verdicts about it. Pure: its clock is the publisher's
 //! timestamps, which neither the network nor this machine changes.
 
+use crate::flv::config::Dimensions;
 use crate::flv::description::dimensions;
 use crate::flv::{Content, Tag, TagKind};
 
@@ -148,6 +149,15 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Returns true where the number is beyond the limit: a figure that is not low is so once its
+    /// limit was removed.
+    pub(crate) fn is_beyond(&self) -> bool {
+        match self.is_min {
+            true => self.number < self.limit,
+            false => self.number > self.limit,
+        }
+    }
+
     /// Returns the name of the limit.
     pub(crate) fn limit_name(&self) -> String {
         let bound = if self.is_min { "min" } else { "max" };
@@ -168,6 +178,8 @@ pub(crate) struct QualityMonitor {
     last: Option<u32>,
     window: Window,
     last_keyframe: Option<u32>,
+    /// The last figures, whether there is a limit for them or not.
+    numbers: [Option<u64>; COUNT],
     low: LowFigures,
     /// The low figures have changed since they were last read.
     is_changed: bool,
@@ -187,6 +199,25 @@ impl QualityMonitor {
         QualityMonitor {
             limits,
             ..QualityMonitor::default()
+        }
+    }
+
+    /// Sets the size of a picture whose sequence header came before.
+    pub(crate) fn with_size(mut self, track: u8, size: Dimensions) -> Self {
+        self.track = Some(track);
+        self.numbers[Quality::Width as usize] = Some(size.width.into());
+        self.numbers[Quality::Height as usize] = Some(size.height.into());
+        self
+    }
+
+    /// Replaces the limits, and judges the last figures by them: what was low may be within its new
+    /// limit, and the next figure may be long in coming.
+    pub(crate) fn set_limits(&mut self, limits: QualityLimits, mut post: impl FnMut(Verdict)) {
+        self.limits = limits;
+        for quality in Quality::ALL {
+            if let Some(number) = self.numbers[quality as usize] {
+                self.check(quality, number, &mut post);
+            }
         }
     }
 
@@ -289,6 +320,7 @@ impl QualityMonitor {
     }
 
     fn check(&mut self, quality: Quality, number: u64, post: &mut impl FnMut(Verdict)) {
+        self.numbers[quality as usize] = Some(number);
         let low = &mut self.low[quality as usize];
         let exceeded = self.limits.exceeded(quality, number);
         self.is_changed |= exceeded.is_some() || low.is_some();
@@ -309,8 +341,11 @@ impl QualityMonitor {
             }
             (None, Some(before)) => {
                 *low = None;
+                let range = self.limits.ranges[quality as usize];
+                let limit = if before.is_min { range.min } else { range.max };
                 post(Verdict {
                     number,
+                    limit: limit.unwrap_or(before.limit),
                     is_low: false,
                     ..before
                 });
@@ -481,6 +516,29 @@ mod tests {
             [video(index, 40, 200), second]
         });
         assert_eq!(verdicts(limits, tags), []);
+    }
+
+    #[test]
+    fn new_limits_judge_the_last_figures() {
+        let mut monitor = QualityMonitor::new(limits(&[("min-framerate", 30.0)]));
+        (0..60).for_each(|index| monitor.count(&video(index, 40, 250), |_| {}));
+        assert!(monitor.take_low().unwrap()[Quality::FrameRate as usize].is_some());
+        let mut changed = |list: &[(&str, f64)]| {
+            let mut verdicts = Vec::new();
+            monitor.set_limits(limits(list), |verdict| {
+                verdicts.push((verdict.limit_name(), verdict.is_low));
+            });
+            let low = monitor.take_low().unwrap_or_default();
+            (verdicts, low.iter().flatten().count())
+        };
+        let is = |name: &str, is_low| vec![(name.to_owned(), is_low)];
+        // Still low, within its limit, low by another one, and without a limit.
+        assert_eq!(changed(&[("min-framerate", 26.0)]), (vec![], 1));
+        let restored = (is("min-framerate", false), 0);
+        assert_eq!(changed(&[("min-framerate", 24.0)]), restored);
+        let low = (is("max-framerate", true), 1);
+        assert_eq!(changed(&[("max-framerate", 20.0)]), low);
+        assert_eq!(changed(&[]), (is("max-framerate", false), 0));
     }
 
     #[test]

@@ -196,6 +196,50 @@ fn each_limit_is_judged() {
 }
 
 #[test]
+fn limits_that_change_judge_what_has_come_already() {
+    let recorder = Recorder::start("");
+    let set = |limits: Option<gst::Structure>| {
+        recorder.element.set_property("quality-limits", limits);
+    };
+    let limit = |width: i32| gst::Structure::builder("limits").field("max-width", width);
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    let mut tags = vec![sized_header()];
+    tags.extend(frames(0, 400, 40));
+    send(&mut client, &tags);
+    recorder.wait_until("the frames", |buffers| buffers.len() > 10);
+    let mut time = 400;
+    let mut more = || {
+        let tags = frames(time, time + 400, 40);
+        time += 400;
+        send(&mut client, &tags);
+        let count = time as usize / 40;
+        recorder.wait_until("more frames", |buffers| buffers.len() > count);
+    };
+    // The size is in a header that came before.
+    set(Some(limit(100).build()));
+    more();
+    set(Some(limit(2000).build()));
+    more();
+    set(Some(limit(200).build()));
+    more();
+    set(None);
+    more();
+    let got = verdicts(&recorder);
+    let changes = got.iter().map(|(event, name, value, bound)| {
+        assert_eq!((&name[..], *value), ("max-width", 640.0));
+        (*event, *bound)
+    });
+    let expected = [
+        (StreamEvent::QualityLow, 100.0),
+        (StreamEvent::QualityRestored, 2000.0),
+        (StreamEvent::QualityLow, 200.0),
+        (StreamEvent::QualityRestored, 200.0),
+    ];
+    assert_eq!(changes.collect::<Vec<_>>(), expected);
+    drop(client);
+}
+
+#[test]
 fn limits_that_are_set_wrongly_later_are_a_warning() {
     let recorder = Recorder::start("");
     let limits = gst::Structure::builder("limits")

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use crate::flv::config::Dimensions;
+use crate::flv::description::dimensions;
 use crate::flv::{Content, Tag, TagKind};
 use crate::rate::BitrateMeter;
 use crate::rtmp::session::{Session, SessionConfig};
@@ -17,6 +19,8 @@ pub(super) struct ConnectionCounters {
     frame_rate: FrameMeter,
     /// Messages were left out since the last look.
     has_skipped: bool,
+    /// The first video track with a size, and that size.
+    picture: Option<(u8, Dimensions)>,
     /// None without limits.
     quality: Option<Box<QualityMonitor>>,
     /// Verdicts that were not posted yet.
@@ -34,6 +38,7 @@ impl ConnectionCounters {
             bitrate: BitrateMeter::new(now),
             frame_rate: FrameMeter::default(),
             has_skipped: false,
+            picture: None,
             quality: None,
             verdicts: Vec::new(),
         }
@@ -48,6 +53,7 @@ impl ConnectionCounters {
         };
         self.bitrate = BitrateMeter::new(now);
         self.frame_rate = FrameMeter::default();
+        self.picture = None;
         self.quality = None;
         self.verdicts.clear();
     }
@@ -58,8 +64,15 @@ impl ConnectionCounters {
         let present = self.quality.as_ref().map(|monitor| *monitor.limits());
         let has_changed = present.unwrap_or_default() != limits;
         if has_changed {
-            let monitor = || Box::new(QualityMonitor::new(limits));
-            self.quality = (!limits.is_empty()).then(monitor);
+            let picture = self.picture;
+            let monitor = self.quality.get_or_insert_with(|| {
+                let monitor = QualityMonitor::new(limits);
+                Box::new(match picture {
+                    Some((track, size)) => monitor.with_size(track, size),
+                    None => monitor,
+                })
+            });
+            monitor.set_limits(limits, |verdict| self.verdicts.push(verdict));
         }
         has_changed
     }
@@ -67,8 +80,12 @@ impl ConnectionCounters {
     /// Returns the verdicts since the last call, and the figures beyond their limits, if they have
     /// changed.
     pub(super) fn take_quality(&mut self) -> Option<(Vec<Verdict>, LowFigures)> {
-        let low = self.quality.as_mut()?.take_low()?;
-        Some((std::mem::take(&mut self.verdicts), low))
+        let monitor = self.quality.as_mut()?;
+        let low = monitor.take_low();
+        if monitor.limits().is_empty() {
+            self.quality = None;
+        }
+        Some((std::mem::take(&mut self.verdicts), low?))
     }
 
     pub(super) fn received(&mut self, bytes: usize, arrival: Instant) {
@@ -110,12 +127,24 @@ impl ConnectionCounters {
             stats.keyframes += 1;
             stats.last_keyframe = Some(arrival);
         }
-        if tag.kind == TagKind::Video && tag.info.is_coded() {
-            self.frame_rate
-                .count(&tag.info, tag.lowest_track(), tag.timestamp);
+        if tag.kind == TagKind::Video {
+            if tag.info.is_coded() {
+                self.frame_rate
+                    .count(&tag.info, tag.lowest_track(), tag.timestamp);
+            } else if tag.info.content == Content::SequenceHeader {
+                self.note_size(tag);
+            }
         }
         if let Some(monitor) = &mut self.quality {
             monitor.count(tag, |verdict| self.verdicts.push(verdict));
+        }
+    }
+
+    fn note_size(&mut self, header: &Tag) {
+        let track = header.lowest_track();
+        let is_known = self.picture.is_none_or(|(known, _)| known == track);
+        if let Some(size) = dimensions(header.body()).filter(|_| is_known) {
+            self.picture = Some((track, size));
         }
     }
 

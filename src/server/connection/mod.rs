@@ -484,6 +484,7 @@ impl Connection {
             && self.counters.limit_quality(published.settings.quality)
         {
             published.stream.set_quality(self.id, LowFigures::default());
+            self.post_verdicts();
         }
     }
 
