@@ -10,6 +10,7 @@ use super::codes::{AacPacketType, AudioFourCc, SoundFormat, audio_packet as pack
 
 const AAC_SEQUENCE_HEADER: u8 = AacPacketType::SequenceHeader.code();
 
+#[inline]
 pub(super) fn parse(body: &[u8]) -> Result<TagInfo, Error> {
     let (&first, rest) = body.split_first().ok_or(Error::Empty)?;
     match SoundFormat::from_code(first >> 4) {

@@ -11,6 +11,7 @@ use crate::amf0;
 impl TagInfo {
     /// Parses the header of a tag body. A body that no decoder accepts is an error: an empty body,
     /// an empty decoder configuration, a truncated header.
+    #[inline]
     pub fn of(kind: TagKind, body: &[u8]) -> Result<Self, Error> {
         match kind {
             TagKind::Audio => audio::parse(body),

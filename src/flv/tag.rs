@@ -100,15 +100,15 @@ impl Tag {
 
     /// Frames a body as a tag with its back pointer.
     #[inline]
-    pub fn frame(kind: TagKind, body: Memory, timestamp: u32) -> Memory {
-        let mut bytes = body;
-        let body_length = bytes.len() as u32;
-        bytes.prepend(&front(kind, body_length, timestamp));
-        bytes.extend(&(body_length + FRONT_LENGTH as u32).to_be_bytes());
-        bytes
+    pub fn frame(kind: TagKind, mut body: Memory, timestamp: u32) -> Memory {
+        let body_length = body.len() as u32;
+        body.prepend(&front(kind, body_length, timestamp));
+        body.extend(&(body_length + FRONT_LENGTH as u32).to_be_bytes());
+        body
     }
 }
 
+#[inline]
 fn front(kind: TagKind, body_length: u32, timestamp: u32) -> [u8; FRONT_LENGTH] {
     let [_, l2, l1, l0] = body_length.to_be_bytes();
     // The high byte of the timestamp comes last.

@@ -21,6 +21,7 @@ pub struct BasicHeader {
 }
 
 impl BasicHeader {
+    #[inline(always)]
     pub(super) fn parse(input: &[u8]) -> IResult<&[u8], Self, ()> {
         let (rest, first) = be_u8(input)?;
         let fmt = first >> 6;
@@ -67,6 +68,7 @@ pub struct MessageHeader {
 }
 
 impl MessageHeader {
+    #[inline(always)]
     pub(super) fn parse(fmt: u8, input: &[u8]) -> IResult<&[u8], Self, ()> {
         let (mut rest, time) = be_u24(input)?;
         let mut header = MessageHeader {

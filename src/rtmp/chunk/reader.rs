@@ -169,9 +169,11 @@ impl ChunkReader {
                     Some(parsed) => {
                         let (index, start) = self.start_chunk(parsed)?;
                         if start == ChunkStart::OfMessage
-                            && let Some(message) = self.read_whole(index, input)?
+                            && let Some((body, rest)) = self.whole_media(index, input)
                         {
-                            return Ok(Some(message));
+                            *input = rest;
+                            let payload = self.copy_whole(index, body)?;
+                            return Ok(Some(self.streams[index].message(payload)));
                         }
                         self.open_chunk(index, start)?
                     }
@@ -278,33 +280,28 @@ impl ChunkReader {
         Ok((index, ChunkStart::OfMessage))
     }
 
-    /// Reads a message whose only chunk is in the input as a whole, as most of audio is. None for any
-    /// other, of which nothing is read.
+    /// Returns the body of a media message whose only chunk is in the input as a whole, as most of audio
+    /// is, and what follows it. None for any other.
     #[inline]
-    fn read_whole(
-        &mut self,
-        index: usize,
-        input: &mut &[u8],
-    ) -> Result<Option<Message>, Violation> {
-        let stream = &mut self.streams[index];
+    fn whole_media<'a>(&self, index: usize, input: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let stream = &self.streams[index];
         let length = stream.length as usize;
-        let is_media = matches!(stream.type_id, type_id::AUDIO | type_id::VIDEO);
         let is_whole = length <= self.chunk_size as usize && self.stash.len == 0;
-        if !is_media || !is_whole {
-            return Ok(None);
-        }
-        let Some((body, rest)) = input.split_at_checked(length) else {
-            return Ok(None);
-        };
-        let space = length + self.headroom.back;
+        (stream.is_media() && is_whole).then(|| input.split_at_checked(length))?
+    }
+
+    /// Copies the body of a message that is there as a whole.
+    #[inline]
+    fn copy_whole(&mut self, index: usize, body: &[u8]) -> Result<Payload, Violation> {
+        let space = body.len() + self.headroom.back;
         let mut payload = self.pool.allocate(self.headroom.front, space);
         if self.buffered + payload.capacity() > self.limits.max_buffered {
             return Err(Violation::TooMuchBuffered);
         }
         payload.extend(body);
-        *input = rest;
-        stream.largest = stream.largest.max(length);
-        Ok(Some(stream.message(payload)))
+        let stream = &mut self.streams[index];
+        stream.largest = stream.largest.max(body.len());
+        Ok(payload)
     }
 
     /// Reserves memory for the message that a chunk starts.
