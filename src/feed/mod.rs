@@ -498,6 +498,7 @@ impl<M> Feed<M> {
         self.post_event((late > 0).then_some(FeedEvent::BacklogSkipped(late)));
     }
 
+    #[inline(always)]
     fn place(
         &mut self,
         tag: Tag,
@@ -646,7 +647,7 @@ impl<M> Feed<M> {
         self.emit(tag, placement, time_of_day, Decoding::default());
     }
 
-    #[inline]
+    #[inline(always)]
     fn emit(
         &mut self,
         tag: Tag,

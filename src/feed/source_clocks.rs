@@ -83,6 +83,7 @@ impl SourceClocks {
 
     /// Returns the time of media, and the distance that its track has to be moved if it is a new one
     /// with another origin.
+    #[inline]
     pub(super) fn next(&mut self, tag: &Tag, arrival: RunningTime) -> (SourceTime, Option<Jump>) {
         let key = (tag.kind, tag.info.track);
         let known = self.tracks.iter().position(|t| (t.kind, t.id) == key);

@@ -349,6 +349,7 @@ impl Timeline {
     }
 
     /// Finds a place for media, without moving the stream there yet.
+    #[inline]
     pub(super) fn locate(
         &mut self,
         tag: &Tag,
@@ -425,6 +426,7 @@ impl Timeline {
     }
 
     /// Moves the stream on to media.
+    #[inline]
     pub(super) fn settle(&mut self, candidate: Candidate) -> Placement {
         let Candidate { time, own, .. } = candidate;
         if self.mode == TimestampMode::Publisher {

@@ -177,7 +177,14 @@ impl Items {
             popped += 1;
             bytes += item.memory();
             let coded = item.coded_timestamp().and_then(|_| coded.next());
-            self.remove(item, coded.is_some_and(|coded| coded.starts_group));
+            let starts_group = coded.is_some_and(|coded| coded.starts_group);
+            match item.tag() {
+                // The most frequent one by far.
+                Some(tag) if tag.info.content == Content::Frame && !starts_group => {
+                    self.bytes -= tag.memory();
+                }
+                _ => self.remove(item, starts_group),
+            }
         }
         let rest = coded.len();
         section.coded.drain(..section.coded.len() - rest);
