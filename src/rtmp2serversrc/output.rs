@@ -13,6 +13,7 @@ use super::reporter::StreamReporter;
 use super::spare_buffers::{SpareBuffers, Supply};
 use super::state::StateInput;
 use crate::feed::{Feed, FeedOutput};
+use crate::flv::TagKind;
 use crate::flv::description::StreamDescription;
 
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub(super) struct TagOutput {
     is_discont: bool,
     /// Caps that could not be set, since the element was flushing.
     unset_caps: Option<gst::Caps>,
+    /// Audio has been added to the description since the last stream header.
+    is_audio_described: bool,
     /// The media that leaves now has a frame to start decoding with.
     starts_decoding: bool,
     spare_buffers: SpareBuffers,
@@ -169,12 +172,24 @@ impl TagOutput {
         tag.is_discont |= std::mem::take(&mut self.is_discont);
         if tag.starts_decoding {
             self.starts_decoding = true;
-            context.state.description().add_tag(&tag.bytes);
+            self.describe(context, &tag.bytes);
         }
         context.state.set_position(tag.dts);
         let epoch = reporter.epoch();
         let buffer = buffers::buffer(tag, epoch, &self.spare_buffers, &mut self.supply);
         Some(buffer)
+    }
+
+    /// Adds a track that has no header of its own to the description. Where there is audio alone, it
+    /// all starts decoding, and one tag is enough.
+    fn describe(&mut self, context: Context<'_>, tag: &[u8]) {
+        let is_audio = tag.first() == Some(&(TagKind::Audio as u8));
+        if is_audio && self.is_audio_described {
+            return;
+        }
+        let mut description = context.state.description();
+        description.add_tag(tag);
+        self.is_audio_described = !description.audio.is_empty();
     }
 
     fn handle_output(
@@ -186,6 +201,7 @@ impl TagOutput {
     ) -> Result<(), gst::FlowError> {
         match output {
             FeedOutput::Headers(headers) => {
+                self.is_audio_described = false;
                 // The headers of standby describe no publisher.
                 if !feed.is_standby_playing() {
                     let tags = headers.iter().map(|header| &header[..]);

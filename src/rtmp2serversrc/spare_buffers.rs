@@ -366,8 +366,12 @@ impl TagMemory {
         memory
     }
 
+    /// Sets the bytes of a memory that has none.
     fn set_bytes(&mut self, bytes: Memory) {
-        self.bytes = bytes;
+        let none = mem::replace(&mut self.bytes, bytes);
+        debug_assert!(none.capacity() == 0);
+        // Nothing is lost, and nothing has to be looked at.
+        mem::forget(none);
         let bytes: &mut [u8] = self.bytes.as_mut();
         self.data = bytes.as_mut_ptr();
         self.memory.maxsize = bytes.len();
