@@ -67,74 +67,147 @@ pub(crate) fn split_entries(entries: Vec<String>) -> Vec<String> {
 }
 
 /// Makes GStreamer accept the text form of a GStrv, for the properties of a pipeline description.
-/// Versions without one refuse to set such a property.
+///
+/// Versions before 1.26 have none, and refuse to set such a property. That of 1.26 demands quotes within
+/// the array form: it becomes one that does not, and is the same for all other texts, since other
+/// plugins use it too.
 pub(crate) fn register_text_form() {
     static REGISTERED: std::sync::Once = std::sync::Once::new();
     REGISTERED.call_once(|| {
         let list_type = Vec::<String>::static_type();
-        if glib::Value::deserialize("a", list_type).is_err() {
-            ffi::register();
+        let accepts = |text| glib::Value::deserialize(text, list_type).is_ok();
+        match (accepts("a"), accepts("<a,b>")) {
+            (false, _) => ffi::register(&ffi::OWN),
+            (true, false) => ffi::register(&ffi::EXTENDED),
+            (true, true) => {}
         }
     });
+}
+
+/// Parses the text form of GStreamer 1.26, with or without quotes within the array form.
+fn parse_extended(text: &str) -> Option<Vec<String>> {
+    match text.trim_start() {
+        "" => Some(Vec::new()),
+        array if array.starts_with('<') => parse_array(array.trim_end()),
+        _ => Some(text.split(',').map(str::to_owned).collect()),
+    }
+}
+
+/// Returns the text form of GStreamer 1.26.
+fn array_form(entries: &[String]) -> String {
+    let quoted =
+        |entry: &String| format!("\"{}\"", entry.replace('\\', "\\\\").replace('"', "\\\""));
+    let quoted: Vec<String> = entries.iter().map(quoted).collect();
+    format!("<{}>", quoted.join(","))
 }
 
 /// Unsafe, since GStreamer's table of text forms has no safe interface. It handles properties that
 /// the application sets, and nothing that a client sends.
 #[allow(unsafe_code)]
 mod ffi {
-    use std::ffi::{CStr, c_char};
+    use std::ffi::{CStr, c_char, c_int};
     use std::sync::LazyLock;
 
+    use glib::gobject_ffi::GValue;
     use glib::translate::{IntoGlib, ToGlibPtr};
     use gst::prelude::*;
     use gst::{ffi, glib};
 
-    struct Table(ffi::GstValueTable);
+    pub(super) struct Table(ffi::GstValueTable);
 
     // SAFETY: the table holds function pointers and a type number, and is never changed.
     unsafe impl Send for Table {}
     // SAFETY: as above.
     unsafe impl Sync for Table {}
 
-    static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    type Serialize = unsafe extern "C" fn(*const GValue) -> *mut c_char;
+    type Deserialize = unsafe extern "C" fn(*mut GValue, *const c_char) -> glib::ffi::gboolean;
+
+    /// The text form where GStreamer has none.
+    pub(super) static OWN: LazyLock<Table> = LazyLock::new(|| table(serialize, deserialize));
+
+    /// That of GStreamer 1.26, extended.
+    pub(super) static EXTENDED: LazyLock<Table> =
+        LazyLock::new(|| table(serialize_array, deserialize_extended));
+
+    fn table(serialize: Serialize, deserialize: Deserialize) -> Table {
         Table(ffi::GstValueTable {
             type_: Vec::<String>::static_type().into_glib(),
-            compare: None,
+            compare: Some(compare),
             serialize: Some(serialize),
             deserialize: Some(deserialize),
             deserialize_with_pspec: None,
             hash: None,
             _gst_reserved: [std::ptr::null_mut(); 2],
         })
-    });
-
-    pub(super) fn register() {
-        // SAFETY: GStreamer is initialized where a plugin is, and the table lives as long as the
-        // process.
-        unsafe { ffi::gst_value_register(&TABLE.0) }
     }
 
-    unsafe extern "C" fn serialize(value: *const glib::gobject_ffi::GValue) -> *mut c_char {
-        // SAFETY: GStreamer passes a valid value of the type of the table.
+    pub(super) fn register(table: &'static LazyLock<Table>) {
+        // SAFETY: GStreamer is initialized where a plugin is, and the table lives as long as the
+        // process.
+        unsafe { ffi::gst_value_register(&table.0) }
+    }
+
+    /// # Safety
+    ///
+    /// The value is valid, and of the type of the table.
+    unsafe fn entries(value: *const GValue) -> Vec<String> {
+        // SAFETY: as demanded of the caller.
         let value = unsafe { &*value.cast::<glib::Value>() };
-        let entries: Vec<String> = value.get().unwrap_or_default();
-        entries.join(",").to_glib_full()
+        value.get().unwrap_or_default()
+    }
+
+    unsafe extern "C" fn compare(first: *const GValue, second: *const GValue) -> c_int {
+        // SAFETY: GStreamer passes valid values of the type of the table.
+        match unsafe { entries(first) == entries(second) } {
+            true => ffi::GST_VALUE_EQUAL,
+            false => ffi::GST_VALUE_UNORDERED,
+        }
+    }
+
+    unsafe extern "C" fn serialize(value: *const GValue) -> *mut c_char {
+        // SAFETY: GStreamer passes a valid value of the type of the table.
+        unsafe { entries(value) }.join(",").to_glib_full()
+    }
+
+    unsafe extern "C" fn serialize_array(value: *const GValue) -> *mut c_char {
+        // SAFETY: as above.
+        super::array_form(&unsafe { entries(value) }).to_glib_full()
     }
 
     unsafe extern "C" fn deserialize(
-        value: *mut glib::gobject_ffi::GValue,
+        value: *mut GValue,
         text: *const c_char,
+    ) -> glib::ffi::gboolean {
+        // SAFETY: GStreamer passes a value that is initialized for the type of the table, and a text.
+        unsafe { assign(value, text, super::parse) }
+    }
+
+    unsafe extern "C" fn deserialize_extended(
+        value: *mut GValue,
+        text: *const c_char,
+    ) -> glib::ffi::gboolean {
+        // SAFETY: as above.
+        unsafe { assign(value, text, super::parse_extended) }
+    }
+
+    /// # Safety
+    ///
+    /// The value is initialized for the type of the table. The text is null, or ends with a zero byte.
+    unsafe fn assign(
+        value: *mut GValue,
+        text: *const c_char,
+        parse: fn(&str) -> Option<Vec<String>>,
     ) -> glib::ffi::gboolean {
         if text.is_null() {
             return glib::ffi::GFALSE;
         }
-        // SAFETY: GStreamer passes a text that ends with a zero byte.
+        // SAFETY: as demanded of the caller.
         let text = unsafe { CStr::from_ptr(text) };
-        let Some(entries) = text.to_str().ok().and_then(super::parse) else {
+        let Some(entries) = text.to_str().ok().and_then(parse) else {
             return glib::ffi::GFALSE;
         };
-        // SAFETY: GStreamer passes a value that is initialized for the type of the table. The
-        // assignment drops what it holds.
+        // SAFETY: as demanded of the caller. The assignment drops what it holds.
         unsafe { *value.cast::<glib::Value>() = entries.to_value() };
         glib::ffi::GTRUE
     }
@@ -225,5 +298,26 @@ mod tests {
         assert_eq!(value.get::<Vec<String>>().unwrap(), ["a", "b"]);
         assert_eq!(value.serialize().unwrap(), "a,b");
         assert!(glib::Value::deserialize("<a", list_type).is_err());
+    }
+
+    #[test]
+    fn the_extended_form_differs_from_that_of_gstreamer_in_the_array_form_alone() {
+        gst::init().unwrap();
+        for (text, expected, form) in [
+            ("a", &["a"][..], "<\"a\">"),
+            ("a,b", &["a", "b"], "<\"a\",\"b\">"),
+            ("a\nb", &["a\nb"], "<\"a\nb\">"),
+            ("\"a,b\"", &["\"a", "b\""], r#"<"\"a","b\"">"#),
+            ("{a,b}", &["{a", "b}"], "<\"{a\",\"b}\">"),
+            ("", &[], "<>"),
+            ("<>", &[], "<>"),
+            ("<\"a\", \"b\">", &["a", "b"], "<\"a\",\"b\">"),
+            ("<a,b>", &["a", "b"], "<\"a\",\"b\">"),
+        ] {
+            assert_eq!(parse_extended(text), Some(strings(expected)), "{text:?}");
+            assert_eq!(array_form(&strings(expected)), form);
+            assert_eq!(parse_extended(form), Some(strings(expected)), "{form:?}");
+        }
+        assert_eq!(parse_extended("<a"), None);
     }
 }
