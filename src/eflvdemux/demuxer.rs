@@ -366,6 +366,9 @@ impl Demuxer {
         flags.set(gst::BufferFlags::DISCONT, track.is_discont);
         flags.set(gst::BufferFlags::RESYNC, is_reset);
         track.is_discont = false;
+        if is_reset {
+            self.leader.go_back(dts);
+        }
         self.leader.advance(dts);
         track.progress.add_packet(&self.leader, dts, pts);
         let payload = repaired.map(Payload::Repaired).unwrap_or_else(|| {

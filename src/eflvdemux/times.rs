@@ -57,8 +57,17 @@ pub(super) struct TrackTimes {
     /// clocks may be half the range apart, and then have no direction.
     unwrapper: Option<TimestampUnwrapper>,
     last: Option<LastTime>,
+    /// The last jump ahead. A clock that returns soon has not jumped.
+    jump: Option<JumpAhead>,
     run: u32,
     shift: i64,
+}
+
+/// A step ahead by more than [`RESET`], before the shift.
+#[derive(Debug, Clone, Copy)]
+struct JumpAhead {
+    from: i64,
+    to: i64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +158,7 @@ impl TagTimes {
     fn shifted(&mut self, raw: i64, track: &mut TrackTimes) -> (i64, bool) {
         let end = self.end.unwrap_or(i64::MIN);
         let mut is_reset = false;
+        let mut has_returned = false;
         match track.last {
             // The latest run, which may have begun before the track came. A time before all others
             // is of a track that is half the range ahead: no time may be negative.
@@ -158,9 +168,13 @@ impl TagTimes {
                 (track.run, track.shift) = (self.run, self.shift.saturating_add(wrap));
             }
             Some(_) if track.run < self.first_run_of_file => is_reset = true,
-            Some(last) => is_reset = raw - last.raw <= -RESET,
+            Some(last) if raw - last.raw <= -RESET => {
+                is_reset = true;
+                has_returned = track.has_returned(raw);
+            }
+            Some(_) => {}
         }
-        if is_reset {
+        if is_reset && !has_returned {
             // The first track that restarts begins a run, and the others follow it. A track that
             // would still go back has restarted alone.
             let follows = track.run < self.run
@@ -175,7 +189,13 @@ impl TagTimes {
         if let Some(last) = track.last
             && raw - last.raw >= RESET
         {
-            is_reset |= self.return_to_clock(raw, end, track);
+            let returns = self.return_to_clock(raw, end, track);
+            is_reset |= returns;
+            let jump = JumpAhead {
+                from: last.raw,
+                to: raw,
+            };
+            track.jump = (!returns).then_some(jump);
         }
         let shifted = raw.saturating_add(track.shift);
         let step = track
@@ -187,7 +207,12 @@ impl TagTimes {
             step.clamp(0, MAX_PACKET)
         };
         track.last = Some(LastTime { raw, shifted });
-        self.end = self.end.max(Some(shifted.saturating_add(duration)));
+        let track_end = Some(shifted.saturating_add(duration));
+        // The end of wrong timestamps was none.
+        self.end = match has_returned {
+            true => track_end,
+            false => self.end.max(track_end),
+        };
         (shifted, is_reset)
     }
 
@@ -211,6 +236,17 @@ impl TagTimes {
     fn start_run(&mut self, shift: i64) {
         self.run += 1;
         self.previous_shift = Some(std::mem::replace(&mut self.shift, shift));
+    }
+}
+
+impl TrackTimes {
+    /// Returns true where a step back leads to where the track was before wrong timestamps ahead.
+    fn has_returned(&mut self, raw: i64) -> bool {
+        let (jump, last) = (self.jump.take(), self.last);
+        jump.zip(last).is_some_and(|(jump, last)| {
+            let was_short = last.raw - jump.to <= RESET;
+            was_short && (raw - jump.from).abs() <= RESET
+        })
     }
 }
 
@@ -306,6 +342,34 @@ mod tests {
                     for index in right {
                         let sent = packets[index].unwrap().1;
                         let case = (start, wrong, index);
+                        assert_eq!(times[index], i64::from(sent), "{case:?}: {times:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// In one track, or in both, once or several times in a row.
+    #[test]
+    fn wrong_timestamps_ahead_do_not_move_what_follows_them() {
+        for start in [0, 9_000, 1 << 24, 1 << 31] {
+            for ahead in [3_000, 60_000, 3_600_000, 1 << 30] {
+                for (of_both, count) in [(false, 1), (false, 3), (true, 1), (true, 5)] {
+                    let at = |track: usize, time: u32| Some((track, start + time));
+                    let mut packets = vec![at(0, 0), at(1, 10), at(0, 40), at(1, 50)];
+                    for step in 0..count {
+                        packets.push(at(0, ahead + 20 * step));
+                        packets.push(at(1, 70 + 20 * step + if of_both { ahead } else { 0 }));
+                    }
+                    let first_right = packets.len();
+                    for step in 10..40 {
+                        packets.push(at(0, 20 * step));
+                        packets.push(at(1, 20 * step + 10));
+                    }
+                    let times = times(&packets);
+                    for index in (0..4).chain(first_right..packets.len()) {
+                        let (_, sent) = packets[index].unwrap();
+                        let case = (start, ahead, of_both, count, index);
                         assert_eq!(times[index], i64::from(sent), "{case:?}: {times:?}");
                     }
                 }
