@@ -163,7 +163,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (main_loop, running) = (main_loop.clone(), running.clone());
         let name = camera.source.name();
         let bus = camera.pipeline.bus().ok_or("a pipeline has a bus")?;
+        let refusals = refusals.clone();
         watches.push(bus.add_watch_local(move |_, message| {
+            dashboard::watch::log_warning(&refusals, message);
             match message.view() {
                 gst::MessageView::Eos(_) => {
                     let entry = journal::info("finished").with("stream", name.as_str());

@@ -12,6 +12,8 @@ use serde::Serialize;
 const SHOWN: usize = 50;
 /// A client may have meant several elements, each of which reports its refusal at once.
 const SAME_CLIENT: Duration = Duration::from_secs(10);
+/// Time in which all elements have told of one client.
+const SAME_TEXT: Duration = Duration::from_millis(500);
 /// Lines in the log at once, and the interval of further ones in a flood.
 const BURST: u32 = 32;
 const REFILL: Duration = Duration::from_millis(100);
@@ -63,6 +65,8 @@ struct State {
     last: VecDeque<(Instant, RejectedClient)>,
     counts: BTreeMap<String, u64>,
     ration: Ration,
+    /// The last text in the log that is not about a refusal, and its time.
+    text: Option<(String, Instant)>,
 }
 
 /// The log's share of a flood.
@@ -84,6 +88,7 @@ impl Default for RejectedClients {
                 refilled: None,
                 suppressed: 0,
             },
+            text: None,
         }))
     }
 }
@@ -111,6 +116,16 @@ impl RejectedClients {
         }
         state.last.push_back((now, refusal));
         state.ration.take(now)
+    }
+
+    /// Returns true for a text that was not in the log just now: all elements that a client may have
+    /// meant tell the same of it.
+    pub(crate) fn is_news(&self, text: &str, now: Instant) -> bool {
+        let mut state = self.lock();
+        let last = state.text.replace((text.to_owned(), now));
+        !last.is_some_and(|(last, when)| {
+            last == text && now.saturating_duration_since(when) < SAME_TEXT
+        })
     }
 
     /// Returns the last refusals, newest first.
@@ -220,6 +235,15 @@ mod tests {
         assert_eq!(add(1000, now + REFILL), Some(suppressed));
         assert_eq!(add(1001, now + REFILL), None);
         assert_eq!(add(1002, now + 2 * REFILL), Some(1));
+    }
+
+    #[test]
+    fn a_text_of_several_elements_is_written_once() {
+        let (refusals, now) = (RejectedClients::default(), Instant::now());
+        assert!(refusals.is_news("HTTP", now));
+        assert!(!refusals.is_news("HTTP", now));
+        assert!(refusals.is_news("TLS", now));
+        assert!(refusals.is_news("TLS", now + SAME_TEXT));
     }
 
     #[test]

@@ -11,6 +11,9 @@ use gst::prelude::*;
 
 use crate::rejected_clients::{RejectedClient, RejectedClients, masked, masked_application};
 
+/// Start of the elements' WARNING messages about publishers that `publisher-rejected` tells of.
+const REJECTION: &str = "Refused ";
+
 /// Watches an element that accepts publishers. `name` returns the name of the stream that the
 /// element's description of a publisher belongs to.
 pub fn watch(
@@ -116,6 +119,28 @@ pub fn log_message(stream: &str, message: &gst::StructureRef) {
             }
         }
         _ => {}
+    }
+}
+
+/// Writes the line of a WARNING of an element that accepts publishers. It tells of connections that
+/// end before the client has asked for a stream, such as plain RTMP where TLS is wanted: no signal
+/// does.
+pub fn log_warning(refusals: &RejectedClients, message: &gst::Message) {
+    let gst::MessageView::Warning(warning) = message.view() else {
+        return;
+    };
+    let element = message
+        .src()
+        .and_then(|src| src.downcast_ref::<gst::Element>());
+    let factory = element.and_then(|element| element.factory());
+    let is_source = factory.is_some_and(|factory| {
+        matches!(&*factory.name(), "rtmp2serversrc" | "rtmp2multiserversrc")
+    });
+    let error = warning.error();
+    let text = error.message();
+    // The signal for a rejected publisher has the line already.
+    if is_source && !text.starts_with(REJECTION) && refusals.is_news(text, Instant::now()) {
+        journal::warning("warning").say(text);
     }
 }
 

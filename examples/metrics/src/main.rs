@@ -93,9 +93,11 @@ impl Ingest {
         source.link(&sink)?;
         let running = Arc::new(AtomicBool::new(true));
         let (name, runs) = (route.name.clone(), running.clone());
+        let counted = refusals.clone();
         let bus = pipeline.bus().ok_or("a pipeline has a bus")?;
         // The bus has no reader, so nothing may stay on it.
         bus.set_sync_handler(move |_, message| {
+            dashboard::watch::log_warning(&counted, message);
             if handle(&name, message) {
                 runs.store(false, Ordering::Relaxed);
             }

@@ -432,7 +432,12 @@ impl RunningPipeline {
         }
         worker.watch_source(&source);
         worker.generation += 1;
-        let failure = listen(&pipeline, worker.generation, &worker.sender)?;
+        let failure = listen(
+            &pipeline,
+            worker.generation,
+            &worker.sender,
+            &worker.context.refusals,
+        )?;
         let running = RunningPipeline {
             shared: worker.shared.clone(),
             pipeline,
@@ -536,11 +541,13 @@ fn listen(
     pipeline: &gst::Pipeline,
     generation: u64,
     sender: &Sender<StreamInput>,
+    refusals: &Arc<RejectedClients>,
 ) -> Result<Arc<Mutex<Option<String>>>, String> {
     let bus = pipeline.bus().ok_or("A pipeline has a bus")?;
     let failure = Arc::new(Mutex::new(None));
-    let (kept, sender) = (failure.clone(), sender.clone());
+    let (kept, sender, refusals) = (failure.clone(), sender.clone(), refusals.clone());
     bus.set_sync_handler(move |_, message| {
+        dashboard::watch::log_warning(&refusals, message);
         if let gst::MessageView::Error(error) = message.view()
             && let Ok(mut kept) = kept.lock()
         {

@@ -41,6 +41,7 @@ struct Entry {
     max_streams: usize,
     streams: Arc<Streams>,
     site: Arc<Site>,
+    refusals: Arc<RejectedClients>,
     /// Publishers by the name of their pad.
     publishers: Mutex<HashMap<String, Publisher>>,
 }
@@ -84,7 +85,7 @@ impl Ingest {
                 .build()?;
             options.access.apply(&source)?;
             dashboard::watch::watch(&source, refusals, name_or_masked);
-            let entry = Entry::start(&source, options.max_streams, streams, site);
+            let entry = Entry::start(&source, options.max_streams, streams, site, refusals);
             let entry = entry.map_err(|error| format!("--rtmp {}: {error}", options.rtmp))?;
             ingest.entries.push(entry);
             port = source.property("current-port");
@@ -107,6 +108,7 @@ impl Entry {
         max_streams: u32,
         streams: &Arc<Streams>,
         site: &Arc<Site>,
+        refusals: &Arc<RejectedClients>,
     ) -> Result<Arc<Self>, Box<dyn Error>> {
         let pipeline = gst::Pipeline::new();
         pipeline.add(source)?;
@@ -116,6 +118,7 @@ impl Entry {
             max_streams: usize::try_from(max_streams)?,
             streams: streams.clone(),
             site: site.clone(),
+            refusals: refusals.clone(),
             publishers: Mutex::default(),
         });
         entry.listen_to(source);
@@ -248,6 +251,9 @@ impl Entry {
                     "no more publishers are accepted: {error}. Restart this program"
                 ));
                 self.site.health.set("rtmp", Some(error));
+            }
+            gst::MessageView::Warning(_) => {
+                dashboard::watch::log_warning(&self.refusals, message);
             }
             gst::MessageView::Element(element) => {
                 let Some(structure) = element.structure() else {

@@ -4,14 +4,15 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::process::Command;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 
 use gstrtmp2server::internal::amf0::Value;
 
-use super::program::Relay;
+use super::program::{Relay, command};
 use support::clients::{FFMPEG, publish};
 use support::media::small;
+use support::program::Program;
 use support::raw::{RawClient, code};
 
 /// Returns the code of the answer to a request to publish `live/ann/cam`.
@@ -39,6 +40,17 @@ fn a_wrong_path_is_answered_with_the_right_ones() {
         let paths = "Publish to {application}/{user}/{stream} or {application}/{stream}.";
         assert!(text.contains(paths), "{text}");
     }
+}
+
+#[test]
+fn connections_that_ask_for_no_stream_are_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command("127.0.0.1:0", folder.path());
+    let mut program = Program::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let address = program.rest_after("listening on rtmp://");
+    let mut socket = TcpStream::connect(address.trim_end_matches('/')).unwrap();
+    socket.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    program.wait_for("Closed the connection from 127.0.0.1: HTTP on an RTMP port");
 }
 
 #[test]
