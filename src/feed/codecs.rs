@@ -4,7 +4,7 @@
 
 use crate::flv::body::{AudioBody, AudioTrack, ExVideoContent, Tracks, VideoBody};
 use crate::flv::codec::{AcceptedCodecs, CodecName};
-use crate::flv::codes::{AvcPacketType, SoundFormat, VideoCodecId};
+use crate::flv::codes::{AvcPacketType, VideoCodecId};
 use crate::flv::config::is_hevc_in_disguise;
 use crate::flv::{FRONT_LENGTH, TRAILER_LENGTH, Tag, TagKind};
 use crate::memory::Memory;
@@ -103,38 +103,35 @@ impl CodecFilter {
         let Ok(mut body) = VideoBody::parse(bytes) else {
             return self.unreadable();
         };
-        let codec = match &mut body {
-            VideoBody::Command { codec, .. }
-            | VideoBody::Plain { codec, .. }
-            | VideoBody::Vp6 { codec, .. } => codec.name(),
-            VideoBody::Avc {
-                codec,
-                packet_type,
-                payload,
-                ..
-            } => {
-                if *packet_type == AvcPacketType::SequenceHeader {
-                    self.is_disguised = *codec == VideoCodecId::Avc && is_hevc_in_disguise(payload);
+        if let VideoBody::Ex(ex) = &mut body {
+            let selection = match &mut ex.content {
+                // A command has no codec.
+                ExVideoContent::Command { .. } if self.accepted.accepts_video() => Selection::All,
+                ExVideoContent::Command { .. } => Selection::None,
+                ExVideoContent::Tracks(tracks) => {
+                    self.tracks(TagKind::Video, tracks, |track| track.four_cc.name())
                 }
-                match codec {
-                    VideoCodecId::Avc if self.is_disguised => VideoCodecId::Hevc.name(),
-                    codec => codec.name(),
-                }
-            }
-            VideoBody::Ex(ex) => {
-                let selection = match &mut ex.content {
-                    // A command has no codec.
-                    ExVideoContent::Command { .. } if self.accepted.accepts_video() => {
-                        Selection::All
-                    }
-                    ExVideoContent::Command { .. } => Selection::None,
-                    ExVideoContent::Tracks(tracks) => {
-                        self.tracks(TagKind::Video, tracks, |track| track.four_cc.name())
-                    }
-                };
-                return selection.apply(bytes.len(), |out| body.write(out));
-            }
+            };
+            return selection.apply(bytes.len(), |out| body.write(out));
+        }
+        let Some(mut codec) = body.codec() else {
+            return self.unreadable();
         };
+        if let VideoBody::Avc {
+            codec: id,
+            packet_type,
+            payload,
+            ..
+        } = &body
+        {
+            let is_avc = *id == VideoCodecId::Avc;
+            if *packet_type == AvcPacketType::SequenceHeader {
+                self.is_disguised = is_avc && is_hevc_in_disguise(payload);
+            }
+            if is_avc && self.is_disguised {
+                codec = VideoCodecId::Hevc.name();
+            }
+        }
         self.check(TagKind::Video, 0, codec).apply(0, |_| {})
     }
 
@@ -142,16 +139,15 @@ impl CodecFilter {
         let Ok(mut body) = AudioBody::parse(bytes) else {
             return self.unreadable();
         };
-        let codec = match &mut body {
-            AudioBody::Legacy { format, .. } => format.name(),
-            AudioBody::Aac { .. } => SoundFormat::Aac.name(),
-            AudioBody::Ex(ex) => {
-                let name = |track: &AudioTrack<'_>| track.four_cc.name();
-                let selection = self.tracks(TagKind::Audio, &mut ex.tracks, name);
-                return selection.apply(bytes.len(), |out| body.write(out));
-            }
-        };
-        self.check(TagKind::Audio, 0, codec).apply(0, |_| {})
+        if let AudioBody::Ex(ex) = &mut body {
+            let name = |track: &AudioTrack<'_>| track.four_cc.name();
+            let selection = self.tracks(TagKind::Audio, &mut ex.tracks, name);
+            return selection.apply(bytes.len(), |out| body.write(out));
+        }
+        match body.codec() {
+            Some(codec) => self.check(TagKind::Audio, 0, codec).apply(0, |_| {}),
+            None => self.unreadable(),
+        }
     }
 
     /// Drops a tag whose codecs can't be determined.

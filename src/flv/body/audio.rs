@@ -8,6 +8,7 @@ use nom::number::complete::{be_u8, be_u32};
 
 use super::BodyError;
 use super::ex::{self, Coded, ModEx, Tracks};
+use crate::flv::codec::CodecName;
 use crate::flv::codes::{AacPacketType, AudioFourCc, SoundFormat, audio_packet};
 
 /// The body of an audio tag.
@@ -118,6 +119,15 @@ mod order {
 }
 
 impl<'a> AudioBody<'a> {
+    /// Returns the codec of a body without an ex-header. The tracks of other ones have their own.
+    pub fn codec(&self) -> Option<CodecName> {
+        match self {
+            AudioBody::Legacy { format, .. } => Some(format.name()),
+            AudioBody::Aac { .. } => Some(SoundFormat::Aac.name()),
+            AudioBody::Ex(_) => None,
+        }
+    }
+
     pub fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
         let (&first, rest) = body.split_first().ok_or(BodyError::Empty)?;
         let sound = Sound::from_code(first);

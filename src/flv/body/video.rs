@@ -7,6 +7,7 @@ use nom::number::complete::{be_i24, be_u8};
 
 use super::ex::{self, Coded, ModEx, Tracks};
 use super::{BodyError, put_u24};
+use crate::flv::codec::CodecName;
 use crate::flv::codes::{
     AvcPacketType, FrameType, VideoCodecId, VideoCommand, VideoFourCc, video_packet,
 };
@@ -103,6 +104,17 @@ pub enum VideoPacket<'a> {
 }
 
 impl<'a> VideoBody<'a> {
+    /// Returns the codec of a body without an ex-header. The tracks of other ones have their own.
+    pub fn codec(&self) -> Option<CodecName> {
+        match self {
+            VideoBody::Command { codec, .. }
+            | VideoBody::Plain { codec, .. }
+            | VideoBody::Vp6 { codec, .. }
+            | VideoBody::Avc { codec, .. } => Some(codec.name()),
+            VideoBody::Ex(_) => None,
+        }
+    }
+
     pub fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
         let (&first, rest) = body.split_first().ok_or(BodyError::Empty)?;
         if first & 0x80 != 0 {
