@@ -52,6 +52,7 @@ impl<M> Feed<M> {
         let is_burst_over = standby.is_burst_over(now);
         if standby.is_playing() && !is_burst_over {
             let next = standby.time_at(now) + 1;
+            standby.catch_up(next - 1);
             for _ in 0..MAX_BATCH {
                 let Some((played, is_first)) = standby.next_before(next) else {
                     break;
@@ -150,7 +151,7 @@ impl<M> Feed<M> {
         };
         if tag.info.is_coded() {
             self.timeline.move_to(time);
-            self.emit_standby_tag(tag, time, is_first);
+            self.emit_standby_tag(tag, time, played.is_discont);
         } else {
             self.emit_changed_standby(standby, tag, time);
         }
@@ -297,6 +298,7 @@ impl<M> Feed<M> {
         let begins = |time: SourceTime| time.common >= source.common;
         self.dropped.late += self.pending.retain_media(|_, time| begins(time));
         let until = standby.next_start(arrival);
+        standby.catch_up(until);
         while let Some((played, is_first)) = standby.next_before(until) {
             self.emit_played(standby, &played, is_first);
         }

@@ -81,6 +81,10 @@ const MAX_APART: i64 = 2000;
 /// further back is on another clock.
 const MAX_REPLACED: i64 = 5000;
 
+/// Time in milliseconds of a blocked pipeline that standby fills when it goes on. More of it is left
+/// out: nobody needs the media of an hour that has passed, at once.
+const MAX_BEHIND: i64 = 10_000;
+
 /// Bytes at the front of a body that have the composition time.
 const FIELDS: usize = 16;
 
@@ -121,6 +125,8 @@ struct Playing {
     late_start: LateStart,
     /// The next tag is the first one.
     is_first: bool,
+    /// Nothing fills the time before the next tag.
+    is_discont: bool,
 }
 
 impl Standby {
@@ -308,6 +314,7 @@ impl Standby {
             returns,
             late_start: LateStart::default(),
             is_first: true,
+            is_discont: true,
         });
         true
     }
@@ -350,11 +357,25 @@ impl Standby {
         playing.map_or(0, |playing| now.saturating_sub(playing.since))
     }
 
-    /// Returns the next tag that is due before a time of the stream.
+    /// Goes on at a time of the stream where it is far behind, since the pipeline was blocked.
+    pub(super) fn catch_up(&mut self, time: i64) {
+        let Some(playing) = &mut self.playing else {
+            return;
+        };
+        let next = playing.player.next_time();
+        let behind = next.map_or(0, |next| time.saturating_sub(next));
+        if behind > MAX_BEHIND {
+            playing.player.delay(behind);
+            playing.is_discont = true;
+        }
+    }
+
+    /// Returns the next tag that is due before a time of the stream, and whether it is the first one.
     pub(super) fn next_before(&mut self, time: i64) -> Option<(PlayedTag, bool)> {
         let playing = self.playing.as_mut()?;
         playing.player.next_time().filter(|next| *next < time)?;
-        let tag = playing.player.pop()?;
+        let mut tag = playing.player.pop()?;
+        tag.is_discont = std::mem::take(&mut playing.is_discont);
         let is_first = std::mem::take(&mut playing.is_first);
         Some((tag, is_first))
     }

@@ -24,6 +24,8 @@ pub(in crate::feed) struct PlayedTag {
     pub(in crate::feed) body: Bytes,
     /// The loop of the file starts again with it.
     pub(in crate::feed) restarts: bool,
+    /// Nothing fills the time before it.
+    pub(in crate::feed) is_discont: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,17 @@ impl Player {
         match self {
             Player::File(player) => player.pop(),
             Player::Freeze(player) => player.pop(),
+        }
+    }
+
+    /// Moves all that is still to come by these milliseconds.
+    pub(super) fn delay(&mut self, by: i64) {
+        match self {
+            Player::File(player) => player.cursors.iter_mut().for_each(|c| c.start += by),
+            Player::Freeze(player) => {
+                player.pictures.iter_mut().for_each(|p| p.next += by);
+                player.silences.iter_mut().for_each(|s| s.start += by);
+            }
         }
     }
 }
@@ -116,6 +129,7 @@ impl FilePlayer {
             time,
             body: tag.body.clone(),
             restarts: index == 0 && cursor.index == 0,
+            is_discont: false,
         };
         cursor.index += 1;
         if cursor.index == track.tags.len() {
@@ -241,6 +255,7 @@ impl FreezePlayer {
                 time,
                 body: picture.body.clone(),
                 restarts: false,
+                is_discont: false,
             });
         }
         let silence = self.silences.iter_mut().find(|s| s.next() == time)?;
@@ -250,6 +265,7 @@ impl FreezePlayer {
             time,
             body: silence.body.clone(),
             restarts: false,
+            is_discont: false,
         })
     }
 }

@@ -600,3 +600,33 @@ fn wrong_composition_time_keeps_standby_and_publishers_where_they_are() {
         assert!(play.of(8).len() < 1000, "{}", play.of(8).len());
     }
 }
+
+#[test]
+fn a_pipeline_that_was_blocked_for_an_hour_gets_no_hour_of_standby() {
+    const HOUR: u64 = 3600 * SECOND;
+    for is_freeze in [false, true] {
+        for returns in [false, true] {
+            let mut play = Play::with_file(VIDEO_HEADER, 0);
+            if is_freeze {
+                play = Play::new(TimestampMode::RunningTime, settings(StandbySource::Freeze));
+            }
+            play.start_publisher(VIDEO_HEADER);
+            play.publish(0, 25);
+            play.pass(5000);
+            assert!(play.feed.is_standby_playing());
+            let before = play.left.len();
+            // Nothing is handled meanwhile.
+            play.now += HOUR;
+            if returns {
+                play.push(TagKind::Video, 3_606_000, KEYFRAME);
+                assert!(!play.feed.is_standby_playing());
+                play.publish(3_606_040, 25);
+            }
+            play.pass(1000);
+            let after = play.left[before..].iter().filter(|tag| !tag.is_header);
+            let after: Vec<_> = after.collect();
+            assert!((1..200).contains(&after.len()), "{}", after.len());
+            assert!(after[0].lateness.abs() < 1500, "{:?}", after[0]);
+        }
+    }
+}
