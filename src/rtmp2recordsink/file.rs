@@ -15,6 +15,7 @@ use gst::glib;
 use gst::prelude::*;
 use parking_lot::Mutex;
 
+use super::corrections::correct;
 use super::fragments::FragmentTimes;
 use super::location::Container;
 use super::watch::Watch;
@@ -22,7 +23,7 @@ use super::watch::Watch;
 /// Media that may wait in the queues while none is empty.
 const MAX_QUEUED: u64 = 8 * 1024 * 1024;
 
-/// Media that may wait in the queues at all.
+/// Media that may wait for a track without any.
 const MAX_QUEUED_UNEVENLY: u64 = 256 * 1024 * 1024;
 
 /// Time for the end of a file.
@@ -126,7 +127,7 @@ impl MuxedFile {
             inputs: Vec::new(),
             outcome: Arc::default(),
             watch,
-            fragments: (settings.container == Container::Mp4).then(|| correct_fragments(&muxer)),
+            fragments: correct(settings.container, &muxer),
             start: settings.start,
         };
         file.watch_bus(on_failure);
@@ -304,19 +305,26 @@ impl MuxedFile {
     /// Waits until the queues have room. Where one is empty the muxer may be waiting for that track,
     /// which only the recording thread can bring.
     pub(super) fn wait_for_room(&self) {
-        let has_room = || {
-            let levels = || {
-                let present = self.inputs.iter().filter(|input| !input.is_ended);
-                present.map(|input| input.level.load(Ordering::Relaxed))
-            };
-            let total: u64 = levels().sum();
-            let is_uneven = levels().any(|level| level == 0);
-            total <= MAX_QUEUED || (is_uneven && total <= MAX_QUEUED_UNEVENLY)
-        };
+        let has_room = || self.queued_bytes() <= MAX_QUEUED || self.is_uneven();
         if !has_room() {
             let is_over = || has_room() || self.failure().is_some();
             self.watch.wait_for(None, is_over);
         }
+    }
+
+    /// Returns the tracks without media for which too much of the others waits: they must end.
+    pub(super) fn starving_tracks(&self) -> Vec<usize> {
+        if self.queued_bytes() <= MAX_QUEUED_UNEVENLY {
+            return Vec::new();
+        }
+        let present = self.inputs.iter().filter(|input| !input.is_ended);
+        let empty = present.filter(|input| input.level.load(Ordering::Relaxed) == 0);
+        empty.map(|input| input.index).collect()
+    }
+
+    fn is_uneven(&self) -> bool {
+        let mut present = self.inputs.iter().filter(|input| !input.is_ended);
+        present.any(|input| input.level.load(Ordering::Relaxed) == 0)
     }
 
     /// Returns the bytes that are not written yet, as far as they are known.
@@ -403,45 +411,6 @@ fn muxer(settings: &FileSettings<'_>) -> Result<gst::Element, glib::BoolError> {
     built.map_err(|_| glib::bool_error!("There is no element {name}: install its plugin"))
 }
 
-/// Corrects the times of what the muxer writes.
-fn correct_fragments(muxer: &gst::Element) -> Arc<Mutex<FragmentTimes>> {
-    let fragments = Arc::new(Mutex::new(FragmentTimes::default()));
-    let times = fragments.clone();
-    let correct = move |buffer: &mut gst::BufferRef| {
-        let map = buffer.map_readable();
-        if map.is_ok_and(|map| FragmentTimes::concerns(&map))
-            && let Ok(mut map) = buffer.map_writable()
-        {
-            times.lock().handle(&mut map);
-        }
-    };
-    let headers = fragments.clone();
-    let is_misfit = move |buffer: &gst::BufferRef| {
-        let map = buffer.map_readable();
-        map.is_ok_and(|map| headers.lock().is_misfit(&map))
-    };
-    if let Some(pad) = muxer.static_pad("src") {
-        let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-        pad.add_probe(kinds, move |_, info| {
-            match &mut info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) if is_misfit(buffer) => {
-                    return gst::PadProbeReturn::Drop;
-                }
-                Some(gst::PadProbeData::Buffer(buffer)) => correct(buffer.make_mut()),
-                Some(gst::PadProbeData::BufferList(list)) => {
-                    list.make_mut().foreach_mut(|mut buffer, _| {
-                        correct(buffer.make_mut());
-                        std::ops::ControlFlow::Continue(Some(buffer))
-                    });
-                }
-                _ => {}
-            }
-            gst::PadProbeReturn::Ok
-        });
-    }
-    fragments
-}
-
 /// Returns the parser that a track needs before this muxer, and the caps after it.
 fn parser_of(container: Container, caps: &gst::Caps) -> Option<(&'static str, gst::Caps)> {
     if container != Container::MpegTs {
@@ -514,4 +483,49 @@ fn begin(pad: &gst::Pad, name: &str, caps: &gst::Caps) {
     pad.push_event(gst::event::StreamStart::new(name));
     pad.push_event(gst::event::Caps::new(caps));
     pad.push_event(gst::event::Segment::new(&segment));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_track_that_too_much_media_waits_for_is_told_and_ends() {
+        gst::init().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let settings = FileSettings {
+            container: Container::Matroska,
+            path: &folder.path().join("a.mkv"),
+            fragment_duration: 1000,
+            start: 0,
+        };
+        let caps = gst::Caps::builder("audio/x-alaw")
+            .field("rate", 8000)
+            .field("channels", 1)
+            .build();
+        let track = |index: usize| Track {
+            index,
+            name: format!("audio_{index}"),
+            caps: caps.clone(),
+        };
+        let watch = Arc::new(Watch::default());
+        watch.limit(Instant::now() + Duration::from_secs(20));
+        let tracks = [track(0), track(1)];
+        let (mut file, _) = MuxedFile::open(&settings, &tracks, watch, || {}).unwrap();
+        // The memory of all of them is the same.
+        let media = gst::Buffer::from_slice(vec![0; 4 * 1024 * 1024]);
+        let count = MAX_QUEUED_UNEVENLY / media.size() as u64 + 4;
+        let begun_at = Instant::now();
+        for number in 0..count {
+            assert!(file.starving_tracks().is_empty() || number + 4 >= count);
+            let time = number * 40_000_000;
+            file.write(0, media.clone(), time, time);
+            file.wait_for_room();
+        }
+        assert!(begun_at.elapsed() < Duration::from_secs(20));
+        assert_eq!(file.starving_tracks(), [1]);
+        file.end_track(1);
+        assert!(file.starving_tracks().is_empty());
+        file.stop();
+    }
 }

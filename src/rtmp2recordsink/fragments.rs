@@ -139,13 +139,10 @@ impl TrackTimes {
         let Some((time, is_long)) = time_in(tfdt) else {
             return;
         };
-        // A muxer that says it itself is right.
-        let is_missing = time == 0 && !self.has_edits;
-        let missing = if is_missing {
-            units(self.start, self.timescale)
-        } else {
-            0
-        };
+        let start = units(self.start, self.timescale);
+        // A muxer that says it itself is right. The other one may round its 0 up.
+        let is_missing = time < start / 2 && !self.has_edits;
+        let missing = if is_missing { start - time } else { 0 };
         let offset = *self.offset.get_or_insert(missing);
         set_time(tfdt, is_long, time.saturating_add(offset));
     }
@@ -255,9 +252,17 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_is_rounded_is_no_start() {
+        let times = corrected(&mut moov(48_000, &[]), [1, 48_001]);
+        assert_eq!(times, [24_000, 72_000]);
+    }
+
+    #[test]
     fn a_muxer_that_is_right_is_left_alone() {
         let times = corrected(&mut moov(48_000, &[]), [24_000, 72_000]);
         assert_eq!(times, [24_000, 72_000]);
+        let times = corrected(&mut moov(48_000, &[]), [23_999, 72_000]);
+        assert_eq!(times, [23_999, 72_000]);
         let edits = boxed(b"edts", &[]);
         let times = corrected(&mut moov(48_000, &edits), [0, 48_000]);
         assert_eq!(times, [0, 48_000]);

@@ -200,6 +200,11 @@ impl Rtmp2RecordSink {
                 None
             }
             gst::EventView::Eos(eos) => Some(eos.seqnum()),
+            // Times may begin again, which no format has a place for.
+            gst::EventView::FlushStop(_) => {
+                self.push(Entry::Flush);
+                None
+            }
             _ => None,
         };
         let handled = gst::Pad::event_default(pad, Some(&*self.obj()), event);
@@ -358,8 +363,11 @@ fn packet(
     segment: &gst::FormattedSegment<gst::ClockTime>,
 ) -> Packet<gst::Buffer> {
     let running_time = |time: Option<gst::ClockTime>| {
-        let time = time?;
-        Some(segment.to_running_time(time).unwrap_or(time).nseconds())
+        // Decoding may begin before the segment does.
+        Some(match segment.to_running_time_full(time?)? {
+            gst::Signed::Positive(time) => time.nseconds(),
+            gst::Signed::Negative(_) => 0,
+        })
     };
     let dts = running_time(buffer.dts().or(buffer.pts())).unwrap_or(0);
     Packet {

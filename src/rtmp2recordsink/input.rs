@@ -29,6 +29,8 @@ pub(super) enum Entry {
     Status(gst::Structure),
     /// Packets that were dropped here.
     Lost(u64),
+    /// The stream goes on at another place.
+    Flush,
     Eos(gst::Seqnum),
     /// The present file may have failed.
     Failure,

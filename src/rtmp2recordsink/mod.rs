@@ -46,8 +46,9 @@
 //! - at the first keyframe after #GstRTMP2RecordSink:max-size-time or
 //!   #GstRTMP2RecordSink:max-size-bytes, of the lowest video track, or anywhere without video;
 //! - where the configuration of a track changes;
-//! - when the publisher has left for good, or another one takes over with another name. One that
-//!   returns within `resume-timeout` continues the same file if its configuration is the same;
+//! - when the publisher has left for good, or with the keyframe of another one of another name. One
+//!   that returns within `resume-timeout` continues the same file if its configuration is the same.
+//!   Standby is recorded too, and then files end at keyframes only;
 //! - at the end of the stream, and when the element stops.
 //!
 //! A track without media while others go on for 3 seconds ends in that file, since muxers would
@@ -99,6 +100,8 @@ use gst::glib;
 use gst::prelude::*;
 
 mod announcements;
+mod block_flags;
+mod corrections;
 mod counters;
 mod disk;
 mod file;

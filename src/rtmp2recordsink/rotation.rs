@@ -142,6 +142,15 @@ impl TrackState {
     fn is_in_file(&self) -> bool {
         self.in_file == Some(self.generation)
     }
+
+    /// The track has no more media in the present file.
+    fn end_in_file(&mut self) {
+        self.in_file = None;
+        self.ended = Some(self.generation);
+        // A track that pauses regularly, as pictures every five seconds, must not make a file of
+        // each of them.
+        self.silence = (self.silence * 3).min(MAX_SILENCE);
+    }
 }
 
 #[derive(Debug)]
@@ -175,6 +184,8 @@ pub(super) struct Rotation<T> {
     clock: Time,
     /// Highest DTS.
     leader: Option<Time>,
+    /// Reason to begin another file with the next keyframe.
+    wanted: Option<CloseReason>,
 }
 
 impl<T> Rotation<T> {
@@ -185,6 +196,7 @@ impl<T> Rotation<T> {
             state: State::Idle,
             clock: 0,
             leader: None,
+            wanted: None,
         }
     }
 
@@ -243,6 +255,21 @@ impl<T> Rotation<T> {
                 }
             }
         }
+    }
+
+    /// Ends the present file at the next keyframe, since the stream goes on until then. Returns
+    /// whether there is a file.
+    pub(super) fn end_at_keyframe(&mut self, reason: CloseReason) -> bool {
+        let has_file = matches!(self.state, State::Opening { .. } | State::Recording(_));
+        if has_file {
+            self.wanted = Some(reason);
+        }
+        has_file
+    }
+
+    /// Takes [`Self::end_at_keyframe`] back.
+    pub(super) fn keep_file(&mut self) {
+        self.wanted = None;
     }
 
     /// Ends the present file. Packets that wait for the next one get one of their own.
@@ -332,19 +359,24 @@ impl<T> Rotation<T> {
         let State::Opening { held, since, .. } = &self.state else {
             return;
         };
-        let has_packet = |index: usize| held.iter().any(|packet| packet.track == index);
+        let age = self.clock - since;
+        if age < MIN_SETTLING {
+            return;
+        }
+        let mut present = vec![false; self.tracks.len()];
+        held.iter().for_each(|packet| present[packet.track] = true);
+        let has_packet = |index: usize| present[index];
         let mut tracks = self.tracks.iter().enumerate();
         let is_complete = tracks.all(|(index, track)| {
             let is_expected = self.clock - track.heard_at <= SETTLING && track.generation > 0;
             !is_expected || has_packet(index)
         });
         let has_kind = |is_video| {
-            let mut held = held.iter();
-            held.any(|packet| self.tracks[packet.track].is_video == is_video)
+            let mut tracks = self.tracks.iter().zip(&present);
+            tracks.any(|(track, is_present)| *is_present && track.is_video == is_video)
         };
         let has_both = has_kind(true) && has_kind(false);
-        let age = self.clock - since;
-        let is_settled = age >= SETTLING || (age >= MIN_SETTLING && is_complete && has_both);
+        let is_settled = age >= SETTLING || (is_complete && has_both);
         if !is_settled {
             return;
         }
@@ -391,6 +423,7 @@ impl<T> Rotation<T> {
     }
 
     fn leave_file(&mut self) {
+        self.wanted = None;
         for track in &mut self.tracks {
             track.in_file = None;
             track.ended = None;
@@ -415,7 +448,8 @@ impl<T> Rotation<T> {
             .filter(|_| may_begin)
             .or_else(|| {
                 let begins = !is_in_file && self.must_begin_with(&packet, lead);
-                (begins || self.is_overdue(&present)).then_some(CloseReason::Configuration)
+                let reason = self.wanted.unwrap_or(CloseReason::Configuration);
+                (begins || self.is_overdue(&present)).then_some(reason)
             });
         if let Some(reason) = reason {
             self.close(reason, actions);
@@ -458,7 +492,8 @@ impl<T> Rotation<T> {
         let wants_tracks = !present.late.is_empty()
             && (present.has_new_track || self.clock - present.opened_at >= MIN_AGE);
         let tracks = wants_tracks.then_some(CloseReason::Configuration);
-        self.limit_reached(present, packet).or(tracks)
+        let limit = || self.limit_reached(present, packet);
+        self.wanted.or_else(limit).or(tracks)
     }
 
     fn limit_reached(&self, present: &Present<T>, packet: &Packet<T>) -> Option<CloseReason> {
@@ -476,13 +511,17 @@ impl<T> Rotation<T> {
         let clock = self.clock;
         for (index, track) in self.tracks.iter_mut().enumerate() {
             if track.is_in_file() && clock - track.heard_at > track.silence {
-                track.in_file = None;
-                track.ended = Some(track.generation);
-                // A track that pauses regularly, as pictures every five seconds, must not make a
-                // file of each of them.
-                track.silence = (track.silence * 3).min(MAX_SILENCE);
+                track.end_in_file();
                 actions.push(Action::EndTrack(index));
             }
+        }
+    }
+
+    /// A track has ended in the present file, which could not wait for it any longer.
+    pub(super) fn end_track(&mut self, index: usize) {
+        let track = self.tracks.get_mut(index);
+        if let Some(track) = track.filter(|track| track.is_in_file()) {
+            track.end_in_file();
         }
     }
 }

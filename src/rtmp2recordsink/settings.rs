@@ -63,7 +63,9 @@ impl Settings {
     }
 
     pub(super) fn template(&self) -> Result<LocationTemplate, InvalidLocation> {
-        LocationTemplate::parse(self.location.as_deref().unwrap_or(""), local_time)
+        let now = local_now();
+        let time = |format: &str| format_time(now.as_ref()?, format);
+        LocationTemplate::parse(self.location.as_deref().unwrap_or(""), time)
     }
 
     pub(super) fn limits(&self) -> FileLimits {
@@ -74,10 +76,13 @@ impl Settings {
     }
 }
 
-/// Expands conversions of strftime with the local time. Returns nothing for an invalid format.
-pub(super) fn local_time(format: &str) -> Option<String> {
-    let now = glib::DateTime::now_local().ok()?;
-    Some(now.format(format).ok()?.into())
+pub(super) fn local_now() -> Option<glib::DateTime> {
+    glib::DateTime::now_local().ok()
+}
+
+/// Expands conversions of strftime. Returns nothing for an invalid format.
+pub(super) fn format_time(time: &glib::DateTime, format: &str) -> Option<String> {
+    Some(time.format(format).ok()?.into())
 }
 
 pub(super) static SPECS: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {

@@ -7,8 +7,6 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
-use gst::glib;
-
 use super::announcements::{self, FileEvent, FileFacts, StreamNames};
 use super::disk::{self, PartFile};
 use super::file::{Failure, FileSettings, MuxedFile, Track};
@@ -17,7 +15,7 @@ use super::input::Entry;
 use super::location::LocationTemplate;
 use super::pattern::NamePattern;
 use super::rotation::{Action, CloseReason, Packet, Rotation};
-use super::settings::{Settings, local_time};
+use super::settings::{Settings, format_time, local_now};
 use super::shared::{Shared, failure_of};
 use crate::rtmp2serversrc::StreamStatus;
 
@@ -47,6 +45,10 @@ pub(super) struct Worker {
     rotation: Rotation<gst::Buffer>,
     tracks: Vec<Option<Track>>,
     names: StreamNames,
+    /// Those of the next file.
+    next_names: Option<StreamNames>,
+    /// Packets since the stream is paused, if it is: standby plays then.
+    paused_packets: Option<u64>,
     file: Option<OpenFile>,
     jobs: Jobs,
     /// Folders in which recordings that were left behind were looked for.
@@ -64,6 +66,8 @@ impl Worker {
             rotation: Rotation::new(),
             tracks: Vec::new(),
             names: StreamNames::default(),
+            next_names: None,
+            paused_packets: None,
             file: None,
             jobs,
             known_folders: HashSet::new(),
@@ -80,6 +84,7 @@ impl Worker {
                 Entry::Packet(packet) => self.handle_packet(packet),
                 Entry::Status(status) => self.handle_status(&status),
                 Entry::Lost(packets) => self.handle_loss(packets),
+                Entry::Flush => self.finish(CloseReason::Discontinuity),
                 Entry::Eos(seqnum) => self.handle_eos(seqnum),
                 // No packet may come for a long time.
                 Entry::Failure => self.perform(),
@@ -121,6 +126,9 @@ impl Worker {
     fn handle_packet(&mut self, packet: Packet<gst::Buffer>) {
         let dts = packet.dts;
         self.is_ended = false;
+        if let Some(packets) = &mut self.paused_packets {
+            *packets += 1;
+        }
         self.rotation
             .set_limits(self.shared.settings.lock().limits());
         self.rotation.handle_packet(packet, &mut self.actions);
@@ -129,11 +137,20 @@ impl Worker {
     }
 
     fn handle_status(&mut self, status: &gst::Structure) {
-        if status.get("stream-status") == Ok(StreamStatus::Stopped) {
+        let state = status.get("stream-status");
+        if state == Ok(StreamStatus::Stopped) {
             // The file is whole when the publisher has left, not when the next one comes.
-            self.finish(CloseReason::Publisher);
+            if self.paused_packets.take() > Some(0) {
+                self.rotation.end_at_keyframe(CloseReason::Publisher);
+            } else {
+                self.finish(CloseReason::Publisher);
+            }
             return;
         }
+        self.paused_packets = match state {
+            Ok(StreamStatus::Paused) => self.paused_packets.or(Some(0)),
+            _ => None,
+        };
         let text = |name: &str| status.get::<String>(name).unwrap_or_default();
         let variables = status.get::<gst::Structure>("variables").ok();
         let names = StreamNames {
@@ -146,8 +163,26 @@ impl Worker {
                 .collect(),
         };
         let is_known = !names.application.is_empty() || !names.stream_key.is_empty();
-        if is_known && names != self.names {
-            self.finish(CloseReason::Publisher);
+        if !is_known {
+            return;
+        }
+        let next = (names != self.names).then_some(names);
+        let is_new = next.is_some();
+        let was_new = std::mem::replace(&mut self.next_names, next).is_some();
+        if is_new {
+            // Media of the former publisher, or of standby, may come until then.
+            if !self.rotation.end_at_keyframe(CloseReason::Publisher) {
+                self.apply_names();
+            }
+        } else if was_new {
+            // Another publisher has gone without any media.
+            self.rotation.keep_file();
+        }
+    }
+
+    /// The next file has these names.
+    fn apply_names(&mut self) {
+        if let Some(names) = self.next_names.take() {
             self.names = names;
         }
     }
@@ -195,11 +230,13 @@ impl Worker {
                     if let Some(file) = self.file.take() {
                         self.close(file, reason);
                     }
+                    self.apply_names();
                 }
                 Action::Drop(_) => self.count_dropped(1),
             }
         }
         self.actions = actions;
+        self.end_starving_tracks();
         let failure = self.file.as_ref().and_then(|file| file.muxed.failure());
         if has_failed || failure.is_some() {
             if let Some(file) = self.file.take() {
@@ -209,6 +246,17 @@ impl Worker {
             if failure.is_some_and(|failure| self.make_room(&failure)) {
                 self.rotation.retry_soon();
             }
+        }
+    }
+
+    /// Ends tracks that the muxer waits for while too much of the others waits for them.
+    fn end_starving_tracks(&mut self) {
+        let Some(file) = &mut self.file else {
+            return;
+        };
+        for index in file.muxed.starving_tracks() {
+            file.muxed.end_track(index);
+            self.rotation.end_track(index);
         }
     }
 
@@ -222,6 +270,7 @@ impl Worker {
     /// No file can be written for now.
     fn fail(&mut self) {
         let mut actions = Vec::new();
+        self.apply_names();
         self.rotation.fail(&mut actions);
         self.count_dropped(actions.len() as u64);
     }
@@ -229,7 +278,10 @@ impl Worker {
     fn open(&mut self, tracks: &[usize], start: u64) -> Result<(), (PathBuf, Failure)> {
         let settings = self.shared.settings.lock().clone();
         let value = |name: &str| self.names.field(name);
-        let wanted = self.template.expand(value, local_time);
+        // One moment for all parts of the name.
+        let now = local_now();
+        let time = |format: &str| now.as_ref().and_then(|now| format_time(now, format));
+        let wanted = self.template.expand(value, time);
         let failed = |failure| (wanted.clone(), failure);
         let part = PartFile::create(&wanted).map_err(|error| failed(failure_of(&error)))?;
         let pattern = self.template.pattern(value);
@@ -271,7 +323,7 @@ impl Worker {
         let facts = FileFacts {
             names: self.names.clone(),
             tracks: tracks.collect(),
-            begun_at: glib::DateTime::now_local().ok(),
+            begun_at: now,
             start,
             end: start,
             packets: 0,

@@ -183,6 +183,40 @@ fn files_end_at_a_keyframe_after_their_time() {
 }
 
 #[test]
+fn a_file_that_is_to_end_does_so_at_a_keyframe() {
+    for with in [&[VIDEO, AUDIO][..], &[AUDIO]] {
+        let mut files = Files::new(with);
+        assert!(!files.rotation.end_at_keyframe(CloseReason::Publisher));
+        files.play(0, 500 * MILLISECOND, with);
+        assert!(files.rotation.end_at_keyframe(CloseReason::Publisher));
+        files.rotation.keep_file();
+        files.play(500 * MILLISECOND, 1500 * MILLISECOND, with);
+        assert!(files.rotation.end_at_keyframe(CloseReason::Publisher));
+        let last = files.packet(with[0], 1600 * MILLISECOND, with[0] == AUDIO);
+        let key = files.packet(with[0], 2000 * MILLISECOND, true);
+        files.play(2040 * MILLISECOND, 5000 * MILLISECOND, with);
+        files.finish(CloseReason::Stopped);
+        let first = if with[0] == VIDEO { key } else { last };
+        assert_eq!(files.first_packets()[1], first);
+        assert_eq!(
+            files.reasons,
+            [CloseReason::Publisher, CloseReason::Stopped]
+        );
+    }
+}
+
+#[test]
+fn a_track_that_the_file_could_not_wait_for_is_in_the_next_one() {
+    let mut files = Files::new(&[VIDEO, AUDIO]);
+    files.play(0, 2 * SECOND, &[VIDEO, AUDIO]);
+    files.rotation.end_track(AUDIO);
+    files.play(2 * SECOND, 14 * SECOND, &[VIDEO, AUDIO]);
+    files.finish(CloseReason::Stopped);
+    assert_eq!(files.tracks, [[VIDEO, AUDIO], [VIDEO, AUDIO]]);
+    assert!(files.dropped.is_empty());
+}
+
+#[test]
 fn files_end_at_a_keyframe_after_their_bytes() {
     let mut files = Files::new(&[VIDEO, AUDIO]);
     files.rotation.set_limits(FileLimits {

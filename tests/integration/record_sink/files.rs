@@ -198,6 +198,52 @@ fn a_changed_configuration_begins_a_file() {
 }
 
 #[test]
+fn files_begin_with_a_keyframe_while_standby_plays() {
+    // One keyframe in each loop of two seconds.
+    let mut slate = with_headers(&numbered(1000, 50, 0));
+    for tag in slate.iter_mut().filter(|tag| tag.kind == VIDEO).skip(2) {
+        tag.body[0] = 0x27;
+        tag.body[9] = 0x41;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = b"FLV\x01\x05\0\0\0\x09\0\0\0\0".to_vec();
+    slate.iter().for_each(|tag| bytes.extend(tag.to_bytes()));
+    std::fs::write(folder.path().join("slate.flv"), bytes).unwrap();
+    let standby = "port=0 standby=file standby-location=DIR/slate.flv standby-after=200 \
+                   resume-timeout=600";
+    let text = format!("{LIVE} location=\"DIR/{{stream-key}}.mkv\"").replace("port=0", standby);
+    let recording = Recording::start_in(folder, &text);
+    let mut count = 60;
+    for key in ["one", "two"] {
+        recording.wait_for_packets(count);
+        // Its name is known before its media.
+        let mut client = connect(recording.port(), key);
+        count = recording.stat("packets") + 20;
+        recording.wait_for_packets(count);
+        send(&mut client, &with_headers(&numbered(0, 15, 0)));
+        // It is gone for good in the middle of a loop.
+        drop(client);
+        count = recording.stat("packets") + 120;
+    }
+    recording.wait_for_packets(count);
+    recording.stop();
+    let files = recording.files(".mkv");
+    assert!(files.len() >= 4, "{files:?}");
+    let mut live = 0;
+    for file in files {
+        let media = read(&file);
+        let mut video = media.iter().filter(|media| media.kind == VIDEO);
+        let first = number_of(video.clone().next().unwrap());
+        assert!([0, 1000].contains(&first), "{}: {first}", file.display());
+        live += video
+            .by_ref()
+            .filter(|media| number_of(media) < 1000)
+            .count();
+    }
+    assert_eq!(live, 30);
+}
+
+#[test]
 fn null_and_eos_finish_the_file() {
     for with_eos in [false, true] {
         let recording = Recording::start(&format!("{LIVE} location=DIR/out.mp4"));

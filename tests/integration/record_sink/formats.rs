@@ -2,7 +2,9 @@
 
 //! Containers and codecs.
 
-use support::clients::NEW_FFMPEG;
+use std::process::Command;
+
+use support::clients::{NEW_FFMPEG, Running};
 use support::flv::{self, AUDIO, Tag, VIDEO};
 use support::media::{self, SMALL_VIDEO, TONE, made_by};
 use support::synthetic::{audio_header, video_header};
@@ -125,6 +127,47 @@ fn each_codec_is_in_the_formats_that_have_it() {
                     "{kind_name} of {name} in {format}: {got:?}, {expected:?}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn tracks_that_begin_apart_stay_so_and_ffmpeg_copies_and_reads_all_of_them() {
+    // Video has frames before its first one, and the rate of the audio has no whole milliseconds.
+    let arguments = format!(
+        "{SMALL_VIDEO} {TONE} -pix_fmt yuv420p -t 2 -c:v libx264 -preset veryfast -bf 2 -g 15 \
+         -c:a aac -ar 44100 -f flv"
+    );
+    let source = made_by(&*NEW_FFMPEG, "recorded-44100.flv", &arguments);
+    let bytes = std::fs::read(&source).unwrap();
+    let sent = read_with("eflvdemux", &source);
+    let first = |media: &[Media], kind: u8| {
+        let times = media.iter().filter(|media| media.kind == kind);
+        times
+            .map(|media| media.pts as i64 / 1_000_000)
+            .min()
+            .unwrap()
+    };
+    let apart = |media: &[Media]| first(media, VIDEO) - first(media, AUDIO);
+    assert!(apart(&sent) > 5, "{}", apart(&sent));
+    for name in ["out.mp4", "out.mkv", "out.flv"] {
+        let (recording, _) = Recording::of_bytes(&bytes, name);
+        let path = recording.path(name);
+        let got = apart(&read(&path));
+        assert!(got.abs_diff(apart(&sent)) <= 2, "{name}: {got} ms");
+        let mut ffmpeg = Command::new(&*NEW_FFMPEG);
+        ffmpeg.args(["-v", "error", "-i"]).arg(&path);
+        ffmpeg.args(["-map", "0", "-c", "copy", "-f", "framecrc", "-"]);
+        let output = Running::spawn(&mut ffmpeg).wait();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.is_empty(), "{name}: {errors}");
+        let lines = String::from_utf8_lossy(&output.stdout);
+        for (stream, kind) in [("0,", VIDEO), ("1,", AUDIO)] {
+            let copied = lines
+                .lines()
+                .filter(|line| line.starts_with(stream))
+                .count();
+            assert_eq!(copied, of_kind(&sent, kind).len(), "{name}, {stream}");
         }
     }
 }
