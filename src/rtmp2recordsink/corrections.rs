@@ -87,18 +87,18 @@ fn correct_blocks(pad: &gst::Pad) {
 fn on_buffers(pad: &gst::Pad, handle: impl Fn(&mut gst::Buffer) -> bool + Send + Sync + 'static) {
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
     pad.add_probe(kinds, move |_, info| {
-        match &mut info.data {
-            Some(gst::PadProbeData::Buffer(buffer)) => {
-                if !handle(buffer) {
-                    return gst::PadProbeReturn::Drop;
-                }
-            }
-            Some(gst::PadProbeData::BufferList(list)) => {
-                list.make_mut().foreach_mut(|mut buffer, _| {
-                    ControlFlow::Continue(handle(&mut buffer).then_some(buffer))
-                });
-            }
-            _ => {}
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
+            let is_written = handle(buffer);
+            return if is_written {
+                gst::PadProbeReturn::Ok
+            } else {
+                gst::PadProbeReturn::Drop
+            };
+        }
+        if let Some(gst::PadProbeData::BufferList(list)) = &mut info.data {
+            list.make_mut().foreach_mut(|mut buffer, _| {
+                ControlFlow::Continue(handle(&mut buffer).then_some(buffer))
+            });
         }
         gst::PadProbeReturn::Ok
     });

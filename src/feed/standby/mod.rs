@@ -83,7 +83,7 @@ const MAX_REPLACED: i64 = 5000;
 
 /// Time in milliseconds of a blocked pipeline that standby fills when it goes on. More of it is left
 /// out: nobody needs the media of an hour that has passed, at once.
-const MAX_BEHIND: i64 = 10_000;
+const MAX_BEHIND: i64 = 120_000;
 
 /// Bytes at the front of a body that have the composition time.
 const FIELDS: usize = 16;
