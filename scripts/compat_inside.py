@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import urllib.error
 import urllib.request
 
 import harness
@@ -170,8 +171,11 @@ class Browser:
 
     def _post(self, path, body):
         request = urllib.request.Request(self.address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise harness.Failure(f"the browser says: {error.read().decode(errors='replace')[:1000]}") from None
 
     def open(self, url):
         self._post("/url", {"url": url})
@@ -259,7 +263,11 @@ def integration():
     newest = max(with_groups, key=lambda path: path.stat().st_mtime)
     os.chdir(harness.TOP)
     env = {"TEST_CA": str(trusted_authority())}
-    output = run(newest, *GROUPS, *SKIPPED, "--test-threads=4", seconds=1200, env=env)
+    try:
+        output = run(newest, *GROUPS, *SKIPPED, "--test-threads=4", seconds=1200, env=env)
+    except harness.Failure as failure:
+        failed = re.findall(r"^    (\S+::\S+)$", str(failure), re.MULTILINE)
+        raise harness.Failure(f"failed: {', '.join(sorted(set(failed)))}\n{failure}") from None
     return re.search(r"test result: ok\. (\d+) passed", output).group(1) + " tests"
 
 

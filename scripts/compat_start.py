@@ -20,7 +20,7 @@ FRAMES = 90
 LIMIT = 300
 # A picture and a tone for the README's input.mp4.
 INPUT = (
-    f"ffmpeg -v error -f lavfi -i testsrc=size=640x360:rate=30 -f lavfi -i sine=sample_rate=48000 -frames:v {FRAMES} -t {FRAMES / 30}"
+    f"ffmpeg -v error -f lavfi -i testsrc=size=640x360:rate=30 -f lavfi -i sine=sample_rate=48000 -t {FRAMES / 30}"
     " -c:v libx264 -g 30 -pix_fmt yuv420p -c:a aac input.mp4"
 )
 
