@@ -289,7 +289,9 @@ fn source(subject: Subject, setup: Setup<'_>) -> String {
     }
     let limits = "max-clients=2000 max-clients-per-address=2000";
     if subject == Subject::Rtmp2MultiServerSrc {
-        return format!("rtmp2multiserversrc name=source host=127.0.0.1 max-streams=2000 {limits}");
+        return format!(
+            "rtmp2multiserversrc name=source host=127.0.0.1 port=0 max-streams=2000 {limits}"
+        );
     }
     let mut source = format!("rtmp2serversrc name=source host=127.0.0.1 port={{port}} {limits}");
     if subject == Subject::Collecting {
