@@ -197,7 +197,7 @@ pub struct Slack {
 
 impl Slack {
     /// Places that a container may keep without a need.
-    pub const KEPT: usize = 16;
+    pub const KEPT: usize = 4;
 
     /// Notes a use that needed `used` of `capacity` places. Returns true after many in a row that
     /// needed few of them.

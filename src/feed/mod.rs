@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 
 use crate::flv::codec::AcceptedCodecs;
 use crate::flv::{Content, FILE_HEADER, Tag, TagKind};
-use crate::memory::Memory;
+use crate::memory::{Memory, Slack};
 
 use backlog::{BacklogAction, BacklogCandidate, BacklogFilter};
 use codecs::CodecFilter;
@@ -124,6 +124,7 @@ pub struct Feed<M> {
     /// Some publisher has sent Enhanced FLV. Set for good, since the demuxer downstream stays.
     is_enhanced: bool,
     output: VecDeque<FeedOutput<M>>,
+    slack: Slack,
     dropped: DroppedTags,
     /// Number of late tags in the last event about them.
     late_reported: u64,
@@ -154,6 +155,7 @@ impl<M> Feed<M> {
             is_file_header_sent: false,
             is_enhanced: false,
             output: VecDeque::new(),
+            slack: Slack::default(),
             dropped: DroppedTags::default(),
             late_reported: 0,
             last_jump_event: None,
@@ -190,6 +192,13 @@ impl<M> Feed<M> {
         match self.output.pop_front() {
             Some(FeedOutput::Tag(tag)) => Some(tag),
             _ => None,
+        }
+    }
+
+    /// Notes the end of a batch of tags. Gives memory of a burst back once it is long over.
+    pub fn end_batch(&mut self) {
+        if self.slack.note(self.output.len(), self.output.capacity()) {
+            self.output.shrink_to(Slack::KEPT);
         }
     }
 

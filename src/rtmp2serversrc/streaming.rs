@@ -373,6 +373,7 @@ impl StreamingTask {
                 }
             }
         }
+        self.feed.end_batch();
         let space_waits = self.stream.queue().space_waits();
         if std::mem::replace(&mut self.space_waits, space_waits) != space_waits {
             self.feed.handle_backpressure();

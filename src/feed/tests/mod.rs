@@ -136,3 +136,22 @@ fn track_frame(is_key: bool, track: u8) -> Vec<u8> {
     let first = if is_key { 0x96 } else { 0xA6 };
     [&[first, 0x03][..], b"avc1", &[track, 9]].concat()
 }
+
+#[test]
+fn memory_of_a_burst_is_given_back_once_it_is_long_over() {
+    let mut test = FeedTest::default();
+    test.video(0, VIDEO_HEADER).video(0, KEYFRAME);
+    for time in 1..500 {
+        test.video(time, FRAME);
+    }
+    test.feed.end_batch();
+    test.emitted();
+    assert!(test.feed.output.capacity() >= 500);
+    for time in 500..700 {
+        test.video(time, FRAME);
+        test.feed.end_batch();
+        assert_eq!(test.emitted().len(), 1);
+    }
+    let capacity = test.feed.output.capacity();
+    assert!(capacity <= Slack::KEPT, "{capacity}");
+}
