@@ -159,6 +159,30 @@ impl Branch {
         }
     }
 
+    /// Begins the end of a branch on which no thread works. Returns false where one does, which closes
+    /// it.
+    pub(super) fn begin_close(&self) -> bool {
+        let mut progress = self.progress.lock();
+        let is_idle = progress.phase == BranchPhase::Idle;
+        if is_idle {
+            progress.phase = BranchPhase::Abandoned;
+        }
+        is_idle
+    }
+
+    pub(super) fn deactivate_pad(&self) {
+        if self.pad.parent().is_some() {
+            let _ = self.pad.set_active(false);
+        }
+    }
+
+    /// Ends the streaming thread, and waits for that. What follows from it is left to
+    /// [`Branch::close`], so that any thread may call this.
+    pub(super) fn stop_streaming(&self) {
+        self.source.imp().defer_stop();
+        let _ = self.source.set_state(gst::State::Null);
+    }
+
     /// Drops and reports what is left of the stream, after it has ended.
     pub(super) fn drop_rest(&self) {
         self.source.imp().drop_rest();
@@ -170,13 +194,14 @@ impl Branch {
         self.pad.imp().keep_stats();
         self.lock_source_state();
         let _ = self.source.set_state(gst::State::Null);
+        self.source.imp().finish_stop();
         self.source.imp().detach();
         self.remove_pad(bin);
         let _ = bin.remove(&self.source);
     }
 
     /// Keeps the source's state, whatever the state of the bin becomes.
-    fn lock_source_state(&self) {
+    pub(super) fn lock_source_state(&self) {
         self.state_lock.hold(|| {
             self.source.set_locked_state(true);
         });

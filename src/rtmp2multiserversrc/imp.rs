@@ -13,7 +13,7 @@ use super::core::ElementCore;
 use super::observer::StreamObserver;
 use super::running::Running;
 use super::specs::SPECS;
-use super::{CAT, Rtmp2MultiServerSrcPad, signals, stats};
+use super::{CAT, Rtmp2MultiServerSrcPad, signals, stats, stopping};
 use crate::rtmp2serversrc::settings::Effect;
 use crate::rtmp2serversrc::signals::pad_name;
 use crate::rtmp2serversrc::voice::Voice;
@@ -153,7 +153,13 @@ impl ElementImpl for Rtmp2MultiServerSrc {
                     return Err(gst::StateChangeError);
                 }
             }
-            gst::StateChange::PausedToReady => stopped = self.close(),
+            gst::StateChange::PausedToReady => {
+                stopped = self.close();
+                // The bin would stop its children one by one, and look at all others for each.
+                if let Some(run) = &stopped {
+                    stopping::stop_branches(self.obj().upcast_ref(), run.branches());
+                }
+            }
             _ => {}
         }
         let result = self
@@ -290,7 +296,7 @@ impl Rtmp2MultiServerSrc {
         Some(run)
     }
 
-    /// Removes the streams of a run, after all streaming threads have ended.
+    /// Removes the remaining streams of a run, after all streaming threads have ended.
     fn stop(&self, run: Running) {
         for branch in run.branches() {
             branch.abandon(self.obj().upcast_ref());

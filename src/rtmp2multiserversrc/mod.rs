@@ -124,6 +124,7 @@ mod signals;
 mod specs;
 mod state_lock;
 mod stats;
+mod stopping;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

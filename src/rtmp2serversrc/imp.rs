@@ -48,6 +48,16 @@ static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
     )
 });
 
+/// A stop whose last part is the caller's of [`Rtmp2ServerSrc::finish_stop`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum DeferredStop {
+    #[default]
+    No,
+    Wanted,
+    /// The base class has stopped.
+    Due,
+}
+
 #[derive(Debug, Default)]
 pub struct Rtmp2ServerSrc {
     state: ElementState,
@@ -62,6 +72,7 @@ pub struct Rtmp2ServerSrc {
     /// Number of flushes.
     flushes: AtomicU64,
     force_key_unit_events: AtomicU64,
+    deferred_stop: Mutex<DeferredStop>,
     keyframe_requests: Mutex<KeyframeRequests>,
 }
 
@@ -258,32 +269,13 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        let running = self.running.lock().take();
-        if let Some(running) = &running {
-            running.stream().direct().set_downstream(None);
-            running.stream().wait_for_delivery();
+        let mut deferred = self.deferred_stop.lock();
+        if *deferred == DeferredStop::No {
+            drop(deferred);
+            self.stop_now();
+        } else {
+            *deferred = DeferredStop::Due;
         }
-        let mut streaming = self.streaming.lock().take();
-        if let Some(streaming) = &mut streaming {
-            self.with_context(|context| streaming.drop_rest(context));
-        }
-        // Joins the threads that served this element.
-        drop(running);
-        // Media may have come meanwhile.
-        if let Some(mut streaming) = streaming {
-            self.with_context(|context| streaming.report_rest(context));
-        }
-        // The queue is closed, so no item of it would do this.
-        let standby_ends = StateInput::StandbyEnded {
-            reconfigures: false,
-        };
-        for input in [StateInput::Ended, standby_ends] {
-            for (before, after) in self.state.apply(input) {
-                announcements::post_change(&self.obj(), &before, &after);
-            }
-        }
-        self.obj().notify("current-port");
-        gst::info!(CAT, imp = self, "Stopped");
         Ok(())
     }
 
@@ -471,6 +463,55 @@ impl Rtmp2ServerSrc {
     pub(crate) fn end(&self) -> bool {
         let stream = self.stream();
         stream.inspect(|stream| stream.end()).is_some()
+    }
+
+    /// Leaves all but the end of the streaming thread to [`Rtmp2ServerSrc::finish_stop`]: messages and
+    /// notifications are the calling thread's then.
+    pub(crate) fn defer_stop(&self) {
+        *self.deferred_stop.lock() = DeferredStop::Wanted;
+    }
+
+    /// Does what was deferred.
+    pub(crate) fn finish_stop(&self) {
+        let deferred = std::mem::take(&mut *self.deferred_stop.lock());
+        if deferred == DeferredStop::Due {
+            self.stop_now();
+        }
+    }
+
+    /// Returns true on the streaming thread.
+    pub(crate) fn is_streaming_thread(&self) -> bool {
+        self.pause_gate.is_streaming_thread()
+    }
+
+    /// Ends the stream, after the streaming thread has ended.
+    fn stop_now(&self) {
+        let running = self.running.lock().take();
+        if let Some(running) = &running {
+            running.stream().direct().set_downstream(None);
+            running.stream().wait_for_delivery();
+        }
+        let mut streaming = self.streaming.lock().take();
+        if let Some(streaming) = &mut streaming {
+            self.with_context(|context| streaming.drop_rest(context));
+        }
+        // Joins the threads that served this element.
+        drop(running);
+        // Media may have come meanwhile.
+        if let Some(mut streaming) = streaming {
+            self.with_context(|context| streaming.report_rest(context));
+        }
+        // The queue is closed, so no item of it would do this.
+        let standby_ends = StateInput::StandbyEnded {
+            reconfigures: false,
+        };
+        for input in [StateInput::Ended, standby_ends] {
+            for (before, after) in self.state.apply(input) {
+                announcements::post_change(&self.obj(), &before, &after);
+            }
+        }
+        self.obj().notify("current-port");
+        gst::info!(CAT, imp = self, "Stopped");
     }
 
     pub(crate) fn disconnect_publisher(&self) {

@@ -118,6 +118,11 @@ impl PauseGate {
         !std::mem::take(&mut state.is_in_flight)
     }
 
+    /// Returns true on the last thread that has called create().
+    pub(super) fn is_streaming_thread(&self) -> bool {
+        self.state.lock().streaming_thread == Some(thread::current().id())
+    }
+
     /// Returns true where output may pass.
     pub(super) fn is_open(&self) -> bool {
         let state = self.state.lock();

@@ -31,6 +31,7 @@ mod stream;
 mod threads;
 mod transport;
 
+pub(crate) use callback_thread::is as is_callback_thread;
 pub(crate) use config::{
     Leak, ListenerSettings, Policy, PortSettings, ProxyProtocol, QueueLimits, StreamSettings,
     TlsFiles,

@@ -90,16 +90,17 @@ impl Listener {
         self.state.remove(point);
         // The others may all be drained.
         let _ = self.state.update_socket();
-        self.wait_for(point.close());
+        self.wait_for(point.close().into_iter());
     }
 
     /// Waits for the threads of connections that were ended. On a callback thread it does not wait:
     /// the handler may be what they wait for.
-    pub(crate) fn wait_for(&self, clients: impl IntoIterator<Item = u64>) {
+    pub(crate) fn wait_for(&self, clients: impl DoubleEndedIterator<Item = u64>) {
         if callback_thread::is() {
             return;
         }
-        for client in clients {
+        // The last one was told last: the others end while it is awaited.
+        for client in clients.rev() {
             let thread = self.state.connections().lock().take(client);
             thread.into_iter().for_each(join);
         }

@@ -113,7 +113,7 @@ impl StreamClaim {
 impl Drop for StreamClaim {
     fn drop(&mut self) {
         let client = self.table.close_stream(self.number);
-        self.listener.wait_for(client);
+        self.listener.wait_for(client.into_iter());
     }
 }
 

@@ -9,9 +9,10 @@ use gst::prelude::*;
 use super::multi_recorder::{MultiRecorder, link_to_fakesink, publisher};
 use support::PATIENCE;
 use support::flv::read_file;
+use support::isolated::is_isolated;
 use support::launch::Launch;
 use support::raw::{RawClient, send, try_send, unpublish};
-use support::resources::listening;
+use support::resources::{listening, waits_of_this_thread};
 use support::synthetic::stream;
 
 const CYCLES: usize = 20;
@@ -56,6 +57,37 @@ fn the_element_stops_while_streams_are_active() {
             while let Ok(Some(_)) = client.read_message() {}
         }
     }
+}
+
+/// Streams whose ends would be awaited one after the other.
+const MANY: usize = 300;
+
+#[test]
+fn the_stop_of_many_streams_does_not_wait_for_each() {
+    // Descriptors of its own.
+    if !is_isolated("multi::stopping::the_stop_of_many_streams_does_not_wait_for_each") {
+        return;
+    }
+    let limits = format!("max-streams={MANY} max-clients={MANY} max-clients-per-address={MANY}");
+    let recorder = MultiRecorder::start_with(&limits, link_to_fakesink);
+    let clients: Vec<RawClient> = (0..MANY)
+        .map(|key| {
+            let mut client = RawClient::publish(recorder.port(), "live", &format!("key{key}"));
+            send(&mut client, &stream(0, 4));
+            client
+        })
+        .collect();
+    for key in 0..MANY {
+        recorder.wait_for(&format!("added src_{key}"));
+    }
+    let before = waits_of_this_thread();
+    recorder.element.set_state(gst::State::Null).unwrap();
+    let waits = waits_of_this_thread() - before;
+    assert_eq!(recorder.element.num_src_pads(), 0);
+    let bin = recorder.element.downcast_ref::<gst::Bin>().unwrap();
+    assert_eq!(bin.children().len(), 0);
+    assert!(waits < MANY as u64 * 2 / 3, "{waits} waits");
+    drop(clients);
 }
 
 /// At each stage that the application can observe.

@@ -29,6 +29,14 @@ pub fn resources() -> (BTreeMap<String, usize>, usize) {
     (threads, std::fs::read_dir("/proc/self/fd").unwrap().count())
 }
 
+/// Returns the number of times that the current thread has waited for something.
+pub fn waits_of_this_thread() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let name = "voluntary_ctxt_switches:";
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim().parse().unwrap()
+}
+
 /// Returns the memory of this process in kB, shared pages by their share.
 pub fn memory() -> u64 {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
