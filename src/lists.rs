@@ -126,7 +126,7 @@ mod ffi {
     /// The text form where GStreamer has none.
     pub(super) static OWN: LazyLock<Table> = LazyLock::new(|| table(serialize, deserialize));
 
-    /// That of GStreamer 1.26, extended.
+    /// The text form of GStreamer 1.26, extended.
     pub(super) static EXTENDED: LazyLock<Table> =
         LazyLock::new(|| table(serialize_array, deserialize_extended));
 

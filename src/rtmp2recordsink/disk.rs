@@ -138,13 +138,15 @@ impl PartFile {
         (own.dev(), own.ino()) == (named.dev(), named.ino())
     }
 
-    /// Cuts off what is not whole at its end, where there is something, and gives the file its name
-    /// once it is on the disk, with `sync`. Removes a file without media, and returns nothing then.
+    /// Cuts off what is not whole at its end, where there is something, and gives the file its name,
+    /// with `name`, once it is on the disk, with `sync`. Removes a file without media, and returns
+    /// nothing then.
     pub(super) fn finish(
         mut self,
         container: Container,
         is_whole: bool,
         sync: impl Fn(&File) -> io::Result<()>,
+        name: impl FnOnce(&Self) -> io::Result<PathBuf>,
     ) -> io::Result<Option<WholeFile>> {
         if !is_whole {
             let modified = self.file.metadata()?.modified()?;
@@ -158,7 +160,7 @@ impl PartFile {
             self.file.set_modified(modified)?;
         }
         let synced = sync(&self.file);
-        let path = self.give_name()?;
+        let path = name(&self)?;
         let synced = synced.and_then(|()| self.sync_folders(sync));
         Ok(Some(WholeFile {
             path,
@@ -167,7 +169,7 @@ impl PartFile {
         }))
     }
 
-    fn give_name(&self) -> io::Result<PathBuf> {
+    pub(super) fn give_name(&self) -> io::Result<PathBuf> {
         let own = self.whole_path();
         // Another file may have the name since.
         if !self.exists() {
@@ -277,7 +279,9 @@ mod tests {
     use super::*;
 
     fn finish(file: PartFile, container: Container, is_whole: bool) -> Option<(PathBuf, u64)> {
-        let whole = file.finish(container, is_whole, sync_all).unwrap()?;
+        let whole = file
+            .finish(container, is_whole, sync_all, PartFile::give_name)
+            .unwrap()?;
         assert!(whole.sync_error.is_none());
         Some((whole.path, whole.bytes))
     }
@@ -336,7 +340,8 @@ mod tests {
             synced.borrow_mut().push((inode, wanted.exists()));
             Ok(())
         };
-        file.finish(Container::MpegTs, true, keep).unwrap();
+        file.finish(Container::MpegTs, true, keep, PartFile::give_name)
+            .unwrap();
         let inode = |path: &Path| (fs::metadata(path).unwrap().ino(), true);
         let folders = wanted.ancestors().skip(1).take(3).map(inode);
         let expected: Vec<_> = [(own, false)].into_iter().chain(folders).collect();
@@ -349,7 +354,10 @@ mod tests {
         let wanted = folder.path().join("a.ts");
         let file = PartFile::create(&wanted).unwrap();
         let fail = |_: &File| Err(Errno::IO.into());
-        let whole = file.finish(Container::MpegTs, true, fail).unwrap().unwrap();
+        let whole = file
+            .finish(Container::MpegTs, true, fail, PartFile::give_name)
+            .unwrap()
+            .unwrap();
         assert_eq!(whole.path, wanted);
         assert!(whole.sync_error.is_some());
         assert!(wanted.exists());

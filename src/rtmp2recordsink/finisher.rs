@@ -6,7 +6,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::time::Duration;
 
 use gst::prelude::*;
 
@@ -44,6 +45,8 @@ pub(super) enum Job {
     Sync(PathBuf),
     /// The stream has ended, and so have its files.
     Eos(gst::Seqnum),
+    /// Answers once all jobs before it are done.
+    Answer(Sender<()>),
 }
 
 /// The recording thread's side.
@@ -54,6 +57,13 @@ impl Jobs {
     pub(super) fn push(&self, job: Job) {
         // The finishing thread ends after this side only.
         let _ = self.0.send(job);
+    }
+
+    /// Waits until all jobs so far are done, or for this long.
+    pub(super) fn wait(&self, limit: Duration) {
+        let (sender, answer) = channel();
+        self.push(Job::Answer(sender));
+        let _ = answer.recv_timeout(limit);
     }
 
     /// Adds a job that may be left out while there are many others.
@@ -99,6 +109,9 @@ impl Finisher {
                     let _ = File::open(path).and_then(|file| disk::sync_data(&file));
                 }
                 Job::Eos(seqnum) => self.post_eos(seqnum),
+                Job::Answer(sender) => {
+                    let _ = sender.send(());
+                }
             }
         }
     }
@@ -113,10 +126,16 @@ impl Finisher {
         } = closed;
         let mut path = part.whole_path();
         let mut bytes = 0;
-        let finished = part.finish(self.container, failure.is_none(), disk::sync_all);
+        // The recording thread may look for the oldest file meanwhile: one that has its name is known.
+        let name = |part: &PartFile| {
+            let mut kept = self.shared.kept.lock();
+            let path = part.give_name()?;
+            kept.add_file(&pattern, &path);
+            Ok(path)
+        };
+        let finished = part.finish(self.container, failure.is_none(), disk::sync_all, name);
         match finished {
             Ok(Some(whole)) => {
-                self.shared.kept.lock().add_file(&pattern, &whole.path);
                 (path, bytes) = (whole.path, whole.bytes);
                 if let Some(error) = whole.sync_error
                     && failure.is_none()
@@ -154,7 +173,7 @@ impl Finisher {
 
     fn recover(&self, folder: &Path, extension: &str, pattern: &NamePattern) {
         for left in PartFile::left_behind(folder, extension) {
-            let finished = left.finish(self.container, false, disk::sync_all);
+            let finished = left.finish(self.container, false, disk::sync_all, PartFile::give_name);
             if let Ok(Some(whole)) = finished {
                 self.shared.counters.files_recovered.fetch_add(1, Relaxed);
                 let event = FileEvent::Recovered;

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::announcements::{self, FileEvent, FileFacts, StreamNames};
 use super::disk::{self, PartFile};
@@ -38,6 +39,9 @@ struct OpenFile {
     synced_at: u64,
 }
 
+/// Longest wait for files that have ended, where their space is needed.
+const MAX_FINISHING: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(super) struct Worker {
     shared: Shared,
@@ -45,7 +49,7 @@ pub(super) struct Worker {
     rotation: Rotation<gst::Buffer>,
     tracks: Vec<Option<Track>>,
     names: StreamNames,
-    /// Those of the next file.
+    /// The names of the next file.
     next_names: Option<StreamNames>,
     /// Packets since the stream is paused, if it is: standby plays then.
     paused_packets: Option<u64>,
@@ -420,10 +424,18 @@ impl Worker {
         if wanted == 0 || has_space() {
             return Ok(());
         }
-        if settings.max_files > 0 {
+        let delete_files = || {
             let files = self.shared.kept.lock().all();
             let mut deleted = files.iter().filter(|path| self.shared.delete(path));
-            if deleted.any(|_| has_space()) {
+            deleted.any(|_| has_space())
+        };
+        if settings.max_files > 0 {
+            if delete_files() {
+                return Ok(());
+            }
+            // Files that have ended a moment ago have no names yet.
+            self.jobs.wait(MAX_FINISHING);
+            if delete_files() {
                 return Ok(());
             }
         }

@@ -155,9 +155,15 @@ impl TagOutput {
             return buffer.map(CreateSuccess::NewBuffer);
         }
         let mut list = gst::BufferList::new_sized(count);
+        let is_active = context.state.is_active();
         if let Some(list) = list.get_mut() {
-            let buffers = (0..count).map_while(|_| self.next_buffer(context, feed, reporter));
-            buffers.for_each(|buffer| list.add(buffer));
+            let buffers = std::iter::from_fn(|| {
+                // The status follows right after the first frame.
+                let is_last = self.starts_decoding && !is_active;
+                (!is_last).then(|| self.next_buffer(context, feed, reporter))?
+            });
+            buffers.take(count).for_each(|buffer| list.add(buffer));
+            self.last_tags = list.len() as u64;
         }
         Some(CreateSuccess::NewBufferList(list))
     }

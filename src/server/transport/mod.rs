@@ -182,11 +182,17 @@ impl Transport {
         let received = self.receive(&mut sealed.bytes, wait);
         (sealed.start, sealed.end) = (0, *received.as_ref().unwrap_or(&0));
         self.sealed = sealed;
+        let has_left = match &received {
+            Ok(count) => *count == 0,
+            // It has left before the server's answer came.
+            Err(TransportError::Io(error)) => error.kind() == ErrorKind::ConnectionReset,
+            Err(_) => false,
+        };
+        if has_left && !self.untouched && outbound.is_in_handshake() {
+            return Err(TransportError::LeftTls);
+        }
         if received? == 0 {
-            return match !self.untouched && outbound.is_in_handshake() {
-                true => Err(TransportError::LeftTls),
-                false => Ok(Received::End),
-            };
+            return Ok(Received::End);
         }
         if std::mem::take(&mut self.untouched) {
             match self.sealed.bytes.first() {

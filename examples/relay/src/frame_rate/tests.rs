@@ -327,7 +327,7 @@ fn a_late_track_that_stops_is_filled_and_may_return() {
         assert!(behind <= 5 * RATE / 2, "{behind}");
     }
     let counts = converter.counts();
-    // Those that came while the allowance was that of every track.
+    // Pictures that came while the allowance was that of every track.
     assert!(counts.dropped <= 10, "{counts:?}");
     assert!(counts.pictures_out >= 60 * 30 - 40, "{counts:?}");
 }
