@@ -7,8 +7,7 @@
 #
 # Needs root, mmdebstrap, and a mirror (MIRROR) for the first run of a suite: the installed system is kept as
 # target/compat/SUITE.tar. `short` leaves out what takes minutes. The results are in target/compat/SUITE.json (SUITE-short.json
-# for the short form), and scripts/compat_table.py writes those of all suites into docs/compatibility.md. Where the system can't
-# be installed, the exit code is 75.
+# for the short form), and scripts/compat_table.py writes those of all suites into docs/compatibility.md.
 #
 # The full form first does what the README says on a system with nothing installed, which takes a mirror each time; its
 # transcript is target/compat/SUITE-start.txt.
@@ -47,8 +46,7 @@ if [[ ! -s $folder/$suite.tar || $(cat "$folder/$suite.packages" 2>/dev/null) !=
     timeout 900 mmdebstrap --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase --mode=root --include="$include" \
         "$suite" "$folder/$suite.part.tar" "$mirror" >"$folder/$suite.log" 2>&1 || {
         tail -n 20 "$folder/$suite.log" >&2
-        echo "compat: Debian $suite could not be installed, see $folder/$suite.log" >&2
-        exit 75
+        die "Debian $suite could not be installed, see $folder/$suite.log"
     }
     mv "$folder/$suite.part.tar" "$folder/$suite.tar"
     echo "$include" >"$folder/$suite.packages"
