@@ -110,8 +110,12 @@ impl Delivery {
         };
         let queue = stream.queue();
         let has_progress = has_grown || self.batch.iter().any(is_media);
-        if has_progress && handle.set_stalled(false) {
-            queue.post_from(self.client, QueueItem::Resumed);
+        if has_progress && handle.is_stalled() {
+            // First the time: a contender may look in between.
+            handle.note_media();
+            if handle.set_stalled(false) {
+                queue.post_from(self.client, QueueItem::Resumed);
+            }
         }
         let count = self.batch.len();
         if more_is_likely {

@@ -139,11 +139,11 @@ impl PublisherHandle {
         if known.load(Ordering::Relaxed) == is_stalled {
             return is_stalled;
         }
-        known.swap(is_stalled, Ordering::Relaxed)
+        known.swap(is_stalled, Ordering::AcqRel)
     }
 
     pub(crate) fn is_stalled(&self) -> bool {
-        self.activity.is_stalled.load(Ordering::Relaxed)
+        self.activity.is_stalled.load(Ordering::Acquire)
     }
 
     /// Notes which settings the connection's thread goes by from now on.
