@@ -50,6 +50,7 @@ mod rtmp2recordsink;
 mod rtmp2serverbin;
 mod rtmp2serversrc;
 mod server;
+mod steps;
 mod unlinked;
 
 pub use eflvdemux::EFlvDemux;

@@ -53,7 +53,7 @@ pub(super) struct TrackProgress {
     /// End of the last GAP for which media may still turn out to come.
     gap_end: Option<ClockTime>,
     last_dts: Option<ClockTime>,
-    /// A GAP has started the track's sink.
+    /// A packet or a GAP has started the track's sink.
     is_started: bool,
     /// Elapsed time when the last packet of this track arrived.
     heard_at: ClockTime,

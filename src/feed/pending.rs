@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use super::source_clocks::SourceTime;
 use super::time::RunningTime;
 use crate::flv::{Content, Tag, TrackSet};
+use crate::steps;
 
 /// Memory for metadata and sequence headers, in bytes, and as much for script data: a publisher may
 /// never send media, and describe it for ever.
@@ -54,7 +55,7 @@ impl PendingTags {
         let is_script = matches!(tag.info.content, Content::Script | Content::Command);
         if !is_script {
             let is_earlier = |t: &&PendingTag| {
-                count_step();
+                steps::count();
                 is_same_kind(&t.tag, &tag) && t.tracks.intersects(tracks)
             };
             let earlier = self.descriptions.iter().rev().find(is_earlier);
@@ -122,7 +123,7 @@ impl PendingTags {
         let mut needed = TrackSet::default();
         let mut media = self.media.iter().rev().peekable();
         for index in (0..self.descriptions.len()).rev() {
-            count_step();
+            steps::count();
             let earlier = &self.descriptions[index];
             if !is_same_kind(&earlier.tag, tag) {
                 continue;
@@ -130,7 +131,7 @@ impl PendingTags {
             while !needed.contains_all(tracks)
                 && let Some(later) = media.next_if(|media| media.order > earlier.order)
             {
-                count_step();
+                steps::count();
                 if later.tag.kind == tag.kind {
                     needed.add(later.tracks);
                 }
@@ -210,20 +211,6 @@ fn is_same_kind(one: &Tag, other: &Tag) -> bool {
     (one.kind, one.info.content) == (other.kind, other.info.content)
 }
 
-#[cfg(not(test))]
-fn count_step() {}
-
-#[cfg(test)]
-fn count_step() {
-    STEPS.with(|steps| steps.set(steps.get() + 1));
-}
-
-#[cfg(test)]
-thread_local! {
-    /// Tags that descriptions were compared with on this thread.
-    static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,7 +271,7 @@ mod tests {
         let waiting = (pending.scripts.len() + pending.media.len()) as u64;
         assert_eq!(dropped + waiting, 2 * COUNT);
         assert!(waiting > 5000 && dropped > 5000, "{waiting} {dropped}");
-        STEPS.with(|steps| steps.set(0));
+        let before = steps::counted();
         for round in 0..COUNT {
             let value = (round as f64).to_be_bytes();
             let metadata = [&b"\x02\0\x0aonMetaData\x00"[..], &value].concat();
@@ -297,7 +284,7 @@ mod tests {
             }
             assert!(pending.descriptions.len() <= 2);
         }
-        let steps = STEPS.with(std::cell::Cell::get);
+        let steps = steps::counted() - before;
         // One is compared with every tag that waits: the media before it has been looked at.
         assert!(steps <= 20 * COUNT + 4 * waiting, "{steps}");
     }

@@ -27,6 +27,9 @@ const CHECK_INTERVAL: u64 = 1_000_000_000;
 /// is short.
 const SYNC_INTERVAL: u64 = 10_000_000_000;
 
+/// Longest wait for files that have ended, where their space is needed.
+const MAX_FINISHING: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 struct OpenFile {
     muxed: MuxedFile,
@@ -38,9 +41,6 @@ struct OpenFile {
     /// DTS at the last sync.
     synced_at: u64,
 }
-
-/// Longest wait for files that have ended, where their space is needed.
-const MAX_FINISHING: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -221,7 +221,7 @@ impl Worker {
                         self.shared.counters.files_failed.fetch_add(1, Relaxed);
                         self.shared.warn(&path, &failure);
                         self.shared.post_failed(&path, 0, &failure, None);
-                        self.make_room(&failure);
+                        self.delete_oldest(&failure);
                     }
                 }
                 Action::Write(packet) => self.write(packet),
@@ -247,7 +247,7 @@ impl Worker {
                 self.close(file, CloseReason::Error);
             }
             self.fail();
-            if failure.is_some_and(|failure| self.make_room(&failure)) {
+            if failure.is_some_and(|failure| self.delete_oldest(&failure)) {
                 self.rotation.retry_soon();
             }
         }
@@ -444,7 +444,7 @@ impl Worker {
     }
 
     /// Deletes the oldest file after a failure for lack of space, where that is allowed.
-    fn make_room(&self, failure: &Failure) -> bool {
+    fn delete_oldest(&self, failure: &Failure) -> bool {
         let may_delete = self.shared.settings.lock().max_files > 0;
         if !may_delete || !matches!(failure, Failure::NoSpace(_)) {
             return false;

@@ -71,6 +71,31 @@ fn publishers_thread_pushes_paced_tags_and_the_streaming_thread_all_else() {
     test.finish();
 }
 
+/// However many tags arrive together, the status is ACTIVE right after the first frame of an epoch.
+#[test]
+fn status_follows_the_first_frame_of_a_burst() {
+    let mut test = Delivery::start("");
+    let mut header = video_header(test.time);
+    header.body[6] = 0x4D;
+    test.start_group();
+    let mut burst = vec![header];
+    burst.extend((0..300).map(|_| test.next_frame()));
+    test.send(&burst);
+    test.wait_for_all();
+    wait_until("the status of the burst", || {
+        positions(&test.log(), "rtmp2-stream-status").len() >= 4
+    });
+    let log = test.log();
+    let statuses = positions(&log, "rtmp2-stream-status");
+    let [.., reconfiguring, active] = statuses[..] else {
+        panic!("{log:?}");
+    };
+    let between = log[reconfiguring..active].iter().map(|entry| entry.buffers);
+    // The header and the keyframe.
+    assert_eq!(between.sum::<usize>(), 2, "{log:?}");
+    test.finish();
+}
+
 /// Asserts that nothing comes before the events that announce it.
 #[track_caller]
 fn assert_begins_in_order(log: &[Entry]) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::item::QueueItem;
 use crate::flv::{Content, Tag};
 use crate::memory::Slack;
+use crate::steps;
 
 /// Items in their order. Media is divided into groups of pictures: a group starts with a tag at
 /// which decoding can start, and reaches up to the next such tag.
@@ -119,7 +120,7 @@ impl Items {
         mut starts_group: impl FnMut(&Tag) -> bool,
     ) {
         for item in tags.iter() {
-            count_step();
+            steps::count();
             self.add(item);
             let Some(tag) = item.tag() else {
                 continue;
@@ -173,7 +174,7 @@ impl Items {
             if bytes >= max_bytes {
                 break;
             }
-            count_step();
+            steps::count();
             popped += 1;
             bytes += item.memory();
             let coded = item.coded_timestamp().and_then(|_| coded.next());
@@ -266,7 +267,7 @@ impl Items {
     /// Moves all items to `batch`, which is empty. Costs nothing for each of them where none was
     /// dropped, and both keep their memory.
     pub(super) fn take_into(&mut self, batch: &mut VecDeque<QueueItem>) {
-        count_step();
+        steps::count();
         debug_assert!(batch.is_empty());
         batch.append(&mut self.front.items);
         if batch.is_empty() {
@@ -321,7 +322,7 @@ impl Items {
 impl Section {
     #[inline]
     fn push_back(&mut self, item: QueueItem, starts_group: bool) {
-        count_step();
+        steps::count();
         if let Some(timestamp) = item.coded_timestamp() {
             self.coded.push_back(CodedTag {
                 timestamp,
@@ -333,7 +334,7 @@ impl Section {
 
     /// Returns the first item, and if it starts a group.
     fn pop_front(&mut self) -> Option<(QueueItem, bool)> {
-        count_step();
+        steps::count();
         let item = self.items.pop_front()?;
         let coded = item.coded_timestamp().and_then(|_| self.coded.pop_front());
         Some((item, coded.is_some_and(|coded| coded.starts_group)))
@@ -341,7 +342,7 @@ impl Section {
 
     /// Returns the last item, and if it starts a group.
     fn pop_back(&mut self) -> Option<(QueueItem, bool)> {
-        count_step();
+        steps::count();
         let item = self.items.pop_back()?;
         let coded = item.coded_timestamp().and_then(|_| self.coded.pop_back());
         Some((item, coded.is_some_and(|coded| coded.starts_group)))
@@ -390,18 +391,4 @@ fn mark_discont(item: &mut QueueItem) -> bool {
         }
         _ => false,
     }
-}
-
-#[cfg(not(test))]
-fn count_step() {}
-
-#[cfg(test)]
-fn count_step() {
-    STEPS.with(|steps| steps.set(steps.get() + 1));
-}
-
-#[cfg(test)]
-thread_local! {
-    /// Items that this thread has moved into, within or out of queues.
-    pub(super) static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
-use super::items::STEPS;
 use super::*;
 use crate::memory::Memory;
+use crate::steps;
 
 const BODY: usize = 1000;
 
@@ -652,7 +652,7 @@ fn steps_a_tag(length: u64, leak: Leak, group: u32) -> f64 {
     let mut limits = queue.state.lock().limits;
     limits.max_time = Duration::from_secs(1_000_000);
     queue.set_limits(limits);
-    let before = STEPS.get();
+    let before = steps::counted();
     // The start of the first group leaves, so that a long rest of it stays.
     push(&queue, [keyframe(0)]);
     pop(&queue);
@@ -669,7 +669,7 @@ fn steps_a_tag(length: u64, leak: Leak, group: u32) -> f64 {
         queue.levels();
         queue.decoding_starts(Some(0));
     }
-    (STEPS.get() - before) as f64 / f64::from(tags)
+    (steps::counted() - before) as f64 / f64::from(tags)
 }
 
 #[test]

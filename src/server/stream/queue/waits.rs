@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
+//! Ends of the waits at a queue.
+
 /// The queue is closed or flushing, or accepts nothing from this publisher any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stopped;
