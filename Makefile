@@ -31,7 +31,7 @@ demo: ## Install what is missing, build, record a generated stream, print what w
 
 check: ## Run the quick checks: format, layers, lints, documentation, packaging, dependencies
 	scripts/setup.sh test
-	scripts/test.sh format format-fuzz layering shellcheck links clippy doc package features dependencies
+	scripts/test.sh format format-fuzz layering shellcheck links clippy check-fuzz doc package features dependencies
 
 test: ## Install what is missing, then run every check and every test
 	scripts/setup.sh test

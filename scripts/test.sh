@@ -45,6 +45,8 @@ step layers-test scripts/test_layering.py
 step shellcheck shellcheck scripts/*.sh .ci/run
 step links scripts/book.py --links
 step clippy cargo clippy --release --locked --workspace --all-targets -- -D warnings
+# The fuzz targets are a workspace of their own that takes in the sources by path: a module that moves breaks only them.
+step check-fuzz cargo check --release --locked --manifest-path fuzz/Cargo.toml --bins
 # For developers of the crate, with private items: links to them are intended.
 step doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
     cargo doc --release --locked --workspace --no-deps --document-private-items

@@ -13,6 +13,8 @@ pub mod flv;
 pub mod memory;
 #[path = "../../src/rtmp/mod.rs"]
 pub mod rtmp;
+#[path = "../../src/steps.rs"]
+mod steps;
 
 pub mod meter;
 pub mod pieces;
