@@ -13,7 +13,7 @@ left_out() {
 }
 
 ((EUID == 0)) || left_out "it mounts folders and changes the root directory, which takes root"
-for tool in mmdebstrap dh help2man lintian; do
+for tool in mmdebstrap dh lintian; do
     command -v "$tool" >/dev/null || left_out "there is no $tool (scripts/setup.sh deb installs it)"
 done
 [[ -s ${CARGO_TARGET_DIR:-$PWD/target}/compat/sid.tar ]] || left_out "make compat SUITE=sid installs the system that it takes"

@@ -57,7 +57,6 @@ test_packages=(
 deb_packages=(
     debhelper
     dpkg-dev
-    help2man                        # manual pages of the programs
     lintian
     mmdebstrap
 )
