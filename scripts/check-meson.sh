@@ -21,11 +21,14 @@ installed=$(find "$work/root" -path '*/gstreamer-1.0/libgstrtmp2server.so')
 }
 GST_PLUGIN_PATH=$(dirname "$installed") gst-inspect-1.0 rtmp2serversrc >"$work/inspect.txt"
 
-# The installed description has all that a program needs that links the plugin in.
-pc=$(dirname "$(find "$work/root" -name gstrtmp2server.pc)")
-flags=$(PKG_CONFIG_PATH=$pc pkg-config --static --cflags --libs gstrtmp2server)
-rm "$installed"
+# The installed description has all that a program needs that links the plugin in, also beside the shared library.
+sed "s|^prefix=.*|prefix=$work/root/usr|" "$(find "$work/root" -name gstrtmp2server.pc)" >"$work/gstrtmp2server.pc"
+flags=$(PKG_CONFIG_PATH=$work pkg-config --static --cflags --libs gstrtmp2server)
 # shellcheck disable=SC2086 # The flags are several words.
-cc -o "$work/static" tests/static/main.c -L"$(dirname "$installed")" $flags
+cc -o "$work/static" tests/static/main.c $flags
+if ldd "$work/static" | grep gstrtmp2server; then
+    echo "check-meson: the program has the shared library" >&2
+    exit 1
+fi
 "$work/static"
 echo "check-meson: ok"

@@ -76,9 +76,13 @@ def install():
 
 
 def inspect():
-    """Inspects each element with critical warnings as errors. All are what the golden texts say."""
+    """Inspects each element with critical warnings as errors. All are what the golden texts say, and the plugin warns of nothing."""
     for element in ELEMENTS:
         run("gst-inspect-1.0", element, env={"G_DEBUG": "fatal-criticals"})
+    plugin = next(pathlib.Path("/usr/lib").glob("*/gstreamer-1.0/libgstrtmp2server.so"))
+    done = subprocess.run(["gst-inspect-1.0", plugin], check=True, capture_output=True, text=True, errors="replace", timeout=60)
+    if "WARNING" in done.stderr:
+        raise harness.Failure(f"the plugin warns: {done.stderr}")
     run("/usr/bin/python3", harness.TOP / "scripts/check_inspect.py")
     return f"{len(ELEMENTS)} elements"
 
@@ -271,23 +275,52 @@ def integration():
     return re.search(r"test result: ok\. (\d+) passed", output).group(1) + " tests"
 
 
+def start_as_systemd():
+    """Makes the folders that systemd makes for the units: of their dynamic users, with links to them."""
+    for folder in ("/var/lib", "/var/cache"):
+        for package in PACKAGES[1:]:
+            own = pathlib.Path(folder, "private", package)
+            own.mkdir(parents=True)
+            (own / "file").touch()
+            pathlib.Path(folder, package).symlink_to(own)
+
+
 def remove(before):
-    """Removes the packages for good. Nothing of them is left."""
+    """Removes the packages: their configuration stays. Then removes that too: nothing of them is left."""
+    start_as_systemd()
+    run("dpkg", "--remove", *PACKAGES)
+    if not pathlib.Path("/etc/rtmp2-multicam/multicam.json").exists():
+        raise harness.Failure("the configuration was removed, not only the package")
     run("dpkg", "--purge", *PACKAGES)
-    left = sorted(files() - before)
+    caches = {str(path) for path in pathlib.Path("/var/cache").rglob("*rtmp2*")}
+    left = sorted((files() - before - {"/var/lib/private"}) | caches)
     if left:
         raise harness.Failure(f"left behind: {', '.join(left[:20])}")
     return "nothing left"
 
 
-def upgrade():
-    """Installs the packages over themselves, with a changed configuration file, which stays."""
+def older(deb, directory):
+    """Makes a package of an older version, with the same files."""
+    folder = directory / deb.stem
+    run("dpkg-deb", "--raw-extract", deb, folder)
+    control = folder / "DEBIAN/control"
+    control.write_text(re.sub(r"^Version: .*", "Version: 0.1.0-1", control.read_text(), flags=re.MULTILINE))
+    run("dpkg-deb", "--build", "-Znone", folder, f"{folder}.deb")
+    return f"{folder}.deb"
+
+
+def upgrade(directory):
+    """Installs the packages over those of an older version, with a changed configuration file, which stays."""
+    debs = [deb for deb in sorted(pathlib.Path("/debs").glob("*.deb")) if "-dbgsym_" not in deb.name]
+    run("dpkg", "--install", *[older(deb, directory) for deb in debs])
     path = pathlib.Path("/etc/default/rtmp2-relay")
     path.write_text(path.read_text() + "# changed\n")
-    debs = [deb for deb in sorted(pathlib.Path("/debs").glob("*.deb")) if "-dbgsym_" not in deb.name]
-    run("dpkg", "-i", *debs)
+    run("dpkg", "--install", *debs)
     if "# changed" not in path.read_text():
         raise harness.Failure(f"{path} was overwritten")
+    versions = set(run("dpkg-query", "--show", "--showformat=${Version}\n", *PACKAGES).split())
+    if len(versions) != 1 or "0.1.0-1" in versions:
+        raise harness.Failure(f"the packages have the versions {versions}")
     return "configuration kept"
 
 

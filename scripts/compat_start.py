@@ -18,11 +18,6 @@ README = harness.TOP / "README.md"
 FRAMES = 90
 # Of the README's promise, in seconds.
 LIMIT = 300
-# A picture and a tone for the README's input.mp4.
-INPUT = (
-    f"ffmpeg -v error -f lavfi -i testsrc=size=640x360:rate=30 -f lavfi -i sine=sample_rate=48000 -t {FRAMES / 30}"
-    " -c:v libx264 -g 30 -pix_fmt yuv420p -c:a aac input.mp4"
-)
 
 
 def line(pattern):
@@ -32,6 +27,14 @@ def line(pattern):
             if re.search(pattern, command):
                 return " ".join(command.partition(" #")[0].split())
     raise harness.Failure(f"README.md has no line with {pattern}")
+
+
+def input_file():
+    """Returns the README's command for a file to publish, which becomes a short one."""
+    command = re.search(r"`(ffmpeg [^`]* input\.mp4)`", README.read_text())
+    if command is None:
+        raise harness.Failure("README.md does not say how to make input.mp4")
+    return command.group(1).replace(" -t 60 ", f" -t {FRAMES / 30} ")
 
 
 class Terminal:
@@ -93,9 +96,9 @@ def main():
     root, path = sys.argv[1], pathlib.Path(sys.argv[2])
     with path.open("w") as transcript:
         terminal = Terminal(root, transcript)
-        terminal.run("apt-get update")
+        terminal.run(line(r"apt update"), shown=4)
         terminal.run(line(r"apt install .*rtmp2server_") + " -y", shown=4)
-        terminal.run(INPUT)
+        terminal.run(input_file(), shown=3)
         record(terminal)
         seconds = terminal.seconds()
         found = terminal.run("ffprobe -v error -count_packets -show_entries stream=codec_name,nb_read_packets -of csv=p=0 out.mp4")

@@ -142,10 +142,19 @@ mod ffi {
         })
     }
 
+    /// Registers a text form, also in place of another. GStreamer warns of that, which every program
+    /// would print at its start, or end with where warnings are fatal.
     pub(super) fn register(table: &'static LazyLock<Table>) {
+        let ignored = glib::LogLevels::LEVEL_WARNING;
+        let handler = glib::log_set_handler(Some("GStreamer"), ignored, false, false, |_, _, _| ());
         // SAFETY: GStreamer is initialized where a plugin is, and the table lives as long as the
-        // process.
-        unsafe { ffi::gst_value_register(&table.0) }
+        // process. Any mask of levels is valid.
+        unsafe {
+            let fatal_levels = glib::ffi::g_log_set_always_fatal(glib::ffi::G_LOG_LEVEL_ERROR);
+            ffi::gst_value_register(&table.0);
+            glib::ffi::g_log_set_always_fatal(fatal_levels);
+        }
+        glib::log_remove_handler(Some("GStreamer"), handler);
     }
 
     /// # Safety
@@ -298,6 +307,22 @@ mod tests {
         assert_eq!(value.get::<Vec<String>>().unwrap(), ["a", "b"]);
         assert_eq!(value.serialize().unwrap(), "a,b");
         assert!(glib::Value::deserialize("<a", list_type).is_err());
+    }
+
+    #[test]
+    fn a_text_form_in_place_of_another_is_no_warning() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        static WARNINGS: AtomicU64 = AtomicU64::new(0);
+        gst::init().unwrap();
+        glib::log_set_default_handler(|_, _, text| {
+            let is_wanted = text.contains("multiple times");
+            WARNINGS.fetch_add(is_wanted.into(), Ordering::SeqCst);
+        });
+        ffi::register(&ffi::OWN);
+        ffi::register(&ffi::OWN);
+        glib::log_unset_default_handler();
+        assert_eq!(WARNINGS.load(Ordering::SeqCst), 0);
     }
 
     #[test]
