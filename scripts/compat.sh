@@ -94,6 +94,8 @@ trap 'rm -rf --one-file-system "$root"' EXIT
 tar -x -f "$folder/$suite.tar" -C "$root"
 # At their own paths, which the tests were built with.
 mkdir -p "$root/debs" "$root$PWD" "$root$CARGO_TARGET_DIR"
+# Chromium's driver looks for its browser by this name.
+echo '127.0.0.1 localhost' >"$root/etc/hosts"
 cp "$debs"/*.deb "$root/debs/"
 
 # In namespaces of its own, whose end ends all processes and mounts: what runs there cannot reach this system or the

@@ -15,7 +15,7 @@ ROWS = {
     "ffmpeg": "ffmpeg",
     "install": "packages install, without a network",
     "start": "the README's first steps on a system with nothing installed",
-    "inspect": "`gst-inspect-1.0`, critical warnings fatal",
+    "inspect": "`gst-inspect-1.0`, warnings fatal",
     "record": "ffmpeg recorded by `gst-launch-1.0`",
     "multitrack": "published by `eflvmux ! rtmp2sink`",
     "services": "services in their default configuration",

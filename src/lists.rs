@@ -68,37 +68,16 @@ pub(crate) fn split_entries(entries: Vec<String>) -> Vec<String> {
 
 /// Makes GStreamer accept the text form of a GStrv, for the properties of a pipeline description.
 ///
-/// Versions before 1.26 have none, and refuse to set such a property. That of 1.26 demands quotes within
-/// the array form: it becomes one that does not, and is the same for all other texts, since other
-/// plugins use it too.
+/// Versions before 1.26 have none, and refuse to set such a property. Later ones have their own, which
+/// demands quotes within the array form, and warn where a plugin replaces it.
 pub(crate) fn register_text_form() {
     static REGISTERED: std::sync::Once = std::sync::Once::new();
     REGISTERED.call_once(|| {
-        let list_type = Vec::<String>::static_type();
-        let accepts = |text| glib::Value::deserialize(text, list_type).is_ok();
-        match (accepts("a"), accepts("<a,b>")) {
-            (false, _) => ffi::register(&ffi::OWN),
-            (true, false) => ffi::register(&ffi::EXTENDED),
-            (true, true) => {}
+        let has_form = glib::Value::deserialize("a", Vec::<String>::static_type()).is_ok();
+        if !has_form {
+            ffi::register();
         }
     });
-}
-
-/// Parses the text form of GStreamer 1.26, with or without quotes within the array form.
-fn parse_extended(text: &str) -> Option<Vec<String>> {
-    match text.trim_start() {
-        "" => Some(Vec::new()),
-        array if array.starts_with('<') => parse_array(array.trim_end()),
-        _ => Some(text.split(',').map(str::to_owned).collect()),
-    }
-}
-
-/// Returns the text form of GStreamer 1.26.
-fn array_form(entries: &[String]) -> String {
-    let quoted =
-        |entry: &String| format!("\"{}\"", entry.replace('\\', "\\\\").replace('"', "\\\""));
-    let quoted: Vec<String> = entries.iter().map(quoted).collect();
-    format!("<{}>", quoted.join(","))
 }
 
 /// Unsafe, since GStreamer's table of text forms has no safe interface. It handles properties that
@@ -113,24 +92,14 @@ mod ffi {
     use gst::prelude::*;
     use gst::{ffi, glib};
 
-    pub(super) struct Table(ffi::GstValueTable);
+    struct Table(ffi::GstValueTable);
 
     // SAFETY: the table holds function pointers and a type number, and is never changed.
     unsafe impl Send for Table {}
     // SAFETY: as above.
     unsafe impl Sync for Table {}
 
-    type Serialize = unsafe extern "C" fn(*const GValue) -> *mut c_char;
-    type Deserialize = unsafe extern "C" fn(*mut GValue, *const c_char) -> glib::ffi::gboolean;
-
-    /// The text form where GStreamer has none.
-    pub(super) static OWN: LazyLock<Table> = LazyLock::new(|| table(serialize, deserialize));
-
-    /// The text form of GStreamer 1.26, extended.
-    pub(super) static EXTENDED: LazyLock<Table> =
-        LazyLock::new(|| table(serialize_array, deserialize_extended));
-
-    fn table(serialize: Serialize, deserialize: Deserialize) -> Table {
+    static TABLE: LazyLock<Table> = LazyLock::new(|| {
         Table(ffi::GstValueTable {
             type_: Vec::<String>::static_type().into_glib(),
             compare: Some(compare),
@@ -140,21 +109,12 @@ mod ffi {
             hash: None,
             _gst_reserved: [std::ptr::null_mut(); 2],
         })
-    }
+    });
 
-    /// Registers a text form, also in place of another. GStreamer warns of that, which every program
-    /// would print at its start, or end with where warnings are fatal.
-    pub(super) fn register(table: &'static LazyLock<Table>) {
-        let ignored = glib::LogLevels::LEVEL_WARNING;
-        let handler = glib::log_set_handler(Some("GStreamer"), ignored, false, false, |_, _, _| ());
+    pub(super) fn register() {
         // SAFETY: GStreamer is initialized where a plugin is, and the table lives as long as the
-        // process. Any mask of levels is valid.
-        unsafe {
-            let fatal_levels = glib::ffi::g_log_set_always_fatal(glib::ffi::G_LOG_LEVEL_ERROR);
-            ffi::gst_value_register(&table.0);
-            glib::ffi::g_log_set_always_fatal(fatal_levels);
-        }
-        glib::log_remove_handler(Some("GStreamer"), handler);
+        // process.
+        unsafe { ffi::gst_value_register(&TABLE.0) }
     }
 
     /// # Safety
@@ -179,44 +139,20 @@ mod ffi {
         unsafe { entries(value) }.join(",").to_glib_full()
     }
 
-    unsafe extern "C" fn serialize_array(value: *const GValue) -> *mut c_char {
-        // SAFETY: as above.
-        super::array_form(&unsafe { entries(value) }).to_glib_full()
-    }
-
     unsafe extern "C" fn deserialize(
         value: *mut GValue,
         text: *const c_char,
     ) -> glib::ffi::gboolean {
-        // SAFETY: GStreamer passes a value that is initialized for the type of the table, and a text.
-        unsafe { assign(value, text, super::parse) }
-    }
-
-    unsafe extern "C" fn deserialize_extended(
-        value: *mut GValue,
-        text: *const c_char,
-    ) -> glib::ffi::gboolean {
-        // SAFETY: as above.
-        unsafe { assign(value, text, super::parse_extended) }
-    }
-
-    /// # Safety
-    ///
-    /// The value is initialized for the type of the table. The text is null, or ends with a zero byte.
-    unsafe fn assign(
-        value: *mut GValue,
-        text: *const c_char,
-        parse: fn(&str) -> Option<Vec<String>>,
-    ) -> glib::ffi::gboolean {
         if text.is_null() {
             return glib::ffi::GFALSE;
         }
-        // SAFETY: as demanded of the caller.
+        // SAFETY: GStreamer passes a text that ends with a zero byte.
         let text = unsafe { CStr::from_ptr(text) };
-        let Some(entries) = text.to_str().ok().and_then(parse) else {
+        let Some(entries) = text.to_str().ok().and_then(super::parse) else {
             return glib::ffi::GFALSE;
         };
-        // SAFETY: as demanded of the caller. The assignment drops what it holds.
+        // SAFETY: GStreamer passes a value that is initialized for the type of the table. The assignment
+        // drops what it holds.
         unsafe { *value.cast::<glib::Value>() = entries.to_value() };
         glib::ffi::GTRUE
     }
@@ -309,40 +245,4 @@ mod tests {
         assert!(glib::Value::deserialize("<a", list_type).is_err());
     }
 
-    #[test]
-    fn a_text_form_in_place_of_another_is_no_warning() {
-        use std::sync::atomic::{AtomicU64, Ordering};
-
-        static WARNINGS: AtomicU64 = AtomicU64::new(0);
-        gst::init().unwrap();
-        glib::log_set_default_handler(|_, _, text| {
-            let is_wanted = text.contains("multiple times");
-            WARNINGS.fetch_add(is_wanted.into(), Ordering::SeqCst);
-        });
-        ffi::register(&ffi::OWN);
-        ffi::register(&ffi::OWN);
-        glib::log_unset_default_handler();
-        assert_eq!(WARNINGS.load(Ordering::SeqCst), 0);
-    }
-
-    #[test]
-    fn the_extended_form_differs_from_that_of_gstreamer_in_the_array_form_alone() {
-        gst::init().unwrap();
-        for (text, expected, form) in [
-            ("a", &["a"][..], "<\"a\">"),
-            ("a,b", &["a", "b"], "<\"a\",\"b\">"),
-            ("a\nb", &["a\nb"], "<\"a\nb\">"),
-            ("\"a,b\"", &["\"a", "b\""], r#"<"\"a","b\"">"#),
-            ("{a,b}", &["{a", "b}"], "<\"{a\",\"b}\">"),
-            ("", &[], "<>"),
-            ("<>", &[], "<>"),
-            ("<\"a\", \"b\">", &["a", "b"], "<\"a\",\"b\">"),
-            ("<a,b>", &["a", "b"], "<\"a\",\"b\">"),
-        ] {
-            assert_eq!(parse_extended(text), Some(strings(expected)), "{text:?}");
-            assert_eq!(array_form(&strings(expected)), form);
-            assert_eq!(parse_extended(form), Some(strings(expected)), "{form:?}");
-        }
-        assert_eq!(parse_extended("<a"), None);
-    }
 }

@@ -266,7 +266,7 @@ fn a_backlog_that_ends_with_its_publisher_is_reported() {
 
 #[test]
 fn refused_codecs_are_reported() {
-    let recorder = Recorder::start("accepted-codecs=<mp4a>");
+    let recorder = Recorder::start("accepted-codecs=mp4a");
     let mut client = RawClient::publish(recorder.port(), "live", "key");
     send(&mut client, &stream(0, 10));
     unpublish(client);

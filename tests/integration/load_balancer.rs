@@ -82,7 +82,7 @@ fn the_proxied_address_is_the_publishers_address() {
 #[test]
 fn address_rules_apply_to_proxied_addresses() {
     let recorder = Recorder::start(
-        "proxy-protocol=v2 allowed-addresses=<192.0.2.0/24> max-clients-per-address=1",
+        "proxy-protocol=v2 allowed-addresses=192.0.2.0/24 max-clients-per-address=1",
     );
     let port = recorder.port();
     assert_closed(connect_with_header(port, &v2([198, 51, 100, 9])).socket);

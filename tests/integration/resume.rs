@@ -189,6 +189,8 @@ fn a_new_resolution_and_sample_rate_change_caps_once_for_each_track() {
     // A decoder keeps its last frames until more follow.
     publish(FFMPEG, &other_format(), false, &recorder.url("live/key")).succeed();
     wait_for(&decoded, 2 * FRAMES);
+    // Audio has threads of its own.
+    caps.iter().for_each(|count| wait_for(count, 2));
     assert_eq!(now(), [2; 4]);
     assert_eq!(recorder.element.property::<u64>("epoch"), 3);
 }

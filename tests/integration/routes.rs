@@ -220,7 +220,7 @@ fn invalid_settings_are_refused_at_start() {
         ("username=a password=b", "set authmod to adobe or llnw"),
         ("authmod=llnw username=a", "set username and password too"),
         (
-            "allowed-addresses=<10.0.0.0/33>",
+            "allowed-addresses=10.0.0.0/33",
             "\"10.0.0.0/33\" is neither",
         ),
     ] {

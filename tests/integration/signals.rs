@@ -214,7 +214,7 @@ fn slow_notification_handlers_delay_no_client() {
 
 #[test]
 fn rejected_clients_are_reported_with_the_reason() {
-    let recorder = Recorder::start("application=live stream-key=key allowed-addresses=<127.0.0.1>");
+    let recorder = Recorder::start("application=live stream-key=key allowed-addresses=127.0.0.1");
     let signals = Signals::watch(&recorder.element);
     let _publisher = RawClient::publish(recorder.port(), "live", "key");
     for (application, key) in [("other", "key"), ("live", "wrong"), ("live", "key")] {

@@ -36,7 +36,7 @@ pub fn run(subject: Subject, profile: Profile, streams: usize, time: Duration) -
     let url = url.trim_end_matches('0').to_owned() + "{n}";
     let sink = match subject {
         Subject::Rtmp2Sink => format!("rtmp2sink location={url}"),
-        _ => format!("rtmp2fallbacksink locations=<{url}>"),
+        _ => format!("rtmp2fallbacksink locations={url}"),
     };
     let all = share(streams, &sink, time)?;
     server.stop()?;

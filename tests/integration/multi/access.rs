@@ -294,7 +294,7 @@ fn properties_work_as_on_the_single_stream_element() {
     recorder.pipeline.set_state(gst::State::Null).unwrap();
     assert_eq!(is_port.recv_timeout(PATIENCE).unwrap(), 0);
 
-    let recorder = MultiRecorder::start("allowed-addresses=<192.0.2.0/24>");
+    let recorder = MultiRecorder::start("allowed-addresses=192.0.2.0/24");
     let mut client = RawClient::connect(recorder.port());
     assert!(client.try_handshake().is_err());
 
