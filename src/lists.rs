@@ -244,5 +244,4 @@ mod tests {
         assert_eq!(value.serialize().unwrap(), "a,b");
         assert!(glib::Value::deserialize("<a", list_type).is_err());
     }
-
 }

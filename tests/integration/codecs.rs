@@ -274,7 +274,11 @@ fn codec_refusals_are_posted_for_each_publisher() {
 
 #[test]
 fn an_unknown_codec_is_an_error_at_start() {
-    for (codecs, named) in [("<\"avc1\",\"opuz\">", "opuz"), ("h264,hvc", "hvc"), ("<\"\">", "")] {
+    for (codecs, named) in [
+        ("<\"avc1\",\"opuz\">", "opuz"),
+        ("h264,hvc", "hvc"),
+        ("<\"\">", ""),
+    ] {
         let (error, text) = Recorder::refusal(&format!("accepted-codecs={codecs}"));
         assert!(error.matches(gst::ResourceError::Settings), "{error}");
         let expected = format!("Invalid accepted-codecs: \"{named}\" is no codec");
