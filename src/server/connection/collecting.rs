@@ -8,6 +8,7 @@
 //! before the first keyframe, and while reads fill the buffer.
 
 use std::net::TcpStream;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +17,10 @@ use crate::flv::{Content, Tag};
 
 /// Time after the first media from which on a publisher without keyframes is collected from too.
 const WITHOUT_KEYFRAME: Duration = Duration::from_secs(1);
+
+/// Distance of the times at which connections wake together, and the least interval for that.
+const SHARED_STEP: Duration = Duration::from_millis(10);
+const MIN_SHARED_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Decides until when media is collected.
 #[derive(Debug, Default)]
@@ -51,6 +56,18 @@ impl Collecting {
         let collects = has_begun && !self.is_filled && !interval.is_zero();
         collects.then(|| last_read + interval)
     }
+}
+
+/// Returns the time at or before `time` that is common to many connections, where `interval` is long
+/// enough. One wake-up of a core serves all of them then.
+pub(super) fn common_time(time: Instant, interval: Duration) -> Instant {
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    if interval < MIN_SHARED_INTERVAL {
+        return time;
+    }
+    let elapsed = time.saturating_duration_since(*ORIGIN).as_nanos();
+    let past = elapsed % SHARED_STEP.as_nanos();
+    time - Duration::from_nanos(past as u64)
 }
 
 /// Waits until a time, or until the other end has closed the connection.
@@ -129,6 +146,25 @@ mod tests {
         assert_eq!(collecting.next_read(now, INTERVAL), None);
         collecting.note_read(false);
         assert_eq!(collecting.next_read(now, INTERVAL), Some(now + INTERVAL));
+    }
+
+    #[test]
+    fn connections_that_collect_wake_at_common_times() {
+        common_time(Instant::now(), INTERVAL);
+        let start = common_time(Instant::now(), INTERVAL) + SHARED_STEP;
+        for millis in 0..10 {
+            let time = start + Duration::from_millis(millis);
+            assert_eq!(common_time(time, INTERVAL), start);
+            assert_eq!(
+                common_time(time, INTERVAL / 10),
+                time,
+                "the step is as long"
+            );
+        }
+        assert_eq!(
+            common_time(start + SHARED_STEP, INTERVAL),
+            start + SHARED_STEP
+        );
     }
 
     #[test]

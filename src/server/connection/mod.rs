@@ -302,6 +302,7 @@ impl Connection {
         } else if let Phase::Publishing(published) = &self.phase {
             let interval = published.settings.delivery_interval;
             if let Some(until) = self.collecting.next_read(self.last_read, interval) {
+                let until = collecting::common_time(until, interval);
                 collecting::wait_for_end(&self.parts.socket, until);
             }
         }
