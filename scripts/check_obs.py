@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Publishes from OBS Studio, once as usual and once with several tracks by docs/obs-multitrack.json: every frame that OBS says it has
-sent arrives on its track.
+"""Publishes from OBS Studio, once as usual and once with several tracks by docs/obs-multitrack.json: every frame arrives on its
+track, up to the last that OBS sends.
 
     scripts/check_obs.py             test, or say that there is no OBS
     scripts/check_obs.py --install   first make a Debian sid with OBS in target/compat/obs, which takes root, mmdebstrap and a mirror
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import harness
 
@@ -26,8 +27,13 @@ OVERRIDE = harness.TOP / "docs" / "obs-multitrack.json"
 # Of that file.
 TRACKS = ["video_0", "video_1", "video_2"]
 AUDIO = ["audio_0", "audio_1"]
-# Its start takes some of them.
-SECONDS = 15
+# Of publishing, and at most until it begins.
+SECONDS = 8
+START_SECONDS = 90
+PUBLISHED = re.compile(r" from 127\.0\.0\.1: ")
+FRAME_RATE = 30
+# OBS counts frames of a track that it does not send any more when it stops: this many at most.
+UNSENT = 3
 # Of OBS's log: all tracks together.
 TOTAL = re.compile(r"Total frames output: (\d+)")
 
@@ -58,7 +64,7 @@ def settings(port, has_tracks):
         "[SimpleOutput]", "VBitrate=1000", "StreamEncoder=x264", "StreamAudioEncoder=aac", "UseAdvanced=true", "Preset=ultrafast",
         f"VodTrackEnabled={str(has_tracks).lower()}",
         *stream,
-        "[Video]", "BaseCX=1280", "BaseCY=720", "OutputCX=1280", "OutputCY=720", "FPSType=0", "FPSCommon=30",
+        "[Video]", "BaseCX=1280", "BaseCY=720", "OutputCX=1280", "OutputCY=720", "FPSType=0", f"FPSCommon={FRAME_RATE}",
     ]
     user = [
         "[General]", "FirstRun=true", "EnableAutoUpdates=false", "ConfirmOnExit=false", "EnableCustomServerVodTrack=true",
@@ -84,16 +90,20 @@ def settings(port, has_tracks):
 
 # Its end ends the display too. OBS ends as it does when its window is closed, and then logs what it has sent.
 SCRIPT = f"""
-mkfifo "$HOME/display"
+mkfifo "$HOME/display" "$HOME/stop"
 Xvfb -displayfd 3 -screen 0 1280x720x24 -nolisten local 3>"$HOME/display" 2>/dev/null &
 read -r number <"$HOME/display"
-DISPLAY=:$number timeout --signal=TERM --kill-after=20 {SECONDS} \
-    obs --startstreaming --multi --disable-shutdown-check --profile test --collection test 2>&1
+DISPLAY=:$number timeout --signal=TERM --kill-after=20 {START_SECONDS + SECONDS + 20} \
+    obs --startstreaming --multi --disable-shutdown-check --profile test --collection test 2>&1 &
+read -r _ <"$HOME/stop"
+kill $!
+wait $! || true
 """
 
 
-def obs(port, has_tracks):
+def obs(pipeline, has_tracks):
     """Publishes from OBS for some seconds, and returns its log."""
+    port = harness.port_of(pipeline)
     with tempfile.TemporaryDirectory(dir=ROOT / "root") as home:
         for name, text in settings(port, has_tracks).items():
             path = pathlib.Path(home) / ".config/obs-studio" / name
@@ -103,36 +113,47 @@ def obs(port, has_tracks):
         env = ["env", "-i", "PATH=/usr/bin:/bin", f"HOME={inside}", f"XDG_RUNTIME_DIR={inside}", "LIBGL_ALWAYS_SOFTWARE=1", "QT_QPA_PLATFORM=xcb"]
         mounts = 'mount -t proc proc "$0/proc"; mount --rbind /dev "$0/dev"; exec chroot "$0" "$@"'
         namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        done = subprocess.run(
-            [*namespaces, "sh", "-c", mounts, str(ROOT), *env, "sh", "-c", SCRIPT], check=False, capture_output=True,
-            text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=SECONDS + 60,
-        )
-    return done.stdout + done.stderr
+        with harness.Process([*namespaces, "sh", "-c", mounts, str(ROOT), *env, "sh", "-c", SCRIPT]) as process:
+            try:
+                pipeline.wait_for(PUBLISHED, START_SECONDS)
+            except harness.Failure as failure:
+                raise harness.Failure(f"{failure}\nOBS does not publish: {process}") from None
+            time.sleep(SECONDS)
+            (pathlib.Path(home) / "stop").write_text("\n")
+            process.finish(60)
+    return "\n".join(text for _, text in process.lines)
 
 
-def frames(directory, track):
-    """Returns the frames of a track of the recording."""
+def times(directory, track):
+    """Returns the time of each frame of a track of the recording, in seconds."""
     parser = "h264parse" if track.startswith("video") else "aacparse"
     description = f"filesrc location=out.flv ! eflvdemux name=demux demux.{track} ! {parser} ! mp4mux ! filesink location={track}.mp4"
     with harness.launch(description, cwd=directory, options=["-q"]) as pipeline:
         pipeline.finish(60)
-    return sum(harness.packets(directory / f"{track}.mp4").values())
+    command = ["ffprobe", "-v", "error", "-show_entries", "packet=dts_time", "-of", "csv=p=0", str(directory / f"{track}.mp4")]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return sorted(float(line.rstrip(",")) for line in output.split())
 
 
 def check(has_tracks):
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         with harness.launch("rtmp2serversrc port=0 ! filesink location=out.flv", cwd=directory) as pipeline:
-            log = obs(harness.port_of(pipeline), has_tracks)
+            log = obs(pipeline, has_tracks)
             sent = TOTAL.search(log)
             if not sent or int(sent.group(1)) == 0:
                 raise harness.Failure("OBS has sent nothing:\n" + "\n".join(log.splitlines()[-30:]))
             pipeline.finish(60)
-        counts = {track: frames(directory, track) for track in (TRACKS if has_tracks else TRACKS[:1])}
-        audio = {track: frames(directory, track) for track in (AUDIO if has_tracks else AUDIO[:1])}
-    if sum(counts.values()) != int(sent.group(1)) or 0 in audio.values():
-        raise harness.Failure(f"OBS has sent {sent.group(1)} frames, and {counts} and {audio} arrived")
-    print(f"obs: {sent.group(1)} of {sent.group(1)} frames on {len(counts)} video tracks, with {len(audio)} of audio: ok", flush=True)
+        video = {track: times(directory, track) for track in (TRACKS if has_tracks else TRACKS[:1])}
+        audio = {track: len(times(directory, track)) for track in (AUDIO if has_tracks else AUDIO[:1])}
+    counts = {track: len(frames) for track, frames in video.items()}
+    total, arrived = int(sent.group(1)), sum(counts.values())
+    # OBS sends a steady rate, so a lost frame leaves a hole.
+    holes = [track for track, frames in video.items() if any(b - a > 1.5 / FRAME_RATE for a, b in zip(frames, frames[1:]))]
+    if holes or not 0 <= total - arrived <= UNSENT * len(counts) or 0 in audio.values():
+        raise harness.Failure(f"OBS has made {total} frames, and {counts} and {audio} arrived, with holes in {holes}")
+    unsent = f" ({total - arrived} at its end were not sent)" if arrived < total else ""
+    print(f"obs: {arrived} of {total} frames{unsent} on {len(counts)} video tracks without a hole, with {len(audio)} of audio: ok", flush=True)
 
 
 def main():
