@@ -6,6 +6,7 @@ use gst_base::prelude::*;
 use super::announcements::post_event;
 use super::element_state::ElementState;
 use super::narrator::Narrator;
+use super::pauses::Pauses;
 use super::voice::Voice;
 use super::{Rtmp2ServerSrc, StreamEvent};
 
@@ -14,6 +15,7 @@ use super::{Rtmp2ServerSrc, StreamEvent};
 pub(super) struct Context<'a> {
     pub(super) element: &'a Rtmp2ServerSrc,
     pub(super) state: &'a ElementState,
+    pub(super) pauses: &'a Pauses,
     /// The base class counts the buffers, for `num-buffers`.
     pub(super) is_counted: bool,
     /// Number of flushes so far. A push that failed in an earlier one is over.
@@ -21,7 +23,7 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Returns the present running time in nanoseconds.
+    /// Returns the present running time in nanoseconds. It means nothing in a pause.
     pub(super) fn running_time(&self) -> u64 {
         let running_time = self.element.current_running_time();
         running_time.unwrap_or(gst::ClockTime::ZERO).nseconds()

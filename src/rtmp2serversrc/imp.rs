@@ -23,6 +23,7 @@ use super::counters::ElementCounters;
 use super::element_state::ElementState;
 use super::keyframe::{KeyframeRequests, NoKeyframe};
 use super::pause_gate::PauseGate;
+use super::pauses::Pauses;
 use super::settings::{Effect, Settings};
 use super::signals::Emitter;
 use super::specs::SPECS;
@@ -32,7 +33,7 @@ use super::streaming::{Step, StreamingTask};
 use super::voice::Voice;
 use super::{CAT, announcements, buffers, signals};
 use crate::flv::description::StreamDescription;
-use crate::server::{self, Delivered, Downstream, Stream};
+use crate::server::{self, Delivered, Downstream, Stream, Wake};
 
 static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
     signals::build(
@@ -62,6 +63,7 @@ enum DeferredStop {
 pub struct Rtmp2ServerSrc {
     state: ElementState,
     pause_gate: PauseGate,
+    pauses: Pauses,
     origin: Mutex<StreamOrigin>,
     /// Set from start to stop.
     running: Mutex<Option<ActiveClaim>>,
@@ -189,13 +191,20 @@ impl ElementImpl for Rtmp2ServerSrc {
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
-            gst::StateChange::PlayingToPaused => self
-                .pause_gate
-                .pause(|| self.parent_change_state(transition)),
+            gst::StateChange::PlayingToPaused => {
+                self.pauses.start(Instant::now(), self.running_time());
+                self.pause_gate
+                    .pause(|| self.parent_change_state(transition))
+            }
             gst::StateChange::PausedToPlaying => {
                 let result = self.parent_change_state(transition);
                 if result.is_ok() {
+                    self.pauses.end(Instant::now(), self.running_time());
                     self.pause_gate.resume();
+                    // It waits without the deadlines that need a running time.
+                    if let Some(stream) = self.stream() {
+                        stream.queue().call_reader();
+                    }
                 }
                 result
             }
@@ -253,6 +262,7 @@ impl BaseSrcImpl for Rtmp2ServerSrc {
 
         self.state.reset();
         self.pause_gate.reset();
+        self.pauses.reset(Instant::now(), self.running_time());
         self.force_key_unit_events.store(0, Ordering::Relaxed);
         *self.keyframe_requests.lock() = KeyframeRequests::default();
         let stream = running.stream().clone();
@@ -363,6 +373,12 @@ impl PushSrcImpl for Rtmp2ServerSrc {
                             return Err(gst::FlowError::Flushing);
                         }
                         return Ok(output);
+                    }
+                    Step::WaitForPlaying => {
+                        drop(streaming);
+                        let opened = self.pause_gate.wait_until_open();
+                        opened.map_err(|_| gst::FlowError::Flushing)?;
+                        wake = Some(Wake::Called);
                     }
                     Step::Wait { deadline } => {
                         let stream = task.stream().clone();
@@ -646,11 +662,16 @@ impl Rtmp2ServerSrc {
         }
     }
 
+    fn running_time(&self) -> u64 {
+        self.with_context(|context| context.running_time())
+    }
+
     /// Calls `work` with the element as its streaming thread uses it.
     fn with_context<T>(&self, work: impl FnOnce(Context<'_>) -> T) -> T {
         work(Context {
             element: &self.obj(),
             state: &self.state,
+            pauses: &self.pauses,
             is_counted: self.num_buffers.load(Ordering::Relaxed) >= 0,
             flush: self.flushes.load(Ordering::Relaxed),
         })

@@ -329,6 +329,7 @@ mod narrator;
 mod nick;
 mod output;
 mod pause_gate;
+mod pauses;
 pub(crate) mod ration;
 pub(crate) mod refusals;
 mod reporter;

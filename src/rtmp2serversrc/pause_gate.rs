@@ -21,7 +21,7 @@
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Maximum time that a pause waits for the base class to confirm the output of create(). It takes
 /// microseconds, since the base class only has to take a lock.
@@ -129,8 +129,18 @@ impl PauseGate {
         !state.is_paused && !state.is_flushing
     }
 
+    /// Waits while the element is paused.
+    pub(super) fn wait_until_open(&self) -> Result<(), Flushing> {
+        self.open().map(drop)
+    }
+
     /// Waits while the element is paused. Then the output is in flight.
     pub(super) fn pass(&self) -> Result<(), Flushing> {
+        self.open()?.is_in_flight = true;
+        Ok(())
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, GateState>, Flushing> {
         let mut state = self.state.lock();
         while state.is_paused && !state.is_flushing {
             self.changed.wait(&mut state);
@@ -138,8 +148,7 @@ impl PauseGate {
         if state.is_flushing {
             return Err(Flushing);
         }
-        state.is_in_flight = true;
-        Ok(())
+        Ok(state)
     }
 
     /// The base class is about to push the output in flight.

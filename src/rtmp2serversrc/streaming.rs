@@ -32,6 +32,8 @@ const MIN_WAIT: Duration = Duration::from_millis(1);
 pub(super) enum Step {
     /// Returns an output.
     Output(CreateSuccess),
+    /// Waits for the end of the pause, without the lock of the delivery state.
+    WaitForPlaying,
     /// Waits for the queue, without the lock of the delivery state.
     Wait { deadline: Option<Instant> },
 }
@@ -101,7 +103,7 @@ impl StreamingTask {
         if self.output.take_starts_decoding() {
             self.reporter.apply(context, StateInput::FramePushed);
         }
-        if wake == Some(Wake::TimedOut) {
+        if wake == Some(Wake::TimedOut) && !context.pauses.is_paused() {
             self.feed.expire(context.running_time());
             if self.output.has_begun() && self.is_media_missing() {
                 self.push_gap(context);
@@ -126,6 +128,10 @@ impl StreamingTask {
                 );
                 return Err(gst::FlowError::Eos);
             }
+            // Its running time is known when the pipeline plays again.
+            if context.pauses.is_paused() && self.items.front().is_some_and(QueueItem::is_tag) {
+                return Ok(Step::WaitForPlaying);
+            }
             let has_drops = self.stream.queue().take_for_reader(&mut self.items);
             if !self.items.is_empty() {
                 self.feed_items(context, Instant::now());
@@ -144,6 +150,9 @@ impl StreamingTask {
     /// Lets standby send what is due, once all that came from the publisher is handled. Returns true
     /// where there is any.
     fn play_standby(&mut self, context: Context<'_>) -> bool {
+        if context.pauses.is_paused() {
+            return false;
+        }
         let Some(deadline) = self.feed.standby_deadline() else {
             return false;
         };
@@ -192,6 +201,10 @@ impl StreamingTask {
                 return delivered;
             }
             self.feed_items(context, now.take().unwrap_or_else(Instant::now));
+            // A pause begins.
+            if !self.items.is_empty() {
+                return delivered;
+            }
             let (feed, reporter) = (&mut self.feed, &self.reporter);
             match self.output.push_tags(context, feed, reporter) {
                 Ok(tags) => delivered.tags += tags,
@@ -264,6 +277,9 @@ impl StreamingTask {
 
     /// Returns the time at which something is due if the queue stays empty.
     fn deadline(&self, context: Context<'_>) -> Option<Instant> {
+        if context.pauses.is_paused() {
+            return self.reporter.deadline();
+        }
         let is_missing = self.output.has_begun() && self.is_media_missing();
         let gap = is_missing.then_some(GAP_INTERVAL);
         let releases = [self.feed.deadline(), self.feed.standby_deadline()];
@@ -285,7 +301,8 @@ impl StreamingTask {
         (self.reporter.is_return_awaited() || awaits_media) && !self.feed.fills_gaps()
     }
 
-    /// Moves the items from the queue into the feed. `now` is the present time.
+    /// Moves the items from the queue into the feed. In a pause only those before the first tag. `now` is
+    /// the present time.
     fn feed_items(&mut self, context: Context<'_>, now: Instant) {
         let running_time = context.running_time();
         let (max_lateness, delivery_interval) = {
@@ -312,9 +329,18 @@ impl StreamingTask {
             }
         };
         let mut scope = ReportScope::Regular;
+        let pause = context.pauses.recent();
+        let count = match pause {
+            Some(_) if context.pauses.is_paused() => {
+                let tag = self.items.iter().position(QueueItem::is_tag);
+                tag.unwrap_or(self.items.len())
+            }
+            _ => self.items.len(),
+        };
         // Tags of one read have one arrival.
         let mut last = (now, running_time);
-        for item in self.items.drain(..) {
+        let mut is_after_pause = false;
+        for item in self.items.drain(..count) {
             starts -= usize::from(starts > 0 && is_start(&item));
             match item {
                 QueueItem::Tag {
@@ -323,8 +349,14 @@ impl StreamingTask {
                     discont,
                 } => {
                     if arrival != last.0 {
-                        let age = now.saturating_duration_since(arrival).as_nanos() as u64;
-                        last = (arrival, running_time.saturating_sub(age));
+                        let paused = pause.and_then(|pause| pause.running_time_of(arrival));
+                        let time = paused.unwrap_or_else(|| {
+                            let age = now.saturating_duration_since(arrival).as_nanos() as u64;
+                            running_time.saturating_sub(age)
+                        });
+                        // It was not later than now.
+                        last = (arrival, time.min(running_time));
+                        is_after_pause = paused.is_none();
                     }
                     if discont {
                         self.feed.mark(Mark::Dropped);
@@ -374,6 +406,11 @@ impl StreamingTask {
                     }
                 }
             }
+        }
+        if let Some(pause) = pause
+            && is_after_pause
+        {
+            context.pauses.forget(pause);
         }
         self.feed.end_batch();
         let space_waits = self.stream.queue().space_waits();

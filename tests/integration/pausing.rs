@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use gstrtmp2server::internal::amf0::Value;
 use support::PATIENCE;
 use support::flv::{self, Tag};
+use support::manual_clock::ManualClock;
 use support::raw::{RawClient, send, unpublish};
 use support::recorder::Recorder;
 use support::synthetic::{audio, audio_header, delta_frame, keyframe, stream, video_header};
@@ -165,6 +167,145 @@ fn pauses_of_the_bin_lose_no_frame() {
     receiver.finish();
     let got = receiver.inspect(|seen| seen.packets("video_0"));
     assert_eq!(got, frames);
+}
+
+/// Starts the source at a running time of one second, by a clock that stands still.
+fn recorder_at_one_second(properties: &str) -> (Recorder, ManualClock) {
+    let recorder = Recorder::start(properties);
+    let clock = ManualClock::at(gst::ClockTime::from_seconds(100));
+    recorder.pipeline.set_state(gst::State::Ready).unwrap();
+    recorder.pipeline.use_clock(Some(&clock));
+    recorder.pipeline.set_state(gst::State::Playing).unwrap();
+    let (state, ..) = recorder.pipeline.state(gst::ClockTime::NONE);
+    state.unwrap();
+    clock.advance_to(gst::ClockTime::from_seconds(101));
+    (recorder, clock)
+}
+
+/// Returns the running time of a time in the output.
+fn running_time(recorder: &Recorder, time: gst::ClockTime) -> gst::ClockTime {
+    let events = recorder.events();
+    let mut segments = events.iter().filter_map(|event| match event.view() {
+        gst::EventView::Segment(event) => event.segment().downcast_ref::<gst::ClockTime>().cloned(),
+        _ => None,
+    });
+    let segment = segments.next_back().unwrap();
+    segment.to_running_time(time).unwrap()
+}
+
+/// Returns the latest running time of coded frames and gaps.
+fn latest(recorder: &Recorder) -> gst::ClockTime {
+    let buffers = recorder.buffers();
+    let coded = buffers.iter().filter(|buffer| {
+        let is_header = buffer.flags().contains(gst::BufferFlags::HEADER);
+        !is_header && buffer.pts().is_some()
+    });
+    let coded = coded.map(|buffer| buffer.pts().unwrap());
+    let events = recorder.events();
+    let gaps = events.iter().filter_map(|event| match event.view() {
+        gst::EventView::Gap(gap) => {
+            let (start, duration) = gap.get();
+            Some(start + duration.unwrap_or_default())
+        }
+        _ => None,
+    });
+    running_time(recorder, coded.chain(gaps).max().unwrap())
+}
+
+/// The running time stands still in a pause. When a publisher starts in it, its first frame is due when
+/// the pipeline plays again: not as much later as the pause was long, and not earlier.
+#[test]
+fn a_publisher_that_starts_in_a_pause_has_the_running_time_of_the_pause() {
+    for is_known in [false, true] {
+        let (recorder, clock) = recorder_at_one_second("keep-listening=true");
+        if is_known {
+            // This one is in the pipeline when the pause begins, and is replaced in the pause.
+            let mut client = RawClient::publish(recorder.port(), "live", "key");
+            send(&mut client, &[video_header(0), keyframe(0, 100)]);
+            recorder.wait_until("the first keyframe", |buffers| buffers.len() >= 3);
+            clock.advance_to(gst::ClockTime::from_seconds(102));
+            recorder.pipeline.set_state(gst::State::Paused).unwrap();
+            send(&mut client, &[delta_frame(40, 100)]);
+            unpublish(client);
+        } else {
+            clock.advance_to(gst::ClockTime::from_seconds(102));
+            recorder.pipeline.set_state(gst::State::Paused).unwrap();
+        }
+        let before = recorder.buffers().len();
+        clock.advance_to(gst::ClockTime::from_seconds(120));
+        let mut client = RawClient::publish(recorder.port(), "live", "key");
+        send(&mut client, &[video_header(0), keyframe(0, 200)]);
+        // The answer says that all of it has arrived.
+        client.command(1, "createStream", 9.0, &[Value::Null]);
+        client.expect_command("_result");
+        // The length of the pause by the system's clock.
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(recorder.buffers().len(), before);
+        recorder.pipeline.set_state(gst::State::Playing).unwrap();
+        recorder.wait_until("the second keyframe", |buffers| {
+            buffers.iter().any(|buffer| buffer.size() > 200)
+        });
+        let latest = latest(&recorder);
+        let buffers = recorder.buffers();
+        let frame = buffers.iter().find(|buffer| buffer.size() > 200).unwrap();
+        let expected = gst::ClockTime::from_seconds(2);
+        assert!(
+            latest <= expected + gst::ClockTime::from_mseconds(100),
+            "{latest}"
+        );
+        let time = running_time(&recorder, frame.pts().unwrap());
+        let early = expected.saturating_sub(time);
+        assert!(early < gst::ClockTime::from_mseconds(100), "{early}");
+    }
+}
+
+/// Its source starts within the pause too.
+#[test]
+fn a_publisher_of_many_that_comes_in_a_pause_has_the_running_time_of_the_pause() {
+    let recorder = MultiRecorder::new("", multi_recorder::link_to_fakesink);
+    let clock = ManualClock::at(gst::ClockTime::from_seconds(100));
+    recorder.pipeline.use_clock(Some(&clock));
+    recorder.play();
+    let (state, ..) = recorder.pipeline.state(gst::ClockTime::NONE);
+    state.unwrap();
+    clock.advance_to(gst::ClockTime::from_seconds(102));
+    recorder.pipeline.set_state(gst::State::Paused).unwrap();
+    let _client = multi_recorder::publisher(recorder.port(), "key");
+    recorder.wait_for("added src_0");
+    // The length of the pause by the system's clock.
+    thread::sleep(Duration::from_millis(300));
+    recorder.pipeline.set_state(gst::State::Playing).unwrap();
+    recorder.wait_for_buffers("src_0", 4 + 2 * 4);
+    let pad = recorder.element.static_pad("src_0").unwrap();
+    let event = pad.sticky_event::<gst::event::Segment>(0).unwrap();
+    let segment = event.segment().downcast_ref::<gst::ClockTime>().unwrap();
+    let base = segment.base().unwrap();
+    let early = gst::ClockTime::from_seconds(2).saturating_sub(base);
+    assert!(early < gst::ClockTime::from_mseconds(100), "{base}");
+    assert!(base <= gst::ClockTime::from_mseconds(2100), "{base}");
+}
+
+/// A pause is no time for which the picture has to be frozen, nor a gap.
+#[test]
+fn nothing_is_due_in_a_pause() {
+    let (recorder, clock) =
+        recorder_at_one_second("keep-listening=true standby=freeze standby-after=100");
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0), keyframe(0, 100)]);
+    recorder.wait_until("the first keyframe", |buffers| buffers.len() >= 3);
+    recorder.pipeline.set_state(gst::State::Paused).unwrap();
+    clock.advance_to(gst::ClockTime::from_seconds(120));
+    unpublish(client);
+    // The length of the pause by the system's clock.
+    thread::sleep(Duration::from_millis(300));
+    recorder.pipeline.set_state(gst::State::Playing).unwrap();
+    let mut client = RawClient::publish(recorder.port(), "live", "key");
+    send(&mut client, &[video_header(0), keyframe(0, 200)]);
+    recorder.wait_until("the second keyframe", |buffers| {
+        buffers.iter().any(|buffer| buffer.size() > 200)
+    });
+    let latest = latest(&recorder);
+    assert!(latest < gst::ClockTime::from_seconds(2), "{latest}");
 }
 
 /// A bin sets the state of its children again whenever its own is set.

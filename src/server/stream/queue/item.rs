@@ -108,7 +108,7 @@ impl QueueItem {
     }
 
     #[inline]
-    pub(super) fn is_tag(&self) -> bool {
+    pub(crate) fn is_tag(&self) -> bool {
         self.tag().is_some()
     }
 

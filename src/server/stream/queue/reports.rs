@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Reports of drops by the streaming thread.
+//! Wake-ups of the streaming thread without an item: for reports of drops, and by calls.
 
 use super::MediaQueue;
 
@@ -25,5 +25,12 @@ impl MediaQueue {
         let mut state = self.state.lock();
         let drops = state.drops();
         state.drop_news.begin_report(drops);
+    }
+
+    /// Ends the wait of the streaming thread, or its next one.
+    pub(crate) fn call_reader(&self) {
+        let mut state = self.state.lock();
+        state.reader_called = true;
+        self.wake_reader(&mut state);
     }
 }
