@@ -213,62 +213,101 @@ fn video(codec: Codec, facts: &TrackFacts<'_>) -> gst::Caps {
     }
     let mut caps = builder.build();
     if let (Some(color), Some(caps)) = (facts.color, caps.get_mut()) {
-        add_color(caps, color);
+        add_color(caps, color, has_full_chroma(codec, configuration));
     }
     caps
 }
 
-fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo) {
+/// Returns true where the configuration says that chroma has as many samples as luma (4:4:4).
+fn has_full_chroma(codec: Codec, configuration: &[u8]) -> bool {
+    match codec {
+        // High 4:4:4 Predictive and CAVLC 4:4:4 Intra.
+        Codec::Avc => {
+            AvcConfig::parse(configuration).is_some_and(|c| matches!(c.profile, 244 | 44))
+        }
+        // `chroma_format_idc`.
+        Codec::Hevc => configuration.get(16).is_some_and(|byte| byte & 3 == 3),
+        Codec::Av1 => Av1Config::parse(configuration).is_some_and(|c| c.is_full_chroma),
+        Codec::Vp9 => VpxConfig::parse(configuration).is_some_and(|c| c.chroma == 3),
+        _ => false,
+    }
+}
+
+fn add_color(caps: &mut gst::CapsRef, color: &ColorInfo, has_full_chroma: bool) {
     if let Some(config) = &color.config {
-        let code = |number: Option<f64>| number.map_or(0, |n| n.clamp(0.0, 255.0) as u32);
+        // RGB has no subsampled chroma. ffmpeg 9 writes it for a matrix that it does not know, when
+        // it copies a stream.
+        let matrix = config.matrix.filter(|code| *code != 0.0 || has_full_chroma);
         let colorimetry = VideoColorimetry::new(
             // colorInfo has no range. The bitstream states it.
             VideoColorRange::Unknown,
-            VideoColorMatrix::from_iso(code(config.matrix)),
-            VideoTransferFunction::from_iso(code(config.transfer)),
-            VideoColorPrimaries::from_iso(code(config.primaries)),
+            VideoColorMatrix::from_iso(iso_code(matrix)),
+            VideoTransferFunction::from_iso(iso_code(config.transfer)),
+            VideoColorPrimaries::from_iso(iso_code(config.primaries)),
         );
-        let is_complete = colorimetry.matrix() != VideoColorMatrix::Unknown
-            && colorimetry.transfer() != VideoTransferFunction::Unknown
-            && colorimetry.primaries() != VideoColorPrimaries::Unknown;
-        if is_complete {
+        // Encoders may know a part of it only. Decoders add the rest from the bitstream.
+        let is_known = colorimetry.matrix() != VideoColorMatrix::Unknown
+            || colorimetry.transfer() != VideoTransferFunction::Unknown
+            || colorimetry.primaries() != VideoColorPrimaries::Unknown;
+        if is_known {
             caps.set("colorimetry", colorimetry.to_string());
         }
     }
-    if let Some(light) = &color.light
-        && (light.max.is_some() || light.max_average.is_some())
-    {
+    if let Some(light) = &color.light {
         // 0 is unknown (CTA-861.3).
         let whole = |nits: Option<f64>| nits.map_or(0, |n| n.clamp(0.0, 65535.0).round() as u16);
         let (max, average) = (whole(light.max), whole(light.max_average));
-        gst_video::VideoContentLightLevel::new(max, average).add_to_caps(caps);
+        if (max, average) != (0, 0) {
+            gst_video::VideoContentLightLevel::new(max, average).add_to_caps(caps);
+        }
     }
-    if let Some(display) = &color.mastering
-        && *display != MasteringDisplay::default()
-    {
-        // Values out of their range are unknown (H.265, D.3.28), and 0 is.
-        let unknown = (0.0, 0.0);
-        let point = |point: fn(&DisplayPrimaries) -> (f64, f64)| {
-            let (x, y) = display.primaries.as_ref().map_or(unknown, point);
-            // In steps of 0.00002. The conversion truncates, so the value goes into the middle of
-            // its step.
-            const PARTS: f64 = 50_000.0;
-            let inside = |n: f64| (((n.clamp(0.0, 1.0) * PARTS).round() + 0.25) / PARTS) as f32;
-            gst_video::VideoMasteringDisplayInfoCoordinate::new(inside(x), inside(y))
-        };
-        // In 0.0001 cd/m².
-        let luminance = |nits: Option<f64>| {
-            let nits = nits.unwrap_or(0.0).clamp(0.0, 400_000.0);
-            (nits * 10_000.0).round() as u32
-        };
-        gst_video::VideoMasteringDisplayInfo::new(
-            [point(|p| p.red), point(|p| p.green), point(|p| p.blue)],
-            point(|p| p.white),
-            luminance(display.max_luminance),
-            luminance(display.min_luminance),
-        )
+    if let Some(display) = &color.mastering {
+        add_mastering_display(caps, display);
+    }
+}
+
+/// Returns a code of the tables in ITU-T H.273. One that is missing or impossible is unspecified,
+/// and not 0: as a matrix that is RGB.
+fn iso_code(number: Option<f64>) -> u32 {
+    const UNSPECIFIED: u32 = 2;
+    let possible = number.filter(|n| (0.0..=255.0).contains(n) && n.fract() == 0.0);
+    possible.map_or(UNSPECIFIED, |n| n as u32)
+}
+
+/// Values out of their range are unknown (H.265, D.3.28), and 0 is.
+fn add_mastering_display(caps: &mut gst::CapsRef, display: &MasteringDisplay) {
+    // In steps of 0.00002.
+    const PARTS: f64 = 50_000.0;
+    let is_possible = |n: &f64| (0.0..=1.0).contains(n);
+    let point = |point: fn(&DisplayPrimaries) -> (f64, f64)| {
+        let (x, y) = display.primaries.as_ref().map(point)?;
+        (is_possible(&x) && is_possible(&y)).then(|| ((x * PARTS).round(), (y * PARTS).round()))
+    };
+    let points = [
+        point(|p| p.red),
+        point(|p| p.green),
+        point(|p| p.blue),
+        point(|p| p.white),
+    ];
+    // In 0.0001 cd/m².
+    let luminance = |nits: Option<f64>| {
+        let nits = nits.unwrap_or(0.0).clamp(0.0, 400_000.0);
+        (nits * 10_000.0).round() as u32
+    };
+    let luminances = [display.max_luminance, display.min_luminance].map(luminance);
+    let has_point = points.iter().flatten().any(|point| *point != (0.0, 0.0));
+    if !has_point && luminances == [0, 0] {
+        return;
+    }
+    let [red, green, blue, white] = points.map(|point| {
+        let (x, y) = point.unwrap_or((0.0, 0.0));
+        // The conversion truncates, so the value goes into the middle of its step.
+        let inside = |n: f64| ((n + 0.25) / PARTS) as f32;
+        gst_video::VideoMasteringDisplayInfoCoordinate::new(inside(x), inside(y))
+    });
+    let [max, min] = luminances;
+    gst_video::VideoMasteringDisplayInfo::new([red, green, blue], white, max, min)
         .add_to_caps(caps);
-    }
 }
 
 // Audio
@@ -324,7 +363,7 @@ fn opus(facts: &TrackFacts<'_>) -> gst::Caps {
         .field("channel-mapping-family", i32::from(head.family))
         .field("stream-count", i32::from(head.streams))
         .field("coupled-count", i32::from(head.coupled));
-    if head.family != 0 {
+    if !head.mapping.is_empty() {
         let mapping = head.mapping.iter().map(|&channel| i32::from(channel));
         builder = builder.field("channel-mapping", gst::Array::new(mapping));
     }
@@ -526,6 +565,119 @@ mod tests {
         assert_eq!(caps.get("content-light-level"), Ok("1000:0"));
         let display = "0:0:0:0:0:0:0:0:10000000:50";
         assert_eq!(caps.get("mastering-display-info"), Ok(display));
+    }
+
+    /// Configurations of VP9.
+    const SUBSAMPLED: [u8; 8] = [0, 10, 0x82, 2, 2, 2, 0, 0];
+    const FULL_CHROMA: [u8; 8] = [1, 10, 0x86, 2, 2, 2, 0, 0];
+
+    /// Returns the caps of VP9 with these colours.
+    fn colored(color: &ColorInfo, configuration: &[u8]) -> gst::Caps {
+        gst::init().unwrap();
+        let mut facts = facts(configuration);
+        facts.color = Some(color);
+        of(Codec::Vp9, &facts)
+    }
+
+    #[test]
+    fn chroma_is_full_where_the_configuration_says_so() {
+        for (codec, record, expected) in [
+            (Codec::Avc, &b"\x01\xF4\x00\x1E\xFF\xE0\x00"[..], true),
+            (Codec::Avc, b"\x01\x64\x00\x1E\xFF\xE0\x00", false),
+            (Codec::Av1, b"\x81\x20\x00\x00", true),
+            (Codec::Av1, b"\x81\x00\x0C\x00", false),
+            (Codec::Av1, b"\x81\x00\x10\x00", false),
+            (Codec::Vp9, &FULL_CHROMA, true),
+            (Codec::Vp9, &SUBSAMPLED, false),
+            (Codec::Vp8, b"", false),
+        ] {
+            assert_eq!(has_full_chroma(codec, record), expected, "{codec:?}");
+        }
+        let mut hevc = [0; 23];
+        assert!(!has_full_chroma(Codec::Hevc, &hevc));
+        hevc[16] = 0xFF;
+        assert!(has_full_chroma(Codec::Hevc, &hevc));
+    }
+
+    /// ffmpeg leaves out what it does not know.
+    #[test]
+    fn caps_state_the_part_of_the_colours_that_is_known() {
+        let code = |n: f64| Some(n);
+        for (primaries, transfer, matrix, expected) in [
+            (code(9.0), code(16.0), None, Some("0:0:14:7")),
+            (code(9.0), None, None, Some("0:0:0:7")),
+            (None, None, code(9.0), Some("0:6:0:0")),
+            (code(9.0), code(16.0), code(-1.0), Some("0:0:14:7")),
+            (code(9.0), code(16.5), code(300.0), Some("0:0:0:7")),
+            (code(9.0), code(16.0), code(0.0), Some("0:0:14:7")),
+            (None, None, code(0.0), None),
+            (code(2.0), code(2.0), code(2.0), None),
+            (None, None, None, None),
+        ] {
+            let config = crate::flv::body::ColorConfig {
+                bit_depth: None,
+                primaries,
+                transfer,
+                matrix,
+            };
+            let color = ColorInfo {
+                config: Some(config),
+                ..ColorInfo::default()
+            };
+            let caps = colored(&color, &SUBSAMPLED);
+            let stated = caps.structure(0).unwrap().get::<&str>("colorimetry").ok();
+            assert_eq!(stated, expected, "{config:?}");
+        }
+        let rgb = crate::flv::body::ColorConfig {
+            matrix: code(0.0),
+            ..Default::default()
+        };
+        let color = ColorInfo {
+            config: Some(rgb),
+            ..ColorInfo::default()
+        };
+        let caps = colored(&color, &FULL_CHROMA);
+        assert_eq!(caps.structure(0).unwrap().get("colorimetry"), Ok("0:1:0:0"));
+    }
+
+    #[test]
+    fn caps_state_no_display_and_no_light_that_are_unknown() {
+        let white = (0.3127, 0.329);
+        let primaries = DisplayPrimaries {
+            red: (1.5, 0.3),
+            green: (-0.1, 0.6),
+            blue: (0.0, 0.0),
+            white,
+        };
+        let mut color = ColorInfo {
+            config: None,
+            light: Some(crate::flv::body::ContentLight {
+                max: Some(0.0),
+                max_average: Some(-1.0),
+            }),
+            mastering: Some(MasteringDisplay {
+                primaries: Some(primaries),
+                max_luminance: Some(0.0),
+                min_luminance: None,
+            }),
+        };
+        let caps = colored(&color, &SUBSAMPLED);
+        let caps = caps.structure(0).unwrap();
+        assert!(!caps.has_field("content-light-level"));
+        let display = "0:0:0:0:0:0:15635:16450:0:0";
+        assert_eq!(caps.get("mastering-display-info"), Ok(display));
+
+        color.mastering = Some(MasteringDisplay {
+            primaries: Some(DisplayPrimaries {
+                white: (0.0, 0.0),
+                ..primaries
+            }),
+            max_luminance: Some(0.0),
+            min_luminance: Some(0.0),
+        });
+        let caps = colored(&color, &SUBSAMPLED);
+        let caps = caps.structure(0).unwrap();
+        assert!(!caps.has_field("mastering-display-info"));
     }
 
     #[test]

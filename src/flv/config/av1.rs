@@ -14,6 +14,8 @@ pub struct Av1Config {
     pub profile: u8,
     pub bit_depth: u8,
     pub is_monochrome: bool,
+    /// Chroma has as many samples as luma.
+    pub is_full_chroma: bool,
     pub dimensions: Option<Dimensions>,
 }
 
@@ -32,6 +34,7 @@ impl Av1Config {
             profile: profile >> 5,
             bit_depth,
             is_monochrome: flags & 0x10 != 0,
+            is_full_chroma: flags & 0x1C == 0,
             dimensions: sequence_header(obus).and_then(picture),
         })
     }

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
+/// A channel without a stream (RFC 7845, 5.1.1).
+const SILENCE: u8 = 255;
+
+/// Channel mapping family with a demixing matrix (RFC 8486, 3.2).
+const PROJECTION: u8 = 3;
+
 /// The identification header of Opus (RFC 7845, 5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpusHead {
@@ -9,7 +15,7 @@ pub struct OpusHead {
     pub family: u8,
     pub streams: u8,
     pub coupled: u8,
-    /// The stream of each channel; empty in family 0.
+    /// The stream of each channel; empty in families 0 and 3.
     pub mapping: Vec<u8>,
 }
 
@@ -39,13 +45,22 @@ impl OpusHead {
         }
         let (streams, coupled, mapping) = match (family, rest) {
             (0, _) => (1, channels - 1, &[][..]),
+            // A matrix follows in place of a mapping.
+            (PROJECTION, &[streams, coupled, ..]) => (streams, coupled, &[][..]),
             (_, &[streams, coupled, ref mapping @ ..]) => {
                 let mapping = mapping.get(..usize::from(channels))?;
                 (streams, coupled, mapping)
             }
             _ => return None,
         };
-        let sane = streams > 0 && coupled <= streams && (family != 0 || channels <= 2);
+        // Decoders refuse a channel of a stream that is not there. 255 is silence.
+        let decoded = u16::from(streams) + u16::from(coupled);
+        let is_decoded = |channel: &u8| u16::from(*channel) < decoded || *channel == SILENCE;
+        let sane = streams > 0
+            && coupled <= streams
+            && decoded <= 255
+            && mapping.iter().all(is_decoded)
+            && (family != 0 || channels <= 2);
         sane.then(|| OpusHead {
             channels,
             pre_skip: u16::from_le_bytes([p0, p1]),

@@ -121,6 +121,25 @@ fn an_opus_head_survives_a_round_trip() {
 }
 
 #[test]
+fn an_opus_head_with_channels_of_no_stream_is_none() {
+    let head = |family, streams, coupled, mapping: &[u8]| {
+        let mut bytes = OpusHead::of_channels(3).to_bytes();
+        bytes.truncate(18);
+        bytes.extend([family, streams, coupled]);
+        bytes.extend(mapping);
+        OpusHead::parse(&bytes)
+    };
+    assert!(head(1, 2, 1, &[0, 2, 1]).is_some());
+    assert!(head(255, 3, 0, &[0, 1, 2]).is_some());
+    assert!(head(255, 1, 0, &[0, 255, 255]).is_some(), "silence");
+    assert!(head(1, 2, 1, &[0, 3, 1]).is_none());
+    assert!(head(255, 200, 100, &[0, 1, 2]).is_none());
+    // A matrix of two bytes for each channel and stream.
+    let projection = head(3, 2, 1, &[0xFF; 18]).unwrap();
+    assert!(projection.mapping.is_empty());
+}
+
+#[test]
 fn flac_is_parsed_with_and_without_its_front() {
     let mut bare = [0; STREAM_INFO_LENGTH];
     bare[10..14].copy_from_slice(&[0x0B, 0xB8, 0x02, 0xF0]);
