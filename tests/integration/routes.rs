@@ -3,9 +3,11 @@
 //! Elements that share a port, and the routes of their publishers.
 
 use std::net::TcpListener;
+use std::time::Instant;
 
 use gst::prelude::*;
 
+use support::PATIENCE;
 use support::clients::{FFMPEG, publish};
 use support::flv;
 use support::media::{copy, small};
@@ -142,6 +144,8 @@ fn an_overlapping_host_error_names_the_own_listener() {
         ("::", "127.0.0.1", "[::]"),
         ("0.0.0.0", "::", "0.0.0.0"),
         ("127.0.0.1", "0.0.0.0", "127.0.0.1"),
+        ("::ffff:127.0.0.1", "0.0.0.0", "127.0.0.1"),
+        ("0.0.0.0", "::ffff:127.0.0.1", "0.0.0.0"),
     ] {
         let recorder = Recorder::start(&format!("host={first} application=one"));
         let port = recorder.port();
@@ -149,6 +153,7 @@ fn an_overlapping_host_error_names_the_own_listener() {
         let (error, message) = Recorder::refusal(&properties);
         assert!(error.matches(gst::ResourceError::Busy), "{error:?}");
         let own = format!("\"src\" of this process listens on {listening}:{port}");
+        let second = second.trim_start_matches("::ffff:");
         for part in [second, &own] {
             assert!(message.contains(part), "{first}, {second}: {message}");
         }
@@ -156,6 +161,40 @@ fn an_overlapping_host_error_names_the_own_listener() {
         drop(publish_raw(port, "one", "key", 2));
         assert_eq!(flv::media(&recorder.finish()).len(), 2);
     }
+}
+
+#[test]
+fn an_ipv4_address_in_either_notation_is_one_listener() {
+    let first = Recorder::start("host=127.0.0.1 application=one");
+    let second = recorder_on(first.port(), "host=::ffff:127.0.0.1 application=two");
+    drop(publish_raw(first.port(), "two", "key", 2));
+    assert_eq!(flv::media(&second.finish()).len(), 2);
+}
+
+/// A drained element has closed its port, which another one may listen on then.
+#[test]
+fn a_port_that_opens_again_names_the_own_listener_in_its_way() {
+    let drained = Recorder::start("host=127.0.0.1 application=one drain=true");
+    let port = drained.port();
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = TcpListener::bind(("127.0.0.1", port)) {
+        assert!(Instant::now() < deadline, "{error}");
+        std::thread::yield_now();
+    }
+    let wide = recorder_on(port, "host=0.0.0.0 application=two");
+    let properties = format!("host=127.0.0.1 port={port} application=three");
+    let (error, message) = Recorder::refusal(&properties);
+    assert!(error.matches(gst::ResourceError::Busy), "{error:?}");
+    let own = format!("\"src\" of this process listens on 0.0.0.0:{port}");
+    assert!(message.contains(&own), "{message}");
+    drop(wide);
+
+    // Another program has it now, and not the drained element.
+    let other = TcpListener::bind(("0.0.0.0", port)).unwrap();
+    let properties = format!("host=0.0.0.0 port={port} application=two");
+    let (_, message) = Recorder::refusal(&properties);
+    assert!(!message.contains("of this process"), "{message}");
+    drop(other);
 }
 
 /// An own listener of the other family has nothing to do with it.

@@ -94,7 +94,8 @@ fn set_each(
 /// its receive buffer is full.
 pub(super) fn limit_unacknowledged(socket: &TcpStream, limit: Option<Duration>) {
     let millis = limit.map_or(0, |limit| {
-        u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
+        // A signed number to the system.
+        limit.as_millis().min(i32::MAX as u128) as u32
     });
     if let Err(error) = sockopt::set_tcp_user_timeout(socket, millis) {
         gst::debug!(CAT, "Could not limit unacknowledged data: {error}");

@@ -56,6 +56,11 @@ impl Listener {
         self.state.timer_service()
     }
 
+    /// Returns false while the port is closed, since all of its elements are drained.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.socket().is_some()
+    }
+
     /// Returns the name of an element that listens here.
     pub(crate) fn element_name(&self) -> String {
         self.state.element_name().unwrap_or_default()

@@ -164,7 +164,7 @@ pub(crate) fn claim(
         REGISTRY.claim(address, point, tls, main)
     };
     let mut last = None;
-    for address in addresses {
+    for address in addresses.map(canonical) {
         let mut claimed = claim_at(address);
         if let Err(Failure::Bind(error)) = &claimed
             && let Some(ipv4) = socket::without_ipv6(address, error)
@@ -194,6 +194,14 @@ pub(crate) fn process_stats() -> ProcessStats {
     stats.listeners = listeners.len() as u64;
     stats.clients = listeners.iter().map(|l| l.connections() as u64).sum();
     stats
+}
+
+/// Returns an IPv4 address that is written as one of IPv6 as what it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
 }
 
 enum Failure {
@@ -226,13 +234,22 @@ impl Registry {
         main: ConnectionMain,
     ) -> Result<Claim, Failure> {
         let mut entries = self.wait_for_port(wanted).map_err(Failure::Final)?;
-        let (address, listener) = match entries.get_mut(&wanted) {
-            Some(Entry::Open { listener, claims }) => {
-                listener.add_route(point).map_err(Failure::Final)?;
-                *claims += 1;
-                (wanted, listener.clone())
+        let open = match entries.get(&wanted) {
+            Some(Entry::Open { listener, .. }) => Some(listener.clone()),
+            _ => None,
+        };
+        let (address, listener) = match open {
+            Some(listener) => {
+                listener.add_route(point).map_err(|error| match error {
+                    ClaimError::Bind { source, .. } => explain_bind(&entries, wanted, source),
+                    error => Failure::Final(error),
+                })?;
+                if let Some(Entry::Open { claims, .. }) = entries.get_mut(&wanted) {
+                    *claims += 1;
+                }
+                (wanted, listener)
             }
-            _ => {
+            None => {
                 let listener = Listener::start(wanted, point.clone(), tls, main, self.spawn);
                 let listener = listener.map_err(|error| explain_bind(&entries, wanted, error))?;
                 let listener = Arc::new(listener);
@@ -366,7 +383,8 @@ fn explain_bind(
         address.port() == wanted.port() && (covers(one, other) || covers(other, one))
     };
     let overlap = entries.iter().find_map(|(address, entry)| match entry {
-        Entry::Open { listener, .. } if overlaps(address) => {
+        // The port is closed while all of its elements are drained.
+        Entry::Open { listener, .. } if overlaps(address) && listener.is_open() => {
             Some((*address, listener.element_name()))
         }
         _ => None,
