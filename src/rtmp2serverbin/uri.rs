@@ -5,7 +5,7 @@
 use gst::glib;
 use gst::prelude::*;
 
-use crate::rtmp2serversrc;
+use crate::{lists, rtmp2serversrc};
 
 /// Schemes of URIs, each with the scheme of the location that it stands for.
 const SCHEMES: [(&str, &str); 2] = [("rtmpserver", "rtmp"), ("rtmpsserver", "rtmps")];
@@ -79,8 +79,7 @@ impl Uri {
             if !spec.flags().contains(glib::ParamFlags::WRITABLE) {
                 return Err(invalid("there is the read-only property"));
             }
-            let value = glib::Value::deserialize_with_pspec(text, spec);
-            let value = value.map_err(|_| invalid("there is a bad value of"))?;
+            let value = parse(text, spec).ok_or_else(|| invalid("there is a bad value of"))?;
             if !is_in_range(spec, &value) {
                 return Err(invalid("there is a value out of the range of"));
             }
@@ -88,6 +87,14 @@ impl Uri {
         });
         values.collect()
     }
+}
+
+/// Parses the text form of a value. That of a list is the same with all versions of GStreamer.
+fn parse(text: &str, spec: &glib::ParamSpec) -> Option<glib::Value> {
+    if spec.value_type() == Vec::<String>::static_type() {
+        return lists::parse(text).map(Into::into);
+    }
+    glib::Value::deserialize_with_pspec(text, spec).ok()
 }
 
 /// Checks the range of a value, which GObject does only when the property is set.
