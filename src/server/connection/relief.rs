@@ -12,7 +12,6 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Instant;
 use std::{fmt, io};
 
 use parking_lot::Mutex;
@@ -64,16 +63,13 @@ impl<C: Resume> ReliefSlot<C> {
         })
     }
 
-    /// Delivers the items of the queue. Returns the connection and the time of the end, unless another
-    /// thread continues it.
+    /// Delivers the items of the queue. Returns the connection, unless another thread continues it.
     pub(super) fn deliver(
         self: &Arc<Self>,
         connection: Box<C>,
         stream: &Arc<Stream>,
-    ) -> Option<(Box<C>, Instant)> {
-        let mut ended = None;
-        let connection = self.hold(connection, || ended = Some(stream.deliver(self.clone())));
-        Some((connection?, ended?))
+    ) -> Option<Box<C>> {
+        self.hold(connection, || stream.deliver(self.clone()))
     }
 
     /// Holds the connection during a push. Returns it, unless another thread continues it.

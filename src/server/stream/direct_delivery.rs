@@ -62,8 +62,7 @@ pub(super) fn next_watch(now: Instant) -> Instant {
 /// The pipeline behind a stream.
 pub(crate) trait Downstream: Debug + Send + Sync {
     /// Delivers the items of the queue on the current thread, while the streaming thread is parked.
-    /// `now` is the present time.
-    fn deliver(&self, now: Instant) -> Delivered;
+    fn deliver(&self) -> Delivered;
 }
 
 /// The result of a direct delivery.
@@ -261,7 +260,7 @@ mod tests {
     struct Counter(AtomicUsize);
 
     impl Downstream for Counter {
-        fn deliver(&self, _now: Instant) -> Delivered {
+        fn deliver(&self) -> Delivered {
             self.0.fetch_add(1, Ordering::Relaxed);
             Delivered::default()
         }
