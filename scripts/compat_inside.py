@@ -176,8 +176,6 @@ class Browser:
     def __init__(self, port):
         self.address = f"http://127.0.0.1:{port}/session"
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
-        # Bookworm's driver does not reach its browser by a socket where there is no other network.
-        arguments.append("--remote-debugging-pipe")
         options = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}}}}
         self.address += "/" + self._post("", options)["sessionId"]
 
