@@ -277,7 +277,8 @@ def integration():
         output = run(newest, *GROUPS, *SKIPPED, "--test-threads=4", seconds=1200, env=env)
     except Failure as failure:
         failed = re.findall(r"^    (\S+::\S+)$", failure.output, re.MULTILINE)
-        raise harness.Failure(f"failed: {', '.join(sorted(set(failed)))}\n{failure}") from None
+        reasons = failure.output.partition("\nfailures:\n")[2][:4000]
+        raise harness.Failure(f"failed: {', '.join(sorted(set(failed)))}\n{reasons or failure}") from None
     return re.search(r"test result: ok\. (\d+) passed", output).group(1) + " tests"
 
 

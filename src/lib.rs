@@ -32,6 +32,7 @@
 // Modules with `allow` are public in `internal` only.
 #[allow(missing_docs)]
 mod amf0;
+mod demuxer_choice;
 mod eflvdemux;
 mod eflvlivedemux;
 #[allow(missing_docs)]

@@ -9,6 +9,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::CAT;
+use crate::demuxer_choice;
 use crate::eflvdemux::{self, EFlvDemux};
 
 #[derive(Debug)]
@@ -72,9 +73,9 @@ impl ElementImpl for EFlvLiveDemux {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let caps = gst::Caps::builder("video/x-flv").field("enhanced", true);
+            let caps = demuxer_choice::demuxer_caps();
             let (direction, presence) = (gst::PadDirection::Sink, gst::PadPresence::Always);
-            let sink = gst::PadTemplate::new("sink", direction, presence, &caps.build());
+            let sink = gst::PadTemplate::new("sink", direction, presence, &caps);
             sink.into_iter()
                 .chain(eflvdemux::source_templates())
                 .collect()

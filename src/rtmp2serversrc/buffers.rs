@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 
 use super::spare_buffers::{SpareBuffers, Supply, TagContent};
+use crate::demuxer_choice::{ENHANCED, enhanced_field};
 use crate::feed::OutputTag;
 
 /// Caps of the reference timestamps of one epoch: `timestamp/x-rtmp` with the field `epoch`. All
@@ -37,15 +38,12 @@ impl EpochCaps {
 static UNIX_CAPS: LazyLock<gst::Caps> =
     LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-unix"));
 
-/// Field of the caps of Enhanced FLV. Plain FLV has none, so that these are the caps of files.
-const ENHANCED: &str = "enhanced";
-
 pub(super) fn caps() -> gst::Caps {
     gst::Caps::new_empty_simple("video/x-flv")
 }
 
 /// Returns caps with the headers that a late client needs. They say if the stream needs a demuxer of
-/// Enhanced FLV.
+/// Enhanced FLV, where that matters.
 pub(super) fn caps_with_stream_header(headers: Vec<Bytes>, is_enhanced: bool) -> gst::Caps {
     let headers = headers.into_iter().map(|header| {
         let mut buffer = gst::Buffer::from_slice(header);
@@ -56,7 +54,7 @@ pub(super) fn caps_with_stream_header(headers: Vec<Bytes>, is_enhanced: bool) ->
     });
     gst::Caps::builder("video/x-flv")
         .field("streamheader", gst::Array::new(headers))
-        .field_if(ENHANCED, true, is_enhanced)
+        .field_if_some(ENHANCED, enhanced_field(is_enhanced))
         .build()
 }
 

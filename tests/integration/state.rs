@@ -87,6 +87,14 @@ fn each_status_change_is_posted_once_and_in_order() {
     let status: StreamStatus = element.property("stream-status");
     let connection: ConnectionState = element.property("connection-state");
     assert_eq!((connection, status), (Disconnected, Stopped));
+    // It follows its message.
+    let is_last = |event: &gst::Event| match event.view() {
+        gst::EventView::CustomDownstreamSticky(status) => {
+            state_of(status.structure().unwrap()) == (Disconnected, Stopped, 3)
+        }
+        _ => false,
+    };
+    recorder.wait_until("the last status", |_| recorder.events().iter().any(is_last));
     let pad = element.static_pad("src").unwrap();
     let kept = std::iter::successors(Some(0), |index| Some(index + 1))
         .map_while(|index| pad.sticky_event::<gst::event::CustomDownstreamSticky<_>>(index));

@@ -58,6 +58,8 @@ impl Recorder {
                 }
                 _ => {}
             }
+            // With the lock of those who wait, so that none of them misses an event.
+            let _buffers = kept_buffers.lock().unwrap();
             announce.notify_all();
             gst::PadProbeReturn::Ok
         });
