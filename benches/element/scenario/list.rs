@@ -11,7 +11,7 @@ use super::Quantity::{
 use super::{Bound, Kind, Quantity, Scenario, Target, When};
 use crate::media::{AUDIO_ONLY, FULL_HD, PACED, Profile, SENT_ON, SMALL, TINY, UHD};
 use crate::subject::Subject::{
-    self, Collecting, Nginx, OneCopy, ReadLoop, ReadThreads, Rtmp2FallbackSink,
+    self, Collecting, Nginx, OneCopy, PushThreads, ReadLoop, ReadThreads, Rtmp2FallbackSink,
     Rtmp2MultiServerSrc, Rtmp2ServerSrc, Rtmp2Sink, Srs, TcpServerSrc,
 };
 
@@ -20,6 +20,7 @@ const COPIERS: &[Subject] = &[OneCopy, Nginx, Srs, TcpServerSrc, Rtmp2ServerSrc]
 const LISTENERS: &[Subject] = &[
     ReadLoop,
     ReadThreads,
+    PushThreads,
     Nginx,
     Srs,
     TcpServerSrc,
@@ -105,7 +106,10 @@ pub fn all() -> Vec<Scenario> {
                 record: true,
             },
             COPIERS,
-            vec![versus(CpuPerGigabyte, Nginx, AtMost(0.75))],
+            vec![
+                versus(CpuPerGigabyte, Nginx, AtMost(0.75)),
+                versus(CpuPerGigabyte, Srs, AtMost(1.05)),
+            ],
         ),
         scenario(
             "chunks-128",
@@ -148,7 +152,7 @@ pub fn all() -> Vec<Scenario> {
             vec![
                 versus(CpuShare, ReadThreads, AtMost(1.35)),
                 versus(CpuShare, Nginx, AtMost(1.25)),
-                versus(CpuShare, TcpServerSrc, AtMost(0.5)),
+                versus(CpuShare, TcpServerSrc, AtMost(0.75)),
             ],
         ),
         scenario(
@@ -220,7 +224,7 @@ pub fn all() -> Vec<Scenario> {
                 publishers: 1000,
             },
             SERVERS,
-            vec![absolute(MemoryEach, AtMost(100.0))],
+            vec![absolute(MemoryEach, AtMost(70.0))],
         ),
         many(
             "multi-1000",

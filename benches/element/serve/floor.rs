@@ -10,6 +10,7 @@ use std::thread;
 use anyhow::Result;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::push;
 use crate::chunk::{ChunkReader, Header, SET_CHUNK_SIZE};
 
 const READ_SIZE: usize = 64 * 1024;
@@ -35,6 +36,26 @@ pub fn read_threads(count: usize) -> Result<()> {
             let (mut socket, _) = listener.accept()?;
             let mut buffer = vec![0; READ_SIZE];
             scope.spawn(move || while socket.read(&mut buffer).is_ok_and(|size| size > 0) {});
+        }
+        Ok(())
+    })
+}
+
+/// The same, and pushes what each read brings into a fakesink as one buffer: the least that a pipeline
+/// costs whose source has a thread for each publisher and no protocol.
+pub fn push_threads(count: usize) -> Result<()> {
+    crate::subject::init_gstreamer()?;
+    let listener = listen()?;
+    thread::scope(|scope| {
+        for _ in 0..count {
+            let (mut socket, _) = listener.accept()?;
+            let sink = push::start("fakesink")?;
+            let mut buffer = vec![0; READ_SIZE];
+            scope.spawn(move || {
+                while let Ok(size @ 1..) = socket.read(&mut buffer) {
+                    sink.push(&buffer[..size]);
+                }
+            });
         }
         Ok(())
     })

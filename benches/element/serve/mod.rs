@@ -30,6 +30,12 @@ pub enum Serve {
         #[arg(long, default_value_t = 1)]
         count: usize,
     },
+    /// Reads in a thread for each publisher, and pushes each read into a sink.
+    #[command(hide = true)]
+    PushThreads {
+        #[arg(long, default_value_t = 1)]
+        count: usize,
+    },
     /// Reads, and copies each payload byte once into its message's memory.
     #[command(hide = true)]
     OneCopy {
@@ -66,6 +72,7 @@ pub fn serve(command: Serve) -> Result<()> {
     match command {
         Serve::ReadLoop { count } => floor::read_loop(count)?,
         Serve::ReadThreads { count } => floor::read_threads(count)?,
+        Serve::PushThreads { count } => floor::push_threads(count)?,
         Serve::OneCopy { record } => floor::one_copy(record)?,
         Serve::Pipeline {
             count,

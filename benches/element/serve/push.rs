@@ -13,10 +13,17 @@ use gst::prelude::*;
 
 use crate::media::{self, GOP, SENT_ON};
 
-struct Sink {
+pub(super) struct Sink {
     pipeline: gst::Pipeline,
     element: gst::Element,
     pad: gst::Pad,
+}
+
+impl Sink {
+    /// Pushes a copy of these bytes.
+    pub(super) fn push(&self, bytes: &[u8]) {
+        let _ = self.pad.push(gst::Buffer::from_slice(bytes.to_vec()));
+    }
 }
 
 pub fn run(count: usize, sink: &str) -> Result<()> {
@@ -44,7 +51,8 @@ pub fn run(count: usize, sink: &str) -> Result<()> {
     Ok(())
 }
 
-fn start(sink: &str) -> Result<Sink> {
+/// Starts a pipeline of a sink, and of a pad that feeds it.
+pub(super) fn start(sink: &str) -> Result<Sink> {
     let text = format!("{sink} name=sink sync=false async=false");
     let bin = gst::parse::bin_from_description(&text, false)?;
     let element = bin.by_name("sink").context("no sink")?;

@@ -23,6 +23,7 @@ pub use sender::Sender;
 pub enum Subject {
     ReadLoop,
     ReadThreads,
+    PushThreads,
     OneCopy,
     Nginx,
     Srs,
@@ -36,9 +37,10 @@ pub enum Subject {
 }
 
 impl Subject {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ReadLoop,
         Self::ReadThreads,
+        Self::PushThreads,
         Self::OneCopy,
         Self::Nginx,
         Self::Srs,
@@ -54,6 +56,7 @@ impl Subject {
         match self {
             Self::ReadLoop => "read loop",
             Self::ReadThreads => "read threads",
+            Self::PushThreads => "push threads",
             Self::OneCopy => "one copy",
             Self::Nginx => "nginx-rtmp",
             Self::Srs => "SRS",
@@ -79,7 +82,10 @@ impl Subject {
 
     /// Returns true for the least cost of receiving, which is no server.
     pub fn is_floor(self) -> bool {
-        matches!(self, Self::ReadLoop | Self::ReadThreads | Self::OneCopy)
+        matches!(
+            self,
+            Self::ReadLoop | Self::ReadThreads | Self::PushThreads | Self::OneCopy
+        )
     }
 
     /// Returns true for a server that is a program of its own, and no pipeline.
@@ -97,6 +103,7 @@ impl Subject {
             // Nothing publishes to the two senders.
             Self::ReadLoop
             | Self::ReadThreads
+            | Self::PushThreads
             | Self::OneCopy
             | Self::TcpServerSrc
             | Self::Rtmp2Sink
@@ -107,7 +114,7 @@ impl Subject {
     /// The reason why this machine cannot run the subject, if any.
     pub fn missing(self) -> Option<String> {
         match self {
-            Self::ReadLoop | Self::ReadThreads | Self::OneCopy => None,
+            Self::ReadLoop | Self::ReadThreads | Self::PushThreads | Self::OneCopy => None,
             Self::Nginx => nginx::missing(),
             Self::Srs => srs::missing(),
             Self::TcpServerSrc | Self::Rtmp2ServerSrc | Self::Rtmp2MultiServerSrc => {
@@ -255,6 +262,9 @@ fn arguments(subject: Subject, setup: Setup<'_>, recording: Option<PathBuf>) -> 
         Subject::ReadLoop => arguments.extend(["read-loop", "--count", &count].map(Into::into)),
         Subject::ReadThreads => {
             arguments.extend(["read-threads", "--count", &count].map(Into::into));
+        }
+        Subject::PushThreads => {
+            arguments.extend(["push-threads", "--count", &count].map(Into::into));
         }
         Subject::OneCopy => {
             arguments.push("one-copy".into());
