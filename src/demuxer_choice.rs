@@ -13,33 +13,19 @@ const FAILS_FROM: (u32, u32) = (1, 25);
 
 /// Returns the field's value for a stream, if its caps have it.
 pub(crate) fn enhanced_field(is_enhanced: bool) -> Option<bool> {
-    field(is_enhanced, present_version())
-}
-
-/// Returns the caps that eflvlivedemux accepts.
-pub(crate) fn demuxer_caps() -> gst::Caps {
-    caps(present_version())
-}
-
-fn present_version() -> (u32, u32) {
     let (major, minor, ..) = gst::version();
-    (major, minor)
+    field(is_enhanced, (major, minor))
 }
 
 fn field(is_enhanced: bool, version: (u32, u32)) -> Option<bool> {
     (is_enhanced || version >= FAILS_FROM).then_some(is_enhanced)
 }
 
-fn caps(version: (u32, u32)) -> gst::Caps {
-    let mut caps = gst::Caps::new_empty();
-    if let Some(caps) = caps.get_mut() {
-        let values = [true, false].map(|is_enhanced| field(is_enhanced, version));
-        for value in values.into_iter().flatten() {
-            let structure = gst::Structure::builder("video/x-flv").field(ENHANCED, value);
-            caps.append_structure(structure.build());
-        }
-    }
-    caps
+/// Returns the caps that eflvlivedemux accepts: those with the field.
+pub(crate) fn demuxer_caps() -> gst::Caps {
+    let both = gst::List::new([true, false]);
+    let caps = gst::Caps::builder("video/x-flv").field(ENHANCED, both);
+    caps.build()
 }
 
 #[cfg(test)]
@@ -49,7 +35,7 @@ mod tests {
     /// Returns which streams eflvlivedemux is chosen for: enhanced ones, and plain ones.
     fn chosen(version: (u32, u32)) -> [bool; 2] {
         gst::init().unwrap();
-        let accepted = caps(version);
+        let accepted = demuxer_caps();
         let file = gst::Caps::new_empty_simple("video/x-flv");
         assert!(!file.is_subset(&accepted), "files go to flvdemux");
         [true, false].map(|is_enhanced| {
