@@ -42,6 +42,7 @@ mod flv;
 mod lists;
 mod memory;
 mod plugin;
+mod post_permits;
 mod rate;
 #[allow(missing_docs)]
 mod rtmp;

@@ -33,6 +33,7 @@ use super::streaming::{Step, StreamingTask};
 use super::voice::Voice;
 use super::{CAT, announcements, buffers, signals};
 use crate::flv::description::StreamDescription;
+use crate::post_permits;
 use crate::server::{self, Delivered, Downstream, Stream, Wake};
 
 static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
@@ -166,6 +167,12 @@ impl ElementImpl for Rtmp2ServerSrc {
             )
         });
         Some(&METADATA)
+    }
+
+    /// Many streams may have something to say at the same time.
+    fn post_message(&self, message: gst::Message) -> bool {
+        let _permit = post_permits::acquire();
+        self.parent_post_message(message)
     }
 
     fn send_event(&self, event: gst::Event) -> bool {

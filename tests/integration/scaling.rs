@@ -3,7 +3,7 @@
 //! A thousand small publishers in one process.
 
 use std::io::Write;
-use std::sync::mpsc;
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -107,6 +107,45 @@ fn a_thousand_publishers_need_one_thread_each() {
     }
     pipeline.set_state(gst::State::Null).unwrap();
     first.finish();
+}
+
+/// Messages that each thread posts.
+const MESSAGES: usize = 500;
+
+/// A writer of GStreamer's bus spins until those before it are done, so that a thousand of them need minutes
+/// on two cores once one is preempted.
+#[test]
+fn a_thousand_threads_post_messages_at_the_same_time() {
+    if !is_isolated("scaling::a_thousand_threads_post_messages_at_the_same_time") {
+        return;
+    }
+    support::init();
+    let pipeline = gst::parse::launch("rtmp2serversrc name=src ! fakesink").unwrap();
+    let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
+    let element = bin.by_name("src").unwrap();
+    let (sender, posted) = mpsc::channel();
+    let start = Arc::new(Barrier::new(PUBLISHERS));
+    for _ in 0..PUBLISHERS {
+        let (element, sender, start) = (element.clone(), sender.clone(), start.clone());
+        let thread = std::thread::Builder::new().stack_size(128 * 1024);
+        let post = move || {
+            start.wait();
+            for _ in 0..MESSAGES {
+                let structure = gst::Structure::new_empty("test");
+                let message = gst::message::Element::builder(structure).src(&element);
+                element.post_message(message.build()).unwrap();
+            }
+            sender.send(()).unwrap();
+        };
+        thread.spawn(post).unwrap();
+    }
+    for _ in 0..PUBLISHERS {
+        posted.recv_timeout(PATIENCE).unwrap();
+    }
+    let bus = pipeline.bus().unwrap();
+    let kind = [gst::MessageType::Element];
+    let messages = std::iter::from_fn(|| bus.pop_filtered(&kind)).count();
+    assert_eq!(messages, MESSAGES * PUBLISHERS);
 }
 
 /// Streams of the larger element, and of the one that it is compared with.
