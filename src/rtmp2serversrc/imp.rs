@@ -405,7 +405,7 @@ impl PushSrcImpl for Rtmp2ServerSrc {
 struct DirectDownstream(super::Rtmp2ServerSrc);
 
 impl Downstream for DirectDownstream {
-    fn deliver(&self) -> Delivered {
+    fn deliver(&self, now: Instant) -> Delivered {
         const NOTHING: Delivered = Delivered {
             tags: 0,
             has_rest: true,
@@ -419,7 +419,7 @@ impl Downstream for DirectDownstream {
         };
         let stream = task.stream().clone();
         let may_go_on = || element.pause_gate.is_open() && !stream.direct().is_relieved();
-        let delivered = element.with_context(|context| task.deliver(context, may_go_on));
+        let delivered = element.with_context(|context| task.deliver(context, now, may_go_on));
         let mut streaming = element.streaming.lock();
         let running = element.running.lock();
         // The push may have stopped the element. Another thread that stops it waits for this one.

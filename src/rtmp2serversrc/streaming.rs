@@ -134,7 +134,7 @@ impl StreamingTask {
             }
             let has_drops = self.stream.queue().take_for_reader(&mut self.items);
             if !self.items.is_empty() {
-                self.feed_items(context);
+                self.feed_items(context, Instant::now());
                 continue;
             }
             if has_drops {
@@ -164,12 +164,15 @@ impl StreamingTask {
     }
 
     /// Delivers the tags of the queue on the publisher's thread, while the streaming thread is parked.
-    /// Anything else is left to that one, and all that is queued once this may not go on.
+    /// Anything else is left to that one, and all that is queued once this may not go on. `now` is the
+    /// present time.
     pub(super) fn deliver(
         &mut self,
         context: Context<'_>,
+        now: Instant,
         may_go_on: impl Fn() -> bool,
     ) -> Delivered {
+        let mut now = Some(now);
         let mut delivered = Delivered {
             tags: 0,
             has_rest: true,
@@ -197,7 +200,7 @@ impl StreamingTask {
             if delivered.tags > 0 && !may_go_on() {
                 return delivered;
             }
-            self.feed_items(context);
+            self.feed_items(context, now.take().unwrap_or_else(Instant::now));
             // A pause begins.
             if !self.items.is_empty() {
                 return delivered;
@@ -298,9 +301,9 @@ impl StreamingTask {
         (self.reporter.is_return_awaited() || awaits_media) && !self.feed.fills_gaps()
     }
 
-    /// Moves the items from the queue into the feed. In a pause only those before the first tag.
-    fn feed_items(&mut self, context: Context<'_>) {
-        let now = Instant::now();
+    /// Moves the items from the queue into the feed. In a pause only those before the first tag. `now` is
+    /// the present time.
+    fn feed_items(&mut self, context: Context<'_>, now: Instant) {
         let running_time = context.running_time();
         let (max_lateness, delivery_interval) = {
             let settings = context.state.settings();

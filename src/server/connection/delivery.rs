@@ -94,12 +94,13 @@ impl Delivery {
         published.is_none_or(|it| it.stream.queue().has_space_for(&self.batch))
     }
 
-    /// Moves the batch to the queue. A read that filled its buffer has probably left more pending,
+    /// Moves the batch of a read at `arrival` to the queue. A read that filled its buffer has probably left more pending,
     /// and waking the streaming thread for each of those would cost more than all else.
     pub(super) fn hand_over(
         &mut self,
         published: Option<&Published>,
         partial_media: usize,
+        arrival: Instant,
         more_is_likely: bool,
     ) -> Result<(), Stopped> {
         // A large frame on a slow network takes its time, and is media all the while.
@@ -112,12 +113,13 @@ impl Delivery {
         let has_progress = has_grown || self.batch.iter().any(is_media);
         if has_progress && handle.is_stalled() {
             // First the time: a contender may look in between.
-            handle.note_media();
+            handle.note_media(Instant::now());
             if handle.set_stalled(false) {
                 queue.post_from(self.client, QueueItem::Resumed);
             }
         }
         let count = self.batch.len();
+        let space_waits = queue.space_waits();
         if more_is_likely {
             self.is_due |= queue.push_quietly(self.client, &mut self.batch)?;
         } else if self.is_unannounced || !self.batch.is_empty() {
@@ -127,7 +129,8 @@ impl Delivery {
             self.batch.shrink_to(Slack::KEPT);
         }
         if has_progress {
-            handle.note_media();
+            let has_waited = queue.space_waits() != space_waits;
+            handle.note_media(if has_waited { Instant::now() } else { arrival });
         }
         self.is_unannounced = more_is_likely;
         Ok(())

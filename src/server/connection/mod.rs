@@ -93,6 +93,8 @@ struct Connection {
     last_sent: Instant,
     /// End of the handling of the last read, which may have waited for the pipeline.
     idle_since: Instant,
+    /// The time, where nothing has waited since it was read.
+    present: Option<Instant>,
     /// A ping was sent since the client last sent something.
     is_pinged: bool,
     counters: ConnectionCounters,
@@ -153,6 +155,7 @@ impl Connection {
             last_read: now,
             last_sent: now,
             idle_since: now,
+            present: None,
             is_pinged: false,
             counters: ConnectionCounters::new(&config, now),
             _listed: listed,
@@ -193,11 +196,11 @@ impl Connection {
             if let Some(stream) = stream {
                 self.delivery.set_delivered();
                 let relief = self.relief.clone();
-                match relief.deliver(self, &stream) {
-                    Some(connection) => self = connection,
-                    None => return,
-                }
-                self.note_handled();
+                let Some((connection, ended)) = relief.deliver(self, &stream) else {
+                    return;
+                };
+                self = connection;
+                self.note_handled(ended);
             }
         }
     }
@@ -365,7 +368,7 @@ impl Connection {
         }
         flushed.and(handed_over)?;
         if !self.delivery.is_due() {
-            self.note_handled();
+            self.note_handled(Instant::now());
         }
         outcome
     }
@@ -377,9 +380,10 @@ impl Connection {
             && now.saturating_duration_since(self.last_sent) >= MAX_QUIET
     }
 
-    /// Notes the end of the handling of a read.
-    fn note_handled(&mut self) {
-        self.idle_since = Instant::now();
+    /// Notes the end of the handling of a read, just now.
+    fn note_handled(&mut self, now: Instant) {
+        self.idle_since = now;
+        self.present = Some(now);
         self.set_timers();
     }
 
@@ -461,7 +465,7 @@ impl Connection {
         self.post_verdicts();
         let (published, partial) = (self.phase.published(), self.session.partial_media());
         self.delivery
-            .hand_over(published, partial, more_is_likely)?;
+            .hand_over(published, partial, self.last_read, more_is_likely)?;
         Ok(())
     }
 
@@ -529,7 +533,8 @@ impl Connection {
             let _ = sockopt::set_tcp_quickack(&*self.parts.socket, true);
             self.handle_timers()?;
         }
-        if let Some(timeout) = self.timers.change_read_timeout(Instant::now()) {
+        let now = self.present.take().unwrap_or_else(Instant::now);
+        if let Some(timeout) = self.timers.change_read_timeout(now) {
             let set = self.parts.socket.set_read_timeout(timeout);
             set.map_err(TransportError::Io)?;
         }
@@ -617,7 +622,7 @@ impl Connection {
 
 impl Resume for Connection {
     fn resume(mut self: Box<Self>) {
-        self.note_handled();
+        self.note_handled(Instant::now());
         self.converse();
     }
 }

@@ -76,10 +76,7 @@ impl Published {
         let ping = idle_since + liveness::ping_after(settings.timeout);
         timers.set(Timer::Ping, (!is_pinged).then_some(ping));
         let can_stall = !settings.stall_timeout.is_zero() && !handle.is_stalled();
-        let stall = || {
-            let until_stall = settings.stall_timeout.saturating_sub(handle.media_age());
-            Instant::now() + until_stall
-        };
+        let stall = || handle.last_media() + settings.stall_timeout;
         timers.set(Timer::Stall, can_stall.then(stall));
     }
 }

@@ -12,6 +12,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Instant;
 use std::{fmt, io};
 
 use parking_lot::Mutex;
@@ -63,13 +64,16 @@ impl<C: Resume> ReliefSlot<C> {
         })
     }
 
-    /// Delivers the items of the queue. Returns the connection, unless another thread continues it.
+    /// Delivers the items of the queue. Returns the connection and the time of the end, unless another
+    /// thread continues it.
     pub(super) fn deliver(
         self: &Arc<Self>,
         connection: Box<C>,
         stream: &Arc<Stream>,
-    ) -> Option<Box<C>> {
-        self.hold(connection, || stream.deliver(self.clone()))
+    ) -> Option<(Box<C>, Instant)> {
+        let mut ended = None;
+        let connection = self.hold(connection, || ended = Some(stream.deliver(self.clone())));
+        Some((connection?, ended?))
     }
 
     /// Holds the connection during a push. Returns it, unless another thread continues it.

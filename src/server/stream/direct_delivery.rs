@@ -62,7 +62,8 @@ pub(super) fn next_watch(now: Instant) -> Instant {
 /// The pipeline behind a stream.
 pub(crate) trait Downstream: Debug + Send + Sync {
     /// Delivers the items of the queue on the current thread, while the streaming thread is parked.
-    fn deliver(&self) -> Delivered;
+    /// `now` is the present time.
+    fn deliver(&self, now: Instant) -> Delivered;
 }
 
 /// The result of a direct delivery.
@@ -260,7 +261,7 @@ mod tests {
     struct Counter(AtomicUsize);
 
     impl Downstream for Counter {
-        fn deliver(&self) -> Delivered {
+        fn deliver(&self, _now: Instant) -> Delivered {
             self.0.fetch_add(1, Ordering::Relaxed);
             Delivered::default()
         }

@@ -156,19 +156,20 @@ impl Stream {
     }
 
     /// Delivers the items of the queue on the publisher's thread, or wakes the streaming thread for
-    /// them. `relief` continues the connection where that blocks.
-    pub(crate) fn deliver(self: &Arc<Self>, relief: Arc<dyn Relief>) {
-        let Some(begun) = self.direct.begin(Instant::now(), relief) else {
+    /// them. `relief` continues the connection where that blocks. Returns the time of the end.
+    pub(crate) fn deliver(self: &Arc<Self>, relief: Arc<dyn Relief>) -> Instant {
+        let now = Instant::now();
+        let Some(begun) = self.direct.begin(now, relief) else {
             self.queue.announce();
-            return;
+            return now;
         };
         if begun.needs_watch {
             self.set_watch_timer();
         }
         if !self.queue.begin_delivery() {
-            self.direct.end(Instant::now(), 0);
+            self.direct.end(now, 0);
             self.queue.announce();
-            return;
+            return now;
         }
         // Also in a panic: the streaming thread waits for the end.
         let mut delivery = DeliveryInProgress {
@@ -177,8 +178,10 @@ impl Stream {
                 tags: 0,
                 has_rest: true,
             },
+            ended: None,
         };
-        delivery.delivered = begun.downstream.deliver();
+        delivery.delivered = begun.downstream.deliver(now);
+        delivery.end()
     }
 
     /// Waits for the end of a push by the publisher's thread, unless the caller is within it.
@@ -671,12 +674,21 @@ impl Drop for Stream {
 struct DeliveryInProgress<'a> {
     stream: &'a Stream,
     delivered: Delivered,
+    ended: Option<Instant>,
+}
+
+impl DeliveryInProgress<'_> {
+    /// Ends it, and returns the time.
+    fn end(mut self) -> Instant {
+        *self.ended.insert(Instant::now())
+    }
 }
 
 impl Drop for DeliveryInProgress<'_> {
     fn drop(&mut self) {
         let Delivered { tags, has_rest } = self.delivered;
-        self.stream.direct.end(Instant::now(), tags);
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        self.stream.direct.end(ended, tags);
         self.stream.queue.end_delivery(has_rest);
     }
 }

@@ -70,8 +70,8 @@ struct Activity {
 }
 
 impl Activity {
-    fn now(&self) -> u64 {
-        self.since.elapsed().as_millis() as u64
+    fn millis_at(&self, time: Instant) -> u64 {
+        time.saturating_duration_since(self.since).as_millis() as u64
     }
 
     fn age(&self, of: &AtomicU64) -> Duration {
@@ -105,22 +105,27 @@ impl PublisherHandle {
     }
 
     /// Notes that media has made progress, or was accepted after a wait.
-    pub(crate) fn note_media(&self) {
+    pub(crate) fn note_media(&self, at: Instant) {
         let activity = &self.activity;
-        activity.last_media.store(activity.now(), Ordering::Relaxed);
+        let millis = activity.millis_at(at);
+        activity.last_media.store(millis, Ordering::Relaxed);
     }
 
     /// Notes that bytes have arrived. Returns true where a contender waits for that.
     pub(crate) fn note_bytes(&self, count: usize, arrival: Instant) -> bool {
         let activity = &self.activity;
-        let millis = arrival
-            .saturating_duration_since(activity.since)
-            .as_millis() as u64;
+        let millis = activity.millis_at(arrival);
         activity.last_byte.store(millis, Ordering::Relaxed);
         // Ordered with `contend`: either the contender sees the bytes, or they see the contender.
         let count = count as u64;
         activity.received_bytes.fetch_add(count, Ordering::SeqCst);
         activity.contenders.load(Ordering::SeqCst) > 0
+    }
+
+    /// Returns the time of the last media.
+    pub(crate) fn last_media(&self) -> Instant {
+        let millis = self.activity.last_media.load(Ordering::Relaxed);
+        self.activity.since + Duration::from_millis(millis)
     }
 
     /// Returns the time since the last media.
