@@ -747,6 +747,10 @@ fn pad_of_the_multi_source_that_is_unlinked_drops_and_counts() {
     sent.extend((0..20).map(|_| pass(&mut client, delta)));
     let pad = recorder.element.static_pad("src_0").unwrap();
     let peer = pad.peer().unwrap();
+    // The pad is seen to have the last frame just before it is pushed on. The publisher's thread answers
+    // after its push.
+    client.command(0, "createStream", 9.0, &[Value::Null]);
+    client.expect_command("_result");
     pad.unlink(&peer).unwrap();
     sent.extend((0..20).map(|_| pass(&mut client, delta)));
     let dropped = || -> u64 {
