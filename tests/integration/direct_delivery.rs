@@ -747,17 +747,14 @@ fn pad_of_the_multi_source_that_is_unlinked_drops_and_counts() {
     sent.extend((0..20).map(|_| pass(&mut client, delta)));
     let pad = recorder.element.static_pad("src_0").unwrap();
     let peer = pad.peer().unwrap();
-    // The pad is seen to have the last frame just before it is pushed on. The publisher's thread answers
-    // after its push.
-    client.command(0, "createStream", 9.0, &[Value::Null]);
-    client.expect_command("_result");
     pad.unlink(&peer).unwrap();
     sent.extend((0..20).map(|_| pass(&mut client, delta)));
     let dropped = || -> u64 {
         let stats: gst::Structure = pad.property("stats");
         stats.get("dropped-not-linked").unwrap()
     };
-    wait_until("the drops are counted", || dropped() == 20);
+    // The pad is seen to have a frame just before it is pushed on: the one before may be dropped too.
+    wait_until("the drops are counted", || matches!(dropped(), 20 | 21));
     pad.link(&peer).unwrap();
     sent.push(pass(&mut client, |time| keyframe(time, 300)));
     sent.push(pass(&mut client, |time| audio(time, 30)));
