@@ -6,7 +6,7 @@
 /// Says if a live stream is Enhanced FLV. Files do not have it, so that flvdemux keeps them.
 pub(crate) const ENHANCED: &str = "enhanced";
 
-/// The first version of GStreamer, with its development versions, whose decodebin3 fails on one of six
+/// The first version of GStreamer, with its development versions, whose decodebin3 fails on some
 /// plain streams behind flvdemux: it looks for a decoder of H.264 before flvdemux's parser has said that
 /// buffers are whole access units, and finds none.
 const FAILS_FROM: (u32, u32) = (1, 25);

@@ -13,7 +13,7 @@
 //! stream has Enhanced FLV, and for such caps this element has a higher rank than flvdemux. Caps without
 //! that field, as files and plain streams have them, do not match it, so that flvdemux keeps those.
 //!
-//! From GStreamer 1.26 on, decodebin3 finds no decoder for one of six plain streams of H.264 behind
+//! From GStreamer 1.26 on, decodebin3 finds no decoder for some plain streams of H.264 behind
 //! flvdemux. There rtmp2serversrc says `enhanced=(boolean)false` of them, which this element accepts too.
 //!
 //! ## Example pipelines

@@ -5,19 +5,19 @@
 
 use std::time::{Duration, Instant};
 
-/// Time between two notices of a flood.
+/// Time between two messages of a flood.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Notices that may follow each other at once.
+/// Messages that may follow each other at once.
 const BURST: u32 = 32;
 
 #[derive(Debug)]
 pub(crate) struct Ration<T> {
-    /// Time until which the ration is used up: each notice adds an interval.
+    /// Time until which the ration is used up: each message adds an interval.
     used_until: Option<Instant>,
-    /// The last notice that was not posted.
+    /// The last message that was not posted.
     held: Option<T>,
-    /// Notices before that one that were not posted.
+    /// Messages before that one that were not posted.
     suppressed: u64,
 }
 

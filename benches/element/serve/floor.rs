@@ -30,30 +30,30 @@ pub fn read_loop(count: usize) -> Result<()> {
 
 /// Reads each publisher in a thread: the least that a streaming thread for each element costs.
 pub fn read_threads(count: usize) -> Result<()> {
-    let listener = listen()?;
-    thread::scope(|scope| {
-        for _ in 0..count {
-            let (mut socket, _) = listener.accept()?;
-            let mut buffer = vec![0; READ_SIZE];
-            scope.spawn(move || while socket.read(&mut buffer).is_ok_and(|size| size > 0) {});
-        }
-        Ok(())
-    })
+    in_threads(count, || Ok(|_: &[u8]| {}))
 }
 
 /// The same, and pushes what each read brings into a fakesink as one buffer: the least that a pipeline
 /// costs whose source has a thread for each publisher and no protocol.
 pub fn push_threads(count: usize) -> Result<()> {
     crate::subject::init_gstreamer()?;
+    in_threads(count, || {
+        let sink = push::start("fakesink")?;
+        Ok(move |bytes: &[u8]| sink.push(bytes))
+    })
+}
+
+/// Reads each publisher in a thread, with a handler of its own for what a read brings.
+fn in_threads<H: Fn(&[u8]) + Send>(count: usize, handler: impl Fn() -> Result<H>) -> Result<()> {
     let listener = listen()?;
     thread::scope(|scope| {
         for _ in 0..count {
             let (mut socket, _) = listener.accept()?;
-            let sink = push::start("fakesink")?;
+            let handle = handler()?;
             let mut buffer = vec![0; READ_SIZE];
             scope.spawn(move || {
                 while let Ok(size @ 1..) = socket.read(&mut buffer) {
-                    sink.push(&buffer[..size]);
+                    handle(&buffer[..size]);
                 }
             });
         }
