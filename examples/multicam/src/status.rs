@@ -102,6 +102,8 @@ pub struct SharedStatus {
 #[derive(Debug)]
 struct SharedFields {
     state: StatusChange,
+    /// The status is yet to be shown, even if it stays the same.
+    is_new: bool,
     restarts: u64,
     sink: Option<gst::Element>,
     /// The source of the present pipeline, if publishers connect to it.
@@ -129,6 +131,7 @@ impl SharedStatus {
     pub fn new(name: Name, status: Condition) -> Self {
         let inner = SharedFields {
             state: StatusChange::now(status),
+            is_new: true,
             restarts: 0,
             sink: None,
             publisher_source: None,
@@ -149,15 +152,23 @@ impl SharedStatus {
         self.lock().state.clone()
     }
 
-    /// Returns the new status where it is another one.
+    /// Returns the new status where it is another one, or the first one since the start.
     pub fn update(&self, change: impl FnOnce(&mut Condition)) -> Option<StatusChange> {
         let mut inner = self.lock();
         let mut status = inner.state.status.clone();
         change(&mut status);
-        (status != inner.state.status).then(|| {
+        let is_new = std::mem::take(&mut inner.is_new);
+        (is_new || status != inner.state.status).then(|| {
             inner.state = StatusChange::now(status);
             inner.state.clone()
         })
+    }
+
+    /// Begins anew with a status that [`Self::update`] returns once it holds.
+    pub fn start_over(&self, status: Condition) {
+        let mut inner = self.lock();
+        inner.state = StatusChange::now(status);
+        inner.is_new = true;
     }
 
     /// Called when a pipeline starts.
@@ -366,17 +377,33 @@ mod tests {
     }
 
     #[test]
+    fn the_first_status_is_told_when_it_holds_and_others_when_they_differ() {
+        let waiting = Condition::new(SourceState::Waiting);
+        let shared = SharedStatus::new(name(), waiting.clone());
+        let told = |status: &Condition| {
+            let change = shared.update(|present| *present = status.clone());
+            change.map(|change| change.status)
+        };
+        assert_eq!(told(&waiting), Some(waiting.clone()));
+        assert_eq!(told(&waiting), None);
+        let failed = Condition::new(SourceState::Failed);
+        assert_eq!(told(&failed), Some(failed.clone()));
+        shared.start_over(waiting.clone());
+        assert_eq!(shared.state().status, waiting);
+        assert_eq!(told(&waiting), Some(waiting.clone()));
+        assert_eq!(told(&waiting), None);
+    }
+
+    #[test]
     fn each_state_has_a_line_of_its_own() {
         let shared = SharedStatus::new(name(), Condition::new(SourceState::Waiting));
         let mut turn = |source| shared.update(|status| status.source = source);
-        let states = [
+        let [_, active, ended] = [
             SourceState::Waiting,
             SourceState::Active,
-            SourceState::Active,
-        ];
-        let [none, active, again] = states.map(&mut turn);
-        assert!(none.is_none() && again.is_none());
-        let ended = turn(SourceState::Ended);
+            SourceState::Ended,
+        ]
+        .map(&mut turn);
         let lines = [active, ended].map(|state| shared.line_of(state.unwrap()));
         assert!(lines[0].starts_with("7/main: source active, "), "{lines:?}");
         assert!(lines[1].starts_with("7/main: source ended, "), "{lines:?}");

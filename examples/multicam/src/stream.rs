@@ -165,13 +165,10 @@ enum Command {
 impl Worker {
     /// The thread.
     fn run(mut self) {
-        // Nothing has changed yet, but the first status should be seen.
-        self.post(self.shared.state());
         while let Command::Play(plan) = self.play() {
             self.plan = plan;
             self.delay = None;
-            let status = first_status(&self.plan);
-            self.update(|present| *present = status);
+            self.shared.start_over(first_status(&self.plan));
         }
         let _ = self
             .context
@@ -242,6 +239,7 @@ impl Worker {
     }
 
     fn attend(&mut self, mut running: RunningPipeline) -> EndReason {
+        // Who reads that it waits may publish: it listens since it plays.
         let status = first_status(&self.plan);
         // The reason of the restart stays until things are better.
         self.update(|present| {

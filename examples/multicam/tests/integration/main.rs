@@ -155,13 +155,17 @@ fn eight(servers: &[Recorder], dead: u16, fallback: u16) -> String {
     configuration(&cameras)
 }
 
+/// Publishes to a camera, once it says that it waits for that.
+#[track_caller]
+fn publish_to(program: &Program, id: &str) -> RawClient {
+    program.wait_for_status(0, &format!("{id}/main"), "source waiting, ");
+    RawClient::publish(program.port(), "cameras", &format!("{id}-secret"))
+}
+
 /// Publishes to the first cameras in turns, each to its end.
-fn publish_in_turns(port: u16, servers: &[Recorder], tags: &[Tag]) -> Vec<RawClient> {
+fn publish_in_turns(program: &Program, servers: &[Recorder], tags: &[Tag]) -> Vec<RawClient> {
     let ids = LIVE[..PUBLISHED].iter();
-    let keys = ids.map(|id| format!("{id}-secret"));
-    let mut clients: Vec<RawClient> = keys
-        .map(|key| RawClient::publish(port, "cameras", &key))
-        .collect();
+    let mut clients: Vec<RawClient> = ids.map(|id| publish_to(program, id)).collect();
     for part in tags.chunks(21) {
         for (client, server) in clients.iter_mut().zip(servers) {
             send(client, part);
@@ -179,7 +183,6 @@ fn a_dead_server_of_one_camera_disturbs_none_of_the_other_seven() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap();
     let dead_port = dead.local_addr().unwrap().port();
     let program = Program::start(&eight(&servers, dead_port, fallback.port()));
-    let port = program.port();
 
     // The dead server is reported, and other cameras work.
     for id in &LIVE[PUBLISHED + 1..] {
@@ -195,10 +198,11 @@ fn a_dead_server_of_one_camera_disturbs_none_of_the_other_seven() {
         assert_eq!(server.stats().get("publishers"), Ok(0u64));
     }
     let recording = small(3);
-    let url = format!("rtmp://127.0.0.1:{port}/cameras/4-secret");
+    program.wait_for_status(0, "4/main", "source waiting, ");
+    let url = format!("rtmp://127.0.0.1:{}/cameras/4-secret", program.port());
     let ffmpeg = publish(FFMPEG, &recording, true, &url);
     let tags = stream(7000, 100);
-    let _clients = publish_in_turns(port, &servers, &tags);
+    let _clients = publish_in_turns(&program, &servers, &tags);
     ffmpeg.succeed();
     for server in &servers[..PUBLISHED] {
         assert_gets(server, &tags);
@@ -311,9 +315,8 @@ fn a_reload_touches_only_changed_streams() {
         camera("2", ports[1], ""),
         camera("3", ports[2], test),
     ]));
-    let port = program.port();
-    let mut client = RawClient::publish(port, "cameras", "1-secret");
-    let mut other = RawClient::publish(port, "cameras", "2-secret");
+    let mut client = publish_to(&program, "1");
+    let mut other = publish_to(&program, "2");
     let tags = stream(0, 90);
     send(&mut other, &tags[..21]);
     let (first, rest) = tags.split_at(63);
@@ -395,9 +398,7 @@ fn a_failed_pipeline_restarts_by_itself_and_alone() {
         camera("1", servers[0].port(), file),
         camera("2", servers[1].port(), ""),
     ]));
-    let port = program.port();
-    program.wait_for_status(0, "2/main", "source waiting, sink disconnected, ");
-    let mut client = RawClient::publish(port, "cameras", "2-secret");
+    let mut client = publish_to(&program, "2");
     let line = program.wait_for_status(0, "1/main", "source failed, ");
     assert!(line.contains("1.flv: No such file"), "{line}");
     // A file that is not FLV is reported as such.
