@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -138,9 +139,19 @@ impl Program for Cameras {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let options = Options::parse();
     options.dashboard.start_log();
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            journal::warning("error").say(error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     gst::init()?;
     gstrtmp2server::plugin_register_static()?;
 
@@ -152,7 +163,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let port = first.map_or(options.port, |camera| {
             camera.source.property("current-port")
         });
-        cameras.push(Camera::start(&options, key, port, &refusals)?);
+        cameras.push(Camera::start(options, key, port, &refusals)?);
     }
     let port: u32 = cameras[0].source.property("current-port");
 

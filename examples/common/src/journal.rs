@@ -81,11 +81,10 @@ impl Entry {
         if let Some(output) = OUTPUT.get() {
             return output(level, line);
         }
-        // The reader may be gone, which is no reason to end.
-        let _ = match level {
-            Level::Info => writeln!(std::io::stdout(), "{line}"),
-            Level::Warning => writeln!(std::io::stderr(), "{line}"),
-        };
+        match level {
+            Level::Info => write_line(std::io::stdout(), &line),
+            Level::Warning => write_line(std::io::stderr(), &line),
+        }
     }
 
     /// Returns the line instead of writing it.
@@ -114,6 +113,13 @@ impl Entry {
         }
         Value::Object(object).to_string()
     }
+}
+
+/// Writes a line at once: standard output and standard error may be the same pipe, and standard error
+/// has no buffer that would keep a line together.
+pub fn write_line(mut out: impl Write, line: &str) {
+    // The reader may be gone, which is no reason to end.
+    let _ = out.write_all(format!("{line}\n").as_bytes());
 }
 
 /// Returns a text with its control characters in visible form.
@@ -167,6 +173,27 @@ mod tests {
         let parsed = glib::DateTime::from_iso8601(&time, None).unwrap();
         let age = glib::DateTime::now_utc().unwrap().difference(&parsed);
         assert!(age.as_seconds() < 60, "{time}");
+    }
+
+    #[test]
+    fn lines_are_written_at_once() {
+        #[derive(Default)]
+        struct Unbuffered(Vec<Vec<u8>>);
+
+        impl Write for &mut Unbuffered {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.push(bytes.to_vec());
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let mut out = Unbuffered::default();
+        write_line(&mut out, "camera1: here");
+        assert_eq!(out.0, [b"camera1: here\n"]);
     }
 
     #[test]

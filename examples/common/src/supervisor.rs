@@ -5,6 +5,8 @@
 
 use sd_notify::NotifyState;
 
+use crate::journal;
+
 /// Reports that the program serves: units that come after it may start.
 pub fn report_ready() {
     report(&NotifyState::Ready);
@@ -17,6 +19,7 @@ pub fn report_stopping() {
 
 fn report(state: &NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        eprintln!("the supervisor could not be notified: {error}");
+        journal::warning("supervisor")
+            .say(format!("the supervisor could not be notified: {error}"));
     }
 }

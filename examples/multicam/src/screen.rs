@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use common::journal;
 use rustix::termios::tcgetwinsize;
 
 use super::table::{self, Row};
@@ -35,14 +36,13 @@ impl Screen {
     /// Prints a line that stays.
     pub fn print(&mut self, text: &str) {
         self.wipe();
-        // The reader may be gone, which is no reason to end.
-        let _ = writeln!(io::stdout(), "{text}");
+        journal::write_line(io::stdout(), text);
     }
 
     /// Prints a warning.
     pub fn warn(&mut self, text: &str) {
         self.wipe();
-        let _ = writeln!(io::stderr(), "{text}");
+        journal::write_line(io::stderr(), text);
     }
 
     /// Shows a table of these streams at the end of the terminal.

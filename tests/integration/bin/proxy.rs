@@ -99,7 +99,14 @@ fn the_bin_has_every_property_of_the_source() {
             .is_some_and(|spec| spec.flags().contains(glib::ParamFlags::READABLE));
         // The bin's stats contain more.
         let is_read = is_readable && name != "stats";
-        is_read.then(|| format!("{:?}", element.property_value(name)))
+        is_read.then(|| {
+            let value = element.property_value(name);
+            // GStreamer has no text for a structure that is not there.
+            match value.get::<Option<gst::Structure>>() {
+                Ok(structure) => format!("{structure:?}"),
+                Err(_) => format!("{value:?}"),
+            }
+        })
     };
     for spec in &specs {
         let name = spec.name();
