@@ -142,13 +142,7 @@ impl Program for Cameras {
 fn main() -> ExitCode {
     let options = Options::parse();
     options.dashboard.start_log();
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            journal::warning("error").say(error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    journal::exit_code(run(&options))
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
@@ -207,7 +201,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     });
     if let Some(address) = options.http {
         let board = Board::new("ingest", program.clone(), refusals, &options.dashboard)?;
-        let address = dashboard::web::serve_on_thread(address, board)?;
+        let address = dashboard::web::serve_on_thread(address, board)
+            .map_err(|error| format!("--http {address}: {error}"))?;
         journal::info("serving").say(format!("page on http://{address}/"));
     }
     let mut signals = Signals::new([SIGTERM, SIGINT])?;

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
 """Runs all programs with a publisher each, at the same time, and checks what they serve to those who operate them: the page, the same
-metrics, /stat, pictures, the log as JSON, and the end after a drain."""
+metrics, /stat, pictures, the log as JSON, the end after a drain, and an error at the start."""
 
 import concurrent.futures
 import json
 import pathlib
 import re
+import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -83,6 +85,17 @@ class Case:
                 return self.check()
             except harness.Failure as failure:
                 raise harness.Failure(f"{self.name}: {failure}\n{self.process}") from None
+
+    def fail(self):
+        """Starts it with a page on an address that is taken: that is an error in its log."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            command = [str(argument) for argument in self.command()]
+            option = "--metrics" if "--metrics" in command else "--http"
+            command[command.index(option) + 1] = f"127.0.0.1:{taken.getsockname()[1]}"
+            result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=PATIENCE)
+        errors = [entry for entry in map(json.loads, result.stderr.splitlines()) if entry["event"] == "error"]
+        if result.returncode != 1 or len(errors) != 1 or option not in errors[0]["message"]:
+            raise harness.Failure(f"{self.name} with a taken address: {result}")
 
     def check(self):
         found = {}
@@ -195,6 +208,7 @@ def main():
     names = ["ingest", "metrics", "multicam", "relay"]
     with tempfile.TemporaryDirectory() as directory, concurrent.futures.ThreadPoolExecutor() as pool:
         cases = [Case(pathlib.Path(directory), name) for name in names]
+        list(pool.map(Case.fail, cases))
         served = dict(zip(names, pool.map(Case.run, cases)))
     for name, metrics in served.items():
         if metrics != served["metrics"]:

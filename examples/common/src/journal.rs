@@ -2,7 +2,9 @@
 
 //! The log of the programs: lines of text for people, or a JSON object for each line.
 
+use std::fmt::Display;
 use std::io::Write;
+use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,7 +26,7 @@ pub enum Level {
     Warning,
 }
 
-type Output = dyn Fn(Level, String) + Send + Sync;
+type Output = dyn Fn(Level, String) -> Option<String> + Send + Sync;
 
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 static OUTPUT: OnceLock<Box<Output>> = OnceLock::new();
@@ -34,9 +36,9 @@ pub fn set_format(format: LogFormat) {
     IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
 }
 
-/// Sends all lines elsewhere than to standard output and standard error. Only the first call has an
-/// effect.
-pub fn set_output(output: impl Fn(Level, String) + Send + Sync + 'static) {
+/// Sends all lines elsewhere than to standard output and standard error, except those that `output`
+/// returns since nobody takes them any more. Only the first call has an effect.
+pub fn set_output(output: impl Fn(Level, String) -> Option<String> + Send + Sync + 'static) {
     let _ = OUTPUT.set(Box::new(output));
 }
 
@@ -78,9 +80,13 @@ impl Entry {
     pub fn say(self, text: impl AsRef<str>) {
         let level = self.level;
         let line = self.line(text);
-        if let Some(output) = OUTPUT.get() {
-            return output(level, line);
-        }
+        let line = match OUTPUT.get() {
+            Some(output) => output(level, line),
+            None => Some(line),
+        };
+        let Some(line) = line else {
+            return;
+        };
         match level {
             Level::Info => write_line(std::io::stdout(), &line),
             Level::Warning => write_line(std::io::stderr(), &line),
@@ -112,6 +118,17 @@ impl Entry {
             object.insert(name.to_owned(), value.into());
         }
         Value::Object(object).to_string()
+    }
+}
+
+/// Returns the exit code of a program, and says in the log why it has failed.
+pub fn exit_code<E: Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            warning("error").say(error.to_string());
+            ExitCode::FAILURE
+        }
     }
 }
 

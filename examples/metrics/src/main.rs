@@ -179,13 +179,7 @@ impl Program for Ingests {
 async fn main() -> ExitCode {
     let options = Options::parse();
     options.dashboard.start_log();
-    match run(options).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            journal::warning("error").say(error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    journal::exit_code(run(options).await)
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
@@ -211,7 +205,9 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let program = Arc::new(Ingests(ingests));
     let board = Board::new("rtmp2-metrics", program, refusals, &options.dashboard)?;
 
-    let socket = TcpListener::bind(options.metrics).await?;
+    let socket = TcpListener::bind(options.metrics)
+        .await
+        .map_err(|error| format!("--metrics {}: {error}", options.metrics))?;
     let local = socket.local_addr()?;
     journal::info("serving").say(format!("page on http://{local}/"));
     journal::info("serving").say(format!("metrics on http://{local}/metrics"));

@@ -52,13 +52,7 @@ async fn main() -> ExitCode {
         println!("{}: {} streams", options.file.display(), plans.len());
         return ExitCode::SUCCESS;
     }
-    match run(options, plans).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            journal::warning("error").say(error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    journal::exit_code(run(options, plans).await)
 }
 
 async fn run(options: Options, plans: Vec<plan::Plan>) -> Result<(), Box<dyn Error>> {

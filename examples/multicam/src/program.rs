@@ -90,9 +90,12 @@ impl Program {
     pub fn new(options: Options) -> Self {
         let (sender, events) = unbounded_channel();
         let lines = sender.clone();
-        // A terminal shows them above the table. The program may have ended.
+        // A terminal shows them above the table, until the program has ended.
         journal::set_output(move |level, line| {
-            let _ = lines.send(ProgramEvent::Line(level, line));
+            match lines.send(ProgramEvent::Line(level, line)).err()?.0 {
+                ProgramEvent::Line(_, line) => Some(line),
+                _ => None,
+            }
         });
         Program {
             options,

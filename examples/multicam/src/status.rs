@@ -388,6 +388,7 @@ mod tests {
         assert_eq!(told(&waiting), None);
         let failed = Condition::new(SourceState::Failed);
         assert_eq!(told(&failed), Some(failed.clone()));
+        assert_eq!(told(&failed), None);
         shared.start_over(waiting.clone());
         assert_eq!(shared.state().status, waiting);
         assert_eq!(told(&waiting), Some(waiting.clone()));

@@ -93,22 +93,13 @@ fn main() -> ExitCode {
     options.dashboard.start_log();
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            journal::warning("error").say(error.to_string());
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return journal::exit_code(Err(error)),
     };
     let result = runtime.block_on(run(options));
     // Does not wait for threads that wait for others: an unanswered notification, or a disk that
     // hangs.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            journal::warning("error").say(error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    journal::exit_code(result)
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
