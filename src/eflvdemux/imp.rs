@@ -18,6 +18,7 @@ use super::problem::Problem;
 use super::streaming::Streaming;
 use super::{CAT, caps};
 use crate::flv::TagKind;
+use crate::post_permits;
 use crate::unlinked::{self, LinkWatch};
 
 /// Stands for an unknown time.
@@ -165,6 +166,10 @@ impl ElementImpl for EFlvDemux {
             sink.into_iter().chain(source_templates()).collect()
         });
         &TEMPLATES
+    }
+
+    fn post_message(&self, message: gst::Message) -> bool {
+        post_permits::post(message, |message| self.parent_post_message(message))
     }
 
     fn change_state(

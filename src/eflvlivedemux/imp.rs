@@ -11,6 +11,7 @@ use gst::subclass::prelude::*;
 use super::CAT;
 use crate::demuxer_choice;
 use crate::eflvdemux::{self, EFlvDemux};
+use crate::post_permits;
 
 #[derive(Debug)]
 pub struct EFlvLiveDemux {
@@ -81,6 +82,10 @@ impl ElementImpl for EFlvLiveDemux {
                 .collect()
         });
         &TEMPLATES
+    }
+
+    fn post_message(&self, message: gst::Message) -> bool {
+        post_permits::post(message, |message| self.parent_post_message(message))
     }
 
     fn change_state(

@@ -20,6 +20,7 @@ use super::settings::{SPECS, Settings};
 use super::stats::Telemetry;
 use super::tags::{self, TagReader};
 use super::{CAT, FallbackStatus};
+use crate::post_permits;
 
 #[derive(Debug, Default)]
 pub struct Rtmp2FallbackSink {
@@ -91,6 +92,10 @@ impl ElementImpl for Rtmp2FallbackSink {
             sink.into_iter().collect()
         });
         &TEMPLATES
+    }
+
+    fn post_message(&self, message: gst::Message) -> bool {
+        post_permits::post(message, |message| self.parent_post_message(message))
     }
 }
 

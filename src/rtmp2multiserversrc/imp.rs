@@ -14,6 +14,7 @@ use super::observer::StreamObserver;
 use super::running::Running;
 use super::specs::SPECS;
 use super::{CAT, Rtmp2MultiServerSrcPad, signals, stats, stopping};
+use crate::post_permits;
 use crate::rtmp2serversrc::settings::Effect;
 use crate::rtmp2serversrc::signals::pad_name;
 use crate::rtmp2serversrc::voice::Voice;
@@ -139,6 +140,10 @@ impl ElementImpl for Rtmp2MultiServerSrc {
             src.into_iter().collect()
         });
         &TEMPLATES
+    }
+
+    fn post_message(&self, message: gst::Message) -> bool {
+        post_permits::post(message, |message| self.parent_post_message(message))
     }
 
     fn change_state(

@@ -21,6 +21,7 @@ use super::shared::Shared;
 use super::watch::Watch;
 use super::worker::Worker;
 use crate::eflvdemux::EFlvDemux;
+use crate::post_permits;
 
 /// Time in which the last file is finished when the element stops.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -135,6 +136,10 @@ impl ElementImpl for Rtmp2RecordSink {
             sink.into_iter().collect()
         });
         &TEMPLATES
+    }
+
+    fn post_message(&self, message: gst::Message) -> bool {
+        post_permits::post(message, |message| self.parent_post_message(message))
     }
 
     fn change_state(

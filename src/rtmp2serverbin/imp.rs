@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::CAT;
 use super::uri::{PROTOCOLS, Uri};
 use crate::eflvdemux::{self, EFlvDemux};
+use crate::post_permits;
 use crate::rtmp2serversrc::{self, Rtmp2ServerSrc};
 use crate::unlinked::{self, LinkWatch};
 
@@ -145,6 +146,10 @@ impl ElementImpl for Rtmp2ServerBin {
             )
         });
         Some(&METADATA)
+    }
+
+    fn post_message(&self, message: gst::Message) -> bool {
+        post_permits::post(message, |message| self.parent_post_message(message))
     }
 
     fn change_state(

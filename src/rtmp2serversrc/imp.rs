@@ -169,12 +169,8 @@ impl ElementImpl for Rtmp2ServerSrc {
         Some(&METADATA)
     }
 
-    /// Many streams may have something to say at the same time. A change of state is said by the thread
-    /// that changes it, which waits for nobody.
     fn post_message(&self, message: gst::Message) -> bool {
-        let is_of_stream = message.type_() != gst::MessageType::StateChanged;
-        let _permit = is_of_stream.then(post_permits::acquire);
-        self.parent_post_message(message)
+        post_permits::post(message, |message| self.parent_post_message(message))
     }
 
     fn send_event(&self, event: gst::Event) -> bool {

@@ -3,7 +3,7 @@
 //! A thousand small publishers in one process.
 
 use std::io::Write;
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -112,28 +112,18 @@ fn a_thousand_publishers_need_one_thread_each() {
 /// Messages that each thread posts.
 const MESSAGES: usize = 500;
 
-/// A writer of GStreamer's bus spins until those before it are done, so that a thousand of them need minutes
-/// on two cores once one is preempted.
-#[test]
-fn a_thousand_threads_post_messages_at_the_same_time() {
-    if !is_isolated("scaling::a_thousand_threads_post_messages_at_the_same_time") {
-        return;
-    }
-    support::init();
-    let pipeline = gst::parse::launch("rtmp2serversrc name=src ! fakesink").unwrap();
-    let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
-    let element = bin.by_name("src").unwrap();
+/// Posts from a thousand threads at the same time, to a pipeline's bus, and waits until all are done.
+fn post_from_a_thousand_threads(elements: &[gst::Element], each: usize) {
     let (sender, posted) = mpsc::channel();
     let start = Arc::new(Barrier::new(PUBLISHERS));
-    for _ in 0..PUBLISHERS {
-        let (element, sender, start) = (element.clone(), sender.clone(), start.clone());
+    for index in 0..PUBLISHERS {
+        let element = elements[index % elements.len()].clone();
+        let (sender, start) = (sender.clone(), start.clone());
         let thread = std::thread::Builder::new().stack_size(128 * 1024);
         let post = move || {
             start.wait();
-            for _ in 0..MESSAGES {
-                let structure = gst::Structure::new_empty("test");
-                let message = gst::message::Element::builder(structure).src(&element);
-                element.post_message(message.build()).unwrap();
+            for _ in 0..each {
+                element.post_message(message(&element, "test")).unwrap();
             }
             sender.send(()).unwrap();
         };
@@ -142,10 +132,86 @@ fn a_thousand_threads_post_messages_at_the_same_time() {
     for _ in 0..PUBLISHERS {
         posted.recv_timeout(PATIENCE).unwrap();
     }
-    let bus = pipeline.bus().unwrap();
-    let kind = [gst::MessageType::Element];
-    let messages = std::iter::from_fn(|| bus.pop_filtered(&kind)).count();
-    assert_eq!(messages, MESSAGES * PUBLISHERS);
+}
+
+fn message(element: &gst::Element, name: &str) -> gst::Message {
+    let structure = gst::Structure::new_empty(name);
+    let message = gst::message::Element::builder(structure);
+    message.src(element).build()
+}
+
+/// Returns the number of messages of elements that wait on the bus of a pipeline.
+fn count_messages(pipeline: &gst::Element) -> usize {
+    let (bus, kind) = (pipeline.bus().unwrap(), [gst::MessageType::Element]);
+    std::iter::from_fn(|| bus.pop_filtered(&kind)).count()
+}
+
+fn children(pipeline: &gst::Element, names: &[&str]) -> Vec<gst::Element> {
+    let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
+    names
+        .iter()
+        .map(|name| bin.by_name(name).unwrap())
+        .collect()
+}
+
+/// A writer of GStreamer's bus spins until those before it are done, so that a thousand of them need minutes
+/// on two cores once one is preempted.
+#[test]
+fn a_thousand_threads_post_messages_at_the_same_time() {
+    if !is_isolated("scaling::a_thousand_threads_post_messages_at_the_same_time") {
+        return;
+    }
+    support::init();
+    // Demuxers and bins too, whose children post through them.
+    let text = "rtmp2serversrc name=src ! eflvdemux name=demux  rtmp2serverbin name=bin \
+                rtmp2multiserversrc name=many  fakesrc ! rtmp2recordsink name=record";
+    let pipeline = gst::parse::launch(text).unwrap();
+    let mut elements = children(&pipeline, &["src", "demux", "bin", "many", "record"]);
+    let inner = elements[2].downcast_ref::<gst::Bin>().unwrap().children();
+    elements.extend(inner);
+    post_from_a_thousand_threads(&elements, MESSAGES);
+    assert_eq!(count_messages(&pipeline), MESSAGES * PUBLISHERS);
+}
+
+/// Handlers of an application that wait, as for another stream, keep every thread that may post.
+#[test]
+fn a_thousand_threads_post_messages_while_handlers_wait() {
+    if !is_isolated("scaling::a_thousand_threads_post_messages_while_handlers_wait") {
+        return;
+    }
+    support::init();
+    let pipeline = gst::parse::launch("rtmp2serversrc name=src ! fakesink").unwrap();
+    let elements = children(&pipeline, &["src"]);
+    let (entered, within) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    pipeline.bus().unwrap().set_sync_handler(move |_, message| {
+        if message
+            .structure()
+            .is_some_and(|said| said.name() == "held")
+        {
+            entered.send(()).unwrap();
+            // Ends with its sender.
+            let _ = released.lock().unwrap().recv();
+        }
+        gst::BusSyncReply::Pass
+    });
+    let held = std::thread::available_parallelism().unwrap().get() + 2;
+    let handlers: Vec<_> = (0..held)
+        .map(|_| {
+            let element = elements[0].clone();
+            let handler =
+                std::thread::spawn(move || element.post_message(message(&element, "held")));
+            within.recv_timeout(PATIENCE).unwrap();
+            handler
+        })
+        .collect();
+    post_from_a_thousand_threads(&elements, MESSAGES / 10);
+    drop(release);
+    for handler in handlers {
+        handler.join().unwrap().unwrap();
+    }
+    assert_eq!(count_messages(&pipeline), MESSAGES / 10 * PUBLISHERS + held);
 }
 
 /// Streams of the larger element, and of the one that it is compared with.
