@@ -83,6 +83,36 @@ fn many_frames_are_delivered_at_once() {
     assert!(at_once > 2 * collected, "{at_once} pushes without");
 }
 
+#[test]
+fn a_publisher_that_sends_much_is_not_slowed_down() {
+    const ROUNDS: u32 = 10;
+    const FRAMES_A_ROUND: u32 = 200;
+    // What does not fill the socket may be left for the end of the interval.
+    const MAX_LEFT: usize = 50;
+    let large = |index: u32| {
+        let mut tag = frame(index);
+        tag.body.resize(1000, 7);
+        tag
+    };
+    let mut sent = vec![header(), frame(0)];
+    let recorder = Recorder::start("delivery-interval=1000");
+    let mut client = RawClient::publish(recorder.port(), "live", "camera1");
+    raw::send(&mut client, &sent);
+    let start = Instant::now();
+    for round in 0..ROUNDS {
+        let first = 1 + round * FRAMES_A_ROUND;
+        let frames: Vec<Tag> = (first..first + FRAMES_A_ROUND).map(large).collect();
+        raw::send(&mut client, &frames);
+        sent.extend(frames);
+        let expected = sent.len() - MAX_LEFT;
+        recorder.wait_until("the frames", |buffers| buffers.len() >= expected);
+    }
+    // Each round takes milliseconds, and would take a second.
+    assert!(start.elapsed() < ROUNDS * Duration::from_millis(500));
+    raw::unpublish(client);
+    assert_eq!(recorder.finish(), sent);
+}
+
 /// Publishes and leaves. Reads would wait for a second each, but for the keyframe and the end.
 fn publish_one_keyframe() {
     let recorder = Recorder::start("delivery-interval=1000 resume-timeout=0");

@@ -2,40 +2,79 @@
 
 //! Collection of media in the socket, so that one wake-up serves many tags.
 //!
-//! After a read the thread leaves the socket alone until `delivery-interval` is over, and then reads
-//! what has arrived. It waits only for the end of the connection meanwhile. A publisher that is silent
-//! causes no wake-ups: after the interval the thread blocks in its usual read. Nothing is collected
-//! before the first keyframe, and while reads fill the buffer.
+//! A publisher's read waits until `delivery-interval` is over or [`ENOUGH`] has arrived, and returns
+//! all of it. The system does that: the socket has a low-water mark and a read timeout. A connection
+//! that ends wakes the thread at once, and so does a full receive window.
+//!
+//! Nothing is collected before the first keyframe, and none of what a read has left. A publisher that
+//! is silent causes no wake-ups: after some intervals without a byte the thread blocks in its usual
+//! read.
 
 use std::net::TcpStream;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use nix::sys::socket::setsockopt;
+// The macro for options names the others like this.
+use nix::{libc, setsockopt_impl, sockopt_impl};
 
 use crate::flv::{Content, Tag};
+use crate::server::log::CAT;
 
 /// Time after the first media from which on a publisher without keyframes is collected from too.
 const WITHOUT_KEYFRAME: Duration = Duration::from_secs(1);
 
-/// Distance of the times at which connections wake together, and the least interval for that.
-const SHARED_STEP: Duration = Duration::from_millis(10);
-const MIN_SHARED_INTERVAL: Duration = Duration::from_millis(50);
+/// Bytes that end a wait: half of the receive window that a connection has at first, so that the
+/// publisher goes on sending while they are read.
+const ENOUGH: i32 = 32 * 1024;
 
-/// Decides until when media is collected.
-#[derive(Debug, Default)]
+/// Low-water mark of a socket whose reads return whatever has arrived.
+const ANY: i32 = 1;
+
+/// Intervals in a row without a byte after which a publisher counts as silent. A low frame rate has
+/// one or two between its frames.
+const SILENT_INTERVALS: u32 = 3;
+
+sockopt_impl!(
+    /// The low-water mark of reads: SO_RCVLOWAT of socket(7).
+    ReceiveLowWater,
+    SetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_RCVLOWAT,
+    i32
+);
+
+/// Decides for how long media is collected.
+#[derive(Debug)]
 pub(super) struct Collecting {
     /// Arrival of the first media.
     first_media: Option<Instant>,
     has_keyframe: bool,
-    /// The last read filled its buffer: more is there.
-    is_filled: bool,
+    /// The last read left something in the socket, by its looks.
+    has_left_more: bool,
+    silent_intervals: u32,
+    /// The socket's low-water mark, as it was last set.
+    low_water: i32,
+}
+
+impl Default for Collecting {
+    fn default() -> Self {
+        Collecting {
+            first_media: None,
+            has_keyframe: false,
+            has_left_more: false,
+            silent_intervals: 0,
+            low_water: ANY,
+        }
+    }
 }
 
 impl Collecting {
     /// Forgets what is known of a publisher.
     pub(super) fn reset(&mut self) {
-        *self = Collecting::default();
+        *self = Collecting {
+            low_water: self.low_water,
+            ..Collecting::default()
+        };
     }
 
     pub(super) fn note_tag(&mut self, tag: &Tag, arrival: Instant) {
@@ -45,51 +84,49 @@ impl Collecting {
         self.has_keyframe |= tag.info.content == Content::Keyframe;
     }
 
-    pub(super) fn note_read(&mut self, is_filled: bool) {
-        self.is_filled = is_filled;
+    pub(super) fn note_read(&mut self, has_left_more: bool) {
+        self.has_left_more = has_left_more;
+        self.silent_intervals = 0;
     }
 
-    /// Returns the time of the next read. None for now.
-    pub(super) fn next_read(&self, last_read: Instant, interval: Duration) -> Option<Instant> {
+    /// Notes that a read has waited in vain.
+    pub(super) fn note_silence(&mut self) {
+        self.has_left_more = false;
+        self.silent_intervals = self.silent_intervals.saturating_add(1);
+    }
+
+    /// Returns the longest time for which the next read waits for more than a byte. None where it
+    /// returns what there is.
+    pub(super) fn longest_wait(&self, last_read: Instant, interval: Duration) -> Option<Duration> {
         let first_media = self.first_media?;
         let has_begun = self.has_keyframe || last_read >= first_media + WITHOUT_KEYFRAME;
-        let collects = has_begun && !self.is_filled && !interval.is_zero();
-        collects.then(|| last_read + interval)
+        let collects = has_begun && self.silent_intervals < SILENT_INTERVALS && !interval.is_zero();
+        // The system's timers may be late by an eighth of a time.
+        collects.then(|| interval - interval / 8)
+    }
+
+    /// Returns true where the next read takes what the last one left, before it waits.
+    pub(super) fn polls_first(&self) -> bool {
+        self.low_water != ANY && self.has_left_more
+    }
+
+    /// Sets the socket's low-water mark, if it has to change.
+    pub(super) fn set_low_water(&mut self, socket: &TcpStream, collects: bool) {
+        let low_water = if collects { ENOUGH } else { ANY };
+        if std::mem::replace(&mut self.low_water, low_water) != low_water
+            && let Err(error) = setsockopt(socket, ReceiveLowWater, &low_water)
+        {
+            gst::debug!(
+                CAT,
+                "Could not set the low-water mark of a connection: {error}"
+            );
+        }
     }
 }
-
-/// Returns the time at or before `time` that is common to many connections, where `interval` is long
-/// enough. One wake-up of a core serves all of them then.
-pub(super) fn common_time(time: Instant, interval: Duration) -> Instant {
-    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    if interval < MIN_SHARED_INTERVAL {
-        return time;
-    }
-    let elapsed = time.saturating_duration_since(*ORIGIN).as_nanos();
-    let past = elapsed % SHARED_STEP.as_nanos();
-    time - Duration::from_nanos(past as u64)
-}
-
-/// Waits until a time, or until the other end has closed the connection.
-pub(super) fn wait_for_end(socket: &TcpStream, until: Instant) {
-    let left = until.saturating_duration_since(Instant::now());
-    if let Ok(left) = Timespec::try_from(left)
-        && !(left.tv_sec == 0 && left.tv_nsec == 0)
-    {
-        // An error or a signal only makes the wait shorter.
-        let _ = poll(&mut [PollFd::new(socket, END)], Some(&left));
-    }
-}
-
-/// The end of a connection. The system reports a reset in any case.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const END: PollFlags = PollFlags::RDHUP;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const END: PollFlags = PollFlags::empty();
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -114,13 +151,20 @@ mod tests {
     fn collection_begins_with_the_first_keyframe() {
         let now = Instant::now();
         let mut collecting = Collecting::default();
-        assert_eq!(collecting.next_read(now, INTERVAL), None);
+        assert_eq!(collecting.longest_wait(now, INTERVAL), None);
         collecting.note_tag(&tag(TagKind::Video, &[0x17, 0, 0, 0, 0, 1]), now);
         collecting.note_tag(&frame(), now);
-        assert_eq!(collecting.next_read(now, INTERVAL), None);
+        assert_eq!(collecting.longest_wait(now, INTERVAL), None);
         collecting.note_tag(&keyframe(), now);
-        assert_eq!(collecting.next_read(now, INTERVAL), Some(now + INTERVAL));
-        assert_eq!(collecting.next_read(now, Duration::ZERO), None, "it is off");
+        assert_eq!(
+            collecting.longest_wait(now, INTERVAL),
+            Some(INTERVAL - INTERVAL / 8)
+        );
+        assert_eq!(
+            collecting.longest_wait(now, Duration::ZERO),
+            None,
+            "it is off"
+        );
     }
 
     #[test]
@@ -130,56 +174,73 @@ mod tests {
         collecting.note_tag(&tag(TagKind::Audio, &[0xAF, 1, 7]), now);
         let later = now + WITHOUT_KEYFRAME;
         let just_before = later - Duration::from_millis(1);
-        assert_eq!(collecting.next_read(just_before, INTERVAL), None);
+        assert_eq!(collecting.longest_wait(just_before, INTERVAL), None);
         assert_eq!(
-            collecting.next_read(later, INTERVAL),
-            Some(later + INTERVAL)
+            collecting.longest_wait(later, INTERVAL),
+            Some(INTERVAL - INTERVAL / 8)
         );
     }
 
     #[test]
-    fn full_reads_are_not_collected() {
+    fn silence_ends_collection_and_media_begins_it_again() {
         let now = Instant::now();
         let mut collecting = Collecting::default();
         collecting.note_tag(&keyframe(), now);
-        collecting.note_read(true);
-        assert_eq!(collecting.next_read(now, INTERVAL), None);
-        collecting.note_read(false);
-        assert_eq!(collecting.next_read(now, INTERVAL), Some(now + INTERVAL));
-    }
-
-    #[test]
-    fn connections_that_collect_wake_at_common_times() {
-        common_time(Instant::now(), INTERVAL);
-        let start = common_time(Instant::now(), INTERVAL) + SHARED_STEP;
-        for millis in 0..10 {
-            let time = start + Duration::from_millis(millis);
-            assert_eq!(common_time(time, INTERVAL), start);
-            assert_eq!(
-                common_time(time, INTERVAL / 10),
-                time,
-                "the step is as long"
-            );
+        for _ in 0..SILENT_INTERVALS {
+            assert!(collecting.longest_wait(now, INTERVAL).is_some());
+            collecting.note_silence();
         }
-        assert_eq!(
-            common_time(start + SHARED_STEP, INTERVAL),
-            start + SHARED_STEP
-        );
+        assert_eq!(collecting.longest_wait(now, INTERVAL), None);
+        collecting.note_read(false);
+        assert!(collecting.longest_wait(now, INTERVAL).is_some());
+    }
+
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        (client, server)
     }
 
     #[test]
-    fn end_of_the_connection_ends_the_wait() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
+    fn reads_wait_for_enough_while_media_is_collected() {
+        let (mut client, mut server) = connected();
+        let mut collecting = Collecting::default();
+        let mut buffer = [0; 2 * ENOUGH as usize];
+        collecting.set_low_water(&server, true);
+        server.set_read_timeout(Some(INTERVAL)).unwrap();
         client.write_all(&[1; 100]).unwrap();
         let start = Instant::now();
-        wait_for_end(&server, start + INTERVAL);
-        assert!(start.elapsed() >= INTERVAL, "data does not end it");
-        drop(client);
+        assert_eq!(server.read(&mut buffer).unwrap(), 100);
+        assert!(start.elapsed() >= INTERVAL, "100 bytes are not enough");
+
         // Much longer than any test may take.
         let long = Duration::from_secs(1000);
-        wait_for_end(&server, Instant::now() + long);
+        server.set_read_timeout(Some(long)).unwrap();
+        let start = Instant::now();
+        client.write_all(&[1; ENOUGH as usize]).unwrap();
+        server.read_exact(&mut buffer[..ENOUGH as usize]).unwrap();
+
+        client.write_all(&[1; 100]).unwrap();
+        collecting.set_low_water(&server, false);
+        assert_eq!(server.read(&mut buffer).unwrap(), 100);
+
+        collecting.set_low_water(&server, true);
+        client.write_all(&[1; 100]).unwrap();
+        drop(client);
+        assert_eq!(server.read(&mut buffer).unwrap(), 100);
         assert!(start.elapsed() < long);
+    }
+
+    #[test]
+    fn what_a_read_has_left_does_not_wait() {
+        let (_client, server) = connected();
+        let mut collecting = Collecting::default();
+        collecting.note_read(true);
+        assert!(!collecting.polls_first(), "nothing is collected");
+        collecting.set_low_water(&server, true);
+        assert!(collecting.polls_first());
+        collecting.note_read(false);
+        assert!(!collecting.polls_first());
     }
 }

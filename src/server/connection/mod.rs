@@ -242,7 +242,7 @@ impl Connection {
 
     /// Reads once, and handles what was read.
     fn turn(&mut self) -> Result<(), CloseReason> {
-        self.arm_read_timeout()?;
+        self.prepare_read()?;
         let mut buffer = self.buffer.take();
         let result = self.read(&mut buffer);
         let mut filled = 0;
@@ -259,7 +259,10 @@ impl Connection {
             }
             Err(TransportError::Io(error)) => match error.kind() {
                 io::ErrorKind::Interrupted => Ok(()),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.handle_timers(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    self.collecting.note_silence();
+                    self.handle_timers()
+                }
                 // A client that closes with unread data resets the connection. That is an end.
                 io::ErrorKind::ConnectionReset => Err(CloseReason::Closed),
                 _ => Err(TransportError::Io(error).into()),
@@ -287,23 +290,19 @@ impl Connection {
 
     /// Reads. Before it would wait, earlier items that are due have to be delivered.
     fn read(&mut self, buffer: &mut [u8]) -> Result<Received, TransportError> {
-        if self.delivery.is_unannounced()
-            && let Some(published) = self.phase.published()
-        {
+        let has_unannounced = self.delivery.is_unannounced();
+        let published = self.phase.published().filter(|_| has_unannounced);
+        if published.is_some() || self.collecting.polls_first() {
             match self.transport.read(buffer, Wait::Poll) {
                 Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.delivery.announce(&published.stream);
-                    if self.delivery.is_due() {
-                        return Ok(Received::Nothing);
+                    if let Some(published) = published {
+                        self.delivery.announce(&published.stream);
+                        if self.delivery.is_due() {
+                            return Ok(Received::Nothing);
+                        }
                     }
                 }
                 result => return result,
-            }
-        } else if let Phase::Publishing(published) = &self.phase {
-            let interval = published.settings.delivery_interval;
-            if let Some(until) = self.collecting.next_read(self.last_read, interval) {
-                let until = collecting::common_time(until, interval);
-                collecting::wait_for_end(&self.parts.socket, until);
             }
         }
         self.transport.read(buffer, Wait::Block)
@@ -353,7 +352,8 @@ impl Connection {
             Err(CloseReason::Refused(_)) => DISMISSAL_TIME,
             _ => MAX_BLOCKED,
         };
-        self.collecting.note_read(is_filled);
+        self.collecting
+            .note_read(self.transport.may_have_left_more());
         let more_is_likely = is_filled && outcome.is_ok();
         // A reply says that all before it has arrived: a client may leave then. It goes first only where
         // the media has to wait for space in the queue.
@@ -525,8 +525,8 @@ impl Connection {
         self.timers.set(Timer::Ack, ack);
     }
 
-    /// Sets for how long the next read may wait. Mostly there is nothing to set.
-    fn arm_read_timeout(&mut self) -> Result<(), CloseReason> {
+    /// Sets for how long and for how much the next read may wait. Mostly there is nothing to set.
+    fn prepare_read(&mut self) -> Result<(), CloseReason> {
         if !self.session.is_publishing() {
             // The client's system may hold its next small write back until the acknowledgement of
             // this one, which would be delayed otherwise.
@@ -534,7 +534,16 @@ impl Connection {
             self.handle_timers()?;
         }
         let now = self.present.take().unwrap_or_else(Instant::now);
-        if let Some(timeout) = self.timers.change_read_timeout(now) {
+        let collecting = match &self.phase {
+            Phase::Publishing(published) => {
+                let interval = published.settings.delivery_interval;
+                self.collecting.longest_wait(self.last_read, interval)
+            }
+            _ => None,
+        };
+        let socket = &self.parts.socket;
+        self.collecting.set_low_water(socket, collecting.is_some());
+        if let Some(timeout) = self.timers.change_read_timeout(now, collecting) {
             let set = self.parts.socket.set_read_timeout(timeout);
             set.map_err(TransportError::Io)?;
         }

@@ -68,8 +68,16 @@ impl TimerTable {
 
     /// Returns the new read timeout if the socket's has to change, so that a read ends at the first
     /// deadline or a moment later. One that is somewhat too short stays: it costs one wake-up, and
-    /// only where the client is silent.
-    pub(super) fn change_read_timeout(&mut self, now: Instant) -> Option<Option<Duration>> {
+    /// only where the client is silent. A read that collects media ends after its own time in any case.
+    pub(super) fn change_read_timeout(
+        &mut self,
+        now: Instant,
+        collecting: Option<Duration>,
+    ) -> Option<Option<Duration>> {
+        if collecting.is_some() {
+            let last = std::mem::replace(&mut self.read_timeout, collecting);
+            return (last != collecting).then_some(collecting);
+        }
         let first = self.deadlines.iter().flatten().min();
         let left = first.map(|deadline| deadline.saturating_duration_since(now));
         let left = left.map(|left| left.max(MIN_READ_TIMEOUT));
@@ -116,7 +124,7 @@ mod tests {
             timers.set(Timer::Stall, Some(now + 2 * SECOND));
             timers.set(Timer::Timeout, Some(now + 30 * SECOND));
             let later = now + Duration::from_micros(500);
-            changes += u32::from(timers.change_read_timeout(later).is_some());
+            changes += u32::from(timers.change_read_timeout(later, None).is_some());
         }
         assert_eq!(changes, 1);
     }
@@ -125,16 +133,43 @@ mod tests {
     fn reads_end_at_the_first_deadline() {
         let now = Instant::now();
         let mut timers = TimerTable::default();
-        assert_eq!(timers.change_read_timeout(now), None);
+        assert_eq!(timers.change_read_timeout(now, None), None);
         timers.set(Timer::Timeout, Some(now + 30 * SECOND));
-        assert_eq!(timers.change_read_timeout(now), Some(Some(30 * SECOND)));
+        assert_eq!(
+            timers.change_read_timeout(now, None),
+            Some(Some(30 * SECOND))
+        );
         timers.set(Timer::Stall, Some(now + SECOND));
-        assert_eq!(timers.change_read_timeout(now), Some(Some(SECOND)));
+        assert_eq!(timers.change_read_timeout(now, None), Some(Some(SECOND)));
         // After a wake-up that was too early the rest is exact.
         let later = now + SECOND / 4;
-        let rest = timers.change_read_timeout(later);
+        let rest = timers.change_read_timeout(later, None);
         assert_eq!(rest, Some(Some(SECOND * 3 / 4)));
         timers.clear_all();
-        assert_eq!(timers.change_read_timeout(later), Some(None));
+        assert_eq!(timers.change_read_timeout(later, None), Some(None));
+    }
+
+    #[test]
+    fn reads_that_collect_media_end_after_their_own_time() {
+        let now = Instant::now();
+        let collecting = Some(SECOND / 10);
+        let mut timers = TimerTable::default();
+        timers.set(Timer::Timeout, Some(now + 30 * SECOND));
+        assert_eq!(
+            timers.change_read_timeout(now, None),
+            Some(Some(30 * SECOND))
+        );
+        assert_eq!(
+            timers.change_read_timeout(now, collecting),
+            Some(collecting)
+        );
+        assert_eq!(timers.change_read_timeout(now, collecting), None);
+        timers.set(Timer::Ack, Some(now + SECOND / 100));
+        assert_eq!(timers.change_read_timeout(now, collecting), None);
+        timers.set(Timer::Ack, None);
+        assert_eq!(
+            timers.change_read_timeout(now, None),
+            Some(Some(30 * SECOND))
+        );
     }
 }

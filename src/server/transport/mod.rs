@@ -55,6 +55,8 @@ pub(crate) struct Transport {
     sealed: Sealed,
     /// Nothing has arrived after the header.
     untouched: bool,
+    /// The last read from the socket filled its buffer.
+    was_filled: bool,
 }
 
 impl Transport {
@@ -72,6 +74,7 @@ impl Transport {
             early: Vec::new(),
             sealed: Sealed::default(),
             untouched: true,
+            was_filled: false,
         }
     }
 
@@ -93,6 +96,11 @@ impl Transport {
 
     pub(crate) fn is_tls(&self) -> bool {
         self.is_tls
+    }
+
+    /// Returns true where the last read from the socket may have left something there.
+    pub(crate) fn may_have_left_more(&self) -> bool {
+        self.was_filled
     }
 
     /// Reads once from the socket at most, so that the caller sees its deadlines.
@@ -148,10 +156,13 @@ impl Transport {
             self.early.drain(..count);
             return Ok(count);
         }
-        Ok(match wait {
+        let size = buffer.len();
+        let count = match wait {
             Wait::Block => (&*self.socket).read(buffer)?,
             Wait::Poll => recv(&*self.socket, buffer, RecvFlags::DONTWAIT)?.0,
-        })
+        };
+        self.was_filled = count == size;
+        Ok(count)
     }
 
     fn read_header(&mut self, buffer: &mut [u8], wait: Wait) -> Result<Received, TransportError> {
