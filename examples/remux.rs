@@ -23,7 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let source = gst::ElementFactory::make("rtmp2serversrc")
         .property("port", port)
         .build()?;
-    let demuxer = gst::ElementFactory::make("flvdemux").build()?;
+    // It adds the pads of all announced tracks before any data. With flvdemux the muxer can begin with
+    // the first track, and fails now and then on the second, which has no caps yet.
+    let demuxer = gst::ElementFactory::make("eflvdemux").build()?;
     let muxer = gst::ElementFactory::make("mpegtsmux")
         // It fails on a track whose caps have not come by the time it is due.
         .property("latency", 1_000_000_000u64)
