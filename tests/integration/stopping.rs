@@ -264,8 +264,7 @@ fn an_idle_element_does_not_wake_up() {
 fn a_silent_publisher_does_not_wake_the_element_up() {
     let line = "rtmp2serversrc port=0 timeout=0 delivery-interval=100 ! fakesink";
     let mut launch = Launch::start("", line);
-    let client = RawClient::publish(launch.port(), "live", "camera1");
-    let mut client = client;
+    let mut client = RawClient::publish(launch.port(), "live", "camera1");
     client.media(flv::VIDEO, 0, &[0x17, 0, 0, 0, 0, 1], 128);
     client.media(flv::VIDEO, 0, &[0x17, 1, 0, 0, 0, 9], 128);
     // Collection, and the events about a publisher that stalls, end by themselves.

@@ -49,8 +49,6 @@ pub(super) struct Collecting {
     /// Arrival of the first media.
     first_media: Option<Instant>,
     has_keyframe: bool,
-    /// The last read left something in the socket, by its looks.
-    has_left_more: bool,
     silent_intervals: u32,
     /// The socket's low-water mark, as it was last set.
     low_water: i32,
@@ -61,7 +59,6 @@ impl Default for Collecting {
         Collecting {
             first_media: None,
             has_keyframe: false,
-            has_left_more: false,
             silent_intervals: 0,
             low_water: ANY,
         }
@@ -84,14 +81,12 @@ impl Collecting {
         self.has_keyframe |= tag.info.content == Content::Keyframe;
     }
 
-    pub(super) fn note_read(&mut self, has_left_more: bool) {
-        self.has_left_more = has_left_more;
+    pub(super) fn note_read(&mut self) {
         self.silent_intervals = 0;
     }
 
     /// Notes that a read has waited in vain.
     pub(super) fn note_silence(&mut self) {
-        self.has_left_more = false;
         self.silent_intervals = self.silent_intervals.saturating_add(1);
     }
 
@@ -101,13 +96,13 @@ impl Collecting {
         let first_media = self.first_media?;
         let has_begun = self.has_keyframe || last_read >= first_media + WITHOUT_KEYFRAME;
         let collects = has_begun && self.silent_intervals < SILENT_INTERVALS && !interval.is_zero();
-        // The system's timers may be late by an eighth of a time.
+        // Linux rounds the times of long waits up, by up to an eighth.
         collects.then(|| interval - interval / 8)
     }
 
-    /// Returns true where the next read takes what the last one left, before it waits.
-    pub(super) fn polls_first(&self) -> bool {
-        self.low_water != ANY && self.has_left_more
+    /// Returns true while reads of the socket wait for enough.
+    pub(super) fn is_on(&self) -> bool {
+        self.low_water != ANY
     }
 
     /// Sets the socket's low-water mark, if it has to change.
@@ -191,7 +186,7 @@ mod tests {
             collecting.note_silence();
         }
         assert_eq!(collecting.longest_wait(now, INTERVAL), None);
-        collecting.note_read(false);
+        collecting.note_read();
         assert!(collecting.longest_wait(now, INTERVAL).is_some());
     }
 
@@ -207,7 +202,9 @@ mod tests {
         let (mut client, mut server) = connected();
         let mut collecting = Collecting::default();
         let mut buffer = [0; 2 * ENOUGH as usize];
+        assert!(!collecting.is_on());
         collecting.set_low_water(&server, true);
+        assert!(collecting.is_on());
         server.set_read_timeout(Some(INTERVAL)).unwrap();
         client.write_all(&[1; 100]).unwrap();
         let start = Instant::now();
@@ -230,17 +227,5 @@ mod tests {
         drop(client);
         assert_eq!(server.read(&mut buffer).unwrap(), 100);
         assert!(start.elapsed() < long);
-    }
-
-    #[test]
-    fn what_a_read_has_left_does_not_wait() {
-        let (_client, server) = connected();
-        let mut collecting = Collecting::default();
-        collecting.note_read(true);
-        assert!(!collecting.polls_first(), "nothing is collected");
-        collecting.set_low_water(&server, true);
-        assert!(collecting.polls_first());
-        collecting.note_read(false);
-        assert!(!collecting.polls_first());
     }
 }

@@ -288,11 +288,13 @@ impl Connection {
         }
     }
 
-    /// Reads. Before it would wait, earlier items that are due have to be delivered.
+    /// Reads. Before it would wait, earlier items that are due have to be delivered, and media that is
+    /// collected takes with it what the last read has left.
     fn read(&mut self, buffer: &mut [u8]) -> Result<Received, TransportError> {
         let has_unannounced = self.delivery.is_unannounced();
         let published = self.phase.published().filter(|_| has_unannounced);
-        if published.is_some() || self.collecting.polls_first() {
+        let has_left_more = self.collecting.is_on() && self.transport.may_have_left_more();
+        if published.is_some() || has_left_more {
             match self.transport.read(buffer, Wait::Poll) {
                 Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     if let Some(published) = published {
@@ -352,8 +354,7 @@ impl Connection {
             Err(CloseReason::Refused(_)) => DISMISSAL_TIME,
             _ => MAX_BLOCKED,
         };
-        self.collecting
-            .note_read(self.transport.may_have_left_more());
+        self.collecting.note_read();
         let more_is_likely = is_filled && outcome.is_ok();
         // A reply says that all before it has arrived: a client may leave then. It goes first only where
         // the media has to wait for space in the queue.

@@ -157,6 +157,7 @@ impl Transport {
             return Ok(count);
         }
         let size = buffer.len();
+        self.was_filled = false;
         let count = match wait {
             Wait::Block => (&*self.socket).read(buffer)?,
             Wait::Poll => recv(&*self.socket, buffer, RecvFlags::DONTWAIT)?.0,
@@ -214,4 +215,30 @@ impl Transport {
         }
         outbound.unseal(&mut self.sealed, buffer)
     }
+}
+
+#[test]
+fn reads_that_fill_their_buffer_may_have_left_more() {
+    use std::io::Write;
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let mut transport = Transport::new(Arc::new(server), ProxyProtocol::Off, false);
+    let mut buffer = [0; 100];
+    client.write_all(&[1; 100]).unwrap();
+    let mut filled = 0;
+    while filled < buffer.len() {
+        assert!(!transport.may_have_left_more());
+        match transport
+            .read(&mut buffer[..100 - filled], Wait::Block)
+            .unwrap()
+        {
+            Received::Data(count) => filled += count,
+            received => panic!("{received:?}"),
+        }
+    }
+    assert!(transport.may_have_left_more());
+    transport.read(&mut buffer, Wait::Poll).unwrap_err();
+    assert!(!transport.may_have_left_more(), "nothing was there");
 }
